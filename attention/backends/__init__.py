@@ -1,0 +1,1 @@
+"""One idea, one file. A new backend is a new file here and touches nothing else."""

@@ -1,0 +1,466 @@
+"""BigBird: softmax attention over blocks: a window, a few random ones, and global ones.
+
+Zaheer et al. 2020, arXiv 2007.14062, section 2 and appendix D: the sequence is cut into blocks;
+a block of queries sees its own block and one on each side, `num_random_blocks` random ones, and
+the first and last block, which also see everything (internal global tokens, ITC). Extra global
+tokens may stand before the blocks (ETC). Time ``O(N·(3 + r + 2)·block_size·D)``, memory
+``O(N·D)``.
+
+Causal, which the paper does not define: a block of queries sees its own block up to the query,
+the block before it, random blocks of its past, and the first block. Which random blocks a row of
+blocks sees is then a function of (seed, head, row) alone: a longer input never changes the past.
+
+The pattern belongs to the real tokens: with a mask, each batch row is cut to the span from its
+first to its last real token, so padding at either end changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attention.base import (
+    Attention,
+    Cost,
+    Mode,
+    Problem,
+    Supports,
+    check_int,
+    softmax_ops,
+)
+from attention.functional import (
+    dense_softmax_attention,
+    draw_seed,
+    expand_kv_heads,
+    query_positions,
+    sdpa_rows,
+)
+from attention.registry import register
+from attention.tiled import Tile, fold_heads, tiled_attention, tiled_cost
+
+CACHED_PATTERNS = 4
+
+
+@register("bigbird")
+class BigBirdAttention(Attention):
+    """Block-sparse attention: window, random and global blocks.
+
+    Args:
+        num_heads: H.
+        head_dim: D.
+        block_size: tokens in a block.
+        num_random_blocks: random blocks each row of blocks sees beside its window; fewer where
+            the sequence has not as many others.
+        num_global_tokens: the first so many positions are extra global tokens (ETC): outside the
+            blocks, they see all and all see them. The blocks start after them.
+        seed: of the random blocks, which differ from head to head.
+        scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
+        dropout_p: probability of dropping an attention weight in training mode.
+    """
+
+    summary = "window, random and global blocks"
+    paper = "Zaheer et al. 2020, arXiv 2007.14062"
+    family = "sparse"
+    exact = True
+    supports = Supports(causal=True, cross=False, key_padding=True, dropout=True)
+    refusals = {"cross": "its blocks are positions of one sequence"}
+    time_exponent = memory_exponent = 1.0
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        block_size: int = 64,
+        num_random_blocks: int = 3,
+        num_global_tokens: int = 0,
+        seed: int = 0,
+        scale: float | None = None,
+        dropout_p: float = 0.0,
+    ) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim, scale=scale, dropout_p=dropout_p)
+        self.block_size = check_int("block_size", block_size, minimum=1)
+        self.num_random_blocks = check_int("num_random_blocks", num_random_blocks, minimum=0)
+        self.num_global_tokens = check_int("num_global_tokens", num_global_tokens, minimum=0)
+        self.seed = check_int("seed", seed, minimum=0)
+        self._patterns: dict[tuple[int, bool, torch.device], Tensor] = {}
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        """Attend tile by tile, one row of blocks each; the global rows run fused."""
+        self.kernel = "tiled_blocks"
+        k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
+        if key_padding_mask is None:
+            return self._span(q, k, v, is_causal, None)
+        rows = []
+        spans = _real_spans(key_padding_mask)
+        for x, keys, values, mask, (start, stop) in zip(
+            q.unbind(0), k.unbind(0), v.unbind(0), key_padding_mask, spans, strict=True
+        ):
+            inner = mask[start:stop]
+            hidden = None if bool(inner.all()) else ~inner[None]
+            q1, k1, v1 = (t[None, :, start:stop] for t in (x, keys, values))
+            out = (
+                self._span(q1, k1, v1, is_causal, hidden)[0]
+                if stop > start
+                else (x + keys + values)[:, :0]  # no real token: empty, but in the graph
+            )
+            rows.append(torch.nn.functional.pad(out, (0, 0, start, q.shape[2] - stop)))
+        return torch.stack(rows)
+
+    def _span(
+        self, q: Tensor, k: Tensor, v: Tensor, is_causal: bool, hidden: Tensor | None
+    ) -> Tensor:
+        """Attend within the real span of a batch; `hidden` ``[B, L]`` marks holes in it."""
+        length = q.shape[2]
+        grid = BlockGrid(length, self.block_size, self.num_global_tokens, is_causal)
+        extras = grid.extra_ranges()
+        outs = []
+        for parts in (folded := fold_heads(q, k, v)):
+            q3, k3, v3 = parts
+            copies = q3.shape[0] // self.num_heads
+            plan = BlockPlan(
+                grid,
+                self._random_blocks(grid, q.device).repeat(copies, 1, 1),
+                device=q.device,
+                hidden=None
+                if hidden is None
+                else hidden.repeat_interleave(q3.shape[0] // hidden.shape[0], dim=0),
+            )
+            outs.append(
+                tiled_attention(
+                    q3,
+                    k3,
+                    v3,
+                    plan,
+                    scale=self.scale,
+                    extra_k=_take(k3, extras),
+                    extra_v=_take(v3, extras),
+                    dropout_p=self.active_dropout_p,
+                    dropout_seed=draw_seed() if self.active_dropout_p else 0,
+                )
+            )
+        out = outs[0].unflatten(0, q.shape[:2]) if len(folded) == 1 else torch.stack(outs)
+        for start, stop in grid.full_rows():
+            out[:, :, start:stop] = self._full_rows(q, k, v, start, stop, is_causal, hidden)
+        return out
+
+    def _full_rows(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        start: int,
+        stop: int,
+        is_causal: bool,
+        hidden: Tensor | None,
+    ) -> Tensor:
+        """Attend from the queries ``start:stop`` to all keys (their past, when causal)."""
+        reach = stop if is_causal else k.shape[2]
+        unseen = None if hidden is None else hidden[:, None, None, :reach]
+        if is_causal:
+            at = torch.arange(start, stop, device=q.device)[:, None]
+            future = torch.arange(reach, device=q.device) > at
+            unseen = future[None, None] if unseen is None else unseen | future
+        return sdpa_rows(
+            q[:, :, start:stop],
+            k[:, :, :reach],
+            v[:, :, :reach],
+            hidden=unseen,
+            scale=self.scale,
+            dropout_p=self.active_dropout_p,
+        )
+
+    def _random_blocks(self, grid: BlockGrid, device: torch.device) -> Tensor:
+        """Return the random blocks ``[H, blocks, r]``, -1 where a row has fewer; cached."""
+        key = (grid.blocks, grid.is_causal, device)
+        if key not in self._patterns:
+            while len(self._patterns) >= CACHED_PATTERNS:
+                self._patterns.pop(next(iter(self._patterns)))
+            self._patterns[key] = random_blocks(
+                grid, self.num_heads, self.num_random_blocks, self.seed
+            ).to(device)
+        return self._patterns[key]
+
+    def reference(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        is_causal: bool = False,
+        key_padding_mask: Tensor | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Mask dense attention by the pattern, built pair by pair from its definition."""
+        at = query_positions(q.shape[2], rows, q.device)
+        outs = []
+        for row in range(q.shape[0]):
+            mask = None if key_padding_mask is None else key_padding_mask[row : row + 1]
+            start, stop = (0, q.shape[2]) if mask is None else _real_spans(mask)[0]
+            seen = torch.zeros(
+                self.num_heads, len(at), q.shape[2], dtype=torch.bool, device=q.device
+            )
+            inside = (at >= start) & (at < stop)
+            grid = BlockGrid(stop - start, self.block_size, self.num_global_tokens, is_causal)
+            seen[:, inside, start:stop] = self._dense_pattern(grid, at[inside] - start)
+            if mask is not None:
+                seen = seen & mask[0]
+            one = slice(row, row + 1)
+            outs.append(
+                dense_softmax_attention(q[one, :, at], k[one], v[one], seen[None], self.scale)
+            )
+        return torch.cat(outs)
+
+    def _dense_pattern(self, grid: BlockGrid, at: Tensor) -> Tensor:
+        """Return which keys the queries at `at` see: bool ``[H, K, L]``."""
+        position = torch.arange(grid.length, device=at.device)
+        block = (position - grid.offset).div(grid.block_size, rounding_mode="floor")
+        own = (at - grid.offset).div(grid.block_size, rounding_mode="floor")[:, None]
+        last = -2 if grid.is_causal else grid.blocks - 1  # no last-block rule when causal
+        everyone = (position < grid.offset) | (block == 0) | (block == last)
+        sees_all = (at < grid.offset) | (own[:, 0] == 0) | (own[:, 0] == last)
+        near = (block - own).abs() <= 1
+        random = self._random_blocks(grid, at.device)
+        picked = torch.zeros(
+            self.num_heads, len(at), grid.length, dtype=torch.bool, device=at.device
+        )
+        if grid.blocks:
+            chosen = random[:, own[:, 0].clamp(min=0)]  # [H, K, r]
+            picked = (chosen[:, :, :, None] == block).any(dim=2) & (block >= 0) & (own >= 0)
+        seen = picked | (near & (block >= 0) & (own >= 0)) | everyone | sees_all[:, None]
+        return seen & (position <= at[:, None]) if grid.is_causal else seen
+
+    def cost(self, problem: Problem, mode: Mode) -> Cost:
+        """Count the pairs of the pattern and of the tiles and full rows that cover it."""
+        grid = BlockGrid(
+            problem.seq_len, self.block_size, self.num_global_tokens, problem.is_causal
+        )
+        plan = BlockPlan(
+            grid,
+            random_blocks(grid, 1, self.num_random_blocks, self.seed),
+            device=torch.device("cpu"),
+        )
+        dim, heads = problem.head_dim, problem.batch * problem.num_heads
+        training = mode == "training"
+        full = sum(
+            (stop - start) * (stop if grid.is_causal else grid.length)
+            for start, stop in grid.full_rows()
+        )
+        executed = tiled_cost(plan, dim, training) + full * 2 * dim * (7 if training else 2)
+        pairs = plan.pattern_pairs() + sum(
+            sum(range(start + 1, stop + 1)) if grid.is_causal else (stop - start) * grid.length
+            for start, stop in grid.full_rows()
+        )
+        return Cost(
+            pattern_ops=heads * softmax_ops(pairs, dim, mode),
+            executed_ops=heads * executed,
+            exponentials=heads * pairs,
+            bytes=problem.io_bytes(mode),
+        )
+
+
+@dataclass(frozen=True)
+class BlockGrid:
+    """How a sequence of `length` tokens is cut into blocks.
+
+    Attributes:
+        length: tokens.
+        block_size: tokens in a block; the last block may be shorter.
+        global_tokens: extra global tokens before block 0.
+        is_causal: whether the last block is an ordinary one.
+    """
+
+    length: int
+    block_size: int
+    global_tokens: int
+    is_causal: bool
+
+    @property
+    def offset(self) -> int:
+        """First token of block 0."""
+        return min(self.global_tokens, self.length)
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return -(-(self.length - self.offset) // self.block_size)
+
+    def start(self, block: int) -> int:
+        """First token of a block (or the end of the sequence)."""
+        return min(self.length, self.offset + block * self.block_size)
+
+    def sparse_rows(self) -> range:
+        """Rows of blocks that see part of the sequence only."""
+        return range(1, self.blocks if self.is_causal else self.blocks - 1)
+
+    def full_rows(self) -> list[tuple[int, int]]:
+        """Ranges of queries that see everything: global tokens, first and last block."""
+        head = (0, self.start(1))
+        if self.is_causal or self.blocks < 2:
+            return [head]
+        return [head, (self.start(self.blocks - 1), self.length)]
+
+    def extra_ranges(self) -> list[tuple[int, int]]:
+        """Ranges of keys that every row sees."""
+        return self.full_rows()
+
+    def window(self, block: int) -> tuple[int, int]:
+        """Blocks ``lo:hi`` of a row's window that are not global already."""
+        if self.is_causal:
+            return max(1, block - 1), block + 1
+        return max(1, block - 1), min(self.blocks - 1, block + 2)
+
+
+class BlockPlan:
+    """Tiles of one row of blocks each: a `attention.tiled.Plan`.
+
+    Args:
+        grid: the blocks.
+        random: random blocks ``[G, blocks, r]``, -1 = none.
+        device: of the masks.
+        hidden: bool ``[G, L]``, True = a hole in the sequence; or ``None``.
+    """
+
+    def __init__(
+        self,
+        grid: BlockGrid,
+        random: Tensor,
+        *,
+        device: torch.device,
+        hidden: Tensor | None = None,
+    ) -> None:
+        self.grid, self.random, self.hidden, self.device = grid, random, hidden, device
+        self.rows = grid.block_size
+        self.block_size, self.block_offset = grid.block_size, grid.offset
+        self.extra = sum(stop - start for start, stop in grid.extra_ranges())
+        self.columns = (3 + random.shape[2]) * grid.block_size + self.extra
+        self.may_be_empty = hidden is not None
+        # A row has as many random blocks in every head: the count depends on the row alone.
+        self.counts = (random[0] >= 0).sum(dim=1).tolist() if random.shape[0] else []
+        self._triangles: dict[tuple[int, int, int], Tensor] = {}
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        """Walk (rows, columns)."""
+        for block in self.grid.sparse_rows():
+            lo, hi = self.grid.window(block)
+            columns = self.grid.start(hi) - self.grid.start(lo)
+            columns += self.counts[block] * self.block_size + self.extra
+            yield self.grid.start(block + 1) - self.grid.start(block), columns
+
+    def pattern_pairs(self) -> int:
+        """Count the pairs of the pattern in the sparse rows, for one group."""
+        pairs = sum(rows * columns for rows, columns in self.sizes())
+        if self.grid.is_causal:  # the own block counts up to the query
+            sizes = [rows for rows, _ in self.sizes()]
+            pairs -= sum(rows * (rows - 1) // 2 for rows in sizes)
+        return pairs
+
+    def tiles(self) -> Iterator[Tile]:
+        """Walk the tiles with their masks."""
+        for block in self.grid.sparse_rows():
+            start, stop = self.grid.start(block), self.grid.start(block + 1)
+            lo, hi = (self.grid.start(edge) for edge in self.grid.window(block))
+            count = self.counts[block]
+            blocks = self.random[:, block, :count] if count else None
+            columns = hi - lo + count * self.block_size + self.extra
+            hidden = None
+            if self.grid.is_causal:
+                hidden = self._future(stop - start, hi - lo, columns)
+            if self.hidden is not None:
+                holes = self._holes(self.hidden, lo, hi, blocks)
+                hidden = holes if hidden is None else hidden | holes
+            yield Tile(start, stop, lo, hi, blocks=blocks, hidden=hidden)
+
+    def _future(self, rows: int, window: int, columns: int) -> Tensor:
+        """Hide what comes after the query in its own block: the window's last columns."""
+        key = (rows, window, columns)
+        if key not in self._triangles:
+            hidden = torch.zeros(1, rows, columns, dtype=torch.bool, device=self.device)
+            own = hidden[:, :, window - rows : window]
+            own |= torch.ones(rows, rows, dtype=torch.bool, device=self.device).triu_(1)
+            self._triangles[key] = hidden
+        return self._triangles[key]
+
+    def _holes(self, hidden: Tensor, lo: int, hi: int, blocks: Tensor | None) -> Tensor:
+        """Return the columns of a tile that are holes ``[G, 1, columns]``."""
+        parts = [hidden[:, lo:hi]]
+        if blocks is not None:
+            steps = torch.arange(self.block_size, device=self.device)
+            at = self.block_offset + blocks[:, :, None] * self.block_size + steps
+            parts.append(hidden.gather(1, at.flatten(1)))
+        parts.extend(hidden[:, start:stop] for start, stop in self.grid.extra_ranges())
+        return torch.cat(parts, dim=1)[:, None, :]
+
+
+def random_blocks(grid: BlockGrid, heads: int, count: int, seed: int) -> Tensor:
+    """Choose `count` random blocks a row and head, without repetition, uniformly.
+
+    Candidates of a row are the blocks outside its window that are not global: when causal, those
+    of its past. A draw is a hash of (seed, head, row, draw) and, bidirectional, of the number of
+    blocks; so causal choices do not depend on the length.
+
+    Returns:
+        int64 ``[heads, blocks, count]`` on the CPU; -1 where a row has fewer candidates.
+    """
+    total = grid.blocks
+    chosen = torch.full((heads, total, count), -1, dtype=torch.int64)
+    rows = torch.tensor(grid.sparse_rows(), dtype=torch.int64)
+    if not len(rows) or not count:
+        return chosen
+    lo = (rows - 1).clamp(min=1)  # the window, global blocks left out
+    hi = rows + 1 if grid.is_causal else (rows + 2).clamp(max=total - 1)
+    pool = lo - 1 if grid.is_causal else total - 2 - (hi - lo)
+    stream = seed if grid.is_causal else seed + 0x51ED270B * total
+    state = _mix(torch.full((heads, 1), stream, dtype=torch.int64))
+    state = _mix(state ^ torch.arange(heads, dtype=torch.int64)[:, None])
+    state = _mix(state ^ rows)
+    picks: list[Tensor] = []  # ascending, as indices into the pool
+    for draw in range(count):
+        state = _mix(state + draw + 1)
+        left = (pool - draw).clamp(min=1)
+        pick = (state & (2**62 - 1)) % left
+        for other in picks:  # step over what is taken already
+            pick = pick + (pick >= other).to(torch.int64)
+        picks = list(torch.stack([*picks, pick]).sort(dim=0).values.unbind(0))
+        block = pick + 1  # candidates start at block 1, and leave out the window
+        block = torch.where(block >= lo, block + (hi - lo), block)
+        chosen[:, rows, draw] = torch.where(draw < pool, block, -1)
+    return chosen
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Scramble int64 (Steele, Lea and Flood 2014, SplitMix64's finaliser; wraps around)."""
+    x = x + _signed(0x9E3779B97F4A7C15)
+    x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Shift int64 right, filling with zeros."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(value: int) -> int:
+    """Read 64 bits as a signed number."""
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _take(x: Tensor, ranges: list[tuple[int, int]]) -> Tensor:
+    """Concatenate ranges of positions of ``[G, N, D]``."""
+    return torch.cat([x[:, start:stop] for start, stop in ranges], dim=1)
+
+
+def _real_spans(key_padding_mask: Tensor) -> list[tuple[int, int]]:
+    """Return each row's span from its first to one past its last real token; (0, 0) if none."""
+    length = key_padding_mask.shape[1]
+    real = key_padding_mask.to(torch.int8)
+    first = real.argmax(dim=1).tolist()
+    last = (length - real.flip(1).argmax(dim=1)).tolist()
+    some = key_padding_mask.any(dim=1).tolist()
+    return [(a, b) if any_ else (0, 0) for a, b, any_ in zip(first, last, some, strict=True)]

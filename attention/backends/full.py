@@ -1,0 +1,102 @@
+"""Full: materialised softmax attention, the quadratic baseline.
+
+Vaswani et al. 2017, arXiv 1706.03762, eq. 1: ``softmax(QKᵀ/sqrt(D))V`` with the N×M matrix of
+weights in memory. Time ``O(N·M·D)``, memory ``O(N·M)``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attention.base import Attention, Cost, Mode, Problem, Supports, softmax_ops
+from attention.functional import exact_attention_rows, expand_kv_heads
+from attention.registry import register
+
+
+@register("full")
+class FullAttention(Attention):
+    """Exact softmax attention that writes its weights to memory.
+
+    Args:
+        num_heads: H.
+        head_dim: D.
+        scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
+        dropout_p: probability of dropping an attention weight in training mode.
+    """
+
+    summary = "materialised softmax, the quadratic baseline"
+    paper = "Vaswani et al. 2017, arXiv 1706.03762"
+    family = "dense"
+    exact = True
+    supports = Supports(causal=True, cross=True, key_padding=True, dropout=True)
+    time_exponent = memory_exponent = 2.0
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        """Compute scores, weights and their product, each as a tensor of its own."""
+        self.kernel = "materialised"
+        k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
+        scores = torch.matmul(q * self.scale, k.transpose(-2, -1))  # [B, H, N, M]
+        hidden, empty = self._hidden(q, k, is_causal, key_padding_mask)
+        if hidden is not None:
+            scores = scores.masked_fill(hidden, float("-inf"))
+        weights = torch.softmax(scores, dim=-1)
+        if self.active_dropout_p:
+            weights = torch.dropout(weights, self.active_dropout_p, train=True)
+        out = torch.matmul(weights, v)
+        return out if empty is None else out.masked_fill(empty, 0.0)
+
+    @staticmethod
+    def _hidden(
+        q: Tensor, k: Tensor, is_causal: bool, key_padding_mask: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return what is hidden ``[B|1, 1, N|1, M]`` and the queries that see nothing.
+
+        A query that sees nothing is left unmasked, so that no NaN arises, and zeroed later.
+        """
+        n, m = q.shape[2], k.shape[2]
+        hidden = None
+        if is_causal:
+            ones = torch.ones(n, m, dtype=torch.bool, device=q.device)
+            hidden = ones.triu_(m - n + 1)[None, None]
+        if key_padding_mask is not None:
+            padding = ~key_padding_mask[:, None, None, :]
+            hidden = padding if hidden is None else hidden | padding
+        if hidden is None or (key_padding_mask is None and n <= m):
+            return hidden, None
+        empty = hidden.all(dim=-1, keepdim=True)
+        return hidden & ~empty, empty
+
+    def reference(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        is_causal: bool = False,
+        key_padding_mask: Tensor | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Compute eq. 1, row by row."""
+        return exact_attention_rows(
+            q,
+            k,
+            v,
+            is_causal=is_causal,
+            key_padding_mask=key_padding_mask,
+            rows=rows,
+            scale=self.scale,
+        )
+
+    def cost(self, problem: Problem, mode: Mode) -> Cost:
+        """Count all N·M pairs as executed, causal or not: the matrix is computed whole."""
+        heads = problem.batch * problem.num_heads
+        everything = problem.seq_len * problem.key_len
+        return Cost(
+            pattern_ops=heads * softmax_ops(problem.pairs, problem.head_dim, mode),
+            executed_ops=heads * softmax_ops(everything, problem.head_dim, mode),
+            exponentials=heads * problem.pairs,
+            bytes=problem.io_bytes(mode),
+        )

@@ -1,0 +1,255 @@
+"""Linformer: softmax attention over R projected keys and values.
+
+Wang et al. 2020, arXiv 2006.04768, eq. 7: ``softmax(Q(EK)ᵀ/sqrt(D))·(FV)`` with E and F of shape
+``[R, M]``. Time ``O(N·R·D)``, memory ``O(N·D)``. Bidirectional, built for a longest length;
+shorter inputs use the leading columns of the projection.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from attention.base import (
+    Attention,
+    Cost,
+    Mode,
+    Problem,
+    Supports,
+    check_choice,
+    check_int,
+    softmax_ops,
+)
+from attention.functional import dense_softmax_attention, expand_kv_heads, sdpa_rows
+from attention.registry import register
+
+Sharing = Literal["none", "headwise", "key_value", "layer"]
+Method = Literal["learned", "mean_pool"]
+SHARINGS = ("none", "headwise", "key_value", "layer")
+METHODS = ("learned", "mean_pool")
+
+
+class LinformerProjection(nn.Module):
+    """The matrix E (or F) of eq. 7: ``[heads or 1, R, M]``.
+
+    Args:
+        seq_len: longest M.
+        rank: R.
+        heads: 1 = one matrix for all heads, else one each.
+    """
+
+    def __init__(self, *, seq_len: int, rank: int, heads: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(heads, rank, seq_len))
+        nn.init.normal_(self.weight, std=rank**-0.5)  # the paper's theorem 2: entries of N(0, 1/R)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project ``[B, H, M, D]`` along the sequence: ``[B, H, R, D]``."""
+        weight = self.weight[:, :, : x.shape[2]].to(x.dtype)
+        return torch.matmul(weight, x)
+
+
+@register("linformer")
+class LinformerAttention(Attention):
+    """Attention over a fixed number of projected keys and values.
+
+    Args:
+        num_heads: H.
+        head_dim: D.
+        seq_len: longest M that calls may bring.
+        rank: R, the number of projected keys.
+        sharing: ``none``: E and F for each head; ``headwise``: one E and one F for all heads;
+            ``key_value``: one E for keys, values and all heads; ``layer``: as key_value, and the
+            same E in every layer of a stack, given as `projection`.
+        method: ``learned`` projections, or ``mean_pool``: the mean of ``ceil(seq_len/R)``
+            neighbouring tokens, without parameters.
+        projection: the E that layers share; only with sharing ``layer``. ``None`` makes one.
+        scale: factor on the scores; ``None`` means ``1/sqrt(D)``.
+        dropout_p: probability of dropping an attention weight in training mode.
+    """
+
+    summary = "softmax over projected keys and values"
+    paper = "Wang et al. 2020, arXiv 2006.04768"
+    family = "low_rank"
+    exact = False
+    supports = Supports(causal=False, cross=True, key_padding=True, dropout=True)
+    refusals = {"causal": "each projected key mixes the whole sequence, the future included"}
+    time_exponent = memory_exponent = 1.0
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        seq_len: int,
+        rank: int = 256,
+        sharing: Sharing = "headwise",
+        method: Method = "learned",
+        projection: LinformerProjection | None = None,
+        scale: float | None = None,
+        dropout_p: float = 0.0,
+    ) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim, scale=scale, dropout_p=dropout_p)
+        self.seq_len = check_int("seq_len", seq_len, minimum=1)
+        self.rank = check_int("rank", rank, minimum=1)
+        self.sharing = check_choice("sharing", sharing, SHARINGS)
+        self.method = check_choice("method", method, METHODS)
+        self.segment = -(-self.seq_len // self.rank)
+        self.key_projection, self.value_projection = self._make(projection)
+
+    def _make(
+        self, shared: LinformerProjection | None
+    ) -> tuple[LinformerProjection | None, LinformerProjection | None]:
+        """Make E and F; where they are one, F is None."""
+        if shared is not None:
+            if self.sharing != "layer" or self.method != "learned":
+                raise ValueError(
+                    "projection: only with sharing 'layer' and method 'learned', got sharing "
+                    f"{self.sharing!r}, method {self.method!r}"
+                )
+            if not isinstance(shared, LinformerProjection):
+                raise TypeError(
+                    f"projection: expected a LinformerProjection, got {type(shared).__name__}"
+                )
+            wanted = (1, self.rank, self.seq_len)
+            if tuple(shared.weight.shape) != wanted:
+                raise ValueError(
+                    f"projection: expected a weight {wanted}, got {tuple(shared.weight.shape)}"
+                )
+            return shared, None
+        if self.method == "mean_pool":
+            return None, None
+        heads = self.num_heads if self.sharing == "none" else 1
+        sizes = {"seq_len": self.seq_len, "rank": self.rank, "heads": heads}
+        one = self.sharing in ("key_value", "layer")
+        return LinformerProjection(**sizes), None if one else LinformerProjection(**sizes)
+
+    @classmethod
+    def shared_options(cls, **options: Any) -> dict[str, Any]:
+        """Make the one projection that all layers use, for sharing ``layer``."""
+        if options.get("sharing") != "layer" or options.get("method", "learned") != "learned":
+            return {}
+        rank = options.get("rank", cls.options()["rank"].default)
+        return {"projection": LinformerProjection(seq_len=options["seq_len"], rank=rank)}
+
+    def unsupported_reasons(self, problem: Problem) -> list[str]:
+        """Add: more keys than the projection was built for."""
+        reasons = super().unsupported_reasons(problem)
+        if problem.key_len > self.seq_len:
+            reasons.append(
+                f"k: linformer was built for seq_len {self.seq_len}, got M={problem.key_len}"
+            )
+        return reasons
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        """Project keys and values along the sequence, then attend over R of them, fused."""
+        self.kernel = f"{self.method}_projection+sdpa"
+        if self.sharing == "none" and self.method == "learned":
+            k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
+        if self.method == "mean_pool":
+            keys, values, hidden = self._pool(k, v, key_padding_mask)
+        else:
+            hidden = None
+            if key_padding_mask is not None:
+                padded = ~key_padding_mask[:, None, :, None]
+                k, v = k.masked_fill(padded, 0.0), v.masked_fill(padded, 0.0)
+            project_k = self.key_projection
+            assert project_k is not None
+            keys = project_k(k)  # [B, H_kv, R, D]
+            values = (self.value_projection or project_k)(v)
+        return sdpa_rows(
+            q, keys, values, hidden=hidden, scale=self.scale, dropout_p=self.active_dropout_p
+        )
+
+    def _pool(
+        self, k: Tensor, v: Tensor, key_padding_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Average the real tokens of each segment; a segment without any is hidden."""
+        length, segment = k.shape[2], self.segment
+        if key_padding_mask is None and length % segment == 0:
+            k, v = (x.unflatten(2, (-1, segment)).mean(dim=3) for x in (k, v))
+            return k, v, None
+        pad = -length % segment
+        real = (
+            torch.ones(k.shape[0], length, dtype=torch.bool, device=k.device)
+            if key_padding_mask is None
+            else key_padding_mask
+        )
+        real = nn.functional.pad(real, (0, pad)).unflatten(1, (-1, segment))  # [B, r, segment]
+        count = real.sum(dim=2)
+        weight = real.to(k.dtype) / count.clamp(min=1)[:, :, None]
+        pooled = []
+        for x in (k, v):
+            padded = nn.functional.pad(x, (0, 0, 0, pad)).unflatten(2, (-1, segment))
+            shown = padded.masked_fill(~real[:, None, :, :, None], 0.0)
+            pooled.append((shown * weight[:, None, :, :, None]).sum(dim=3))
+        return pooled[0], pooled[1], (count == 0)[:, None, None, :]
+
+    def reference(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        is_causal: bool = False,
+        key_padding_mask: Tensor | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Compute eq. 7 with E and F written out as matrices."""
+        if is_causal:
+            raise ValueError("is_causal: eq. 7 has no causal form")
+        k, v = expand_kv_heads(k, q.shape[1]), expand_kv_heads(v, q.shape[1])
+        e, f, visible = self._matrices(k, key_padding_mask)  # [B|1, H|1, R, M], bool [B|1, R]
+        q = q if rows is None else q[:, :, rows]
+        seen = visible[:, None, None, :].expand(-1, 1, q.shape[2], -1)
+        return dense_softmax_attention(q, e @ k, f @ v, seen, self.scale)
+
+    def _matrices(
+        self, k: Tensor, key_padding_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return E and F as the paper writes them, and which projected keys exist."""
+        length = k.shape[2]
+        real = torch.ones(1, length, dtype=k.dtype, device=k.device)
+        if key_padding_mask is not None:
+            real = key_padding_mask.to(k.dtype)
+        if self.method == "mean_pool":
+            slot = torch.arange(length, device=k.device) // self.segment
+            member = torch.eye(self.rank, dtype=k.dtype, device=k.device)[:, slot]  # [R, M]
+            e = member * real[:, None, :]
+            count = e.sum(dim=-1, keepdim=True)
+            e = (e / count.clamp(min=1))[:, None]
+            return e, e, count[..., 0] > 0
+        assert self.key_projection is not None
+        e = self.key_projection.weight[None, :, :, :length].to(k.dtype) * real[:, None, None, :]
+        visible = torch.ones(1, self.rank, dtype=torch.bool, device=k.device)
+        if self.value_projection is None:
+            return e, e, visible
+        f = self.value_projection.weight[None, :, :, :length].to(k.dtype)
+        return e, f * real[:, None, None, :], visible
+
+    def cost(self, problem: Problem, mode: Mode) -> Cost:
+        """Count the two projections and softmax over N·R pairs."""
+        per_head = self.sharing == "none"
+        learned = self.method == "learned"
+        kv_heads = problem.num_heads if per_head else problem.num_kv_heads
+        columns = self.rank if learned else -(-problem.key_len // self.segment)
+        pairs = problem.batch * problem.num_heads * problem.seq_len * columns
+        ops = softmax_ops(pairs, problem.head_dim, mode)
+        weight_bytes = 0
+        if learned:
+            once = 2 * problem.batch * kv_heads * 2 * self.rank * problem.key_len
+            ops += once * problem.head_dim * (1 if mode == "forward" else 3)
+            matrices = (1 if self.value_projection is None else 2) * (
+                problem.num_heads if per_head else 1
+            )
+            weight_bytes = matrices * self.rank * problem.key_len * problem.dtype.itemsize
+        return Cost(
+            pattern_ops=ops,
+            executed_ops=ops,
+            exponentials=pairs,
+            bytes=problem.io_bytes(mode) + weight_bytes * (1 if mode == "forward" else 3),
+        )

@@ -1,0 +1,454 @@
+"""Longformer: softmax attention over a sliding window and a few global tokens.
+
+Beltagy, Peters and Cohan 2020, arXiv 2004.05150, section 3.1: query i sees the keys j with
+``|i - j| <= W·d`` and ``(i - j) mod d = 0`` (window W on each side, dilation d), all see the
+global tokens, and the global tokens see all, through projections of their own. Time
+``O(N·W·D)``, memory ``O(N·D)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attention.base import (
+    Attention,
+    CallInput,
+    Cost,
+    Mode,
+    Problem,
+    Supports,
+    check_int,
+    softmax_ops,
+)
+from attention.functional import (
+    dense_softmax_attention,
+    draw_seed,
+    expand_kv_heads,
+    query_positions,
+    sdpa_rows,
+    visible_keys,
+)
+from attention.registry import register
+from attention.tiled import Tile, fold_heads, tiled_attention, tiled_cost
+
+TILE_ROWS = {"cpu": 64, "cuda": 256}
+
+
+@register("longformer")
+class LongformerAttention(Attention):
+    """Sliding-window attention with dilation and global tokens.
+
+    Args:
+        num_heads: H.
+        head_dim: D.
+        window: keys seen on each side of the query; with ``is_causal`` the left half only.
+        dilation: gap between the keys of a window: one number, or one per head.
+        scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
+        dropout_p: probability of dropping an attention weight in training mode.
+
+    Call inputs:
+        global_mask: bool ``[B, N]``, True = this token is global: it sees all (its past, when
+            causal), and all see it.
+        global_qkv: ``(q_g, k_g, v_g)``, shaped as q, k, v: the paper's separate projections, used
+            for the rows of the global tokens. Without it those rows use q, k, v.
+    """
+
+    summary = "sliding window (dilated) and global tokens"
+    paper = "Beltagy et al. 2020, arXiv 2004.05150"
+    family = "sparse"
+    exact = True
+    supports = Supports(causal=True, cross=False, key_padding=True, dropout=True)
+    refusals = {"cross": "a window is a distance between positions of one sequence"}
+    time_exponent = memory_exponent = 1.0
+    call_inputs = {
+        "global_mask": CallInput("token_mask", "bool [B, N], True = global token"),
+        "global_qkv": CallInput(
+            "projected_qkv", "projections of the global tokens' rows", needed_by="global_mask"
+        ),
+    }
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        window: int = 256,
+        dilation: int | Sequence[int] = 1,
+        scale: float | None = None,
+        dropout_p: float = 0.0,
+    ) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim, scale=scale, dropout_p=dropout_p)
+        self.window = check_int("window", window, minimum=0)
+        self.dilation = _check_dilation(dilation, num_heads)
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        is_causal: bool,
+        key_padding_mask: Tensor | None,
+        global_mask: Tensor | None = None,
+        global_qkv: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Attend tile by tile over the band; the global rows run through fused attention."""
+        keys, values = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
+        tokens = _GlobalTokens.of(global_mask, key_padding_mask)
+        hidden = None if key_padding_mask is None else ~key_padding_mask
+        if tokens is not None:  # seen as extra keys: not a second time in the window
+            hidden = tokens.mask if hidden is None else hidden | tokens.mask
+        runs = _runs(self.dilation)
+        sizes = [count for count, _ in runs]
+        queries, keys, values = (x.split(sizes, dim=1) for x in (q, keys, values))
+        outs = [
+            self._band(queries[run], keys[run], values[run], dilation, is_causal, hidden, tokens)
+            for run, (_, dilation) in enumerate(runs)
+        ]
+        out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
+        self.kernel = "tiled_band"
+        if tokens is not None:
+            rows = self._global_rows(
+                *(global_qkv or (q, k, v)), tokens, is_causal, key_padding_mask
+            )
+            batch, at, slot = tokens.where
+            out[batch, :, at] = rows[batch, :, slot]
+        return out
+
+    def _band(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        dilation: int,
+        is_causal: bool,
+        hidden: Tensor | None,
+        tokens: _GlobalTokens | None,
+    ) -> Tensor:
+        """Attend over the window for heads of one dilation: ``[B, h, N, D]``."""
+        batch, heads, seq_len, _ = q.shape
+        extra = None if tokens is None else (tokens.gather(k), tokens.gather(v))
+        if dilation > 1:  # the positions of one residue form a sequence of their own
+            q, k, v = (_by_residue(x, dilation) for x in (q, k, v))
+            hidden = _hidden_by_residue(hidden, batch, seq_len, dilation, q.device)
+            if extra is not None:
+                extra = (
+                    extra[0].repeat_interleave(dilation, dim=1),
+                    extra[1].repeat_interleave(dilation, dim=1),
+                )
+        groups = q.shape[1]
+        if hidden is not None:
+            hidden = hidden.reshape(batch, -1, q.shape[2])
+            hidden = hidden.repeat(1, groups // hidden.shape[1], 1)  # [B, G/B, n]
+        tensors = [q, k, v, *(extra or ())]
+        outs = []
+        for row, (q3, k3, v3, *extra3) in enumerate(folded := fold_heads(*tensors)):
+            together = len(folded) == 1
+            plan = BandPlan(
+                seq_len=q3.shape[1],
+                window=self.window,
+                is_causal=is_causal,
+                rows=TILE_ROWS.get(q.device.type, 256),
+                device=q.device,
+                hidden=_rows_of(hidden, row, together),
+                extra_hidden=_rows_of(
+                    None if tokens is None else tokens.padding(groups), row, together
+                ),
+                extra_at=_rows_of(None if tokens is None else tokens.at(groups), row, together),
+                dilation=dilation,
+            )
+            outs.append(
+                tiled_attention(
+                    q3,
+                    k3,
+                    v3,
+                    plan,
+                    scale=self.scale,
+                    extra_k=extra3[0] if extra3 else None,
+                    extra_v=extra3[1] if extra3 else None,
+                    dropout_p=self.active_dropout_p,
+                    dropout_seed=draw_seed() if self.active_dropout_p else 0,
+                )
+            )
+        out = outs[0].unflatten(0, (batch, groups)) if len(outs) == 1 else torch.stack(outs)
+        return out if dilation == 1 else _from_residues(out, dilation, heads, seq_len)
+
+    def _global_rows(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        tokens: _GlobalTokens,
+        is_causal: bool,
+        key_padding_mask: Tensor | None,
+    ) -> Tensor:
+        """Attend from the global tokens to all keys: ``[B, H, X, D]``."""
+        hidden = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
+        if is_causal:
+            keys = torch.arange(k.shape[2], device=k.device)
+            future = keys > tokens.positions[:, None, :, None]
+            hidden = future if hidden is None else hidden | future
+        return sdpa_rows(
+            tokens.gather(q),
+            k,
+            v,
+            hidden=hidden,
+            scale=self.scale,
+            dropout_p=self.active_dropout_p,
+        )
+
+    def reference(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        is_causal: bool = False,
+        key_padding_mask: Tensor | None = None,
+        rows: Tensor | None = None,
+        global_mask: Tensor | None = None,
+        global_qkv: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Mask dense attention by the pattern of section 3.1, term by term."""
+        seq_len = q.shape[2]
+        at = query_positions(seq_len, rows, q.device)
+        seen = visible_keys(
+            at, seq_len, seq_len, is_causal=is_causal, key_padding_mask=key_padding_mask
+        )
+        distance = (torch.arange(seq_len, device=q.device) - at[:, None]).abs()
+        gap = torch.tensor(self.dilation, device=q.device)[:, None, None]
+        window = (distance <= self.window * gap) & (distance % gap == 0)  # [H, K, N]
+        if global_mask is None:
+            return dense_softmax_attention(q[:, :, at], k, v, seen & window, self.scale)
+        pattern = window | global_mask[:, None, None, :]
+        local = dense_softmax_attention(q[:, :, at], k, v, seen & pattern, self.scale)
+        q_g, k_g, v_g = global_qkv or (q, k, v)
+        everywhere = dense_softmax_attention(q_g[:, :, at], k_g, v_g, seen, self.scale)
+        return torch.where(global_mask[:, None, at, None], everywhere, local)
+
+    def cost(self, problem: Problem, mode: Mode) -> Cost:
+        """Count the band's pairs; global tokens belong to a call and are not counted."""
+        dim, pattern, executed = problem.head_dim, 0, 0
+        for heads, gap in _runs(self.dilation):
+            lengths = [len(range(r, problem.seq_len, gap)) for r in range(gap)]
+            pairs = sum(band_pairs(n, self.window, problem.is_causal) for n in lengths)
+            pattern += heads * pairs
+            plan = BandPlan(
+                seq_len=-(-problem.seq_len // gap),
+                window=self.window,
+                is_causal=problem.is_causal,
+                rows=TILE_ROWS.get(problem.device, 256),
+                device=torch.device("cpu"),
+            )
+            executed += heads * gap * tiled_cost(plan, dim, mode == "training")
+        return Cost(
+            pattern_ops=problem.batch * softmax_ops(pattern, dim, mode),
+            executed_ops=problem.batch * executed,
+            exponentials=problem.batch * pattern,
+            bytes=problem.io_bytes(mode),
+        )
+
+
+class BandPlan:
+    """Tiles of a band over one sequence of n positions: a `attention.tiled.Plan`.
+
+    Args:
+        seq_len: n.
+        window: keys on each side.
+        is_causal: the left half only.
+        rows: queries in a tile.
+        device: of the masks.
+        hidden: bool ``[G, n]``, True = this key is not seen in the window; or ``None``.
+        extra_hidden: bool ``[G, X]``, True = this extra key is not seen; or ``None``.
+        extra_at: positions of the extra keys in the undilated sequence ``[G, X]``; or ``None``.
+        dilation: of the sequence; group g holds the positions of residue ``g mod dilation``.
+    """
+
+    block_size, block_offset = 1, 0
+
+    def __init__(
+        self,
+        *,
+        seq_len: int,
+        window: int,
+        is_causal: bool,
+        rows: int,
+        device: torch.device,
+        hidden: Tensor | None = None,
+        extra_hidden: Tensor | None = None,
+        extra_at: Tensor | None = None,
+        dilation: int = 1,
+    ) -> None:
+        self.seq_len, self.window, self.is_causal = seq_len, window, is_causal
+        self.rows, self.device, self.hidden = min(rows, seq_len), device, hidden
+        self.extra_hidden, self.extra_at, self.dilation = extra_hidden, extra_at, dilation
+        extra = 0 if extra_at is None else extra_at.shape[1]
+        self.columns = min(seq_len, self.rows + (1 if is_causal else 2) * window) + extra
+        self.may_be_empty = hidden is not None
+        self._bands: dict[tuple[int, int, int], Tensor | None] = {}
+
+    def spans(self) -> Iterator[tuple[int, int, int, int]]:
+        """Walk (start, stop, lo, hi)."""
+        for start in range(0, self.seq_len, self.rows):
+            stop = min(start + self.rows, self.seq_len)
+            hi = stop if self.is_causal else min(self.seq_len, stop + self.window)
+            yield start, stop, max(0, start - self.window), hi
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        """Walk (rows, columns)."""
+        extra = 0 if self.extra_at is None else self.extra_at.shape[1]
+        for start, stop, lo, hi in self.spans():
+            yield stop - start, hi - lo + extra
+
+    def tiles(self) -> Iterator[Tile]:
+        """Walk the tiles with their masks."""
+        for start, stop, lo, hi in self.spans():
+            hidden = self._band(start - lo, stop - start, hi - lo)
+            if self.hidden is not None:
+                keys = self.hidden[:, None, lo:hi]
+                hidden = keys if hidden is None else hidden | keys
+            if self.extra_at is not None:
+                hidden = self._with_extra(hidden, start, stop, hi - lo)
+            yield Tile(start, stop, lo, hi, hidden=hidden)
+
+    def _band(self, shift: int, rows: int, columns: int) -> Tensor | None:
+        """Return what the band hides in a tile ``[1, rows, columns]``; None = nothing."""
+        key = (shift, rows, columns)
+        if key not in self._bands:
+            distance = (
+                torch.arange(columns, device=self.device)
+                - torch.arange(shift, shift + rows, device=self.device)[:, None]
+            )
+            reach = 0 if self.is_causal else self.window
+            hidden = ((distance < -self.window) | (distance > reach))[None]
+            self._bands[key] = hidden if bool(hidden.any()) else None
+        return self._bands[key]
+
+    def _with_extra(self, hidden: Tensor | None, start: int, stop: int, columns: int) -> Tensor:
+        """Append the extra keys' columns to a tile's mask."""
+        assert self.extra_at is not None
+        assert self.extra_hidden is not None
+        groups, count = self.extra_at.shape
+        extra = self.extra_hidden[:, None, :].expand(groups, stop - start, count)
+        if self.is_causal:
+            residue = torch.arange(groups, device=self.device) % self.dilation
+            steps = torch.arange(start, stop, device=self.device) * self.dilation
+            at = residue[:, None] + steps  # [G, rows], positions in the undilated sequence
+            extra = extra | (self.extra_at[:, None, :] > at[:, :, None])
+        window = (
+            torch.zeros(1, 1, 1, dtype=torch.bool, device=self.device)
+            if hidden is None
+            else hidden
+        ).expand(groups, stop - start, columns)
+        return torch.cat([window, extra], dim=2)
+
+
+class _GlobalTokens:
+    """The global tokens of a batch, gathered to the front: X is the most that a row has."""
+
+    def __init__(self, mask: Tensor) -> None:
+        self.mask = mask
+        count = mask.sum(dim=1)
+        most = int(count.max())
+        order = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
+        self.positions = order[:, :most]  # [B, X]
+        self.absent = torch.arange(most, device=mask.device) >= count[:, None]  # [B, X]
+
+    @classmethod
+    def of(
+        cls, global_mask: Tensor | None, key_padding_mask: Tensor | None
+    ) -> _GlobalTokens | None:
+        """Return the global tokens that take part; None if there are none in the batch."""
+        if global_mask is None:
+            return None
+        mask = global_mask if key_padding_mask is None else global_mask & key_padding_mask
+        return cls(mask) if bool(mask.any()) else None
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Return the global tokens' rows of ``[B, H, N, D]``: ``[B, H, X, D]``."""
+        index = self.positions[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
+        return x.gather(2, index)
+
+    def padding(self, groups: int) -> Tensor:
+        """Return which of the X slots are empty, for each group: ``[B, G/B, X]``."""
+        return self.absent[:, None, :].expand(-1, groups, -1)
+
+    def at(self, groups: int) -> Tensor:
+        """Return the positions of the X slots, for each group: ``[B, G/B, X]``."""
+        return self.positions[:, None, :].expand(-1, groups, -1)
+
+    @property
+    def where(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (batch row, position, slot) of every global token."""
+        batch, slot = torch.nonzero(~self.absent, as_tuple=True)
+        return batch, self.positions[batch, slot], slot
+
+
+def band_pairs(seq_len: int, window: int, is_causal: bool) -> int:
+    """Count the pairs of a band over `seq_len` positions."""
+    reach = min(window, seq_len - 1)
+    if reach < 0:
+        return 0
+    side = reach * seq_len - reach * (reach + 1) // 2
+    return seq_len + (1 if is_causal else 2) * side
+
+
+def _check_dilation(dilation: Any, num_heads: int) -> tuple[int, ...]:
+    if isinstance(dilation, Sequence) and not isinstance(dilation, str):
+        if len(dilation) != num_heads:
+            raise ValueError(
+                f"dilation: expected one number or {num_heads} (one per head), "
+                f"got {len(dilation)}: {list(dilation)}"
+            )
+        return tuple(check_int("dilation", d, minimum=1) for d in dilation)
+    return (check_int("dilation", dilation, minimum=1),) * num_heads
+
+
+def _runs(dilation: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Group neighbouring heads of equal dilation: (number of heads, dilation)."""
+    runs: list[tuple[int, int]] = []
+    for gap in dilation:
+        if runs and runs[-1][1] == gap:
+            runs[-1] = (runs[-1][0] + 1, gap)
+        else:
+            runs.append((1, gap))
+    return runs
+
+
+def _by_residue(x: Tensor, dilation: int) -> Tensor:
+    """Split ``[B, h, N, D]`` into its residues ``[B, h·d, n, D]``, padded at the end."""
+    pad = -x.shape[2] % dilation
+    x = torch.nn.functional.pad(x, (0, 0, 0, pad))
+    by_residue: Tensor = x.unflatten(2, (-1, dilation)).transpose(2, 3).flatten(1, 2)
+    return by_residue
+
+
+def _from_residues(x: Tensor, dilation: int, heads: int, seq_len: int) -> Tensor:
+    """Undo `_by_residue`."""
+    x = x.unflatten(1, (heads, dilation)).transpose(2, 3).flatten(2, 3)
+    return x[:, :, :seq_len]
+
+
+def _hidden_by_residue(
+    hidden: Tensor | None, batch: int, seq_len: int, dilation: int, device: torch.device
+) -> Tensor | None:
+    """Split a mask ``[B, N]`` as `_by_residue` does, its padding hidden: ``[B, d, n]``."""
+    pad = -seq_len % dilation
+    if hidden is None:
+        if not pad:
+            return None
+        hidden = torch.zeros(batch, seq_len, dtype=torch.bool, device=device)
+    hidden = torch.nn.functional.pad(hidden, (0, pad), value=True)
+    by_residue: Tensor = hidden.unflatten(1, (-1, dilation)).transpose(1, 2)
+    return by_residue
+
+
+def _rows_of(x: Tensor | None, row: int, together: bool) -> Tensor | None:
+    """Take from ``[B, g, n]`` what one folded call needs: all as ``[B·g, n]``, or one row."""
+    if x is None:
+        return None
+    return x.flatten(0, 1) if together else x[row]

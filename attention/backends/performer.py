@@ -1,0 +1,204 @@
+"""Performer: softmax attention through positive random features (FAVOR+).
+
+Choromanski et al. 2021, arXiv 2009.14794, eq. 4-7 and lemma 1: ``D⁻¹ φ(Q)(φ(K)ᵀV)`` with
+``φ(x) = exp(ωx - |x|²/2)/sqrt(R)``, the rows ω orthogonal and as long as Gaussian vectors
+(section 3.3), x scaled by ``D^-¼``; or ReLU features ``φ(x) = max(ωx, 0) + ε`` (section 4). Time
+``O(N·R·D)``, memory ``O(N·D)``. Causal by prefix sums over chunks, memory linear too.
+
+Stability: features are exponentials of both signs and many magnitudes. Here every feature r of the
+keys is divided by its own running maximum ``exp(m_r)``, and the queries take ``m_r`` back before
+their row maximum is removed. Both factors cancel in the quotient, the denominator is at least
+one for some feature, and no ε is needed. Half precision computes its features in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from attention.base import (
+    Attention,
+    Cost,
+    Mode,
+    Problem,
+    Supports,
+    check_choice,
+    check_float,
+    check_int,
+)
+from attention.functional import draw_seed, expand_kv_heads
+from attention.linear import Features, bidirectional, causal
+from attention.registry import register
+from attention.tiled import fold_heads
+
+Kind = Literal["softmax", "relu"]
+KINDS = ("softmax", "relu")
+
+
+@register("performer")
+class PerformerAttention(Attention):
+    """Kernel attention with R random features.
+
+    Args:
+        num_heads: H.
+        head_dim: D.
+        num_features: R.
+        features: ``softmax`` (FAVOR+, approximates softmax attention) or ``relu``.
+        epsilon: added to ReLU features (default 1e-3); softmax features take none.
+        seed: of the features; ``None`` draws it from torch's default generator.
+        scale: factor on QKᵀ in the softmax that is approximated; ``None`` means ``1/sqrt(D)``.
+    """
+
+    summary = "positive random features (FAVOR+)"
+    paper = "Choromanski et al. 2021, arXiv 2009.14794"
+    family = "kernel"
+    exact = False
+    supports = Supports(causal=True, cross=True, key_padding=True, dropout=False)
+    time_exponent = memory_exponent = 1.0
+
+    projection: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        num_features: int = 256,
+        features: Kind = "softmax",
+        epsilon: float | None = None,
+        seed: int | None = None,
+        scale: float | None = None,
+    ) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim, scale=scale)
+        self.num_features = check_int("num_features", num_features, minimum=1)
+        self.features = check_choice("features", features, KINDS)
+        if epsilon is not None and features == "softmax":
+            raise ValueError(
+                f"epsilon: only ReLU features take one; got {epsilon} with features 'softmax'"
+            )
+        self.epsilon = (
+            check_float("epsilon", epsilon, minimum=0.0)
+            if epsilon is not None
+            else (1e-3 if features == "relu" else 0.0)
+        )
+        if seed is not None:
+            check_int("seed", seed, minimum=0)
+        self._generator = torch.Generator()
+        self._generator.manual_seed(draw_seed() if seed is None else seed)
+        self.register_buffer("projection", self._draw())
+
+    def _draw(self) -> Tensor:
+        return orthogonal_features(self.num_features, self.head_dim, self._generator)
+
+    def redraw(self) -> None:
+        """Replace the random features by the next ones of the seed's stream."""
+        with torch.no_grad():
+            self.projection.copy_(self._draw())
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        """Sum the keys' features once (causal: chunk by chunk), then read them per query."""
+        k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
+        self.kernel = "tiled_prefix_sums" if is_causal else "tiled_sums"
+        features = Features(
+            projection=self.projection,
+            scale=math.sqrt(self.scale),
+            kind=self.features,
+            epsilon=self.epsilon,
+        )
+        run = causal if is_causal else bidirectional
+        outs = []
+        for row, (q3, k3, v3) in enumerate(folded := fold_heads(q, k, v)):
+            hidden = None
+            if key_padding_mask is not None:
+                mask = key_padding_mask if len(folded) == 1 else key_padding_mask[row : row + 1]
+                hidden = (~mask).repeat_interleave(q3.shape[0] // mask.shape[0], dim=0)
+            outs.append(run(q3, k3, v3, features, hidden))
+        return outs[0].unflatten(0, q.shape[:2]) if len(folded) == 1 else torch.stack(outs)
+
+    def reference(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        is_causal: bool = False,
+        key_padding_mask: Tensor | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Form the N×M matrix ``φ(Q)φ(K)ᵀ`` of eq. 4 and normalise its rows."""
+        at = torch.arange(q.shape[2], device=q.device) if rows is None else rows
+        phi_q = self._features(q[:, :, at], dims=(-1,))
+        phi_k = self._features(expand_kv_heads(k, q.shape[1]), dims=(-1, -2))
+        weights = phi_q @ phi_k.transpose(-2, -1)  # [B, H, K, M]
+        if is_causal:
+            keys = torch.arange(k.shape[2], device=q.device)
+            future = keys > at[:, None] + (k.shape[2] - q.shape[2])
+            weights = weights.masked_fill(future, 0.0)
+        if key_padding_mask is not None:
+            weights = weights.masked_fill(~key_padding_mask[:, None, None, :], 0.0)
+        total = weights.sum(dim=-1, keepdim=True)
+        weights = weights / torch.where(total > 0, total, 1.0)
+        out: Tensor = weights @ expand_kv_heads(v, q.shape[1])
+        return out
+
+    def _features(self, x: Tensor, dims: tuple[int, ...]) -> Tensor:
+        """Compute φ as the paper writes it, up to a positive factor common to `dims`."""
+        x = x * math.sqrt(self.scale)
+        projected = x @ self.projection.to(x.dtype).T
+        if self.features == "relu":
+            return torch.relu(projected) + self.epsilon
+        logits = projected - 0.5 * (x * x).sum(dim=-1, keepdim=True)
+        phi: Tensor = torch.exp(logits - logits.amax(dim=dims, keepdim=True).detach())
+        return phi
+
+    def cost(self, problem: Problem, mode: Mode) -> Cost:
+        """Count features, sums over keys and reads per query; causal adds the chunks' squares.
+
+        Per token and side two products of ``2·R·D`` forward (features; sums or read) and three
+        backward (ω is not differentiated).
+        """
+        n, m, d, r = problem.seq_len, problem.key_len, problem.head_dim, self.num_features
+        heads = problem.batch * problem.num_heads
+        seeing = min(n, m) if problem.is_causal else n  # queries that have a key
+        sides, denominators = (2, 1) if mode == "forward" else (5, 2)
+        pattern = sides * 2 * r * d * (seeing + m) + denominators * 2 * seeing * r
+        executed = Features.executed_ops(n, m, d, r, problem.is_causal, mode == "training")
+        exponentials = (n + m) * r if self.features == "softmax" else 0
+        return Cost(
+            pattern_ops=heads * pattern,
+            executed_ops=heads * executed,
+            exponentials=heads * exponentials,
+            bytes=problem.io_bytes(mode),
+        )
+
+    def get_extra_state(self) -> Any:
+        """Keep the stream of features: a loaded module redraws what the saved one would have."""
+        return self._generator.get_state()
+
+    def set_extra_state(self, state: Any) -> None:
+        """Restore the stream of features."""
+        self._generator.set_state(state)
+
+
+def orthogonal_features(count: int, dim: int, generator: torch.Generator) -> Tensor:
+    """Draw `count` directions in blocks of `dim` orthogonal ones, as long as Gaussian vectors.
+
+    Choromanski et al. 2021, section 3.3.
+
+    Returns:
+        ``[count, dim]``, float32, on the CPU.
+    """
+    blocks = []
+    for start in range(0, count, dim):
+        gaussian = torch.randn(dim, dim, generator=generator, dtype=torch.float64)
+        q, upper = torch.linalg.qr(gaussian)
+        q = q * upper.diagonal().sign()  # uniform over rotations (Mezzadri 2007)
+        blocks.append(q.T[: count - start])
+    lengths = torch.randn(count, dim, generator=generator, dtype=torch.float64).norm(dim=1)
+    directions: Tensor = torch.cat(blocks) * lengths[:, None]
+    return directions.to(torch.float32)

@@ -1,0 +1,201 @@
+"""SDPA: torch's fused exact attention.
+
+``torch.nn.functional.scaled_dot_product_attention``, computing eq. 1 of Vaswani et al. 2017 (arXiv
+1706.03762) by the tiling of Dao et al. 2022 (arXiv 2205.14135). Time ``O(N·M·D)``, memory
+``O(N·D)``.
+
+Torch aligns ``is_causal`` top-left and refuses it beside a mask. Here causal is bottom-right, and
+where a mask is needed it is made for a few queries at a time, never N×M.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from attention.base import (
+    Attention,
+    Cost,
+    Mode,
+    Problem,
+    Supports,
+    UnsupportedError,
+    check_choice,
+    softmax_ops,
+)
+from attention.functional import exact_attention_rows, only_trailing_padding, sdpa_rows
+from attention.registry import register
+
+Kernel = Literal["flash", "efficient", "cudnn", "math"]
+KERNELS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+CPU_KERNELS = ("flash", "math")
+NAMES = {int(backend.value): name for name, backend in KERNELS.items()}
+MASK_ELEMENTS = 2**22
+"""Most elements of a mask made at once: 16 MiB in float32."""
+
+
+@register("sdpa")
+class SDPAAttention(Attention):
+    """Torch's fused exact attention.
+
+    Args:
+        num_heads: H.
+        head_dim: D.
+        kernel: ``flash``, ``efficient``, ``cudnn`` or ``math`` pins that one: a call it cannot
+            serve raises. ``None`` leaves the choice to torch. The one that ran is in `kernel`.
+        scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
+        dropout_p: probability of dropping an attention weight in training mode.
+    """
+
+    summary = "torch's fused exact attention"
+    paper = "Vaswani et al. 2017, arXiv 1706.03762; Dao et al. 2022, arXiv 2205.14135"
+    family = "dense"
+    exact = True
+    supports = Supports(causal=True, cross=True, key_padding=True, dropout=True)
+    time_exponent = 2.0
+    memory_exponent = 1.0
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        kernel: Kernel | None = None,
+        scale: float | None = None,
+        dropout_p: float = 0.0,
+    ) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim, scale=scale, dropout_p=dropout_p)
+        self.pinned = None if kernel is None else check_choice("kernel", kernel, tuple(KERNELS))
+
+    def unsupported_reasons(self, problem: Problem) -> list[str]:
+        """Add: a pinned kernel that this device does not have."""
+        reasons = super().unsupported_reasons(problem)
+        if self.pinned and problem.device == "cpu" and self.pinned not in CPU_KERNELS:
+            reasons.append(
+                f"kernel: {self.pinned} does not exist on cpu; there: {', '.join(CPU_KERNELS)}"
+            )
+        return reasons
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        """Call torch once, or once for a few queries at a time where causal needs a mask."""
+        with self._pin():
+            if not is_causal:
+                if key_padding_mask is None:
+                    return self._call(q, k, v, is_causal=False)
+                return self._masked(q, k, v, ~key_padding_mask[:, None, None, :])
+            if q.shape[2] == k.shape[2]:
+                if key_padding_mask is None:
+                    return self._call(q, k, v, is_causal=True)
+                if only_trailing_padding(key_padding_mask):
+                    # A real query comes before the padding, so causality already hides it.
+                    out = self._call(q, k, v, is_causal=True)
+                    return out.masked_fill(~key_padding_mask[:, :1, None, None], 0.0)
+            return self._causal_rows(q, k, v, key_padding_mask)
+
+    def _pin(self) -> AbstractContextManager[None]:
+        return sdpa_kernel(KERNELS[self.pinned]) if self.pinned else nullcontext()
+
+    def _call(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool) -> Tensor:
+        gqa = k.shape[1] != q.shape[1]
+        dropout_p = self.active_dropout_p
+        self._record(q, k, v, None, is_causal)
+        return F.scaled_dot_product_attention(
+            q, k, v, dropout_p=dropout_p, is_causal=is_causal, scale=self.scale, enable_gqa=gqa
+        )
+
+    def _masked(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
+        self._record(q, k, v, ~hidden, False)
+        return sdpa_rows(q, k, v, hidden=hidden, scale=self.scale, dropout_p=self.active_dropout_p)
+
+    def _causal_rows(
+        self, q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        """Attend causally under a mask, for a few queries at a time over the keys they reach."""
+        n, m = q.shape[2], k.shape[2]
+        masks = 1 if key_padding_mask is None else q.shape[0]
+        step = max(16, min(n, MASK_ELEMENTS // (m * masks)))
+        outs = []
+        for start, rows in zip(range(0, n, step), q.split(step, dim=2), strict=True):
+            stop = min(start + step, n)
+            reach = m - n + stop  # keys that the last of these queries sees
+            if reach < 1:
+                outs.append(torch.zeros_like(rows))
+                continue
+            at = torch.arange(start, stop, device=q.device)[:, None]
+            keys = torch.arange(reach, device=q.device)
+            hidden = (keys > at + (m - n))[None, None]  # [1, 1, rows, reach]
+            if key_padding_mask is not None:
+                hidden = hidden | ~key_padding_mask[:, None, None, :reach]
+            outs.append(self._masked(rows, k[:, :, :reach], v[:, :, :reach], hidden))
+        return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
+
+    def _record(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool
+    ) -> None:
+        """Note which kernel torch will choose; raise if it is not the pinned one."""
+        try:
+            choice = torch._fused_sdp_choice(
+                q,
+                k,
+                v,
+                mask,
+                self.active_dropout_p,
+                is_causal,
+                scale=self.scale,
+                enable_gqa=k.shape[1] != q.shape[1],
+            )
+        except RuntimeError as error:
+            if not self.pinned:
+                raise
+            raise UnsupportedError(
+                f"kernel: {self.pinned} cannot serve this call (dtype {q.dtype}, head_dim "
+                f"{q.shape[-1]}, mask {'yes' if mask is not None else 'no'}, dropout_p "
+                f"{self.active_dropout_p:g}, device {q.device.type})"
+            ) from error
+        self.kernel = NAMES.get(choice, f"torch backend {choice}")
+
+    def reference(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        is_causal: bool = False,
+        key_padding_mask: Tensor | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Compute eq. 1 of Vaswani et al., row by row."""
+        return exact_attention_rows(
+            q,
+            k,
+            v,
+            is_causal=is_causal,
+            key_padding_mask=key_padding_mask,
+            rows=rows,
+            scale=self.scale,
+        )
+
+    def cost(self, problem: Problem, mode: Mode) -> Cost:
+        """Count dense pairs; a fused backward pass computes the scores anew."""
+        heads = problem.batch * problem.num_heads
+        pattern = heads * softmax_ops(problem.pairs, problem.head_dim, mode)
+        again = heads * 2 * problem.pairs * problem.head_dim
+        fused = mode == "training" and self.pinned != "math"
+        return Cost(
+            pattern_ops=pattern,
+            executed_ops=pattern + (again if fused else 0),
+            exponentials=heads * problem.pairs,
+            bytes=problem.io_bytes(mode),
+        )

@@ -1,0 +1,529 @@
+"""The contract every attention backend keeps: axes, declaration, validation, errors.
+
+Axes, said once and used in every docstring of the project:
+
+======  ==================================================================
+B       batch
+H       query heads; H_kv key and value heads, H_kv divides H
+N       query length in tokens
+M       key length in tokens
+D       head dimension
+R       rank (low-rank methods) or number of random features (kernel methods)
+W       window: keys seen on each side
+======  ==================================================================
+
+Tensors are ``[B, H, N, D]``, the order of ``torch.nn.functional.scaled_dot_product_attention``.
+
+**Mask polarity: True = this key takes part** (as in SDPA's boolean mask; the opposite of
+``torch.nn.MultiheadAttention``). Causal is aligned bottom-right: query ``i`` sees keys up to
+``M - N + i``. A query with no key left gives zeros; the output at a padded query is finite and
+unspecified.
+
+Under ``torch.autocast`` q, k and v are cast to the autocast dtype (float64 stays), the backend
+then runs with autocast off, and the output has the autocast dtype, as torch's own SDPA does.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+Family = Literal["dense", "sparse", "low_rank", "kernel", "recurrent"]
+Mode = Literal["forward", "training"]
+
+CPU_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+class UnsupportedError(ValueError):
+    """A request that the backend declares it cannot serve; the message says why."""
+
+
+@dataclass(frozen=True)
+class Supports:
+    """What a backend serves. Everything not declared here is refused before it runs.
+
+    Attributes:
+        causal: query ``i`` may be restricted to keys up to ``M - N + i``.
+        cross: N and M may differ.
+        key_padding: ``key_padding_mask`` is honoured.
+        dropout: ``dropout_p`` acts on the attention weights in training.
+        state: decode with a state.
+        dtypes: device type to the dtypes served there.
+    """
+
+    causal: bool = False
+    cross: bool = False
+    key_padding: bool = True
+    dropout: bool = False
+    state: bool = False
+    dtypes: Mapping[str, tuple[torch.dtype, ...]] = field(
+        default_factory=lambda: {"cpu": CPU_DTYPES, "cuda": CUDA_DTYPES}
+    )
+
+
+@dataclass(frozen=True)
+class CallInput:
+    """An extra input that a backend takes at the call, beside q, k and v.
+
+    Attributes:
+        kind: ``token_mask`` is a bool ``[B, N]`` that the caller gives; ``projected_qkv`` is a
+            triple of ``[B, H, N, D]``, ``[B, H_kv, N, D]``, ``[B, H_kv, N, D]`` that a multi-head
+            layer makes with three projections of its own, when the input named in `needed_by`
+            is given.
+        doc: one line for people.
+        needed_by: the call input whose presence makes this one necessary.
+    """
+
+    kind: Literal["token_mask", "projected_qkv"]
+    doc: str
+    needed_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The shape and the circumstances of one call: what support and cost are asked about."""
+
+    batch: int
+    num_heads: int
+    head_dim: int
+    seq_len: int
+    key_len: int
+    num_kv_heads: int
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+    is_causal: bool = False
+    key_padding: bool = False
+
+    @classmethod
+    def of(
+        cls, q: Tensor, k: Tensor, *, is_causal: bool = False, key_padding: bool = False
+    ) -> Problem:
+        """Describe the call that these tensors make."""
+        batch, num_heads, seq_len, head_dim = q.shape
+        return cls(
+            batch=batch,
+            num_heads=num_heads,
+            head_dim=head_dim,
+            seq_len=seq_len,
+            key_len=k.shape[2],
+            num_kv_heads=k.shape[1],
+            dtype=q.dtype,
+            device=q.device.type,
+            is_causal=is_causal,
+            key_padding=key_padding,
+        )
+
+    @property
+    def pairs(self) -> int:
+        """Query-key pairs of one head that dense attention computes: N·M, or the causal part."""
+        if not self.is_causal:
+            return self.seq_len * self.key_len
+        return causal_pairs(self.seq_len, self.key_len)
+
+    def io_bytes(self, mode: Mode) -> int:
+        """Compulsory bytes: q, k, v read and the output written once.
+
+        Training adds the output's gradient and q, k, v read again, and three gradients written.
+        """
+        query = self.batch * self.num_heads * self.seq_len * self.head_dim
+        key = self.batch * self.num_kv_heads * self.key_len * self.head_dim
+        once = 2 * query + 2 * key
+        total = once if mode == "forward" else once + (3 * query + 4 * key)
+        return total * self.dtype.itemsize
+
+
+def causal_pairs(seq_len: int, key_len: int) -> int:
+    """Count the pairs with key ``j <= M - N + i`` for one head."""
+    shift = key_len - seq_len
+    first = max(0, -shift)  # queries before it see no key
+    count = seq_len - first
+    return count * (first + shift + 1) + count * (count - 1) // 2 if count > 0 else 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one call must do.
+
+    Attributes:
+        pattern_ops: floating-point operations of matrix products (a multiply-add counts two) of
+            the method's formula, over exactly the pairs its pattern defines.
+        executed_ops: the same as the implementation's tiles execute it: tiles cover more pairs
+            than the pattern, and a backward pass may compute scores anew.
+        exponentials: exponentials of the formula, in the forward pass.
+        bytes: compulsory traffic: each input read once, each output written once.
+    """
+
+    pattern_ops: int
+    executed_ops: int
+    exponentials: int
+    bytes: int
+
+
+def softmax_ops(pairs: int, head_dim: int, mode: Mode) -> int:
+    """Return the matrix-product operations of softmax attention over `pairs`.
+
+    QKᵀ and PV are two products of ``2·pairs·D`` each; the backward pass has four.
+    """
+    return pairs * head_dim * (4 if mode == "forward" else 12)
+
+
+class Attention(nn.Module, ABC):
+    """Base of all backends: validates a call, then hands it to `attend`.
+
+    A backend sets the class attributes, implements `attend`, `reference` and `cost`, and declares
+    in `supports` what it serves. Options are keyword-only constructor arguments.
+
+    Args:
+        num_heads: H.
+        head_dim: D.
+        scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
+        dropout_p: probability of dropping an attention weight in training mode.
+
+    Raises:
+        ValueError: if an argument is out of range.
+        TypeError: if an argument has the wrong type.
+        UnsupportedError: if `dropout_p` is not 0 and the backend has no dropout.
+    """
+
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    family: ClassVar[Family]
+    exact: ClassVar[bool]
+    supports: ClassVar[Supports]
+    time_exponent: ClassVar[float]
+    memory_exponent: ClassVar[float]
+    call_inputs: ClassVar[Mapping[str, CallInput]] = {}
+
+    kernel: str
+    """Which kernel the last call ran, e.g. ``flash_attention_for_cpu``; ``""`` before a call."""
+
+    def __init__(
+        self, *, num_heads: int, head_dim: int, scale: float | None = None, dropout_p: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.num_heads = check_int("num_heads", num_heads, minimum=1)
+        self.head_dim = check_int("head_dim", head_dim, minimum=1)
+        self.scale = (
+            1.0 / math.sqrt(head_dim) if scale is None else check_float("scale", scale, above=0.0)
+        )
+        self.dropout_p = check_float("dropout_p", dropout_p, minimum=0.0, below=1.0)
+        if self.dropout_p and not self.supports.dropout:
+            raise UnsupportedError(
+                f"dropout_p: {type(self).__name__} has no dropout on attention weights; "
+                f"got {dropout_p}, accepted is 0"
+            )
+        self.kernel = ""
+
+    # -- what a backend writes ----------------------------------------------------------------
+
+    @abstractmethod
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        """Compute the output ``[B, H, N, D]``; the fast path. Inputs are already validated."""
+
+    @abstractmethod
+    def reference(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        is_causal: bool = False,
+        key_padding_mask: Tensor | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the paper's formula densely and plainly: the oracle, without dropout.
+
+        Works in the dtype it is given and shares no code with `attend`.
+
+        Args:
+            q: ``[B, H, N, D]``.
+            k: ``[B, H_kv, M, D]``.
+            v: ``[B, H_kv, M, D]``.
+            is_causal: as in `forward`.
+            key_padding_mask: as in `forward`.
+            rows: indices of queries ``[K]``; ``None`` means all. Time and memory are then
+                ``O(K·M)``, so it serves at lengths where N·M does not.
+
+        Returns:
+            ``[B, H, N, D]``, or ``[B, H, K, D]`` with `rows`.
+        """
+
+    @abstractmethod
+    def cost(self, problem: Problem, mode: Mode) -> Cost:
+        """Count what a call on `problem` must do."""
+
+    @classmethod
+    def unavailable_reasons(cls, device: str) -> list[str]:
+        """Say why this backend cannot run on this machine's `device`; empty = it can."""
+        if device not in cls.supports.dtypes:
+            return [f"device: {cls.name} runs on {', '.join(cls.supports.dtypes)}, not {device}"]
+        if device == "cuda" and not torch.cuda.is_available():
+            return ["device: torch sees no CUDA device here"]
+        return []
+
+    @classmethod
+    def shared_options(cls, **options: Any) -> dict[str, Any]:
+        """Make what all layers of a stack share, as options for each layer's constructor.
+
+        An encoder calls this once with the options it will build every layer with. The default
+        shares nothing.
+        """
+        return {}
+
+    # -- what the base does --------------------------------------------------------------------
+
+    def unsupported_reasons(self, problem: Problem) -> list[str]:
+        """Say why a call on `problem` would be refused; empty = it will run.
+
+        Backends extend the list with reasons of their own.
+        """
+        supports, name = self.supports, self.name
+        reasons = self.unavailable_reasons(problem.device)
+        served = supports.dtypes.get(problem.device, ())
+        if served and problem.dtype not in served:
+            reasons.append(
+                f"dtype: {name} on {problem.device} takes {_dtype_names(served)}, "
+                f"not {_dtype_names((problem.dtype,))}"
+            )
+        if problem.is_causal and not supports.causal:
+            reasons.append(f"is_causal: {name} is bidirectional only{self._why_not('causal')}")
+        if problem.seq_len != problem.key_len and not supports.cross:
+            reasons.append(
+                f"k: {name} needs as many keys as queries{self._why_not('cross')}; "
+                f"got N={problem.seq_len}, M={problem.key_len}"
+            )
+        if problem.key_padding and not supports.key_padding:
+            reasons.append(f"key_padding_mask: {name} takes no mask")
+        return reasons
+
+    refusals: ClassVar[Mapping[str, str]] = {}
+    """Why a declared ``False`` in `supports` is so, by field: one clause for the error."""
+
+    def _why_not(self, what: str) -> str:
+        return f" ({self.refusals[what]})" if what in self.refusals else ""
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        is_causal: bool = False,
+        key_padding_mask: Tensor | None = None,
+        **call_inputs: Any,
+    ) -> Tensor:
+        """Validate the call, then attend.
+
+        Args:
+            q: queries ``[B, H, N, D]``.
+            k: keys ``[B, H_kv, M, D]``.
+            v: values ``[B, H_kv, M, D]``.
+            is_causal: query ``i`` sees keys up to ``M - N + i`` only.
+            key_padding_mask: bool ``[B, M]``, True = this key takes part.
+            **call_inputs: only the names declared in the class's `call_inputs`.
+
+        Returns:
+            ``[B, H, N, D]``, dtype and device of `q` (under autocast: the autocast dtype).
+
+        Raises:
+            TypeError: if an argument is of the wrong type or an extra input is not declared.
+            ValueError: if shapes, dtypes, devices or a mask do not fit together.
+            UnsupportedError: if the backend declares that it cannot serve the request.
+        """
+        q, k, v = check_qkv(q, k, v, num_heads=self.num_heads, head_dim=self.head_dim)
+        autocast = torch.is_autocast_enabled(q.device.type)
+        if autocast:
+            to = torch.get_autocast_dtype(q.device.type)
+            q, k, v = (x if x.dtype == torch.float64 else x.to(to) for x in (q, k, v))
+        if not isinstance(is_causal, bool):
+            raise TypeError(f"is_causal: expected a bool, got {type(is_causal).__name__}")
+        if key_padding_mask is not None:
+            check_mask("key_padding_mask", key_padding_mask, (q.shape[0], k.shape[2]), q)
+        extra = self.check_call_inputs(q, k, call_inputs)
+        problem = Problem.of(q, k, is_causal=is_causal, key_padding=key_padding_mask is not None)
+        if reasons := self.unsupported_reasons(problem):
+            raise UnsupportedError("; ".join(reasons))
+        if not autocast:
+            return self.attend(
+                q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask, **extra
+            )
+        with torch.autocast(q.device.type, enabled=False):
+            return self.attend(
+                q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask, **extra
+            )
+
+    def check_call_inputs(self, q: Tensor, k: Tensor, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the declared extra inputs of a call, validated; those left out are absent."""
+        checked: dict[str, Any] = {}
+        for name, value in given.items():
+            if name not in self.call_inputs:
+                accepted = ", ".join(["is_causal", "key_padding_mask", *self.call_inputs])
+                raise TypeError(f"{name}: {self.name} takes no such input; accepted: {accepted}")
+            if value is None:
+                continue
+            if self.call_inputs[name].kind == "token_mask":
+                check_mask(name, value, (q.shape[0], q.shape[2]), q)
+                checked[name] = value
+            else:
+                checked[name] = self._check_projected(name, value, q, k)
+        return checked
+
+    def _check_projected(
+        self, name: str, value: Any, q: Tensor, k: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if not isinstance(value, tuple | list) or len(value) != 3:
+            raise TypeError(f"{name}: expected a triple (q, k, v), got {type(value).__name__}")
+        for part, tensor, like in zip("qkv", value, (q, k, k), strict=True):
+            if not isinstance(tensor, Tensor):
+                raise TypeError(
+                    f"{name}: its {part} must be a tensor, got {type(tensor).__name__}"
+                )
+            if tensor.shape != like.shape:
+                raise ValueError(
+                    f"{name}: its {part} must be {tuple(like.shape)}, got {tuple(tensor.shape)}"
+                )
+            if tensor.device != like.device:
+                raise ValueError(
+                    f"{name}: its {part} must be on {like.device}, got {tensor.device}"
+                )
+        q_g, k_g, v_g = (t.to(q.dtype) for t in value)
+        return q_g, k_g, v_g
+
+    @classmethod
+    def options(cls) -> dict[str, inspect.Parameter]:
+        """Return the constructor's arguments, by name, with defaults and annotations."""
+        parameters = inspect.signature(cls.__init__).parameters
+        return {name: p for name, p in parameters.items() if name != "self"}
+
+    @property
+    def active_dropout_p(self) -> float:
+        """The dropout probability of this call: 0 in eval mode."""
+        return self.dropout_p if self.training else 0.0
+
+    def extra_repr(self) -> str:
+        """Show every option that is kept under its own name."""
+        shown = [
+            n for n in self.options() if isinstance(getattr(self, n, None), int | float | str)
+        ]
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+
+
+# -- checks that every backend uses -------------------------------------------------------------
+
+
+def check_qkv(
+    q: Tensor, k: Tensor, v: Tensor, *, num_heads: int, head_dim: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Check that q, k and v are tensors that fit each other and the module."""
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+        if x.dim() != 4:
+            raise ValueError(
+                f"{name}: expected 4 axes [B, H, N, D], got {x.dim()}: {tuple(x.shape)}"
+            )
+        if not x.is_floating_point():
+            raise TypeError(f"{name}: expected a floating-point tensor, got {x.dtype}")
+    batch, heads, seq_len, dim = q.shape
+    if heads != num_heads:
+        raise ValueError(f"q: expected {num_heads} heads (num_heads), got {heads}")
+    if dim != head_dim:
+        raise ValueError(f"q: expected head dimension {head_dim} (head_dim), got {dim}")
+    if min(batch, seq_len, k.shape[2]) < 1:
+        raise ValueError(
+            f"{'q' if min(batch, seq_len) < 1 else 'k'}: every axis must be at least 1, "
+            f"got q {tuple(q.shape)}, k {tuple(k.shape)}"
+        )
+    if k.shape[0] != batch or k.shape[3] != dim:
+        raise ValueError(
+            f"k: expected [{batch}, H_kv, M, {dim}] to fit q {tuple(q.shape)}, "
+            f"got {tuple(k.shape)}"
+        )
+    if k.shape[1] < 1 or heads % k.shape[1]:
+        raise ValueError(f"k: its {k.shape[1]} heads must divide the {heads} heads of q")
+    if v.shape != k.shape:
+        raise ValueError(f"v: expected the shape of k {tuple(k.shape)}, got {tuple(v.shape)}")
+    for name, x in (("k", k), ("v", v)):
+        if x.device != q.device:
+            raise ValueError(f"{name}: expected device {q.device} as q, got {x.device}")
+        if x.dtype != q.dtype and not torch.is_autocast_enabled(q.device.type):
+            raise ValueError(f"{name}: expected dtype {q.dtype} as q, got {x.dtype}")
+    return q, k, v
+
+
+def check_mask(name: str, mask: Any, shape: tuple[int, int], like: Tensor) -> None:
+    """Check a bool token mask ``[B, length]`` on the device of `like`."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(mask).__name__}")
+    if mask.dtype != torch.bool:
+        raise TypeError(f"{name}: expected dtype bool (True = takes part), got {mask.dtype}")
+    if tuple(mask.shape) != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {tuple(mask.shape)}")
+    if mask.device != like.device:
+        raise ValueError(f"{name}: expected device {like.device}, got {mask.device}")
+
+
+def check_int(name: str, value: Any, *, minimum: int) -> int:
+    """Return `value` if it is a whole number of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected a whole number, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name}: expected at least {minimum}, got {value}")
+    return value
+
+
+def check_float(
+    name: str,
+    value: Any,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
+    """Return `value` as a float if it is a finite number within the given bounds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    bounds: list[tuple[str, bool]] = [("finite", math.isfinite(value))]
+    if minimum is not None:
+        bounds.append((f"at least {minimum:g}", value >= minimum))
+    if above is not None:
+        bounds.append((f"above {above:g}", value > above))
+    if below is not None:
+        bounds.append((f"below {below:g}", value < below))
+    if not all(holds for _, holds in bounds):
+        raise ValueError(
+            f"{name}: expected a number {' and '.join(b for b, _ in bounds)}, got {value}"
+        )
+    return float(value)
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """Return `value` if it is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+    return str(value)
+
+
+def check_bool(name: str, value: Any) -> bool:
+    """Return `value` if it is a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected true or false, got {value!r}")
+    return value
+
+
+def _dtype_names(dtypes: tuple[torch.dtype, ...]) -> str:
+    return ", ".join(str(d).removeprefix("torch.") for d in dtypes)
+
+
+BackendFactory = Callable[..., Attention]

@@ -1,0 +1,184 @@
+"""Maths that two or more backends share: masks, head groups, error measures, dense softmax.
+
+`dense_softmax_attention` and `visible_keys` belong to the references: plain, dense, slow. The fast
+paths use what stands below them.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def expand_kv_heads(x: Tensor, num_heads: int) -> Tensor:
+    """Repeat key or value heads so that each query head has its own.
+
+    Args:
+        x: ``[B, H_kv, M, D]``.
+        num_heads: H, a multiple of H_kv.
+
+    Returns:
+        ``[B, H, M, D]``; `x` itself when H_kv = H, otherwise a copy.
+    """
+    groups = num_heads // x.shape[1]
+    return x if groups == 1 else x.repeat_interleave(groups, dim=1)
+
+
+# -- for references -----------------------------------------------------------------------------
+
+
+def query_positions(seq_len: int, rows: Tensor | None, device: torch.device) -> Tensor:
+    """Return the indices of the queries asked for, ``[K]``."""
+    return torch.arange(seq_len, device=device) if rows is None else rows.to(device)
+
+
+def visible_keys(
+    positions: Tensor,
+    seq_len: int,
+    key_len: int,
+    *,
+    is_causal: bool,
+    key_padding_mask: Tensor | None,
+) -> Tensor:
+    """Return which keys the queries at `positions` may see, densely.
+
+    Args:
+        positions: query indices ``[K]``.
+        seq_len: N.
+        key_len: M.
+        is_causal: keys up to ``M - N + i``.
+        key_padding_mask: bool ``[B, M]``, True = takes part.
+
+    Returns:
+        bool ``[B or 1, 1, K, M]``, True = visible.
+    """
+    visible = torch.ones(1, 1, len(positions), key_len, dtype=torch.bool, device=positions.device)
+    if is_causal:
+        keys = torch.arange(key_len, device=positions.device)
+        visible = visible & (keys <= positions[:, None] + (key_len - seq_len))
+    if key_padding_mask is not None:
+        visible = visible & key_padding_mask[:, None, None, :]
+    return visible
+
+
+def dense_softmax_attention(
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor, scale: float
+) -> Tensor:
+    """Compute ``softmax(scale·QKᵀ)V`` over the visible pairs, plainly.
+
+    Args:
+        q: ``[B, H, K, D]``.
+        k: ``[B, H_kv, M, D]``.
+        v: ``[B, H_kv, M, D]``.
+        visible: bool, broadcastable to ``[B, H, K, M]``.
+        scale: factor on the scores.
+
+    Returns:
+        ``[B, H, K, D]``; zeros where a query sees no key.
+    """
+    k, v = expand_kv_heads(k, q.shape[1]), expand_kv_heads(v, q.shape[1])
+    some = visible.any(dim=-1, keepdim=True)
+    scores = (q @ k.transpose(-2, -1)) * scale
+    scores = scores.masked_fill(~visible & some, float("-inf"))
+    return (torch.softmax(scores, dim=-1) @ v) * some.to(v.dtype)
+
+
+def exact_attention_rows(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    is_causal: bool = False,
+    key_padding_mask: Tensor | None = None,
+    rows: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Compute exact softmax attention for the queries at `rows` (``None`` = all), densely.
+
+    Shapes as in `attention.base.Attention.reference`. This is what "relative error" is against.
+    """
+    positions = query_positions(q.shape[2], rows, q.device)
+    visible = visible_keys(
+        positions, q.shape[2], k.shape[2], is_causal=is_causal, key_padding_mask=key_padding_mask
+    )
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    return dense_softmax_attention(q[:, :, positions], k, v, visible, scale)
+
+
+# -- measures of error --------------------------------------------------------------------------
+
+
+def relative_l2(actual: Tensor, expected: Tensor) -> float:
+    """Return ``‖actual - expected‖ / ‖expected‖`` in float64; NaN in either gives NaN."""
+    expected = expected.detach().to(torch.float64)
+    difference = actual.detach().to(torch.float64) - expected
+    norm = expected.norm()
+    return float(difference.norm() / norm) if norm > 0 else float(difference.norm())
+
+
+def error_budget(dtype: torch.dtype, reference_error: float) -> float:
+    """Return the relative L2 error that an implementation in `dtype` may have.
+
+    It may be four times as far from the float64 oracle as the plain reference is when that runs in
+    `dtype` itself; the floor is four units in the last place, eight for float32 and float64.
+
+    Args:
+        dtype: of the inputs.
+        reference_error: `relative_l2` of the reference in `dtype` against float64.
+    """
+    half = dtype in (torch.float16, torch.bfloat16)
+    return max((4 if half else 8) * torch.finfo(dtype).eps, 4 * reference_error)
+
+
+# -- for fast paths -----------------------------------------------------------------------------
+
+
+def sdpa_rows(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    hidden: Tensor | None,
+    scale: float,
+    dropout_p: float = 0.0,
+    may_be_empty: bool = True,
+) -> Tensor:
+    """Run torch's fused attention for some queries under a mask of what is hidden.
+
+    Args:
+        q: ``[B, H, K, D]``.
+        k: ``[B, H_kv, M, D]``.
+        v: ``[B, H_kv, M, D]``.
+        hidden: bool, broadcastable to ``[B, H, K, M]``, True = not seen; ``None`` = all seen.
+        scale: factor on the scores.
+        dropout_p: on the weights.
+        may_be_empty: whether a query may have no key left; it then gives zeros.
+
+    Returns:
+        ``[B, H, K, D]``.
+    """
+    gqa = k.shape[1] != q.shape[1]
+    if hidden is None:
+        return F.scaled_dot_product_attention(
+            q, k, v, dropout_p=dropout_p, scale=scale, enable_gqa=gqa
+        )
+    visible = ~hidden
+    some = None
+    if may_be_empty:
+        some = visible.any(dim=-1, keepdim=True)
+        visible = visible | ~some
+    out = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=visible, dropout_p=dropout_p, scale=scale, enable_gqa=gqa
+    )
+    return out if some is None else out.masked_fill(~some, 0.0)
+
+
+def draw_seed() -> int:
+    """Draw a seed from torch's default CPU generator: deterministic under ``manual_seed``."""
+    return int(torch.randint(0, 2**62, (1,)).item())
+
+
+def only_trailing_padding(key_padding_mask: Tensor) -> bool:
+    """Whether each row of ``[B, M]`` is real tokens first, padding after."""
+    return bool((key_padding_mask[:, 1:] <= key_padding_mask[:, :-1]).all())

@@ -1,0 +1,488 @@
+"""Kernel attention ``φ(Q)(φ(K)ᵀV)`` in tiles of the sequence, with reused buffers.
+
+The sums over keys, ``S = Σ φ(k)vᵀ`` ``[G, R, D]`` and ``z = Σ φ(k)`` ``[G, R]``, are all the state
+there is. Features of a tile live in one buffer, are used and forgotten, and are computed anew in
+the backward pass: nothing of size ``N·R`` is kept.
+
+Softmax features are exponentials, kept in range by factors that cancel in the quotient: key
+feature r is divided by ``exp(m_r)``, m_r the largest logit so far, and the queries multiply it
+back before their row maximum is removed. When m_r grows the sums shrink by ``exp(old - new)``. In
+the causal pass a chunk uses the maximum after the chunk: a query's own factor is at most one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+TILE = 128
+"""Tokens in a tile of the bidirectional pass: its features stay in a CPU's cache."""
+
+CHUNK = 64
+"""Tokens in a causal chunk: its square costs ``2·CHUNK/(2·D)`` of the linear part."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """A feature map.
+
+    Attributes:
+        projection: ω ``[R, D]``, not differentiated.
+        scale: factor on x before anything else.
+        kind: ``softmax`` or ``relu``.
+        epsilon: added to ReLU features.
+    """
+
+    projection: Tensor
+    scale: float
+    kind: str
+    epsilon: float
+
+    @property
+    def exponential(self) -> bool:
+        """Whether features are exponentials, which need a stabiliser."""
+        return self.kind == "softmax"
+
+    @staticmethod
+    def executed_ops(n: int, m: int, d: int, r: int, is_causal: bool, training: bool) -> int:
+        """Count the matrix-product operations of one head as the code below executes them."""
+        product = 2 * r * d
+        if not is_causal:
+            forward = product * (2 * n + 2 * m) + 2 * n * r
+            # queries: features, dS, dφ (two terms), dq; keys: features, dv, dφ, dk
+            backward = n * (4 * product + 2 * r) + m * 4 * product
+            return forward + (backward if training else 0)
+        length = min(n, m)
+        prefix = m - length
+        squares = sum((stop - start) ** 2 for start, stop in _spans(length, CHUNK))
+        forward = length * (4 * product + 2 * r) + prefix * 2 * product + squares * 2 * (r + d)
+        if not training:
+            return forward
+        first = length * (4 * product + product) + squares * 2 * (d + r) + prefix * 2 * product
+        second = length * (2 * product + product + 4 * r // 2 + 3 * product)
+        second += squares * 2 * (r + d + d + r) + prefix * 4 * product
+        return forward + first + second
+
+
+def bidirectional(
+    q: Tensor, k: Tensor, v: Tensor, features: Features, hidden: Tensor | None = None
+) -> Tensor:
+    """Attend to all keys.
+
+    Args:
+        q: ``[G, N, D]``.
+        k: ``[G, M, D]``.
+        v: ``[G, M, D]``.
+        features: the map φ.
+        hidden: bool ``[G, M]``, True = this key takes no part; or ``None``.
+
+    Returns:
+        ``[G, N, D]``; zeros where there is no key. Differentiable once in q, k and v.
+    """
+    out: Tensor = _Bidirectional.apply(q, k, v, features, hidden)  # type: ignore[no-untyped-call]
+    return out
+
+
+def causal(
+    q: Tensor, k: Tensor, v: Tensor, features: Features, hidden: Tensor | None = None
+) -> Tensor:
+    """Attend to keys up to ``M - N + i``; arguments and result as in `bidirectional`."""
+    out: Tensor = _Causal.apply(q, k, v, features, hidden)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _spans(length: int, step: int) -> list[tuple[int, int]]:
+    return [(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+class _Work:
+    """Buffers that all tiles of a call share, and the feature map on a tile."""
+
+    def __init__(self, q: Tensor, features: Features) -> None:
+        half = q.dtype in (torch.float16, torch.bfloat16)
+        self.dtype = torch.float32 if half else q.dtype
+        self.device, self.groups, self.dim = q.device, q.shape[0], q.shape[2]
+        self.features = features
+        self.omega = features.projection.to(self.dtype).contiguous()  # [R, D]
+        self.rank = self.omega.shape[0]
+        self._buffers: dict[str, Tensor] = {}
+
+    def zeros(self, *shape: int) -> Tensor:
+        """Make a zero tensor in the working dtype."""
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    def take(self, name: str, rows: int, columns: int) -> Tensor:
+        """Return the buffer `name` as ``[G, rows, columns]``, contents undefined."""
+        size = self.groups * rows * columns
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < size:
+            buffer = torch.empty(size, dtype=self.dtype, device=self.device)
+            self._buffers[name] = buffer
+        return buffer[:size].view(self.groups, rows, columns)
+
+    def tile(self, name: str, x: Tensor, span: tuple[int, int], scale: float = 1.0) -> Tensor:
+        """Copy the tokens `span` of `x`, scaled, into the buffer `name`: ``[G, T, D]``."""
+        target = self.take(name, span[1] - span[0], x.shape[2])
+        target.copy_(x[:, span[0] : span[1]])
+        return target if scale == 1.0 else target.mul_(scale)
+
+    def logits(self, name: str, x: Tensor) -> Tensor:
+        """Return ``ωx - |x|²/2`` (softmax) or ``ωx`` (ReLU) of a scaled tile: ``[G, T, R]``."""
+        target = self.take(name, x.shape[1], self.rank)
+        torch.mm(x.view(-1, self.dim), self.omega.T, out=target.view(-1, self.rank))
+        if self.features.exponential:
+            target.sub_((x * x).sum(dim=2, keepdim=True).mul_(0.5))
+        return target
+
+    def queries(self, x: Tensor, top: Tensor) -> Tensor:
+        """Return φ of a scaled tile of queries, `top` ``[G, R]`` multiplied back."""
+        phi = self.logits("phi_q", x)
+        if not self.features.exponential:
+            return phi.relu_().add_(self.features.epsilon)
+        phi.add_(top[:, None, :])
+        return phi.sub_(phi.amax(dim=2, keepdim=True)).exp_()
+
+    def keys(self, x: Tensor, top: Tensor, hidden: Tensor | None, raise_top: bool) -> Tensor:
+        """Return φ of a scaled tile of keys, divided by ``exp(top)``.
+
+        Args:
+            x: ``[G, T, D]``.
+            top: ``[G, R]``, the stabiliser; raised in place where this tile is larger.
+            hidden: bool ``[G, T]`` or ``None``.
+            raise_top: whether `top` has yet to learn of this tile.
+        """
+        phi = self.logits("phi_k", x)
+        if self.features.exponential:
+            if hidden is not None:
+                phi.masked_fill_(hidden[:, :, None], torch.finfo(self.dtype).min)
+            if raise_top:
+                torch.maximum(top, phi.amax(dim=1), out=top)
+            phi.sub_(top[:, None, :]).exp_()
+        else:
+            phi.relu_().add_(self.features.epsilon)
+        return phi if hidden is None else phi.masked_fill_(hidden[:, :, None], 0.0)
+
+    def input_gradient(self, x: Tensor, phi: Tensor, grad_phi: Tensor, out: Tensor) -> None:
+        """Turn the gradient of φ into that of the unscaled input, written to `out` ``[G, T, D]``.
+
+        `phi` and `grad_phi` are overwritten.
+        """
+        if self.features.exponential:
+            grad = grad_phi.mul_(phi)  # of the logits
+        else:
+            grad = grad_phi.mul_(phi > self.features.epsilon)
+        target = self.take("grad_x", x.shape[1], self.dim)
+        torch.mm(grad.view(-1, self.rank), self.omega, out=target.view(-1, self.dim))
+        if self.features.exponential:
+            target.sub_(x * grad.sum(dim=2, keepdim=True))
+        out.copy_(target.mul_(self.features.scale))
+
+    def start_top(self) -> Tensor:
+        """Return the stabiliser before any key: ``[G, R]``."""
+        lowest = torch.finfo(self.dtype).min if self.features.exponential else 0.0
+        return torch.full((self.groups, self.rank), lowest, dtype=self.dtype, device=self.device)
+
+
+class _Sums:
+    """``S = Σ φ(k)vᵀ`` and ``z = Σ φ(k)``, relative to a stabiliser that may rise."""
+
+    def __init__(self, work: _Work) -> None:
+        self.work = work
+        self.s = work.zeros(work.groups, work.rank, work.dim)
+        self.z = work.zeros(work.groups, work.rank)
+        self.top = work.start_top()
+
+    def rescale(self, old: Tensor, new: Tensor) -> None:
+        """Divide by ``exp(new - old)``, both ``[G, R]``."""
+        if self.work.features.exponential:
+            factor = (old - new).exp_()
+            self.s.mul_(factor[:, :, None])
+            self.z.mul_(factor)
+
+    def add(self, phi: Tensor, v: Tensor) -> None:
+        """Add a tile's keys and values."""
+        _accumulate(self.s, phi.mT, v)
+        self.z.add_(phi.sum(dim=1))
+
+    def absorb(
+        self, k: Tensor, v: Tensor, spans: list[tuple[int, int]], hidden: Tensor | None
+    ) -> None:
+        """Add all keys of `spans`."""
+        work = self.work
+        for span in spans:
+            x = work.tile("k", k, span, work.features.scale)
+            old = self.top.clone()
+            phi = work.keys(x, self.top, _cut(hidden, span), raise_top=True)
+            self.rescale(old, self.top)
+            self.add(phi, work.tile("v", v, span))
+
+
+def _cut(hidden: Tensor | None, span: tuple[int, int]) -> Tensor | None:
+    return None if hidden is None else hidden[:, span[0] : span[1]]
+
+
+def _shift(spans: list[tuple[int, int]], by: int) -> list[tuple[int, int]]:
+    return [(start + by, stop + by) for start, stop in spans]
+
+
+def _inverse(total: Tensor) -> Tensor:
+    """Return 1/total, and 0 where there was no key, or none whose features are above underflow.
+
+    The second can happen in a causal chunk only, to a query whose keys all lie a factor of 1e25
+    (float32) below keys that come later in the chunk. 1/total would overflow in the gradient.
+    """
+    floor = torch.finfo(total.dtype).tiny ** (2 / 3)
+    return torch.where(total > floor, total.reciprocal(), 0.0)
+
+
+def _accumulate(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Add ``a·b`` to `total`, in place (by ``out=``: torch's operation counter sees that one)."""
+    return torch.baddbmm(total, a, b, out=total)
+
+
+class _Bidirectional(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, features: Features, hidden: Tensor | None
+    ) -> Tensor:
+        work = _Work(q, features)
+        sums = _Sums(work)
+        sums.absorb(k, v, _spans(k.shape[1], TILE), hidden)
+        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        inverse = work.zeros(q.shape[0], q.shape[1], 1)
+        for span in _spans(q.shape[1], TILE):
+            rows = slice(*span)
+            phi = work.queries(work.tile("q", q, span, features.scale), sums.top)
+            number = torch.bmm(phi, sums.s, out=work.take("o", span[1] - span[0], work.dim))
+            inverse[:, rows] = _inverse(torch.bmm(phi, sums.z[:, :, None]))
+            out[:, rows] = number.mul_(inverse[:, rows])
+        ctx.save_for_backward(q, k, v, hidden, out, inverse, sums.s, sums.z, sums.top)
+        ctx.features = features
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, hidden, out, inverse, s, z, top = ctx.saved_tensors
+        features: Features = ctx.features
+        work = _Work(q, features)
+        grad_q, grad_k, grad_v = (
+            torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)
+        )
+        later = _Sums(work)  # dS and dz
+        for span in _spans(q.shape[1], TILE):
+            rows = slice(*span)
+            x = work.tile("q", q, span, features.scale)
+            phi = work.queries(x, top)
+            g, dden = _output_gradient(work, grad, out, inverse, span)
+            _accumulate(later.s, phi.mT, g)
+            later.z.add_(torch.bmm(phi.mT, dden)[:, :, 0])
+            grad_phi = torch.bmm(g, s.mT, out=work.take("grad_phi", *phi.shape[1:]))
+            grad_phi.addcmul_(dden, z[:, None, :])
+            work.input_gradient(x, phi, grad_phi, grad_q[:, rows])
+        _key_gradients(work, k, v, hidden, top, later, _spans(k.shape[1], TILE), grad_k, grad_v)
+        return grad_q, grad_k, grad_v, None, None
+
+
+def _output_gradient(
+    work: _Work, grad: Tensor, out: Tensor, inverse: Tensor, span: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of numerator ``[G, T, D]`` and denominator ``[G, T, 1]``."""
+    g = work.tile("g", grad, span).mul_(inverse[:, span[0] : span[1]])
+    dden = (g * out[:, span[0] : span[1]]).sum(dim=2, keepdim=True).neg_()
+    return g, dden
+
+
+def _key_gradients(
+    work: _Work,
+    k: Tensor,
+    v: Tensor,
+    hidden: Tensor | None,
+    top: Tensor,
+    later: _Sums,
+    spans: list[tuple[int, int]],
+    grad_k: Tensor,
+    grad_v: Tensor,
+) -> None:
+    """Write the gradients of keys that every query behind `later` sees whole."""
+    for span in spans:
+        rows = slice(*span)
+        x = work.tile("k", k, span, work.features.scale)
+        values = work.tile("v", v, span)
+        phi = work.keys(x, top, _cut(hidden, span), raise_top=False)
+        grad_v[:, rows] = torch.bmm(phi, later.s, out=work.take("o", *values.shape[1:]))
+        grad_phi = torch.bmm(values, later.s.mT, out=work.take("grad_phi", *phi.shape[1:]))
+        grad_phi.add_(later.z[:, None, :])
+        work.input_gradient(x, phi, _without(grad_phi, _cut(hidden, span)), grad_k[:, rows])
+
+
+def _without(grad_phi: Tensor, hidden: Tensor | None) -> Tensor:
+    return grad_phi if hidden is None else grad_phi.masked_fill_(hidden[:, :, None], 0.0)
+
+
+class _Causal(torch.autograd.Function):
+    """Causal forward and backward.
+
+    N and M may differ: keys before the first query are absorbed, queries before the first key give
+    zeros, the rest is square.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, features: Features, hidden: Tensor | None
+    ) -> Tensor:
+        work = _Work(q, features)
+        sums = _Sums(work)
+        length, q_at, k_at = _align(q, k)
+        sums.absorb(k, v, _spans(k_at, TILE), hidden)
+        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        out[:, :q_at] = 0
+        inverse = work.zeros(q.shape[0], q.shape[1], 1)
+        tops = [sums.top.clone()]
+        for chunk in _chunks(work, q, k, v, hidden, length, sums, tops):
+            weights = torch.bmm(chunk.phi_q, chunk.phi_k.mT, out=chunk.square("a")).tril_()
+            number = torch.bmm(chunk.phi_q, sums.s, out=work.take("o", chunk.size, work.dim))
+            _accumulate(number, weights, chunk.v)
+            total = torch.bmm(chunk.phi_q, sums.z[:, :, None]) + weights.sum(2, keepdim=True)
+            inverse[:, chunk.rows] = _inverse(total)
+            out[:, chunk.rows] = number.mul_(inverse[:, chunk.rows])
+            sums.add(chunk.phi_k, chunk.v)
+        ctx.save_for_backward(q, k, v, hidden, out, inverse, torch.stack(tops))
+        ctx.features = features
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, hidden, out, inverse, tops = ctx.saved_tensors
+        features: Features = ctx.features
+        work = _Work(q, features)
+        length, _, k_at = _align(q, k)
+        grad_q, grad_k, grad_v = (
+            torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
+        )
+        sums = _Sums(work)  # forward in time: S and z before each chunk
+        sums.absorb(k, v, _spans(k_at, TILE), hidden)
+        for chunk in _chunks(work, q, k, v, hidden, length, sums, None):
+            g, dden = _output_gradient(work, grad, out, inverse, chunk.span)
+            square = torch.bmm(g, chunk.v.mT, out=chunk.square("a")).add_(dden).tril_()
+            grad_phi = torch.bmm(
+                square, chunk.phi_k, out=work.take("grad_phi", chunk.size, work.rank)
+            )
+            _accumulate(grad_phi, g, sums.s.mT).addcmul_(dden, sums.z[:, None, :])
+            sums.add(chunk.phi_k, chunk.v)
+            work.input_gradient(chunk.x_q, chunk.phi_q, grad_phi, grad_q[:, chunk.rows])
+        later = _Sums(work)  # back in time: dS and dz after each chunk
+        later.top = tops[-1].clone()
+        for chunk in _chunks_back(work, q, k, v, hidden, length, later, tops):
+            g, dden = _output_gradient(work, grad, out, inverse, chunk.span)
+            weights = torch.bmm(chunk.phi_q, chunk.phi_k.mT, out=chunk.square("a")).tril_()
+            values = torch.bmm(weights.mT, g, out=work.take("o", chunk.size, work.dim))
+            grad_v[:, chunk.keys] = _accumulate(values, chunk.phi_k, later.s)
+            square = torch.bmm(g, chunk.v.mT, out=chunk.square("a")).add_(dden).tril_()
+            grad_phi = torch.bmm(
+                square.mT, chunk.phi_q, out=work.take("grad_phi", chunk.size, work.rank)
+            )
+            _accumulate(grad_phi, chunk.v, later.s.mT).add_(later.z[:, None, :])
+            _accumulate(later.s, chunk.phi_q.mT, g)
+            later.z.add_(torch.bmm(chunk.phi_q.mT, dden)[:, :, 0])
+            grad_phi = _without(grad_phi, chunk.hidden)
+            work.input_gradient(chunk.x_k, chunk.phi_k, grad_phi, grad_k[:, chunk.keys])
+        later.rescale(tops[0], later.top)
+        _key_gradients(work, k, v, hidden, tops[0], later, _spans(k_at, TILE), grad_k, grad_v)
+        return grad_q, grad_k, grad_v, None, None
+
+
+def _align(q: Tensor, k: Tensor) -> tuple[int, int, int]:
+    """Return the length of the square part, and where it starts in queries and keys."""
+    length = min(q.shape[1], k.shape[1])
+    return length, q.shape[1] - length, k.shape[1] - length
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A causal chunk: its scaled inputs, features and places."""
+
+    work: _Work
+    span: tuple[int, int]
+    keys: slice
+    x_q: Tensor
+    x_k: Tensor
+    v: Tensor
+    phi_q: Tensor
+    phi_k: Tensor
+    hidden: Tensor | None
+
+    @property
+    def rows(self) -> slice:
+        return slice(*self.span)
+
+    @property
+    def size(self) -> int:
+        return self.span[1] - self.span[0]
+
+    def square(self, name: str) -> Tensor:
+        return self.work.take(name, self.size, self.size)
+
+
+def _chunk(
+    work: _Work,
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor | None],
+    span: tuple[int, int],
+    top: Tensor,
+    raise_top: bool,
+) -> _Chunk:
+    """Compute the features of one chunk; `span` counts in the square part."""
+    q, k, v, hidden = tensors
+    _, q_at, k_at = _align(q, k)
+    scale = work.features.scale
+    (at,), (key_at,) = _shift([span], q_at), _shift([span], k_at)
+    x_q, x_k = work.tile("q", q, at, scale), work.tile("k", k, key_at, scale)
+    cut = _cut(hidden, key_at)
+    phi_k = work.keys(x_k, top, cut, raise_top)
+    phi_q = work.queries(x_q, top)
+    return _Chunk(work, at, slice(*key_at), x_q, x_k, work.tile("v", v, key_at), phi_q, phi_k, cut)
+
+
+def _chunks(
+    work: _Work,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    hidden: Tensor | None,
+    length: int,
+    sums: _Sums,
+    tops: list[Tensor] | None,
+) -> Iterator[_Chunk]:
+    """Walk the chunks in time, `sums` rescaled to each; note each stabiliser in `tops`."""
+    for span in _spans(length, CHUNK):
+        old = sums.top.clone()
+        chunk = _chunk(work, (q, k, v, hidden), span, sums.top, raise_top=True)
+        sums.rescale(old, sums.top)
+        if tops is not None:
+            tops.append(sums.top.clone())
+        yield chunk
+
+
+def _chunks_back(
+    work: _Work,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    hidden: Tensor | None,
+    length: int,
+    later: _Sums,
+    tops: Tensor,
+) -> Iterator[_Chunk]:
+    """Walk the chunks back in time, `later` rescaled to each chunk's stabiliser."""
+    spans = _spans(length, CHUNK)
+    for index in reversed(range(len(spans))):
+        top = tops[index + 1]
+        later.rescale(top, later.top)
+        later.top = top
+        yield _chunk(work, (q, k, v, hidden), spans[index], top, raise_top=False)

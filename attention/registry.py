@@ -1,0 +1,202 @@
+"""Find backends by name: the files of ``attention/backends/`` and third-party plug-ins.
+
+A backend registers itself with the decorator `register`. Modules in ``attention/backends/`` are
+imported by `names`, `build` and `describe`; plug-ins are installed distributions with an entry
+point in the group ``attnbench.backends`` whose value is a module that registers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attention.base import Attention
+
+A = TypeVar("A", bound=Attention)
+
+ENTRY_POINT_GROUP = "attnbench.backends"
+
+_registry: dict[str, type[Attention]] = {}
+_broken_plugins: dict[str, str] = {}
+
+
+def register(name: str) -> Callable[[type[A]], type[A]]:
+    """Make a class known under `name`.
+
+    Raises:
+        ValueError: if another class already has the name.
+    """
+
+    def add(cls: type[A]) -> type[A]:
+        other = _registry.get(name)
+        if other is not None and (other.__module__, other.__qualname__) != (
+            cls.__module__,
+            cls.__qualname__,
+        ):
+            raise ValueError(f"name: {name!r} is already registered by {other.__module__}")
+        cls.name = name
+        _registry[name] = cls
+        return cls
+
+    return add
+
+
+@functools.cache
+def _discover() -> None:
+    import attention.backends as package
+
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            entry.load()
+        except Exception as error:  # a stranger's module: report it, keep the others
+            _broken_plugins[entry.name] = f"{type(error).__name__}: {error}"
+
+
+def names() -> list[str]:
+    """Return the registered names, sorted."""
+    _discover()
+    return sorted(_registry)
+
+
+def broken_plugins() -> dict[str, str]:
+    """Return the installed plug-ins that failed to import: entry point name to the error."""
+    _discover()
+    return dict(_broken_plugins)
+
+
+def get(name: str) -> type[Attention]:
+    """Return the class registered under `name`.
+
+    Raises:
+        ValueError: if there is none; the message names the near ones and all.
+    """
+    _discover()
+    if name in _registry:
+        return _registry[name]
+    near = difflib.get_close_matches(str(name), _registry, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    broken = (
+        f"; the plug-in {name!r} failed: {_broken_plugins[name]}"
+        if name in _broken_plugins
+        else ""
+    )
+    raise ValueError(f"name: no backend {name!r}{hint}; there are {', '.join(names())}{broken}")
+
+
+def class_named(class_name: str) -> type[Attention] | None:
+    """Return the registered class of that class name, or None."""
+    if class_name.startswith("_") or not class_name[:1].isupper():
+        return None
+    _discover()
+    return next((cls for cls in _registry.values() if cls.__name__ == class_name), None)
+
+
+def build(name: str, **options: Any) -> Attention:
+    """Build a backend: ``build("performer", num_heads=8, head_dim=64, num_features=128)``.
+
+    Raises:
+        ValueError: if `name` is unknown or an option is out of range.
+        TypeError: if an option is unknown, missing or of the wrong type; the message names the
+            valid ones.
+    """
+    cls = get(name)
+    check_options(cls, options)
+    return cls(**options)
+
+
+def check_options(cls: type[Attention], options: dict[str, Any]) -> None:
+    """Check that `options` are arguments of the constructor and that none is missing."""
+    accepted = cls.options()
+    for option in options:
+        if option not in accepted:
+            near = difflib.get_close_matches(option, accepted, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise TypeError(
+                f"{option}: {cls.name} has no such option{hint}; accepted: {', '.join(accepted)}"
+            )
+    missing = [
+        n for n, p in accepted.items() if p.default is inspect.Parameter.empty and n not in options
+    ]
+    if missing:
+        raise TypeError(f"{missing[0]}: {cls.name} needs {', '.join(missing)}")
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Return what a backend declares, as plain values for JSON and tables.
+
+    Keys: name, class, summary, paper, family, exact, time_exponent, memory_exponent, causal,
+    cross, key_padding, dropout, state, dtypes (device to names), options (name to type and
+    default), call_inputs, unavailable (device to reasons; an empty list = available).
+    """
+    cls = get(name)
+    supports = cls.supports
+    return {
+        "name": cls.name,
+        "class": f"{cls.__module__}.{cls.__qualname__}",
+        "summary": cls.summary,
+        "paper": cls.paper,
+        "family": cls.family,
+        "exact": cls.exact,
+        "time_exponent": cls.time_exponent,
+        "memory_exponent": cls.memory_exponent,
+        "causal": supports.causal,
+        "cross": supports.cross,
+        "key_padding": supports.key_padding,
+        "dropout": supports.dropout,
+        "state": supports.state,
+        "dtypes": {
+            device: [str(d).removeprefix("torch.") for d in dtypes]
+            for device, dtypes in supports.dtypes.items()
+        },
+        "options": {n: _describe_option(p) for n, p in cls.options().items()},
+        "call_inputs": {n: i.doc for n, i in cls.call_inputs.items()},
+        "unavailable": {device: cls.unavailable_reasons(device) for device in ("cpu", "cuda")},
+    }
+
+
+def _describe_option(parameter: inspect.Parameter) -> dict[str, Any]:
+    described: dict[str, Any] = {"type": str(parameter.annotation)}
+    if parameter.default is not inspect.Parameter.empty:
+        described["default"] = parameter.default
+    else:
+        described["required"] = True
+    return described
+
+
+def load_file(path: str | Path) -> list[str]:
+    """Import a Python file that registers backends; return the names it registered.
+
+    Raises:
+        ValueError: if the file does not exist, cannot be imported or registers nothing.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise ValueError(f"path: no file {path}")
+    _discover()
+    before = dict(_registry)
+    spec = importlib.util.spec_from_file_location(f"attnbench_plugin_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"path: {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(
+            f"path: {path} failed to import: {type(error).__name__}: {error}"
+        ) from error
+    added = [n for n, cls in _registry.items() if before.get(n) is not cls]
+    if not added:
+        raise ValueError(f"path: {path} registers no backend; decorate its class with @register")
+    return sorted(added)

@@ -1,0 +1,699 @@
+"""The contract as code: ``check(backend)`` says what a backend does not keep.
+
+Used by the project's tests, by ``attnbench check``, and by third parties on their own backends:
+
+    >>> from attention.testing import check
+    >>> [f for f in check("sdpa") if f.status == "failed"]
+    []
+
+Every check is a function of a `Bench` that raises `Violation` or returns; the table `CHECKS` holds
+them in order. Oracles run in float64.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from attention.base import Attention, Cost, Mode, Problem, UnsupportedError
+from attention.functional import error_budget, exact_attention_rows, relative_l2
+from attention.registry import get
+
+LENGTHS = (1, 2, 63, 64, 65, 100, 257)
+HEADS, DIM, BATCH = 4, 16, 2
+FAMILIES = ("dense", "sparse", "low_rank", "kernel", "recurrent")
+F64_BUDGET = 1e-9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: its name.
+        status: ``passed``, ``failed``, or ``skipped`` (not declared, so not asked).
+        message: what was wrong, or why it was skipped.
+        how: Python that shows a failure.
+    """
+
+    check: str
+    status: Literal["passed", "failed", "skipped"]
+    message: str
+    how: str
+
+
+class Violation(AssertionError):
+    """The contract is broken; `how` is Python that shows it."""
+
+    def __init__(self, message: str, how: str) -> None:
+        super().__init__(message)
+        self.how = how
+
+
+class NotAsked(Exception):
+    """The backend does not declare what this check is about."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One call: tensors, and what the call asks for."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    is_causal: bool = False
+    key_padding_mask: Tensor | None = None
+
+    @property
+    def asks(self) -> dict[str, Any]:
+        """The keyword arguments of the call."""
+        return {"is_causal": self.is_causal, "key_padding_mask": self.key_padding_mask}
+
+    def to(self, dtype: torch.dtype) -> Inputs:
+        """Convert q, k and v."""
+        return Inputs(
+            self.q.to(dtype), self.k.to(dtype), self.v.to(dtype), self.is_causal,
+            self.key_padding_mask,
+        )  # fmt: skip
+
+    @property
+    def real(self) -> Tensor:
+        """Which outputs are specified, ``[B, 1, N, 1]``: in self-attention, real queries."""
+        if self.key_padding_mask is None or self.q.shape[2] != self.k.shape[2]:
+            return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.q.device)
+        return self.key_padding_mask[:, None, :, None]
+
+
+class Bench:
+    """A backend under test: builds it, draws inputs, writes the code that shows a failure."""
+
+    def __init__(self, cls: type[Attention], options: dict[str, Any], device: str) -> None:
+        self.cls, self.options, self.device = cls, options, device
+
+    def build(self, key_len: int, *, heads: int = HEADS, dim: int = DIM, **more: Any) -> Attention:
+        """Build a module for up to `key_len` keys, seeded."""
+        torch.manual_seed(0)
+        accepted = self.cls.options()
+        given: dict[str, Any] = {"num_heads": heads, "head_dim": dim, **self.options, **more}
+        for name, value in (("seq_len", key_len), ("seed", 0)):
+            if name in accepted:
+                given.setdefault(name, value)
+        return self.cls(**given).to(self.device)
+
+    def inputs(
+        self,
+        seq_len: int,
+        key_len: int | None = None,
+        *,
+        is_causal: bool = False,
+        padding: bool = False,
+        kv_heads: int = HEADS,
+        batch: int = BATCH,
+        dtype: torch.dtype = torch.float64,
+        heads: int = HEADS,
+        dim: int = DIM,
+    ) -> Inputs:
+        """Draw a call; with `padding` row 0 is whole, and later rows end early."""
+        key_len = seq_len if key_len is None else key_len
+        generator = torch.Generator().manual_seed(seq_len * 1009 + key_len)
+        shapes = [(heads, seq_len), (kv_heads, key_len), (kv_heads, key_len)]
+        q, k, v = (
+            torch.randn(batch, h, n, dim, generator=generator, dtype=torch.float64)
+            .to(dtype)
+            .to(self.device)
+            for h, n in shapes
+        )
+        mask = None
+        if padding:
+            ends = torch.arange(batch, 0, -1) * key_len // batch
+            mask = (torch.arange(key_len) < ends[:, None]).to(self.device)
+        return Inputs(q, k, v, is_causal, mask)
+
+    def calls(self, lengths: tuple[int, ...] = LENGTHS) -> Iterator[Inputs]:
+        """Walk the calls that the declaration promises to serve."""
+        supports = self.cls.supports
+        causals = (False, True) if supports.causal else (False,)
+        paddings = (False, True) if supports.key_padding else (False,)
+        for n, causal, padding in itertools.product(lengths, causals, paddings):
+            yield self.inputs(n, is_causal=causal, padding=padding)
+        for causal in causals:
+            yield self.inputs(lengths[-1], is_causal=causal, kv_heads=HEADS // 2)
+            if supports.cross:
+                yield self.inputs(33, 50, is_causal=causal)
+                yield self.inputs(50, 33, is_causal=causal)
+
+    def show(self, call: Inputs, then: str) -> str:
+        """Write Python that repeats a call."""
+        options = "".join(f", {k}={v!r}" for k, v in self.options.items())
+        extra = f", seq_len={call.k.shape[2]}" if "seq_len" in self.cls.options() else ""
+        mask = "None"
+        if call.key_padding_mask is not None:
+            mask = f"torch.tensor({call.key_padding_mask.int().tolist()}).bool()"
+            if call.k.shape[2] > 16:
+                ends = call.key_padding_mask.sum(1).tolist()
+                mask = f"torch.arange({call.k.shape[2]}) < torch.tensor({ends})[:, None]"
+        dtype = call.q.dtype
+        return (
+            "import torch, attention\n"
+            f"m = attention.get({self.cls.name!r})(num_heads={call.q.shape[1]}, "
+            f"head_dim={call.q.shape[3]}{extra}{options})\n"
+            f"q = torch.randn({tuple(call.q.shape)}, dtype={dtype})\n"
+            f"k = torch.randn({tuple(call.k.shape)}, dtype={dtype})\n"
+            f"v = torch.randn({tuple(call.v.shape)}, dtype={dtype})\n"
+            f"asks = dict(is_causal={call.is_causal}, key_padding_mask={mask})\n{then}"
+        )
+
+
+def check(
+    backend: str | type[Attention],
+    *,
+    options: dict[str, Any] | None = None,
+    device: str = "cpu",
+    only: str | None = None,
+    measure: bool = False,
+) -> list[Finding]:
+    """Hold a backend against the contract.
+
+    Args:
+        backend: a registered name, or a class.
+        options: for its constructor, beside num_heads, head_dim, seq_len and seed.
+        device: where to run.
+        only: the name of one check; ``None`` = all.
+        measure: also time the backend and hold the exponent against the declared one. Off by
+            default: time depends on what else the machine does.
+
+    Returns:
+        one finding a check, in the order of `CHECKS`.
+
+    Raises:
+        ValueError: if `backend` or `only` is unknown.
+        TypeError: if `backend` is neither a name nor a subclass of Attention.
+    """
+    cls = get(backend) if isinstance(backend, str) else backend
+    if not (inspect.isclass(cls) and issubclass(cls, Attention)):
+        raise TypeError(f"backend: expected a name or a subclass of Attention, got {cls!r}")
+    if only is not None and only not in CHECKS:
+        raise ValueError(f"only: no check {only!r}; there are {', '.join(CHECKS)}")
+    names = [only] if only else [n for n in CHECKS if measure or n != "time_exponent"]
+    if reasons := cls.unavailable_reasons(device):
+        return [Finding(name, "skipped", "; ".join(reasons), "") for name in names]
+    return [_run(name, Bench(cls, dict(options or {}), device)) for name in names]
+
+
+def _run(name: str, bench: Bench) -> Finding:
+    try:
+        CHECKS[name](bench)
+    except NotAsked as reason:
+        return Finding(name, "skipped", str(reason), "")
+    except Violation as violation:
+        return Finding(name, "failed", str(violation), violation.how)
+    except Exception as error:  # the backend's own fault: it is what the check found
+        how = (
+            f"from attention.testing import Bench, CHECKS\nimport attention\n"
+            f"CHECKS[{name!r}](Bench(attention.get({bench.cls.name!r}), {bench.options!r}, "
+            f"{bench.device!r}))"
+        )
+        return Finding(name, "failed", f"{type(error).__name__}: {error}", how)
+    return Finding(name, "passed", "", "")
+
+
+def assert_matches(
+    name: str, actual: Tensor, oracle: Tensor, budget: float, how: str = ""
+) -> None:
+    """Raise `Violation` unless `actual` is within `budget` (relative L2) of `oracle`."""
+    if actual.shape != oracle.shape:
+        raise Violation(
+            f"{name}: expected shape {tuple(oracle.shape)}, got {tuple(actual.shape)}", how
+        )
+    error = relative_l2(actual, oracle)
+    if not error <= budget:  # NaN fails
+        raise Violation(f"{name}: relative L2 error {error:.2e}, budget {budget:.1e}", how)
+
+
+def _describe(call: Inputs) -> str:
+    return (
+        f"N={call.q.shape[2]}, M={call.k.shape[2]}, H_kv={call.k.shape[1]}, "
+        f"is_causal={call.is_causal}, padding={call.key_padding_mask is not None}"
+    )
+
+
+def _declaration(bench: Bench) -> None:
+    cls, how = bench.cls, f"import attention; attention.describe({bench.cls.name!r})"
+    for name in ("family", "exact", "supports", "time_exponent", "memory_exponent"):
+        if not hasattr(cls, name):
+            raise Violation(f"{name}: not declared on the class", how)
+    if cls.family not in FAMILIES:
+        raise Violation(f"family: expected one of {', '.join(FAMILIES)}, got {cls.family!r}", how)
+    for name, parameter in cls.options().items():
+        if parameter.kind != inspect.Parameter.KEYWORD_ONLY:
+            raise Violation(f"{name}: constructor arguments must be keyword-only", how)
+    if not (inspect.getmodule(cls).__doc__ or "").strip():
+        raise Violation("its module needs a docstring: paper, equation, time and memory", how)
+
+
+def _shapes(bench: Bench) -> None:
+    for call in bench.calls():
+        out = bench.build(call.k.shape[2]).to(torch.float64)(call.q, call.k, call.v, **call.asks)
+        how = bench.show(call, "print(m(q, k, v, **asks).shape, q.shape)")
+        if (out.shape, out.dtype, out.device) != (call.q.shape, call.q.dtype, call.q.device):
+            raise Violation(
+                f"output is {tuple(out.shape)} {out.dtype} on {out.device}, expected that of q: "
+                f"{tuple(call.q.shape)} {call.q.dtype} on {call.q.device} ({_describe(call)})",
+                how,
+            )
+        if not bool(out.isfinite().all()):
+            raise Violation(f"output is not finite ({_describe(call)})", how)
+
+
+def _dtypes(bench: Bench) -> None:
+    for dtype in bench.cls.supports.dtypes[bench.device]:
+        causals = (False, True) if bench.cls.supports.causal else (False,)
+        for causal in causals:
+            wide = bench.inputs(100, is_causal=causal).to(dtype).to(torch.float64)
+            call = wide.to(dtype)
+            module = bench.build(100).eval()
+            out = module(call.q, call.k, call.v, **call.asks)
+            how = bench.show(call, "print(m(q, k, v, **asks), m.reference(q, k, v, **asks))")
+            if out.dtype != dtype:
+                raise Violation(f"dtype: {dtype} in, {out.dtype} out", how)
+            oracle = module.reference(wide.q, wide.k, wide.v, **call.asks)
+            plain = module.reference(call.q, call.k, call.v, **call.asks)
+            budget = error_budget(dtype, relative_l2(plain, oracle))
+            assert_matches(f"{dtype} ({_describe(call)})", out, oracle, budget, how)
+
+
+def _twin(bench: Bench) -> None:
+    for call in bench.calls():
+        module = bench.build(call.k.shape[2]).eval()
+        then = "print((m(q, k, v, **asks) - m.reference(q, k, v, **asks)).norm())"
+        how = bench.show(call, then)
+        expected = module.reference(call.q, call.k, call.v, **call.asks)
+        for name, inputs in (("", call), (", strided", _strided(call))):
+            out = module(inputs.q, inputs.k, inputs.v, **inputs.asks)
+            assert_matches(
+                f"output against reference ({_describe(call)}{name})",
+                out * call.real,
+                expected * call.real,
+                F64_BUDGET,
+                how,
+            )
+        rows = torch.tensor([0, call.q.shape[2] - 1], device=call.q.device)
+        some = module.reference(call.q, call.k, call.v, **call.asks, rows=rows)
+        assert_matches(
+            f"reference(rows=…) against its own rows ({_describe(call)})",
+            some,
+            expected[:, :, rows],
+            F64_BUDGET,
+            how,
+        )
+
+
+def _strided(call: Inputs) -> Inputs:
+    """Lay q, k and v out as a multi-head layer's projections do: ``[B, N, H, D]`` in memory."""
+    q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (call.q, call.k, call.v))
+    return Inputs(q, k, v, call.is_causal, call.key_padding_mask)
+
+
+def _gradients(bench: Bench) -> None:
+    for call in bench.calls():
+        module = bench.build(call.k.shape[2]).to(torch.float64)
+        leaves = [x.detach().clone().requires_grad_() for x in (call.q, call.k, call.v)]
+        leaves += [p for p in module.parameters() if p.requires_grad]
+        weight = torch.randn(
+            call.q.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+        ).to(bench.device)
+        q, k, v = leaves[:3]
+        grads = [
+            torch.autograd.grad(
+                function(q, k, v, **call.asks), leaves, weight * call.real, allow_unused=True
+            )
+            for function in (module, module.reference)
+        ]
+        names = ["q", "k", "v", *(n for n, p in module.named_parameters() if p.requires_grad)]
+        for name, actual, oracle in zip(names, *grads, strict=True):
+            how = bench.show(
+                call,
+                "q.requires_grad_(); k.requires_grad_(); v.requires_grad_()\n"
+                "m(q, k, v, **asks).sum().backward(); print(q.grad, k.grad, v.grad)",
+            )
+            if (actual is None) != (oracle is None):
+                raise Violation(
+                    f"gradient of {name}: {'none' if actual is None else 'one'}, the reference "
+                    f"has {'none' if oracle is None else 'one'} ({_describe(call)})",
+                    how,
+                )
+            if actual is None or oracle is None:
+                continue
+            scale = oracle.norm() + 1e-6 * math.sqrt(oracle.numel())
+            error = float((actual - oracle).norm() / scale)
+            if not error <= 1e-7:
+                raise Violation(
+                    f"gradient of {name}: relative L2 error {error:.2e} ({_describe(call)})", how
+                )
+
+
+def _future(bench: Bench) -> None:
+    if not bench.cls.supports.causal:
+        raise NotAsked("causal is not declared")
+    for n, cut in ((65, 40), (257, 100), (257, 200)):
+        call = bench.inputs(n, is_causal=True)
+        module = bench.build(n).eval()
+        before = module(call.q, call.k, call.v, is_causal=True)[:, :, :cut]
+        k, v = call.k.clone(), call.v.clone()
+        k[:, :, cut:] = torch.randn_like(k[:, :, cut:]) * 3
+        v[:, :, cut:] = torch.randn_like(v[:, :, cut:]) * 3
+        after = module(call.q, k, v, is_causal=True)[:, :, :cut]
+        how = bench.show(
+            call,
+            f"a = m(q, k, v, **asks)[:, :, :{cut}]; k[:, :, {cut}:] = 3; v[:, :, {cut}:] = 3\n"
+            f"print((m(q, k, v, **asks)[:, :, :{cut}] - a).abs().max())",
+        )
+        assert_matches(
+            f"future leak by value: N={n}, keys from {cut} on changed", after, before, 1e-12, how
+        )
+        k, v = (x.detach().clone().requires_grad_() for x in (call.k, call.v))
+        module(call.q, k, v, is_causal=True)[:, :, :cut].sum().backward()
+        for name, x in (("k", k), ("v", v)):
+            assert x.grad is not None
+            leak = float(x.grad[:, :, cut:].abs().max())
+            if leak > 0:
+                raise Violation(
+                    f"future leak by gradient: N={n}, outputs before {cut} have gradient "
+                    f"{leak:.1e} at a later {name}",
+                    how,
+                )
+
+
+def _padding(bench: Bench) -> None:
+    if not bench.cls.supports.key_padding:
+        raise NotAsked("key_padding is not declared")
+    for n, causal in itertools.product(LENGTHS[1:], (False, True)):
+        if causal and not bench.cls.supports.causal:
+            continue
+        call = bench.inputs(n, is_causal=causal, padding=True)
+        mask = call.key_padding_mask
+        assert mask is not None
+        module = bench.build(n).eval()
+        before = module(call.q, call.k, call.v, **call.asks) * call.real
+        padded = ~mask[:, None, :, None]
+        k, v = (x.masked_fill(padded, 1e3) for x in (call.k, call.v))
+        after = module(call.q, k, v, **call.asks) * call.real
+        how = bench.show(
+            call,
+            "a = m(q, k, v, **asks); hide = ~asks['key_padding_mask'][:, None, :, None]\n"
+            "print((m(q, k.masked_fill(hide, 1e3), v.masked_fill(hide, 1e3), **asks) - a).abs())",
+        )
+        where = f"({_describe(call)})"
+        assert_matches(f"contents of padded keys matter {where}", after, before, 1e-12, how)
+        end = int(mask[-1].sum())
+        alone = bench.build(n).eval()(
+            *(x[-1:, :, :end] for x in (call.q, call.k, call.v)), is_causal=causal
+        )
+        assert_matches(
+            f"padding changes the real tokens: row of {end} of {n} against the row alone {where}",
+            before[-1:, :, :end], alone, F64_BUDGET, how,
+        )  # fmt: skip
+        nothing = torch.zeros_like(mask)
+        nothing[0] = mask[0]
+        out = module(call.q, call.k, call.v, is_causal=causal, key_padding_mask=nothing)
+        if not bool((out[1:] == 0).all()):
+            raise Violation(f"a row without any key must give zeros {where}", how)
+
+
+def _batch(bench: Bench) -> None:
+    for call in bench.calls((65, 257)):
+        module = bench.build(call.k.shape[2]).eval()
+        together = module(call.q, call.k, call.v, **call.asks)
+        mask = call.key_padding_mask
+        for row in range(call.q.shape[0]):
+            one = slice(row, row + 1)
+            alone = module(
+                call.q[one],
+                call.k[one],
+                call.v[one],
+                is_causal=call.is_causal,
+                key_padding_mask=None if mask is None else mask[one],
+            )
+            how = bench.show(call, "print(m(q, k, v, **asks)[1:], m(q[1:], k[1:], v[1:]))")
+            real = call.real[one] if call.real.shape[0] > 1 else call.real
+            assert_matches(
+                f"row {row} of a batch against the row alone ({_describe(call)})",
+                together[one] * real,
+                alone * real,
+                F64_BUDGET,
+                how,
+            )
+
+
+def _determinism(bench: Bench) -> None:
+    call = bench.inputs(100)
+    first, second = (bench.build(100).eval() for _ in range(2))
+    a, b = (m(call.q, call.k, call.v) for m in (first, second))
+    how = bench.show(call, "print((m(q, k, v) - m(q, k, v)).abs().max())")
+    assert_matches("two modules built under one seed differ", a, b, 0.0, how)
+    assert_matches("two calls differ", first(call.q, call.k, call.v), a, 0.0, how)
+
+
+def _exactness(bench: Bench) -> None:
+    if not (bench.cls.exact and bench.cls.family == "dense"):
+        raise NotAsked("not declared an exact dense method")
+    for call in bench.calls((1, 65, 257)):
+        module = bench.build(call.k.shape[2]).eval()
+        expected = exact_attention_rows(call.q, call.k, call.v, **call.asks)
+        how = bench.show(call, "print(m(q, k, v, **asks))")
+        actual = module(call.q, call.k, call.v, **call.asks)
+        assert_matches(
+            f"output against exact softmax ({_describe(call)})",
+            actual * call.real, expected * call.real, F64_BUDGET, how,
+        )  # fmt: skip
+
+
+def _refusals(bench: Bench) -> None:
+    supports, module, call = bench.cls.supports, bench.build(65), bench.inputs(65)
+    asked: list[tuple[str, str, Callable[[], Any]]] = []
+    if not supports.causal:
+        asked.append(
+            ("causal", "is_causal", lambda: module(call.q, call.k, call.v, is_causal=True))
+        )
+    if not supports.cross:
+        short = call.k[:, :, :33]
+        asked.append(("cross", "k", lambda: module(call.q, short, short)))
+    if not supports.key_padding:
+        mask = torch.ones(BATCH, 65, dtype=torch.bool, device=bench.device)
+        asked.append(
+            (
+                "key_padding",
+                "key_padding_mask",
+                lambda: module(call.q, call.k, call.v, key_padding_mask=mask),
+            )
+        )
+    for what, argument, request in asked:
+        _expect(bench, call, f"{what} is not declared", argument, (UnsupportedError,), request)
+    for argument, error, request in _bad_calls(module, call):
+        _expect(bench, call, f"bad {argument}", argument, error, request)
+    if "dropout_p" in bench.cls.options() and not supports.dropout:
+        _expect(bench, call, "dropout is not declared", "dropout_p", (UnsupportedError,),
+                lambda: bench.build(65, dropout_p=0.5))  # fmt: skip
+
+
+def _bad_calls(
+    m: Attention, c: Inputs
+) -> list[tuple[str, tuple[type[Exception], ...], Callable[[], Any]]]:
+    """List calls that every backend must refuse, with the argument the error names."""
+    mask = torch.ones(BATCH, c.k.shape[2] + 1, dtype=torch.bool, device=c.q.device)
+    value, kind = (ValueError,), (TypeError,)
+    return [
+        ("q", kind, lambda: m(c.q.tolist(), c.k, c.v)),
+        ("q", value, lambda: m(c.q[0], c.k, c.v)),
+        ("q", value, lambda: m(c.q[:, :-1], c.k, c.v)),
+        ("q", value, lambda: m(c.q[..., :-1], c.k[..., :-1], c.v[..., :-1])),
+        ("q", value, lambda: m(c.q[:, :, :0], c.k, c.v)),
+        ("q", kind, lambda: m(c.q.long(), c.k.long(), c.v.long())),
+        ("k", value, lambda: m(c.q, c.k[:1], c.v[:1])),
+        ("k", value, lambda: m(c.q, c.k[:, :3], c.v[:, :3])),
+        ("k", value, lambda: m(c.q, c.k.float(), c.v)),
+        ("v", value, lambda: m(c.q, c.k, c.v[:, :, :-1])),
+        ("is_causal", kind, lambda: m(c.q, c.k, c.v, is_causal=1)),
+        ("key_padding_mask", value, lambda: m(c.q, c.k, c.v, key_padding_mask=mask)),
+        ("key_padding_mask", kind, lambda: m(c.q, c.k, c.v, key_padding_mask=mask.float())),
+        ("attn_mask", kind, lambda: m(c.q, c.k, c.v, attn_mask=None)),
+    ]
+
+
+def _expect(
+    bench: Bench,
+    call: Inputs,
+    what: str,
+    argument: str,
+    errors: tuple[type[Exception], ...],
+    request: Callable[[], Any],
+) -> None:
+    how = bench.show(call, f"# {what}: expected {errors[0].__name__} naming {argument}")
+    try:
+        request()
+    except errors as error:
+        if argument not in str(error):
+            raise Violation(f"{what}: the error does not name {argument}: {error}", how) from error
+        return
+    except Exception as error:
+        raise Violation(
+            f"{what}: expected {errors[0].__name__}, got {type(error).__name__}: {error}", how
+        ) from error
+    raise Violation(f"{what}: accepted instead of refused", how)
+
+
+class _Largest(TorchDispatchMode):
+    """Watches the tensors that operations make, forward and backward."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out: Any = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, Tensor):
+                self.numel = max(self.numel, tensor.untyped_storage().nbytes())
+        return out
+
+
+def _largest_tensor(bench: Bench, n: int, mode: Mode, causal: bool) -> int:
+    call = bench.inputs(n, is_causal=causal, batch=1, dtype=torch.float32)
+    module = bench.build(n).to(torch.float32)
+    leaves = [x.requires_grad_(mode == "training") for x in (call.q, call.k, call.v)]
+    watch = _Largest()
+    with watch:
+        out = module(*leaves, is_causal=causal)
+        if mode == "training":
+            out.sum().backward()
+    return watch.numel
+
+
+def _hidden_memory(bench: Bench) -> None:
+    declared = bench.cls.memory_exponent
+    if declared >= 2:
+        raise NotAsked("quadratic memory is declared")
+    lengths = (1024, 4096)
+    for causal in (False, True) if bench.cls.supports.causal else (False,):
+        for mode in ("forward", "training"):
+            small, large = (_largest_tensor(bench, n, mode, causal) for n in lengths)
+            exponent = math.log(large / small) / math.log(lengths[1] / lengths[0])
+            if exponent > declared + 0.25:
+                call = bench.inputs(64, is_causal=causal)
+                raise Violation(
+                    f"largest tensor grows with N^{exponent:.2f} ({small} B at {lengths[0]}, "
+                    f"{large} B at {lengths[1]}; {mode}, is_causal={causal}), declared "
+                    f"{declared:g}",
+                    bench.show(call, "# a tensor of N·N hides here"),
+                )
+
+
+def counted_ops(module: Attention, call: Inputs, mode: Mode) -> int:
+    """Count the operations torch sees in one call, fused attention on its math path."""
+    leaves = [x.detach().requires_grad_(mode == "training") for x in (call.q, call.k, call.v)]
+    module.train()
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        out = module(*leaves, **call.asks)
+        if mode == "training":
+            out.sum().backward()
+    total: int = counter.get_total_flops()
+    return total
+
+
+def _problem(call: Inputs) -> Problem:
+    return Problem.of(call.q, call.k, is_causal=call.is_causal)
+
+
+def _operations(bench: Bench) -> None:
+    # Torch's math path multiplies the hidden half of a causal matrix too, so where a dense method
+    # hands causality to torch its count says nothing.
+    causals = (
+        (False, True) if bench.cls.supports.causal and bench.cls.family != "dense" else (False,)
+    )
+    for n, causal in itertools.product((65, 257, 700), causals):
+        for mode in ("forward", "training"):
+            call = bench.inputs(n, is_causal=causal, dtype=torch.float32)
+            module = bench.build(n)
+            cost: Cost = module.cost(_problem(call), mode)
+            counted = counted_ops(module, call, mode)
+            if counted == 0 and cost.executed_ops:
+                raise NotAsked("torch's counter sees none of its operations (a pinned kernel)")
+            if not 0.99 * cost.pattern_ops <= counted <= 1.01 * cost.executed_ops:
+                raise Violation(
+                    f"torch counts {counted} operations ({mode}, {_describe(call)}), declared "
+                    f"{cost.pattern_ops} of the pattern, {cost.executed_ops} executed",
+                    bench.show(call, f"print(m.cost(attention.Problem.of(q, k), {mode!r}))"),
+                )
+
+
+def _ops_exponent(bench: Bench) -> None:
+    lengths = (4096, 16384)
+    counts = []
+    for n in lengths:
+        call = bench.inputs(n, batch=1, dtype=torch.float32)
+        module = bench.build(n)
+        cost = module.cost(_problem(call), "forward")
+        counts.append(cost.executed_ops)
+    exponent = math.log(counts[1] / counts[0]) / math.log(lengths[1] / lengths[0])
+    if abs(exponent - bench.cls.time_exponent) > 0.1:
+        raise Violation(
+            f"executed operations grow with N^{exponent:.2f} from {lengths[0]} to {lengths[1]}, "
+            f"declared {bench.cls.time_exponent:g}",
+            bench.show(call, "print(m.cost(attention.Problem.of(q, k), 'forward'))"),
+        )
+
+
+def _time_exponent(bench: Bench) -> None:
+    lengths = (4096, 8192, 16384)
+    medians = []
+    for n in lengths:
+        call = bench.inputs(n, batch=1, dtype=torch.float32)
+        module = bench.build(n).eval()
+        samples = []
+        with torch.inference_mode():
+            for _ in range(6):
+                start = time.perf_counter()
+                module(call.q, call.k, call.v)
+                if bench.device == "cuda":
+                    torch.cuda.synchronize()
+                samples.append(time.perf_counter() - start)
+        medians.append(statistics.median(samples[1:]))
+    exponent = math.log(medians[-1] / medians[0]) / math.log(lengths[-1] / lengths[0])
+    if abs(exponent - bench.cls.time_exponent) > 0.35:
+        shown = ", ".join(f"{n}: {s * 1e3:.1f} ms" for n, s in zip(lengths, medians, strict=True))
+        raise Violation(
+            f"time grows with N^{exponent:.2f} ({shown}), declared {bench.cls.time_exponent:g}",
+            bench.show(call, "# time m(q, k, v) at these lengths"),
+        )
+
+
+CHECKS: dict[str, Callable[[Bench], None]] = {
+    "declaration": _declaration,
+    "shapes": _shapes,
+    "dtypes": _dtypes,
+    "twin": _twin,
+    "gradients": _gradients,
+    "exactness": _exactness,
+    "future": _future,
+    "padding": _padding,
+    "batch": _batch,
+    "determinism": _determinism,
+    "refusals": _refusals,
+    "hidden_memory": _hidden_memory,
+    "operations": _operations,
+    "ops_exponent": _ops_exponent,
+    "time_exponent": _time_exponent,
+}
+"""Name to check, in the order they run."""

@@ -1,0 +1,243 @@
+"""What a record looks like: the one thing that measuring and reporting share.
+
+The lowest floor of the house. Standard library only: no torch, no pandas, no project import.
+
+A run is a folder with three files of JSON lines. ``records.jsonl`` holds one line a launch,
+``machines.jsonl`` and ``environments.jsonl`` hold what the launches ran on, addressed by the hash
+of their content. Raw samples are kept; statistics are computed from them by the readers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+SCHEMA = 1
+"""Version of the record's layout. Readers refuse a newer one."""
+
+MEASUREMENT = 1
+"""Version of the measuring code. Raised when old numbers are no longer comparable."""
+
+RECORDS = "records.jsonl"
+MACHINES = "machines.jsonl"
+ENVIRONMENTS = "environments.jsonl"
+
+Status = Literal[
+    "ok", "unsupported", "out_of_memory", "timeout", "crashed", "failed", "not_run"
+]
+Kind = Literal["speed", "roof"]
+Level = Literal["attention", "layer", "block"]
+Mode = Literal["forward", "training"]
+Allocator = Literal["default", "retained"]
+
+STATUSES: tuple[str, ...] = get_args(Status)
+KINDS: tuple[str, ...] = get_args(Kind)
+LEVELS: tuple[str, ...] = get_args(Level)
+MODES: tuple[str, ...] = get_args(Mode)
+ALLOCATORS: tuple[str, ...] = get_args(Allocator)
+DTYPES: tuple[str, ...] = ("float32", "float64", "bfloat16", "float16")
+DEVICES: tuple[str, ...] = ("cpu", "cuda")
+
+IDENTITY = "identity"
+"""Name of the arm that has everything of a layer or block but the attention."""
+
+UNITS: Mapping[str, str] = {
+    "latency": "s",
+    "peak_memory": "B",
+    "throughput": "tokens/s",
+    "relative_error": "1",
+    "matmul_rate": "op/s",
+    "exp_rate": "op/s",
+    "bandwidth": "B/s",
+    "empty_latency": "s",
+}
+"""Metric name to unit. A roof case carries the last four; a speed case the others."""
+
+
+class RecordError(ValueError):
+    """A record that does not have the documented form; the message says where and what."""
+
+
+def canonical(value: object) -> str:
+    """Return the one JSON text that equal values share: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def content_id(value: object) -> str:
+    """Return the 16 hex digits that address `value` by its canonical JSON."""
+    return hashlib.blake2b(canonical(value).encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One contestant in a case: a backend with options, or the identity floor."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The arm as the command line writes it: ``longformer:window=64,dilation=1+2``."""
+        if not self.options:
+            return self.name
+        parts = (f"{key}={format_option(self.options[key])}" for key in sorted(self.options))
+        return f"{self.name}:{','.join(parts)}"
+
+
+def format_option(value: Any) -> str:
+    """Write an option's value as the command line reads it; lists are joined by ``+``."""
+    if isinstance(value, list | tuple):
+        return "+".join(format_option(v) for v in value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "none" if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing measured in one process: its shape, where it runs, and its arms.
+
+    Lengths are in tokens. At level layer and block the width is ``num_heads * head_dim``.
+    """
+
+    kind: Kind
+    level: Level
+    mode: Mode
+    arms: tuple[Arm, ...]
+    batch: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    seq_len: int
+    key_len: int
+    device: str
+    dtype: str
+    is_causal: bool
+    threads: int
+    allocator: Allocator
+    compile: bool
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the case as the record holds it, its ``id`` first."""
+        content = asdict(self)
+        content["arms"] = [{"name": a.name, "options": dict(a.options)} for a in self.arms]
+        return {"id": content_id(content), **content}
+
+    @property
+    def id(self) -> str:
+        """The hash of the case's content: equal cases, equal ids, in every run."""
+        return str(self.to_json()["id"])
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Case:
+        """Build a case from a record's ``case``.
+
+        Raises:
+            RecordError: if a field is missing, unknown or of the wrong type.
+        """
+        names = {f.name for f in fields(cls)}
+        given = {key: value for key, value in data.items() if key != "id"}
+        if missing := names - given.keys():
+            raise RecordError(f"case: missing {', '.join(sorted(missing))}")
+        if unknown := given.keys() - names:
+            raise RecordError(f"case: unknown {', '.join(sorted(unknown))}")
+        arms = given.pop("arms")
+        if not isinstance(arms, list) or not arms:
+            raise RecordError(f"case.arms: expected a non-empty list, got {arms!r}")
+        for key, value in given.items():
+            _check_case_field(key, value)
+        return cls(arms=tuple(_arm(a) for a in arms), **given)
+
+
+_TEXT_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "kind": KINDS, "level": LEVELS, "mode": MODES, "device": DEVICES, "dtype": DTYPES,
+    "allocator": ALLOCATORS,
+}  # fmt: skip
+
+
+def _check_case_field(key: str, value: Any) -> None:
+    if key in _TEXT_FIELDS:
+        if value not in _TEXT_FIELDS[key]:
+            raise RecordError(
+                f"case.{key}: expected one of {', '.join(_TEXT_FIELDS[key])}, got {value!r}"
+            )
+    elif key in ("is_causal", "compile"):
+        if not isinstance(value, bool):
+            raise RecordError(f"case.{key}: expected true or false, got {value!r}")
+    elif isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise RecordError(f"case.{key}: expected a whole number from 0, got {value!r}")
+
+
+def _arm(data: Any) -> Arm:
+    if (
+        not isinstance(data, dict)
+        or not isinstance(data.get("name"), str)
+        or not isinstance(data.get("options", {}), dict)
+        or data.keys() - {"name", "options"}
+    ):
+        raise RecordError(f"case.arms: expected {{name, options}}, got {data!r}")
+    return Arm(data["name"], data.get("options", {}))
+
+
+def check_record(data: Any) -> dict[str, Any]:
+    """Return `data` if it is a record that this version reads.
+
+    Raises:
+        RecordError: naming the field, what was there and what is accepted.
+    """
+    if not isinstance(data, dict):
+        raise RecordError(f"expected an object, got {type(data).__name__}")
+    schema = data.get("schema")
+    if not isinstance(schema, int) or isinstance(schema, bool):
+        raise RecordError(f"schema: expected a whole number, got {schema!r}")
+    if schema > SCHEMA:
+        raise RecordError(f"schema: {schema} is newer than this version reads ({SCHEMA})")
+    for key in ("run", "machine", "environment"):
+        if not isinstance(data.get(key), str):
+            raise RecordError(f"{key}: expected a string, got {data.get(key)!r}")
+    measurement = data.get("measurement")
+    if not isinstance(measurement, int) or isinstance(measurement, bool):
+        raise RecordError(f"measurement: expected a whole number, got {measurement!r}")
+    if data.get("status") not in STATUSES:
+        raise RecordError(
+            f"status: expected one of {', '.join(STATUSES)}, got {data.get('status')!r}"
+        )
+    if not isinstance(data.get("case"), dict):
+        raise RecordError(f"case: expected an object, got {data.get('case')!r}")
+    case = Case.from_json(data["case"])
+    if data["case"].get("id") != case.id:
+        raise RecordError(f"case.id: {data['case'].get('id')!r} is not the hash of the case")
+    launch = data.get("launch")
+    if not isinstance(launch, dict) or not isinstance(launch.get("index"), int):
+        raise RecordError(f"launch: expected an object with an index, got {launch!r}")
+    _check_arms(data, len(case.arms))
+    return data
+
+
+def _check_arms(data: Mapping[str, Any], count: int) -> None:
+    arms = data.get("arms")
+    if not isinstance(arms, list):
+        raise RecordError(f"arms: expected a list, got {arms!r}")
+    if data["status"] == "ok" and len(arms) != count:
+        raise RecordError(f"arms: the case has {count}, the results are {len(arms)}")
+    for index, arm in enumerate(arms):
+        if not isinstance(arm, dict) or not isinstance(arm.get("metrics"), dict):
+            raise RecordError(f"arms[{index}]: expected an object with metrics, got {arm!r}")
+        for name, metric in arm["metrics"].items():
+            _check_metric(f"arms[{index}].metrics.{name}", metric)
+
+
+def _check_metric(where: str, metric: Any) -> None:
+    if not isinstance(metric, dict) or not isinstance(metric.get("unit"), str):
+        raise RecordError(f"{where}: expected an object with a unit, got {metric!r}")
+    values = metric.get("samples", [metric.get("value")])
+    if not isinstance(values, list) or not values:
+        raise RecordError(f"{where}: expected samples or a value, got {metric!r}")
+    for value in values:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or value != value or value in (float("inf"), float("-inf")):
+            raise RecordError(f"{where}: expected finite numbers, got {value!r}")

@@ -1,0 +1,196 @@
+"""Every registered backend, present and future, against the contract."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import attention
+from attention.base import Attention, Cost, Mode, Problem, Supports
+from attention.testing import CHECKS, check
+
+UNTIMED = [name for name in CHECKS if name != "time_exponent"]
+
+
+@pytest.mark.parametrize("name", attention.names())
+@pytest.mark.parametrize("what", UNTIMED)
+def test_backend_keeps_the_contract(name: str, what: str) -> None:
+    (finding,) = check(name, only=what)
+    if finding.status == "skipped":
+        pytest.skip(finding.message)
+    assert finding.status == "passed", f"{finding.message}\n{finding.how}"
+
+
+VARIANTS = [
+    ("longformer", {"window": 8}),
+    ("longformer", {"window": 5, "dilation": 3}),
+    ("longformer", {"window": 4, "dilation": [1, 1, 2, 5]}),
+    ("longformer", {"window": 0}),
+    ("bigbird", {"block_size": 8, "num_random_blocks": 2}),
+    ("bigbird", {"block_size": 7, "num_random_blocks": 0}),
+    ("bigbird", {"block_size": 16, "num_random_blocks": 5, "num_global_tokens": 3}),
+    ("bigbird", {"block_size": 1, "num_random_blocks": 3}),
+    ("linformer", {"rank": 16, "sharing": "none"}),
+    ("linformer", {"rank": 16, "sharing": "key_value"}),
+    ("linformer", {"rank": 16, "sharing": "layer"}),
+    ("linformer", {"rank": 16, "method": "mean_pool"}),
+    ("performer", {"num_features": 33}),
+    ("performer", {"num_features": 16, "features": "relu"}),
+    ("sdpa", {"kernel": "math"}),
+    ("sdpa", {"kernel": "flash"}),
+    ("sdpa", {"scale": 0.3}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda x: str(x))
+def test_options_keep_the_contract(name: str, options: dict[str, object]) -> None:
+    skip = {"time_exponent", "ops_exponent", "exactness"}
+    if options.get("kernel") == "math":  # its memory is quadratic, as the option says
+        skip.add("hidden_memory")
+    failed = [
+        finding
+        for what in UNTIMED
+        if what not in skip
+        for finding in check(name, options=dict(options), only=what)
+        if finding.status == "failed"
+    ]
+    assert not failed, "\n".join(f"{f.check}: {f.message}\n{f.how}" for f in failed)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", attention.names())
+def test_backend_keeps_the_contract_on_cuda(name: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    failed = [f for f in check(name, device="cuda") if f.status == "failed"]
+    assert not failed, "\n".join(f"{f.check}: {f.message}\n{f.how}" for f in failed)
+
+
+# -- the contract itself must be able to fail -----------------------------------------------------
+
+
+class Base(attention.FullAttention):
+    """Exact attention that each class below breaks in one way."""
+
+    name = "broken"
+
+
+class LeaksTheFuture(Base):
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool,
+               key_padding_mask: Tensor | None) -> Tensor:  # fmt: skip
+        out = super().attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask)
+        return out + 1e-6 * v.mean(dim=2, keepdim=True) if is_causal else out
+
+
+class IgnoresPadding(Base):
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool,
+               key_padding_mask: Tensor | None) -> Tensor:  # fmt: skip
+        return super().attend(q, k, v, is_causal=is_causal, key_padding_mask=None)
+
+
+class MixesTheBatch(Base):
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool,
+               key_padding_mask: Tensor | None) -> Tensor:  # fmt: skip
+        out = super().attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask)
+        return out + 1e-3 * out.mean(dim=0, keepdim=True)
+
+
+class WrongDtype(Base):
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool,
+               key_padding_mask: Tensor | None) -> Tensor:  # fmt: skip
+        return (
+            super().attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask).float()
+        )
+
+
+class CutsTheGradient(Base):
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool,
+               key_padding_mask: Tensor | None) -> Tensor:  # fmt: skip
+        return super().attend(
+            q, k.detach(), v, is_causal=is_causal, key_padding_mask=key_padding_mask
+        )
+
+
+class IsRandom(Base):
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool,
+               key_padding_mask: Tensor | None) -> Tensor:  # fmt: skip
+        out = super().attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask)
+        return out + 1e-15 * torch.rand_like(out)
+
+
+class ClaimsLinearMemory(Base):
+    memory_exponent = 1.0
+
+
+class ClaimsLinearTime(Base):
+    time_exponent = 1.0
+
+
+class Undercounts(Base):
+    def cost(self, problem: Problem, mode: Mode) -> Cost:
+        honest = super().cost(problem, mode)
+        return Cost(
+            honest.pattern_ops // 2, honest.executed_ops // 2, honest.exponentials, honest.bytes
+        )
+
+
+class ServesWhatItRefuses(Base):
+    supports = Supports(causal=True, cross=False, key_padding=True)
+
+    def unsupported_reasons(self, problem: Problem) -> list[str]:
+        return []
+
+
+class Inexact(Base):
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool,
+               key_padding_mask: Tensor | None) -> Tensor:  # fmt: skip
+        return 1.001 * super().attend(
+            q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask
+        )
+
+    def reference(self, *args: object, **kwargs: object) -> Tensor:
+        return 1.001 * super().reference(*args, **kwargs)  # type: ignore[arg-type]
+
+
+class RaisesAtOddLengths(Base):
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool,
+               key_padding_mask: Tensor | None) -> Tensor:  # fmt: skip
+        if q.shape[2] % 2:
+            raise RuntimeError("must be a multiple of 2")
+        return super().attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask)
+
+
+BROKEN: list[tuple[type[Attention], str]] = [
+    (LeaksTheFuture, "future"),
+    (IgnoresPadding, "padding"),
+    (IgnoresPadding, "twin"),
+    (MixesTheBatch, "batch"),
+    (WrongDtype, "shapes"),
+    (WrongDtype, "dtypes"),
+    (CutsTheGradient, "gradients"),
+    (IsRandom, "determinism"),
+    (ClaimsLinearMemory, "hidden_memory"),
+    (ClaimsLinearTime, "ops_exponent"),
+    (Undercounts, "operations"),
+    (ServesWhatItRefuses, "refusals"),
+    (Inexact, "exactness"),
+    (RaisesAtOddLengths, "shapes"),
+]
+
+
+@pytest.mark.parametrize(("cls", "what"), BROKEN, ids=lambda x: getattr(x, "__name__", x))
+def test_contract_finds_what_is_broken(cls: type[Attention], what: str) -> None:
+    (finding,) = check(cls, only=what)
+    assert finding.status == "failed"
+    assert finding.message
+    compile(finding.how, "how", "exec")  # it is Python that one can run
+
+
+def test_check_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(ValueError, match=r"no backend 'performr' \(did you mean 'performer'"):
+        check("performr")
+    with pytest.raises(ValueError, match="only: no check 'speed'"):
+        check("sdpa", only="speed")
+    with pytest.raises(TypeError, match="backend: expected a name or a subclass"):
+        check(int)  # type: ignore[arg-type]
