@@ -1,0 +1,277 @@
+"""The command `attnbench`: a thin group; what is heavy is imported inside the commands.
+
+Exit codes: 0 done, 1 not done, 2 misuse (one line that says what is accepted), 130 after Ctrl-C,
+143 after SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from suites.options import sweep_options
+
+
+class OneLineGroup(click.Group):
+    """A group whose errors are one line on standard error."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command; by itself (`standalone_mode`), end the process with its exit code."""
+        run_command: Callable[..., Any] = super().main
+        if not extra.pop("standalone_mode", True):
+            return run_command(*args, standalone_mode=False, **extra)
+        try:
+            code = run_command(*args, standalone_mode=False, **extra)
+        except click.ClickException as error:
+            context: click.Context | None = getattr(error, "ctx", None)
+            where = context.command_path if context else "attnbench"
+            click.echo(f"{where}: {_one_line(error)}", err=True)
+            code = error.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            code = 130
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_line(error: click.ClickException) -> str:
+    """Return the message on one line; where a name is unknown, with those that are accepted."""
+    text = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        accepted = [p.opts[-1] for p in context.command.params if isinstance(p, click.Option)]
+        return f"{text} Accepted: {', '.join(accepted)}."
+    if context is not None and "No such command" in text:
+        return f"{text} Accepted: {', '.join(context.command.list_commands(context))}."
+    return text
+
+
+FOLDERS = click.Path(exists=True, file_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+ANY_PATH = click.Path(path_type=Path)
+
+
+@click.group(
+    "attnbench", cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.version_option(package_name="attnbench")
+def main() -> None:
+    """Measure attention: which one to use, at your length, on your hardware, at what cost."""
+
+
+@main.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: all that is declared.")
+def list_backends(as_json: bool) -> None:
+    """List the backends: family, what they support, whether they run here and why not."""
+    from attention import registry
+
+    described = [registry.describe(name) for name in registry.names()]
+    if as_json:
+        click.echo(json.dumps(described, indent=2, ensure_ascii=False, default=str))
+        return
+    for one in described:
+        what = "exact" if one["exact"] else "approximate"
+        able = [k for k in ("causal", "cross", "key_padding", "dropout", "state") if one[k]]
+        click.echo(f"{one['name']}  ({one['family'].replace('_', '-')}, {what})")
+        click.echo(f"  {one['summary']}. {one['paper']}")
+        click.echo(f"  supports: {', '.join(able) or 'bidirectional self-attention only'}")
+        exponents = f"time N^{one['time_exponent']:g}, memory N^{one['memory_exponent']:g}"
+        click.echo(f"  expected: {exponents}")
+        for device, reasons in one["unavailable"].items():
+            click.echo(f"  {device}: {'; '.join(reasons) or 'available'}")
+    for name, error in registry.broken_plugins().items():
+        click.echo(f"plug-in {name} failed to load: {error}", err=True)
+
+
+@main.command()
+@sweep_options
+@click.pass_context
+def run(
+    ctx: click.Context,
+    /,
+    preset: str,
+    plugins: tuple[Path, ...],
+    resume: bool,
+    out: Path | None,
+    **chosen: Any,
+) -> None:
+    """Measure a sweep, each case in a process of its own; Ctrl-C keeps what is done.
+
+    A case that fails, crashes, runs out of memory or time gets its status and reason, and the
+    sweep goes on. The exit code is 0 when the sweep completes, whatever its statuses.
+    """
+    from suites.driver import MisuseError, Terminated, run_sweep
+    from suites.journal import JournalError
+    from suites.launch import LaunchError
+    from suites.progress import Console, closing
+    from suites.sweep import grid_from
+
+    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    folder = out or Path("runs") / f"{stamp}-{preset}"
+    console = Console(colour=False if os.environ.get("NO_COLOR") else None)
+    grid = grid_from(preset, **chosen)
+    try:
+        summary = run_sweep(grid, folder, progress=console, plugins=plugins, resume=resume)
+    except (MisuseError, JournalError) as error:
+        raise click.UsageError(str(error), ctx) from None
+    except (LaunchError, OSError) as error:
+        raise click.ClickException(f"the sweep cannot go on: {error}") from None
+    except (KeyboardInterrupt, Terminated) as error:
+        console.end()
+        click.echo(
+            f"stopped; what is done lies in {folder}\n"
+            f"go on with the same command and --resume --out {folder}",
+            err=True,
+        )
+        ctx.exit(130 if isinstance(error, KeyboardInterrupt) else 143)
+    finally:
+        console.end()
+    click.echo(closing(summary))
+
+
+@main.command()
+@click.argument("folders", metavar="DIR…", nargs=-1, required=True, type=FOLDERS)
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["html", "md"]),
+    multiple=True,
+    help="Repeatable. Default: both.",
+)
+@click.option(
+    "--out",
+    type=ANY_PATH,
+    help="A folder, or with one format the file. Default: DIR; several need it.",
+)
+@click.pass_context
+def report(
+    ctx: click.Context, /, folders: tuple[Path, ...], formats: tuple[str, ...], out: Path | None
+) -> None:
+    """Write the report: which attention from which length on, and at what cost."""
+    from results.report import write_report
+
+    with _misuse(ctx):
+        for path in write_report(folders, formats=formats or ("html", "md"), out=out):
+            click.echo(path)
+
+
+@main.command()
+@click.argument("folders", metavar="DIR…", nargs=-1, required=True, type=FOLDERS)
+@click.option("--out", type=FOLDER, required=True, help="A new folder.")
+@click.pass_context
+def merge(ctx: click.Context, /, folders: tuple[Path, ...], out: Path) -> None:
+    """Join runs, or the shards of one, into a new folder; duplicates are dropped."""
+    from results.merge import merge as join
+
+    with _misuse(ctx):
+        merged = join(folders, out)
+    for warning in merged.warnings:
+        click.echo(f"note: {warning}", err=True)
+    click.echo(f"{merged.num_records} records in {merged.folder}")
+
+
+@main.command()
+@click.argument("folders", metavar="DIR…", nargs=-1, required=True, type=FOLDERS)
+@click.option(
+    "--table",
+    type=click.Choice(["cases", "scaling", "crossover"]),
+    default=None,
+    help="cases = a row per case, arm and metric; scaling = exponents; crossover = from "
+    "which length on a backend wins. Default: cases.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "json", "parquet", "asv"]),
+    default="csv",
+    show_default=True,
+    help="asv = the result files that asv publish and asv compare read.",
+)
+@click.option(
+    "--out",
+    type=ANY_PATH,
+    help="The file; for asv the folder. Default: standard output; for asv DIR.",
+)
+@click.pass_context
+def export(
+    ctx: click.Context,
+    /,
+    folders: tuple[Path, ...],
+    table: str | None,
+    form: str,
+    out: Path | None,
+) -> None:
+    """Write a table for other programs, or asv's files."""
+    from results.load import load
+
+    if form == "asv" and table is not None:
+        raise click.UsageError("--table: goes with csv, json and parquet; asv has all in one", ctx)
+    if form == "asv" and out is None and len(folders) > 1:
+        raise click.UsageError("--out: name the folder for asv's files of several runs", ctx)
+    with _misuse(ctx):
+        loaded = load(*folders)
+        if form == "asv":
+            from results.asv_export import export_asv
+
+            click.echo(export_asv(loaded, out or folders[0]))
+            return
+        from results.tables import export_table
+
+        text = export_table(loaded, table or "cases", form, out)
+    click.echo(out if text is None else text, nl=text is None)
+
+
+@main.command()
+@click.argument("backend", metavar="NAME|FILE.py")
+@click.pass_context
+def check(ctx: click.Context, /, backend: str) -> None:
+    """Hold a backend against the contract; say what failed and how to see it.
+
+    The exit code is 1 if a check failed. A file is imported and must register its backends.
+    """
+    from attention import registry, testing
+
+    with _misuse(ctx):
+        names = registry.load_file(backend) if backend.endswith(".py") else [backend]
+        findings = [(name, f) for name in names for f in testing.check(name)]
+    for name, finding in findings:
+        said = f": {finding.message}" if finding.message else ""
+        click.echo(f"{name}  {finding.status:7}  {finding.check}{said}")
+        if finding.status == "failed" and finding.how:
+            click.echo("\n".join(f"    {line}" for line in finding.how.splitlines()))
+    failed = sum(finding.status == "failed" for _, finding in findings)
+    click.echo(f"{len(findings)} checks, {failed} failed")
+    ctx.exit(1 if failed else 0)
+
+
+@main.command()
+def doctor() -> None:
+    """Say what is here, what would disturb a measurement, and what to do about it."""
+    from suites.doctor import examine
+
+    marks = {"fine": " ", "note": "-", "problem": "!"}
+    for finding in examine():
+        click.echo(f"{marks[finding.level]} {finding.topic}: {finding.text}")
+        if finding.advice:
+            click.echo(f"    → {finding.advice}")
+
+
+@contextmanager
+def _misuse(ctx: click.Context) -> Iterator[None]:
+    """Turn what a function does not accept into one line, and what cannot be written too."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise click.UsageError(str(error), ctx) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or ''}: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""The run's folder, written so that it can be killed at any moment: lock, append, sync.
+
+Every record is one line, appended and synced as it ends. A line that a crash tore is cut off when
+the run is resumed. One driver at a time holds the folder; and a child that outlived a killed
+driver keeps the next one waiting, because it would still be using the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from results.schema import (
+    ENVIRONMENTS,
+    MACHINES,
+    RECORDS,
+    RecordError,
+    canonical,
+    check_record,
+    content_id,
+)
+
+LOCK = "lock"
+CHILD_LOCK = "lock.child"
+CHILD_WAIT_S = 5.0
+"""How long a new driver waits for a child that outlived the last one."""
+
+
+class JournalError(RuntimeError):
+    """The folder cannot be used for this run; the message says why and what to do."""
+
+
+class Journal:
+    """A run folder, locked and open for appending; use it as a context manager.
+
+    Args:
+        folder: made if it does not exist.
+        resume: go on with the run that the folder holds, if it holds one.
+
+    Attributes:
+        folder: where the run lies.
+        records: what the folder held when it was opened, valid records only.
+        run: the run's id: of the records there, else a new one.
+        notices: what was mended or left out on opening, one sentence each.
+
+    Raises:
+        JournalError: if the folder holds a run and `resume` is False, if another driver or a
+            child of one holds it, or if it cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool = False) -> None:
+        self.folder = folder
+        self.notices: list[str] = []
+        self._resume = resume
+        self._files: dict[str, FileIO] = {}
+        self._addresses: set[str] = set()
+        self._exit = contextlib.ExitStack()
+        self.records: list[dict[str, Any]] = []
+        self.run = ""
+
+    def __enter__(self) -> Journal:
+        """Lock the folder and read what it holds."""
+        with self._exit:
+            self._open()
+            self._exit = self._exit.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the files and give the lock back."""
+        self._exit.close()
+
+    @property
+    def child_lock(self) -> Path:
+        """The file of which every child holds a shared lock for as long as it lives."""
+        return (self.folder / CHILD_LOCK).resolve()
+
+    @property
+    def done(self) -> set[tuple[str, int]]:
+        """The pairs (case id, launch index) that the folder held when it was opened."""
+        return {(r["case"]["id"], r["launch"]["index"]) for r in self.records}
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write a record and return when it is on the disk.
+
+        Raises:
+            RecordError: if it is no valid record; nothing is written then.
+            OSError: if it cannot be written; a torn line is mended when the run is resumed.
+        """
+        self._write(RECORDS, check_record(dict(record)))
+
+    def add_machine(self, content: Mapping[str, Any]) -> str:
+        """Describe a machine once and return its address."""
+        return self._add(MACHINES, content)
+
+    def add_environment(self, content: Mapping[str, Any]) -> str:
+        """Describe an environment once and return its address."""
+        return self._add(ENVIRONMENTS, content)
+
+    def _add(self, name: str, content: Mapping[str, Any]) -> str:
+        address = content_id(content)
+        if address not in self._addresses:
+            self._write(name, {"id": address, **content})
+            self._addresses.add(address)
+        return address
+
+    def check_free(self) -> None:
+        """Check, before anything is made, that the folder holds no run or is to be resumed.
+
+        Raises:
+            JournalError: if it holds one that is not to be resumed.
+        """
+        held = self.folder / RECORDS
+        if not self._resume and held.is_file() and held.stat().st_size:
+            raise JournalError(
+                f"--out: {self.folder} holds a run; add --resume to go on with it, "
+                "or name another folder"
+            )
+
+    # -- opening ---------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        self.check_free()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock()
+            self._wait_for_children()
+            for name in (RECORDS, MACHINES, ENVIRONMENTS):
+                self._files[name] = self._exit.enter_context(FileIO(self.folder / name, "a+"))
+            _sync_folder(self.folder)
+            self._read()
+        except OSError as error:
+            raise JournalError(f"--out: {self.folder}: {error.strerror}") from error
+
+    def _lock(self) -> None:
+        file = self._exit.enter_context((self.folder / LOCK).open("a+"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise JournalError(
+                f"--out: {self.folder} is in use by {holder}; wait for it or name another folder"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()}, started {utc_now()}\n")
+        file.flush()
+
+    def _wait_for_children(self) -> None:
+        """Wait until no child of an earlier driver lives: it would disturb what is measured."""
+        with self.child_lock.open("a") as file:
+            end = time.monotonic() + CHILD_WAIT_S
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise JournalError(
+                            f"--out: a case of an earlier run in {self.folder} is still going on; "
+                            "wait for its end or end it"
+                        ) from None
+                    time.sleep(0.1)
+                else:
+                    return
+
+    def _read(self) -> None:
+        for name, file in self._files.items():
+            self._mend(name, file)
+            file.seek(0)
+            for number, line in enumerate(file.read().splitlines(), start=1):
+                try:
+                    self._take(name, json.loads(line))
+                except (ValueError, RecursionError) as error:
+                    if isinstance(error, RecordError) and "newer" in str(error):
+                        raise JournalError(f"--out: {self.folder / name}: {error}") from None
+                    self.notices.append(f"{name}:{number} cannot be read ({error}); left out")
+        fresh = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.urandom(3).hex()}"
+        self.run = self.records[0]["run"] if self.records else fresh
+
+    def _take(self, name: str, data: Any) -> None:
+        if name == RECORDS:
+            self.records.append(check_record(data))
+        elif isinstance(data, dict):
+            self._addresses.add(str(data.get("id") or content_id(data)))
+
+    def _mend(self, name: str, file: FileIO) -> None:
+        """Cut off a last line without its end: a crash tore it, and nothing may join it."""
+        file.seek(0)
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole == len(content):
+            return
+        try:
+            json.loads(content[whole:])
+        except ValueError:
+            file.truncate(whole)
+            self.notices.append(f"{name}: a torn last line was cut off; its case is measured anew")
+        else:
+            file.write(b"\n")  # append mode: at the end, wherever the file was read
+        os.fsync(file.fileno())
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        file = self._files[name]
+        line = f"{canonical(content)}\n".encode()
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.folder / name)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the files' names last too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def utc_now() -> str:
+    """Return the time as the records write it: ISO 8601 to the second, ``Z``."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,209 @@
+"""Run one request in a child process through asv's runner: the only file that knows asv's inside.
+
+asv's fork server imports the suites once and forks a child per request; its spawner starts a new
+interpreter each time, which CUDA needs. Both take arbitrary JSON as the child's parameters and
+leave the answer in a file. This module gives them an environment without git or configuration,
+holds the limits that asv does not, and never leaves a process behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from suites.interpreter import Interpreter
+from suites.outcome import Outcome, read_outcome, tail
+
+ENTRY = "benchmarks.Driven.measure_request"
+"""The benchmark that answers every request, in the folder given to `Launcher`."""
+
+Method = Literal["forkserver", "spawn"]
+
+RETAINED = {"MALLOC_MMAP_THRESHOLD_": str(8 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
+"""glibc settings of the allocator ``retained``: freed memory stays with the process."""
+
+IMPORT_TIMEOUT_S = 300.0
+WATCHDOG_S = 10.0
+"""How long asv may be late with its own timeout before the whole process group is killed."""
+
+
+class LaunchError(RuntimeError):
+    """The suites cannot be started at all; the message holds what they printed."""
+
+
+class Launcher:
+    """Runs requests, each in a process of its own; use it as a context manager.
+
+    Args:
+        benchmark_dir: the package that holds ``benchmarks.py``. Its parent folder comes first in
+            the children's import path; the user's working directory is not in it.
+        python: the interpreter of the children.
+    """
+
+    def __init__(self, benchmark_dir: Path, *, python: str = sys.executable) -> None:
+        self._benchmark_dir = benchmark_dir.resolve()
+        self._python = python
+        self._scratch = tempfile.TemporaryDirectory(prefix="attnbench-")
+        self._servers: dict[str, _Server] = {}
+
+    def __enter__(self) -> Launcher:
+        """Return the launcher; its servers start when they are first needed."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop every server and whatever it started."""
+        while self._servers:
+            self._servers.popitem()[1].close()
+        self._scratch.cleanup()
+
+    def ask(
+        self,
+        request: Mapping[str, Any],
+        *,
+        timeout_s: float,
+        allocator: str = "default",
+        method: Method = "forkserver",
+    ) -> Outcome:
+        """Run one request to its end, whatever that is.
+
+        Args:
+            request: what the child is to do; see ``suites/kinds``.
+            timeout_s: after that many seconds the child is killed.
+            allocator: the C allocator's policy in the child.
+            method: fork from a server that has imported the suites, or start anew.
+
+        Raises:
+            LaunchError: if no server can be started.
+        """
+        server = self._server(allocator, method)
+        folder = Path(tempfile.mkdtemp(dir=self._scratch.name))
+        answer = folder / "answer.json"
+        cwd = folder / "cwd"
+        cwd.mkdir()
+        started = time.perf_counter()
+        out, code, late = server.run(request, answer, cwd, timeout_s)
+        wall = time.perf_counter() - started
+        if not server.alive:
+            self._servers.pop(f"{method}:{allocator}").close()
+        outcome = read_outcome(answer, out, code, late, timeout_s, wall)
+        shutil.rmtree(folder, ignore_errors=True)  # else it goes with the scratch folder
+        return outcome
+
+    def _server(self, allocator: str, method: Method) -> _Server:
+        key = f"{method}:{allocator}"
+        if key not in self._servers:
+            variables = RETAINED if allocator == "retained" else {}
+            server = _Server(
+                self._benchmark_dir, self._python, variables, Path(self._scratch.name), method
+            )
+            self._servers[key] = server  # before it starts: an interrupt must find it
+            server.start()
+        return self._servers[key]
+
+
+class _Server:
+    """One of asv's launchers, with a policy of the allocator, and a watchdog over it."""
+
+    def __init__(
+        self, folder: Path, python: str, variables: Mapping[str, str], cwd: Path, method: Method
+    ) -> None:
+        self._interpreter = Interpreter(python, folder.parent, variables, cwd)
+        self._folder = folder
+        self._method = method
+        self._asv: Any = None
+        self.alive = True
+
+    def start(self) -> None:
+        """Start asv's side and import the suites.
+
+        Raises:
+            LaunchError: if that fails.
+        """
+        from asv import runner  # not at start-up: only a sweep needs it
+
+        if self._method == "spawn":
+            self._asv = runner.Spawner(self._interpreter, str(self._folder))
+            return
+        try:
+            with self._watchdog(IMPORT_TIMEOUT_S):
+                self._asv = runner.ForkServer(self._interpreter, str(self._folder))
+                imported, out = self._asv.preimport()
+        except RuntimeError as error:
+            raise LaunchError(f"asv's fork server did not start: {error}") from None
+        if not imported:
+            raise LaunchError(f"the suites in {self._folder} cannot be imported: {tail(out)}")
+
+    def run(
+        self, request: Mapping[str, Any], answer: Path, cwd: Path, timeout_s: float
+    ) -> tuple[str, int | None, bool]:
+        """Return the child's output, its exit code (``None``: server gone), and if killed late."""
+        with self._watchdog(timeout_s + WATCHDOG_S) as barked:
+            try:
+                out, code = self._asv.run(
+                    name=ENTRY,
+                    params_str=json.dumps({"request": request}),
+                    profile_path="None",
+                    result_file_name=str(answer),
+                    timeout=timeout_s,
+                    cwd=str(cwd),
+                )
+            except Exception as error:  # asv has no one type for a server that went away
+                self.alive = False
+                return str(error), None, barked.is_set()
+        if self._method == "forkserver" and self._interpreter.process is not None:
+            _kill_strays(self._interpreter.process.pid)
+        return out, code, False
+
+    @contextlib.contextmanager
+    def _watchdog(self, seconds: float) -> Iterator[threading.Event]:
+        """Kill the whole group if the block is still waiting after `seconds`."""
+        barked = threading.Event()
+
+        def bark() -> None:
+            barked.set()
+            if self._interpreter.process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._interpreter.process.pid, signal.SIGKILL)
+
+        timer = threading.Timer(seconds, bark)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield barked
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        """Kill the server and its children, and remove what asv laid down."""
+        self._interpreter.kill()
+        if self._asv is not None:
+            self._asv.interrupt()  # else it prints what the server printed
+            self._asv.close()
+
+
+# -- processes -----------------------------------------------------------------------------------
+
+
+def _kill_strays(server: int) -> None:
+    """Kill what an ended child left behind: everything in the server's group but the server."""
+    for entry in Path("/proc").iterdir() if sys.platform == "linux" else ():
+        if not entry.name.isdecimal() or int(entry.name) == server:
+            continue
+        with contextlib.suppress(OSError):  # it may end while it is looked at
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == server and fields[0] != "Z":
+                os.kill(int(entry.name), signal.SIGKILL)

@@ -1,0 +1,215 @@
+"""The options of a sweep, as the command line takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MODES
+from suites.parsing import parse_backend, parse_shard
+from suites.sweep import PRESETS
+
+if TYPE_CHECKING:
+    _Type = click.ParamType[Any]
+else:  # in older versions of click the class takes no parameters
+    _Type = click.ParamType
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LARGEST = 2**53 - 1
+"""The largest whole number that every reader of JSON keeps exactly."""
+
+
+class Several(_Type):
+    """One or several values, separated by commas."""
+
+    def __init__(self, kind: click.ParamType[Any]) -> None:
+        self.kind = kind
+        self.name = f"{kind.name},…"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Show the choices, or the kind of value."""
+        if isinstance(self.kind, click.Choice):
+            return f"{'|'.join(self.kind.choices)},…"
+        return "N,…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        """Read each part; the same value twice counts once."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        return tuple(dict.fromkeys(self.kind.convert(part, param, ctx) for part in parts))
+
+
+class Parsed(_Type):
+    """A value that a function of the suites reads."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self.parse = parse
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Show the form."""
+        return self.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the value; what the function does not accept is misuse."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+COUNTS = Several(click.IntRange(1, 2**30))
+PLUGIN = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _by_preset(field: str) -> str:
+    shown = ", ".join(f"{name} {getattr(one, field):g}" for name, one in PRESETS.items())
+    return f"Default by preset: {shown}."
+
+
+# fmt: off  (one option, one entry)
+OPTIONS = (
+    click.option(
+        "--suite",
+        type=click.Choice(["speed"]),
+        default="speed",
+        show_default=True,
+        expose_value=False,
+        help="What is measured.",
+    ),
+    click.option(
+        "--preset",
+        type=click.Choice(list(PRESETS)),
+        default="quick",
+        show_default=True,
+        help="Lengths, launches and limits where no option says otherwise.",
+    ),
+    click.option(
+        "--backend",
+        "backends",
+        multiple=True,
+        type=Parsed("NAME[:key=value,…]", parse_backend),
+        help="A backend with its options; several values of one option with +. Repeatable. "
+        "Default: all.",
+    ),
+    click.option(
+        "--plugin",
+        "plugins",
+        multiple=True,
+        type=PLUGIN,
+        help="A Python file that registers backends. Repeatable.",
+    ),
+    click.option("--seq-len", "seq_lens", type=COUNTS, help="Lengths in tokens."),
+    click.option(
+        "--mode",
+        "modes",
+        type=Several(click.Choice(MODES)),
+        help="training = forward and backward. Default: both.",
+    ),
+    click.option(
+        "--level",
+        "levels",
+        type=Several(click.Choice(LEVELS)),
+        default="attention",
+        show_default=True,
+        help="attention = q, k, v in; layer = with projections; block = with all the rest.",
+    ),
+    click.option(
+        "--device",
+        type=click.Choice(DEVICES),
+        default="cpu",
+        show_default=True,
+        help="Where to measure.",
+    ),
+    click.option(
+        "--dtype",
+        "dtypes",
+        type=Several(click.Choice(DTYPES)),
+        default="float32",
+        show_default=True,
+        help="Of inputs and parameters.",
+    ),
+    click.option(
+        "--batch",
+        "batches",
+        type=COUNTS,
+        default="1",
+        show_default=True,
+        help="Sequences at a time.",
+    ),
+    click.option("--num-heads", type=COUNTS, default="8", show_default=True, help="Heads."),
+    click.option(
+        "--head-dim",
+        "head_dims",
+        type=COUNTS,
+        default="64",
+        show_default=True,
+        help="Width of a head.",
+    ),
+    click.option("--causal", "is_causal", is_flag=True, help="Causal attention."),
+    click.option("--threads", type=COUNTS, help="CPU threads. Default: all cores."),
+    click.option(
+        "--allocator",
+        "allocators",
+        type=Several(click.Choice(ALLOCATORS)),
+        default="default",
+        show_default=True,
+        help="The C allocator's policy: retained keeps freed memory in the process.",
+    ),
+    click.option("--compile", is_flag=True, help="Compile the module with torch.compile."),
+    click.option(
+        "--launches",
+        type=click.IntRange(1, 1000),
+        metavar="N",
+        help=f"Fresh processes per case. {_by_preset('launches')}",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, LARGEST),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Of inputs, random features and order.",
+    ),
+    click.option(
+        "--case-timeout",
+        "case_timeout_s",
+        type=click.FloatRange(0, 1e6, min_open=True),
+        metavar="SECONDS",
+        help=f"Longest time of one launch. {_by_preset('case_timeout_s')}",
+    ),
+    click.option(
+        "--shard",
+        type=Parsed("i/n", parse_shard),
+        default="1/1",
+        show_default=True,
+        help="Measure the i-th of n parts of the sweep; join them with merge.",
+    ),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Go on with the run in --out: only what it does not hold is measured.",
+    ),
+    click.option(
+        "--out",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="The run's folder. Default: runs/<time>-<preset>.",
+    ),
+)
+# fmt: on
+
+
+def sweep_options(function: F) -> F:
+    """Give a command the options of a sweep: the fields of its grid, and where it is written."""
+    for option in reversed(OPTIONS):
+        function = option(function)
+    return function

@@ -1,0 +1,67 @@
+"""Read what the command line writes as text: a backend with its options, a shard."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from results.schema import IDENTITY, Arm
+
+
+def parse_backend(text: str) -> Arm:
+    """Read ``NAME[:key=value,…]``; a value ``a+b+c`` is a list.
+
+    Values are typed by their literal form: whole number, number, ``true``, ``false``, ``none``,
+    else text.
+
+    Raises:
+        ValueError: if the text does not have this form.
+    """
+    name, colon, rest = text.partition(":")
+    form = "expected NAME or NAME:key=value,…"
+    if not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
+        raise ValueError(f"{form}, got {text!r}")
+    if name == IDENTITY:
+        raise ValueError(f"{IDENTITY!r} is the floor that layer and block cases hold anyway")
+    options: dict[str, Any] = {}
+    for part in rest.split(",") if colon else ():
+        key, equals, value = part.partition("=")
+        if not key.isidentifier() or not equals or not value:
+            raise ValueError(f"{form}, got {part!r} in {text!r}")
+        if key in options:
+            raise ValueError(f"option {key!r} stands twice in {text!r}")
+        options[key] = _parse_value(value)
+    return Arm(name, options)
+
+
+def _parse_value(text: str) -> Any:
+    literal = _parse_literal(text)
+    if isinstance(literal, str) and "+" in text:  # 1e+5 is a number, 1+2 a list
+        return [_parse_literal(part) for part in text.split("+")]
+    return literal
+
+
+def _parse_literal(text: str) -> int | float | bool | str | None:
+    words: dict[str, bool | None] = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue
+        if math.isfinite(number):
+            return number
+    return text
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read ``i/n`` with 1 ≤ i ≤ n.
+
+    Raises:
+        ValueError: if the text does not have this form.
+    """
+    first, _, second = text.partition("/")
+    if first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
+        return int(first), int(second)
+    raise ValueError(f"expected i/n with i from 1 to n, e.g. 1/4, got {text!r}")

@@ -1,0 +1,257 @@
+"""What a case will take, foretold from its declared cost and from the shorter lengths.
+
+No torch here. A prediction only ever keeps a case from being started; it is never a result.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+from results.schema import Case
+from suites.sweep import Item, series_id
+
+NEEDED_CALLS = 3
+"""The fewest calls that a measurement makes: warm-up, one sample, the memory pass."""
+
+ITEM_SIZE: Mapping[str, int] = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What preflight said of a case.
+
+    Attributes:
+        unsupported: why it cannot run here; empty = it can.
+        costs: per arm, ``pattern_ops``, ``executed_ops``, ``exponentials``, ``bytes``.
+        time_exponent: of the first arm, in the length.
+        memory_exponent: of the first arm, in the length.
+    """
+
+    unsupported: tuple[str, ...] = ()
+    costs: tuple[Mapping[str, float] | None, ...] = ()
+    time_exponent: float = 1.0
+    memory_exponent: float = 1.0
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Declared:
+        """Read a case of a preflight record."""
+        return cls(
+            tuple(told["unsupported"]),
+            tuple(told["cost"]),
+            float(told["time_exponent"]),
+            float(told["memory_exponent"]),
+        )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One launch that was run: latency and peak of all arms together, as far as it came."""
+
+    case: Case
+    launch: int
+    status: str
+    reason: str
+    wall_s: float
+    latency_s: float | None
+    peak_bytes: int | None
+
+
+class History:
+    """What the launches so far say about those to come."""
+
+    def __init__(self, declared: Mapping[str, Declared]) -> None:
+        """Begin with nothing seen; `declared` is what preflight told, by case id."""
+        self._declared = declared
+        self._series: dict[str, list[_Seen]] = defaultdict(list)
+        self._walls: dict[str, list[float]] = defaultdict(list)
+        self._roofs: dict[tuple[Any, ...], dict[str, float]] = defaultdict(dict)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Take a record into account: of this sweep, or one that the journal holds already."""
+        if record["status"] in ("not_run", "unsupported"):
+            return
+        case = Case.from_json(record["case"])
+        wall = float(record["launch"].get("wall_s") or 0.0)
+        self._walls[case.id].append(wall)
+        if case.kind == "roof":
+            self._add_roof(case, record)
+            return
+        latencies = [_middle(arm, "latency") for arm in record["arms"]]
+        peaks = [_middle(arm, "peak_memory") for arm in record["arms"]]
+        seen = _Seen(
+            case=case,
+            launch=int(record["launch"]["index"]),
+            status=record["status"],
+            reason=record["reason"] or "",
+            wall_s=wall,
+            latency_s=sum(x for x in latencies if x is not None) or None,
+            peak_bytes=int(max((x for x in peaks if x is not None), default=0)) or None,
+        )
+        self._series[series_id(case)].append(seen)
+
+    def _add_roof(self, case: Case, record: Mapping[str, Any]) -> None:
+        best = self._roofs[_setting(case)]
+        for arm in record["arms"]:
+            for name in ("matmul_rate", "exp_rate"):
+                rates = arm["metrics"].get(name, {}).get("samples") or [0.0]
+                best[name] = max(best.get(name, 0.0), *rates)
+
+    # -- not to be started -----------------------------------------------------------------------
+
+    def objection(self, case: Case, *, timeout_s: float, free_bytes: int | None) -> str | None:
+        """Say why a case should not be started; ``None`` = start it.
+
+        Args:
+            case: what comes next.
+            timeout_s: the longest that a launch may take.
+            free_bytes: memory that a case may have; ``None`` = unknown.
+        """
+        if case.kind == "roof":
+            return None
+        return (
+            self._ended_before(case, timeout_s, free_bytes)
+            or self._too_slow(case, timeout_s)
+            or self._too_large(case, free_bytes)
+        )
+
+    def _ended_before(self, case: Case, timeout_s: float, free: int | None) -> str | None:
+        """Say that this length, or a shorter one, already took too much time or memory."""
+        for seen in self._series[series_id(case)]:
+            if seen.case.seq_len > case.seq_len:
+                continue
+            where = f"at length {seen.case.seq_len} (launch {seen.launch})"
+            if seen.status == "timeout" and seen.wall_s >= timeout_s:
+                return f"timed out {where}: {seen.reason}"
+            killed = seen.status == "crashed" and "out-of-memory" in seen.reason
+            if seen.status == "out_of_memory" or killed:
+                room = "" if free is None else f"; {_size(free)} are free for it now"
+                return f"out of memory {where}: {seen.reason}{room}"
+        return None
+
+    def _too_slow(self, case: Case, timeout_s: float) -> str | None:
+        predicted = self.latency(case)
+        if predicted is None:
+            return None
+        seconds, source = predicted
+        needed = NEEDED_CALLS * seconds
+        if needed <= timeout_s:
+            return None
+        return (
+            f"predicted {seconds:.3g} s a call ({source}), {needed:.3g} s for the "
+            f"{NEEDED_CALLS} calls of a measurement; the limit of a case is {timeout_s:g} s"
+        )
+
+    def _too_large(self, case: Case, free_bytes: int | None) -> str | None:
+        if free_bytes is None:
+            return None
+        inputs = _inputs_bytes(case)
+        peak, source = 0.0, "its inputs alone"
+        shorter = [s for s in self._measured(case) if s.peak_bytes]
+        if shorter:
+            base = shorter[-1]
+            ratio = case.seq_len / base.case.seq_len
+            peak = (base.peak_bytes or 0) * ratio ** self._declaration(case).memory_exponent
+            source = f"from length {base.case.seq_len}"
+        if inputs + peak <= free_bytes:
+            return None
+        return (
+            f"predicted {_size(inputs + peak)} of memory ({source}); "
+            f"{_size(free_bytes)} are free for it"
+        )
+
+    # -- how long it takes -----------------------------------------------------------------------
+
+    def latency(self, case: Case) -> tuple[float, str] | None:
+        """Predict the seconds of one call of all arms, and say from what; ``None`` = unknown.
+
+        With shorter lengths measured, the longest of them is scaled by the declared operations.
+        Else the declared operations at the machine's peak rates are a lower bound.
+        """
+        measured = [s for s in self._measured(case) if s.latency_s]
+        if measured:
+            base = measured[-1]
+            assert base.latency_s is not None
+            ratio = self._work_ratio(base.case, case)
+            return base.latency_s * ratio, f"from length {base.case.seq_len}"
+        rates = self._roofs.get(_setting(case), {})
+        costs = [cost for cost in self._declaration(case).costs if cost is not None]
+        if not costs or not all(rates.get(name) for name in ("matmul_rate", "exp_rate")):
+            return None
+        products = sum(c["executed_ops"] for c in costs) / rates["matmul_rate"]
+        exponentials = sum(c["exponentials"] for c in costs) / rates["exp_rate"]
+        parts = (products, exponentials)
+        bound = max(parts) if case.device == "cuda" else sum(parts)
+        return bound, "at least, by the declared operations and the machine's peak rates"
+
+    def wall(self, case: Case) -> float | None:
+        """Estimate the seconds of a whole launch, ``None`` if nothing like it was seen."""
+        own = self._walls.get(case.id)
+        if own:
+            return own[-1]
+        measured = [s for s in self._measured(case) if s.latency_s]
+        if measured and (predicted := self.latency(case)):
+            base = measured[-1]
+            return base.wall_s + NEEDED_CALLS * max(0.0, predicted[0] - (base.latency_s or 0.0))
+        return None
+
+    def remaining(self, items: Sequence[Item]) -> float | None:
+        """Estimate the seconds that `items` will take, ``None`` while nothing is known."""
+        seen = [walls[-1] for walls in self._walls.values()]
+        if not seen:
+            return None
+        return sum(
+            0.0 if self._declaration(case).unsupported else self.wall(case) or fmean(seen)
+            for case, _ in items
+        )
+
+    def _measured(self, case: Case) -> list[_Seen]:
+        """Return the measured launches of the series up to this length, lengths rising."""
+        found = [
+            s
+            for s in self._series[series_id(case)]
+            if s.status == "ok" and s.case.seq_len <= case.seq_len
+        ]
+        return sorted(found, key=lambda s: s.case.seq_len)
+
+    def _declaration(self, case: Case) -> Declared:
+        return self._declared.get(case.id, Declared())
+
+    def _work_ratio(self, shorter: Case, longer: Case) -> float:
+        """Return how much more `longer` has to do, by the declared operations or exponent."""
+        before, after = (_operations(self._declaration(c).costs) for c in (shorter, longer))
+        if before and after:
+            return after / before
+        exponent = self._declaration(longer).time_exponent
+        return float((longer.seq_len / shorter.seq_len) ** exponent)
+
+
+def _operations(costs: Iterable[Mapping[str, float] | None]) -> float:
+    return sum(float(cost["executed_ops"]) for cost in costs if cost is not None)
+
+
+def _middle(arm: Mapping[str, Any], metric: str) -> float | None:
+    """Return the median of a metric's samples, or its value; ``None`` if it was not measured."""
+    found = arm["metrics"].get(metric)
+    if found is None:
+        return None
+    return float(median(found["samples"]) if "samples" in found else found["value"])
+
+
+def _setting(case: Case) -> tuple[Any, ...]:
+    return case.device, case.dtype, case.threads, case.allocator
+
+
+def _inputs_bytes(case: Case) -> int:
+    """Return the bytes of q, k and v, or of a layer's input."""
+    query = case.batch * case.seq_len * case.num_heads * case.head_dim
+    keys = case.batch * case.key_len * case.num_kv_heads * case.head_dim
+    elements = query + 2 * keys if case.level == "attention" else query
+    return elements * ITEM_SIZE[case.dtype]
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"

@@ -1,0 +1,152 @@
+"""Tell on a terminal, or in a log, what a sweep is doing: a line per launch and the time left."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, TextIO
+
+from results.schema import Case
+from suites.driver import Summary
+from suites.sweep import Item
+
+ERASE = "\r\x1b[K"
+COLOURS: Mapping[str, int] = {
+    "ok": 32, "unsupported": 90, "not_run": 90, "out_of_memory": 33, "timeout": 33,
+    "crashed": 31, "failed": 31,
+}  # fmt: skip
+"""ANSI colour of a status."""
+
+BAR_WIDTH = 20
+
+
+class Console:
+    """Prints a line for every launch that ended; below, on a terminal, a bar.
+
+    Args:
+        stream: where to.
+        colour: ``None`` = if the stream is a terminal.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, colour: bool | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._live = self._stream.isatty()
+        self._colour = self._live if colour is None else colour
+        self._total = self._count = 0
+        self._remaining: float | None = None
+        self._told_at = 0.0
+        self._now = ""
+
+    def begin(self, folder: Path, total: int, done: int, notices: Sequence[str]) -> None:
+        """Say what is there and what is to come."""
+        self._total, self._count = total, done
+        there = f", {done} of them there already" if done else ""
+        self._line(f"{total} launches into {folder}{there}")
+        for notice in notices:
+            self._line(f"note: {notice}")
+
+    def starting(self, item: Item) -> None:
+        """Show what runs now."""
+        self._now = f"{label(item.case)} · launch {item.launch + 1}"
+        self._draw()
+
+    def finished(self, record: Mapping[str, Any], remaining_s: float | None) -> None:
+        """Print how it ended, and the time left."""
+        self._count += 1
+        self._remaining, self._told_at = remaining_s, time.monotonic()
+        case = Case.from_json(record["case"])
+        width = len(str(self._total))
+        left = "" if self._live else f"  {self._time_left()}"
+        status = self._paint(record["status"], COLOURS[record["status"]])
+        self._line(
+            f"[{self._count:>{width}}/{self._total}] {label(case)}  {status}  "
+            f"{describe(record)}{left}".rstrip()
+        )
+        self._draw()
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._live:
+            self._stream.write(ERASE)
+            self._stream.flush()
+
+    def _time_left(self) -> str:
+        if self._count >= self._total:
+            return ""
+        if self._remaining is None:
+            return "time left: not known yet"
+        passed = time.monotonic() - self._told_at
+        return f"about {duration(max(0.0, self._remaining - passed))} left"
+
+    def _line(self, text: str) -> None:
+        self._stream.write(f"{ERASE if self._live else ''}{text}\n")
+        self._stream.flush()
+
+    def _draw(self) -> None:
+        if not self._live:
+            return
+        filled = BAR_WIDTH * self._count // max(1, self._total)
+        bar = "█" * filled + "░" * (BAR_WIDTH - filled)
+        text = f"{bar} {self._count}/{self._total}  {self._time_left()}  now: {self._now}"
+        self._stream.write(ERASE + text[: shutil.get_terminal_size().columns - 1])
+        self._stream.flush()
+
+    def _paint(self, text: str, colour: int) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._colour else text
+
+
+def label(case: Case) -> str:
+    """Name a case for people: ``longformer:window=64 training N=4096``."""
+    if case.kind == "roof":
+        return f"roof {case.dtype} {case.threads} thread{'s'[: case.threads != 1]}"
+    level = "" if case.level == "attention" else f" {case.level}"
+    return f"{case.arms[0].label}{level} {case.mode} N={case.seq_len}"
+
+
+def describe(record: Mapping[str, Any]) -> str:
+    """Return the latency and memory of a record in words, or why there are none."""
+    if record["status"] != "ok":
+        return " ".join(str(record["reason"]).split())[:200]
+    metrics = record["arms"][0]["metrics"]
+    if record["case"]["kind"] == "roof":
+        return "  ".join(
+            f"{name} {max(metrics[name]['samples']):.3g} {metrics[name]['unit']}"
+            for name in ("matmul_rate", "exp_rate", "bandwidth")
+            if name in metrics
+        )
+    parts = []
+    if "latency" in metrics:
+        parts.append(seconds(median(metrics["latency"]["samples"])))
+    if "peak_memory" in metrics:
+        parts.append(f"{metrics['peak_memory']['value'] / 2**20:.1f} MiB")
+    return "  ".join(parts)
+
+
+def seconds(value: float) -> str:
+    """Write a latency with three digits: ``12.3 ms``."""
+    if value >= 1:
+        return f"{value:.3g} s" if value < 1000 else f"{value:.0f} s"
+    return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
+
+
+def duration(value: float) -> str:
+    """Write a span of time in the units that people say: ``1 h 5 min``, ``3 min 20 s``."""
+    whole = round(value)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def closing(summary: Summary) -> str:
+    """Say at the end what was done, where it lies and what comes next."""
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))
+    skipped = f"; {summary.skipped} were there already" if summary.skipped else ""
+    return (
+        f"{counts or 'nothing to measure'} in {duration(summary.wall_s)}{skipped}\n"
+        f"records: {summary.folder}\n"
+        f"report:  attnbench report {summary.folder}"
+    )

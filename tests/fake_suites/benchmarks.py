@@ -1,0 +1,215 @@
+"""Answers the driver's requests as the real suites do; the arm's name says what happens."""
+
+import ctypes
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from asv_runner.benchmarks import benchmark_types
+from asv_runner.benchmarks._base import Benchmark
+
+from results.schema import Case
+
+NAMES = ["linear", "quadratic"]
+
+
+class _Asked(Benchmark):
+    name_regex = re.compile("^measure_.+$")
+
+    def __init__(self, name, func, attr_sources):
+        super().__init__(name, func, attr_sources)
+        self.type, self.unit = "time", "seconds"
+
+    def run(self):
+        request = next(s.request for s in self._attr_sources if hasattr(s, "request"))
+        return self.func(request)
+
+
+if not any(kind.__name__ == "_Asked" for kind in benchmark_types):
+    benchmark_types.append(_Asked)
+
+
+class Driven:
+    def measure_request(self, request):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+        do = {"preflight": preflight, "case": case, "environment": environment}[request["do"]]
+        return {"samples": [0.0], "number": 1, "record": do(request)}
+
+
+def environment(request):
+    """What the child sees: for the tests of the launcher."""
+    return {
+        "malloc": {k: v for k, v in os.environ.items() if k.startswith("MALLOC_")},
+        "path": sys.path,
+        "cwd": str(Path.cwd()),
+        "parent": os.getppid(),
+        "group": os.getpgrp(),
+        "models": _origin("models"),
+    }
+
+
+def _origin(name):
+    import importlib.util
+
+    return importlib.util.find_spec(name).origin
+
+
+def preflight(request):
+    told = {}
+    for data in request["cases"]:
+        one = Case.from_json(data)
+        arm = one.arms[0]
+        known = one.kind == "roof" or arm.name in (*NAMES, *BEHAVIOURS, "unsupported")
+        told[one.id] = {
+            "misuse": None if known else f"name: no backend {arm.name!r}; there are {NAMES}",
+            "unsupported": ["device: not here"] if arm.name == "unsupported" else [],
+            "cost": [_cost(a.name, one.seq_len) for a in one.arms],
+            "time_exponent": 2.0 if arm.name == "quadratic" else 1.0,
+            "memory_exponent": 2.0 if arm.name == "quadratic" else 1.0,
+        }
+    return {
+        "machine": {"cpu": "a stand-in", "cores": 2, "ram_bytes": 1 << 30, "gpu": None,
+                    "gpu_memory_bytes": None},
+        "environment": {"attnbench": "0", "torch": "none"},
+        "names": NAMES,
+        "cases": told,
+    }  # fmt: skip
+
+
+def _cost(name, seq_len):
+    ops = seq_len**2 if name == "quadratic" else 1000 * seq_len
+    return {"pattern_ops": ops, "executed_ops": ops, "exponentials": 0, "bytes": seq_len}
+
+
+def case(request):
+    if request.get("lock"):
+        lock = os.open(request["lock"], os.O_RDWR | os.O_CREAT)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+    one = Case.from_json(request["case"])
+    if one.kind == "roof":
+        rates = {
+            name: {"unit": "op/s", "samples": [1e9]}
+            for name in ("matmul_rate", "exp_rate", "bandwidth")
+        }
+        return _ok([{"metrics": rates}])
+    behaviour = BEHAVIOURS.get(one.arms[0].name)
+    ended = behaviour(one, request) if behaviour else None
+    if ended is not None:
+        return ended
+    return _ok([_arm(arm, one) for arm in one.arms])
+
+
+def _arm(arm, one):
+    """Latency and memory by a formula of the length, so that a test knows what to expect."""
+    power = 2 if arm.name == "quadratic" else 1
+    scale = float(arm.options.get("seconds", 1e-6))
+    return {
+        "kernel": arm.name,
+        "gate": None,
+        "cost": _cost(arm.name, one.seq_len),
+        "metrics": {
+            "latency": {"unit": "s", "samples": [scale * one.seq_len**power] * 3, "cache": "warm"},
+            "peak_memory": {"unit": "B", "value": int(1024 * one.seq_len**power)},
+        },
+    }
+
+
+def _ok(arms):
+    return {"status": "ok", "reason": None, "arms": arms}
+
+
+# -- behaviours ---------------------------------------------------------------------------------
+
+
+def _sleeps(one, request):
+    time.sleep(float(one.arms[0].options.get("seconds", 0.3)))
+
+
+def _hangs(one, request):
+    """Hang without heeding SIGTERM, with a child of its own, and tell who they are."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen(["sleep", "1000"])
+    where = one.arms[0].options.get("pids")
+    if where:
+        Path(where).write_text(f"{os.getpid()} {child.pid}")
+    time.sleep(1000)
+
+
+def _leaves_child(one, request):
+    child = subprocess.Popen(["sleep", "1000"])
+    Path(one.arms[0].options["pids"]).write_text(f"{os.getpid()} {child.pid}")
+
+
+def _raises(one, request):
+    raise RuntimeError(f"no luck at {one.seq_len}, in {Path.home()}")
+
+
+def _segfaults(one, request):
+    sys.stderr.write("about to read address 0\n")
+    sys.stderr.flush()
+    ctypes.string_at(0)
+
+
+def _is_killed(one, request):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _exits(one, request):
+    os._exit(7)
+
+
+def _kills_server(one, request):
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(1000)
+
+
+def _stops_server(one, request):
+    os.kill(os.getppid(), signal.SIGSTOP)
+    time.sleep(1000)
+
+
+def _prints(one, request):
+    for number in range(200_000):
+        sys.stdout.write(f"line {number:06d} of a case that talks a lot\n")
+    sys.stdout.flush()
+    return {"status": "failed", "reason": "said enough", "arms": []}
+
+
+def _prints_for_ever(one, request):
+    while True:
+        sys.stdout.write("more and more and more and more\n" * 1000)
+
+
+def _answers_nonsense(one, request):
+    return {"status": "splendid", "arms": []}
+
+
+def _answers_nan(one, request):
+    answer = _ok([_arm(one.arms[0], one)])
+    answer["arms"][0]["metrics"]["latency"]["samples"] = [float("nan")]
+    return answer
+
+
+def _out_of_memory(one, request):
+    return {"status": "out_of_memory", "reason": "could not allocate 9 GiB", "arms": []}
+
+
+def _times_out(one, request):
+    time.sleep(request["deadline_s"])
+    return {"status": "timeout", "reason": "exceeded the time limit", "arms": []}
+
+
+BEHAVIOURS = {
+    name.removeprefix("_"): function
+    for name, function in list(globals().items())
+    if name in (
+        "_sleeps", "_hangs", "_leaves_child", "_raises", "_segfaults", "_is_killed", "_exits",
+        "_kills_server", "_stops_server", "_prints", "_prints_for_ever", "_answers_nonsense",
+        "_answers_nan", "_out_of_memory", "_times_out",
+    )
+}  # fmt: skip

@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from helpers_sweep import FAKE_SUITES, case, is_alive, pids_in, record, wait_until
+
+import cli
+from suites.driver import run_sweep
+from suites.journal import Journal
+
+OWN_BACKEND = '''
+"""A backend of one's own: averages the values it may see."""
+
+import torch
+
+from attention.backends.full import FullAttention
+from attention.registry import register
+
+
+@register("{name}")
+class Own(FullAttention):
+    """Materialised softmax under another name."""
+{body}
+'''
+
+WRONG = """
+    def attend(self, q, k, v, *, is_causal, key_padding_mask):
+        return super().attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask) + 1
+"""
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli.main, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def one_line_of_misuse(result):
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    return result.stderr
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    monkeypatch.setitem(run_sweep.__kwdefaults__, "benchmark_dir", FAKE_SUITES)
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run with enough lengths for an exponent."""
+    folder = tmp_path / "run"
+    with Journal(folder) as journal:
+        machine = journal.add_machine({"cpu": "a stand-in", "cores": 2})
+        environment = journal.add_environment({"torch": "2"})
+        for launch in range(2):
+            for name, power in (("full", 2), ("sdpa", 2), ("performer", 1)):
+                for seq_len in (512, 1024, 2048, 4096):
+                    made = record(case(name, seq_len), launch, latency=1e-7 * seq_len**power)
+                    journal.append({**made, "machine": machine, "environment": environment})
+    return folder
+
+
+# -- the group ----------------------------------------------------------------------------------
+
+
+def test_help_answers_within_half_a_second():
+    program = Path(sys.executable).with_name("attnbench")
+    walls = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([program, "--help"], capture_output=True, text=True, check=True)
+        walls.append(time.perf_counter() - started)
+        assert "doctor" in done.stdout
+    assert min(walls) < 0.5
+
+
+@pytest.mark.parametrize("module", ["torch", "pandas", "asv", "numpy", "rich", "attention"])
+def test_start_up_does_not_import(module):
+    program = f"import sys, cli; assert {module!r} not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_version_is_the_installed_one():
+    assert invoke("--version").output.strip().endswith(version("attnbench"))
+
+
+def test_unknown_command_names_those_there_are():
+    said = one_line_of_misuse(invoke("rum"))
+    assert "'rum'" in said
+    for name in ("check", "doctor", "export", "list", "merge", "report", "run"):
+        assert name in said
+
+
+# -- list, check, doctor ------------------------------------------------------------------------
+
+
+def test_list_shows_every_backend_and_why_one_is_not_available():
+    from attention import names
+
+    result = invoke("list")
+    assert result.exit_code == 0
+    starts = [line.split()[0] for line in result.output.splitlines() if line[:1].strip()]
+    assert starts == names()
+    assert "cpu: device: xformers' memory_efficient_attention has no CPU kernel" in result.output
+
+
+def test_list_as_json_holds_the_declarations():
+    from attention import describe, names
+
+    shown = json.loads(invoke("list", "--json").output)
+    assert [one["name"] for one in shown] == names()
+    for one in shown:
+        declared = describe(one["name"])
+        assert one["family"] == declared["family"]
+        assert one["unavailable"] == declared["unavailable"]
+
+
+@pytest.mark.serial
+def test_check_passes_a_good_backend_in_a_file(tmp_path):
+    file = tmp_path / "good.py"
+    file.write_text(OWN_BACKEND.format(name="own_good", body=""))
+    result = invoke("check", file)
+    assert result.exit_code == 0, result.output
+    assert ", 0 failed" in result.output
+    assert "own_good" in result.output
+
+
+@pytest.mark.serial
+def test_check_shows_what_failed_and_exits_1(tmp_path):
+    file = tmp_path / "wrong.py"
+    file.write_text(OWN_BACKEND.format(name="own_wrong", body=WRONG))
+    result = invoke("check", file)
+    assert result.exit_code == 1
+    failed = [line for line in result.output.splitlines() if line.startswith("own_wrong  failed")]
+    assert failed
+    assert f"{len(failed)} failed" in result.output.splitlines()[-1]
+    assert "    " in result.output  # how to see it
+
+
+@pytest.mark.parametrize("name", ["performr", "no/such/file.py"])
+def test_check_of_what_is_not_there_is_misuse(name):
+    said = one_line_of_misuse(invoke("check", name))
+    assert "did you mean 'performer'" in said or "no file no/such/file.py" in said
+
+
+@pytest.mark.serial
+def test_doctor_says_what_is_here_and_what_to_do():
+    result = invoke("doctor")
+    assert result.exit_code == 0
+    for topic in ("versions:", "cpu:", "threads:", "load:", "frequency:", "memory:",
+                  "sdpa on cpu: flash:", "xformers:", "backend performer:"):  # fmt: skip
+        assert topic in result.output
+    import torch
+
+    assert torch.__version__ in result.output
+    for line, following in zip(*[result.output.splitlines()[i:] for i in (0, 1)], strict=False):
+        if line.startswith("!"):
+            assert following.startswith("    → ")
+
+
+# -- run ----------------------------------------------------------------------------------------
+
+QUICK = ("--launches", 1, "--mode", "forward", "--seq-len", "16,32", "--threads", 1)
+
+
+@pytest.mark.serial
+def test_run_writes_records_and_a_line_per_case(tmp_path, fake):
+    folder = tmp_path / "run"
+    result = invoke(
+        "run", *QUICK, "--backend", "linear", "--backend", "segfaults", "--out", folder
+    )
+    assert result.exit_code == 0
+    assert f"records: {folder}" in result.stdout
+    assert f"attnbench report {folder}" in result.stdout
+    assert "2 crashed, 3 ok" in result.stdout  # the roof is one of them
+    told = result.stderr.splitlines()
+    assert told[0] == f"5 launches into {folder}"
+    assert sum("linear forward N=16  ok  16 µs" in line for line in told) == 1
+    assert sum("crashed  killed by signal 11" in line for line in told) == 2
+    assert all("left" in line for line in told[1:-1])
+    assert len((folder / "records.jsonl").read_text().splitlines()) == 5
+
+
+@pytest.mark.serial
+def test_run_options_reach_the_cases(tmp_path, fake):
+    invoke(
+        "run", "--backend", "linear:seconds=1e-6,many=1+2+3", "--seq-len", "8,16", "--mode",
+        "training", "--level", "layer,block", "--dtype", "bfloat16", "--batch", 2, "--num-heads",
+        4, "--head-dim", 32, "--causal", "--threads", 1, "--allocator", "retained", "--compile",
+        "--launches", 2, "--seed", 7, "--case-timeout", 9, "--out", tmp_path,
+    )  # fmt: skip
+    records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    speed = [r["case"] for r in records if r["case"]["kind"] == "speed"]
+    assert len(speed) == 2 * 2 * 2
+    assert {(c["seq_len"], c["level"]) for c in speed} == {
+        (n, level) for n in (8, 16) for level in ("layer", "block")
+    }
+    expected = {
+        "mode": "training", "dtype": "bfloat16", "batch": 2, "num_heads": 4, "head_dim": 32,
+        "is_causal": True, "threads": 1, "allocator": "retained", "compile": True, "seed": 7,
+    }  # fmt: skip
+    assert all(c[key] == value for c in speed for key, value in expected.items())
+    assert speed[0]["arms"][0]["options"] == {"seconds": 1e-6, "many": [1, 2, 3]}
+
+
+@pytest.mark.serial
+def test_run_without_out_makes_a_folder_of_the_time(tmp_path, fake, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert invoke("run", *QUICK, "--backend", "linear").exit_code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.endswith("Z-quick")
+
+
+@pytest.mark.serial
+def test_run_into_a_folder_that_holds_one_needs_resume(tmp_path, fake):
+    arguments = ("run", *QUICK, "--backend", "linear", "--out", tmp_path / "run")
+    assert invoke(*arguments, "--resume").exit_code == 0  # on nothing: starts fresh
+    assert "add --resume" in one_line_of_misuse(invoke(*arguments))
+    again = invoke(*arguments, "--resume")
+    assert again.exit_code == 0
+    assert "nothing to measure" in again.stdout
+
+
+@pytest.mark.serial
+def test_run_of_an_unknown_backend_names_the_near_one(tmp_path):
+    said = one_line_of_misuse(invoke("run", "--backend", "performr", "--out", tmp_path / "run"))
+    assert said.startswith("attnbench run: performr: ")
+    assert "did you mean 'performer'" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.serial
+def test_run_of_an_unknown_option_of_a_backend_names_the_valid_ones(tmp_path):
+    said = one_line_of_misuse(
+        invoke("run", "--backend", "longformer:windw=3", "--out", tmp_path / "run")
+    )
+    assert "did you mean 'window'" in said
+    assert "dilation" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "accepted"),
+    [
+        (["--preset", "fast"], "quick"),
+        (["--suite", "tasks"], "speed"),
+        (["--mode", "forward,decoding"], "training"),
+        (["--level", "model"], "layer"),
+        (["--device", "tpu"], "cuda"),
+        (["--dtype", "int8"], "bfloat16"),
+        (["--allocator", "jemalloc"], "retained"),
+        (["--seq-len", "512,,1024"], "integer"),
+        (["--seq-len", "0"], "1<=x<="),
+        (["--seq-len", "1.5"], "integer"),
+        (["--batch", "-1"], "1<=x<="),
+        (["--launches", "0"], "1<=x<=1000"),
+        (["--seed", "-1"], "0<=x"),
+        (["--case-timeout", "0"], "0<x"),
+        (["--shard", "3/2"], "i/n"),
+        (["--backend", "full:window"], "NAME:key=value"),
+        (["--backend", "identity"], "floor"),
+        (["--plugin", "missing.py"], "missing.py"),
+        (["--prset", "quick"], "--preset"),
+        (["--unknown"], "--seq-len"),
+        (["extra"], "extra"),
+    ],
+)
+def test_misuse_of_run_is_one_line_that_says_what_is_accepted(arguments, accepted, tmp_path):
+    said = one_line_of_misuse(invoke("run", "--out", tmp_path / "run", *arguments))
+    assert accepted in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.serial
+def test_run_with_a_plugin_measures_its_backend(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(OWN_BACKEND.format(name="mine", body=""))
+    result = invoke(
+        "run", *QUICK, "--plugin", file, "--backend", "mine", "--out", tmp_path / "run"
+    )
+    assert result.exit_code == 0, result.output
+    assert "mine forward N=32  ok" in result.stderr
+    written = (tmp_path / "run" / "records.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in written]
+    (found,) = (r for r in records if r["case"]["seq_len"] == 32)
+    assert found["arms"][0]["gate"]["relative_l2"] <= found["arms"][0]["gate"]["budget"]
+
+
+@pytest.mark.serial
+def test_run_with_a_broken_plugin_is_misuse(tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text("1 / 0")
+    said = one_line_of_misuse(
+        invoke("run", "--plugin", file, "--backend", "full", "--out", tmp_path / "run")
+    )
+    assert "ZeroDivisionError" in said
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import cli
+from suites.driver import run_sweep
+run_sweep.__kwdefaults__["benchmark_dir"] = Path(sys.argv.pop(1))
+cli.main()
+"""
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_run_stopped_keeps_what_is_done_and_says_how_to_go_on(tmp_path, number, code):
+    pids, folder = tmp_path / "pids", tmp_path / "run"
+    arguments = ["run", "--backend", f"hangs:pids={pids}", "--threads", "1", "--out", str(folder)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(FAKE_SUITES), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    started = pids_in(pids)
+    os.kill(process.pid, number)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert f"--resume --out {folder}" in said
+    assert "Traceback" not in said
+    wait_until(lambda: not any(is_alive(pid) for pid in started))
+    assert len((folder / "records.jsonl").read_text().splitlines()) == 1
+
+
+# -- report, merge, export ----------------------------------------------------------------------
+
+
+def test_report_writes_both_formats_into_the_run(run_folder):
+    result = invoke("report", run_folder)
+    assert result.exit_code == 0
+    paths = [Path(line) for line in result.output.splitlines()]
+    assert paths == [run_folder / "report.html", run_folder / "report.md"]
+    assert "performer" in paths[0].read_text()
+
+
+def test_report_writes_one_format_where_it_is_told(run_folder, tmp_path):
+    result = invoke("report", run_folder, "--format", "md", "--out", tmp_path / "here.md")
+    assert result.output.split() == [str(tmp_path / "here.md")]
+    assert "performer" in (tmp_path / "here.md").read_text()
+
+
+def test_merge_joins_and_drops_duplicates(run_folder, tmp_path):
+    result = invoke("merge", run_folder, run_folder, "--out", tmp_path / "whole")
+    assert result.exit_code == 0
+    assert f"24 records in {tmp_path / 'whole'}" in result.output
+    said = one_line_of_misuse(invoke("merge", run_folder, "--out", run_folder))
+    assert "expected a new folder" in said
+
+
+@pytest.mark.parametrize("table", ["cases", "scaling", "crossover"])
+def test_export_prints_a_table(run_folder, table):
+    as_csv = invoke("export", run_folder, "--table", table, "--format", "csv").output
+    rows = json.loads(invoke("export", run_folder, "--table", table, "--format", "json").output)
+    assert as_csv.splitlines()[0].split(",")[:2] == list(rows[0])[:2]
+    assert len(rows) > 0
+    assert {row["backend"] for row in rows} & {"full", "performer"}
+
+
+def test_export_writes_a_file(run_folder, tmp_path):
+    out = tmp_path / "cases.parquet"
+    result = invoke("export", run_folder, "--format", "parquet", "--out", out)
+    assert result.output.strip() == str(out)
+    assert out.stat().st_size > 0
+
+
+def test_export_for_asv_writes_its_files_into_the_run(run_folder):
+    result = invoke("export", run_folder, "--format", "asv")
+    assert result.exit_code == 0, result.output
+    assert Path(result.output.strip()) == run_folder / "asv.conf.json"
+    assert (run_folder / "asv.conf.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "accepted"),
+    [
+        (["report"], "DIR"),
+        (["report", "no/such/folder"], "no/such/folder"),
+        (["report", "EMPTY"], "no run here"),
+        (["report", "RUN", "--format", "pdf"], "'html', 'md'"),
+        (["merge", "RUN"], "--out"),
+        (["merge", "EMPTY", "--out", "NEW"], "no run here"),
+        (["export", "RUN", "--table", "all"], "'cases', 'scaling', 'crossover'"),
+        (["export", "RUN", "--format", "xml"], "'csv', 'json', 'parquet', 'asv'"),
+        (["export", "RUN", "--format", "parquet"], "out"),
+        (["export", "RUN", "--format", "asv", "--table", "cases"], "--table"),
+        (["export", "RUN", "RUN", "--format", "asv"], "--out"),
+        (["check"], "NAME"),
+        (["list", "--yaml"], "--json"),
+    ],
+)
+def test_misuse_of_the_other_commands_is_one_line(arguments, accepted, run_folder, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    places = {"RUN": str(run_folder), "EMPTY": str(empty), "NEW": str(tmp_path / "new")}
+    said = one_line_of_misuse(invoke(*[places.get(a, a) for a in arguments]))
+    assert accepted in said

@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from helpers_sweep import FAKE_SUITES, is_alive, pids_in, processes_of, wait_until
+
+from results.load import load
+from results.schema import Arm, check_record
+from suites import driver as driver_module
+from suites.driver import MisuseError, Terminated, run_sweep
+from suites.journal import JournalError
+from suites.launch import LaunchError
+from suites.outcome import Outcome
+from suites.parsing import parse_backend
+from suites.sweep import cases, grid_from, order
+
+pytestmark = pytest.mark.serial
+
+
+class Watch:
+    """A progress that keeps what it was told, and may act on it."""
+
+    def __init__(self, act=None):
+        self.begun, self.records, self.times, self.act = None, [], [], act
+
+    def begin(self, folder, total, done, notices):
+        self.begun = (total, done, list(notices))
+
+    def starting(self, item):
+        if self.act:
+            self.act(item, self)
+
+    def finished(self, record, remaining_s):
+        self.records.append(record)
+        self.times.append(remaining_s)
+
+
+def sweep(
+    folder, *backends, progress=None, plugins=(), resume=False, suites=FAKE_SUITES, **chosen
+):
+    chosen = {
+        "seq_lens": (16, 32), "modes": ("forward",), "launches": 1, "case_timeout_s": 2.0,
+        "threads": (1,), **chosen,
+    }  # fmt: skip
+    grid = grid_from("quick", backends=tuple(map(parse_backend, backends)), **chosen)
+    watch = progress or Watch()
+    summary = run_sweep(
+        grid, folder, progress=watch, plugins=plugins, resume=resume, benchmark_dir=suites
+    )
+    return grid, summary, watch
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+
+
+def ends(folder, name):
+    return [r["status"] for r in records(folder) if r["case"]["arms"][0]["name"] == name]
+
+
+def test_every_launch_is_recorded_in_its_order(tmp_path):
+    grid, summary, watch = sweep(tmp_path, "linear", "quadratic", launches=2)
+    written = records(tmp_path)
+    items = order(grid, cases(grid))
+    assert [(r["case"]["id"], r["launch"]["index"]) for r in written] == [
+        (i.case.id, i.launch) for i in items
+    ]
+    assert [r["launch"]["order"] for r in written] == list(range(len(items)))
+    assert watch.records == written
+    assert watch.begun == (len(items), 0, [])
+    assert summary.statuses == {"ok": len(items)}
+    assert summary.skipped == 0
+
+
+def test_records_have_the_documented_form_and_are_read_by_the_results(tmp_path):
+    sweep(tmp_path, "linear")
+    for record in records(tmp_path):
+        check_record(record)
+        assert set(record) == {
+            "schema", "measurement", "run", "machine", "environment", "commit", "case", "launch",
+            "status", "reason", "log_tail", "arms",
+        }  # fmt: skip
+        assert set(record["launch"]) == {"index", "order", "started", "wall_s", "load"}
+        assert record["launch"]["started"].endswith("Z")
+        assert record["launch"]["wall_s"] > 0
+    run = load(tmp_path)
+    assert run.warnings == ()
+    assert [m["cpu"] for m in run.machines.values()] == ["a stand-in"]
+    frame = run.frame[(run.frame["metric"] == "latency") & (run.frame["seq_len"] == 32)]
+    assert frame["value"].tolist() == [32e-6]
+
+
+def test_without_backends_all_that_are_registered_are_measured(tmp_path):
+    sweep(tmp_path)
+    names = {r["case"]["arms"][0]["name"] for r in records(tmp_path)}
+    assert names == {"linear", "quadratic", "roof"}
+
+
+def test_whatever_a_case_does_the_sweep_goes_on(tmp_path):
+    names = {
+        "raises": "failed", "segfaults": "crashed", "is_killed": "crashed", "exits": "crashed",
+        "kills_server": "crashed", "answers_nonsense": "failed", "answers_nan": "failed",
+        "unsupported": "unsupported", "out_of_memory": "out_of_memory", "times_out": "timeout",
+        "linear": "ok",
+    }  # fmt: skip
+    _, summary, _ = sweep(tmp_path, *names, seq_lens=(16,))
+    for name, status in names.items():
+        assert ends(tmp_path, name) == [status]
+    for record in records(tmp_path):
+        assert (record["reason"] is None) == (record["status"] == "ok")
+        assert (record["arms"] == []) == (record["status"] != "ok")
+    assert sum(summary.statuses.values()) == len(names) + 1  # and the roof
+    (raised,) = (r for r in records(tmp_path) if r["case"]["arms"][0]["name"] == "raises")
+    assert "RuntimeError: no luck at 16, in ~" in raised["log_tail"]
+
+
+def test_an_unsupported_case_starts_no_process(tmp_path):
+    sweep(tmp_path, "unsupported")
+    found = [r for r in records(tmp_path) if r["status"] == "unsupported"]
+    assert {r["launch"]["wall_s"] for r in found} == {0.0}
+    assert {r["reason"] for r in found} == {"device: not here"}
+
+
+def test_a_hanging_case_is_recorded_and_the_next_one_runs(tmp_path, monkeypatch):
+    monkeypatch.setitem(driver_module.CHILD_GRACE_S, "forkserver", 0.3)
+    pids = tmp_path / "pids"
+    sweep(tmp_path / "run", f"hangs:pids={pids}", "linear", seq_lens=(16,), case_timeout_s=0.5)
+    assert ends(tmp_path / "run", "hangs") == ["timeout"]
+    assert ends(tmp_path / "run", "linear") == ["ok"]
+    wait_until(lambda: not any(is_alive(pid) for pid in pids_in(pids)))
+
+
+def test_cases_predicted_too_slow_are_not_run_with_the_prediction(tmp_path):
+    # 1 s at 1000 tokens: measured. 100 s at 10000: three calls would take 300 s.
+    sweep(tmp_path, "quadratic:seconds=1e-6", seq_lens=(1000, 10_000), case_timeout_s=60.0)
+    assert ends(tmp_path, "quadratic") == ["ok", "not_run"]
+    reason = records(tmp_path)[-1]["reason"]
+    assert "predicted 100 s a call (from length 1000)" in reason
+    assert records(tmp_path)[-1]["launch"]["wall_s"] == 0.0
+
+
+def test_cases_predicted_too_large_are_not_run_with_the_prediction(tmp_path, monkeypatch):
+    monkeypatch.setattr(driver_module, "memory_for_case", lambda *_: 1 << 30)
+    sweep(tmp_path, "quadratic:seconds=1e-12", "linear", seq_lens=(512, 2048))
+    assert ends(tmp_path, "quadratic") == ["ok", "not_run"]
+    assert ends(tmp_path, "linear") == ["ok", "ok"]
+    reasons = [r["reason"] for r in records(tmp_path) if r["status"] == "not_run"]
+    assert "predicted 4.01 GiB of memory (from length 512); 1 GiB are free" in reasons[0]
+
+
+def test_a_case_that_timed_out_is_not_tried_again_in_the_next_launch(tmp_path):
+    sweep(tmp_path, "times_out", seq_lens=(16, 32), launches=2, case_timeout_s=0.3)
+    assert ends(tmp_path, "times_out") == ["timeout", "not_run", "not_run", "not_run"]
+
+
+def test_time_left_is_told_and_ends_at_nothing(tmp_path):
+    _, _, watch = sweep(tmp_path, "sleeps:seconds=0.1", launches=2)
+    assert watch.times[-1] == 0
+    assert all(t is None or t >= 0 for t in watch.times)
+    middle = watch.times[len(watch.times) // 2]
+    assert 0.1 < middle < 30
+
+
+# -- resume -------------------------------------------------------------------------------------
+
+
+def test_a_changed_grid_measures_the_difference_alone(tmp_path):
+    sweep(tmp_path, "linear", seq_lens=(16, 32))
+    with pytest.raises(JournalError, match="--resume"):
+        sweep(tmp_path, "linear", seq_lens=(16, 64))
+    _, summary, watch = sweep(tmp_path, "linear", "quadratic", seq_lens=(16, 64), resume=True)
+    added = [(r["case"]["arms"][0]["name"], r["case"]["seq_len"]) for r in watch.records]
+    assert sorted(added) == [("linear", 64), ("quadratic", 16), ("quadratic", 64)]
+    assert summary.skipped == 2
+    assert watch.begun[:2] == (5, 2)
+    assert [r["launch"]["order"] for r in records(tmp_path)] == list(range(6))
+    assert len({r["run"] for r in records(tmp_path)}) == 1
+    _, again, _ = sweep(tmp_path, "linear", "quadratic", seq_lens=(16, 64), resume=True)
+    assert again.statuses == {}
+
+
+def test_resumed_predictions_know_the_lengths_that_are_there(tmp_path):
+    slow = "quadratic:seconds=1e-6"
+    sweep(tmp_path, slow, seq_lens=(1000,), case_timeout_s=60.0)
+    sweep(tmp_path, slow, seq_lens=(10_000,), case_timeout_s=60.0, resume=True)
+    assert ends(tmp_path, "quadratic") == ["ok", "not_run"]
+
+
+def test_shards_make_the_whole_sweep(tmp_path):
+    for shard in ((1, 2), (2, 2)):
+        sweep(tmp_path / str(shard[0]), "linear", "quadratic", "sleeps", shard=shard)
+    sweep(tmp_path / "whole", "linear", "quadratic", "sleeps")
+    ids = [
+        Counter(r["case"]["id"] for r in records(tmp_path / name) if r["case"]["kind"] == "speed")
+        for name in ("1", "2", "whole")
+    ]
+    assert ids[0] + ids[1] == ids[2]
+
+
+# -- misuse -------------------------------------------------------------------------------------
+
+
+def test_an_unknown_backend_is_misuse_and_makes_no_folder(tmp_path):
+    with pytest.raises(MisuseError, match="quadratik: name: no backend 'quadratik'"):
+        sweep(tmp_path / "run", "linear", "quadratik")
+    assert not (tmp_path / "run").exists()
+
+
+def test_suites_that_cannot_be_asked_are_an_error(tmp_path):
+    suites = tmp_path / "suites"
+    suites.mkdir()
+    (suites / "__init__.py").write_text("")
+    (suites / "benchmarks.py").write_text("import no_such_module")
+    with pytest.raises(LaunchError, match="No module named 'no_such_module'"):
+        sweep(tmp_path / "run", "linear", suites=suites)
+
+
+def test_plugins_and_limits_are_handed_to_the_child(tmp_path, monkeypatch):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("")
+    asked = []
+    original = driver_module.Launcher.ask
+
+    def ask(self, request, **options):
+        asked.append((request, options))
+        return original(self, request, **options)
+
+    monkeypatch.setattr(driver_module.Launcher, "ask", ask)
+    monkeypatch.chdir(tmp_path)
+    relative = plugin.relative_to(tmp_path)
+    sweep(tmp_path / "run", "linear", plugins=[relative], budget_s=0.5, allocators=("retained",))
+    request, options = asked[-1]
+    assert request["plugins"] == asked[0][0]["plugins"] == [str(plugin)]
+    assert request["budget_s"] == 0.5
+    assert request["deadline_s"] == 2.0 < options["timeout_s"]
+    assert request["memory_limit"] > 0
+    assert request["lock"] == str(tmp_path / "run" / "lock.child")
+    assert options["allocator"] == "retained"
+    assert options["method"] == "forkserver"
+
+
+def test_cuda_cases_are_spawned(tmp_path, monkeypatch):
+    methods = {}
+
+    def ask(self, request, **options):
+        if request["do"] != "case":
+            return original(self, request, **options)
+        methods[request["case"]["device"]] = options["method"]
+        return Outcome(None, "failed", "no device in this test", None, 0.0)
+
+    original = driver_module.Launcher.ask
+    monkeypatch.setattr(driver_module.Launcher, "ask", ask)
+    sweep(tmp_path, "linear", device="cuda")
+    assert methods == {"cuda": "spawn"}
+
+
+# -- ends from outside --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+)
+def test_a_signal_ends_the_case_and_keeps_what_is_done(tmp_path, number, error):
+    pids = tmp_path / "pids"
+
+    def press() -> None:
+        pids_in(pids)
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(signal.SIGTERM)
+    presser = threading.Thread(target=press)
+    presser.start()
+    with pytest.raises(error):
+        sweep(tmp_path / "run", f"hangs:pids={pids}", seq_lens=(16,), case_timeout_s=50)
+    presser.join()
+    wait_until(lambda: not any(is_alive(pid) for pid in pids_in(pids)))
+    assert [r["case"]["kind"] for r in records(tmp_path / "run")] == ["roof"]
+    assert signal.getsignal(signal.SIGTERM) == before
+    sweep(tmp_path / "run", "linear", resume=True)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from suites.driver import run_sweep
+from suites.progress import Console
+from suites.parsing import parse_backend
+from suites.sweep import grid_from
+grid = grid_from("quick", backends=tuple(map(parse_backend, sys.argv[3:])), seq_lens=(16, 32),
+                 modes=("forward",), launches=2, threads=(1,), case_timeout_s=100.0)
+suites, folder = Path(sys.argv[1]), Path(sys.argv[2])
+run_sweep(grid, folder, progress=Console(), resume=True, benchmark_dir=suites)
+"""
+
+
+@pytest.mark.parametrize("written", [1, 2, 4])
+def test_kill_9_and_resume_loses_nothing_and_measures_nothing_twice(tmp_path, written):
+    run = tmp_path / "run"
+    backends = ("linear", "sleeps:seconds=0.3", "quadratic")
+    command = [sys.executable, "-c", PROGRAM, str(FAKE_SUITES), str(run), *backends]
+    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    file = run / "records.jsonl"
+    wait_until(lambda: file.exists() and file.read_bytes().count(b"\n") >= written)
+    servers = processes_of(driver.pid)
+    children = [pid for server in servers for pid in processes_of(server)]
+    driver.kill()
+    driver.wait()
+    finished = file.read_bytes()
+    finished = finished[: finished.rfind(b"\n") + 1]
+    wait_until(lambda: not any(is_alive(pid) for pid in servers + children))
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=60)
+    assert file.read_bytes().startswith(finished)
+    pairs = Counter((r["case"]["id"], r["launch"]["index"]) for r in records(run))
+    assert set(pairs.values()) == {1}
+    assert len(pairs) == 2 * (3 * 2 + 1)
+
+
+def test_the_drivers_process_imports_no_torch(tmp_path):
+    program = PROGRAM + "\nprint(sorted(m for m in ('torch', 'pandas') if m in sys.modules))"
+    command = [sys.executable, "-c", program, str(FAKE_SUITES), str(tmp_path), "linear"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n"
+    assert "linear forward N=16" in done.stderr
+
+
+def test_the_driver_is_not_offered_to_the_oom_killer_by_a_sweep(tmp_path):
+    own = Path("/proc/self/oom_score_adj")
+    before = own.read_text()
+    sweep(tmp_path, "linear")
+    assert own.read_text() == before
+
+
+def test_arms_of_the_grid_are_those_of_the_records(tmp_path):
+    sweep(tmp_path, "linear:seconds=1e-5", levels=("layer",), seq_lens=(16,))
+    (record,) = (r for r in records(tmp_path) if r["case"]["kind"] == "speed")
+    arms = [Arm(a["name"], a["options"]).label for a in record["case"]["arms"]]
+    assert arms == ["linear:seconds=1e-05", "identity"]
+    assert [a["kernel"] for a in record["arms"]] == ["linear", "identity"]

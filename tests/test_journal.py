@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import fcntl
+import json
+import subprocess
+import sys
+
+import pytest
+from helpers_sweep import case, record
+
+from results.load import load
+from results.schema import RecordError, content_id
+from suites import journal as journal_module
+from suites.journal import Journal, JournalError
+from suites.provenance import commit_of
+
+
+def lines(folder, name="records.jsonl"):
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def fill(folder, *lengths, resume=False):
+    with Journal(folder, resume=resume) as journal:
+        for seq_len in lengths:
+            journal.append(record(case(seq_len=seq_len)))
+
+
+def test_records_are_appended_and_read_back(tmp_path):
+    fill(tmp_path / "a" / "run", 1, 2)
+    assert [r["case"]["seq_len"] for r in lines(tmp_path / "a" / "run")] == [1, 2]
+    with Journal(tmp_path / "a" / "run", resume=True) as journal:
+        assert journal.done == {(case(seq_len=n).id, 0) for n in (1, 2)}
+        assert journal.run == "r"
+        assert journal.notices == []
+
+
+def test_each_record_is_on_the_disk_when_append_returns(tmp_path, monkeypatch):
+    synced = []
+    with Journal(tmp_path) as journal:
+        monkeypatch.setattr(
+            journal_module.os, "fsync", lambda _: synced.append(len(lines(tmp_path)))
+        )
+        journal.append(record(case(seq_len=1)))
+        journal.append(record(case(seq_len=2)))
+        assert synced == [1, 2]
+        monkeypatch.undo()
+
+
+def test_a_record_that_is_none_is_refused_and_not_written(tmp_path):
+    with Journal(tmp_path) as journal:
+        with pytest.raises(RecordError, match="status"):
+            journal.append({**record(case()), "status": "splendid"})
+        with pytest.raises(RecordError, match="finite"):
+            journal.append(record(case(), latency=float("nan")))
+    assert lines(tmp_path) == []
+
+
+def test_machines_and_environments_stand_once_by_their_content(tmp_path):
+    machine = {"cpu": "x", "cores": 2}
+    for resume in (False, True):
+        with Journal(tmp_path, resume=resume) as journal:
+            addresses = {journal.add_machine(machine) for _ in range(2)}
+            assert addresses == {content_id(machine)}
+    assert lines(tmp_path, "machines.jsonl") == [{"id": content_id(machine), **machine}]
+    with Journal(tmp_path, resume=True) as journal:
+        journal.add_machine({"cpu": "y"})
+        journal.add_environment({"torch": "1"})
+    assert len(lines(tmp_path, "machines.jsonl")) == 2
+    assert len(lines(tmp_path, "environments.jsonl")) == 1
+
+
+def test_a_folder_that_holds_a_run_needs_resume(tmp_path):
+    fill(tmp_path, 1)
+    with pytest.raises(JournalError, match=r"holds a run; add --resume"):
+        fill(tmp_path, 2)
+    fill(tmp_path, 2, resume=True)
+    assert len(lines(tmp_path)) == 2
+
+
+def test_resume_on_nothing_starts_fresh(tmp_path):
+    fill(tmp_path / "new", 1, resume=True)
+    assert len(lines(tmp_path / "new")) == 1
+
+
+def test_fresh_runs_have_ids_of_their_own(tmp_path):
+    runs = set()
+    for name in "ab":
+        with Journal(tmp_path / name) as journal:
+            runs.add(journal.run)
+    assert len(runs) == 2
+
+
+@pytest.mark.parametrize("kept", range(0, 400, 37))
+def test_a_torn_last_line_is_cut_off(tmp_path, kept):
+    fill(tmp_path, 1, 2)
+    file = tmp_path / "records.jsonl"
+    first, second = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(first + second[:kept])
+    with Journal(tmp_path, resume=True) as journal:
+        assert journal.done == {(case(seq_len=1).id, 0)}
+        assert len(journal.notices) == (1 if kept else 0)
+        journal.append(record(case(seq_len=3)))
+    assert [r["case"]["seq_len"] for r in lines(tmp_path)] == [1, 3]
+    assert len(load(tmp_path).records) == 2
+
+
+def test_a_last_line_that_lacks_its_end_alone_is_kept(tmp_path):
+    fill(tmp_path, 1, 2)
+    file = tmp_path / "records.jsonl"
+    file.write_bytes(file.read_bytes()[:-1])
+    fill(tmp_path, 3, resume=True)
+    assert [r["case"]["seq_len"] for r in lines(tmp_path)] == [1, 2, 3]
+
+
+def test_an_unreadable_line_in_the_middle_is_named_and_its_case_measured_anew(tmp_path):
+    fill(tmp_path, 1, 2, 3)
+    file = tmp_path / "records.jsonl"
+    first, _, third = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(first + b"\xff\x00 not json\n" + third)
+    with Journal(tmp_path, resume=True) as journal:
+        assert journal.done == {(case(seq_len=n).id, 0) for n in (1, 3)}
+        assert "records.jsonl:2" in journal.notices[0]
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    fill(tmp_path, 1)
+    newer = {**record(case(seq_len=2)), "schema": 99}
+    with (tmp_path / "records.jsonl").open("a") as file:
+        file.write(json.dumps(newer) + "\n")
+    with pytest.raises(JournalError, match="99 is newer"):
+        fill(tmp_path, 3, resume=True)
+
+
+def test_a_second_driver_is_told_who_holds_the_folder(tmp_path):
+    program = (
+        "import sys, pathlib; from suites.journal import Journal\n"
+        "with Journal(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(JournalError, match=f"in use by process {holder.pid}, started 20"):
+            fill(tmp_path, 1)
+        holder.stdin.close()
+        assert holder.wait(10) == 0
+    fill(tmp_path, 1)
+
+
+def test_a_driver_waits_for_a_child_of_the_last_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal_module, "CHILD_WAIT_S", 0.2)
+    with Journal(tmp_path) as journal:
+        child = journal.child_lock.open("a")
+    fcntl.flock(child, fcntl.LOCK_SH)
+    with pytest.raises(JournalError, match="still going on"):
+        fill(tmp_path, 1)
+    child.close()
+    fill(tmp_path, 1)
+
+
+def test_the_childs_lock_is_free_while_the_driver_works(tmp_path):
+    with Journal(tmp_path) as journal, journal.child_lock.open("a") as child:
+        fcntl.flock(child, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def test_a_file_in_the_folders_place_is_one_clear_line(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(JournalError, match=r"--out: .*run: "):
+        fill(tmp_path / "run", 1)
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal._files["records.jsonl"] = open("/dev/full", "wb", buffering=0)  # noqa: PTH123, SIM115
+        with pytest.raises(OSError, match="No space left"):
+            journal.append(record(case()))
+        journal._files["records.jsonl"].close()
+
+
+# -- provenance ---------------------------------------------------------------------------------
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    done = subprocess.run(
+        ["git", *identity, "-C", str(folder), *arguments],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def test_commit_is_the_checkouts_and_says_when_it_has_changes(tmp_path):
+    git(tmp_path, "init", "-q")
+    (tmp_path / "file").write_text("1")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "commit", "-qm", "first")
+    git(tmp_path, "tag", "v1")
+    head = git(tmp_path, "rev-parse", "HEAD")
+    assert commit_of(tmp_path) == head
+    (tmp_path / "file").write_text("2")
+    assert commit_of(tmp_path) == f"{head}+dirty"
+
+
+def test_without_a_checkout_it_is_the_installed_version(tmp_path, monkeypatch):
+    monkeypatch.setattr("suites.provenance.version", lambda name: f"{name} 1.2")
+    assert commit_of(tmp_path) == "attnbench 1.2"
+    git(tmp_path, "init", "-q")  # no commit yet
+    assert commit_of(tmp_path) == "attnbench 1.2"
+
+
+def test_a_repository_further_up_is_not_ours(tmp_path, monkeypatch):
+    monkeypatch.setattr("suites.provenance.version", lambda _: "1.2")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "somebody's")
+    (tmp_path / "site-packages").mkdir()
+    assert commit_of(tmp_path / "site-packages") == "1.2"

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import pytest
+from helpers_sweep import case, record
+
+from results.schema import Arm
+from suites.free import MEMORY_SHARE, free_memory, memory_for_case
+from suites.prediction import Declared, History
+from suites.sweep import Item
+
+GIB = 1 << 30
+
+
+def declared(*cases, exponent=2.0, ops=lambda n: n**2):
+    cost = [{"executed_ops": ops(c.seq_len), "exponentials": 0} for c in cases]
+    return {c.id: Declared((), (k,), exponent, exponent) for c, k in zip(cases, cost, strict=True)}
+
+
+def objection(history, of, timeout_s=60.0, free=GIB):
+    return history.objection(of, timeout_s=timeout_s, free_bytes=free)
+
+
+def test_nothing_seen_nothing_objected():
+    assert objection(History({}), case()) is None
+
+
+def test_latency_is_scaled_by_the_declared_operations_of_the_longest_shorter_length():
+    short, middle, long = case(seq_len=100), case(seq_len=200), case(seq_len=400)
+    history = History(declared(short, middle, long, ops=lambda n: n**2 + 10_000 * n))
+    history.add(record(short, latency=5.0))
+    history.add(record(middle, latency=1.0))
+    seconds, source = history.latency(long)
+    assert seconds == pytest.approx((400**2 + 4_000_000) / (200**2 + 2_000_000))
+    assert source == "from length 200"
+
+
+def test_without_declared_operations_the_declared_exponent_scales():
+    short, long = case(seq_len=100), case(seq_len=1000)
+    history = History({c.id: Declared((), (None,), 1.5, 1.0) for c in (short, long)})
+    history.add(record(short, latency=1.0))
+    assert history.latency(long)[0] == pytest.approx(10**1.5)
+
+
+def test_case_predicted_too_slow_is_objected_to_with_the_prediction():
+    short, long = case(seq_len=100), case(seq_len=1000)
+    history = History(declared(short, long))
+    history.add(record(short, latency=1.0))
+    reason = objection(history, long, timeout_s=250)
+    assert "predicted 100 s a call (from length 100)" in reason
+    assert "the limit of a case is 250 s" in reason
+    assert objection(history, long, timeout_s=350) is None
+    assert objection(history, short, timeout_s=4) is None
+
+
+def test_longer_lengths_and_other_series_predict_nothing():
+    long = case(seq_len=1000)
+    other = case(seq_len=100, mode="training")
+    history = History(declared(long, other))
+    history.add(record(long, latency=1000.0))
+    assert history.latency(case(seq_len=100)) is None
+    assert history.latency(other) is None
+
+
+def test_without_shorter_lengths_the_peak_rates_give_a_lower_bound():
+    one = case(seq_len=1000)
+    roof = case(kind="roof", arms=(Arm("roof"),), seq_len=0, key_len=0)
+    told = {one.id: Declared((), ({"executed_ops": 8e9, "exponentials": 1e9},), 2.0, 2.0)}
+    history = History(told)
+    rates = {"matmul_rate": [1e9, 4e9], "exp_rate": [1e8]}
+    metrics = {name: {"unit": "op/s", "samples": found} for name, found in rates.items()}
+    history.add({**record(roof), "arms": [{"metrics": metrics}]})
+    assert history.latency(one)[0] == pytest.approx(2.0 + 10.0)
+    assert "at least" in objection(history, one, timeout_s=30)
+    assert history.latency(case(seq_len=1000, threads=2)) is None  # no such roof
+
+
+def test_case_predicted_too_large_is_objected_to():
+    short, long = case(seq_len=1024), case(seq_len=4096)
+    history = History(declared(short, long))
+    history.add(record(short, latency=1e-3, peak=64 << 20))
+    reason = objection(history, long, free=GIB)
+    assert "predicted 1.02 GiB of memory (from length 1024)" in reason  # 16 · 64 MiB + inputs
+    assert objection(history, long, free=2 * GIB) is None
+    assert objection(history, long, free=None) is None
+
+
+def test_inputs_that_alone_do_not_fit_are_objected_to():
+    huge = case(seq_len=1 << 20)
+    assert "its inputs alone" in objection(History({}), huge, free=GIB)
+    assert objection(History({}), case(seq_len=1 << 10), free=GIB) is None
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"),
+    [
+        ({"status": "timeout", "reason": "too long", "wall_s": 61.0}, "timed out at length 128"),
+        ({"status": "out_of_memory", "reason": "could not allocate"}, "could not allocate"),
+        (
+            {"status": "crashed", "reason": "killed by signal 9 (SIGKILL), likely the "
+             "out-of-memory killer"},
+            "out of memory at length 128 (launch 0)",
+        ),
+        ({"status": "crashed", "reason": "killed by signal 11 (SIGSEGV)"}, None),
+        ({"status": "failed", "reason": "RuntimeError: x"}, None),
+        ({"status": "not_run", "reason": "predicted"}, None),
+        ({"status": "timeout", "reason": "under a shorter limit", "wall_s": 10.0}, None),
+    ],
+)  # fmt: skip
+def test_what_ended_a_shorter_length_keeps_the_longer_ones_from_starting(ending, expected):
+    history = History({})
+    history.add({**record(case(seq_len=128), wall_s=ending.pop("wall_s", 1.0)), **ending,
+                 "arms": []})  # fmt: skip
+    for seq_len in (128, 256):  # in a later launch, the same length too
+        reason = objection(history, case(seq_len=seq_len))
+        assert reason is None if expected is None else expected in reason
+    assert objection(history, case(seq_len=64)) is None
+
+
+def test_time_left_is_known_from_earlier_launches_and_shorter_lengths():
+    short, long, other = case(seq_len=100), case(seq_len=200), case("other")
+    gone = case("gone")
+    history = History({**declared(short, long), gone.id: Declared(unsupported=("not here",))})
+    items = [Item(short, 1), Item(long, 0), Item(other, 0), Item(gone, 0)]
+    assert history.remaining(items) is None
+    history.add(record(short, latency=0.1, wall_s=2.0))
+    expected = 2.0 + (2.0 + 3 * (0.4 - 0.1)) + 2.0  # same case; scaled; the mean
+    assert history.remaining(items) == pytest.approx(expected)
+    assert history.remaining([]) == 0
+
+
+# -- free memory --------------------------------------------------------------------------------
+
+
+def test_free_memory_is_the_least_that_system_and_container_allow(tmp_path):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
+    group = tmp_path / "cgroup"
+    group.mkdir()
+    assert free_memory(meminfo, group) == 8000 * 1024
+    (group / "memory.max").write_text("max\n")
+    assert free_memory(meminfo, group) == 8000 * 1024
+    (group / "memory.max").write_text("5000000\n")
+    (group / "memory.current").write_text("3000000\n")
+    (group / "memory.stat").write_text("anon 5\ninactive_file 1000000\n")
+    assert free_memory(meminfo, group) == 3_000_000
+    assert free_memory(tmp_path / "none", tmp_path / "none") is None
+
+
+def test_a_case_may_have_a_share_of_what_is_free_on_its_device():
+    machine = {"gpu_memory_bytes": 1000}
+    assert memory_for_case(case(device="cuda"), machine) == MEMORY_SHARE * 1000
+    assert memory_for_case(case(device="cuda"), {"gpu_memory_bytes": None}) is None
+    assert 0 < memory_for_case(case(), machine) <= MEMORY_SHARE * 2**50

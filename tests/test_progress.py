@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from helpers_sweep import case, record
+
+from results.schema import IDENTITY, Arm
+from suites.driver import Summary
+from suites.progress import ERASE, Console, closing, describe, duration, label, seconds
+from suites.sweep import Item
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def play(stream, **options):
+    console = Console(stream, **options)
+    console.begin(Path("runs/x"), 2, 0, ["a torn line was cut off"])
+    for remaining, made in ((7.4, record(case())), (0.0, failed())):
+        console.starting(Item(case(), 0))
+        console.finished(made, remaining)
+    console.end()
+    return stream.getvalue()
+
+
+def failed():
+    return {**record(case("full", 128)), "status": "failed", "reason": "RuntimeError:\n  x",
+            "arms": []}  # fmt: skip
+
+
+def test_a_log_gets_plain_lines_alone():
+    assert play(io.StringIO()).splitlines() == [
+        "2 launches into runs/x",
+        "note: a torn line was cut off",
+        "[1/2] linear forward N=64  ok  1 s  0.0 MiB  about 7 s left",
+        "[2/2] full forward N=128  failed  RuntimeError: x",
+    ]
+
+
+def test_a_terminal_gets_colour_and_a_bar_that_is_gone_at_the_end():
+    shown = play(Terminal())
+    assert "\x1b[32mok\x1b[0m" in shown
+    assert "░" * 20 + " 0/2" in shown
+    assert "█" * 10 + "░" * 10 + " 1/2  about 7 s left  now: linear forward N=64" in shown
+    assert shown.endswith(ERASE)
+
+
+def test_a_terminal_without_colour_gets_none():
+    assert "\x1b[32m" not in play(Terminal(), colour=False)
+
+
+def test_bar_is_no_wider_than_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    bars = [part for part in play(Terminal()).split(ERASE) if part[:1] in "█░" and part]
+    assert len(bars) >= 2
+    assert all(len(bar) < 40 for bar in bars)
+
+
+def test_time_left_is_not_guessed():
+    stream = io.StringIO()
+    console = Console(stream)
+    console.begin(Path("x"), 2, 0, [])
+    console.finished(record(case()), None)
+    assert stream.getvalue().endswith("time left: not known yet\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2.5e-6, "2.5 µs"), (1.234e-3, "1.23 ms"), (0.9994, "999 ms"), (1, "1 s"), (61.26, "61.3 s"),
+     (1234.5, "1234 s")],
+)  # fmt: skip
+def test_latency_in_words(value, text):
+    assert seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (3900, "1 h 5 min")],
+)
+def test_duration_in_words(value, text):
+    assert duration(value) == text
+
+
+def test_labels():
+    arms = (Arm("longformer", {"window": 64, "dilation": [1, 2]}), Arm(IDENTITY))
+    layer = case(arms=arms, level="layer", mode="training")
+    assert label(layer) == "longformer:dilation=1+2,window=64 layer training N=64"
+    roof = case(kind="roof", arms=(Arm("roof"),), threads=2)
+    assert label(roof) == "roof float32 2 threads"
+    rates = {"matmul_rate": {"unit": "op/s", "samples": [1.0e9, 2.0e9]}}
+    assert describe({**record(roof), "arms": [{"metrics": rates}]}) == "matmul_rate 2e+09 op/s"
+
+
+def test_closing_says_what_was_done_and_what_comes_next():
+    text = closing(Summary(Path("runs/x"), {"ok": 3, "failed": 1}, 2, 75.0))
+    assert text.splitlines() == [
+        "1 failed, 3 ok in 1 min 15 s; 2 were there already",
+        "records: runs/x",
+        "report:  attnbench report runs/x",
+    ]

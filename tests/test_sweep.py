@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from results.schema import IDENTITY, Arm
+from suites.parsing import parse_backend, parse_shard
+from suites.sweep import (
+    PRESETS,
+    available_cores,
+    cases,
+    grid_from,
+    group,
+    order,
+    roof_cases,
+    series_id,
+)
+
+ARMS = (Arm("full"), Arm("longformer", {"window": 64}), Arm("longformer", {"window": 128}))
+
+
+def quick(**chosen):
+    return grid_from("quick", **{"backends": ARMS, **chosen})
+
+
+# -- options ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "arm"),
+    [
+        ("full", Arm("full")),
+        ("performer:num_features=256", Arm("performer", {"num_features": 256})),
+        ("sdpa:kernel=math", Arm("sdpa", {"kernel": "math"})),
+        ("full:dropout_p=0.1,scale=1e-2", Arm("full", {"dropout_p": 0.1, "scale": 0.01})),
+        ("x:a=true,b=False,c=none,d=-3", Arm("x", {"a": True, "b": False, "c": None, "d": -3})),
+        ("x:a=1e+5", Arm("x", {"a": 1e5})),
+        (
+            "longformer:window=64,dilation=1+1+2+2+4+4+8+8",
+            Arm("longformer", {"window": 64, "dilation": [1, 1, 2, 2, 4, 4, 8, 8]}),
+        ),
+        ("x:a=one+2+true", Arm("x", {"a": ["one", 2, True]})),
+        ("x:a=nan,b=inf", Arm("x", {"a": "nan", "b": "inf"})),
+    ],
+)
+def test_backend_is_read_by_literal_form(text, arm):
+    read = parse_backend(text)
+    assert read == arm
+    assert [type(v) for v in read.options.values()] == [type(v) for v in arm.options.values()]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":", "full:", "full:window", "full:=3", "full:window=", "full,sdpa", "a b", "full:a=1,",
+     "full:1a=2"],
+)  # fmt: skip
+def test_backend_of_another_form_is_refused(text):
+    with pytest.raises(ValueError, match="expected NAME"):
+        parse_backend(text)
+
+
+def test_option_given_twice_is_refused():
+    with pytest.raises(ValueError, match="'window' stands twice"):
+        parse_backend("longformer:window=1,window=2")
+
+
+def test_identity_is_no_backend():
+    with pytest.raises(ValueError, match=IDENTITY):
+        parse_backend(IDENTITY)
+
+
+values = st.one_of(
+    st.booleans(),
+    st.none(),
+    st.integers(-(10**9), 10**9),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text("abcxyz_", min_size=1),
+).filter(lambda v: v not in ("true", "false", "none"))
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z_]{1,9}", fullmatch=True), values, max_size=4))
+def test_label_of_an_arm_reads_back_as_the_arm(options):
+    arm = Arm("name", options)
+    assert parse_backend(arm.label) == arm
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3", ""])
+def test_shard_of_another_form_is_refused(text):
+    with pytest.raises(ValueError, match="expected i/n"):
+        parse_shard(text)
+
+
+# -- presets and cases --------------------------------------------------------------------------
+
+
+def test_quick_preset_is_what_the_documentation_says():
+    every = cases(quick())
+    assert sorted({c.seq_len for c in every}) == [768, 1024, 1536, 2048, 4096]
+    assert {c.level for c in every} == {"attention"}
+    assert {c.mode for c in every} == {"forward", "training"}
+    assert {(c.batch, c.num_heads, c.head_dim, c.dtype) for c in every} == {(1, 8, 64, "float32")}
+    assert {c.threads for c in every} == {available_cores()}
+    assert len(every) == len(ARMS) * 2 * 5
+
+
+def test_larger_presets_reach_further_and_hold_the_smaller():
+    quick_, standard, full = (set(PRESETS[n].seq_lens) for n in ("quick", "standard", "full"))
+    assert quick_ < standard < full
+    assert max(standard) == 16384
+    assert max(full) > 65536
+    assert PRESETS["standard"].launches >= 3
+
+
+def test_unknown_preset_names_those_there_are():
+    with pytest.raises(ValueError, match="quick, standard, full"):
+        grid_from("fast")
+
+
+def test_layer_and_block_cases_hold_the_identity_floor():
+    every = cases(quick(levels=("attention", "layer", "block")))
+    for case in every:
+        names = [arm.name for arm in case.arms]
+        assert names[1:] == ([] if case.level == "attention" else [IDENTITY])
+
+
+def test_every_axis_of_the_grid_is_measured():
+    grid = quick(
+        seq_lens=(8, 4, 8), dtypes=("float32", "bfloat16"), batches=(1, 2), num_heads=(2, 4),
+        head_dims=(8,), threads=(1, 2), allocators=("default", "retained"), is_causal=True,
+    )  # fmt: skip
+    every = cases(grid)
+    assert len(every) == len({c.id for c in every}) == 3 * 2 * 2 * 2 * 2 * 2 * 2 * 2
+    assert all(c.is_causal for c in every)
+
+
+# -- order --------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 2**32), launches=st.integers(1, 3))
+def test_order_holds_every_launch_once_shorter_lengths_first(seed, launches):
+    grid = quick(seed=seed, launches=launches, threads=(2,))
+    items = order(grid, cases(grid))
+    speed = [i for i in items if i.case.kind == "speed"]
+    assert len({(i.case.id, i.launch) for i in speed}) == len(speed) == launches * 30
+    assert [i.launch for i in items] == sorted(i.launch for i in items)
+    for _, part in itertools.groupby(
+        sorted(speed, key=lambda i: (i.launch, series_id(i.case))),  # stable: keeps the order
+        key=lambda i: (i.launch, series_id(i.case)),
+    ):
+        lengths = [i.case.seq_len for i in part]
+        assert lengths == sorted(lengths)
+
+
+def test_order_is_the_same_again_and_another_in_each_launch():
+    grid = quick(launches=2, seed=3)
+    items = order(grid, cases(grid))
+    assert items == order(grid, cases(grid))
+    first, second = (
+        [i.case.id for i in items if i.launch == n and i.case.kind == "speed"] for n in (0, 1)
+    )
+    assert first != second
+    assert sorted(first) == sorted(second)
+
+
+def test_each_round_begins_with_the_roofs_of_every_setting():
+    grid = quick(launches=2, threads=(2,), allocators=("default", "retained"))
+    items = order(grid, cases(grid))
+    for launch in (0, 1):
+        kinds = [i.case.kind for i in items if i.launch == launch]
+        assert kinds == sorted(kinds)  # "roof" before "speed"
+    roofs = [i for i in items if i.case.kind == "roof"]
+    settings = {(i.case.allocator, i.case.threads) for i in roofs if i.launch == 1}
+    assert settings == {("default", 2), ("retained", 2)}
+    assert {i.case.threads for i in roofs if i.launch == 0} == {1, 2}
+    assert len({c.id for c in roof_cases(grid, single_thread=False)}) == 2
+
+
+# -- shards -------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 8))
+def test_shards_part_the_sweep_and_keep_series_whole(count):
+    whole = cases(quick())
+    shards = [cases(quick(shard=(i, count))) for i in range(1, count + 1)]
+    assert sorted(c.id for part in shards for c in part) == sorted(c.id for c in whole)
+    for part in shards:
+        for key, series in group(part).items():
+            assert series == group(whole)[key]
+
+
+def test_empty_shard_measures_nothing():
+    grid = quick(backends=ARMS[:1], modes=("forward",), shard=(2, 2))
+    assert order(grid, cases(grid)) == []
