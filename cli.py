@@ -229,8 +229,14 @@ def export(
 
 @main.command()
 @click.argument("backend", metavar="NAME|FILE.py")
+@click.option(
+    "--timing/--no-timing",
+    default=True,
+    show_default=True,
+    help="Also hold the measured exponent of time against the declared one; needs a quiet machine.",
+)
 @click.pass_context
-def check(ctx: click.Context, /, backend: str) -> None:
+def check(ctx: click.Context, /, backend: str, timing: bool) -> None:
     """Hold a backend against the contract; say what failed and how to see it.
 
     The exit code is 1 if a check failed. A file is imported and must register its backends.
@@ -239,7 +245,7 @@ def check(ctx: click.Context, /, backend: str) -> None:
 
     with _misuse(ctx):
         names = registry.load_file(backend) if backend.endswith(".py") else [backend]
-        findings = [(name, f) for name in names for f in testing.check(name)]
+        findings = [(name, f) for name in names for f in testing.check(name, measure=timing)]
     for name, finding in findings:
         said = f": {finding.message}" if finding.message else ""
         click.echo(f"{name}  {finding.status:7}  {finding.check}{said}")

@@ -128,7 +128,7 @@ def test_list_as_json_holds_the_declarations():
 def test_check_passes_a_good_backend_in_a_file(tmp_path):
     file = tmp_path / "good.py"
     file.write_text(OWN_BACKEND.format(name="own_good", body=""))
-    result = invoke("check", file)
+    result = invoke("check", "--no-timing", file)
     assert result.exit_code == 0, result.output
     assert ", 0 failed" in result.output
     assert "own_good" in result.output
@@ -138,7 +138,7 @@ def test_check_passes_a_good_backend_in_a_file(tmp_path):
 def test_check_shows_what_failed_and_exits_1(tmp_path):
     file = tmp_path / "wrong.py"
     file.write_text(OWN_BACKEND.format(name="own_wrong", body=WRONG))
-    result = invoke("check", file)
+    result = invoke("check", "--no-timing", file)
     assert result.exit_code == 1
     failed = [line for line in result.output.splitlines() if line.startswith("own_wrong  failed")]
     assert failed
