@@ -1,0 +1,136 @@
+"""The asv classes, few and thin: what plain ``asv run`` and the driver both call.
+
+Every benchmark returns ``{"samples": [s, ...], "number": 1, "record": {...}}``. asv keeps the
+samples and computes its statistics from them; the driver reads the record from the same file.
+
+This module is imported by asv's fork server, which then forks once a case. So it imports what a
+case needs and computes nothing: a tensor operation in the server would hang its children.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from asv_runner.benchmarks import benchmark_types
+from asv_runner.benchmarks._base import Benchmark
+from asv_runner.benchmarks.mark import SkipNotImplemented
+
+import attention.backends as backends
+from results.schema import MEASUREMENT, Case
+from suites.kinds.answer import answer
+from suites.measure.process import die_with_parent, hold_lock, offer_to_oom_killer
+
+DRIVER_VARIABLE = "ATTNBENCH_DRIVER_PID"
+"""The driver's process id, set by the driver in the environment of what it starts."""
+
+_IMPORTER = os.getpid()
+"""The process that imported this module: the fork server, or under spawn the case itself."""
+
+
+class _Measured(Benchmark):  # type: ignore[misc]  # asv_runner has no types
+    """A benchmark whose function takes its own samples and returns asv's result as it is.
+
+    A ``request`` among asv's extra parameters becomes the function's argument: a case then needs
+    no place in a grid.
+    """
+
+    name_regex = re.compile(r"^measure_.+$")
+
+    def __init__(self, name: str, func: Any, attr_sources: list[Any]) -> None:
+        super().__init__(name, func, attr_sources)
+        self.type = "time"
+        self.unit = "seconds"
+
+    def run(self, *params: Any) -> Any:
+        """Run the benchmark."""
+        for source in self._attr_sources:
+            if hasattr(source, "request"):
+                return self.func(source.request)
+        return self.func(*params)
+
+
+if not any(known.__name__ == _Measured.__name__ for known in benchmark_types):
+    benchmark_types.append(_Measured)
+
+
+def _enter_child(lock: str | None) -> None:
+    """Make this process a case's: it dies with its parent, and before the driver."""
+    forked = os.getpid() != _IMPORTER
+    die_with_parent(_IMPORTER if forked else int(os.environ.get(DRIVER_VARIABLE, os.getppid())))
+    offer_to_oom_killer()
+    if lock is not None:
+        hold_lock(lock)
+
+
+class _Driven:
+    """The driver's entry. Found by name alone: without a request ``asv run`` could not run it."""
+
+    version = str(MEASUREMENT)
+
+    def measure_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer a request (see `suites.kinds.answer`); its ``lock`` is held until the end."""
+        _enter_child(request.get("lock"))
+        return answer(request)
+
+
+def __getattr__(name: str) -> Any:
+    """Give asv ``benchmarks.Driven.measure_request``; its discovery sees only the namespace."""
+    if name == "Driven":
+        return _Driven
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class AttentionSpeed:
+    """Latency at level attention over the quick preset's grid, in asv's own runner."""
+
+    version = str(MEASUREMENT)
+    timeout = 120.0
+    param_names = ("backend", "seq_len", "mode")
+    params = (
+        ("bigbird", "full", "linformer", "longformer", "performer", "sdpa", "xformers"),
+        (768, 1024, 1536, 2048, 4096),
+        ("forward", "training"),
+    )
+
+    def measure_latency(self, backend: str, seq_len: int, mode: str) -> dict[str, Any]:
+        """Measure one point of the grid: fp32 on the CPU, B=1, H=8, D=64, all threads.
+
+        Raises:
+            SkipNotImplemented: if the backend does not run here; asv shows ``n/a``.
+            RuntimeError: with the reason, if the case did not end well; asv shows ``failed``.
+        """
+        _enter_child(None)
+        case = Case.from_json(
+            {
+                "kind": "speed", "level": "attention", "mode": mode,
+                "arms": [{"name": backend, "options": {}}],
+                "batch": 1, "num_heads": 8, "num_kv_heads": 8, "head_dim": 64,
+                "seq_len": seq_len, "key_len": seq_len, "device": "cpu", "dtype": "float32",
+                "is_causal": False, "threads": torch.get_num_threads(), "allocator": "default",
+                "compile": False, "seed": 0,
+            }
+        )  # fmt: skip
+        result = answer(
+            {"do": "case", "case": case.to_json(), "budget_s": 0.4, "deadline_s": 60.0}
+        )
+        record = result["record"]
+        if record["status"] == "unsupported":
+            raise SkipNotImplemented(record["reason"])
+        if record["status"] != "ok":
+            raise RuntimeError(f"{record['status']}: {record['reason']}")
+        return result
+
+
+def _import_backends() -> None:
+    """Import the backends before the fork, once for all cases; plug-ins load in the case."""
+    for module in pkgutil.iter_modules(backends.__path__):
+        importlib.import_module(f"{backends.__name__}.{module.name}")
+
+
+_import_backends()

@@ -1,0 +1,125 @@
+"""Answer one request in this process: run it, and put what went wrong into words."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from attention import registry
+from attention.base import UnsupportedError
+from results.schema import Case
+from suites.kinds import roof, speed
+from suites.kinds.preflight import preflight
+from suites.measure.process import TimeLimitError, deadline, memory_limit
+
+KINDS = {"speed": speed.run, "roof": roof.run}
+
+CPU_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|std::bad_alloc")
+"""How torch's CPU allocator says it, as a RuntimeError."""
+
+TRIED = re.compile(r"tried to allocate ([\d.]+ ?\w+)")
+
+
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer a request of the driver.
+
+    Args:
+        request: ``{"do": "case", "case", "budget_s", "deadline_s", "memory_limit", "plugins"}`` or
+            ``{"do": "preflight", "cases", "plugins"}``.
+
+    Returns:
+        ``samples`` (latencies of the first arm in s; ``[0.0]`` where there are none), ``number``
+        (1: a sample is one call) and ``record``.
+
+    Raises:
+        ValueError: if the request is of another kind.
+    """
+    if request["do"] == "preflight":
+        return {"samples": [0.0], "number": 1, "record": preflight(request)}
+    if request["do"] != "case":
+        raise ValueError(f"do: expected case or preflight, got {request['do']!r}")
+    record = measured(request)
+    latency = record["arms"][0]["metrics"].get("latency") if record["arms"] else None
+    return {"samples": latency["samples"] if latency else [0.0], "number": 1, "record": record}
+
+
+def measured(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a case; return its status, the reason if it is not ok, and its arms."""
+    at = ["starting"]
+    limit = request.get("memory_limit")
+    try:
+        with deadline(request["deadline_s"]):
+            arms = _run(request, limit, at)
+        return {"status": "ok", "reason": None, "arms": arms}
+    except TimeLimitError as error:
+        return _ended("timeout", f"{error} while {at[0]}")
+    except UnsupportedError as error:
+        return _ended("unsupported", _one_line(str(error)))
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        if is_out_of_memory(error):
+            return _ended("out_of_memory", _memory_reason(error, limit, at[0]))
+        return _ended("failed", _one_line(f"{type(error).__name__}: {error}"))
+
+
+def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> list[dict[str, Any]]:
+    case = Case.from_json(request["case"])
+    gc.freeze()  # what is imported is no garbage: collections need not walk it
+    for path in request.get("plugins", []):
+        registry.load_file(path)
+    start_threads(case.threads)
+    extra = limit if case.device == "cpu" else None
+
+    def stage(what: str) -> None:
+        at[0] = what
+
+    with memory_limit(extra):
+        return KINDS[case.kind](case, budget_s=request["budget_s"], stage=stage)
+
+
+def start_threads(count: int) -> None:
+    """Make torch compute with `count` threads, and start them: their stacks are no case's.
+
+    Compilation runs in this process, so that it leaves no worker processes behind.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    torch.set_num_threads(count)
+    torch.ones(2**16 * count).add_(1.0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an exception means that memory was refused, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(CPU_OUT_OF_MEMORY.search(str(error)))
+
+
+def _memory_reason(error: Exception, limit: int | None, stage: str) -> str:
+    tried = TRIED.search(str(error))
+    what = f"could not allocate {_size(tried[1])}" if tried else "an allocation was refused"
+    allowed = "" if limit is None else f"; {_size(str(limit))} were free for the case"
+    return f"{what} while {stage}{allowed}"
+
+
+def _size(text: str) -> str:
+    """Write torch's ``1073741824`` or ``1.00 GiB`` in GiB or MiB."""
+    digits = text.removesuffix("bytes").strip()
+    if not digits.isdigit():
+        return text
+    count = int(digits)
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _ended(status: str, reason: str) -> dict[str, Any]:
+    return {"status": status, "reason": reason, "arms": []}

@@ -1,0 +1,94 @@
+"""What the driver asks before a sweep: the machine, and what each case would be.
+
+Nothing is measured and nothing large is allocated: backends are built on torch's meta device.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from attention import registry
+from attention.base import Attention, UnsupportedError
+from results.schema import Case
+from suites.kinds.arms import build_attention, check_case, cost_of, unsupported_reasons
+from suites.measure.machine import environment, machine
+
+
+def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer a preflight request.
+
+    Args:
+        request: ``cases``, as the records hold them, and ``plugins``, files to import.
+
+    Returns:
+        ``machine``, ``environment``, ``names`` (the registered backends) and ``cases``: by id
+        ``misuse`` (one line, or ``None``), ``unsupported`` (reasons of the first arm), ``cost``
+        (one per arm; ``None`` where it cannot be told), ``time_exponent``, ``memory_exponent``.
+    """
+    broken = None
+    for path in request.get("plugins", []):
+        try:
+            registry.load_file(path)
+        except ValueError as error:
+            broken = str(error)
+    cases = [Case.from_json(data) for data in request["cases"]]
+    return {
+        "machine": machine(),
+        "environment": environment(),
+        "names": registry.names(),
+        "cases": {case.id: {**inspect_case(case), **_misuse(broken)} for case in cases},
+    }
+
+
+def _misuse(message: str | None) -> dict[str, str]:
+    return {} if message is None else {"misuse": message}
+
+
+def inspect_case(case: Case) -> dict[str, Any]:
+    """Say whether a case is well formed, whether it is supported here, and what it would cost."""
+    told: dict[str, Any] = {
+        "misuse": None,
+        "unsupported": [],
+        "cost": [None] * len(case.arms),
+        "time_exponent": 0.0,
+        "memory_exponent": 0.0,
+    }
+    if case.kind == "roof":
+        if case.device == "cuda" and not torch.cuda.is_available():
+            told["unsupported"] = ["device: torch sees no CUDA device here"]
+        return told
+    try:
+        check_case(case)
+        for index in range(len(case.arms)):
+            _inspect_arm(case, index, told)
+    except UnsupportedError as error:
+        told["unsupported"].append(str(error))
+    except (TypeError, ValueError) as error:
+        told["misuse"] = " ".join(str(error).split()) or type(error).__name__
+    except Exception:  # a backend's defect is no misuse: the case will fail, and say how
+        traceback.print_exc(file=sys.stderr)
+    return told
+
+
+def _build_light(case: Case, index: int) -> Attention:
+    """Build an arm's backend without its numbers, if its constructor can do without them."""
+    try:
+        with torch.device("meta"):
+            return build_attention(case.arms[index], case)
+    except Exception:  # what the constructor says about real tensors decides
+        return build_attention(case.arms[index], case)
+
+
+def _inspect_arm(case: Case, index: int, told: dict[str, Any]) -> None:
+    attention = _build_light(case, index)
+    if index == 0:
+        told["unsupported"] += unsupported_reasons(attention, case)
+        told["time_exponent"] = attention.time_exponent
+        told["memory_exponent"] = attention.memory_exponent
+    if not told["unsupported"]:
+        told["cost"][index] = cost_of(attention, case)

@@ -1,0 +1,146 @@
+"""Kind ``speed``: latency, peak memory and error of the arms of one case.
+
+The order: build, time all arms in alternation, hold the very output of each arm's last sample
+against its reference, then one more call an arm for the peak memory; at level attention that call
+runs on inputs of the scale at which the error against exact softmax is taken, and gives it too.
+So a case costs at least three calls an arm: one to warm up, one sample, the last one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from attention.base import UnsupportedError
+from models import IdentityAttention
+from results.schema import UNITS, Case
+from suites.kinds.arms import (
+    build_attention,
+    build_module,
+    check_case,
+    cost_of,
+    draw_inputs,
+    unsupported_reasons,
+)
+from suites.kinds.contestant import Contestant, backend_call
+from suites.measure.clock import Timing, sample_in_turn, timer_for
+from suites.measure.gate import (
+    ERROR_ROWS,
+    INPUT_SCALE,
+    Call,
+    WrongOutputError,
+    check_call,
+    error_against_softmax,
+)
+from suites.measure.memory import peak_memory
+
+ERROR_LIMIT = 131072
+"""Longest key length at which the error against exact softmax is taken."""
+
+
+def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Measure a case of kind speed.
+
+    Args:
+        case: what to measure.
+        budget_s: sampling time per arm.
+        stage: told what is being done, for the reason of a failure.
+
+    Returns:
+        The record's ``arms``.
+
+    Raises:
+        UnsupportedError: if an arm cannot serve the case.
+        WrongOutputError: if an output is off its reference.
+    """
+    stage("building")
+    check_case(case)
+    attentions = [build_attention(arm, case) for arm in case.arms]
+    for attention in attentions:
+        if reasons := unsupported_reasons(attention, case):
+            raise UnsupportedError("; ".join(reasons))
+    inputs = draw_inputs(case)
+    contestants = [Contestant(a, build_module(a, case), inputs, case) for a in attentions]
+    with torch.inference_mode(case.mode == "forward"):
+        if case.compile:
+            stage("compiling")
+            for contestant in contestants:
+                contestant.prepare()
+                contestant.call()
+                contestant.settle()
+        stage("timing")
+        timer = timer_for(case.device)
+        timings = sample_in_turn(contestants, timer, budget_s=budget_s, seed=case.seed)
+    stage("checking the output")
+    kernels = [attention.kernel for attention in attentions]
+    gates = [_gate(contestant, case) for contestant in contestants]
+    for contestant in contestants:
+        contestant.prepare()
+    if case.level == "attention":
+        with torch.no_grad():
+            for tensor in inputs.tensors:
+                tensor.mul_(INPUT_SCALE)  # in place: the memory has no room for a second set
+    stage("measuring memory")
+    return [
+        {
+            "kernel": kernel,
+            "gate": gate,
+            "cost": cost_of(contestant.attention, case),
+            "expected": {
+                "time": contestant.attention.time_exponent,
+                "memory": contestant.attention.memory_exponent,
+            },
+            "metrics": {"latency": _latency(timing), **_last_call(contestant, case)},
+        }
+        for contestant, timing, gate, kernel in zip(
+            contestants, timings, gates, kernels, strict=True
+        )
+    ]
+
+
+def _latency(timing: Timing) -> dict[str, Any]:
+    return {
+        "unit": UNITS["latency"],
+        "samples": timing.samples,
+        "cache": timing.cache,
+        "warm_up": {"calls": timing.warm_up_calls, "converged": timing.converged},
+    }
+
+
+def _last_call(contestant: Contestant, case: Case) -> dict[str, Any]:
+    """Take the metrics that one more call gives: its peak memory, and its output's error."""
+    with torch.inference_mode(case.mode == "forward"):
+        peak = peak_memory(contestant.call, case.device)
+    contestant.settle()
+    metrics: dict[str, Any] = {"peak_memory": {"unit": UNITS["peak_memory"], "value": peak}}
+    if case.level == "attention" and case.key_len <= ERROR_LIMIT:
+        metrics["relative_error"] = _relative_error(contestant, case)
+    contestant.prepare()
+    return metrics
+
+
+def _relative_error(contestant: Contestant, case: Case) -> dict[str, Any]:
+    attention, (q, k, v) = contestant.attention, contestant.inputs.tensors
+    assert contestant.output is not None
+    call = Call(attention, q, k, v, case.is_causal, contestant.output)
+    value = error_against_softmax(call, seed=case.seed)
+    if not math.isfinite(value):
+        raise WrongOutputError(
+            f"{attention.name}: at input scale {INPUT_SCALE} the output holds NaN or infinity"
+        )
+    return {
+        "unit": UNITS["relative_error"],
+        "value": value,
+        "input_scale": INPUT_SCALE,
+        "rows": min(ERROR_ROWS, case.seq_len),
+    }
+
+
+def _gate(contestant: Contestant, case: Case) -> dict[str, Any] | None:
+    """Hold the output of an arm's last sample against its reference; the floor has none."""
+    if isinstance(contestant.attention, IdentityAttention):
+        return None
+    return check_call(backend_call(contestant, case), seed=case.seed)

@@ -1,0 +1,1 @@
+"""How a case is measured: its process, the clock, memory, the machine's peaks, the gate."""

@@ -1,0 +1,150 @@
+"""The gate: no speed for wrong output.
+
+After the timing, at the measured shape, sampled query rows of the very output are compared with
+the backend's reference in float64, and in training the gradient of the same queries too: row i of
+``dq`` depends on row i of the output alone, so ``O(K·M)`` work checks it at any length. The budget
+is a few units in the last place or, where that is not met, comes from the data: how far the
+reference itself is off when it runs in the case's dtype.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attention.base import Attention
+from attention.functional import error_budget, exact_attention_rows, relative_l2
+
+GATE_ROWS = 64
+ERROR_ROWS = 256
+INPUT_SCALE = 0.3
+"""Scale of the inputs on which errors against exact softmax are taken."""
+CHUNK = 2**26
+"""Scores that a reference may hold at once: 0.5 GiB in float64."""
+EXACT_CHUNK, EXACT_ROWS = 2**19, 16
+"""Exact softmax repeats nothing from chunk to chunk: few scores at once, but 16 rows at least."""
+
+
+class WrongOutputError(RuntimeError):
+    """An output or a gradient off its reference by more than the budget; the numbers say how."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One measured call of a backend: what went in, what came out.
+
+    Attributes:
+        attention: the backend.
+        q: ``[B, H, N, D]``.
+        k: ``[B, H_kv, M, D]``.
+        v: ``[B, H_kv, M, D]``.
+        is_causal: as it was called.
+        output: ``[B, H, N, D]``.
+        output_grad: gradient that the backward pass started from; ``None`` = there was none.
+        query_grad: the gradient that it left at q.
+    """
+
+    attention: Attention
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    is_causal: bool
+    output: Tensor
+    output_grad: Tensor | None = None
+    query_grad: Tensor | None = None
+
+
+def sampled_rows(seq_len: int, count: int, *, seed: int) -> Tensor:
+    """Draw `count` distinct query indices, sorted; the first and the last are always among them.
+
+    Returns:
+        ``[min(count, seq_len)]``, int64.
+    """
+    if count >= seq_len:
+        return torch.arange(seq_len)
+    inner = random.Random(seed).sample(range(1, seq_len - 1), count - 2)
+    return torch.tensor([0, *sorted(inner), seq_len - 1])
+
+
+def check_call(call: Call, *, seed: int, rows: int = GATE_ROWS) -> dict[str, Any]:
+    """Compare a call with its reference.
+
+    Returns:
+        ``relative_l2``, ``budget`` and ``rows`` of the output; after a backward pass also
+        ``gradient`` with ``relative_l2`` and ``budget`` of dq.
+
+    Raises:
+        WrongOutputError: if either exceeds its budget or is not a number.
+    """
+    name = call.attention.name
+    if not bool(torch.isfinite(call.output).all()):
+        raise WrongOutputError(f"{name}: the output holds NaN or infinity")
+    if call.output_grad is not None and call.query_grad is None:
+        raise WrongOutputError(f"{name}: the backward pass left no gradient of q")
+    at = sampled_rows(call.q.shape[2], rows, seed=seed).to(call.q.device)
+    expected = _reference(call, at, torch.float64)
+    actual = {"output": call.output}
+    if call.query_grad is not None:
+        actual["dq"] = call.query_grad
+    errors = {part: relative_l2(actual[part][:, :, at], expected[part]) for part in expected}
+    budgets = dict.fromkeys(expected, error_budget(call.q.dtype, 0.0))
+    if not all(errors[part] <= budgets[part] for part in expected):
+        # Above the units in the last place: allow what the reference needs in the same dtype.
+        own = _reference(call, at, call.q.dtype)
+        budgets = {p: _budget(call.q.dtype, relative_l2(own[p], expected[p])) for p in expected}
+    for part, error in errors.items():
+        if not error <= budgets[part]:  # so that NaN fails
+            raise WrongOutputError(
+                f"{name}: {part} is off its reference by {error:.3g} (relative L2 over "
+                f"{len(at)} query rows), allowed is {budgets[part]:.3g}"
+            )
+    verdicts = {p: {"relative_l2": errors[p], "budget": budgets[p]} for p in expected}
+    gate: dict[str, Any] = {**verdicts["output"], "rows": len(at)}
+    return gate if "dq" not in verdicts else {**gate, "gradient": verdicts["dq"]}
+
+
+def _budget(dtype: torch.dtype, own_error: float) -> float:
+    # A plain formula may overflow in half precision: that widens no budget.
+    return error_budget(dtype, own_error if math.isfinite(own_error) else 0.0)
+
+
+def _reference(call: Call, rows: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Run the reference at `rows` in `dtype`: ``output``'s rows, and ``dq``'s after a backward."""
+    q, k, v = (x.detach().to(dtype) for x in (call.q, call.k, call.v))
+    parts: dict[str, list[Tensor]] = {"output": []}
+    for chunk in torch.split(rows, _rows_at_once(q, k)):
+        leaf = q if call.output_grad is None else q.clone().requires_grad_()
+        with torch.set_grad_enabled(leaf.requires_grad):
+            out = call.attention.reference(leaf, k, v, is_causal=call.is_causal, rows=chunk)
+        parts["output"].append(out.detach())
+        if call.output_grad is not None:
+            start = call.output_grad[:, :, chunk].to(dtype)
+            (grad,) = torch.autograd.grad(out, leaf, start)
+            parts.setdefault("dq", []).append(grad[:, :, chunk])
+    return {part: torch.cat(chunks, dim=2) for part, chunks in parts.items()}
+
+
+def _rows_at_once(q: Tensor, k: Tensor, scores: int = CHUNK) -> int:
+    return max(1, scores // (q.shape[0] * q.shape[1] * k.shape[2]))
+
+
+def error_against_softmax(call: Call, *, seed: int, rows: int = ERROR_ROWS) -> float:
+    """Return the relative L2 distance of a call's output from exact softmax attention.
+
+    Taken over `rows` sampled query rows, in float64, in the backend's own scale of the scores.
+    """
+    at = sampled_rows(call.q.shape[2], rows, seed=seed).to(call.q.device)
+    q, k, v = (x.detach().to(torch.float64) for x in (call.q, call.k, call.v))
+    few = max(_rows_at_once(q, k, EXACT_CHUNK), min(EXACT_ROWS, _rows_at_once(q, k)))
+    expected = [
+        exact_attention_rows(
+            q, k, v, is_causal=call.is_causal, rows=chunk, scale=call.attention.scale
+        )
+        for chunk in torch.split(at, few)
+    ]
+    return relative_l2(call.output[:, :, at], torch.cat(expected, dim=2))

@@ -1,0 +1,101 @@
+"""What a measurement ran on, as plain values: the machine and the software.
+
+No host name, user or path: two runs on the same kind of machine describe it alike.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def machine() -> dict[str, Any]:
+    """Describe the hardware and its operating system.
+
+    Keys: cpu, cores (that this process may use), cores_total, ram_bytes, os, kernel, arch, gpu,
+    gpu_memory_bytes; the last two are ``None`` without a CUDA device.
+    """
+    gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "cores_total": os.cpu_count(),
+        "ram_bytes": _ram_bytes(),
+        "os": platform.system(),
+        "kernel": platform.release(),
+        "arch": platform.machine(),
+        "gpu": gpu.name if gpu else None,
+        "gpu_memory_bytes": gpu.total_memory if gpu else None,
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Describe the software and the settings that a latency depends on.
+
+    A library that is absent, or a setting that the system does not show, is ``None``.
+    """
+    return {
+        "attnbench": _version("attnbench"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "blas": _blas(),
+        "numpy": _version("numpy"),
+        "asv": _version("asv"),
+        "xformers": _version("xformers"),
+        "triton": _version("triton"),
+        "cuda": torch.version.cuda,
+        "driver": _gpu_driver(),
+        "thp": _transparent_huge_pages(),
+        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "flags": torch.backends.cpu.get_cpu_capability(),
+        "glibc": platform.libc_ver()[1] or None,
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _read(path: str) -> str | None:
+    file = Path(path)
+    return file.read_text().strip() if file.is_file() else None
+
+
+def _cpu_name() -> str:
+    found = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo") or "", re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _ram_bytes() -> int | None:
+    found = re.search(r"^MemTotal:\s*(\d+) kB", _read("/proc/meminfo") or "", re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def _blas() -> str:
+    """Return the library that multiplies matrices, as torch was built with it."""
+    config = torch.__config__.show()
+    if torch.backends.mkl.is_available():
+        found = re.search(r"Math Kernel Library Version ([\d.]+(?:-Product)?)", config)
+        return f"MKL {found[1].removesuffix('-Product')}" if found else "MKL"
+    found = re.search(r"BLAS_INFO=(\w+)", config)
+    return found[1] if found else "unknown"
+
+
+def _transparent_huge_pages() -> str | None:
+    """Return the chosen word of ``always [madvise] never``."""
+    found = re.search(r"\[(\w+)\]", _read("/sys/kernel/mm/transparent_hugepage/enabled") or "")
+    return found[1] if found else None
+
+
+def _gpu_driver() -> str | None:
+    found = re.search(r"Kernel Module\D*([\d.]+)", _read("/proc/driver/nvidia/version") or "")
+    return found[1] if found else None

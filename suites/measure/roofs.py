@@ -1,0 +1,123 @@
+"""The machine's peaks, measured in the same run as the cases they limit.
+
+Matrix products, exponentials and memory traffic, each the best of several shapes, by the same
+clock as the cases; and the clock's own cost, as the latency of a call that does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from suites.measure.clock import Timer, Timing, sample_in_turn
+
+MATRIX_SHAPES = (
+    (1, 1024, 1024, 1024),
+    (1, 2048, 2048, 2048),
+    (8, 512, 64, 512),
+    (8, 512, 512, 64),
+    (8, 1024, 256, 64),
+    (32, 256, 256, 256),
+)
+"""Products ``[batch, n, k] @ [batch, k, m]`` as (batch, n, k, m): square, and attention's."""
+
+EXP_SIZES = (2**15, 2**17, 2**20)
+"""Elements of an exponential: within the caches, where a fused kernel computes them."""
+
+COPY_BYTES = 2**27
+"""Bytes of a copied buffer: well above the last-level cache."""
+
+
+class Repeated:
+    """A call that leaves nothing behind."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+
+    def prepare(self) -> None:
+        """Nothing is left to drop."""
+
+    def call(self) -> None:
+        """Do the work."""
+        self._work()
+
+    def settle(self) -> None:
+        """Nothing is kept."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A rate and the shape that reached it.
+
+    Attributes:
+        rates: one a sample, in operations or bytes per second.
+        shape: what reached the highest median.
+    """
+
+    rates: list[float]
+    shape: str
+
+
+def empty_latency(timer: Timer, *, budget_s: float, seed: int) -> Timing:
+    """Time a call that does nothing: what the clock adds to every sample."""
+    return sample_in_turn([Repeated(lambda: None)], timer, budget_s=budget_s, seed=seed)[0]
+
+
+def matmul_rate(
+    dtype: torch.dtype, device: str, timer: Timer, *, budget_s: float, seed: int
+) -> Peak:
+    """Measure matrix products; a multiply-add counts two operations."""
+    contestants = []
+    for batch, n, k, m in MATRIX_SHAPES:
+        left = torch.randn(batch, n, k, device=device).to(dtype)
+        right = torch.randn(batch, k, m, device=device).to(dtype)
+        out = torch.empty(batch, n, m, dtype=dtype, device=device)
+        label = f"{batch} x [{n}, {k}] @ [{k}, {m}]"
+        contestants.append((label, 2 * batch * n * k * m, _product(left, right, out)))
+    return _best(contestants, timer, budget_s=budget_s, seed=seed)
+
+
+def exp_rate(dtype: torch.dtype, device: str, timer: Timer, *, budget_s: float, seed: int) -> Peak:
+    """Measure exponentials, one operation each."""
+    contestants = []
+    for size in EXP_SIZES:
+        values = torch.randn(size, device=device).to(dtype)
+        out = torch.empty_like(values)
+        contestants.append((f"{size} elements", size, _exponential(values, out)))
+    return _best(contestants, timer, budget_s=budget_s, seed=seed)
+
+
+def bandwidth(device: str, timer: Timer, *, budget_s: float, seed: int) -> Peak:
+    """Measure a copy; each byte counts twice, once read and once written."""
+    source = torch.ones(COPY_BYTES // 4, device=device)
+    target = torch.empty_like(source)
+    copy = (f"copy of {COPY_BYTES >> 20} MiB", 2 * COPY_BYTES, lambda: target.copy_(source))
+    return _best([copy], timer, budget_s=budget_s, seed=seed)
+
+
+def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> Callable[[], object]:
+    return lambda: torch.matmul(left, right, out=out)
+
+
+def _exponential(values: torch.Tensor, out: torch.Tensor) -> Callable[[], object]:
+    return lambda: torch.exp(values, out=out)
+
+
+def _best(
+    contestants: Sequence[tuple[str, int, Callable[[], object]]],
+    timer: Timer,
+    *,
+    budget_s: float,
+    seed: int,
+) -> Peak:
+    """Time all shapes in alternation, the budget shared; keep the one of the highest median."""
+    share = budget_s / len(contestants)
+    works = [Repeated(work) for _, _, work in contestants]
+    timings = sample_in_turn(works, timer, budget_s=share, seed=seed)
+    peaks = [
+        Peak([amount / max(s, 1e-9) for s in timing.samples], label)
+        for (label, amount, _), timing in zip(contestants, timings, strict=True)
+    ]
+    return max(peaks, key=lambda p: sorted(p.rates)[len(p.rates) // 2])

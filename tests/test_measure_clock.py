@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+
+import pytest
+
+from suites.measure.clock import (
+    MAX_SAMPLES,
+    HostTimer,
+    Timed,
+    is_narrow,
+    sample_in_turn,
+    timer_for,
+    warm_up,
+)
+
+
+class Scripted:
+    """A call whose latency follows a script; keeps the order of what happened."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name, self.log = name, log
+
+    def prepare(self) -> None:
+        self.log.append(f"{self.name}.prepare")
+
+    def call(self) -> None:
+        self.log.append(f"{self.name}.call")
+
+    def settle(self) -> None:
+        self.log.append(f"{self.name}.settle")
+
+
+class ScriptedTimer:
+    cache = "warm"
+
+    def __init__(self, latency: Callable[[int], float]) -> None:
+        self.latency, self.calls = latency, 0
+
+    def sample(self, timed: Timed) -> float:
+        timed.call()
+        self.calls += 1
+        return self.latency(self.calls - 1)
+
+
+def scripted(latency: Callable[[int], float]) -> tuple[Scripted, ScriptedTimer]:
+    return Scripted("a", []), ScriptedTimer(latency)
+
+
+def test_warm_up_goes_on_while_calls_get_faster():
+    latencies = [0.010 * 0.9**i for i in range(12)]
+    arm, timer = scripted(lambda i: latencies[min(i, 11)])
+    done = warm_up(arm, timer, budget_s=0.2)
+    assert done.converged
+    assert done.calls >= 12 + 3
+
+
+def test_warm_up_of_a_steady_call_ends_after_few():
+    arm, timer = scripted(lambda _: 0.010)
+    assert warm_up(arm, timer, budget_s=0.4).calls == 4
+
+
+def test_warm_up_of_a_short_call_covers_a_share_of_the_budget():
+    arm, timer = scripted(lambda _: 0.0001)
+    done = warm_up(arm, timer, budget_s=0.4)
+    assert done.converged
+    assert 0.05 * 0.4 <= done.calls * 0.0001 <= 0.1 * 0.4
+
+
+def test_warm_up_that_never_converges_ends_with_the_budget():
+    arm, timer = scripted(lambda i: 0.1 * 0.9**i)
+    done = warm_up(arm, timer, budget_s=0.4)
+    assert not done.converged
+    assert sum(0.1 * 0.9**i for i in range(done.calls - 1)) < 0.4
+
+
+@pytest.mark.parametrize(("latency", "expected"), [(0.05, 8), (0.3, 3), (0.41, 1), (5.0, 1)])
+def test_number_of_samples_follows_the_budget(latency: float, expected: int):
+    arm, timer = scripted(lambda i: latency * (1 + 0.1 * (i % 2)))
+    (timing,) = sample_in_turn([arm], timer, budget_s=0.4, seed=0)
+    assert len(timing.samples) == expected
+
+
+def test_samples_that_agree_end_the_sampling_early():
+    arm, timer = scripted(lambda _: 0.001)
+    (timing,) = sample_in_turn([arm], timer, budget_s=0.4, seed=0)
+    assert len(timing.samples) == 8
+
+
+def test_number_of_samples_is_bounded():
+    arm, timer = scripted(lambda i: 1e-6 * (1 + i % 2))
+    (timing,) = sample_in_turn([arm], timer, budget_s=1.0, seed=0)
+    assert len(timing.samples) == MAX_SAMPLES
+
+
+def test_spread_is_that_of_the_median():
+    assert is_narrow([1.0] * 15 + [50.0])
+    assert not is_narrow([1.0, 1.1] * 8)
+
+
+def test_arms_take_turns_in_random_order_under_the_seed():
+    def rounds(seed: int) -> list[str]:
+        log: list[str] = []
+        arms = [Scripted(name, log) for name in "abc"]
+        timings = sample_in_turn(
+            arms, ScriptedTimer(lambda i: 0.1 + 0.01 * (i % 5)), budget_s=1.0, seed=seed
+        )
+        order = "".join(line[0] for line in log[sum(t.warm_up_calls for t in timings) :])
+        assert {len(t.samples) for t in timings} == {len(order) // 3}
+        return [order[i : i + 3] for i in range(0, len(order), 3)]
+
+    taken = rounds(0)
+    assert all(sorted(one) == ["a", "b", "c"] for one in taken)
+    assert len(set(taken)) > 1
+    assert taken == rounds(0)
+    assert taken != rounds(1)
+
+
+def test_host_timer_times_the_call_alone():
+    class Slow:
+        def prepare(self) -> None:
+            time.sleep(0.02)
+
+        def call(self) -> None:
+            time.sleep(0.005)
+
+        def settle(self) -> None:
+            time.sleep(0.02)
+
+    assert 0.005 <= HostTimer().sample(Slow()) < 0.02
+
+
+def test_sample_follows_prepare_call_settle():
+    log: list[str] = []
+    HostTimer().sample(Scripted("a", log))
+    assert log == ["a.prepare", "a.call", "a.settle"]
+
+
+@pytest.mark.serial
+def test_overhead_is_below_five_microseconds_a_sample():
+    class Empty:
+        def prepare(self) -> None: ...
+
+        def call(self) -> None: ...
+
+        def settle(self) -> None: ...
+
+    timer, empty = timer_for("cpu"), Empty()
+    start = time.perf_counter()
+    latencies = [timer.sample(empty) for _ in range(5000)]
+    whole = (time.perf_counter() - start) / 5000
+    assert statistics.median(latencies) < 5e-6
+    assert whole < 5e-6
+
+
+def test_garbage_collector_rests_while_sampling():
+    seen = []
+
+    class Looks:
+        def prepare(self) -> None: ...
+
+        def call(self) -> None:
+            seen.append(gc.isenabled())
+
+        def settle(self) -> None: ...
+
+    assert gc.isenabled()
+    sample_in_turn([Looks()], HostTimer(), budget_s=0.001, seed=0)
+    assert seen
+    assert not any(seen)
+    assert gc.isenabled()

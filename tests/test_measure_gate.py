@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import attention
+from attention import Attention
+from suites.measure.gate import (
+    Call,
+    WrongOutputError,
+    check_call,
+    error_against_softmax,
+    sampled_rows,
+)
+
+N = 300
+
+
+def call_of(name: str = "full", *, training: bool = False, dtype: torch.dtype = torch.float32,
+            is_causal: bool = False, **options: Any) -> Call:  # fmt: skip
+    module: Attention = attention.build(name, num_heads=2, head_dim=16, **options)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, grad = (torch.randn(2, 2, N, 16, generator=generator).to(dtype) for _ in range(4))
+    module.to(dtype).train(training)
+    q.requires_grad_(training)
+    output = module(q, k, v, is_causal=is_causal)
+    if not training:
+        return Call(module, q, k, v, is_causal, output.detach())
+    output.backward(grad)
+    return Call(module, q, k, v, is_causal, output.detach(), grad, q.grad)
+
+
+def spoiled(x: Tensor | None, row: int, by: float) -> Tensor:
+    assert x is not None
+    x = x.clone()
+    x[0, 1, row] += by
+    return x
+
+
+def test_rows_are_distinct_sorted_and_hold_both_ends():
+    rows = sampled_rows(1000, 64, seed=0).tolist()
+    assert len(set(rows)) == 64
+    assert rows == sorted(rows)
+    assert (rows[0], rows[-1]) == (0, 999)
+    assert rows != sampled_rows(1000, 64, seed=1).tolist()
+
+
+@pytest.mark.parametrize("seq_len", [1, 2, 63, 64, 65])
+def test_rows_of_short_inputs(seq_len: int):
+    rows = sampled_rows(seq_len, 64, seed=0)
+    assert len(rows) == min(64, seq_len)
+    assert rows[-1] == seq_len - 1
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("training", [False, True])
+def test_right_output_passes(training: bool, dtype: torch.dtype, is_causal: bool):
+    gate = check_call(call_of(training=training, dtype=dtype, is_causal=is_causal), seed=0)
+    assert gate["rows"] == 64
+    assert gate["relative_l2"] <= gate["budget"] < 0.1
+    assert ("gradient" in gate) == training
+
+
+def test_sampled_features_are_held_against_their_own_formula():
+    call = call_of("performer", training=True, seed=0)
+    gate = check_call(call, seed=0)
+    assert gate["relative_l2"] <= gate["budget"] < 1e-4
+    assert error_against_softmax(call, seed=0) > 100 * gate["budget"]
+
+
+def test_wrong_row_is_caught_and_told():
+    call = call_of()
+    with pytest.raises(WrongOutputError, match=r"full: output is off .* allowed is \d"):
+        check_call(replace(call, output=spoiled(call.output, N - 1, 1e-3)), seed=0)
+
+
+def test_wrong_gradient_is_caught():
+    call = call_of(training=True)
+    with pytest.raises(WrongOutputError, match="full: dq is off"):
+        check_call(replace(call, query_grad=spoiled(call.query_grad, 0, 1e-3)), seed=0)
+
+
+def test_missing_gradient_is_caught():
+    call = call_of(training=True)
+    with pytest.raises(WrongOutputError, match="no gradient of q"):
+        check_call(replace(call, query_grad=None), seed=0)
+
+
+def test_nan_outside_the_sampled_rows_is_caught():
+    call = call_of()
+    unseen = next(i for i in range(N) if i not in sampled_rows(N, 64, seed=0).tolist())
+    with pytest.raises(WrongOutputError, match="NaN"):
+        check_call(replace(call, output=spoiled(call.output, unseen, float("nan"))), seed=0)
+
+
+def test_nan_in_the_gradient_is_caught():
+    call = call_of(training=True)
+    with pytest.raises(WrongOutputError, match="off its reference by nan"):
+        check_call(replace(call, query_grad=spoiled(call.query_grad, 0, float("nan"))), seed=0)
+
+
+def test_output_of_the_wrong_causality_is_caught():
+    call = call_of(is_causal=True)
+    with pytest.raises(WrongOutputError):
+        check_call(replace(call, is_causal=False), seed=0)
+
+
+def test_error_of_an_exact_backend_is_rounding():
+    assert 0 < error_against_softmax(call_of("sdpa", is_causal=True), seed=0) < 1e-6
+
+
+def test_error_is_against_softmax_of_the_same_scale():
+    assert error_against_softmax(call_of("full", scale=0.5), seed=0) < 1e-6
+
+
+def test_error_of_a_window_is_that_of_exact_softmax():
+    call = call_of("longformer", window=4)
+    exact = call_of("full").output.double()
+    error = (call.output.double() - exact).norm() / exact.norm()
+    assert error_against_softmax(call, seed=0, rows=N) == pytest.approx(float(error), rel=1e-4)
+
+
+def test_long_keys_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch):
+    call = call_of("full", training=True)
+    whole = check_call(call, seed=0), error_against_softmax(call, seed=0)
+    monkeypatch.setattr("suites.measure.gate.CHUNK", 7 * 4 * N)
+    parts = check_call(call, seed=0), error_against_softmax(call, seed=0)
+    assert parts[0]["relative_l2"] == pytest.approx(whole[0]["relative_l2"], rel=1e-3)
+    assert parts[0]["gradient"]["relative_l2"] == pytest.approx(
+        whole[0]["gradient"]["relative_l2"], rel=1e-3
+    )
+    assert parts[1] == pytest.approx(whole[1], rel=1e-3)
