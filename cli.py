@@ -233,7 +233,7 @@ def export(
     "--timing/--no-timing",
     default=True,
     show_default=True,
-    help="Also hold the measured exponent of time against the declared one; needs a quiet machine.",
+    help="Also hold the measured exponent of time against the declared; needs a quiet machine.",
 )
 @click.pass_context
 def check(ctx: click.Context, /, backend: str, timing: bool) -> None:

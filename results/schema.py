@@ -25,9 +25,7 @@ RECORDS = "records.jsonl"
 MACHINES = "machines.jsonl"
 ENVIRONMENTS = "environments.jsonl"
 
-Status = Literal[
-    "ok", "unsupported", "out_of_memory", "timeout", "crashed", "failed", "not_run"
-]
+Status = Literal["ok", "unsupported", "out_of_memory", "timeout", "crashed", "failed", "not_run"]
 Kind = Literal["speed", "roof"]
 Level = Literal["attention", "layer", "block"]
 Mode = Literal["forward", "training"]

@@ -35,14 +35,14 @@ class Preset:
 
 
 _QUICK = (768, 1024, 1536, 2048, 4096)
-_STANDARD = (512, *_QUICK[:4], 3072, 4096, 6144, 8192, 12288, 16384)
+_STANDARD = (512, *_QUICK[:4], 3072, 4096, 6144, 8192, 16384)
 _FULL = (128, 256, *_STANDARD, 24576, *(2**power for power in range(15, 21)))
 
 _BOTH: tuple[Mode, ...] = ("forward", "training")
 
 PRESETS: Mapping[str, Preset] = {
-    "quick": Preset(_QUICK, _BOTH, launches=2, budget_s=0.25, case_timeout_s=60.0),
-    "standard": Preset(_STANDARD, _BOTH, launches=3, budget_s=1.0, case_timeout_s=180.0),
+    "quick": Preset(_QUICK, _BOTH, launches=3, budget_s=0.25, case_timeout_s=60.0),
+    "standard": Preset(_STANDARD, _BOTH, launches=3, budget_s=0.5, case_timeout_s=180.0),
     "full": Preset(_FULL, _BOTH, launches=3, budget_s=1.0, case_timeout_s=600.0),
 }
 """By name. Lengths lie close enough for four of them to fit an exponent."""

@@ -1,0 +1,100 @@
+# On a fresh machine with Python only:
+#   make bench   environment, install, quick sweep, report; prints where the report lies
+#   make test    environment, install, the whole test suite
+# Both may be repeated: what is done is not done again.
+
+PYTHON ?=
+VENV ?= .venv
+PRESET ?= quick
+OUT ?= runs/$(PRESET)
+JOBS ?= auto
+# The address of torch's own package index for a CPU or a given CUDA version; see the README.
+TORCH_INDEX ?=
+TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
+
+CANDIDATES := python3.13 python3.12 python3.11 python3 python
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+INPUTS := pyproject.toml constraints.txt
+
+.DELETE_ON_ERROR:
+.PHONY: bench test dev lint types contracts check format constraints clean help
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
+
+bench: $(VENV)/.installed-run ## quick sweep and report
+	$(BIN)/attnbench run --preset $(PRESET) --resume --out $(OUT)
+	@$(BIN)/attnbench report $(OUT) >/dev/null
+	@echo "The report lies in $(abspath $(OUT))/report.html and report.md"
+
+test: $(VENV)/.installed-test ## the whole test suite
+	$(BIN)/pytest -n $(JOBS) -m "not serial"
+	$(BIN)/pytest -m serial
+
+dev: $(VENV)/.installed-dev ## environment with linters and type checker
+
+lint: $(VENV)/.installed-dev ## ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev ## mypy --strict
+	$(BIN)/mypy
+
+contracts: $(VENV)/.installed-dev ## import direction
+	$(BIN)/lint-imports --no-cache
+
+check: lint types contracts test ## all of the above
+
+format: $(VENV)/.installed-dev ## let ruff format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: ## pin what the newest allowed versions resolve to: make constraints TORCH=2.13.0
+	rm -rf $(VENV)-pin
+	$(MAKE) VENV=$(VENV)-pin $(VENV)-pin/bin/python
+	$(VENV)-pin/bin/python -m pip install -e ".[test,dev]" "torch==$(TORCH)"
+	{ sed -n '/^#/p' constraints.txt; \
+	  { $(VENV)-pin/bin/python -m pip freeze --exclude-editable \
+	    | grep -viE '^(#|nvidia-|cuda-|triton=|torch=)'; echo "torch==$(TORCH)"; } | sort -f; \
+	} > constraints.new
+	mv constraints.new constraints.txt
+	rm -rf $(VENV)-pin
+
+clean: ## remove environment, caches and builds; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .asv
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- the environment -------------------------------------------------------------------------
+
+$(VENV)/bin/python:
+	@for candidate in $(or $(PYTHON),$(CANDIDATES)); do \
+	  if "$$candidate" -c '$(NEW_ENOUGH)' >/dev/null 2>&1; then found=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "attnbench needs Python 3.11 or newer. Tried:" >&2; \
+	  for candidate in $(or $(PYTHON),$(CANDIDATES)); do \
+	    version=$$("$$candidate" -c 'import sys; print(sys.version.split()[0])' 2>/dev/null); \
+	    echo "  $$candidate: $${version:-not there}" >&2; \
+	  done; \
+	  echo "Install one, or name it: make PYTHON=/path/to/python3" >&2; \
+	  exit 1; \
+	fi; \
+	echo "$$found -m venv $(VENV)"; \
+	"$$found" -m venv --clear $(VENV) || { \
+	  rm -rf $(VENV); \
+	  echo "$$found cannot make an environment; Debian and Ubuntu: install python3-venv" >&2; \
+	  exit 1; \
+	}
+
+$(VENV)/.installed-run: EXTRA :=
+$(VENV)/.installed-test: EXTRA := [test]
+$(VENV)/.installed-dev: EXTRA := [test,dev]
+
+$(VENV)/.installed-%: $(INPUTS) | $(VENV)/bin/python
+	@$(BIN)/python -c '$(NEW_ENOUGH)' || { \
+	  echo "$(VENV) was made with a Python older than 3.11: make clean, then again" >&2; exit 1; }
+	$(if $(TORCH_INDEX),$(PIP) install --no-deps --index-url "$(TORCH_INDEX)" "torch==$(TORCH)")
+	$(PIP) install --constraint constraints.txt --editable ".$(EXTRA)"
+	@touch $@

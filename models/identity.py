@@ -1,0 +1,69 @@
+"""No attention at all: what a layer or a block costs without it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from attention.base import Attention, Cost, Mode, Problem, Supports
+
+
+class IdentityAttention(Attention):
+    """Return the values unmixed: ``out[:, h, i] = v[:, h·H_kv/H, i]``.
+
+    In a layer or a block in place of a backend it leaves everything but the attention: the floor
+    that the other arms of a measurement are compared with. Not registered: it is no attention, and
+    no list of backends should offer it. Masks are accepted and have nothing to act on, because no
+    token sees another one.
+
+    Args:
+        num_heads: H.
+        head_dim: D.
+    """
+
+    name = "identity"
+    summary = "returns the values: the floor of a layer or block"
+    family = "dense"
+    exact = False
+    supports = Supports(causal=True, cross=False, key_padding=True)
+    refusals: ClassVar[Mapping[str, str]] = {
+        "cross": "each query takes the value at its own position"
+    }
+    time_exponent = memory_exponent = 1.0
+
+    def __init__(self, *, num_heads: int, head_dim: int) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim)
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        """Return `v` itself, or its heads repeated where there are fewer than H."""
+        self.kernel = "identity"
+        return _expand_heads(v, self.num_heads)
+
+    def reference(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        is_causal: bool = False,
+        key_padding_mask: Tensor | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Return the values at `rows`."""
+        heads = v.repeat_interleave(self.num_heads // v.shape[1], dim=1)
+        return heads if rows is None else heads[:, :, rows]
+
+    def cost(self, problem: Problem, mode: Mode) -> Cost:
+        """Count nothing: no product, no exponential, no byte that must move."""
+        return Cost(pattern_ops=0, executed_ops=0, exponentials=0, bytes=0)
+
+
+def _expand_heads(v: Tensor, num_heads: int) -> Tensor:
+    groups = num_heads // v.shape[1]
+    if groups == 1:
+        return v
+    return v.unsqueeze(2).expand(-1, -1, groups, -1, -1).flatten(1, 2)  # [B, H, M, D]

@@ -1,0 +1,231 @@
+"""Multi-head attention: projections around any backend.
+
+Vaswani et al. 2017, arXiv 1706.03762, section 3.2.2; fewer key and value heads: Ainslie et al.
+2023, arXiv 2305.13245. Axes and mask polarity as in `attention.base`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from attention.base import Attention, UnsupportedError, check_bool, check_float, check_int
+from attention.registry import build, get
+from models.projection import QKVProjection, check_hidden, draw_weights
+
+
+class MultiheadAttention(nn.Module):
+    """Project to heads, attend with a backend, project back.
+
+    A backend may declare further inputs (`Attention.call_inputs`). A token mask is an argument of
+    `forward`; a projected triple is made here, by projections that exist only for the backend that
+    asks for them, and only in a call that needs them.
+
+    Args:
+        d_model: width of the input and the output.
+        num_heads: H; divides `d_model`.
+        attention: a registered backend's name, or a built backend.
+        num_kv_heads: H_kv, heads of keys and values; divides `num_heads`; ``None`` means H.
+        attention_options: the backend's constructor arguments beyond ``num_heads``, ``head_dim``
+            and ``dropout_p``; only beside a name.
+        dropout_p: probability of dropping an attention weight in training; only beside a name.
+        bias: whether the projections have a bias.
+
+    Raises:
+        ValueError: if heads and widths do not divide, an option is out of range, or a built
+            backend has other heads or comes with options.
+        TypeError: if an argument has the wrong type or the backend has no such option.
+        UnsupportedError: if `dropout_p` is not 0 and the backend has no dropout.
+    """
+
+    attention: Attention
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        num_heads: int,
+        attention: str | Attention = "sdpa",
+        num_kv_heads: int | None = None,
+        attention_options: Mapping[str, Any] | None = None,
+        dropout_p: float = 0.0,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.d_model = check_int("d_model", d_model, minimum=1)
+        self.num_heads = check_int("num_heads", num_heads, minimum=1)
+        if d_model % num_heads:
+            raise ValueError(
+                f"d_model: expected a multiple of num_heads={num_heads}, got {d_model}"
+            )
+        self.num_kv_heads = _check_kv_heads(num_kv_heads, num_heads)
+        self.head_dim = d_model // num_heads
+        check_bool("bias", bias)
+
+        self.qkv = QKVProjection(
+            d_model=d_model,
+            num_heads=num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            bias=bias,
+        )
+        self.out_proj = nn.Linear(d_model, d_model, bias=bias)
+        draw_weights(self.out_proj)
+
+        options = dict(attention_options or {})
+        if isinstance(attention, Attention):
+            self.attention = _check_built(attention, num_heads, self.head_dim, options, dropout_p)
+        else:
+            self.attention = _build(attention, num_heads, self.head_dim, options, dropout_p)
+        # Longformer's paper starts its global projections as copies of the local ones.
+        self.call_projections = nn.ModuleDict(
+            {
+                name: copy.deepcopy(self.qkv)
+                for name, spec in self.attention.call_inputs.items()
+                if spec.kind == "projected_qkv"
+            }
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        key: Tensor | None = None,
+        *,
+        is_causal: bool = False,
+        key_padding_mask: Tensor | None = None,
+        **call_inputs: Tensor | None,
+    ) -> Tensor:
+        """Attend from `x` to `key`, or to itself.
+
+        Args:
+            x: ``[B, N, d_model]``, makes the queries.
+            key: ``[B, M, d_model]``, makes keys and values; ``None`` means `x`.
+            is_causal: query ``i`` sees keys up to ``M - N + i`` only.
+            key_padding_mask: bool ``[B, M]``, **True = this key takes part** (the opposite of
+                ``torch.nn.MultiheadAttention``).
+            **call_inputs: the token masks that the backend declares, bool ``[B, N]``.
+
+        Returns:
+            ``[B, N, d_model]``, dtype and device of `x` (under autocast: the autocast dtype).
+
+        Raises:
+            ValueError: if a shape does not fit.
+            TypeError: if an input is no tensor or the backend takes no input of that name.
+            UnsupportedError: if the backend declares that it cannot serve the request.
+        """
+        check_hidden("x", x, self.d_model)
+        if key is None:
+            key = x
+        else:
+            check_hidden("key", key, self.d_model)
+        self._check_call_inputs(call_inputs)
+        q, k, v = self.qkv(x, key)  # [B, H, N, D], twice [B, H_kv, M, D]
+        out = self.attention(
+            q,
+            k,
+            v,
+            is_causal=is_causal,
+            key_padding_mask=key_padding_mask,
+            **call_inputs,
+            **self._project_call_inputs(x, key, call_inputs),
+        )  # [B, H, N, D]
+        merged: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))  # [B, N, d_model]
+        return merged
+
+    def _check_call_inputs(self, given: Mapping[str, Any]) -> None:
+        """Refuse what the backend does not take, and what this layer makes by itself."""
+        declared = self.attention.call_inputs
+        accepted = [n for n, spec in declared.items() if spec.kind == "token_mask"]
+        for name in given:
+            if name in self.call_projections:
+                raise TypeError(
+                    f"{name}: the layer makes this input itself, from {declared[name].needed_by}"
+                )
+            if name not in accepted:
+                known = ", ".join(["is_causal", "key_padding_mask", *accepted])
+                raise TypeError(
+                    f"{name}: {self.attention.name} takes no such input; accepted: {known}"
+                )
+
+    def _project_call_inputs(
+        self, x: Tensor, key: Tensor, given: Mapping[str, Any]
+    ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """Make the projected triples that this call needs."""
+        made: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        for name, project in self.call_projections.items():
+            needed_by = self.attention.call_inputs[name].needed_by
+            if needed_by is None or given.get(needed_by) is not None:
+                made[name] = project(x, key)
+        return made
+
+    def extra_repr(self) -> str:
+        """Show the shape of the layer."""
+        return (
+            f"d_model={self.d_model}, num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}"
+        )
+
+
+def _check_kv_heads(num_kv_heads: int | None, num_heads: int) -> int:
+    if num_kv_heads is None:
+        return num_heads
+    check_int("num_kv_heads", num_kv_heads, minimum=1)
+    if num_heads % num_kv_heads:
+        raise ValueError(
+            f"num_kv_heads: expected a divisor of num_heads={num_heads}, got {num_kv_heads}"
+        )
+    return num_kv_heads
+
+
+def _build(
+    name: Any, num_heads: int, head_dim: int, options: dict[str, Any], dropout_p: float
+) -> Attention:
+    """Build a backend by name, with the arguments that the layer knows."""
+    if not isinstance(name, str):
+        raise TypeError(
+            f"attention: expected a backend's name or an Attention, got {type(name).__name__}"
+        )
+    for own in ("num_heads", "head_dim", "dropout_p"):
+        if own in options:
+            raise ValueError(
+                f"attention_options: {own} is the layer's own argument; got {options[own]!r}"
+            )
+    check_float("dropout_p", dropout_p, minimum=0.0, below=1.0)
+    if dropout_p:
+        cls = get(name)
+        if not cls.supports.dropout:
+            raise UnsupportedError(
+                f"dropout_p: {name} has no dropout on attention weights; "
+                f"got {dropout_p}, accepted is 0"
+            )
+        options["dropout_p"] = dropout_p
+    return build(name, num_heads=num_heads, head_dim=head_dim, **options)
+
+
+def _check_built(
+    attention: Attention,
+    num_heads: int,
+    head_dim: int,
+    options: Mapping[str, Any],
+    dropout_p: float,
+) -> Attention:
+    """Check that a built backend fits and that nothing would be ignored."""
+    if options:
+        raise ValueError(
+            f"attention_options: a built {attention.name} takes no more options; "
+            f"got {', '.join(options)}, accepted beside a name only"
+        )
+    if dropout_p:
+        raise ValueError(
+            f"dropout_p: a built {attention.name} has its own ({attention.dropout_p}); "
+            f"got {dropout_p}, accepted beside a name only"
+        )
+    for argument, wanted in (("num_heads", num_heads), ("head_dim", head_dim)):
+        if getattr(attention, argument) != wanted:
+            raise ValueError(
+                f"attention: the built {attention.name} has {argument}="
+                f"{getattr(attention, argument)}, the layer needs {wanted}"
+            )
+    return attention

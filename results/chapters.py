@@ -1,0 +1,142 @@
+"""A run in chapters: one per setting, with all that is computed for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from results.checks import clean
+from results.compare import crossovers, feasible, speedups
+from results.fit import Fit
+from results.load import Run
+from results.roofs import Roofs, with_limits
+from results.scaling import fit_all
+from results.schema import MODES
+from results.series import SETTING, points
+from results.theme import Look, looks
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One setting: rows of the run's tables that belong to it.
+
+    Attributes:
+        setting: values of `series.SETTING`.
+        title: the setting in words.
+        points, fits, crossovers, speedups, feasible, limits: see the functions of these names.
+        peaks: the roofs that belong to it; empty if unmeasured.
+        looks: (backend, options) to colour and marker, the same in every chapter.
+    """
+
+    setting: Mapping[str, Any]
+    title: str
+    points: pd.DataFrame
+    fits: pd.DataFrame
+    crossovers: pd.DataFrame
+    speedups: pd.DataFrame
+    feasible: pd.DataFrame
+    limits: pd.DataFrame
+    peaks: Mapping[str, float]
+    looks: Mapping[tuple[str, str], Look]
+
+    @property
+    def modes(self) -> list[str]:
+        """The modes that were tried, forward first."""
+        return [m for m in MODES if (self.points["mode"] == m).any()]
+
+    def slopes(self, mode: str, metric: str) -> dict[tuple[str, str], str]:
+        """Return the fitted exponents as a legend writes them: ``N^1.02 (0.98–1.05)``."""
+        rows = self.fits[(self.fits["mode"] == mode) & (self.fits["metric"] == metric)]
+        notes = {}
+        for row in rows.to_dict("records"):
+            fit = row["fit"]
+            if isinstance(fit, Fit):
+                between = f" ({fit.low:.2f}–{fit.high:.2f})" if math.isfinite(fit.low) else ""
+                notes[row["backend"], row["options"]] = f"\u2002N^{fit.exponent:.2f}{between}"
+        return notes
+
+
+def chapters(run: Run) -> list[Chapter]:
+    """Return the chapters of a run, the one with most measurements first."""
+    table = points(run)
+    if table.empty:
+        return []
+    fits, crossed, sped = fit_all(run, table), crossovers(run, table), speedups(table)
+    reach, limits = feasible(table), with_limits(run, table)
+    drawn = looks(zip(table["backend"], table["options"], strict=True))
+    roofs = Roofs(run)
+    settings = table.groupby(list(SETTING), sort=False)["value"].count()
+    machines = _names(run)
+    several = len({key[0] for key in settings.index}) > 1
+    result = []
+    place = {m: i for i, m in enumerate(run.frame["machine"].unique())}
+    for key in sorted(settings.index, key=lambda k: (-settings[k], place[k[0]])):
+        setting = dict(zip(SETTING, key, strict=True))
+        title = _title(setting, f"{machines[setting['machine']]}: " if several else "")
+        result.append(
+            Chapter(
+                setting=setting,
+                title=title,
+                points=_of(table, setting),
+                fits=_of(fits, setting),
+                crossovers=_of(crossed, setting),
+                speedups=_of(sped, setting),
+                feasible=_of(reach, setting),
+                limits=_of(limits, setting),
+                peaks=roofs.peaks(setting),
+                looks=drawn,
+            )
+        )
+    return _told_apart(result)
+
+
+def _of(frame: pd.DataFrame, setting: Mapping[str, Any]) -> pd.DataFrame:
+    mask = pd.Series(True, index=frame.index)
+    for column, value in setting.items():
+        mask &= frame[column] == value
+    return frame[mask]
+
+
+def _names(run: Run) -> dict[str, str]:
+    """Return a name for every machine in the frame."""
+    names = {}
+    for machine in run.frame["machine"].unique():
+        about = run.machines.get(machine, {})
+        names[machine] = machine_name(about) or f"machine {machine[:8]}"
+    return names
+
+
+def machine_name(about: Mapping[str, Any]) -> str:
+    """Return what people call a machine: its GPU, else its CPU, "" where it is not described."""
+    return clean(about.get("gpu") or about.get("cpu") or "")[:100]
+
+
+def _title(setting: Mapping[str, Any], prefix: str) -> str:
+    threads = setting["threads"]
+    parts = [
+        f"{prefix}{setting['level']} level, {setting['device']}",
+        str(setting["dtype"]),
+        f"batch {setting['batch']}",
+        f"{setting['num_heads']} heads × {setting['head_dim']}",
+        f"{threads} thread{'s' if threads != 1 else ''}" if setting["device"] == "cpu" else "",
+        f"{setting['allocator']} allocator" if setting["device"] == "cpu" else "",
+        f"{setting['num_kv_heads']} key heads" * (setting["num_kv_heads"] != setting["num_heads"]),
+        "causal" if setting["is_causal"] else "not causal",
+        "compiled" if setting["compile"] else "",
+        f"{setting['cross_len']} keys" if setting["cross_len"] else "",
+    ]
+    return ", ".join(p for p in parts if p)
+
+
+def _told_apart(found: list[Chapter]) -> list[Chapter]:
+    """Add the environment's id to titles that would be equal."""
+    titles = [c.title for c in found]
+    return [
+        c if titles.count(c.title) == 1 else
+        Chapter(**{**vars(c), "title": f"{c.title}, environment {c.setting['environment'][:8]}"})
+        for c in found
+    ]  # fmt: skip

@@ -1,0 +1,72 @@
+"""What the readers need of a record beyond the schema: numbers they can compute with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from results.schema import RecordError
+
+COSTS = ("pattern_ops", "executed_ops", "exponentials", "bytes")
+"""The declared cost of one call."""
+
+_LARGEST_INT = 2**53
+_LARGEST_NUMBER = 1e300
+
+
+def clean(text: object) -> str:
+    """Return `text` on one line, without what no file or page can hold."""
+    safe = str(text).encode("utf-8", "replace").decode()
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}"
+                   for c in safe)  # fmt: skip
+
+
+_NUMBERS: Mapping[str, tuple[str, ...]] = {
+    "cost": COSTS,
+    "expected": ("time", "memory"),
+    "gate": ("relative_l2", "budget"),
+}
+
+
+def check_values(record: Mapping[str, Any]) -> None:
+    """Check the values of a record that has the schema's form.
+
+    Raises:
+        RecordError: naming the field and what is accepted.
+    """
+    for key, value in record["case"].items():
+        if isinstance(value, int) and value > _LARGEST_INT:
+            raise RecordError(f"case.{key}: {value:.3g} is beyond any length or count")
+    launch = record["launch"]
+    if isinstance(launch["index"], bool) or not 0 <= launch["index"] <= _LARGEST_INT:
+        raise RecordError("launch.index: expected a whole number from 0")
+    for where, value in (("reason", record.get("reason")), ("commit", record.get("commit"))):
+        if value is not None and not isinstance(value, str):
+            raise RecordError(f"{where}: expected a string or null, got {type(value).__name__}")
+    for index, arm in enumerate(record["arms"]):
+        _check_arm(f"arms[{index}]", arm)
+
+
+def _check_arm(where: str, arm: Mapping[str, Any]) -> None:
+    for part, keys in _NUMBERS.items():
+        numbers = arm.get(part)
+        if numbers is None:
+            continue
+        if not isinstance(numbers, dict):
+            raise RecordError(f"{where}.{part}: expected an object or null")
+        for key in keys:
+            if numbers.get(key) is not None:
+                _check_number(f"{where}.{part}.{key}", numbers[key], minimum=0.0)
+    for name, metric in arm["metrics"].items():
+        at = f"{where}.metrics.{clean(name)}"
+        for value in metric.get("samples", [metric.get("value")]):
+            _check_number(at, value, minimum=0.0)
+            if name == "latency" and value <= 0:
+                raise RecordError(f"{at}: expected times above 0, got {value}")
+
+
+def _check_number(where: str, value: Any, *, minimum: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RecordError(f"{where}: expected a number, got {type(value).__name__}")
+    if not minimum <= value <= _LARGEST_NUMBER:
+        raise RecordError(f"{where}: expected a number from {minimum:g} to {_LARGEST_NUMBER:g}")

@@ -1,0 +1,236 @@
+"""Parts of figures: panels, lines, axes, marks of failed cases, legends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+from results import format
+from results.series import label, rank
+from results.theme import Look, Theme
+
+Layout = Literal["wide", "narrow"]
+SeriesKey = tuple[str, str]
+"""Backend and options."""
+
+LONGEST_LABEL = 44
+
+_LENGTH = "sequence length (tokens)"
+
+
+def make_panels(count: int, layout: Layout, columns: int = 0) -> tuple[Figure, list[Axes]] | None:
+    """Return a figure with `count` panels, or None for none."""
+    if not count:
+        return None
+    columns = 1 if layout == "narrow" else min(columns or count, 2)
+    rows = math.ceil(count / columns)
+    width = 4.6 if layout == "narrow" else 10.4 if columns == 2 else 7.0
+    figure = Figure(figsize=(width, 4.5 * rows), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+    return figure, axes
+
+
+def lines(ax: Axes, part: pd.DataFrame, looks: Mapping[SeriesKey, Look], theme: Theme) -> None:
+    """Draw one line a series with its interval as a band; columns seq_len, value, ci_*."""
+    data = part.assign(series=[label(*k) for k in keys(part)])
+    looked = {label(*k): looks[k] for k in keys(part)}
+    sns.lineplot(
+        data=data, x="seq_len", y="value", hue="series", style="series",
+        hue_order=list(looked), style_order=list(looked),
+        palette={s: look.color(theme) for s, look in looked.items()},
+        markers={s: look.marker for s, look in looked.items()},
+        dashes={s: look.dashes for s, look in looked.items()},
+        errorbar=None, estimator=None, legend=False, ax=ax,
+        markeredgecolor=theme.paper if theme.paper != "none" else "none", markeredgewidth=0.5,
+    )  # fmt: skip
+    for series, rows in data.groupby("series", sort=False):
+        known = rows[rows["ci_low"].notna() & rows["ci_high"].notna()].sort_values("seq_len")
+        if len(known) > 1:
+            ax.fill_between(
+                known["seq_len"], known["ci_low"], known["ci_high"], alpha=0.14, linewidth=0,
+                color=looked[str(series)].color(theme),
+            )  # fmt: skip
+
+
+def keys(part: pd.DataFrame) -> list[SeriesKey]:
+    """Return backend and options of every row."""
+    return list(zip(part["backend"], part["options"], strict=True))
+
+
+def finish(
+    ax: Axes, title: str, what: str, part: pd.DataFrame, ticks: Callable[[Any], None]
+) -> None:
+    """Give a panel of lines its title, its logarithmic axes and their ticks."""
+    ax.set_yscale("log")
+    # From the values: an interval of two launches may be a hundred times as wide.
+    pad(ax.set_ylim, part["value"], 1.5)
+    ticks(ax.yaxis)
+    length_axis(ax, part["seq_len"])
+    ax.set_title(title)
+    ax.set_ylabel(what)
+
+
+def pad(setter: Callable[..., Any], values: pd.Series, factor: float) -> None:
+    """Set the limits of a logarithmic axis: `factor` beyond the values on both sides."""
+    setter(float(values.min()) / factor, float(values.max()) * factor)
+
+
+def length_axis(ax: Axes, lengths: pd.Series) -> None:
+    """Make the x axis one of lengths: base 2, ticks at measured lengths."""
+    shown = sorted(set(lengths))
+    ax.set_xscale("log", base=2)
+    pad(ax.set_xlim, pd.Series(shown), 1.18)
+    # Ticks closer than this would write over each other.
+    kept: list[int] = []
+    gap = max(1.3, (shown[-1] / shown[0]) ** (1 / 8))
+    for n in sorted(shown, key=lambda n: (not _round_length(n), -n)):
+        if all(max(n, k) / min(n, k) >= gap for k in kept):
+            kept.append(n)
+    ax.xaxis.set_major_locator(FixedLocator(sorted(kept)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format.tick_length(x)))
+    ax.set_xlabel(_LENGTH)
+
+
+def _round_length(n: int) -> bool:
+    return n & (n - 1) == 0
+
+
+def time_ticks(axis: Any) -> None:
+    """Write the ticks of an axis in seconds as 10 ms, 1 s."""
+    axis.set_major_locator(LogLocator(base=10, numticks=9))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda y, _: _trimmed(format.seconds(y))))
+    _at_least_two(axis)
+
+
+def size_ticks(axis: Any) -> None:
+    """Write the ticks of an axis in bytes as 16 MiB, 4 GiB, at powers of two."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(base=16 if high / low > 300 else 4, numticks=12))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda y, _: _trimmed(format.size(y))))
+
+
+def ratio_ticks(axis: Any) -> None:
+    """Write the ticks of an axis of ratios as 0.5 ×, 2 ×."""
+    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g} ×"))
+
+
+def error_ticks(axis: Any) -> None:
+    """Write the ticks of an axis of relative errors."""
+    axis.set_major_locator(LogLocator(base=10, numticks=9))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    _at_least_two(axis)
+
+
+def _at_least_two(axis: Any) -> None:
+    """Give a narrow range more ticks: one label alone does not show a scale."""
+    low, high = axis.get_view_interval()
+    if sum(low <= t <= high for t in axis.get_major_locator()()) < 2:
+        steps = (1, 3) if high / low > 6 else (1, 1.5, 2, 3, 5, 7)
+        axis.set_major_locator(LogLocator(base=10, subs=steps, numticks=12))
+
+
+def _trimmed(text: str) -> str:
+    number, _, unit = text.partition(" ")
+    return f"{number.rstrip('0').rstrip('.') if '.' in number else number} {unit}"
+
+
+def failed_cases(part: pd.DataFrame) -> pd.DataFrame:
+    """Return the failed cases of the series that succeeded somewhere."""
+    alive = set(keys(part[part["value"] > 0]))
+    inside = np.array([k in alive for k in keys(part)], dtype=bool)
+    return part[inside & part["value"].isna().to_numpy() & (part["status"] != "ok").to_numpy()]
+
+
+def mark_failures(
+    ax: Axes, part: pd.DataFrame, looks: Mapping[SeriesKey, Look], theme: Theme
+) -> None:
+    """Mark failed cases above the data: a cross at the length, the word at the first."""
+    failed = failed_cases(part)
+    rows = sorted(dict.fromkeys(keys(failed)), key=lambda k: (rank(k[0]), k[1]))
+    if not rows:
+        return
+    # Room above the data for one line of text a series.
+    low, high = ax.get_ylim()
+    share = 0.03 + 0.065 * len(rows)
+    ax.set_ylim(low, high * (high / low) ** (share / (1 - share)))
+    left, right = (math.log(x) for x in ax.get_xlim())
+    for index, key in enumerate(rows):
+        own = failed[[k == key for k in keys(failed)]].sort_values("seq_len")
+        color, height = looks[key].color(theme), 0.97 - 0.065 * index
+        ax.plot(
+            own["seq_len"], np.full(len(own), height), linestyle="none", marker="x",
+            markersize=7, markeredgewidth=2, color=color, transform=ax.get_xaxis_transform(),
+            clip_on=False,
+        )  # fmt: skip
+        first = own.iloc[0]
+        word = format.STATUS_WORDS.get(str(first["status"]), str(first["status"]))
+        beyond = (math.log(first["seq_len"]) - left) / (right - left) > 0.5
+        ax.annotate(
+            f"{_short(label(*key), 18)}: {word}", (first["seq_len"], height), color=color,
+            xycoords=ax.get_xaxis_transform(), textcoords="offset points", va="center",
+            xytext=(-8 if beyond else 8, 0), ha="right" if beyond else "left", fontsize=8.5,
+            fontweight="bold",
+        )  # fmt: skip
+
+
+def legend(
+    ax: Axes,
+    part: pd.DataFrame,
+    looks: Mapping[SeriesKey, Look],
+    theme: Theme,
+    layout: Layout,
+    notes: Mapping[SeriesKey, str],
+    *,
+    with_lines: bool = True,
+) -> None:
+    """Put the legend below the panel: `notes` stand behind the names."""
+    handles, texts = [], []
+    for key in sorted(dict.fromkeys(keys(part)), key=lambda k: (rank(k[0]), k[1])):
+        look = looks[key]
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=look.color(theme),
+                marker=look.marker,
+                linestyle=_linestyle(look) if with_lines else "none",
+            )
+        )
+        texts.append(f"{_short(label(*key), LONGEST_LABEL)}{notes.get(key, '')}")
+    long = max(len(t) for t in texts) > (26 if layout == "narrow" else 30)
+    dashed = any(looks[k].dashes for k in keys(part))
+    ax.legend(
+        handles,
+        # A leading zero-width space: matplotlib leaves out names that begin with an underscore.
+        [f"\u200b{t}" if t.startswith("_") else t for t in texts],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.14),
+        ncols=1 if long else 2,
+        columnspacing=1.0,
+        handlelength=3.6 if dashed else 1.9,
+        handletextpad=0.5,
+        labelspacing=0.35,
+    )
+
+
+def _linestyle(look: Look) -> Any:
+    return (0, look.dashes) if look.dashes else "-"
+
+
+def _short(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -1,0 +1,106 @@
+"""Where the numbers come from: machines, environments, runs and peaks, as names and values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pandas as pd
+
+from results import format
+from results.chapters import Chapter
+from results.checks import clean
+from results.load import Run
+from results.schema import format_option
+
+_PEAKS = {
+    "matmul_rate": ("matrix products", "op/s"),
+    "exp_rate": ("exponentials", "/s"),
+    "bandwidth": ("memory traffic", "B/s"),
+}
+
+
+class Facts(NamedTuple):
+    """A heading with names and values."""
+
+    title: str
+    pairs: list[tuple[str, str]]
+
+
+def provenance(run: Run, found: list[Chapter]) -> list[Facts]:
+    """Return machines, environments, runs and peaks as names and values."""
+    facts = []
+    for title, column, known in (
+        ("Machine", "machine", run.machines),
+        ("Environment", "environment", run.environments),
+    ):
+        for address in run.frame[column].unique():
+            about = known.get(address, {})
+            pairs = [(clean(k).replace("_", " "), _fact(k, v)) for k, v in about.items()]
+            facts.append(Facts(title, [p for p in pairs if p[1]] or [("id", clean(address))]))
+    facts.append(Facts("Run", _run_facts(run)))
+    shown = set()
+    for chapter in found:
+        setting = chapter.setting
+        key = tuple(setting[k] for k in ("machine", "environment", "device", "dtype", "threads",
+                                         "allocator"))  # fmt: skip
+        if not chapter.peaks or key in shown:
+            continue
+        shown.add(key)
+        pairs = [
+            (word, f"{format.rate(chapter.peaks[name])}{unit}")
+            for name, (word, unit) in _PEAKS.items()
+            if name in chapter.peaks
+        ]
+        if "empty_latency" in chapter.peaks:
+            pairs.append(("empty call", format.seconds(chapter.peaks["empty_latency"])))
+        where = f"{setting['device']}, {setting['dtype']}, {setting['threads']} threads, "
+        facts.append(Facts(f"Measured peaks ({where}{setting['allocator']} allocator)", pairs))
+    return facts
+
+
+def _run_facts(run: Run) -> list[tuple[str, str]]:
+    frame = run.frame
+    launches = frame.drop_duplicates(["run", "machine", "case_id", "launch"])
+    failed = launches[launches["status"] != "ok"]["status"].value_counts()
+    started = sorted(s for s in frame["started"].unique() if s)
+    pairs = [
+        ("runs", ", ".join(frame["run"].unique())),
+        ("commits", ", ".join(c for c in frame["commit"].unique() if c)),
+        ("started", started[0] if started else ""),
+        ("cases", f"{frame['case_id'].nunique():,}"),
+        ("launches", f"{len(launches):,}"),
+        ("not ok", ", ".join(f"{n} {format.STATUS_WORDS[s]}" for s, n in failed.items())),
+        ("measuring code", f"version {run.records[0]['measurement']}"),
+        ("seeds", ", ".join(str(s) for s in sorted(frame["seed"].unique()))),
+    ]
+    return [p for p in pairs if p[1]]
+
+
+def _fact(name: str, value: object) -> str:
+    if value is None or value == "":
+        return ""
+    if str(name).endswith("_bytes") and isinstance(value, int | float):
+        return format.size(float(value)) if abs(value) < 1e300 else ""
+    if isinstance(value, Mapping):
+        return ""
+    text = " ".join(map(format_option, value)) if isinstance(value, list) else format_option(value)
+    return clean(text)[:600]
+
+
+def input_scale(run: Run) -> str:
+    """Return on which inputs the errors were taken, as a half-sentence, "" if not recorded."""
+    found = pd.unique(
+        pd.Series(
+            [
+                f"inputs of scale {m['input_scale']:g}, {m['rows']} sampled query rows"
+                for record in run.records
+                for arm in record["arms"]
+                if isinstance(m := arm["metrics"].get("relative_error"), dict)
+                and isinstance(m.get("input_scale"), int | float)
+                and isinstance(m.get("rows"), int)
+            ],
+            dtype=object,
+        )
+    )
+    return " / ".join(found)

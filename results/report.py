@@ -1,0 +1,241 @@
+"""Write the report: one self-contained page, and the same as Markdown with images beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from results.chapters import Chapter, chapters, machine_name
+from results.files import write_bytes, write_text
+from results.load import NoRunError, Run, load
+from results.plots import FIGURES
+from results.provenance import Facts, input_scale, provenance
+from results.summary import Paragraph, summarise
+from results.svg import inline_svg, png
+from results.theme import DARK, LIGHT, css_variables
+from results.views import TableView, tables
+
+FORMATS = ("html", "md")
+FIGURE_FOLDER = "figures"
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+_TITLES = {
+    "time": "Time against length",
+    "memory": "Memory against length",
+    "speedup": "Speed-up over the exact baselines",
+    "error": "Error against cost",
+    "limit": "Share of the machine's limit",
+}
+_CAPTIONS = {
+    "time": (
+        "Median over launches, both axes logarithmic, so that a straight line's slope is the "
+        "exponent p of t = a + c·N^p; it stands behind the name, with its 95 % interval. Bands "
+        "are 95 % intervals between launches. A cross marks a length that gave no time, and why."
+    ),
+    "memory": (
+        "Peak above the inputs, output included; both axes logarithmic, exponents as above. "
+        "Materialised softmax (full) holds all scores at once; fused exact attention (sdpa) "
+        "does not."
+    ),
+    "speedup": (
+        "Time of the baseline over time of the backend, in the same run; above the dashed line "
+        "the backend is faster. full materialises the scores, sdpa is the fused exact kernel."
+    ),
+    "error": (
+        "Relative L2 distance of the output from exact softmax attention, against time; low and "
+        "left is better. Methods that compute softmax attention differ by rounding alone."
+    ),
+    "limit": (
+        "The least time that the method's products, exponentials and bytes need at the peaks "
+        "measured on this machine in this run, over the time taken."
+    ),
+}
+
+
+class ReportError(ValueError):
+    """The report cannot be written as asked; the message names the argument."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter, ready to be shown."""
+
+    chapter: Chapter
+    paragraphs: list[Paragraph]
+    tables: list[TableView]
+
+    @property
+    def title(self) -> str:
+        """The setting in words."""
+        return self.chapter.title
+
+
+class PageFigure(NamedTuple):
+    """A figure of the page: two layouts as SVG."""
+
+    title: str
+    caption: str
+    wide: str
+    narrow: str
+
+
+class FileFigure(NamedTuple):
+    """A figure of the Markdown: two files beside it."""
+
+    title: str
+    caption: str
+    light: str
+    dark: str
+
+
+def write_report(
+    folders: Sequence[str | Path],
+    formats: Sequence[str] = FORMATS,
+    out: str | Path | None = None,
+) -> list[Path]:
+    """Write the report of one or several run folders; return the files a reader opens.
+
+    Args:
+        folders: run folders; several are shown together, never mixed in a ratio.
+        formats: ``html``, ``md`` or both.
+        out: a folder, or with one format a file that ends in its name. Without it the
+            (first) run's folder, with the names ``report.html`` and ``report.md``. Images of the
+            Markdown lie in ``figures`` beside it.
+
+    Raises:
+        NoRunError: if a folder holds no run.
+        ReportError: if a format is unknown, or `out` does not fit the formats.
+    """
+    if not folders:
+        raise NoRunError("DIR: expected at least one run folder")
+    targets = _targets(folders, formats, out)
+    run = load(*folders)
+    sections = [Section(c, summarise(c), tables(c)) for c in chapters(run)]
+    for name, path in targets.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name == "html":
+            write_text(path, page(run, sections))
+        else:
+            _write_markdown(run, sections, path)
+    return list(targets.values())
+
+
+def _targets(
+    folders: Sequence[str | Path], formats: Sequence[str], out: str | Path | None
+) -> dict[str, Path]:
+    unknown = [f for f in formats if f not in FORMATS]
+    if unknown or not formats:
+        got = repr(unknown[0]) if unknown else "none"
+        raise ReportError(f"format: expected {' or '.join(FORMATS)}, got {got}")
+    path = Path(folders[0] if out is None else out)
+    if path.suffix in (".html", ".md") and not path.is_dir():
+        if list(formats) != [path.suffix[1:]]:
+            raise ReportError(
+                f"out: {path} is one file; expected --format {path.suffix[1:]} alone or a folder"
+            )
+        return {path.suffix[1:]: path}
+    if path.exists() and not path.is_dir():
+        raise ReportError(f"out: {path} is a file; expected a folder or a name in .html or .md")
+    return {f: path / f"report.{f}" for f in dict.fromkeys(formats)}
+
+
+def page(run: Run, sections: list[Section]) -> str:
+    """Return the HTML page: no scripts, no network, everything escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    variables = sorted(css_variables().values())
+    return environment.get_template("report.html.j2").render(
+        **_context(run, sections),
+        figures=[list(_page_figures(s.chapter, i, run)) for i, s in enumerate(sections)],
+        light={name: light for name, light, _ in variables},
+        dark={name: dark for name, _, dark in variables},
+    )
+
+
+def _context(run: Run, sections: list[Section]) -> dict[str, Any]:
+    facts: list[Facts] = provenance(run, [s.chapter for s in sections])
+    machines = [
+        machine_name(run.machines.get(m, {})) or "a machine that is not described"
+        for m in run.frame["machine"].unique()
+    ]
+    return {
+        "sections": sections,
+        "facts": facts,
+        "warnings": run.warnings,
+        "machines": list(dict.fromkeys(machines)),
+        "num_launches": len(run.records),
+    }
+
+
+def _caption(name: str, run: Run) -> str:
+    scale = input_scale(run) if name == "error" else ""
+    return f"{_CAPTIONS[name]} Taken on {scale}." if scale else _CAPTIONS[name]
+
+
+def _page_figures(chapter: Chapter, index: int, run: Run) -> Iterator[PageFigure]:
+    for name, title in _TITLES.items():
+        wide, narrow = (
+            inline_svg(chapter, name, layout, prefix=f"{name}-{layout}-{index}", title=title)
+            for layout in ("wide", "narrow")
+        )
+        if wide:
+            yield PageFigure(title, _caption(name, run), wide, narrow)
+
+
+# -- Markdown ------------------------------------------------------------------------------------
+
+
+def _write_markdown(run: Run, sections: list[Section], path: Path) -> None:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=False,
+        finalize=escape_markdown,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["plain"] = _Plain
+    figures = [list(_file_figures(s.chapter, i, run, path.parent)) for i, s in enumerate(sections)]
+    text = environment.get_template("report.md.j2").render(
+        **_context(run, sections), figures=figures
+    )
+    write_text(path, text)
+
+
+def _file_figures(chapter: Chapter, index: int, run: Run, home: Path) -> Iterator[FileFigure]:
+    for name in FIGURES:
+        files = []
+        for theme, word in ((LIGHT, "light"), (DARK, "dark")):
+            content = png(chapter, name, theme)
+            if not content:
+                break
+            file = f"{FIGURE_FOLDER}/{name}-{index + 1}-{word}.png"
+            (home / FIGURE_FOLDER).mkdir(exist_ok=True)
+            write_bytes(home / file, content)
+            files.append(file)
+        else:
+            yield FileFigure(_TITLES[name], _caption(name, run), *files)
+
+
+class _Plain(str):
+    """Markdown that is meant as Markdown."""
+
+
+def escape_markdown(value: object) -> str:
+    """Return text that Markdown shows as it is, in a table too."""
+    if isinstance(value, _Plain):
+        return value
+    text = str(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for mark in "\\`*_[]|~$":
+        text = text.replace(mark, f"\\{mark}")
+    return text

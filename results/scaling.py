@@ -1,0 +1,141 @@
+"""Exponents over the part of the lengths where the method scales as declared.
+
+The curve t = a + c·Nᵖ is fitted where the declared cost already grows with its declared exponent
+and the time is well above that of an empty case.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from results.fit import fit_exponent
+from results.load import Run
+from results.roofs import Roofs
+from results.series import SERIES, points
+
+COST_TOLERANCE = 0.08
+"""How far the declared cost's local exponent may be from the declared one."""
+
+EMPTY_FACTOR = 20.0
+"""A latency counts from this many times an empty case on."""
+
+
+METRICS: Mapping[str, str] = {"latency": "expected_time", "peak_memory": "expected_memory"}
+
+COLUMNS = (
+    "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",
+    "is_causal", "threads", "allocator", "compile", "metric", "exponent", "ci_low", "ci_high",
+    "expected", "seq_len_min", "seq_len_max", "reason",
+)  # fmt: skip
+
+
+def asymptotic(
+    lengths: Sequence[int],
+    executed_ops: Sequence[float],
+    expected: float,
+) -> tuple[int, str]:
+    """Return the index of the first length of the asymptotic part, and why if there is none.
+
+    From the longest down, a length belongs while the declared cost between it and the next grows
+    with an exponent within `COST_TOLERANCE` of the declared one.
+
+    Args:
+        lengths: increasing, in tokens.
+        executed_ops: the declared operations at each; NaN = not declared.
+        expected: the declared exponent of time; NaN = not declared.
+    """
+    costs = np.asarray(executed_ops, dtype=np.float64)
+    if not math.isfinite(expected) or not np.all(np.isfinite(costs)) or np.any(costs <= 0):
+        return 0, ""
+    if len(lengths) < 2:
+        return 0, ""
+    local = np.diff(np.log(costs)) / np.diff(np.log(np.asarray(lengths, dtype=np.float64)))
+    start = len(lengths) - 1
+    while start > 0 and abs(local[start - 1] - expected) <= COST_TOLERANCE:
+        start -= 1
+    if start == len(lengths) - 1:
+        return start, (
+            f"not asymptotic up to {lengths[-1]}: the declared cost grows with exponent "
+            f"{local[-1]:.2f} there, declared is {expected:g}"
+        )
+    return start, ""
+
+
+def scaling_table(run: Run) -> pd.DataFrame:
+    """Return the exponents of time and memory per series: columns `COLUMNS`.
+
+    Where the run holds several machines or environments, their ids follow as two more columns.
+    """
+    table = fit_all(run)
+    several = len(table[["machine", "environment"]].drop_duplicates()) > 1
+    return table[[*COLUMNS, *(("machine", "environment") if several else ())]]
+
+
+def fit_all(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return one row per series and metric: `SERIES`, `COLUMNS` and the `Fit` (or None) as `fit`.
+
+    Args:
+        run: what was loaded.
+        table: its `points`, if they are at hand.
+    """
+    table = points(run) if table is None else table
+    roofs = Roofs(run)
+    rows = []
+    for key, part in table[table["metric"].isin(list(METRICS))].groupby(
+        [*SERIES, "metric"], sort=False
+    ):
+        series = dict(zip([*SERIES, "metric"], key, strict=True))
+        rows.append({**series, **_fit_series(part, series, roofs)})
+    columns = dict.fromkeys([*SERIES, *COLUMNS, "fit"])
+    return pd.DataFrame.from_records(rows, columns=list(columns))
+
+
+def _fit_series(
+    part: pd.DataFrame, series: Mapping[str, object], roofs: Roofs
+) -> dict[str, object]:
+    metric = str(series["metric"])
+    good = part[(part["value"] > 0)].sort_values("seq_len")
+    expected = good[METRICS[metric]].dropna()
+    declared = float(expected.iloc[0]) if len(expected) else math.nan
+    row: dict[str, object] = {
+        "exponent": math.nan, "ci_low": math.nan, "ci_high": math.nan, "expected": declared,
+        "seq_len_min": math.nan, "seq_len_max": math.nan, "fit": None, "reason": "",
+    }  # fmt: skip
+    if good.empty:
+        statuses = ", ".join(dict.fromkeys(part["status"]))
+        return {**row, "reason": f"nothing was measured ({statuses})"}
+    times = good["expected_time"].dropna()
+    start, reason = asymptotic(
+        list(good["seq_len"]),
+        list(good["executed_ops"]),
+        float(times.iloc[0]) if len(times) else math.nan,
+    )
+    good = good.iloc[start:]
+    note = ""
+    if metric == "latency" and not reason:
+        good, reason, note = _above_empty(good, roofs.empty_latency(series))
+    if not reason and len(good) < 2:
+        reason = f"one asymptotic length ({good['seq_len'].iloc[-1]}): no slope"
+    if reason:
+        return {**row, "reason": reason}
+    fit = fit_exponent(list(good["seq_len"]), list(good["launches"]))
+    return {
+        **row, "exponent": fit.exponent, "ci_low": fit.low, "ci_high": fit.high, "fit": fit,
+        "seq_len_min": int(good["seq_len"].iloc[0]), "seq_len_max": int(good["seq_len"].iloc[-1]),
+        "reason": "; ".join(r for r in (fit.reason, note) if r),
+    }  # fmt: skip
+
+
+def _above_empty(good: pd.DataFrame, empty: float) -> tuple[pd.DataFrame, str, str]:
+    """Return the rows well above an empty case, the reason if none is left, and a note."""
+    if not math.isfinite(empty):
+        return good, "", "no empty case was measured, so short lengths are not excluded"
+    short = good["value"] <= EMPTY_FACTOR * empty
+    kept = good[~short.iloc[::-1].cummax().iloc[::-1]]
+    if kept.empty:
+        return kept, f"every latency is below {EMPTY_FACTOR:g} × an empty case", ""
+    return kept, "", ""

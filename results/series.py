@@ -1,0 +1,137 @@
+"""From the tidy frame to points: what one series measured at one length, over its launches.
+
+A *setting* is everything that must be equal before two numbers may stand in a ratio: machine,
+environment, shape, device, threads, allocator. A *series* is one backend with its options in one
+mode of one setting, over the lengths.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from results.checks import COSTS
+from results.load import Run
+from results.schema import IDENTITY
+from results.statistics import Estimate, estimate
+
+SETTING = (
+    "machine", "environment", "level", "device", "dtype", "batch", "num_heads", "num_kv_heads",
+    "head_dim", "is_causal", "threads", "allocator", "compile", "cross_len",
+)  # fmt: skip
+"""What must be equal before two numbers are compared; `cross_len` is 0 for self-attention."""
+
+SERIES = (*SETTING, "mode", "backend", "options")
+
+SHAPE_METRICS = ("latency", "peak_memory")
+"""What a speed case owes: a case without results is missing both."""
+
+BACKENDS = ("full", "sdpa", "xformers", "longformer", "bigbird", "linformer", "performer")
+"""The order of the known backends in tables and figures; others follow by name."""
+
+_DECLARED = (*COSTS, "expected_time", "expected_memory")
+
+
+def label(backend: str, options: str) -> str:
+    """Return a series' name as the command line writes it."""
+    return f"{backend}:{options}" if options else backend
+
+
+def rank(backend: str) -> tuple[int, str]:
+    """Return the sort key of a backend: the known ones first, in their order."""
+    known = BACKENDS.index(backend) if backend in BACKENDS else len(BACKENDS)
+    return known + (backend == IDENTITY), backend
+
+
+def speed_frame(run: Run) -> pd.DataFrame:
+    """Return the tidy rows of kind ``speed``, with the column `cross_len`."""
+    frame = run.frame[run.frame["kind"] == "speed"].copy()
+    crossed = frame["key_len"] != frame["seq_len"]
+    frame["cross_len"] = frame["key_len"].where(crossed, 0)
+    return frame
+
+
+def points(run: Run) -> pd.DataFrame:
+    """Return one row per series, length and metric.
+
+    Columns: those of `SERIES`, `seq_len`, `metric`, `unit`, `launches` (the median of each
+    launch that succeeded, in `unit`), `value`, `ci_low`, `ci_high`, `num_samples`, `status`,
+    `reason` and the declared costs and exponents. A length at which nothing succeeded has a row
+    for latency and one for peak memory with its status, its reason and no value.
+    """
+    frame = speed_frame(run)
+    # The floor is measured again in every case: that a case failed says nothing about it.
+    frame = frame[(frame["backend"] != IDENTITY) | (frame["status"] == "ok")]
+    rows: list[dict[str, Any]] = []
+    for key, part in frame.groupby([*SERIES, "seq_len"], sort=False):
+        shared = dict(zip([*SERIES, "seq_len"], key, strict=True))
+        rows.extend({**shared, **row} for row in summarise(part))
+    columns = [
+        *SERIES, "seq_len", "metric", "unit", "launches", "value", "ci_low", "ci_high",
+        "num_samples", "status", "reason", *_DECLARED,
+    ]  # fmt: skip
+    table = pd.DataFrame.from_records(rows, columns=columns)
+    table["rank"] = [rank(b) for b in table["backend"]]
+    order = [*SETTING, "mode", "rank", "options", "seq_len", "metric"]
+    return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
+
+
+def summarise(part: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one row per metric for the launches of one case and arm (rows of the tidy frame)."""
+    status, reason = outcome(part)
+    declared = {c: _first(part[c]) for c in _DECLARED}
+    measured = part[part["metric"] != ""]
+    if measured.empty:
+        units = {"latency": "s", "peak_memory": "B"}
+        return [_row(m, units[m], [], status, reason, declared, 0) for m in SHAPE_METRICS]
+    return [
+        _row(
+            str(metric), str(rows["unit"].iloc[0]), list(rows["value"]), status, reason, declared,
+            int(sum(len(s) for s in rows["samples"])),
+        )
+        for metric, rows in measured.groupby("metric", sort=False)
+    ]  # fmt: skip
+
+
+def _row(
+    metric: str,
+    unit: str,
+    launches: list[float],
+    status: str,
+    reason: str,
+    declared: dict[str, float],
+    num_samples: int,
+) -> dict[str, Any]:
+    got = estimate(launches) if launches else Estimate(math.nan, math.nan, math.nan)
+    return {
+        "metric": metric,
+        "unit": unit,
+        "launches": np.asarray(launches, dtype=np.float64),
+        "value": got.value,
+        "ci_low": got.low,
+        "ci_high": got.high,
+        "num_samples": num_samples,
+        "status": status,
+        "reason": reason,
+        **declared,
+    }
+
+
+def outcome(part: pd.DataFrame) -> tuple[str, str]:
+    """Return status and reason of a case over its launches: ok if one of them was."""
+    launches = part.drop_duplicates(["run", "case_id", "launch"])
+    bad = launches[launches["status"] != "ok"]
+    if bad.empty:
+        return "ok", ""
+    status, reason = str(bad["status"].iloc[0]), str(bad["reason"].iloc[0])
+    if len(bad) == len(launches):
+        return status, reason
+    return "ok", f"{len(bad)} of {len(launches)} launches: {status} ({reason})"
+
+
+def _first(column: pd.Series) -> float:
+    known = column.dropna()
+    return float(known.iloc[0]) if len(known) else math.nan

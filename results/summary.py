@@ -1,0 +1,269 @@
+"""The answer in sentences, computed from the data: nothing here is typed in.
+
+Each function returns the sentences that its chapter supports, none where it supports none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from results import format
+from results.chapters import Chapter
+from results.compare import BASELINES
+from results.schema import IDENTITY
+from results.series import label
+from results.statistics import Estimate, ratio
+
+AGREEMENT = 0.1
+"""An exponent agrees with the declared one within this, or if its interval holds it."""
+
+MODE_WORDS = {"forward": "forward pass", "training": "training step"}
+
+
+class Paragraph(NamedTuple):
+    """A heading and its sentences, plain text."""
+
+    heading: str
+    sentences: list[str]
+
+
+def summarise(chapter: Chapter) -> list[Paragraph]:
+    """Return the chapter's answers: one paragraph a mode, then reach and exponents."""
+    found = []
+    for mode in chapter.modes:
+        sentences = [
+            *_fastest(chapter, mode),
+            *_overtaking(chapter, mode),
+            *_memory(chapter, mode),
+            *_floor(chapter, mode),
+            *_limit(chapter, mode),
+            *_exponents(chapter, mode),
+        ]
+        found.append(Paragraph(MODE_WORDS[mode].capitalize(), sentences))
+    found.append(Paragraph("How far each one goes", _reach(chapter)))
+    return [p for p in found if p.sentences]
+
+
+def _rows(chapter: Chapter, mode: str, metric: str) -> pd.DataFrame:
+    rows = chapter.points
+    rows = rows[(rows["mode"] == mode) & (rows["metric"] == metric) & rows["value"].notna()]
+    return rows[rows["backend"] != IDENTITY]
+
+
+def _name(row: dict[Hashable, Any]) -> str:
+    return label(row["backend"], row["options"])
+
+
+def _longest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows at the longest length that at least two series share, fastest first."""
+    counts = rows.groupby("seq_len").size()
+    shared = counts[counts >= min(2, counts.max())] if len(counts) else counts
+    if shared.empty:
+        return rows.iloc[:0]
+    return rows[rows["seq_len"] == shared.index.max()].sort_values("value", kind="stable")
+
+
+def _between(top: dict[Hashable, Any], bottom: dict[Hashable, Any]) -> Estimate:
+    return ratio(top["launches"], bottom["launches"])
+
+
+def _fastest(chapter: Chapter, mode: str) -> list[str]:
+    rows = _longest(_rows(chapter, mode, "latency")).to_dict("records")
+    if not rows:
+        return []
+    best = rows[0]
+    place = f"At {format.tokens(best['seq_len'])} tokens"
+    spent = format.seconds(best["value"])
+    if len(rows) == 1:
+        return [f"{place} only {_name(best)} was measured: {spent}."]
+    lead = _between(rows[1], best)
+    known = f"{format.times(lead.value, lead.low, lead.high)}"
+    if lead.has_interval and lead.low <= 1:
+        first = (
+            f"{place} {_name(best)} ({spent}) and {_name(rows[1])} are level at the top: "
+            f"their ratio, {known}, is not told apart from 1"
+        )
+    else:
+        first = (
+            f"{place} {_name(best)} is the fastest: {spent}, ahead of {_name(rows[1])} by {known}"
+        )
+    against = []
+    for baseline in BASELINES:
+        other = [r for r in rows[1:] if r["backend"] == baseline]
+        if other and best["backend"] != baseline and other[0] is not rows[1]:
+            got = _between(other[0], best)
+            against.append(f"{format.times(got.value, got.low, got.high)} as fast as {baseline}")
+    sentence = f"{first}; it is {format.listing(against)}." if against else f"{first}."
+    if not lead.has_interval:
+        sentence += " One launch each: these ratios have no interval."
+    return [sentence]
+
+
+def _overtaking(chapter: Chapter, mode: str) -> list[str]:
+    sentences = []
+    for baseline in ("sdpa", "full"):
+        rows = chapter.crossovers
+        rows = rows[(rows["mode"] == mode) & (rows["baseline"] == baseline)]
+        reached = rows[rows["seq_len"].notna()].sort_values("seq_len", kind="stable")
+        always, later = [], []
+        for row in reached.to_dict("records"):
+            if row["reason"].startswith("faster at every"):
+                always.append(row)
+                continue
+            between = format.interval(
+                row["ci_low"], row["ci_high"], lambda n: format.tokens(n, rounded=True)
+            )
+            at = format.tokens(row["seq_len"], rounded=True)
+            later.append(f"{_name(row)} from {at} tokens on{f' {between}' if between else ''}")
+        if later:
+            sentences.append(f"Faster than {baseline}: {format.listing(later)}.")
+        if always:
+            names = format.listing([_name(r) for r in always])
+            sentences.append(f"Faster than {baseline} at every length tried: {names}.")
+        never: dict[str, list[str]] = {}
+        for row in rows.to_dict("records"):
+            if row["reason"].startswith("not reached") and row["backend"] not in BASELINES:
+                tried = row["reason"].split("tried ")[1].split(":")[0]
+                never.setdefault(tried, []).append(_name(row))
+        sentences += [
+            f"Not faster than {baseline} at the longest length tried ({tried} tokens): "
+            f"{format.listing(names)}."
+            for tried, names in never.items()
+        ]
+    return sentences
+
+
+def _memory(chapter: Chapter, mode: str) -> list[str]:
+    every = _rows(chapter, mode, "peak_memory")
+    rows = _longest(every).to_dict("records")
+    if len(rows) < 2:
+        return []
+    least, most = rows[0], rows[-1]
+    sentence = (
+        f"Least memory at {format.tokens(least['seq_len'])} tokens: {_name(least)} with "
+        f"{format.size(least['value'])} above its inputs; most: {_name(most)} with "
+        f"{format.size(most['value'])}."
+    )
+    return [sentence, *_materialised(every)]
+
+
+def _materialised(every: pd.DataFrame) -> list[str]:
+    """Say what `full` takes beside the fused exact attention, at the longest length of both."""
+    curves = {
+        b: every[every["backend"] == b].drop_duplicates("seq_len").set_index("seq_len")["value"]
+        for b in BASELINES
+    }
+    shared = curves["full"].index.intersection(curves["sdpa"].index)
+    if shared.empty or not curves["sdpa"][shared.max()] > 0:
+        return []
+    full, fused = (curves[b][shared.max()] for b in BASELINES)
+    return [
+        f"Materialised softmax (full) takes {format.size(full)} at "
+        f"{format.tokens(shared.max())} tokens, {format.ratio_digits(full / fused)} × as much as "
+        f"fused exact attention (sdpa)."
+    ]
+
+
+def _floor(chapter: Chapter, mode: str) -> list[str]:
+    rows = chapter.points
+    rows = rows[(rows["mode"] == mode) & (rows["metric"] == "latency") & rows["value"].notna()]
+    floor = rows[rows["backend"] == IDENTITY].sort_values("seq_len")
+    if floor.empty:
+        return []
+    last = floor.iloc[-1]
+    return [
+        f"Everything but attention takes {format.seconds(last['value'])} at "
+        f"{format.tokens(last['seq_len'])} tokens (the identity arm)."
+    ]
+
+
+def _limit(chapter: Chapter, mode: str) -> list[str]:
+    rows = chapter.limits
+    rows = rows[(rows["mode"] == mode) & rows["fraction_of_limit"].notna()]
+    rows = rows[rows["backend"] != IDENTITY]
+    if rows.empty:
+        return []
+    rows = _longest(rows).sort_values("fraction_of_limit", ascending=False, kind="stable")
+    shares = [
+        f"{_name(r)} {format.percent(r['fraction_of_limit'])}" for r in rows.to_dict("records")
+    ]
+    place = format.tokens(rows["seq_len"].iloc[0])
+    return [f"Share of the machine's limit reached at {place} tokens: {format.listing(shares)}."]
+
+
+def _exponents(chapter: Chapter, mode: str) -> list[str]:
+    sentences = []
+    for metric, word in (("latency", "Time"), ("peak_memory", "Memory")):
+        rows = chapter.fits
+        rows = rows[(rows["mode"] == mode) & (rows["metric"] == metric)]
+        rows = rows[rows["exponent"].notna() & rows["expected"].notna()]
+        agree, differ, unsure = [], [], []
+        for row in rows.to_dict("records"):
+            text = f"{_name(row)} {_exponent(row)}"
+            if not math.isfinite(row["ci_low"]):
+                unsure.append(text)
+            elif _agrees(row):
+                agree.append(text)
+            else:
+                differ.append(f"{text} against {row['expected']:g}")
+        if agree:
+            sentences.append(
+                f"{word} grows with length as declared, by the exponent: {format.listing(agree)}."
+            )
+        if differ:
+            sentences.append(f"{word} grows otherwise than declared: {format.listing(differ)}.")
+        if unsure:
+            sentences.append(
+                f"{word}'s exponent, from too few lengths for an interval: "
+                f"{format.listing(unsure)}."
+            )
+    return sentences
+
+
+def _exponent(row: dict[Hashable, Any]) -> str:
+    two: Callable[[float], str] = "{:.2f}".format
+    between = format.interval(row["ci_low"], row["ci_high"], two)
+    return f"{row['exponent']:.2f}{f' {between}' if between else ''}"
+
+
+def _agrees(row: dict[Hashable, Any]) -> bool:
+    covered = row["ci_low"] <= row["expected"] <= row["ci_high"]
+    return bool(covered or abs(row["exponent"] - row["expected"]) <= AGREEMENT)
+
+
+def _reach(chapter: Chapter) -> list[str]:
+    """Say per series the longest length that worked, and what stopped the next."""
+    groups: dict[str, list[str]] = {}
+    for row in chapter.feasible.to_dict("records"):
+        if row["backend"] == IDENTITY:
+            continue
+        reached = None if pd.isna(row["seq_len"]) else format.tokens(row["seq_len"])
+        word = format.STATUS_WORDS.get(row["status"], row["status"])
+        why = f" ({row['reason']})" if row["reason"] else ""
+        if reached is None:
+            told = f"nothing measured: {word}{why}"
+        elif pd.isna(row["next_len"]):
+            told = f"{reached} tokens, the longest tried"
+        else:
+            told = f"{reached} tokens; at {format.tokens(row['next_len'])}: {word}{why}"
+        groups.setdefault(f"{told}.", []).append(f"{_name(row)} ({row['mode']})")
+    return [
+        f"{format.listing(_without_modes(names, chapter.modes))}: {told}"
+        for told, names in groups.items()
+    ]
+
+
+def _without_modes(names: list[str], modes: list[str]) -> list[str]:
+    """Write ``sdpa`` for ``sdpa (forward), sdpa (training)`` where a name has every mode."""
+    result = []
+    for name in names:
+        bare = name.rsplit(" (", 1)[0]
+        whole = len(modes) == 1 or all(f"{bare} ({m})" in names for m in modes)
+        shown = bare if whole else name
+        if shown not in result:
+            result.append(shown)
+    return result

@@ -1,0 +1,194 @@
+"""The tables that leave the house: cases, scaling, crossover, as csv, json or parquet."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from results.checks import COSTS, clean
+from results.compare import crossover_table
+from results.files import write_bytes
+from results.load import Run
+from results.roofs import with_limits
+from results.scaling import scaling_table
+from results.schema import format_option
+from results.series import rank, speed_frame, summarise
+
+CASE_TABLE = (
+    "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",
+    "seq_len", "is_causal", "metric", "value", "unit", "ci_low", "ci_high", "num_samples",
+    "status", "reason",
+)  # fmt: skip
+"""The columns of `cases`; those of `CASE_CONTEXT`, machine and environment follow."""
+
+CASE_CONTEXT = (
+    "num_kv_heads", "key_len", "threads", "allocator", "compile", "seed", "num_launches",
+    "kernel", "case_id", "commit", "machine", "environment",
+)  # fmt: skip
+
+MACHINE = ("cpu", "cores", "ram_bytes", "os", "gpu", "gpu_memory_bytes")
+ENVIRONMENT = (
+    "attnbench", "python", "torch", "blas", "numpy", "asv", "xformers", "triton", "cuda",
+    "driver", "thp", "governor", "flags", "glibc",
+)  # fmt: skip
+
+FORMATS = ("csv", "json", "parquet")
+
+_WHOLE = ("seq_len_min", "seq_len_max")
+_DERIVED: Mapping[str, str] = {
+    "achieved_rate": "op/s",
+    "fraction_of_limit": "1",
+    "tile_efficiency": "1",
+    "kernel_efficiency": "1",
+}
+
+
+def cases(run: Run) -> pd.DataFrame:
+    """Return one row per case, arm and metric: `CASE_TABLE`, context, machine, environment.
+
+    Beside the measured metrics stand those that follow from them: throughput, the declared
+    operations, exponentials and bytes, achieved rate, fraction of the limit and efficiencies.
+    """
+    frame = speed_frame(run)
+    rows: list[dict[str, Any]] = []
+    keys = ["machine", "environment", "case_id", "arm"]
+    for _, part in frame.groupby(keys, sort=False):
+        rows.extend(_case_rows(part))
+    measured = pd.DataFrame.from_records(rows) if rows else pd.DataFrame(columns=[*CASE_TABLE])
+    if rows:
+        measured = pd.concat([measured, _derived(run, measured)], ignore_index=True)
+    columns = [*CASE_TABLE, *CASE_CONTEXT]
+    table = measured.reindex(columns=columns)
+    for source, names, known in (
+        ("machine", MACHINE, run.machines),
+        ("environment", ENVIRONMENT, run.environments),
+    ):
+        for name in names:
+            table[name] = [_plain(known.get(i, {}).get(name)) for i in table[source]]
+    table["rank"] = [rank(b) for b in table["backend"]]
+    order = ["machine", "environment", "level", "mode", "rank", "options", "seq_len", "case_id"]
+    return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
+
+
+def _case_rows(part: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    first = part.iloc[0]
+    kernels = [k for k in dict.fromkeys(part["kernel"]) if k]
+    shared = {c: first[c] for c in (*CASE_TABLE[:11], *CASE_CONTEXT) if c in part.columns}
+    shared["kernel"] = " / ".join(kernels)
+    shared["commit"] = " ".join(c for c in dict.fromkeys(part["commit"]) if c)
+    succeeded = part[part["status"] == "ok"]
+    shared["num_launches"] = len(
+        (part if succeeded.empty else succeeded).drop_duplicates(["run", "launch"])
+    )
+    for row in summarise(part):
+        yield {**shared, **row}
+
+
+def _derived(run: Run, measured: pd.DataFrame) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for row in with_limits(run, measured).to_dict("records"):
+        if not row["value"] > 0:
+            continue
+        tokens = row["batch"] * row["seq_len"]
+        rows.append(_over_latency(row, "throughput", "tokens/s", tokens))
+        for cost in COSTS:
+            if math.isfinite(row[cost]):
+                unit = "B" if cost == "bytes" else "1" if cost == "exponentials" else "op"
+                rows.append(_constant(row, cost, unit, row[cost]))
+        for name, unit in _DERIVED.items():
+            if not math.isfinite(row[name]):
+                continue
+            if name == "tile_efficiency":  # a quotient of counts: no noise
+                rows.append(_constant(row, name, unit, row[name]))
+            else:
+                rows.append(_over_latency(row, name, unit, row[name] * row["value"]))
+    return pd.DataFrame.from_records(rows, columns=list(measured.columns))
+
+
+def _over_latency(row: Mapping[str, Any], metric: str, unit: str, amount: float) -> dict[str, Any]:
+    return {
+        **row, "metric": metric, "unit": unit, "value": amount / row["value"],
+        "ci_low": amount / row["ci_high"], "ci_high": amount / row["ci_low"],
+    }  # fmt: skip
+
+
+def _constant(row: Mapping[str, Any], metric: str, unit: str, value: float) -> dict[str, Any]:
+    return {
+        **row, "metric": metric, "unit": unit, "value": value, "ci_low": value, "ci_high": value,
+        "num_samples": 0,
+    }  # fmt: skip
+
+
+def _plain(value: object) -> str | int | float | None:
+    """Return a machine's or environment's entry as one cell."""
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value if abs(value) < 2**63 else clean(value)[:200]
+    if isinstance(value, list):
+        return clean(" ".join(format_option(v) for v in value))
+    return clean(value)
+
+
+TABLES: Mapping[str, Callable[[Run], pd.DataFrame]] = {
+    "cases": cases,
+    "scaling": scaling_table,
+    "crossover": crossover_table,
+}
+
+
+def export_table(run: Run, table: str, format: str, out: str | Path | None = None) -> str | None:
+    """Write a table to `out`, or return it as text where `out` is None.
+
+    Args:
+        run: what was loaded.
+        table: ``cases``, ``scaling`` or ``crossover``.
+        format: ``csv``, ``json`` (a list of objects, null where unknown) or ``parquet``.
+        out: the file; parquet needs one.
+
+    Raises:
+        ValueError: if `table` or `format` is unknown, parquet has no `out`, or its
+            folder does not exist.
+        OSError: if `out` cannot be written.
+    """
+    if table not in TABLES:
+        raise ValueError(f"table: expected one of {', '.join(TABLES)}, got {table!r}")
+    if format not in FORMATS:
+        raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
+    if format == "parquet" and out is None:
+        raise ValueError("out: parquet is no text; expected the file to write")
+    if out is not None and not Path(out).absolute().parent.is_dir():
+        raise ValueError(f"out: {Path(out).parent} is no folder; expected a file in one")
+    frame = TABLES[table](run)
+    for column in _WHOLE:
+        if column in frame:
+            frame[column] = frame[column].astype("Int64")
+    if format == "parquet":
+        content = frame.to_parquet(None, index=False)
+    else:
+        content = (_csv(frame) if format == "csv" else _json(frame)).encode()
+    if out is None:
+        return str(content.decode())
+    write_bytes(Path(out), content)
+    return None
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    text: str = frame.to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def _json(frame: pd.DataFrame) -> str:
+    known = frame.astype(object).where(frame.notna(), None)
+    rows = [{k: _native(v) for k, v in row.items()} for row in known.to_dict("records")]
+    return json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _native(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

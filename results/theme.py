@@ -1,0 +1,128 @@
+"""How figures look: one colour and marker per backend, in every figure, light and dark.
+
+The colours of the seven differ in lightness as well as hue, and no two share a marker, so that
+they can be told apart without colour vision and in grey print.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import seaborn as sns
+
+_NAMED = {
+    "full": ("#5b616b", "#a9b0bb", "o"),
+    "sdpa": ("#0072b2", "#56a9e8", "s"),
+    "xformers": ("#882255", "#d873ae", "P"),
+    "longformer": ("#c65400", "#f08a3c", "^"),
+    "bigbird": ("#a87600", "#e6b333", "D"),
+    "linformer": ("#00805d", "#2fc798", "v"),
+    "performer": ("#7e44bb", "#b690ee", "X"),
+    "identity": ("#8c8f94", "#85898f", "d"),
+}  # fmt: skip
+_OTHERS = (
+    ("#1c8aa3", "#5fcbe0", "<"),
+    ("#c2356b", "#ff86ae", ">"),
+    ("#5f6d00", "#bccb3f", "p"),
+    ("#7a4a21", "#c79a70", "h"),
+    ("#3d4db3", "#8f9cf5", "*"),
+)
+_DASHES: tuple[tuple[float, ...] | str, ...] = ("", (4, 1.5), (1, 1), (5, 1, 1, 1), (7, 2))
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of everything that is not a series.
+
+    Attributes:
+        dark: which of a series' two colours to take.
+        ink: text and axes.
+        grid: grid lines.
+        paper: the background; ``none`` = transparent.
+    """
+
+    dark: bool
+    ink: str
+    grid: str
+    paper: str
+
+
+LIGHT = Theme(dark=False, ink="#1b1e23", grid="#dfe2e6", paper="#ffffff")
+DARK = Theme(dark=True, ink="#e4e6ea", grid="#363b43", paper="#15181d")
+PAGE = Theme(dark=False, ink=LIGHT.ink, grid=LIGHT.grid, paper="none")
+"""For a page that maps the light colours to its own (see `css_variables`)."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The colour, marker and dash pattern of one series."""
+
+    light: str
+    dark: str
+    marker: str
+    dashes: tuple[float, ...] | str
+
+    def color(self, theme: Theme) -> str:
+        """Return its colour under `theme`."""
+        return self.dark if theme.dark else self.light
+
+
+def looks(series: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Look]:
+    """Return a look for every (backend, options): one colour a backend, one dash a variant."""
+    wanted = sorted(set(series))
+    strangers = [b for b in dict.fromkeys(b for b, _ in wanted) if b not in _NAMED]
+    base: dict[str, tuple[str, str, str]] = dict(_NAMED)
+    for index, backend in enumerate(strangers):
+        base[backend] = _OTHERS[index % len(_OTHERS)]
+    result: dict[tuple[str, str], Look] = {}
+    for backend in dict.fromkeys(b for b, _ in wanted):
+        variants = [o for b, o in wanted if b == backend]
+        for index, options in enumerate(variants):
+            result[backend, options] = Look(*base[backend], _DASHES[index % len(_DASHES)])
+    return result
+
+
+@functools.cache
+def css_variables() -> Mapping[str, tuple[str, str, str]]:
+    """Return the colours a page maps: hex in the figure → (variable, light, dark)."""
+    mapped = {
+        LIGHT.ink: ("--ink", LIGHT.ink, DARK.ink),
+        LIGHT.grid: ("--grid", LIGHT.grid, DARK.grid),
+    }
+    for index, (light, dark, _) in enumerate([*_NAMED.values(), *_OTHERS]):
+        mapped[light] = (f"--s{index}", light, dark)
+    return mapped
+
+
+@contextlib.contextmanager
+def styled(theme: Theme, *, salt: str = "attnbench") -> Iterator[None]:
+    """Draw within this style.
+
+    Args:
+        theme: light, dark, or for a page.
+        salt: makes the ids of an SVG differ from those of the others on its page.
+    """
+    rc: Any = {
+        "text.color": theme.ink, "axes.labelcolor": theme.ink, "axes.edgecolor": theme.ink,
+        "axes.titlecolor": theme.ink, "xtick.color": theme.ink, "ytick.color": theme.ink,
+        "grid.color": theme.grid, "figure.facecolor": theme.paper, "axes.facecolor": "none",
+        "savefig.facecolor": theme.paper, "legend.frameon": False, "axes.grid": True,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11,
+        "axes.titleweight": "bold", "axes.titlelocation": "left", "font.size": 9.5,
+        "axes.labelsize": 9.5, "legend.fontsize": 8.5, "xtick.labelsize": 9, "ytick.labelsize": 9,
+        "lines.linewidth": 1.8, "lines.markersize": 6, "font.family": "DejaVu Sans",
+        "svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False,
+        "axes.unicode_minus": True, "figure.constrained_layout.h_pad": 0.08,
+        "axes.linewidth": 0.8, "grid.linewidth": 0.7, "xtick.major.width": 0.8,
+        "ytick.major.width": 0.8, "xtick.minor.size": 0, "ytick.minor.size": 0,
+    }  # fmt: skip
+    with sns.axes_style("ticks"), mpl.rc_context(rc), warnings.catch_warnings():
+        # A backend's name may hold letters that the font lacks; the page's font will have them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        yield

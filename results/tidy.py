@@ -1,0 +1,92 @@
+"""Records as one tidy frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from results.checks import COSTS, clean
+from results.schema import Arm
+
+CASE_COLUMNS = (
+    "kind", "level", "mode", "batch", "num_heads", "num_kv_heads", "head_dim", "seq_len",
+    "key_len", "device", "dtype", "is_causal", "threads", "allocator", "compile", "seed",
+)  # fmt: skip
+
+COLUMNS = (
+    "run", "machine", "environment", "commit", "case_id", *CASE_COLUMNS, "arm", "backend",
+    "options", "launch", "started", "status", "reason", "kernel", *COSTS, "expected_time",
+    "expected_memory", "gate_error", "gate_budget", "metric", "unit", "value", "samples",
+)  # fmt: skip
+"""Columns of the tidy frame: one row per case, launch, arm and metric.
+
+`value` is the median of `samples`. An arm without results has one row with an empty `metric`.
+"""
+
+
+# A stranger's text may be of any length; a table's cell may not.
+_LONGEST_NAME, _LONGEST_OPTIONS, _LONGEST_REASON = 100, 300, 600
+
+
+def tidy(records: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the records as a frame with `COLUMNS`, one row per case, launch, arm and metric."""
+    rows = [row for record in records for row in _rows(record)]
+    frame = pd.DataFrame.from_records(rows, columns=list(COLUMNS))
+    numbers = [*COSTS, "expected_time", "expected_memory", "gate_error", "gate_budget", "value"]
+    return frame.astype(dict.fromkeys(numbers, "float64"))
+
+
+def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    case = record["case"]
+    shared = {
+        "run": clean(record["run"]),
+        "machine": clean(record["machine"]),
+        "environment": clean(record["environment"]),
+        "commit": clean(record.get("commit") or ""),
+        "case_id": case["id"],
+        **{c: case[c] for c in CASE_COLUMNS},
+        "launch": record["launch"]["index"],
+        "started": clean(record["launch"].get("started") or ""),
+        "status": record["status"],
+        "reason": clean(record.get("reason") or "")[:_LONGEST_REASON],
+    }
+    for index, contestant in enumerate(case["arms"]):
+        named = Arm(clean(contestant["name"])[:_LONGEST_NAME], contestant.get("options", {}))
+        results = record["arms"][index] if index < len(record["arms"]) else {}
+        base = {
+            **shared,
+            "arm": index,
+            "backend": named.name,
+            "options": clean(named.label[len(named.name) + 1 :])[:_LONGEST_OPTIONS],
+            **_arm_columns(results),
+        }
+        metrics = results.get("metrics") or {}
+        for name, metric in metrics.items():
+            samples = tuple(float(v) for v in metric.get("samples", [metric.get("value")]))
+            yield {
+                **base,
+                "metric": clean(name),
+                "unit": clean(metric["unit"]),
+                "value": float(np.median(samples)),
+                "samples": samples,
+            }
+        if not metrics:
+            yield {**base, "metric": "", "unit": "", "value": math.nan, "samples": ()}
+
+
+def _arm_columns(results: Mapping[str, Any]) -> dict[str, Any]:
+    cost = results.get("cost") or {}
+    expected = results.get("expected") or {}
+    gate = results.get("gate") or {}
+    return {
+        "kernel": clean(results.get("kernel") or ""),
+        **{c: cost.get(c) for c in COSTS},
+        "expected_time": expected.get("time"),
+        "expected_memory": expected.get("memory"),
+        "gate_error": gate.get("relative_l2"),
+        "gate_budget": gate.get("budget"),
+    }

@@ -1,0 +1,189 @@
+"""The report's tables as rows of text: what the page and the Markdown both show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from results import format
+from results.chapters import Chapter
+from results.series import label
+
+
+class Cell(NamedTuple):
+    """One cell: its text, what stands small behind it, and whether it is a status."""
+
+    text: str
+    small: str = ""
+    is_status: bool = False
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table to show.
+
+    Attributes:
+        title: its heading.
+        head: names of the columns.
+        rows: cells, as many a row as there are columns.
+        text_columns: how many columns from the left hold text, not numbers.
+        notes: sentences below it.
+        is_long: to be folded away on a page.
+    """
+
+    title: str
+    head: list[str]
+    rows: list[list[Cell]]
+    text_columns: int = 1
+    notes: list[str] = field(default_factory=list)
+    is_long: bool = False
+
+
+def tables(chapter: Chapter) -> list[TableView]:
+    """Return the tables of a chapter that have rows."""
+    views = []
+    for mode in chapter.modes:
+        views.append(_matrix(chapter, mode, "latency", f"Time per call, {mode}", format.seconds))
+        views.append(
+            _matrix(
+                chapter, mode, "peak_memory", f"Peak memory above the inputs, {mode}", format.size
+            )
+        )
+    views += [_scaling(chapter), _crossovers(chapter), _every_case(chapter)]
+    return [v for v in views if v.rows]
+
+
+def _matrix(
+    chapter: Chapter, mode: str, metric: str, title: str, write: Callable[[float], str]
+) -> TableView:
+    """Return backends by lengths."""
+    rows = chapter.points
+    rows = rows[(rows["mode"] == mode) & (rows["metric"] == metric)]
+    lengths = sorted(set(rows["seq_len"]))
+    result: list[list[Cell]] = []
+    reasons: dict[str, None] = {}
+    for key, part in rows.groupby(["backend", "options"], sort=False):
+        by_length = {row["seq_len"]: row for row in part.to_dict("records")}
+        cells = [Cell(label(*key))]
+        for n in lengths:
+            row = by_length.get(n)
+            if row is None:
+                cells.append(Cell(format.NONE))
+            elif math.isfinite(row["value"]):
+                cells.append(Cell(write(row["value"]), _plus_minus(row)))
+            else:
+                word = _word(row["status"])
+                cells.append(Cell(word, is_status=True))
+                reasons.setdefault(f"{label(*key)}, {word}: {row['reason']}.", None)
+        result.append(cells)
+    head = ["backend", *(format.tokens(n) for n in lengths)]
+    return TableView(title, head, result, notes=[r for r in reasons if not r.endswith(": .")])
+
+
+def _plus_minus(row: Mapping[Hashable, Any]) -> str:
+    """Write an interval as a share of the value, where there is one that is not nothing."""
+    low, high, value = (row.get(c, math.nan) for c in ("ci_low", "ci_high", "value"))
+    if not (math.isfinite(low) and math.isfinite(high)) or high == low or value <= 0:
+        return ""
+    half = max(high / value, value / low if low > 0 else math.inf) - 1
+    if half > 10:
+        return "± more than tenfold"
+    return f"±{format.digits(100 * half, 2 if half > 0.01 else 1)} %"
+
+
+def _word(status: str) -> str:
+    return format.STATUS_WORDS.get(status, status)
+
+
+def _scaling(chapter: Chapter) -> TableView:
+    rows = []
+    for row in chapter.fits.to_dict("records"):
+        known = math.isfinite(row["exponent"])
+        between = (
+            f"{row['ci_low']:.2f}–{row['ci_high']:.2f}" if math.isfinite(row["ci_low"]) else ""
+        )
+        rows.append(
+            [
+                Cell(label(row["backend"], row["options"])),
+                Cell(row["mode"]),
+                Cell("time" if row["metric"] == "latency" else "memory"),
+                Cell(f"{row['exponent']:.2f}" if known else format.NONE),
+                Cell(between or format.NONE),
+                Cell(f"{row['expected']:g}" if math.isfinite(row["expected"]) else format.NONE),
+                Cell(
+                    f"{format.tokens(row['seq_len_min'])}–{format.tokens(row['seq_len_max'])}"
+                    if known
+                    else format.NONE
+                ),
+                Cell(row["reason"]),
+            ]
+        )
+    head = ["backend", "mode", "of", "exponent", "95 % interval", "declared", "lengths", "remark"]
+    return TableView("Exponents of time and memory in the length", head, rows, text_columns=3)
+
+
+def _crossovers(chapter: Chapter) -> TableView:
+    rows = []
+    for row in chapter.crossovers.to_dict("records"):
+        between = format.interval(row["ci_low"], row["ci_high"], format.tokens).strip("()")
+        rows.append(
+            [
+                Cell(label(row["backend"], row["options"])),
+                Cell(row["mode"]),
+                Cell(row["baseline"]),
+                Cell(format.tokens(row["seq_len"])),
+                Cell(between or format.NONE),
+                Cell(row["reason"]),
+            ]
+        )
+    head = ["backend", "mode", "faster than", "from tokens", "95 % interval", "remark"]
+    return TableView("From which length on a backend is faster", head, rows, text_columns=3)
+
+
+def _every_case(chapter: Chapter) -> TableView:
+    keys = ["mode", "backend", "options", "seq_len"]
+    limits = chapter.limits.set_index(keys)[["fraction_of_limit", "tile_efficiency",
+                                             "kernel_efficiency", "bound"]]  # fmt: skip
+    limits = limits[~limits.index.duplicated()]
+    rows = []
+    for key, part in chapter.points.groupby(keys, sort=False):
+        metric = {row["metric"]: row for row in part.to_dict("records")}
+        time = metric.get("latency", {})
+        near = limits.loc[key].to_dict() if key in limits.index else {}
+        first = part.iloc[0]
+        memory, error = metric.get("peak_memory", {}), metric.get("relative_error", {})
+        rows.append(
+            [
+                Cell(label(key[1], key[2])),
+                Cell(key[0]),
+                Cell(format.tokens(key[3])),
+                Cell(format.seconds(time.get("value", math.nan)), _plus_minus(time)),
+                Cell(format.size(memory.get("value", math.nan))),
+                Cell(_error(error.get("value", math.nan))),
+                Cell(format.percent(near.get("fraction_of_limit", math.nan)),
+                     near.get("bound") or ""),
+                Cell(format.percent(near.get("tile_efficiency", math.nan))),
+                Cell(format.percent(near.get("kernel_efficiency", math.nan))),
+                Cell(f"{len(time.get('launches', ()))} / {time.get('num_samples', 0)}"),
+                Cell(_word(first["status"]), is_status=first["status"] != "ok"),
+                Cell(first["reason"]),
+            ]
+        )  # fmt: skip
+    head = [
+        "backend", "mode", "tokens", "time", "peak memory", "relative error", "of the limit",
+        "tiles", "kernel", "launches / samples", "status", "reason",
+    ]  # fmt: skip
+    notes = [
+        "Of the limit: the time that the pattern's products, exponentials and bytes need at this "
+        "machine's measured peaks, over the time taken, with the roof that decides. It is tiles "
+        "(operations of the pattern over those executed) times kernel."
+    ]
+    return TableView("Every case", head, rows, text_columns=2, notes=notes, is_long=True)
+
+
+def _error(value: float) -> str:
+    if not math.isfinite(value):
+        return format.NONE
+    return f"{value:.1e}" if 0 < value < 1e-3 else format.digits(value, 2)

@@ -1,0 +1,176 @@
+"""Seeded synthetic run folders: records whose exponents, crossovers and statuses are known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from results.schema import (
+    ENVIRONMENTS,
+    MACHINES,
+    MEASUREMENT,
+    RECORDS,
+    SCHEMA,
+    Arm,
+    Case,
+    content_id,
+)
+
+LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
+
+MACHINE = {
+    "cpu": "Example CPU 2.5 GHz", "cores": 2, "ram_bytes": 24 * 2**30, "os": "Linux",
+    "gpu": None, "gpu_memory_bytes": None,
+}  # fmt: skip
+ENVIRONMENT = {
+    "attnbench": "0.1.0", "python": "3.11.7", "torch": "2.13.0", "blas": "mkl", "numpy": "2.4",
+    "asv": "0.6.6", "xformers": None, "triton": None, "cuda": None, "driver": None,
+    "thp": "madvise", "governor": None, "flags": ["avx2", "avx512f"], "glibc": "2.36",
+}  # fmt: skip
+ROOF = {"matmul_rate": 1.8e11, "exp_rate": 4e9, "bandwidth": 2e10, "empty_latency": 2e-6}
+
+
+@dataclass(frozen=True)
+class Law:
+    """How one synthetic backend behaves: ``seconds = constant + coefficient * N ** exponent``.
+
+    Attributes:
+        memory: bytes at N: ``coefficient * N ** exponent``, as (coefficient, exponent).
+        error: relative L2 distance from exact softmax.
+        fails: length to (status, reason), for every launch.
+        ops_exponent: local exponent of the declared operations, if not `exponent`.
+    """
+
+    coefficient: float
+    exponent: float
+    constant: float = 0.0
+    memory: tuple[float, float] = (8192.0, 1.0)
+    error: float = 1e-7
+    fails: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    ops_exponent: float | None = None
+    ops: float = 1e4
+
+    def seconds(self, seq_len: int) -> float:
+        return self.constant + self.coefficient * float(seq_len) ** self.exponent
+
+
+SEVEN: Mapping[str, Law] = {
+    "full": Law(
+        4.4e-8, 2.0, memory=(64.0, 2.0), ops=2048.0,
+        fails={16384: ("out_of_memory", "RuntimeError: can't allocate memory: 17 GB")},
+    ),
+    "sdpa": Law(1.32e-8, 2.0, memory=(2200.0, 1.0), ops=2048.0),
+    "xformers": Law(1, 1, fails=dict.fromkeys(LENGTHS, ("unsupported", "xformers needs CUDA"))),
+    "longformer": Law(1.2e-5, 1.0, error=0.31, memory=(5000.0, 1.0), ops=1e6),
+    "bigbird": Law(1.3e-5, 1.0, error=0.28, memory=(9000.0, 1.0), ops=1.3e6),
+    "linformer": Law(7.5e-6, 1.0, error=0.35, memory=(4000.0, 1.0), ops=1.1e6),
+    "performer": Law(1.22e-5, 1.0, error=0.06, memory=(6000.0, 1.0), ops=1.1e6),
+}  # fmt: skip
+
+
+def write_run(
+    folder: Path,
+    laws: Mapping[str, Law] = SEVEN,
+    *,
+    lengths: Sequence[int] = LENGTHS,
+    launches: int = 3,
+    noise: float = 0.02,
+    sample_noise: float = 0.01,
+    modes: Sequence[str] = ("forward", "training"),
+    seed: int = 0,
+    run: str = "run-1",
+    started: str = "2026-01-05T10:00:00Z",
+    commit: str | None = "1234567890abcdef1234567890abcdef12345678",
+    machine: Mapping[str, Any] = MACHINE,
+    environment: Mapping[str, Any] = ENVIRONMENT,
+    measurement: int = MEASUREMENT,
+    roof: Mapping[str, float] | None = ROOF,
+    case: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a run folder and return it; equal arguments give equal bytes."""
+    rng = np.random.default_rng(seed)
+    head = {
+        "schema": SCHEMA, "measurement": measurement, "run": run, "commit": commit,
+        "machine": content_id(machine), "environment": content_id(environment),
+    }  # fmt: skip
+    shape = dict(case or {})
+    records = []
+    if roof is not None:
+        records.append(_record(head, _case("roof", {}, 0, shape, kind="roof"), 0, started, [
+            {"kernel": "", "gate": None, "cost": None,
+             "metrics": {k: {"unit": _UNITS[k], "samples": [v, v]}
+                         for k, v in roof.items()}}
+        ]))  # fmt: skip
+    for launch in range(launches):
+        for mode in modes:
+            for key, law in laws.items():
+                for n in lengths:
+                    one = _case(law.name or key, law.options, n, {**shape, "mode": mode})
+                    if n in law.fails:
+                        records.append(_record(head, one, launch, started, [], *law.fails[n]))
+                        continue
+                    arm = _arm(law, n, mode, rng, noise, sample_noise)
+                    records.append(_record(head, one, launch, started, [arm]))
+    folder.mkdir(parents=True, exist_ok=True)
+    _lines(folder / RECORDS, records)
+    _lines(folder / MACHINES, [{"id": content_id(machine), **machine}])
+    _lines(folder / ENVIRONMENTS, [{"id": content_id(environment), **environment}])
+    return folder
+
+
+_UNITS = {"matmul_rate": "op/s", "exp_rate": "op/s", "bandwidth": "B/s", "empty_latency": "s"}
+
+
+def _case(
+    name: str, options: Mapping[str, Any], n: int, shape: Mapping[str, Any], **kw: Any
+) -> Case:
+    fields: dict[str, Any] = {
+        "kind": "speed", "level": "attention", "mode": "forward", "batch": 1, "num_heads": 8,
+        "num_kv_heads": 8, "head_dim": 64, "seq_len": n, "key_len": n, "device": "cpu",
+        "dtype": "float32", "is_causal": False, "threads": 2, "allocator": "default",
+        "compile": False, "seed": 0,
+    }  # fmt: skip
+    return Case(arms=(Arm(name, dict(options)),), **{**fields, **shape, **kw})
+
+
+def _arm(
+    law: Law, n: int, mode: str, rng: np.random.Generator, noise: float, sample_noise: float
+) -> dict[str, Any]:
+    factor = 1.0 if mode == "forward" else 2.8
+    centre = law.seconds(n) * factor * float(np.exp(noise * rng.standard_normal()))
+    samples = centre * np.exp(sample_noise * rng.standard_normal(7))
+    ops = law.ops * float(n) ** (law.ops_exponent or law.exponent) * factor
+    return {
+        "kernel": "synthetic",
+        "gate": {"relative_l2": 3e-7, "budget": 1e-6, "rows": 64},
+        "cost": {"pattern_ops": int(ops * 0.8), "executed_ops": int(ops),
+                 "exponentials": int(ops / 256), "bytes": 8192 * n},
+        "expected": {"time": round(law.exponent), "memory": round(law.memory[1])},
+        "metrics": {
+            "latency": {"unit": "s", "samples": [float(s) for s in samples], "cache": "warm"},
+            "peak_memory": {"unit": "B", "value": int(law.memory[0] * n ** law.memory[1])},
+            "relative_error": {"unit": "1", "value": law.error, "input_scale": 0.3, "rows": 256},
+        },
+    }  # fmt: skip
+
+
+def _record(
+    head: Mapping[str, Any], case: Case, launch: int, started: str, arms: list[dict[str, Any]],
+    status: str = "ok", reason: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        **head, "case": case.to_json(),
+        "launch": {"index": launch, "order": 0, "started": started, "wall_s": 1.0, "load": 0.1},
+        "status": status, "reason": reason, "log_tail": None, "arms": arms,
+    }  # fmt: skip
+
+
+def _lines(file: Path, objects: Sequence[Mapping[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(o) + "\n" for o in objects))

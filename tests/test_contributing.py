@@ -1,0 +1,86 @@
+"""CONTRIBUTING's backend is a real one: it loads, keeps the contract, and passes the linter."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import attention
+from attention import registry
+from attention.testing import check
+from models import TransformerBlock
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def taught(tmp_path: Path) -> Iterator[Path]:
+    """The one Python block of CONTRIBUTING.md, as a file; forgotten afterwards."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert len(blocks) == 1
+    file = tmp_path / "my_attention.py"
+    file.write_text(blocks[0])
+    known = dict(registry._registry)
+    yield file
+    registry._registry.clear()
+    registry._registry.update(known)
+
+
+def test_the_example_keeps_the_whole_contract(taught: Path) -> None:
+    assert registry.load_file(taught) == ["elu_linear"]
+    findings = check("elu_linear")
+    assert [f for f in findings if f.status == "failed"] == []
+    skipped = {f.check for f in findings if f.status == "skipped"}
+    assert skipped == {"exactness", "future"}  # what it does not declare
+
+
+def test_the_example_works_by_name_in_a_block(taught: Path) -> None:
+    registry.load_file(taught)
+    assert attention.describe("elu_linear")["family"] == "kernel"
+    block = TransformerBlock(d_model=32, num_heads=4, attention="elu_linear")
+    x = torch.randn(2, 9, 32)
+    torch.testing.assert_close(block(x)[:1], block(x[:1]))
+    with pytest.raises(attention.UnsupportedError, match="one sum over all keys"):
+        block(x, is_causal=True)
+
+
+def test_the_contract_notices_when_the_example_is_broken(taught: Path) -> None:
+    source = taught.read_text()
+    broken = source.replace("k = k * key_padding_mask[:, None, :, None]", "pass")
+    assert broken != source
+    taught.write_text(broken)
+    registry.load_file(taught)
+    failed = {f.check: f for f in check("elu_linear") if f.status == "failed"}
+    assert {"twin", "padding"} <= failed.keys()
+    assert "torch.randn" in failed["padding"].how
+
+
+def test_the_example_passes_the_linter(taught: Path) -> None:
+    ruff = Path(sys.executable).with_name("ruff")
+    if not ruff.exists():
+        pytest.skip("ruff is in the extra `dev`, which is not installed")
+    config = ("--config", str(ROOT / "pyproject.toml"))
+    # A backend's class attributes are declared in the base: the same exception as in the tree.
+    lint = subprocess.run(
+        [ruff, "check", *config, "--ignore", "RUF012", taught], capture_output=True, text=True
+    )
+    assert lint.returncode == 0, lint.stdout
+    layout = subprocess.run(
+        [ruff, "format", "--check", *config, taught], capture_output=True, text=True
+    )
+    assert layout.returncode == 0, layout.stdout
+
+
+def test_the_page_names_commands_that_exist() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"(?:^|`)make ([a-z]+)", page, re.MULTILINE))
+    assert targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -1,0 +1,240 @@
+"""The multi-head layer: against torch's, with every backend, and what it refuses."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import attention
+from attention.base import CallInput, Supports, UnsupportedError
+from models import IdentityAttention, MultiheadAttention
+
+D_MODEL, HEADS, LENGTH = 32, 4, 13
+
+
+def layer(**options: Any) -> MultiheadAttention:
+    return MultiheadAttention(d_model=D_MODEL, num_heads=HEADS, **options).double()
+
+
+def hidden(*shape: int) -> Tensor:
+    return torch.randn(*(shape or (2, LENGTH, D_MODEL)), dtype=torch.float64)
+
+
+def torch_layer(ours: MultiheadAttention) -> nn.MultiheadAttention:
+    """Build torch's layer with our weights."""
+    theirs = nn.MultiheadAttention(D_MODEL, HEADS, batch_first=True).double()
+    parts = (ours.qkv.q_proj, ours.qkv.k_proj, ours.qkv.v_proj)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([p.weight for p in parts]))
+        theirs.in_proj_bias.copy_(torch.cat([p.bias for p in parts]))
+        theirs.out_proj.load_state_dict(ours.out_proj.state_dict())
+    return theirs
+
+
+def randomise_biases(module: nn.Module) -> None:
+    """Move the biases off zero: a forgotten one would not be seen."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_()
+
+
+@pytest.mark.parametrize("name", ["full", "sdpa"])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_equals_torch_with_its_weights(name: str, is_causal: bool) -> None:
+    ours = layer(attention=name)
+    randomise_biases(ours)
+    x = hidden()
+    future = torch.ones(LENGTH, LENGTH, dtype=torch.bool).triu(1) if is_causal else None
+    expected, _ = torch_layer(ours)(x, x, x, attn_mask=future, need_weights=False)
+    torch.testing.assert_close(ours(x, is_causal=is_causal), expected)
+
+
+@pytest.mark.parametrize("name", ["full", "sdpa"])
+def test_padding_equals_torch_with_the_mask_inverted(name: str) -> None:
+    ours = layer(attention=name)
+    x, takes_part = hidden(), torch.ones(2, LENGTH, dtype=torch.bool)
+    takes_part[1, 8:] = False
+    expected, _ = torch_layer(ours)(x, x, x, key_padding_mask=~takes_part, need_weights=False)
+    actual = ours(x, key_padding_mask=takes_part)
+    torch.testing.assert_close(actual[takes_part], expected[takes_part])
+
+
+def test_cross_attention_equals_torch() -> None:
+    ours = layer()
+    x, key = hidden(), hidden(2, 7, D_MODEL)
+    expected, _ = torch_layer(ours)(x, key, key, need_weights=False)
+    torch.testing.assert_close(ours(x, key), expected)
+
+
+def test_fewer_kv_heads_equal_a_full_layer_with_the_heads_repeated() -> None:
+    grouped, full = layer(num_kv_heads=2), layer()
+    assert grouped.qkv.k_proj.weight.shape == (2 * D_MODEL // HEADS, D_MODEL)
+    state = grouped.state_dict()
+    for part in ("k_proj", "v_proj"):
+        for kind in ("weight", "bias"):
+            heads = state[f"qkv.{part}.{kind}"].unflatten(0, (2, -1))
+            state[f"qkv.{part}.{kind}"] = heads.repeat_interleave(2, dim=0).flatten(0, 1)
+    full.load_state_dict(state)
+    x = hidden()
+    torch.testing.assert_close(grouped(x), full(x))
+
+
+def test_dropout_acts_on_the_weights_in_training_only() -> None:
+    dropping = layer(attention="full", dropout_p=0.5)
+    x = hidden()
+    assert dropping.attention.dropout_p == 0.5
+    assert not torch.equal(dropping(x), dropping(x))
+    dropping.eval()
+    assert torch.equal(dropping(x), dropping(x))
+
+
+def test_a_built_backend_serves_as_one_by_name() -> None:
+    built = attention.build("longformer", num_heads=HEADS, head_dim=8, window=2)
+    by_instance = layer(attention=built)
+    by_name = layer(attention="longformer", attention_options={"window": 2})
+    by_name.load_state_dict(by_instance.state_dict())
+    x = hidden()
+    assert by_instance.attention is built
+    torch.testing.assert_close(by_instance(x), by_name(x))
+
+
+def test_global_projections_are_made_when_the_mask_is_given_and_only_then() -> None:
+    longformer = layer(attention="longformer", attention_options={"window": 2})
+    x, mask = hidden(), torch.zeros(2, LENGTH, dtype=torch.bool)
+    mask[:, 0] = True
+    extra = longformer.call_projections["global_qkv"]
+
+    runs: list[Tensor] = []
+    extra.register_forward_hook(lambda *_: runs.append(x))
+    longformer(x)
+    longformer(x, global_mask=None)
+    assert runs == []
+
+    same = longformer(x, global_mask=mask)
+    q, k, v = longformer.qkv(x, x)
+    by_hand = longformer.attention(q, k, v, global_mask=mask, global_qkv=(q, k, v))
+    # They start as copies of the local ones.
+    torch.testing.assert_close(same, longformer.out_proj(by_hand.transpose(1, 2).flatten(2)))
+
+    with torch.no_grad():
+        extra.v_proj.weight.mul_(2.0)
+    moved = longformer(x, global_mask=mask)
+    assert not torch.allclose(moved[:, 0], same[:, 0])
+    torch.testing.assert_close(moved[:, 1:], same[:, 1:])
+    moved.sum().backward()
+    assert all(p.grad is not None for p in extra.parameters())
+
+
+class Probe(IdentityAttention):
+    """Takes a projected triple at every call, and returns its queries."""
+
+    supports = Supports(causal=True, cross=True)
+    call_inputs = MappingProxyType({"more_qkv": CallInput("projected_qkv", "always")})
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, more_qkv: Any, **_: Any) -> Tensor:
+        self.seen = more_qkv
+        return more_qkv[0]
+
+
+def test_a_triple_that_is_always_needed_is_made_from_both_inputs() -> None:
+    probing = layer(attention=Probe(num_heads=HEADS, head_dim=8), num_kv_heads=2)
+    x, key = hidden(), hidden(2, 7, D_MODEL)
+    out = probing(x, key)
+    q, k, v = probing.call_projections["more_qkv"](x, key)
+    assert [tuple(t.shape) for t in (q, k, v)] == [(2, 4, 13, 8), (2, 2, 7, 8), (2, 2, 7, 8)]
+    for actual, expected in zip(probing.attention.seen, (q, k, v), strict=True):
+        torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(out, probing.out_proj(q.transpose(1, 2).flatten(2)))
+
+
+def test_a_backend_without_extra_inputs_has_no_extra_projections() -> None:
+    assert len(layer(attention="sdpa").call_projections) == 0
+
+
+def test_identity_returns_the_projected_values() -> None:
+    floor = layer(attention=IdentityAttention(num_heads=HEADS, head_dim=8), num_kv_heads=2)
+    x = hidden()
+    v = floor.qkv.v_proj(x).unflatten(-1, (2, 1, 8)).expand(-1, -1, -1, 2, -1).flatten(2)
+    torch.testing.assert_close(floor(x, is_causal=True), floor.out_proj(v))
+    assert "identity" not in attention.names()
+    identity = floor.attention
+    q, k, values = floor.qkv(x, x)
+    rows = torch.tensor([3, 5])
+    torch.testing.assert_close(
+        identity.reference(q, k, values, rows=rows), identity(q, k, values)[:, :, rows]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"num_heads": 5}, ValueError, "d_model: expected a multiple of num_heads=5, got 32"),
+        ({"num_heads": 0}, ValueError, "num_heads: expected at least 1"),
+        ({"d_model": 2.0}, TypeError, "d_model: expected a whole number"),
+        ({"num_kv_heads": 3}, ValueError, "num_kv_heads: expected a divisor of num_heads=4"),
+        ({"attention": "sdpaa"}, ValueError, "did you mean 'sdpa'"),
+        ({"attention": 7}, TypeError, "attention: expected a backend's name or an Attention"),
+        ({"attention_options": {"windw": 1}}, TypeError, "windw: sdpa has no such option"),
+        ({"attention_options": {"head_dim": 4}}, ValueError, "head_dim is the layer's own"),
+        ({"dropout_p": 1.0}, ValueError, "dropout_p: expected a number"),
+        ({"attention": "performer", "dropout_p": 0.1}, UnsupportedError, "no dropout"),
+        ({"attention": "linformer"}, TypeError, "seq_len: linformer needs seq_len"),
+        ({"bias": 1}, TypeError, "bias: expected true or false"),
+    ],
+)
+def test_refuses_bad_arguments(
+    options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        MultiheadAttention(**{"d_model": D_MODEL, "num_heads": HEADS, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"attention_options": {"kernel": "math"}}, "attention_options: a built sdpa"),
+        ({"dropout_p": 0.1}, "dropout_p: a built sdpa has its own"),
+        ({"num_heads": 8}, "attention: the built sdpa has num_heads=4, the layer needs 8"),
+        ({"d_model": 64}, "attention: the built sdpa has head_dim=8, the layer needs 16"),
+    ],
+)
+def test_refuses_arguments_that_a_built_backend_would_ignore(
+    options: dict[str, Any], words: str
+) -> None:
+    built = attention.build("sdpa", num_heads=HEADS, head_dim=8)
+    with pytest.raises(ValueError, match=words):
+        MultiheadAttention(
+            **{"d_model": D_MODEL, "num_heads": HEADS, "attention": built, **options}
+        )
+
+
+@pytest.mark.parametrize(
+    ("args", "inputs", "error", "words"),
+    [
+        ((torch.zeros(2, 5, 31),), {}, ValueError, r"x: expected \[B, N, 32\]"),
+        ((torch.zeros(5, 32),), {}, ValueError, r"x: expected \[B, N, 32\]"),
+        ((torch.zeros(2, 0, 32),), {}, ValueError, "at least 1"),
+        ((torch.zeros(2, 5, 32, dtype=torch.long),), {}, TypeError, "x: expected a floating"),
+        (([1.0],), {}, TypeError, "x: expected a tensor, got list"),
+        ((torch.zeros(2, 5, 32), torch.zeros(2, 5, 8)), {}, ValueError, "key: expected"),
+        ((torch.zeros(2, 5, 32),), {"global_mak": None}, TypeError, "accepted: .*global_mask"),
+        ((torch.zeros(2, 5, 32),), {"global_qkv": None}, TypeError, "makes this input itself"),
+    ],
+)
+def test_refuses_bad_calls(
+    args: tuple[Any, ...], inputs: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    longformer = MultiheadAttention(d_model=D_MODEL, num_heads=HEADS, attention="longformer")
+    with pytest.raises(error, match=words):
+        longformer(*args, **inputs)
+
+
+def test_a_declared_refusal_reaches_the_caller() -> None:
+    linformer = layer(attention="linformer", attention_options={"seq_len": LENGTH})
+    with pytest.raises(UnsupportedError, match="is_causal: linformer"):
+        linformer(hidden(), is_causal=True)

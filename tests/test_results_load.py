@@ -1,0 +1,235 @@
+"""The loader: one tidy frame, and a named fault for every line that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from results.load import NoRunError, load
+from results.schema import MEASUREMENT, RECORDS, SCHEMA, STATUSES
+from results.tidy import COLUMNS
+
+SMALL: dict[str, Any] = {"lengths": (512, 1024), "launches": 2, "modes": ("forward",)}
+TWO = {name: synthetic.SEVEN[name] for name in ("sdpa", "longformer")}
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / RECORDS).read_text().splitlines()]
+
+
+def append(folder: Path, *texts: str | bytes) -> None:
+    with (folder / RECORDS).open("ab") as file:
+        for text in texts:
+            file.write((text if isinstance(text, bytes) else text.encode()) + b"\n")
+
+
+def test_frame_has_a_row_per_case_launch_arm_and_metric(tmp_path: Path) -> None:
+    run = load(synthetic.write_run(tmp_path, TWO, **SMALL))
+    assert list(run.frame.columns) == list(COLUMNS)
+    speed = run.frame[run.frame["kind"] == "speed"]
+    assert len(speed) == 2 * 2 * 2 * 3  # backends, lengths, launches, metrics
+    assert not speed.duplicated(["case_id", "launch", "arm", "metric"]).any()
+    row = speed[(speed["backend"] == "sdpa") & (speed["metric"] == "peak_memory")].iloc[0]
+    assert (row["unit"], row["value"]) == ("B", 2200 * 512)
+    assert run.warnings == ()
+
+
+def test_value_is_the_median_of_the_samples(tmp_path: Path) -> None:
+    run = load(synthetic.write_run(tmp_path, TWO, **SMALL))
+    row = run.frame[run.frame["metric"] == "latency"].iloc[0]
+    assert row["value"] == sorted(row["samples"])[3]
+
+
+def test_a_failed_case_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    laws = {"full": synthetic.Law(1, 2, fails={512: ("crashed", "killed by signal 9")})}
+    run = load(synthetic.write_run(tmp_path, laws, lengths=(512,), launches=1))
+    row = run.frame[run.frame["backend"] == "full"].iloc[0]
+    assert (row["status"], row["reason"], row["metric"]) == ("crashed", "killed by signal 9", "")
+
+
+def test_bad_lines_are_named_and_the_rest_is_used(tmp_path: Path) -> None:
+    folder = synthetic.write_run(tmp_path, TWO, **SMALL)
+    good = lines(folder)
+    newer = {**good[0], "schema": SCHEMA + 1}
+    status = {**good[0], "status": "great"}
+    broken = json.loads(json.dumps(good[1]))
+    broken["arms"][0]["metrics"]["latency"]["samples"] = ["fast"]
+    zero = json.loads(json.dumps(good[1]))
+    zero["arms"][0]["metrics"]["latency"]["samples"] = [0.0]
+    append(
+        folder,
+        "[1, 2]",
+        json.dumps(newer),
+        json.dumps(status),
+        json.dumps(broken),
+        json.dumps(zero),
+        '{"schema": NaN}',
+        b"\xff\xfe",
+        "[" * 100_000,
+        '{"schema": 1, "meas',
+    )
+    run = load(folder)
+    assert len(run.records) == len(good)
+    first = len(good) + 1
+    faults = [
+        "expected an object, got list",
+        "newer than this version reads",
+        "status: expected one of",
+        "samples or a value|expected finite numbers|expected a number",
+        "expected times above 0",
+        "not JSON .NaN is no JSON number",
+        "not JSON",
+        "not JSON",
+        "not JSON",
+    ]
+    assert len(run.warnings) == len(faults)
+    for number, (warning, fault) in enumerate(zip(run.warnings, faults, strict=True), first):
+        assert warning.startswith(f"{folder / RECORDS}:{number}: ")
+        assert re.search(fault, warning), warning
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda r: r["case"].update(seq_len=2**60), "not the hash"),
+        (lambda r: r["launch"].update(index=True), "launch.index"),
+        (lambda r: r.update(reason=["x"]), "reason: expected a string"),
+        (lambda r: r["arms"][0].update(cost={"executed_ops": "many"}), "cost.executed_ops"),
+        (lambda r: r["arms"][0].update(expected={"time": -1}), "expected.time"),
+        (lambda r: r["arms"][0].update(gate=3), "gate: expected an object"),
+        (lambda r: r["arms"][0]["metrics"].update(x={"unit": "1", "value": 10**400}), "number"),
+    ],
+)
+def test_values_nobody_can_compute_with_are_left_out(
+    tmp_path: Path, change: Any, fault: str
+) -> None:
+    folder = synthetic.write_run(tmp_path, TWO, **SMALL)
+    record = lines(folder)[1]
+    change(record)
+    append(folder, json.dumps(record))
+    (warning,) = load(folder).warnings
+    assert fault in warning
+
+
+def test_duplicates_are_dropped(tmp_path: Path) -> None:
+    folder = synthetic.write_run(tmp_path, TWO, **SMALL)
+    count = len(lines(folder))
+    append(folder, *[json.dumps(r) for r in lines(folder)[:3]])
+    run = load(folder)
+    assert len(run.records) == count
+    assert run.warnings == ("3 duplicate records dropped",)
+    assert len(load(folder, folder).records) == count
+
+
+def test_another_measurement_is_not_mixed_in(tmp_path: Path) -> None:
+    new = synthetic.write_run(tmp_path / "new", TWO, **SMALL)
+    old = synthetic.write_run(tmp_path / "old", TWO, **SMALL, measurement=MEASUREMENT - 1, run="o")
+    run = load(old, new)
+    assert {r["measurement"] for r in run.records} == {MEASUREMENT}
+    assert len(run.records) == len(lines(new))
+    assert any("older measuring code left out" in w for w in run.warnings)
+    assert len(load(old).records) == len(lines(old))
+
+
+def test_runs_of_several_folders_stand_side_by_side(tmp_path: Path) -> None:
+    one = synthetic.write_run(tmp_path / "1", TWO, **SMALL)
+    two = synthetic.write_run(
+        tmp_path / "2", TWO, **SMALL, run="run-2", machine={**synthetic.MACHINE, "cores": 4}
+    )
+    run = load(one, two)
+    assert run.frame["machine"].nunique() == 2
+    assert {m["cores"] for m in run.machines.values()} == {2, 4}
+
+
+def test_pooled_commits_are_said(tmp_path: Path) -> None:
+    one = synthetic.write_run(tmp_path / "1", TWO, **SMALL, commit="a" * 40)
+    two = synthetic.write_run(tmp_path / "2", TWO, **SMALL, commit="b" * 40, run="run-2")
+    assert any(
+        "several commits are pooled: aaaaaaaa, bbbbbbbb" in w for w in load(one, two).warnings
+    )
+
+
+def test_what_is_not_described_is_said(tmp_path: Path) -> None:
+    folder = synthetic.write_run(tmp_path, TWO, **SMALL)
+    (folder / "machines.jsonl").unlink()
+    (folder / "environments.jsonl").write_text("[]\n")
+    text = "\n".join(load(folder).warnings)
+    assert "machines.jsonl: missing" in text
+    assert "environments.jsonl:1: expected an object" in text
+    assert "machine " in text
+    assert "not described" in text
+
+
+@pytest.mark.parametrize("content", [None, "", "{}\n"])
+def test_no_run_is_an_error_that_names_the_folder(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / RECORDS).write_text(content)
+    with pytest.raises(NoRunError, match=str(tmp_path)):
+        load(tmp_path)
+
+
+def test_hostile_strings_become_one_safe_line(tmp_path: Path) -> None:
+    laws = {"a\nb\x00\ud800": synthetic.Law(1e-6, 1.0)}
+    run = load(synthetic.write_run(tmp_path, laws, **SMALL))
+    (name,) = run.frame[run.frame["kind"] == "speed"]["backend"].unique()
+    assert name == "a b\N{REPLACEMENT CHARACTER}?"
+    name.encode()
+
+
+def test_the_schema_alone_is_cheap_to_import() -> None:
+    code = (
+        "import sys, results.schema; print(sorted({'pandas','numpy','torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+    | st.sampled_from(STATUSES),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [path] if path else []
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    for key, inner in items:
+        found += places(inner, (*path, key))
+    return found
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_no_record_breaks_the_loader(tmp_path: Path, data: st.DataObject) -> None:
+    folder = synthetic.write_run(tmp_path, TWO, **SMALL)
+    records = lines(folder)
+    record = records[1]
+    path = data.draw(st.sampled_from(places(record)))
+    target = record
+    for key in path[:-1]:
+        target = target[key]
+    target[path[-1]] = data.draw(JSON)
+    (folder / RECORDS).write_text(json.dumps(records[0]) + "\n" + json.dumps(record) + "\n")
+    run = load(folder)
+    assert len(run.records) + len(run.warnings) >= 2
+    run.frame.to_csv().encode()

@@ -1,0 +1,195 @@
+"""Figures, by their axes and data."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+import synthetic
+from matplotlib.colors import to_hex
+
+from results.chapters import Chapter, chapters
+from results.load import load
+from results.plots import FIGURES, error_figure, fraction_figure, memory_figure, speedup_figure
+from results.plots import time_figure as draw_time
+from results.svg import inline_svg
+from results.theme import DARK, LIGHT, PAGE, css_variables, looks, styled
+
+
+@pytest.fixture(scope="module")
+def chapter(tmp_path_factory: pytest.TempPathFactory) -> Chapter:
+    (one,) = chapters(load(synthetic.write_run(tmp_path_factory.mktemp("run"))))
+    return one
+
+
+@pytest.fixture(autouse=True)
+def _style() -> Iterator[None]:
+    with styled(LIGHT):
+        yield
+    assert plt.get_fignums() == []  # no figure is left in pyplot's hands
+
+
+def legend(ax) -> list[str]:
+    return [t.get_text() for t in ax.get_legend().get_texts()]
+
+
+def test_time_has_a_panel_per_mode_with_all_that_was_measured(chapter: Chapter) -> None:
+    figure = draw_time(chapter, LIGHT)
+    assert figure is not None
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["forward", "training"]
+    for ax in figure.axes:
+        assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+        names = [t.split("\u2002")[0] for t in legend(ax)]
+        assert names == ["full", "sdpa", "longformer", "bigbird", "linformer", "performer"]
+        curves = [line for line in ax.lines if len(line.get_xdata()) > 1]
+        assert len(curves) == 6
+        assert list(curves[1].get_xdata()) == list(synthetic.LENGTHS)
+    assert figure.axes[0].get_xlabel() == "sequence length (tokens)"
+    ticks = [t.get_text() for t in figure.axes[0].get_xticklabels()]
+    assert ticks == ["512", "1k", "2k", "4k", "8k", "16k"]
+
+
+def test_the_legend_gives_the_exponents(chapter: Chapter) -> None:
+    figure = draw_time(chapter, LIGHT)
+    assert figure is not None
+    text = next(t for t in legend(figure.axes[0]) if t.startswith("sdpa"))
+    assert text.startswith("sdpa\u2002N^")
+    assert float(text.split("N^")[1].split()[0]) == pytest.approx(2.0, abs=0.05)
+    assert text.endswith(")")
+
+
+@pytest.mark.parametrize("figure_of", [draw_time, memory_figure])
+def test_failed_cases_are_marked_where_they_would_be(chapter: Chapter, figure_of) -> None:
+    figure = figure_of(chapter, LIGHT)
+    for ax in figure.axes:
+        (mark,) = [line for line in ax.lines if line.get_marker() == "x"]
+        assert list(mark.get_xdata()) == [16384]
+        assert [t.get_text() for t in ax.texts] == ["full: out of memory"]
+        # The mark has room of its own above every line.
+        low, high = (math.log(v) for v in ax.get_ylim())
+        top = max(max(line.get_ydata()) for line in ax.lines if line.get_marker() != "x")
+        assert (math.log(top) - low) / (high - low) < mark.get_ydata()[0] - 0.03
+
+
+def test_memory_is_told_in_binary_units(chapter: Chapter) -> None:
+    figure = memory_figure(chapter, LIGHT)
+    assert figure is not None
+    labels = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    assert "16 MiB" in labels
+    assert "4 GiB" in labels
+
+
+def test_speedup_shows_both_baselines_and_the_line_of_one(chapter: Chapter) -> None:
+    figure = speedup_figure(chapter, LIGHT)
+    assert figure is not None
+    titles = {ax.get_title(loc="left") for ax in figure.axes}
+    modes = ("forward", "training")
+    assert titles == {f"{m}, over {b}" for m, b in itertools.product(modes, ("full", "sdpa"))}
+    for ax in figure.axes:
+        low, high = ax.get_ylim()
+        assert low < 1 < high
+        baseline = ax.get_title(loc="left").split()[-1]
+        assert baseline not in legend(ax)
+
+
+def test_error_is_drawn_over_time_at_the_longest_common_length(chapter: Chapter) -> None:
+    figure = error_figure(chapter, LIGHT)
+    assert figure is not None
+    ax = figure.axes[0]
+    assert ax.get_title(loc="left") == "forward, at 8,192 tokens"
+    points = {to_hex(line.get_color()): line.get_ydata()[0] for line in ax.lines}
+    look = chapter.looks["performer", ""]
+    assert points[look.light] == pytest.approx(0.06)
+
+
+def test_shares_of_the_limit_are_percentages(chapter: Chapter) -> None:
+    figure = fraction_figure(chapter, LIGHT)
+    assert figure is not None
+    assert figure.axes[0].get_ylim() == (0, 100)
+
+
+def test_the_narrow_layout_puts_panels_below_each_other(chapter: Chapter) -> None:
+    for draw in FIGURES.values():
+        wide, narrow = draw(chapter, LIGHT, "wide"), draw(chapter, LIGHT, "narrow")
+        assert wide is not None
+        assert narrow is not None
+        assert narrow.get_figwidth() < 5 < wide.get_figwidth()
+        assert len({ax.get_subplotspec().colspan.start for ax in narrow.axes}) == 1
+        assert len(narrow.axes) == len(wide.axes)
+
+
+def test_a_backend_keeps_its_color_in_every_figure(chapter: Chapter) -> None:
+    for draw in (draw_time, memory_figure, speedup_figure, fraction_figure):
+        figure = draw(chapter, DARK)
+        assert figure is not None
+        ax = figure.axes[-1]
+        shown = dict(zip(legend(ax), ax.get_legend().get_lines(), strict=True))
+        line = next(v for k, v in shown.items() if k.startswith("linformer"))
+        look = chapter.looks["linformer", ""]
+        assert (to_hex(line.get_color()), line.get_marker()) == (look.dark, look.marker)
+
+
+def luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a: str, b: str) -> float:
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colors_stand_out_in_light_and_dark() -> None:
+    for _, light, dark in (v for v in css_variables().values() if v[0].startswith("--s")):
+        assert contrast(light, LIGHT.paper) >= 3
+        assert contrast(dark, DARK.paper) >= 3
+
+
+def test_looks_differ_between_backends_and_between_variants() -> None:
+    known = [(b, "") for b in ("full", "sdpa", "xformers", "longformer", "bigbird", "linformer",
+                               "performer", "mine", "yours")]  # fmt: skip
+    found = looks([*known, ("longformer", "window=64")])
+    alone = [found[k] for k in known]
+    assert len({x.light for x in alone}) == len({x.marker for x in alone}) == len(known)
+    one, two = found["longformer", ""], found["longformer", "window=64"]
+    assert one.light == two.light
+    assert one.dashes != two.dashes
+
+
+def test_an_inline_svg_takes_the_pages_colors_and_ids_of_its_own(chapter: Chapter) -> None:
+    one = inline_svg(chapter, "time", "wide", prefix="a", title='x "<y>"')
+    two = inline_svg(chapter, "time", "wide", prefix="b", title="x")
+    assert one.startswith("<svg")
+    assert 'aria-label="x &quot;&lt;y&gt;&quot;"' in one
+    assert "var(--ink)" in one
+    assert PAGE.ink not in one
+    assert "sequence length (tokens)" in one  # text stays text
+    ids = [set(re.findall(r' id="([^"]*)"', svg)) for svg in (one, two)]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+    assert one == inline_svg(chapter, "time", "wide", prefix="a", title='x "<y>"')
+
+
+def test_nothing_measured_gives_no_figure(tmp_path: Path) -> None:
+    laws = {"sdpa": synthetic.Law(1, 1, fails=dict.fromkeys(synthetic.LENGTHS, ("failed", "x")))}
+    (one,) = chapters(load(synthetic.write_run(tmp_path, laws)))
+    assert [draw(one, LIGHT, "wide") for draw in FIGURES.values()] == [None] * 5
+    assert inline_svg(one, "time", "wide", prefix="a", title="x") == ""
+
+
+def test_a_wide_interval_does_not_squeeze_the_lines(tmp_path: Path) -> None:
+    folder = synthetic.write_run(tmp_path, launches=2, noise=0.5)
+    (one,) = chapters(load(folder))
+    figure = draw_time(one, LIGHT)
+    assert figure is not None
+    for ax in figure.axes:
+        values = [v for line in ax.lines if line.get_marker() != "x" for v in line.get_ydata()]
+        low, high = ax.get_ylim()
+        assert low > min(values) / 2
+        assert high < max(values) * 4

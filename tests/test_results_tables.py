@@ -1,0 +1,169 @@
+"""Tables, merge: what leaves the house."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import synthetic
+
+from results.load import NoRunError, load
+from results.merge import merge
+from results.schema import RECORDS
+from results.tables import CASE_TABLE, FORMATS, TABLES, cases, export_table
+
+DOCUMENTED = (
+    "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",
+    "seq_len", "is_causal", "metric", "value", "unit", "ci_low", "ci_high", "num_samples",
+    "status", "reason",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthetic.write_run(tmp_path_factory.mktemp("run"), lengths=(512, 1024, 2048, 16384))
+
+
+def test_cases_has_the_documented_columns_then_the_environment(folder: Path) -> None:
+    table = cases(load(folder))
+    assert tuple(table.columns[:19]) == DOCUMENTED == CASE_TABLE
+    row = table.iloc[0]
+    assert (row["cpu"], row["torch"], row["flags"]) == (
+        "Example CPU 2.5 GHz", "2.13.0", "avx2 avx512f",
+    )  # fmt: skip
+    assert not table.duplicated(["case_id", "backend", "metric", "machine", "environment"]).any()
+
+
+def test_cases_has_measured_and_derived_metrics(folder: Path) -> None:
+    table = cases(load(folder))
+    one = table[
+        (table["backend"] == "sdpa") & (table["mode"] == "forward") & (table["seq_len"] == 1024)
+    ].set_index("metric")
+    assert list(one.index) == [
+        "latency", "peak_memory", "relative_error", "throughput", "pattern_ops", "executed_ops",
+        "exponentials", "bytes", "achieved_rate", "fraction_of_limit", "tile_efficiency",
+        "kernel_efficiency",
+    ]  # fmt: skip
+    latency = one.loc["latency"]
+    assert latency["num_samples"] == 21
+    assert latency["num_launches"] == 3
+    assert latency["ci_low"] < latency["value"] < latency["ci_high"]
+    speed = one.loc["throughput"]
+    assert speed["value"] == pytest.approx(1024 / latency["value"])
+    assert speed["ci_high"] == pytest.approx(1024 / latency["ci_low"])
+    assert one.loc["achieved_rate"]["value"] == pytest.approx(
+        one.loc["executed_ops"]["value"] / latency["value"]
+    )
+
+
+def test_a_failed_case_stands_in_the_table(folder: Path) -> None:
+    table = cases(load(folder))
+    failed = table[(table["backend"] == "full") & (table["seq_len"] == 16384)]
+    assert set(failed["metric"]) == {"latency", "peak_memory"}
+    assert (failed["status"] == "out_of_memory").all()
+    assert failed["value"].isna().all()
+    assert failed["reason"].str.contains("allocate").all()
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_all_formats_hold_the_same_table(folder: Path, tmp_path: Path, table: str) -> None:
+    run = load(folder)
+    csv, text = export_table(run, table, "csv"), export_table(run, table, "json")
+    assert csv is not None
+    assert text is not None
+    assert export_table(run, table, "parquet", tmp_path / "t.parquet") is None
+    rows = json.loads(text, parse_constant=pytest.fail)
+    read = pd.read_csv(io.StringIO(csv))
+    stored = pd.read_parquet(tmp_path / "t.parquet")
+    assert list(rows[0]) == list(read.columns) == list(stored.columns)
+    assert len(rows) == len(read) == len(stored) > 0
+    number = {"cases": "value", "scaling": "exponent", "crossover": "seq_len"}[table]
+    for index, row in enumerate(rows):
+        a, b, c = row[number], read[number][index], stored[number][index]
+        assert (a is None and pd.isna(b) and pd.isna(c)) or a == pytest.approx(b) == c
+    if table != "cases":
+        whole = [r for r in rows if r[number] is not None]
+        assert isinstance(whole[0]["seq_len_max" if table == "scaling" else "seq_len"], int)
+
+
+def test_a_file_holds_what_the_text_would(folder: Path, tmp_path: Path) -> None:
+    run = load(folder)
+    assert export_table(run, "crossover", "csv", tmp_path / "c.csv") is None
+    assert (tmp_path / "c.csv").read_text() == export_table(run, "crossover", "csv")
+    assert [p.name for p in tmp_path.iterdir()] == ["c.csv"]
+
+
+@pytest.mark.parametrize(
+    ("table", "form", "out", "message"),
+    [
+        ("case", "csv", None, "table: expected one of cases, scaling, crossover, got 'case'"),
+        ("cases", "xls", None, f"format: expected one of {', '.join(FORMATS)}, got 'xls'"),
+        ("cases", "parquet", None, "out: parquet is no text"),
+        ("cases", "csv", "nowhere/x.csv", "out: nowhere is no folder"),
+    ],
+)
+def test_misuse_names_the_argument(
+    folder: Path, table: str, form: str, out: str | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match="^" + message.replace(".", r"\.")):
+        export_table(load(folder), table, form, out)
+
+
+def test_a_run_of_roofs_alone_gives_empty_tables(tmp_path: Path) -> None:
+    run = load(synthetic.write_run(tmp_path, {}))
+    for name in TABLES:
+        text = export_table(run, name, "csv")
+        assert text is not None
+        assert text.count("\n") == 1
+
+
+# -- merge ---------------------------------------------------------------------------------------
+
+
+def test_merging_shards_gives_the_whole_run(tmp_path: Path) -> None:
+    whole = synthetic.write_run(tmp_path / "whole", lengths=(512, 1024), launches=2)
+    lines = (whole / RECORDS).read_text().splitlines(keepends=True)
+    shards = []
+    for index in range(2):
+        shard = synthetic.write_run(tmp_path / f"shard{index}", lengths=(512,), launches=1)
+        (shard / RECORDS).write_text("".join([lines[0], *lines[1 + index :: 2]]))
+        shards.append(shard)
+    merged = merge(shards, tmp_path / "out")
+    assert merged.num_records == len(lines)
+    assert merged.warnings == ("1 duplicate record dropped",)
+    one, two = cases(load(merged.folder)), cases(load(whole))
+    keys = ["backend", "mode", "seq_len", "metric"]
+    pd.testing.assert_frame_equal(
+        one.sort_values(keys, ignore_index=True), two.sort_values(keys, ignore_index=True)
+    )
+
+
+def test_merging_keeps_machines_and_tells_of_torn_lines(tmp_path: Path) -> None:
+    one = synthetic.write_run(tmp_path / "1", lengths=(512,), launches=1)
+    two = synthetic.write_run(
+        tmp_path / "2", lengths=(512,), launches=1, machine={"cpu": "other"}, run="run-2"
+    )
+    with (two / RECORDS).open("a") as file:
+        file.write('{"torn')
+    merged = merge([one, two], tmp_path / "out")
+    run = load(merged.folder)
+    assert len(run.machines) == 2
+    assert run.warnings == ()
+    assert f"{two / RECORDS}:" in merged.warnings[0]
+    again = merge([merged.folder, one], tmp_path / "again")
+    assert (again.folder / RECORDS).read_bytes() == (merged.folder / RECORDS).read_bytes()
+
+
+def test_merging_into_something_is_refused(tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "run", lengths=(512,), launches=1)
+    with pytest.raises(ValueError, match=r"out: .* is not empty"):
+        merge([run], run)
+    with pytest.raises(NoRunError, match="no run here"):
+        merge([tmp_path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "empty").mkdir()
+    assert merge([run], tmp_path / "empty").num_records > 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "run"]
