@@ -216,6 +216,8 @@ def export(
         raise click.UsageError("--out: name the folder for asv's files of several runs", ctx)
     with _misuse(ctx):
         loaded = load(*folders)
+        for warning in loaded.warnings:
+            click.echo(f"note: {warning}", err=True)
         if form == "asv":
             from results.asv_export import export_asv
 

@@ -19,6 +19,9 @@ STATUS_WORDS = {
 
 NONE = "–"
 
+WIDEST = 100
+"""A ratio's interval wider than this factor is not spelled out."""
+
 
 def digits(value: float, significant: int = 3) -> str:
     """Write `value` with so many significant digits, without an exponent: 1234.5 → 1,230."""
@@ -75,8 +78,10 @@ def interval(low: float, high: float, write: object = None, *, unit: str = "") -
 
 
 def times(value: float, low: float = math.nan, high: float = math.nan) -> str:
-    """Write a ratio: 4.6 × (4.2–5.0)."""
+    """Write a ratio: 4.6 × (4.2–5.0); an interval that says nothing is called so."""
     between = interval(low, high, ratio_digits)
+    if between and not high <= WIDEST * low:
+        between = f"(interval wider than {WIDEST}-fold)"
     return f"{ratio_digits(value)} ×{f' {between}' if between else ''}"
 
 

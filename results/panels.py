@@ -24,6 +24,9 @@ SeriesKey = tuple[str, str]
 
 LONGEST_LABEL = 44
 
+WIDEST_BAND = 4.0
+"""An interval wider than this factor is left to the tables: its band would hide the lines."""
+
 _LENGTH = "sequence length (tokens)"
 
 
@@ -53,12 +56,12 @@ def lines(ax: Axes, part: pd.DataFrame, looks: Mapping[SeriesKey, Look], theme: 
         markeredgecolor=theme.paper if theme.paper != "none" else "none", markeredgewidth=0.5,
     )  # fmt: skip
     for series, rows in data.groupby("series", sort=False):
-        known = rows[rows["ci_low"].notna() & rows["ci_high"].notna()].sort_values("seq_len")
-        if len(known) > 1:
-            ax.fill_between(
-                known["seq_len"], known["ci_low"], known["ci_high"], alpha=0.14, linewidth=0,
-                color=looked[str(series)].color(theme),
-            )  # fmt: skip
+        line = rows.sort_values("seq_len")
+        narrow = (line["ci_high"] <= WIDEST_BAND * line["ci_low"]).to_numpy()
+        ax.fill_between(
+            line["seq_len"], line["ci_low"], line["ci_high"], where=narrow, alpha=0.14,
+            linewidth=0, color=looked[str(series)].color(theme),
+        )  # fmt: skip
 
 
 def keys(part: pd.DataFrame) -> list[SeriesKey]:

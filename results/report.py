@@ -35,7 +35,8 @@ _CAPTIONS = {
     "time": (
         "Median over launches, both axes logarithmic, so that a straight line's slope is the "
         "exponent p of t = a + c·N^p; it stands behind the name, with its 95 % interval. Bands "
-        "are 95 % intervals between launches. A cross marks a length that gave no time, and why."
+        "are 95 % intervals between launches, where they are narrower than fourfold. A "
+        "cross marks a length that gave no time, and why."
     ),
     "memory": (
         "Peak above the inputs, output included; both axes logarithmic, exponents as above. "

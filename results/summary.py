@@ -21,6 +21,9 @@ from results.statistics import Estimate, ratio
 AGREEMENT = 0.1
 """An exponent agrees with the declared one within this, or if its interval holds it."""
 
+WIDEST = 0.5
+"""An interval of an exponent wider than this tells linear and quadratic hardly apart."""
+
 MODE_WORDS = {"forward": "forward pass", "training": "training step"}
 
 
@@ -84,8 +87,8 @@ def _fastest(chapter: Chapter, mode: str) -> list[str]:
     known = f"{format.times(lead.value, lead.low, lead.high)}"
     if lead.has_interval and lead.low <= 1:
         first = (
-            f"{place} {_name(best)} ({spent}) and {_name(rows[1])} are level at the top: "
-            f"their ratio, {known}, is not told apart from 1"
+            f"{place} {_name(best)} ({spent}) and {_name(rows[1])}, the fastest two, are not told "
+            f"apart: their ratio is {known}"
         )
     else:
         first = (
@@ -97,7 +100,7 @@ def _fastest(chapter: Chapter, mode: str) -> list[str]:
         if other and best["backend"] != baseline and other[0] is not rows[1]:
             got = _between(other[0], best)
             against.append(f"{format.times(got.value, got.low, got.high)} as fast as {baseline}")
-    sentence = f"{first}; it is {format.listing(against)}." if against else f"{first}."
+    sentence = f"{first}; {_name(best)} is {format.listing(against)}." if against else f"{first}."
     if not lead.has_interval:
         sentence += " One launch each: these ratios have no interval."
     return [sentence]
@@ -111,19 +114,18 @@ def _overtaking(chapter: Chapter, mode: str) -> list[str]:
         reached = rows[rows["seq_len"].notna()].sort_values("seq_len", kind="stable")
         always, later = [], []
         for row in reached.to_dict("records"):
+            doubt = _doubt(row)
             if row["reason"].startswith("faster at every"):
-                always.append(row)
-                continue
-            between = format.interval(
-                row["ci_low"], row["ci_high"], lambda n: format.tokens(n, rounded=True)
-            )
-            at = format.tokens(row["seq_len"], rounded=True)
-            later.append(f"{_name(row)} from {at} tokens on{f' {between}' if between else ''}")
+                always.append(f"{_name(row)}{doubt}")
+            else:
+                at = format.tokens(row["seq_len"], rounded=True)
+                later.append(f"{_name(row)} from {at} tokens on{doubt}")
         if later:
             sentences.append(f"Faster than {baseline}: {format.listing(later)}.")
         if always:
-            names = format.listing([_name(r) for r in always])
-            sentences.append(f"Faster than {baseline} at every length tried: {names}.")
+            sentences.append(
+                f"Faster than {baseline} at every length tried: {format.listing(always)}."
+            )
         never: dict[str, list[str]] = {}
         for row in rows.to_dict("records"):
             if row["reason"].startswith("not reached") and row["backend"] not in BASELINES:
@@ -135,6 +137,21 @@ def _overtaking(chapter: Chapter, mode: str) -> list[str]:
             for tried, names in never.items()
         ]
     return sentences
+
+
+def _doubt(row: dict[Hashable, Any]) -> str:
+    """Return the interval of a crossover in brackets, "" where it has none or no width."""
+    if "open above" in row["reason"]:
+        return " (not certain: the interval has no upper end)"
+    always = row["reason"].startswith("faster at every")
+    if always and not row["ci_high"] > row["seq_len"]:
+        return ""
+    between = format.interval(
+        row["ci_low"], row["ci_high"], lambda n: format.tokens(n, rounded=True)
+    )
+    if between and always:
+        return f" (surely from {format.tokens(row['ci_high'], rounded=True)} on)"
+    return f" {between}" if between else ""
 
 
 def _memory(chapter: Chapter, mode: str) -> list[str]:
@@ -201,11 +218,13 @@ def _exponents(chapter: Chapter, mode: str) -> list[str]:
         rows = chapter.fits
         rows = rows[(rows["mode"] == mode) & (rows["metric"] == metric)]
         rows = rows[rows["exponent"].notna() & rows["expected"].notna()]
-        agree, differ, unsure = [], [], []
+        agree, differ, unsure, wide = [], [], [], []
         for row in rows.to_dict("records"):
             text = f"{_name(row)} {_exponent(row)}"
             if not math.isfinite(row["ci_low"]):
                 unsure.append(text)
+            elif row["ci_high"] - row["ci_low"] > WIDEST:
+                wide.append(text)
             elif _agrees(row):
                 agree.append(text)
             else:
@@ -216,6 +235,10 @@ def _exponents(chapter: Chapter, mode: str) -> list[str]:
             )
         if differ:
             sentences.append(f"{word} grows otherwise than declared: {format.listing(differ)}.")
+        if wide:
+            sentences.append(
+                f"{word}'s exponent is too uncertain to be judged: {format.listing(wide)}."
+            )
         if unsure:
             sentences.append(
                 f"{word}'s exponent, from too few lengths for an interval: "

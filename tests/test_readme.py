@@ -114,7 +114,14 @@ def test_examples_run(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"]
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/architecture.md",
+        "docs/performance.md",
+    ],
 )
 def test_links_and_paths_lead_somewhere(page: str) -> None:
     file = ROOT / page
@@ -125,3 +132,11 @@ def test_links_and_paths_lead_somewhere(page: str) -> None:
         r"(?<![\w/.])((?:attention|models|suites|results|docs)/[\w/]*\.?\w*)", text
     ):
         assert (ROOT / path).exists(), path
+
+
+def test_the_measured_figures_are_those_of_the_reference() -> None:
+    built = runpy.run_path(str(ROOT / "docs" / "build_measured.py"))
+    assert built["readme"]() == README
+    assert built["performance"]() == (ROOT / "docs" / "performance.md").read_text()
+    for image in re.findall(r'(?:src|srcset)="([^"]+)"', README):
+        assert (ROOT / image).stat().st_size > 0

@@ -193,3 +193,6 @@ def test_a_wide_interval_does_not_squeeze_the_lines(tmp_path: Path) -> None:
         low, high = ax.get_ylim()
         assert low > min(values) / 2
         assert high < max(values) * 4
+        for band in ax.collections:
+            for path in band.get_paths():
+                assert path.vertices[:, 1].max() < max(values) * 4

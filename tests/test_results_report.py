@@ -64,7 +64,7 @@ def test_the_summary_tells_from_which_length_on(tmp_path: Path) -> None:
 def test_level_contestants_are_not_ranked(tmp_path: Path) -> None:
     laws = {"sdpa": synthetic.Law(1e-8, 2.0), "full": synthetic.Law(1e-8, 2.0)}
     text = sentences(synthetic.write_run(tmp_path, laws, noise=0.05, modes=("forward",)))
-    assert "are level at the top" in text
+    assert "the fastest two, are not told apart: their ratio is" in text
     assert "is the fastest" not in text
 
 
@@ -82,6 +82,17 @@ def test_the_summary_tells_memory_limit_and_exponents(tmp_path: Path) -> None:
     assert "Materialised softmax (full) takes 4.00 GiB at 8,192 tokens, 240 ×" in text
     assert re.search(r"limit reached at 16,384 tokens: sdpa 8\d % and linformer \d\d %", text)
     assert re.search(r"Time grows with length as declared.*full 2\.0\d|1\.9\d \(", text)
+
+
+def test_an_interval_that_says_nothing_claims_nothing(tmp_path: Path) -> None:
+    laws = {"sdpa": synthetic.SEVEN["sdpa"], "performer": synthetic.SEVEN["performer"]}
+    folder = synthetic.write_run(
+        tmp_path, laws, lengths=(512, 1024, 1536, 2048), launches=2, noise=1.0, modes=("forward",)
+    )
+    text = sentences(folder)
+    assert "are not told apart" in text
+    assert "Time's exponent is too uncertain to be judged: " in text
+    assert "Time grows with length as declared" not in text
 
 
 def test_an_exponent_off_the_declared_one_is_said(tmp_path: Path) -> None:
