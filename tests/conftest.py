@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import pytest
@@ -12,6 +13,10 @@ def pytest_configure() -> None:
     """Give each parallel worker one thread: two that take both cores only wait for each other."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is first imported
+    # A shell's background job inherits an ignored Ctrl-C, and hands it on to every program that
+    # the tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
