@@ -156,6 +156,8 @@ def report(
     """Write the report: which attention from which length on, and at what cost."""
     from results.report import write_report
 
+    if out is None and len(folders) > 1:
+        raise click.UsageError("--out: name the folder for the report of several runs", ctx)
     with _misuse(ctx):
         for path in write_report(folders, formats=formats or ("html", "md"), out=out):
             click.echo(path)

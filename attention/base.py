@@ -38,6 +38,7 @@ from torch import Tensor, nn
 Family = Literal["dense", "sparse", "low_rank", "kernel", "recurrent"]
 Mode = Literal["forward", "training"]
 
+MAX_SEED = 2**62
 CPU_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -346,6 +347,11 @@ class Attention(nn.Module, ABC):
         if autocast:
             to = torch.get_autocast_dtype(q.device.type)
             q, k, v = (x if x.dtype == torch.float64 else x.to(to) for x in (q, k, v))
+            for name, x in (("k", k), ("v", v)):
+                if x.dtype != q.dtype:
+                    raise ValueError(
+                        f"{name}: expected dtype {q.dtype} as q after autocast, got {x.dtype}"
+                    )
         if not isinstance(is_causal, bool):
             raise TypeError(f"is_causal: expected a bool, got {type(is_causal).__name__}")
         if key_padding_mask is not None:
@@ -481,6 +487,13 @@ def check_int(name: str, value: Any, *, minimum: int) -> int:
     if value < minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {value}")
     return value
+
+
+def check_seed(value: Any) -> int:
+    """Return `value` if it is a seed: a whole number from 0 to 2⁶²."""
+    if check_int("seed", value, minimum=0) > MAX_SEED:
+        raise ValueError(f"seed: expected at most {MAX_SEED}, got {value}")
+    return int(value)
 
 
 def check_float(

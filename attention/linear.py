@@ -7,12 +7,12 @@ the backward pass: nothing of size ``N·R`` is kept.
 Softmax features are exponentials, kept in range by factors that cancel in the quotient: key
 feature r is divided by ``exp(m_r)``, m_r the largest logit so far, and the queries multiply it
 back before their row maximum is removed. When m_r grows the sums shrink by ``exp(old - new)``. In
-the causal pass a chunk uses the maximum after the chunk: a query's own factor is at most one.
+the causal pass a chunk uses the maximum after the chunk; where that leaves a query nothing but
+underflow, the chunk is cut in two and tried again, down to single tokens if need be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,12 +197,25 @@ class _Sums:
         self.z = work.zeros(work.groups, work.rank)
         self.top = work.start_top()
 
-    def rescale(self, old: Tensor, new: Tensor) -> None:
-        """Divide by ``exp(new - old)``, both ``[G, R]``."""
+    def factor(self, old: Tensor) -> Tensor:
+        """Return what sums shrink by as the stabiliser goes from `old` to `top`: ``[G, R]``."""
+        exponential = self.work.features.exponential
+        return (old - self.top).exp_() if exponential else torch.ones_like(self.z)
+
+    def multiply(self, factor: Tensor) -> None:
+        """Multiply the sums of each feature."""
         if self.work.features.exponential:
-            factor = (old - new).exp_()
             self.s.mul_(factor[:, :, None])
             self.z.mul_(factor)
+
+    def rescale(self, new: Tensor) -> None:
+        """Make the sums, which belong to a stabiliser of later keys, relative to `new` <= `top`.
+
+        These are the backward pass's sums: they multiply features divided by ``exp(new)`` that
+        were divided by ``exp(top)`` where the sums arose.
+        """
+        self.multiply(self.factor(new))
+        self.top = new
 
     def add(self, phi: Tensor, v: Tensor) -> None:
         """Add a tile's keys and values."""
@@ -218,7 +231,7 @@ class _Sums:
             x = work.tile("k", k, span, work.features.scale)
             old = self.top.clone()
             phi = work.keys(x, self.top, _cut(hidden, span), raise_top=True)
-            self.rescale(old, self.top)
+            self.multiply(self.factor(old))
             self.add(phi, work.tile("v", v, span))
 
 
@@ -231,13 +244,29 @@ def _shift(spans: list[tuple[int, int]], by: int) -> list[tuple[int, int]]:
 
 
 def _inverse(total: Tensor) -> Tensor:
-    """Return 1/total, and 0 where there was no key, or none whose features are above underflow.
+    """Return 1/total, and 0 where there was no key."""
+    return torch.where(total > _floor(total), total.reciprocal(), 0.0)
 
-    The second can happen in a causal chunk only, to a query whose keys all lie a factor of 1e25
-    (float32) below keys that come later in the chunk. 1/total would overflow in the gradient.
+
+def _floor(total: Tensor) -> float:
+    """Below it a denominator has lost its meaning to underflow, and 1/total could overflow."""
+    tiny: float = torch.finfo(total.dtype).tiny ** (2 / 3)
+    return tiny
+
+
+def _has_underflow(total: Tensor, hidden: Tensor | None, k_at: int, span: tuple[int, int]) -> bool:
+    """Whether a query of a causal chunk sees keys, but none above underflow.
+
+    All its keys then lie a factor of 1e25 (float32) below keys that come later in the chunk, whose
+    stabiliser it shares. In a chunk of one token that cannot be.
     """
-    floor = torch.finfo(total.dtype).tiny ** (2 / 3)
-    return torch.where(total > floor, total.reciprocal(), 0.0)
+    lost = total[:, :, 0] <= _floor(total)
+    if not bool(lost.any()):
+        return False
+    if hidden is not None:
+        seen = (~hidden[:, : k_at + span[1]]).cumsum(dim=1)[:, k_at + span[0] :] > 0
+        lost = lost & seen
+    return bool(lost.any())
 
 
 def _accumulate(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -343,17 +372,30 @@ class _Causal(torch.autograd.Function):
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         out[:, :q_at] = 0
         inverse = work.zeros(q.shape[0], q.shape[1], 1)
-        tops = [sums.top.clone()]
-        for chunk in _chunks(work, q, k, v, hidden, length, sums, tops):
+        tops, done = [sums.top.clone()], list[tuple[int, int]]()
+        waiting = _spans(length, CHUNK)[::-1]
+        while waiting:
+            span, old = waiting.pop(), sums.top.clone()
+            chunk = _chunk(work, (q, k, v, hidden), span, sums.top, raise_top=True)
+            factor = sums.factor(old)
             weights = torch.bmm(chunk.phi_q, chunk.phi_k.mT, out=chunk.square("a")).tril_()
+            total = torch.bmm(chunk.phi_q, (sums.z * factor)[:, :, None])
+            total += weights.sum(2, keepdim=True)
+            if chunk.size > 1 and _has_underflow(total, hidden, k_at, span):
+                sums.top = old
+                middle = (span[0] + span[1]) // 2
+                waiting += [(middle, span[1]), (span[0], middle)]
+                continue
+            sums.multiply(factor)
             number = torch.bmm(chunk.phi_q, sums.s, out=work.take("o", chunk.size, work.dim))
             _accumulate(number, weights, chunk.v)
-            total = torch.bmm(chunk.phi_q, sums.z[:, :, None]) + weights.sum(2, keepdim=True)
             inverse[:, chunk.rows] = _inverse(total)
             out[:, chunk.rows] = number.mul_(inverse[:, chunk.rows])
             sums.add(chunk.phi_k, chunk.v)
+            tops.append(sums.top.clone())
+            done.append(span)
         ctx.save_for_backward(q, k, v, hidden, out, inverse, torch.stack(tops))
-        ctx.features = features
+        ctx.features, ctx.spans = features, done
         return out
 
     @staticmethod
@@ -362,13 +404,16 @@ class _Causal(torch.autograd.Function):
         q, k, v, hidden, out, inverse, tops = ctx.saved_tensors
         features: Features = ctx.features
         work = _Work(q, features)
-        length, _, k_at = _align(q, k)
+        _, _, k_at = _align(q, k)
         grad_q, grad_k, grad_v = (
             torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
         )
         sums = _Sums(work)  # forward in time: S and z before each chunk
         sums.absorb(k, v, _spans(k_at, TILE), hidden)
-        for chunk in _chunks(work, q, k, v, hidden, length, sums, None):
+        for span in ctx.spans:
+            old = sums.top.clone()
+            chunk = _chunk(work, (q, k, v, hidden), span, sums.top, raise_top=True)
+            sums.multiply(sums.factor(old))
             g, dden = _output_gradient(work, grad, out, inverse, chunk.span)
             square = torch.bmm(g, chunk.v.mT, out=chunk.square("a")).add_(dden).tril_()
             grad_phi = torch.bmm(
@@ -379,7 +424,10 @@ class _Causal(torch.autograd.Function):
             work.input_gradient(chunk.x_q, chunk.phi_q, grad_phi, grad_q[:, chunk.rows])
         later = _Sums(work)  # back in time: dS and dz after each chunk
         later.top = tops[-1].clone()
-        for chunk in _chunks_back(work, q, k, v, hidden, length, later, tops):
+        for index in reversed(range(len(ctx.spans))):
+            top = tops[index + 1]
+            later.rescale(top)
+            chunk = _chunk(work, (q, k, v, hidden), ctx.spans[index], top, raise_top=False)
             g, dden = _output_gradient(work, grad, out, inverse, chunk.span)
             weights = torch.bmm(chunk.phi_q, chunk.phi_k.mT, out=chunk.square("a")).tril_()
             values = torch.bmm(weights.mT, g, out=work.take("o", chunk.size, work.dim))
@@ -393,7 +441,7 @@ class _Causal(torch.autograd.Function):
             later.z.add_(torch.bmm(chunk.phi_q.mT, dden)[:, :, 0])
             grad_phi = _without(grad_phi, chunk.hidden)
             work.input_gradient(chunk.x_k, chunk.phi_k, grad_phi, grad_k[:, chunk.keys])
-        later.rescale(tops[0], later.top)
+        later.rescale(tops[0])
         _key_gradients(work, k, v, hidden, tops[0], later, _spans(k_at, TILE), grad_k, grad_v)
         return grad_q, grad_k, grad_v, None, None
 
@@ -447,42 +495,3 @@ def _chunk(
     phi_k = work.keys(x_k, top, cut, raise_top)
     phi_q = work.queries(x_q, top)
     return _Chunk(work, at, slice(*key_at), x_q, x_k, work.tile("v", v, key_at), phi_q, phi_k, cut)
-
-
-def _chunks(
-    work: _Work,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    hidden: Tensor | None,
-    length: int,
-    sums: _Sums,
-    tops: list[Tensor] | None,
-) -> Iterator[_Chunk]:
-    """Walk the chunks in time, `sums` rescaled to each; note each stabiliser in `tops`."""
-    for span in _spans(length, CHUNK):
-        old = sums.top.clone()
-        chunk = _chunk(work, (q, k, v, hidden), span, sums.top, raise_top=True)
-        sums.rescale(old, sums.top)
-        if tops is not None:
-            tops.append(sums.top.clone())
-        yield chunk
-
-
-def _chunks_back(
-    work: _Work,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    hidden: Tensor | None,
-    length: int,
-    later: _Sums,
-    tops: Tensor,
-) -> Iterator[_Chunk]:
-    """Walk the chunks back in time, `later` rescaled to each chunk's stabiliser."""
-    spans = _spans(length, CHUNK)
-    for index in reversed(range(len(spans))):
-        top = tops[index + 1]
-        later.rescale(top, later.top)
-        later.top = top
-        yield _chunk(work, (q, k, v, hidden), spans[index], top, raise_top=False)

@@ -559,44 +559,58 @@ class _Largest(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.numel = 0
+        self.nbytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out: Any = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, tuple | list) else (out,):
             if isinstance(tensor, Tensor):
-                self.numel = max(self.numel, tensor.untyped_storage().nbytes())
+                self.nbytes = max(self.nbytes, tensor.untyped_storage().nbytes())
         return out
 
 
-def _largest_tensor(bench: Bench, n: int, mode: Mode, causal: bool) -> int:
-    call = bench.inputs(n, is_causal=causal, batch=1, dtype=torch.float32)
-    module = bench.build(n).to(torch.float32)
+def _held(bench: Bench, call: Inputs, mode: Mode) -> tuple[int, int]:
+    """Return the bytes of the largest tensor made, and of all that is kept for the backward."""
+    module = bench.build(call.k.shape[2]).to(torch.float32)
     leaves = [x.requires_grad_(mode == "training") for x in (call.q, call.k, call.v)]
-    watch = _Largest()
-    with watch:
-        out = module(*leaves, is_causal=causal)
+    watch, kept = _Largest(), dict[int, int]()
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with watch, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = module(*leaves, **call.asks)
         if mode == "training":
             out.sum().backward()
-    return watch.numel
+    return watch.nbytes, sum(kept.values())
 
 
 def _hidden_memory(bench: Bench) -> None:
     declared = bench.cls.memory_exponent
     if declared >= 2:
         raise NotAsked("quadratic memory is declared")
-    lengths = (1024, 4096)
-    for causal in (False, True) if bench.cls.supports.causal else (False,):
-        for mode in ("forward", "training"):
-            small, large = (_largest_tensor(bench, n, mode, causal) for n in lengths)
-            exponent = math.log(large / small) / math.log(lengths[1] / lengths[0])
+    modes: tuple[Mode, ...] = ("forward", "training")
+    for causal, padding, mode in itertools.product(
+        (False, True) if bench.cls.supports.causal else (False,),
+        (False, True) if bench.cls.supports.key_padding else (False,),
+        modes,
+    ):
+        small, large = (
+            bench.inputs(n, is_causal=causal, padding=padding, dtype=torch.float32)
+            for n in (1024, 4096)
+        )
+        held = zip(_held(bench, small, mode), _held(bench, large, mode), strict=True)
+        what = ("the largest tensor", "what is kept for the backward pass")
+        for name, (before, after) in zip(what, held, strict=True):
+            exponent = math.log(after / before) / math.log(4) if before else 0.0
             if exponent > declared + 0.25:
-                call = bench.inputs(64, is_causal=causal)
                 raise Violation(
-                    f"largest tensor grows with N^{exponent:.2f} ({small} B at {lengths[0]}, "
-                    f"{large} B at {lengths[1]}; {mode}, is_causal={causal}), declared "
+                    f"{name} grows with N^{exponent:.2f} ({before} B at 1024, {after} B at "
+                    f"4096; {mode}, is_causal={causal}, padding={padding}), declared "
                     f"{declared:g}",
-                    bench.show(call, "# a tensor of N·N hides here"),
+                    bench.show(large, "# a tensor of N·N hides here"),
                 )
 
 

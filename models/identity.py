@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from attention.base import Attention, Cost, Mode, Problem, Supports
@@ -39,9 +40,13 @@ class IdentityAttention(Attention):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
     ) -> Tensor:
-        """Return `v` itself, or its heads repeated where there are fewer than H."""
+        """Return `v` itself, or its heads repeated where there are fewer than H.
+
+        The gradients of `q` and `k` are zeros, not absent: the projections behind them run their
+        backward pass as they do around any backend.
+        """
         self.kernel = "identity"
-        return _expand_heads(v, self.num_heads)
+        return _expand_heads(_PassValues.apply(q, k, v), self.num_heads)  # type: ignore[no-untyped-call]
 
     def reference(
         self,
@@ -60,6 +65,20 @@ class IdentityAttention(Attention):
     def cost(self, problem: Problem, mode: Mode) -> Cost:
         """Count nothing: no product, no exponential, no byte that must move."""
         return Cost(pattern_ops=0, executed_ops=0, exponentials=0, bytes=0)
+
+
+class _PassValues(torch.autograd.Function):
+    """The identity on v, which hands zeros back to q and k."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        ctx.save_for_backward(q, k)
+        return v.view_as(v)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k = ctx.saved_tensors
+        return torch.zeros_like(q), torch.zeros_like(k), grad
 
 
 def _expand_heads(v: Tensor, num_heads: int) -> Tensor:

@@ -62,8 +62,11 @@ def export_asv(run: Run, out: str | Path) -> Path:
     configuration = folder / "asv.conf.json"
     if configuration.exists() and not _is_ours(configuration):
         raise ExportError(f"out: {configuration} is another project's; expected another folder")
-    for part in (RESULTS_DIR, REPOSITORY):
-        shutil.rmtree(folder / part, ignore_errors=True)
+    parts = [folder / RESULTS_DIR, folder / REPOSITORY]
+    if not configuration.exists() and any(part.exists() for part in parts):
+        raise ExportError(f"out: {folder} holds files that are not ours; expected another folder")
+    for part in parts:
+        shutil.rmtree(part, ignore_errors=True)
     frame = _frame(run)
     commits = make_commits(folder / REPOSITORY, frame)
     benchmarks = _benchmarks(frame)

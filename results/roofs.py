@@ -56,8 +56,6 @@ class Roofs:
         On a CPU products and exponentials use the same units and add up; on a GPU they overlap
         and the largest counts. Operations are those of the method's pattern.
         """
-        if case["level"] != "attention":
-            return Limit(math.nan, reason="stated for the attention level alone")
         peaks = self.peaks(case)
         missing = [r for r in RATES if not peaks.get(r, 0) > 0]
         if missing:
@@ -99,7 +97,4 @@ def with_limits(run: Run, points: pd.DataFrame) -> pd.DataFrame:
     table["tile_efficiency"] = table["pattern_ops"] / executed
     table["kernel_efficiency"] = table["fraction_of_limit"] / table["tile_efficiency"]
     table["achieved_rate"] = executed / table["value"]
-    attention = table["level"] == "attention"
-    for column in ("tile_efficiency", "kernel_efficiency", "achieved_rate"):
-        table[column] = table[column].where(attention)
     return table

@@ -14,8 +14,14 @@ from typing import Any
 from results.schema import Case
 from suites.sweep import Item, series_id
 
-NEEDED_CALLS = 3
-"""The fewest calls that a measurement makes: warm-up, one sample, the memory pass."""
+
+def needed_calls(case: Case) -> int:
+    """Return the fewest calls that a measurement makes.
+
+    Warm-up, one sample, the memory pass; around a backend one more, in which it is watched.
+    """
+    return 3 if case.level == "attention" else 4
+
 
 ITEM_SIZE: Mapping[str, int] = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -137,12 +143,13 @@ class History:
         if predicted is None:
             return None
         seconds, source = predicted
-        needed = NEEDED_CALLS * seconds
+        calls = needed_calls(case)
+        needed = calls * seconds
         if needed <= timeout_s:
             return None
         return (
             f"predicted {seconds:.3g} s a call ({source}), {needed:.3g} s for the "
-            f"{NEEDED_CALLS} calls of a measurement; the limit of a case is {timeout_s:g} s"
+            f"{calls} calls of a measurement; the limit of a case is {timeout_s:g} s"
         )
 
     def _too_large(self, case: Case, free_bytes: int | None) -> str | None:
@@ -195,7 +202,8 @@ class History:
         measured = [s for s in self._measured(case) if s.latency_s]
         if measured and (predicted := self.latency(case)):
             base = measured[-1]
-            return base.wall_s + NEEDED_CALLS * max(0.0, predicted[0] - (base.latency_s or 0.0))
+            more = max(0.0, predicted[0] - (base.latency_s or 0.0))
+            return base.wall_s + needed_calls(case) * more
         return None
 
     def remaining(self, items: Sequence[Item]) -> float | None:

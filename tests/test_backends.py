@@ -110,6 +110,24 @@ def test_autocast_runs_in_the_autocast_dtype(name: str) -> None:
     assert_matches("same as casting by hand", out, cast, 0.0)
 
 
+@pytest.mark.parametrize("name", ["bigbird", "performer"])
+def test_seeds_are_bounded_by_name(name: str) -> None:
+    for seed in (-1, 2**63, 10**20):
+        with pytest.raises(ValueError, match="seed: expected at"):
+            attention.build(name, num_heads=4, head_dim=16, seed=seed)
+    attention.build(name, num_heads=4, head_dim=16, seed=2**62)(*qkv(40))
+
+
+def test_autocast_refuses_mixed_inputs_by_name() -> None:
+    q, k, v = qkv(10)
+    module = attention.build("full", num_heads=4, head_dim=16)
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(ValueError, match=r"k: expected dtype torch\.float64 as q after"),
+    ):
+        module(q, k.float(), v)
+
+
 @pytest.mark.parametrize("name", ["longformer", "bigbird", "performer"])
 def test_second_derivative_raises(name: str) -> None:
     q, k, v = (x.requires_grad_() for x in qkv(30))
@@ -363,6 +381,16 @@ def test_features_survive_inputs_that_overflow_naive_exponentials(causal: bool) 
             assert x is not None
             assert bool(x.isfinite().all())
         assert bool(out.abs().max() <= 1.01 * v.abs().max())  # a weighted mean
+        if causal:  # the first query sees one key, whatever comes later
+            assert_matches("first row", out[:, :, 0], v[:, :, 0], 1e-2)
+            short = module(q[:, :, :70], k[:, :, :70], v[:, :, :70], is_causal=True)
+            assert_matches("the past", out[:, :, :70], short, 1e-2)
+            assert_matches(
+                "reference",
+                out,
+                module.reference(q.double(), k.double(), v.double(), is_causal=True),
+                0.05,
+            )
 
 
 def test_redraw_walks_a_seeded_stream() -> None:

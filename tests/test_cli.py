@@ -388,6 +388,7 @@ def test_export_for_asv_writes_its_files_into_the_run(run_folder):
         (["report", "no/such/folder"], "no/such/folder"),
         (["report", "EMPTY"], "no run here"),
         (["report", "RUN", "--format", "pdf"], "'html', 'md'"),
+        (["report", "RUN", "RUN"], "--out"),
         (["merge", "RUN"], "--out"),
         (["merge", "EMPTY", "--out", "NEW"], "no run here"),
         (["export", "RUN", "--table", "all"], "'cases', 'scaling', 'crossover'"),

@@ -168,6 +168,13 @@ def test_identity_returns_the_projected_values() -> None:
     torch.testing.assert_close(
         identity.reference(q, k, values, rows=rows), identity(q, k, values)[:, :, rows]
     )
+    floor(x).sum().backward()
+    for projection in (floor.qkv.q_proj, floor.qkv.k_proj):
+        # Zeros, not None: the floor of a training step holds their backward pass.
+        assert projection.weight.grad is not None
+        assert not projection.weight.grad.any()
+    assert floor.qkv.v_proj.weight.grad is not None
+    assert floor.qkv.v_proj.weight.grad.any()
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_longformer_is_hugging_faces(with_global: bool, with_padding: bool) -> N
     assert_matches("gradient", got, want, 1e-5)
 
 
-def test_longformer_layer_holds_the_global_projections() -> None:
+def test_longformer_layer_is_hugging_faces() -> None:
     """The multi-head layer builds q_g, k_g, v_g from the declaration alone."""
     length, window = 64, 8
     config = LongformerConfig(
@@ -117,16 +117,26 @@ def test_longformer_layer_holds_the_global_projections() -> None:
         attention="longformer",
         attention_options={"window": window},
     ).eval()
-    linears = {n: m for n, m in ours.named_modules() if isinstance(m, nn.Linear)}
-    assert len(linears) == 7, f"four projections and three global ones, got {list(linears)}"
+    globals_ = ours.call_projections["global_qkv"]
+    for mine, others in (
+        (ours.qkv, (theirs.query, theirs.key, theirs.value)),
+        (globals_, (theirs.query_global, theirs.key_global, theirs.value_global)),
+    ):
+        for target, source in zip((mine.q_proj, mine.k_proj, mine.v_proj), others, strict=True):
+            copy_linear(target, source)
     is_global = torch.zeros(BATCH, length, dtype=torch.bool)
     is_global[:, 0] = True
     x = torch.randn(BATCH, length, WIDTH)
-    before = ours(x, global_mask=is_global)
-    unused = ours(x)
-    assert before.shape == x.shape
-    assert not torch.allclose(before, unused)
-    assert theirs.query.weight.shape == next(iter(linears.values())).weight.shape
+    mask = torch.where(is_global, 10000.0, 0.0)
+    expected = theirs(
+        x,
+        attention_mask=mask,
+        is_index_masked=mask < 0,
+        is_index_global_attn=mask > 0,
+        is_global_attn=True,
+    )[0]
+    actual = ours(x, global_mask=is_global)
+    assert_matches("output", actual, ours.out_proj(expected), 1e-5)
 
 
 def test_bigbird_is_hugging_faces() -> None:

@@ -103,6 +103,60 @@ def test_fast_path_equals_reference_forward_and_backward(call: dict[str, Any]) -
         assert error <= 1e-6 * scale, f"gradient of {which}: {error:.2e} of {scale:.2e}"
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    n=st.integers(1, 90),
+    window=st.integers(0, 30),
+    dilation=st.one_of(st.integers(1, 4), st.lists(st.integers(1, 4), min_size=4, max_size=4)),
+    causal=st.booleans(),
+    padding=st.booleans(),
+    share=st.floats(0.0, 0.5),
+    projected=st.booleans(),
+    kv_heads=st.sampled_from([1, 2, 4]),
+    seed=st.integers(0, 2**31),
+)
+def test_longformers_global_tokens_equal_reference(
+    n: int,
+    window: int,
+    dilation: int | list[int],
+    causal: bool,
+    padding: bool,
+    share: float,
+    projected: bool,
+    kv_heads: int,
+    seed: int,
+) -> None:
+    torch.manual_seed(seed)
+    module = attention.LongformerAttention(
+        num_heads=4, head_dim=5, window=window, dilation=dilation
+    )
+
+    def draw() -> list[torch.Tensor]:
+        shapes = [(2, heads, n, 5) for heads in (4, kv_heads, kv_heads)]
+        return [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
+
+    inputs = draw()
+    own = draw() if projected else []
+    real = torch.rand(2, n) < 0.7 if padding else torch.ones(2, n, dtype=torch.bool)
+    asks: dict[str, Any] = {
+        "is_causal": causal,
+        "key_padding_mask": real if padding else None,
+        "global_mask": torch.rand(2, n) < share,
+        "global_qkv": tuple(own) if projected else None,
+    }
+    keep = real[:, None, :, None]
+    actual, expected = module(*inputs, **asks), module.reference(*inputs, **asks)
+    assert_matches("output", actual * keep, expected * keep, 1e-8)
+    weight = torch.randn_like(expected) * keep
+    leaves = inputs + own
+    got = torch.autograd.grad(actual, leaves, weight, allow_unused=True)
+    want = torch.autograd.grad(expected, leaves, weight, allow_unused=True)
+    for a, b in zip(got, want, strict=True):
+        # Without a global token the projected triple is not touched, which is a gradient of 0.
+        a, b = (torch.zeros(1, dtype=torch.float64) if x is None else x for x in (a, b))
+        assert float((a - b).norm()) <= 1e-6 * (float(b.norm()) + 1e-6)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     name=st.sampled_from(sorted(OPTIONS)),

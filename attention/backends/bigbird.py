@@ -29,6 +29,7 @@ from attention.base import (
     Problem,
     Supports,
     check_int,
+    check_seed,
     softmax_ops,
 )
 from attention.functional import (
@@ -85,7 +86,7 @@ class BigBirdAttention(Attention):
         self.block_size = check_int("block_size", block_size, minimum=1)
         self.num_random_blocks = check_int("num_random_blocks", num_random_blocks, minimum=0)
         self.num_global_tokens = check_int("num_global_tokens", num_global_tokens, minimum=0)
-        self.seed = check_int("seed", seed, minimum=0)
+        self.seed = check_seed(seed)
         self._patterns: dict[tuple[int, bool, torch.device], Tensor] = {}
 
     def attend(

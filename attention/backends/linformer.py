@@ -249,7 +249,8 @@ class LinformerAttention(Attention):
             weight_bytes = matrices * self.rank * problem.key_len * problem.dtype.itemsize
         return Cost(
             pattern_ops=ops,
-            executed_ops=ops,
+            # The fused backward pass computes the scores anew.
+            executed_ops=ops + (2 * pairs * problem.head_dim if mode == "training" else 0),
             exponentials=pairs,
             bytes=problem.io_bytes(mode) + weight_bytes * (1 if mode == "forward" else 3),
         )

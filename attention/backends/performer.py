@@ -7,8 +7,8 @@ Choromanski et al. 2021, arXiv 2009.14794, eq. 4-7 and lemma 1: ``D⁻¹ φ(Q)(�
 
 Stability: features are exponentials of both signs and many magnitudes. Here every feature r of the
 keys is divided by its own running maximum ``exp(m_r)``, and the queries take ``m_r`` back before
-their row maximum is removed. Both factors cancel in the quotient, the denominator is at least
-one for some feature, and no ε is needed. Half precision computes its features in float32.
+their row maximum is removed. Both factors cancel in the quotient, the denominator keeps a term of
+order one, and no ε is needed. Half precision computes its features in float32.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from attention.base import (
     check_choice,
     check_float,
     check_int,
+    check_seed,
 )
 from attention.functional import draw_seed, expand_kv_heads
 from attention.linear import Features, bidirectional, causal
@@ -85,7 +86,7 @@ class PerformerAttention(Attention):
             else (1e-3 if features == "relu" else 0.0)
         )
         if seed is not None:
-            check_int("seed", seed, minimum=0)
+            check_seed(seed)
         self._generator = torch.Generator()
         self._generator.manual_seed(draw_seed() if seed is None else seed)
         self.register_buffer("projection", self._draw())
@@ -182,7 +183,7 @@ class PerformerAttention(Attention):
 
     def set_extra_state(self, state: Any) -> None:
         """Restore the stream of features."""
-        self._generator.set_state(state)
+        self._generator.set_state(state.cpu())
 
 
 def orthogonal_features(count: int, dim: int, generator: torch.Generator) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 from attention.base import (
     Attention,
@@ -102,6 +103,10 @@ class SDPAAttention(Attention):
                     # A real query comes before the padding, so causality already hides it.
                     out = self._call(q, k, v, is_causal=True)
                     return out.masked_fill(~key_padding_mask[:, :1, None, None], 0.0)
+            blind = q.shape[2] - k.shape[2]  # queries before the first key
+            if blind > 0 and key_padding_mask is None:
+                out = self._call(q[:, :, blind:], k, v, is_causal=True)
+                return F.pad(out, (0, 0, blind, 0))
             return self._causal_rows(q, k, v, key_padding_mask)
 
     def _pin(self) -> AbstractContextManager[None]:
@@ -133,13 +138,25 @@ class SDPAAttention(Attention):
             if reach < 1:
                 outs.append(torch.zeros_like(rows))
                 continue
-            at = torch.arange(start, stop, device=q.device)[:, None]
-            keys = torch.arange(reach, device=q.device)
-            hidden = (keys > at + (m - n))[None, None]  # [1, 1, rows, reach]
-            if key_padding_mask is not None:
-                hidden = hidden | ~key_padding_mask[:, None, None, :reach]
-            outs.append(self._masked(rows, k[:, :, :reach], v[:, :, :reach], hidden))
+            first = start + m - n  # the last key that the first of these queries sees
+            inputs = (rows, k[:, :, :reach], v[:, :, :reach], first, key_padding_mask)
+            if torch.is_grad_enabled() and len(range(0, n, step)) > 1:
+                # Kept for the backward pass, the masks of all tiles would be N×M together.
+                outs.append(checkpoint(self._causal_tile, *inputs, use_reentrant=False))
+            else:
+                outs.append(self._causal_tile(*inputs))
         return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
+
+    def _causal_tile(
+        self, q: Tensor, k: Tensor, v: Tensor, first: int, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        """Attend from a few queries, the i-th of which sees keys up to ``first + i``."""
+        at = torch.arange(first, first + q.shape[2], device=q.device)[:, None]
+        keys = torch.arange(k.shape[2], device=q.device)
+        hidden = (keys > at)[None, None]  # [1, 1, rows, reach]
+        if key_padding_mask is not None:
+            hidden = hidden | ~key_padding_mask[:, None, None, : k.shape[2]]
+        return self._masked(q, k, v, hidden)
 
     def _record(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool

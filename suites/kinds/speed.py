@@ -3,7 +3,8 @@
 The order: build, time all arms in alternation, hold the very output of each arm's last sample
 against its reference, then one more call an arm for the peak memory; at level attention that call
 runs on inputs of the scale at which the error against exact softmax is taken, and gives it too.
-So a case costs at least three calls an arm: one to warm up, one sample, the last one.
+So a case costs at least three calls an arm: one to warm up, one sample, the last one; at level
+layer and block a fourth, in which the gate watches the backend.
 """
 
 from __future__ import annotations
