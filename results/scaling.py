@@ -1,7 +1,8 @@
 """Exponents over the part of the lengths where the method scales as declared.
 
 The curve t = a + c·Nᵖ is fitted where the declared cost already grows with its declared exponent
-and the time is well above that of an empty case.
+and the value is well above what the measurement itself costs: the time of an empty case, or the
+resolution of a peak on a CPU.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ COST_TOLERANCE = 0.08
 EMPTY_FACTOR = 20.0
 """A latency counts from this many times an empty case on."""
 
+
+MEMORY_FLOOR = 2 * 2**20
+"""Bytes: a peak on a CPU is known to about 1 MiB, so a smaller one than this says no slope."""
 
 METRICS: Mapping[str, str] = {"latency": "expected_time", "peak_memory": "expected_memory"}
 
@@ -118,6 +122,10 @@ def _fit_series(
     note = ""
     if metric == "latency" and not reason:
         good, reason, note = _above_empty(good, roofs.empty_latency(series))
+    if metric == "peak_memory" and not reason and series["device"] == "cpu":
+        good = _from_first_above(good, MEMORY_FLOOR)
+        if good.empty:
+            reason = f"every peak is below {MEMORY_FLOOR // 2**20} MiB"
     if not reason and len(good) < 2:
         reason = f"one asymptotic length ({good['seq_len'].iloc[-1]}): no slope"
     if reason:
@@ -134,8 +142,13 @@ def _above_empty(good: pd.DataFrame, empty: float) -> tuple[pd.DataFrame, str, s
     """Return the rows well above an empty case, the reason if none is left, and a note."""
     if not math.isfinite(empty):
         return good, "", "no empty case was measured, so short lengths are not excluded"
-    short = good["value"] <= EMPTY_FACTOR * empty
-    kept = good[~short.iloc[::-1].cummax().iloc[::-1]]
+    kept = _from_first_above(good, EMPTY_FACTOR * empty)
     if kept.empty:
         return kept, f"every latency is below {EMPTY_FACTOR:g} × an empty case", ""
     return kept, "", ""
+
+
+def _from_first_above(good: pd.DataFrame, floor: float) -> pd.DataFrame:
+    """Return the longest lengths, down to the last one whose value is not above `floor`."""
+    short = good["value"] <= floor
+    return good[~short.iloc[::-1].cummax().iloc[::-1]]

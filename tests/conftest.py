@@ -10,11 +10,12 @@ import pytest
 
 
 def pytest_configure() -> None:
-    """Give each parallel worker one thread: two that take both cores only wait for each other."""
+    """Make the tests independent of how they were started."""
+    # Two workers that both take all cores only wait for each other. Read when torch is imported.
     if "PYTEST_XDIST_WORKER" in os.environ:
-        os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is first imported
-    # A shell's background job inherits an ignored Ctrl-C, and hands it on to every program that
-    # the tests start and interrupt.
+        os.environ["OMP_NUM_THREADS"] = "1"
+    # A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests that
+    # press it would wait in vain.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -385,12 +385,6 @@ def test_features_survive_inputs_that_overflow_naive_exponentials(causal: bool) 
             assert_matches("first row", out[:, :, 0], v[:, :, 0], 1e-2)
             short = module(q[:, :, :70], k[:, :, :70], v[:, :, :70], is_causal=True)
             assert_matches("the past", out[:, :, :70], short, 1e-2)
-            assert_matches(
-                "reference",
-                out,
-                module.reference(q.double(), k.double(), v.double(), is_causal=True),
-                0.05,
-            )
 
 
 def test_redraw_walks_a_seeded_stream() -> None:

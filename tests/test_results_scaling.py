@@ -144,3 +144,11 @@ def test_machines_are_told_apart(tmp_path: Path) -> None:
     table = scaling_table(load(one, two))
     assert list(table.columns) == [*COLUMNS, "machine", "environment"]
     assert len(table) == 8
+
+
+def test_a_peak_near_the_resolution_says_no_slope(tmp_path: Path) -> None:
+    laws = {"sdpa": synthetic.Law(1e-9, 2.0, memory=(2048.0, 1.0))}
+    table = scaling_table(load(synthetic.write_run(tmp_path, laws)))
+    row = table[table["metric"] == "peak_memory"].iloc[0]
+    assert row["seq_len_min"] == 2048  # 1 MiB at 512, 2 MiB at 1024
+    assert abs(row["exponent"] - 1.0) < 0.02
