@@ -129,7 +129,7 @@ def test_links_and_paths_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", text):
         assert (file.parent / target).exists(), target
     for path in re.findall(
-        r"(?<![\w/.])((?:attention|models|suites|results|docs)/[\w/]*\.?\w*)", text
+        r"(?<![\w/.])((?:attention|models|suites|results|docs)/[\w/-]*\.?\w*)", text
     ):
         assert (ROOT / path).exists(), path
 
