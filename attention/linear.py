@@ -24,7 +24,7 @@ TILE = 128
 """Tokens in a tile of the bidirectional pass: its features stay in a CPU's cache."""
 
 CHUNK = 64
-"""Tokens in a causal chunk: its square costs ``2·CHUNK/(2·D)`` of the linear part."""
+"""Tokens in a causal chunk: its square adds ``CHUNK·(R + D)/(4·R·D)`` to the linear part."""
 
 
 @dataclass(frozen=True)

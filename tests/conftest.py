@@ -7,6 +7,11 @@ import signal
 import sys
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("ci", derandomize=True)  # a change is judged by the same examples
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 def pytest_configure() -> None:

@@ -98,7 +98,7 @@ def test_fast_path_equals_reference_forward_and_backward(call: dict[str, Any]) -
     got = torch.autograd.grad(actual, inputs, weight)
     want = torch.autograd.grad(expected, inputs, weight)
     for which, a, b in zip("qkv", got, want, strict=True):
-        scale = float(b.norm()) + 1e-6
+        scale = float(b.norm()) + 1e-3  # a gradient may be zero: one key, one projected key
         error = float((a - b).norm())
         assert error <= 1e-6 * scale, f"gradient of {which}: {error:.2e} of {scale:.2e}"
 
@@ -154,7 +154,7 @@ def test_longformers_global_tokens_equal_reference(
     for a, b in zip(got, want, strict=True):
         # Without a global token the projected triple is not touched, which is a gradient of 0.
         a, b = (torch.zeros(1, dtype=torch.float64) if x is None else x for x in (a, b))
-        assert float((a - b).norm()) <= 1e-6 * (float(b.norm()) + 1e-6)
+        assert float((a - b).norm()) <= 1e-6 * (float(b.norm()) + 1e-3)
 
 
 @settings(max_examples=60, deadline=None)
