@@ -264,6 +264,30 @@ class Attention(nn.Module, ABC):
     def cost(self, problem: Problem, mode: Mode) -> Cost:
         """Count what a call on `problem` must do."""
 
+    def sequence_projections(self, key_len: int) -> tuple[Tensor, Tensor] | None:
+        """Return E and F ``[R, M]`` if this backend multiplies all heads' keys and values by them.
+
+        A layer may then project the sequence before the features, ``(E·X)·W = E·(X·W)``, and call
+        `attend_projected`. ``None``, the default: it does no such thing.
+
+        Args:
+            key_len: M.
+        """
+        return None
+
+    def attend_projected(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend to keys and values that `sequence_projections` were applied to.
+
+        Args:
+            q: ``[B, H, N, D]``.
+            k: ``[B, H_kv, R, D]``.
+            v: ``[B, H_kv, R, D]``.
+
+        Returns:
+            ``[B, H, N, D]``.
+        """
+        raise NotImplementedError(f"{self.name} projects no sequence")
+
     @classmethod
     def unavailable_reasons(cls, device: str) -> list[str]:
         """Say why this backend cannot run on this machine's `device`; empty = it can."""

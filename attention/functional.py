@@ -6,9 +6,18 @@ paths use what stands below them.
 
 from __future__ import annotations
 
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def expand_kv_heads(x: Tensor, num_heads: int) -> Tensor:
@@ -172,6 +181,73 @@ def sdpa_rows(
         q, k, v, attn_mask=visible, dropout_p=dropout_p, scale=scale, enable_gqa=gqa
     )
     return out if some is None else out.masked_fill(~some, 0.0)
+
+
+def opaque(function: Callable[P, T]) -> Callable[P, T]:
+    """Keep torch.compile out of a function that walks over tiles.
+
+    Traced, the walk would become a graph that grows with N; so a compiled module calls the
+    function as it is, at the price of a graph break. ``torch.compiler.disable`` does that, but
+    imports the compiler, which costs more than all of `attention`: here it is asked once the
+    compiler is there.
+    """
+    kept_out: list[Callable[P, T]] = []
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        if not kept_out:
+            kept_out.append(torch.compiler.disable(function))
+        return kept_out[0](*args, **kwargs)
+
+    return call
+
+
+@opaque
+def along_sequence(matrix: Tensor, x: Tensor) -> Tensor:
+    """Multiply sequences by a matrix that mixes their tokens.
+
+    Args:
+        matrix: ``[R, M]`` beside ``[B, M, …]``, or ``[heads or 1, R, M]`` beside ``[B, H, M, D]``.
+        x: the sequences.
+
+    Returns:
+        `x` with M replaced by R, in its dtype.
+    """
+    mixed: Tensor
+    if matrix.dim() == 2:
+        mixed = _AlongSequence.apply(matrix.to(x.dtype)[None], x[:, None])  # type: ignore[no-untyped-call]
+        return mixed[:, 0]
+    mixed = _AlongSequence.apply(matrix.to(x.dtype), x)  # type: ignore[no-untyped-call]
+    return mixed
+
+
+class _AlongSequence(torch.autograd.Function):
+    """``E·X``, with a backward pass that adds the heads' gradients of E up in place.
+
+    Autograd's own would make one ``[R, M]`` gradient a head, and then their sum.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(matrix, x)
+        return torch.matmul(matrix, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        matrix, x = ctx.saved_tensors  # [heads or 1, R, M], [B, H, M, D]
+        grad_matrix = grad_x = None
+        if ctx.needs_input_grad[1]:
+            grad_x = torch.matmul(matrix.mT, grad)
+        if ctx.needs_input_grad[0]:
+            grad_matrix = torch.zeros_like(matrix)
+            for g, y in zip(grad.unbind(0), x.unbind(0), strict=True):
+                for head in range(x.shape[1]):
+                    total = grad_matrix[head % matrix.shape[0]]
+                    torch.addmm(total, g[head], y[head].mT, out=total)
+        return grad_matrix, grad_x
 
 
 def draw_seed() -> int:

@@ -1,76 +1,158 @@
-"""Softmax attention over a sparse pattern, one tile of queries at a time, in reused buffers.
+"""Softmax attention over a sparse pattern, in tiles of queries that share a few buffers.
 
-Shared by Longformer and BigBird. A *plan* walks the queries in tiles; each tile names the keys it
-reads: one contiguous range, some gathered blocks, and the extra (global) keys. Because a tile
-holds every score of its rows, softmax needs no second pass, and the backward pass computes the
-scores anew from q, k and v: nothing of size ``N·W`` is ever kept. Time is the sum of the tiles,
-memory is the output plus one tile.
+Shared by Longformer, BigBird and Linformer. A *plan* cuts the queries into tiles; a tile names
+the keys it reads: one contiguous window, some gathered blocks, and the extra (global or projected)
+keys. Because a tile holds every score of its rows, softmax needs no second pass, and the backward
+pass computes the scores anew from q, k and v: nothing of size ``N·W`` is ever kept. Time is the
+sum of the tiles, memory is the output plus one batch of tiles.
 
-Scores live in two buffers that every tile reuses, so a call touches few fresh pages: on a CPU a
-page fault for every temporary would cost more than the arithmetic.
+Tiles of equal shape run as one batched product: neighbours along the sequence of one group, or
+the same place of many groups. Along the sequence their operands are strided views of q, k and v,
+and the product writes straight into the output: nothing is copied. Backward, such a batch takes
+tiles whose windows lie end to end, so that one product adds straight into the gradients of keys
+and values. Scores live in two buffers that every batch reuses and that fit a CPU's cache; fresh
+memory would cost a page fault every 4 KiB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from attention.functional import opaque
+
+FORWARD_BYTES = {"cpu": 2_300_000, "cuda": 1 << 27}
+"""Scores of one batch of tiles, forward: on a CPU about one core's second-level cache."""
+
+BACKWARD_BYTES = {"cpu": 2_300_000, "cuda": 1 << 27}
+"""The same backward, where two such buffers are live."""
+
+DENSE_ROWS = 256
+"""Queries in a tile that sees all keys of a short sequence."""
+
 
 @dataclass(frozen=True)
-class Tile:
-    """The keys that one run of queries reads.
-
-    The columns of its scores are the range ``lo:hi``, then the gathered blocks, then the extra
-    keys.
+class Hidden:
+    """Some columns of a batch of tiles, and which of their pairs are not seen.
 
     Attributes:
-        start: first query.
-        stop: one past the last query.
-        lo: first key of the contiguous range.
-        hi: one past its last key.
-        blocks: gathered blocks ``[G, r]``, indices into the plan's block grid; or ``None``.
-        hidden: bool, broadcastable to ``[G, rows, columns]``, True = not seen; or ``None``.
+        lo: first column.
+        hi: one past the last column.
+        mask: bool, broadcastable to ``[tiles, rows, hi - lo]``, True = not seen.
     """
 
-    start: int
-    stop: int
     lo: int
     hi: int
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A batch of tiles of equal shape.
+
+    Either `count` tiles of one group, `step` positions apart, or one tile of each of `groups`
+    groups. The columns of a tile's scores are its window, then the gathered blocks, then the
+    extra keys.
+
+    Attributes:
+        group: first group.
+        groups: number of groups; 1 if `count` > 1.
+        start: first query of the first tile.
+        rows: queries in a tile.
+        lo: first key of the first tile's window.
+        width: keys in a window.
+        count: tiles along the sequence.
+        step: positions from one tile to the next, of queries and windows alike.
+        same_window: whether the tiles along the sequence share one window instead.
+        blocks: gathered blocks ``[tiles, r]``, indices into the plan's block grid; or ``None``.
+        extra: whether the tiles read the extra keys.
+        hidden: what is not seen.
+    """
+
+    group: int
+    groups: int
+    start: int
+    rows: int
+    lo: int
+    width: int
+    count: int = 1
+    step: int = 0
+    same_window: bool = False
     blocks: Tensor | None = None
-    hidden: Tensor | None = None
+    extra: bool = True
+    hidden: tuple[Hidden, ...] = ()
+
+    def cut(self, x: Tensor, start: int, rows: int, step: int | None = None) -> Tensor:
+        """View the positions ``start:start + rows`` of each tile: ``[tiles, rows, …]``.
+
+        Args:
+            x: ``[G, N, …]``.
+            start: of the first tile.
+            rows: positions a tile.
+            step: positions from one tile to the next; ``None`` means the tiles' own.
+        """
+        step = self.step if step is None else step
+        if self.count == 1:
+            return x[self.group : self.group + self.groups, start : start + rows]
+        to_group, to_next, *rest = x.stride()
+        return x.as_strided(
+            (self.count, rows, *x.shape[2:]),
+            (step * to_next, to_next, *rest),
+            x.storage_offset() + self.group * to_group + start * to_next,
+        )
+
+    def window(self, x: Tensor) -> Tensor:
+        """View the window of each tile: ``[tiles, width, …]``."""
+        return self.cut(x, self.lo, self.width, 0 if self.same_window else None)
+
+    def positions(self, device: torch.device) -> Tensor:
+        """Return the queries' positions ``[tiles or 1, rows]``."""
+        first = self.start + self.step * torch.arange(self.count, device=device)
+        return first[:, None] + torch.arange(self.rows, device=device)
+
+    def of_groups(self, x: Tensor) -> Tensor:
+        """Return what ``[G, …]`` holds for each tile: ``[tiles or 1, …]``."""
+        return x[self.group : self.group + self.groups]
 
 
 class Plan(Protocol):
     """Which keys each query reads.
 
     Attributes:
-        rows: the most queries in a tile.
-        columns: the most columns in a tile, extra keys included.
         block_size: keys in a gathered block.
         block_offset: first key of block 0.
         may_be_empty: whether a query may see no key; it then gives zeros.
     """
 
-    rows: int
-    columns: int
     block_size: int
     block_offset: int
     may_be_empty: bool
 
-    def tiles(self) -> Iterator[Tile]:
-        """Walk the tiles in order of their queries; the same at every call."""
+    @property
+    def extra_ranges(self) -> Sequence[tuple[int, int]]:
+        """Ranges of positions that are extra keys."""
+        ...
+
+    def batches(self, cells: int, *, disjoint: bool) -> Iterator[Tiles]:
+        """Walk batches of tiles that hold every query once; the same at every call.
+
+        Args:
+            cells: about the most scores in a batch.
+            disjoint: whether the windows of a batch must not overlap within a group.
+        """
         ...
 
     def sizes(self) -> Iterator[tuple[int, int]]:
-        """Walk the tiles' (rows, columns) without building their masks."""
+        """Walk the (rows, columns) of one group's tiles."""
         ...
 
 
+@opaque
 def tiled_attention(
     q: Tensor,
     k: Tensor,
@@ -87,11 +169,12 @@ def tiled_attention(
 
     Args:
         q: ``[G, N, D]``.
-        k: ``[G, N, D]``.
-        v: ``[G, N, D]``.
-        plan: the pattern. Queries in none of its tiles get zeros.
+        k: ``[G, M, D]``.
+        v: ``[G, M, D]``.
+        plan: the pattern.
         scale: factor on the scores.
-        extra_k: keys that every tile reads, ``[G, X, D]``; or ``None``.
+        extra_k: keys that every tile reads, ``[G, X, D]``; or ``None``. Not together with a plan
+            that names `Plan.extra_ranges`.
         extra_v: their values.
         dropout_p: probability of dropping an attention weight.
         dropout_seed: the weights dropped are a function of it and of the tile.
@@ -100,96 +183,136 @@ def tiled_attention(
         ``[G, N, D]``, contiguous. Differentiable once in q, k, v, extra_k, extra_v; a second
         derivative raises.
     """
+    q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
     out: Tensor = _Tiled.apply(  # type: ignore[no-untyped-call]
         q, k, v, extra_k, extra_v, plan, scale, dropout_p, dropout_seed
     )
     return out
 
 
-class _Workspace:
-    """The buffers that all tiles of a call share, in the dtype the products run in."""
+class _Operands:
+    """What the tiles read, cut and converted to the dtype the products run in."""
 
-    def __init__(self, q: Tensor, plan: Plan) -> None:
-        self.groups, _, self.dim = q.shape
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        extra: tuple[Tensor | None, Tensor | None],
+        plan: Plan,
+    ) -> None:
+        self.q, self.k, self.v, self.plan = q, k, v, plan
+        self.extra_k, self.extra_v = extra
+        if plan.extra_ranges:
+            self.extra_k, self.extra_v = (_ranges_of(x, plan.extra_ranges) for x in (k, v))
         # A CPU multiplies float16 a hundred times slower than float32: convert tile by tile.
         slow = q.dtype == torch.float16 and q.device.type == "cpu"
         self.dtype = torch.float32 if slow else q.dtype
-        self.like = torch.empty(0, dtype=self.dtype, device=q.device)
-        self.plan = plan
         self._buffers: dict[str, Tensor] = {}
 
-    def take(self, name: str, rows: int, columns: int) -> Tensor:
-        """Return the buffer `name` as a contiguous ``[G, rows, columns]``, contents undefined."""
-        size = self.groups * rows * columns
+    def cells(self, budget: dict[str, int]) -> int:
+        """Return how many scores fit a budget in bytes."""
+        return budget.get(self.q.device.type, budget["cuda"]) // self.dtype.itemsize
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """Return the buffer `name`, contiguous, contents undefined."""
+        size = 1
+        for extent in shape:
+            size *= extent
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < size:
-            buffer = self.like.new_empty(size)
+            buffer = torch.empty(size, dtype=self.dtype, device=self.q.device)
             self._buffers[name] = buffer
-        return buffer[:size].view(self.groups, rows, columns)
+        return buffer[:size].view(shape)
 
-    def queries(self, name: str, x: Tensor, tile: Tile, scale: float | None = None) -> Tensor:
-        """Return the tile's rows of `x`, scaled, in the working dtype."""
-        rows = x[:, tile.start : tile.stop]
-        target = self.take(name, tile.stop - tile.start, self.dim)
-        if scale is None:
-            return target.copy_(rows)
-        return (
-            torch.mul(rows, scale, out=target)
-            if x.dtype == self.dtype
-            else target.copy_(rows).mul_(scale)
-        )
+    def rows(self, name: str, x: Tensor, tiles: Tiles) -> Tensor:
+        """Return the tiles' rows of `x`, ``[tiles, rows, D]``: a view where one will do."""
+        return self._converted(name, tiles.cut(x, tiles.start, tiles.rows))
 
-    def keys(self, name: str, x: Tensor, extra: Tensor | None, tile: Tile) -> Tensor:
-        """Return the tile's keys (or values), ``[G, columns, D]``: a view where one will do."""
-        window = x[:, tile.lo : tile.hi]
-        if tile.blocks is None and extra is None and x.dtype == self.dtype:
-            return window
-        parts = [window]
-        if tile.blocks is not None:
-            parts.append(self._gather(x, tile.blocks))
-        if extra is not None:
-            parts.append(extra)
-        target = self.take(name, sum(p.shape[1] for p in parts), self.dim)
+    def keys(self, tiles: Tiles) -> Tensor:
+        """Return the keys of each tile, ``[tiles, columns, D]``: a view where one will do."""
+        return self._columns("keys", self.k, self.extra_k, tiles)
+
+    def values(self, tiles: Tiles) -> Tensor:
+        """Return the values of each tile, as `keys` does."""
+        return self._columns("values", self.v, self.extra_v, tiles)
+
+    def _columns(self, name: str, x: Tensor, extra: Tensor | None, tiles: Tiles) -> Tensor:
+        parts = []
+        if tiles.width:
+            parts.append(tiles.window(x))
+        if tiles.blocks is not None:
+            parts.append(_gather(x, tiles, self.plan))
+        if extra is not None and tiles.extra:
+            parts.append(tiles.of_groups(extra))
+        if len(parts) == 1:
+            return self._converted(name, parts[0])
+        count = tiles.groups * tiles.count
+        target = self.take(name, count, sum(part.shape[1] for part in parts), x.shape[2])
         at = 0
         for part in parts:
             target[:, at : at + part.shape[1]] = part
             at += part.shape[1]
         return target
 
-    def _gather(self, x: Tensor, blocks: Tensor) -> Tensor:
-        grid = _block_grid(x, self.plan)
-        groups = torch.arange(self.groups, device=x.device)[:, None]
-        gathered: Tensor = grid[groups, blocks].flatten(1, 2)
-        return gathered
+    def _converted(self, name: str, x: Tensor) -> Tensor:
+        return x if x.dtype == self.dtype else self.take(name, *x.shape).copy_(x)
 
-    def scores(self, name: str, a: Tensor, b: Tensor) -> Tensor:
-        """Multiply ``a·bᵀ`` into the buffer `name`: ``[G, rows, columns]``."""
-        target = self.take(name, a.shape[1], b.shape[1])
-        return torch.bmm(a, b.transpose(1, 2), out=target)
-
-    def weights(self, q: Tensor, k: Tensor, tile: Tile) -> Tensor:
-        """Return the attention weights of a tile before dropout, ``[G, rows, columns]``."""
-        scores = self.scores("weights", q, k)
-        if tile.hidden is not None:
+    def weights(self, q: Tensor, keys: Tensor, tiles: Tiles, scale: float) -> Tensor:
+        """Return the attention weights of the tiles before dropout, ``[tiles, rows, columns]``."""
+        weights = self.take("weights", q.shape[0], q.shape[1], keys.shape[1])
+        _product(q, keys.mT, weights, scale)
+        for part in tiles.hidden:
             # The least finite number, not -inf: a row that sees nothing stays free of NaN, and
             # a NaN in the input stays visible.
-            scores.masked_fill_(tile.hidden, torch.finfo(scores.dtype).min)
-        torch._softmax(scores, -1, False, out=scores)
-        if tile.hidden is not None and self.plan.may_be_empty:
-            scores.masked_fill_(tile.hidden, 0.0)
-        return scores
+            columns = weights[:, :, part.lo : part.hi]
+            columns.masked_fill_(part.mask, torch.finfo(weights.dtype).min)
+        torch._softmax(weights, -1, False, out=weights)
+        if self.plan.may_be_empty:
+            for part in tiles.hidden:
+                weights[:, :, part.lo : part.hi].masked_fill_(part.mask, 0.0)
+        return weights
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor, scale: float = 1.0) -> Tensor:
+    """Write ``scale·a·b`` to `out`, whatever was there."""
+    if scale == 1.0:
+        return torch.bmm(a, b, out=out)
+    return torch.baddbmm(out, a, b, beta=0, alpha=scale, out=out)
 
 
 def _block_grid(x: Tensor, plan: Plan) -> Tensor:
-    """View ``[G, N, D]`` as whole blocks ``[G, blocks, block_size, D]``."""
-    count = (x.shape[1] - plan.block_offset) // plan.block_size
-    stop = plan.block_offset + count * plan.block_size
-    grid: Tensor = x[:, plan.block_offset : stop].unflatten(1, (count, plan.block_size))
+    """View ``[…, N, D]`` as whole blocks ``[…, blocks, block_size, D]``."""
+    count = (x.shape[-2] - plan.block_offset) // plan.block_size
+    whole = x.narrow(-2, plan.block_offset, count * plan.block_size)
+    grid: Tensor = whole.unflatten(-2, (count, plan.block_size))
     return grid
 
 
+def _group_index(tiles: Tiles, device: torch.device) -> Tensor:
+    """Return the group of each tile, ``[tiles or 1, 1]``."""
+    return torch.arange(tiles.group, tiles.group + tiles.groups, device=device)[:, None]
+
+
+def _gather(x: Tensor, tiles: Tiles, plan: Plan) -> Tensor:
+    """Return the gathered blocks of each tile, ``[tiles, r·block_size, D]``."""
+    assert tiles.blocks is not None
+    if tiles.groups == 1:
+        grid = _block_grid(x[tiles.group], plan)
+        gathered = grid.index_select(0, tiles.blocks.flatten())
+        return gathered.view(tiles.blocks.shape[0], -1, x.shape[2])
+    grid = _block_grid(x, plan)
+    every: Tensor = grid[_group_index(tiles, x.device), tiles.blocks].flatten(1, 2)
+    return every
+
+
+def _ranges_of(x: Tensor, ranges: Sequence[tuple[int, int]]) -> Tensor:
+    """Concatenate ranges of positions of ``[G, N, D]``."""
+    return torch.cat([x[:, start:stop] for start, stop in ranges], dim=1)
+
+
 def _dropout_mask(weights: Tensor, probability: float, seed: int, index: int) -> Tensor:
-    """Return the factor on the weights of tile `index`: 0, or 1/(1-p)."""
+    """Return the factor on the weights of batch `index`: 0, or 1/(1-p)."""
     generator = torch.Generator(device=weights.device)
     generator.manual_seed((seed + index * 0x9E3779B1) % 2**63)
     keep = torch.empty_like(weights).bernoulli_(1.0 - probability, generator=generator)
@@ -214,21 +337,18 @@ class _Tiled(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(q, k, v, extra_k, extra_v)
         ctx.plan, ctx.scale, ctx.dropout = plan, scale, (dropout_p, dropout_seed)
-        work = _Workspace(q, plan)
+        work = _Operands(q, k, v, (extra_k, extra_v), plan)
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-        done = 0
-        for index, tile in enumerate(plan.tiles()):
-            if tile.start > done:
-                out[:, done : tile.start] = 0
-            keys = work.keys("keys", k, extra_k, tile)
-            weights = work.weights(work.queries("q", q, tile, scale), keys, tile)
+        # Dropout is drawn batch by batch: both passes must then walk the same ones.
+        budget = BACKWARD_BYTES if dropout_p else FORWARD_BYTES
+        batches = plan.batches(work.cells(budget), disjoint=bool(dropout_p))
+        for index, tiles in enumerate(batches):
+            rows = work.rows("rows", q, tiles)
+            weights = work.weights(rows, work.keys(tiles), tiles, scale)
             if dropout_p:
                 weights.mul_(_dropout_mask(weights, dropout_p, dropout_seed, index))
-            values = work.keys("values", v, extra_v, tile)
-            rows = work.take("out", tile.stop - tile.start, work.dim)
-            out[:, tile.start : tile.stop] = torch.bmm(weights, values, out=rows)
-            done = tile.stop
-        out[:, done:] = 0
+            target = tiles.cut(out, tiles.start, tiles.rows)
+            _product_into(target, weights, work.values(tiles), work)
         return out
 
     @staticmethod
@@ -236,71 +356,223 @@ class _Tiled(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, extra_k, extra_v = ctx.saved_tensors
         plan: Plan = ctx.plan
+        scale: float = ctx.scale
         dropout_p, dropout_seed = ctx.dropout
-        work = _Workspace(q, plan)
-        grads = _Gradients(q, k, v, extra_k, plan)
-        for index, tile in enumerate(plan.tiles()):
-            keys = work.keys("keys", k, extra_k, tile)
-            values = work.keys("values", v, extra_v, tile)
-            rows = work.queries("q", q, tile, ctx.scale)
-            weights = work.weights(rows, keys, tile)
-            grad_out = work.queries("grad", grad, tile)
-            grad_weights = work.scores("grad_weights", grad_out, values)
+        grad = grad if grad.stride(2) == 1 else grad.contiguous()
+        work = _Operands(q, k, v, (extra_k, extra_v), plan)
+        grad_q = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        grad_k = _KeyGradient(k, work.extra_k, work)
+        grad_v = _KeyGradient(v, work.extra_v, work)
+        batches = plan.batches(work.cells(BACKWARD_BYTES), disjoint=True)
+        for index, tiles in enumerate(batches):
+            rows, keys = work.rows("rows", q, tiles), work.keys(tiles)
+            weights = work.weights(rows, keys, tiles, scale)
+            grad_out = work.rows("grad", grad, tiles)
+            grad_weights = work.take("grad_weights", *weights.shape)
+            _product(grad_out, work.values(tiles).mT, grad_weights)
             dropped = weights
             if dropout_p:
                 mask = _dropout_mask(weights, dropout_p, dropout_seed, index)
                 grad_weights.mul_(mask)
                 dropped = mask.mul_(weights)
-            columns = weights.shape[2]
-            into = work.take("grad_keys", columns, work.dim)
-            grads.add(grads.v, grads.extra_v, torch.bmm(dropped.mT, grad_out, out=into), tile)
+            grad_v.add(dropped.mT, grad_out, tiles)
             torch._softmax_backward_data(
                 grad_weights, weights, -1, weights.dtype, grad_input=grad_weights
             )
-            into = work.take("grad_keys", columns, work.dim)
-            grads.add(grads.k, grads.extra_k, torch.bmm(grad_weights.mT, rows, out=into), tile)
-            out = work.take("out", tile.stop - tile.start, work.dim)
-            torch.bmm(grad_weights, keys, out=out)
-            grads.q[:, tile.start : tile.stop] = out.mul_(ctx.scale)
-        return (*grads.result(), None, None, None, None)
+            grad_k.add(grad_weights.mT, rows, tiles, scale)
+            target = tiles.cut(grad_q, tiles.start, tiles.rows)
+            _product_into(target, grad_weights, keys, work, scale)
+        (gk, gek), (gv, gev) = grad_k.result(plan), grad_v.result(plan)
+        return grad_q, gk, gv, gek, gev, None, None, None, None
 
 
-class _Gradients:
-    """Where the tiles' gradients add up: float32 for half precision, else the input's dtype."""
+def _product_into(
+    target: Tensor, a: Tensor, b: Tensor, work: _Operands, scale: float = 1.0
+) -> None:
+    """Write ``scale·a·b`` to `target`, by way of a buffer where a product can't write there."""
+    if target.dtype == work.dtype and target.is_contiguous():
+        _product(a, b, target, scale)
+    else:
+        target.copy_(_product(a, b, work.take("out", *target.shape), scale))
 
-    def __init__(self, q: Tensor, k: Tensor, v: Tensor, extra: Tensor | None, plan: Plan) -> None:
-        half = q.dtype in (torch.float16, torch.bfloat16)
-        wide = torch.float32 if half else q.dtype
-        self.plan, self.dtype = plan, q.dtype
-        self.q = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
-        self.k = torch.zeros(k.shape, dtype=wide, device=q.device)
-        self.v = torch.zeros(v.shape, dtype=wide, device=q.device)
-        self.extra_k = self.extra_v = None
+
+class _KeyGradient:
+    """Where the tiles' gradients of keys, or of values, add up.
+
+    The sums are float32 for half precision, else of the input's dtype.
+    """
+
+    def __init__(self, x: Tensor, extra: Tensor | None, work: _Operands) -> None:
+        half = x.dtype in (torch.float16, torch.bfloat16)
+        wide = torch.float32 if half else x.dtype
+        self.work, self.dtype = work, x.dtype
+        self.total = torch.zeros(x.shape, dtype=wide, device=x.device)
+        self.extra = None
         if extra is not None:
-            self.extra_k = torch.zeros(extra.shape, dtype=wide, device=q.device)
-            self.extra_v = torch.zeros(extra.shape, dtype=wide, device=q.device)
+            self.extra = torch.zeros(extra.shape, dtype=wide, device=x.device)
 
-    def add(self, total: Tensor, extra: Tensor | None, part: Tensor, tile: Tile) -> None:
-        """Add a tile's gradient ``[G, columns, D]`` to where its columns came from."""
-        at = tile.hi - tile.lo
-        total[:, tile.lo : tile.hi] += part[:, :at]
-        if tile.blocks is not None:
-            size = self.plan.block_size
-            grid = _block_grid(total, self.plan)
-            width = tile.blocks.shape[1] * size
-            block_grads = part[:, at : at + width].unflatten(1, (-1, size))
-            groups = torch.arange(part.shape[0], device=part.device)[:, None]
-            # A head never gathers a block twice in one tile, so reading, adding and writing back
-            # loses nothing.
-            grid[groups, tile.blocks] = grid[groups, tile.blocks] + block_grads
-            at += width
+    def add(self, a: Tensor, b: Tensor, tiles: Tiles, scale: float = 1.0) -> None:
+        """Add ``scale·a·b``, ``[tiles, columns, D]``, to where its columns came from."""
+        extra = self.extra if tiles.extra else None
+        window = tiles.window(self.total)
+        if tiles.blocks is None and self.total.dtype == self.work.dtype:
+            only = window if extra is None else None
+            if extra is not None and not tiles.width and tiles.count == 1:
+                only = tiles.of_groups(extra)
+            if only is not None and only.is_contiguous():
+                torch.baddbmm(only, a, b, alpha=scale, out=only)
+                return
+        part = self.work.take("grad_keys", a.shape[0], a.shape[1], b.shape[2])
+        _product(a, b, part, scale)
+        at = tiles.width
+        if at:
+            window += part[:, :at]
+        if tiles.blocks is not None:
+            size = tiles.blocks.shape[1] * self.work.plan.block_size
+            self._add_blocks(part[:, at : at + size], tiles)
+            at += size
         if extra is not None:
-            extra += part[:, at:]
+            rest = part[:, at:]
+            into = tiles.of_groups(extra)
+            into += rest.sum(dim=0, keepdim=True) if tiles.count > 1 else rest
 
-    def result(self) -> tuple[Tensor | None, ...]:
-        """Return the gradients in the inputs' dtype."""
-        parts = (self.q, self.k, self.v, self.extra_k, self.extra_v)
-        return tuple(None if x is None else x.to(self.dtype) for x in parts)
+    def _add_blocks(self, part: Tensor, tiles: Tiles) -> None:
+        """Add the gathered blocks' gradients ``[tiles, r·block_size, D]``."""
+        assert tiles.blocks is not None
+        plan = self.work.plan
+        blocks = part.unflatten(1, (-1, plan.block_size))
+        if tiles.groups == 1:
+            grid = _block_grid(self.total[tiles.group], plan)
+            grid += _sum_by_block(blocks, tiles.blocks, grid.shape[0])
+            return
+        grid = _block_grid(self.total, plan)
+        groups = _group_index(tiles, part.device)
+        # A group never gathers a block twice in one tile, so reading, adding and writing back
+        # loses nothing.
+        grid[groups, tiles.blocks] = grid[groups, tiles.blocks] + blocks
+
+    def result(self, plan: Plan) -> tuple[Tensor, Tensor | None]:
+        """Return the gradients of the keys and of the extra keys, in the input's dtype."""
+        extra = self.extra
+        if plan.extra_ranges:
+            assert extra is not None
+            at = 0
+            for start, stop in plan.extra_ranges:
+                self.total[:, start:stop] += extra[:, at : at + stop - start]
+                at += stop - start
+            extra = None
+        return self.total.to(self.dtype), None if extra is None else extra.to(self.dtype)
+
+
+def _sum_by_block(parts: Tensor, blocks: Tensor, count: int) -> Tensor:
+    """Sum the parts that belong to the same block.
+
+    Args:
+        parts: ``[tiles, r, block_size, D]``.
+        blocks: where each belongs, ``[tiles, r]``.
+        count: number of blocks.
+
+    Returns:
+        ``[count, block_size, D]``.
+    """
+    where, order = blocks.flatten().sort(stable=True)
+    first = torch.searchsorted(where, torch.arange(count, device=blocks.device))
+    # A bag is a block: its sum runs vectorised, in one order, without a copy for each part.
+    rows = parts.flatten(0, 1).flatten(1)
+    total = torch.nn.functional.embedding_bag(order, rows, first, mode="sum")
+    return total.view(count, *parts.shape[2:])
+
+
+def _batch(cells: int, tile_cells: int) -> int:
+    """Return how many tiles make a batch: an even number, as most machines' threads are."""
+    return max(2, cells // max(1, tile_cells) // 2 * 2)
+
+
+def chunks(total: int, most: int) -> Iterator[tuple[int, int]]:
+    """Cut ``range(total)`` into (first, count) of nearly equal, even size, at most `most`."""
+    parts = -(-total // most)
+    size = -(-total // parts) if parts else 1
+    size += size % 2
+    for first in range(0, total, size):
+        yield first, min(size, total - first)
+
+
+def tiles_of_groups(groups: int, cells: int, tile_cells: int) -> Iterator[tuple[int, int]]:
+    """Cut the groups so that one tile of each fits `cells`: (first, count), two at least."""
+    return chunks(groups, _batch(cells, tile_cells))
+
+
+def tiles_of_run(
+    count: int, groups: int, cells: int, tile_cells: int, spacing: int
+) -> Iterator[tuple[int, int, int]] | None:
+    """Cut a run of `count` equal tiles along the sequence: (first, tiles, spacing).
+
+    Args:
+        count: tiles in the run.
+        groups: G.
+        cells: the most scores in a batch.
+        tile_cells: scores in a tile.
+        spacing: tiles from one to the next within a batch.
+
+    Returns:
+        batches for each group; ``None`` where the run is too short to fill a batch: then the
+        same tile of all groups makes the better one.
+    """
+    if count // spacing < (4 if groups > 1 else 1):
+        return None
+    most = _batch(cells, tile_cells)
+    return (
+        (residue + first * spacing, number, spacing)
+        for residue in range(min(spacing, count))
+        for first, number in chunks(len(range(residue, count, spacing)), most)
+    )
+
+
+class DensePlan:
+    """Tiles of queries that see all keys: a `Plan`.
+
+    Args:
+        groups: G.
+        seq_len: N.
+        key_len: M, few enough that a tile holds them all.
+        hidden: bool ``[G, M]``, True = this key is not seen; or ``None``.
+    """
+
+    block_size, block_offset = 1, 0
+    extra_ranges: Sequence[tuple[int, int]] = ()
+
+    def __init__(
+        self, groups: int, seq_len: int, key_len: int, hidden: Tensor | None = None
+    ) -> None:
+        self.groups, self.seq_len, self.key_len = groups, seq_len, key_len
+        self.hidden, self.may_be_empty = hidden, hidden is not None
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        """Walk (rows, columns)."""
+        yield self.seq_len, self.key_len
+
+    def batches(self, cells: int, *, disjoint: bool) -> Iterator[Tiles]:
+        """Walk the queries: forward along the sequence, backward over the groups."""
+        rows = min(self.seq_len, DENSE_ROWS)
+        tile = rows * self.key_len
+        run = None if disjoint else tiles_of_run(self.seq_len // rows, 1, cells, tile, 1)
+        done = 0
+        for at, count, _ in run or ():
+            done = max(done, (at + count) * rows)
+            for group in range(self.groups):
+                yield self._masked(
+                    Tiles(group, 1, at * rows, rows, 0, self.key_len, count, rows, True)
+                )
+        for start in range(done, self.seq_len, rows):
+            size = min(rows, self.seq_len - start)
+            for group, count in tiles_of_groups(self.groups, cells, size * self.key_len):
+                yield self._masked(Tiles(group, count, start, size, 0, self.key_len))
+
+    def _masked(self, tiles: Tiles) -> Tiles:
+        if self.hidden is None:
+            return tiles
+        unseen = tiles.of_groups(self.hidden)[:, None]
+        return replace(tiles, hidden=(Hidden(0, self.key_len, unseen),))
 
 
 def fold_heads(*tensors: Tensor) -> list[tuple[Tensor, ...]]:

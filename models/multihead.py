@@ -8,13 +8,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from attention.base import Attention, UnsupportedError, check_bool, check_float, check_int
+from attention.base import (
+    Attention,
+    Problem,
+    UnsupportedError,
+    check_bool,
+    check_choice,
+    check_float,
+    check_int,
+    check_mask,
+)
+from attention.functional import along_sequence
 from attention.registry import build, get
 from models.projection import QKVProjection, check_hidden, draw_weights
+
+ProjectionOrder = Literal["auto", "features_first", "sequence_first"]
+ORDERS = ("auto", "features_first", "sequence_first")
 
 
 class MultiheadAttention(nn.Module):
@@ -33,6 +46,10 @@ class MultiheadAttention(nn.Module):
             and ``dropout_p``; only beside a name.
         dropout_p: probability of dropping an attention weight in training; only beside a name.
         bias: whether the projections have a bias.
+        projection_order: for a backend that multiplies keys and values along the sequence by
+            matrices that all heads share (Linformer): ``features_first`` computes ``E·(X·W)``,
+            ``sequence_first`` the equal ``(E·X)·W``, ``auto`` whichever takes fewer operations.
+            Other backends have the first order only. The backend's `kernel` tells which ran.
 
     Raises:
         ValueError: if heads and widths do not divide, an option is out of range, or a built
@@ -53,8 +70,10 @@ class MultiheadAttention(nn.Module):
         attention_options: Mapping[str, Any] | None = None,
         dropout_p: float = 0.0,
         bias: bool = True,
+        projection_order: ProjectionOrder = "auto",
     ) -> None:
         super().__init__()
+        self.projection_order = check_choice("projection_order", projection_order, ORDERS)
         self.d_model = check_int("d_model", d_model, minimum=1)
         self.num_heads = check_int("num_heads", num_heads, minimum=1)
         if d_model % num_heads:
@@ -122,6 +141,8 @@ class MultiheadAttention(nn.Module):
         else:
             check_hidden("key", key, self.d_model)
         self._check_call_inputs(call_inputs)
+        if not is_causal and self.is_sequence_first(key.shape[1]):
+            return self._merge(self._attend_sequence_first(x, key, key_padding_mask))
         q, k, v = self.qkv(x, key)  # [B, H, N, D], twice [B, H_kv, M, D]
         out = self.attention(
             q,
@@ -132,8 +153,94 @@ class MultiheadAttention(nn.Module):
             **call_inputs,
             **self._project_call_inputs(x, key, call_inputs),
         )  # [B, H, N, D]
-        merged: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))  # [B, N, d_model]
+        return self._merge(out)
+
+    def _merge(self, out: Tensor) -> Tensor:
+        """``[B, H, N, D]`` to ``[B, N, d_model]``."""
+        merged: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
         return merged
+
+    def is_sequence_first(self, key_len: int) -> bool:
+        """Whether a bidirectional call on M keys projects the sequence before the features.
+
+        Raises:
+            UnsupportedError: if the order was asked for and the backend does not have it.
+        """
+        if self.projection_order == "features_first":
+            return False
+        matrices = self.attention.sequence_projections(key_len)
+        if matrices is None:
+            if self.projection_order == "sequence_first":
+                raise UnsupportedError(
+                    f"projection_order: {self.attention.name} as it was built multiplies nothing "
+                    "along the sequence that all heads share; accepted: auto, features_first"
+                )
+            return False
+        return self.projection_order == "sequence_first" or (
+            self.key_value_ops(key_len, sequence_first=True)
+            < self.key_value_ops(key_len, sequence_first=False)
+        )
+
+    def key_value_ops(self, key_len: int, *, sequence_first: bool) -> int:
+        """Count the operations that make one sequence's projected keys and values.
+
+        Args:
+            key_len: M.
+            sequence_first: ``(E·X)·W``, not ``E·(X·W)``.
+        """
+        matrices = self.attention.sequence_projections(key_len)
+        width = self.num_kv_heads * self.head_dim
+        if matrices is None:
+            return 4 * key_len * self.d_model * width
+        rank = matrices[0].shape[0]
+        if not sequence_first:
+            return 4 * width * key_len * (self.d_model + rank)
+        distinct = 1 if matrices[0] is matrices[1] else 2
+        return 2 * self.d_model * rank * (distinct * key_len + 2 * width)
+
+    def _attend_sequence_first(
+        self, x: Tensor, key: Tensor, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        """Project the sequence, then the features, then attend: ``[B, H, N, D]``."""
+        q = self.qkv.queries(x)
+        batch, key_len = key.shape[:2]
+        self._check_projected_call(q, batch, key_len, key_padding_mask)
+        matrices = self.attention.sequence_projections(key_len)
+        assert matrices is not None
+        real = None
+        if key_padding_mask is not None:
+            real = key_padding_mask[:, :, None].to(key.dtype)
+            key = key.masked_fill(~key_padding_mask[:, :, None], 0.0)
+        first, second = matrices
+        short = along_sequence(first, key)  # [B, R, d_model]
+        other = short if second is first else along_sequence(second, key)
+        k, v = (
+            self.qkv.keys(short, _sums(first, real)),
+            self.qkv.values(other, _sums(second, real)),
+        )
+        return self.attention.attend_projected(q, k, v)
+
+    def _check_projected_call(
+        self, q: Tensor, batch: int, key_len: int, key_padding_mask: Tensor | None
+    ) -> None:
+        """Refuse what the backend's own call would refuse."""
+        if key_padding_mask is not None:
+            check_mask("key_padding_mask", key_padding_mask, (batch, key_len), q)
+        if q.shape[0] != batch:
+            raise ValueError(f"key: expected batch {q.shape[0]} as x, got {batch}")
+        problem = Problem(
+            batch=batch,
+            num_heads=self.num_heads,
+            head_dim=self.head_dim,
+            seq_len=q.shape[2],
+            key_len=key_len,
+            num_kv_heads=self.num_kv_heads,
+            dtype=q.dtype,
+            device=q.device.type,
+            key_padding=key_padding_mask is not None,
+        )
+        if reasons := self.attention.unsupported_reasons(problem):
+            raise UnsupportedError("; ".join(reasons))
 
     def _check_call_inputs(self, given: Mapping[str, Any]) -> None:
         """Refuse what the backend does not take, and what this layer makes by itself."""
@@ -166,6 +273,18 @@ class MultiheadAttention(nn.Module):
         return (
             f"d_model={self.d_model}, num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}"
         )
+
+
+def _sums(matrix: Tensor, real: Tensor | None) -> Tensor:
+    """Return what a matrix ``[R, M]`` makes of a constant sequence: ``[B or 1, R, 1]``.
+
+    Args:
+        matrix: E.
+        real: 1 where a token is no padding, ``[B, M, 1]``; ``None`` = everywhere.
+    """
+    if real is None:
+        return matrix.sum(dim=1, keepdim=True)[None]
+    return matrix.to(real.dtype) @ real
 
 
 def _check_kv_heads(num_kv_heads: int | None, num_heads: int) -> int:

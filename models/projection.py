@@ -44,16 +44,39 @@ class QKVProjection(nn.Module):
             ``[B, H, N, D]``, ``[B, H_kv, M, D]`` and ``[B, H_kv, M, D]``: strided views, not
             copies.
         """
-        return (
-            self._split(self.q_proj(x)),  # [B, H, N, D]
-            self._split(self.k_proj(key)),  # [B, H_kv, M, D]
-            self._split(self.v_proj(key)),  # [B, H_kv, M, D]
-        )
+        return self.queries(x), self.keys(key), self.values(key)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """Make q ``[B, H, N, D]`` of ``[B, N, d_model]``."""
+        return self._split(self.q_proj(x))
+
+    def keys(self, x: Tensor, share: Tensor | None = None) -> Tensor:
+        """Make k ``[B, H_kv, M, D]`` of ``[B, M, d_model]``.
+
+        Args:
+            x: hidden states, or sums of them along the sequence.
+            share: of the bias in each sum ``[B or 1, M, 1]``; ``None`` = once each.
+        """
+        return self._split(_linear(self.k_proj, x, share))
+
+    def values(self, x: Tensor, share: Tensor | None = None) -> Tensor:
+        """Make v ``[B, H_kv, M, D]``, as `keys` does."""
+        return self._split(_linear(self.v_proj, x, share))
 
     def _split(self, x: Tensor) -> Tensor:
         """``[B, N, heads·D]`` to ``[B, heads, N, D]``."""
         batch, seq_len, _ = x.shape
         return x.view(batch, seq_len, -1, self.head_dim).transpose(1, 2)
+
+
+def _linear(projection: nn.Linear, x: Tensor, share: Tensor | None) -> Tensor:
+    if share is None:
+        out: Tensor = projection(x)
+        return out
+    projected = nn.functional.linear(x, projection.weight)
+    if projection.bias is not None:
+        projected = projected + share.to(projected.dtype) * projection.bias.to(projected.dtype)
+    return projected
 
 
 def draw_weights(projection: nn.Linear) -> None:

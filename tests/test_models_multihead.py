@@ -245,3 +245,75 @@ def test_a_declared_refusal_reaches_the_caller() -> None:
     linformer = layer(attention="linformer", attention_options={"seq_len": LENGTH})
     with pytest.raises(UnsupportedError, match="is_causal: linformer"):
         linformer(hidden(), is_causal=True)
+
+
+def linformer_layer(
+    order: str, sharing: str = "headwise", **options: object
+) -> MultiheadAttention:
+    torch.manual_seed(3)
+    layer = MultiheadAttention(
+        d_model=32,
+        num_heads=4,
+        attention="linformer",
+        attention_options={"seq_len": 80, "rank": 8, "sharing": sharing},
+        projection_order=order,  # type: ignore[arg-type]
+        **options,  # type: ignore[arg-type]
+    ).double()
+    for name, parameter in layer.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter)  # a zero bias would hide how it meets the sequence
+    return layer
+
+
+@pytest.mark.parametrize("sharing", ["headwise", "key_value"])
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("padded", [False, True])
+def test_sequence_before_features_is_the_same_function(
+    sharing: str, kv_heads: int, padded: bool
+) -> None:
+    layers = [
+        linformer_layer(order, sharing, num_kv_heads=kv_heads)
+        for order in ("features_first", "sequence_first")
+    ]
+    x = torch.randn(2, 70, 32, dtype=torch.float64)
+    mask = torch.arange(70) < torch.tensor([[70], [41]]) if padded else None
+    results = []
+    for layer in layers:
+        own = x.clone().requires_grad_()
+        out = layer(own, key_padding_mask=mask)
+        out.sin().sum().backward()
+        results.append([out, own.grad, *(p.grad for p in layer.parameters())])
+    for usual, reordered in zip(*results, strict=True):
+        torch.testing.assert_close(reordered, usual, rtol=1e-9, atol=1e-9)
+    assert layers[0].attention.kernel == "learned_projection+tiled"
+    assert layers[1].attention.kernel == "learned_projection_first+tiled"
+
+
+def test_the_order_that_takes_fewer_operations_is_taken() -> None:
+    layer = linformer_layer("auto")
+    assert layer.is_sequence_first(80)
+    assert not layer.is_sequence_first(6)  # fewer keys than the rank
+    layer(torch.randn(1, 80, 32, dtype=torch.float64))
+    assert layer.attention.kernel == "learned_projection_first+tiled"
+
+
+def test_an_order_that_a_backend_lacks_is_refused() -> None:
+    for layer in (
+        linformer_layer("sequence_first", "none"),
+        MultiheadAttention(d_model=32, num_heads=4, projection_order="sequence_first").double(),
+    ):
+        with pytest.raises(UnsupportedError, match="projection_order"):
+            layer(torch.randn(1, 8, 32, dtype=torch.float64))
+    with pytest.raises(ValueError, match="projection_order"):
+        linformer_layer("fastest")
+
+
+def test_a_reordered_layer_refuses_what_its_backend_refuses() -> None:
+    layer = linformer_layer("sequence_first")
+    x = torch.randn(1, 81, 32, dtype=torch.float64)
+    with pytest.raises(UnsupportedError, match="built for seq_len 80"):
+        layer(x)
+    with pytest.raises(UnsupportedError, match="is_causal"):
+        layer(x[:, :8], is_causal=True)
+    with pytest.raises(ValueError, match="key_padding_mask"):
+        layer(x[:, :8], key_padding_mask=torch.ones(1, 9, dtype=torch.bool))

@@ -16,8 +16,9 @@ first to its last real token, so padding at either end changes nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,10 +38,17 @@ from attention.functional import (
     draw_seed,
     expand_kv_heads,
     query_positions,
-    sdpa_rows,
 )
 from attention.registry import register
-from attention.tiled import Tile, fold_heads, tiled_attention, tiled_cost
+from attention.tiled import (
+    Hidden,
+    Tiles,
+    fold_heads,
+    tiled_attention,
+    tiled_cost,
+    tiles_of_groups,
+    tiles_of_run,
+)
 
 CACHED_PATTERNS = 4
 
@@ -117,12 +125,9 @@ class BigBirdAttention(Attention):
         self, q: Tensor, k: Tensor, v: Tensor, is_causal: bool, hidden: Tensor | None
     ) -> Tensor:
         """Attend within the real span of a batch; `hidden` ``[B, L]`` marks holes in it."""
-        length = q.shape[2]
-        grid = BlockGrid(length, self.block_size, self.num_global_tokens, is_causal)
-        extras = grid.extra_ranges()
+        grid = BlockGrid(q.shape[2], self.block_size, self.num_global_tokens, is_causal)
         outs = []
-        for parts in (folded := fold_heads(q, k, v)):
-            q3, k3, v3 = parts
+        for q3, k3, v3 in (folded := fold_heads(q, k, v)):
             copies = q3.shape[0] // self.num_heads
             plan = BlockPlan(
                 grid,
@@ -139,42 +144,11 @@ class BigBirdAttention(Attention):
                     v3,
                     plan,
                     scale=self.scale,
-                    extra_k=_take(k3, extras),
-                    extra_v=_take(v3, extras),
                     dropout_p=self.active_dropout_p,
                     dropout_seed=draw_seed() if self.active_dropout_p else 0,
                 )
             )
-        out = outs[0].unflatten(0, q.shape[:2]) if len(folded) == 1 else torch.stack(outs)
-        for start, stop in grid.full_rows():
-            out[:, :, start:stop] = self._full_rows(q, k, v, start, stop, is_causal, hidden)
-        return out
-
-    def _full_rows(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        start: int,
-        stop: int,
-        is_causal: bool,
-        hidden: Tensor | None,
-    ) -> Tensor:
-        """Attend from the queries ``start:stop`` to all keys (their past, when causal)."""
-        reach = stop if is_causal else k.shape[2]
-        unseen = None if hidden is None else hidden[:, None, None, :reach]
-        if is_causal:
-            at = torch.arange(start, stop, device=q.device)[:, None]
-            future = torch.arange(reach, device=q.device) > at
-            unseen = future[None, None] if unseen is None else unseen | future
-        return sdpa_rows(
-            q[:, :, start:stop],
-            k[:, :, :reach],
-            v[:, :, :reach],
-            hidden=unseen,
-            scale=self.scale,
-            dropout_p=self.active_dropout_p,
-        )
+        return outs[0].unflatten(0, q.shape[:2]) if len(folded) == 1 else torch.stack(outs)
 
     def _random_blocks(self, grid: BlockGrid, device: torch.device) -> Tensor:
         """Return the random blocks ``[H, blocks, r]``, -1 where a row has fewer; cached."""
@@ -248,15 +222,7 @@ class BigBirdAttention(Attention):
         )
         dim, heads = problem.head_dim, problem.batch * problem.num_heads
         training = mode == "training"
-        full = sum(
-            (stop - start) * (stop if grid.is_causal else grid.length)
-            for start, stop in grid.full_rows()
-        )
-        executed = tiled_cost(plan, dim, training) + full * 2 * dim * (7 if training else 2)
-        pairs = plan.pattern_pairs() + sum(
-            sum(range(start + 1, stop + 1)) if grid.is_causal else (stop - start) * grid.length
-            for start, stop in grid.full_rows()
-        )
+        executed, pairs = tiled_cost(plan, dim, training), plan.pattern_pairs()
         return Cost(
             pattern_ops=heads * softmax_ops(pairs, dim, mode),
             executed_ops=heads * executed,
@@ -306,10 +272,6 @@ class BlockGrid:
             return [head]
         return [head, (self.start(self.blocks - 1), self.length)]
 
-    def extra_ranges(self) -> list[tuple[int, int]]:
-        """Ranges of keys that every row sees."""
-        return self.full_rows()
-
     def window(self, block: int) -> tuple[int, int]:
         """Blocks ``lo:hi`` of a row's window that are not global already."""
         if self.is_causal:
@@ -318,7 +280,7 @@ class BlockGrid:
 
 
 class BlockPlan:
-    """Tiles of one row of blocks each: a `attention.tiled.Plan`.
+    """Tiles of one row of blocks each, and of the rows that see all: a `attention.tiled.Plan`.
 
     Args:
         grid: the blocks.
@@ -336,66 +298,122 @@ class BlockPlan:
         hidden: Tensor | None = None,
     ) -> None:
         self.grid, self.random, self.hidden, self.device = grid, random, hidden, device
-        self.rows = grid.block_size
+        self.groups = random.shape[0]
         self.block_size, self.block_offset = grid.block_size, grid.offset
-        self.extra = sum(stop - start for start, stop in grid.extra_ranges())
-        self.columns = (3 + random.shape[2]) * grid.block_size + self.extra
+        self.extra_ranges = tuple(grid.full_rows()) if grid.sparse_rows() else ()
+        self.extra = sum(stop - start for start, stop in self.extra_ranges)
         self.may_be_empty = hidden is not None
         # A row has as many random blocks in every head: the count depends on the row alone.
-        self.counts = (random[0] >= 0).sum(dim=1).tolist() if random.shape[0] else []
-        self._triangles: dict[tuple[int, int, int], Tensor] = {}
+        self.counts = (random[0] >= 0).sum(dim=1).tolist() if self.groups else []
+        self._triangles: dict[int, Tensor] = {}
+
+    def _shape(self, block: int) -> tuple[int, int, int, int]:
+        """Return (rows, queries before the window ends, window, random blocks) of a row."""
+        start, stop = self.grid.start(block), self.grid.start(block + 1)
+        lo, hi = (self.grid.start(edge) for edge in self.grid.window(block))
+        return stop - start, start - lo, hi - lo, self.counts[block]
+
+    def _cells(self, block: int) -> int:
+        rows, _, window, count = self._shape(block)
+        return rows * (window + count * self.block_size + self.extra)
+
+    def _full_rows(self) -> Iterator[tuple[int, int, int]]:
+        """Walk (start, stop, keys) of the rows that see all (their past, when causal)."""
+        for start, stop in self.grid.full_rows():
+            yield start, stop, stop if self.grid.is_causal else self.grid.length
 
     def sizes(self) -> Iterator[tuple[int, int]]:
         """Walk (rows, columns)."""
         for block in self.grid.sparse_rows():
-            lo, hi = self.grid.window(block)
-            columns = self.grid.start(hi) - self.grid.start(lo)
-            columns += self.counts[block] * self.block_size + self.extra
-            yield self.grid.start(block + 1) - self.grid.start(block), columns
+            rows = self._shape(block)[0]
+            yield rows, self._cells(block) // max(1, rows)
+        for start, stop, reach in self._full_rows():
+            yield stop - start, reach
 
     def pattern_pairs(self) -> int:
-        """Count the pairs of the pattern in the sparse rows, for one group."""
+        """Count the pairs of the pattern, for one group."""
         pairs = sum(rows * columns for rows, columns in self.sizes())
         if self.grid.is_causal:  # the own block counts up to the query
-            sizes = [rows for rows, _ in self.sizes()]
+            sizes = [self._shape(block)[0] for block in self.grid.sparse_rows()]
+            sizes += [stop - start for start, stop, _ in self._full_rows()]
             pairs -= sum(rows * (rows - 1) // 2 for rows in sizes)
         return pairs
 
-    def tiles(self) -> Iterator[Tile]:
-        """Walk the tiles with their masks."""
-        for block in self.grid.sparse_rows():
-            start, stop = self.grid.start(block), self.grid.start(block + 1)
-            lo, hi = (self.grid.start(edge) for edge in self.grid.window(block))
-            count = self.counts[block]
-            blocks = self.random[:, block, :count] if count else None
-            columns = hi - lo + count * self.block_size + self.extra
-            hidden = None
-            if self.grid.is_causal:
-                hidden = self._future(stop - start, hi - lo, columns)
-            if self.hidden is not None:
-                holes = self._holes(self.hidden, lo, hi, blocks)
-                hidden = holes if hidden is None else hidden | holes
-            yield Tile(start, stop, lo, hi, blocks=blocks, hidden=hidden)
+    def batches(self, cells: int, *, disjoint: bool) -> Iterator[Tiles]:
+        """Walk runs of equal rows along the sequence, other rows over the groups."""
+        for first, count in self._runs():
+            rows, _, window, _ = self._shape(first)
+            spacing = -(-window // self.block_size) if disjoint else 1
+            run = tiles_of_run(count, self.groups, cells, self._cells(first), spacing)
+            if run is None:
+                for block in range(first, first + count):
+                    for group, number in tiles_of_groups(self.groups, cells, self._cells(block)):
+                        yield self._row(block, group, number, 1, 1)
+                continue
+            for at, number, apart in run:
+                for group in range(self.groups):
+                    yield self._row(first + at, group, 1, number, apart)
+        for start, stop, reach in self._full_rows():
+            rows = max(8, min(stop - start, cells // (2 * max(1, reach))))
+            for at in range(start, stop, rows):
+                size = min(rows, stop - at)
+                for group, number in tiles_of_groups(self.groups, cells, size * reach):
+                    yield self._full(group, number, at, size, reach)
 
-    def _future(self, rows: int, window: int, columns: int) -> Tensor:
-        """Hide what comes after the query in its own block: the window's last columns."""
-        key = (rows, window, columns)
-        if key not in self._triangles:
-            hidden = torch.zeros(1, rows, columns, dtype=torch.bool, device=self.device)
-            own = hidden[:, :, window - rows : window]
-            own |= torch.ones(rows, rows, dtype=torch.bool, device=self.device).triu_(1)
-            self._triangles[key] = hidden
-        return self._triangles[key]
+    def _runs(self) -> Iterator[tuple[int, int]]:
+        """Walk (first, count) of neighbouring rows of equal shape."""
+        for _, blocks in itertools.groupby(self.grid.sparse_rows(), key=self._shape):
+            members = list(blocks)
+            yield members[0], len(members)
 
-    def _holes(self, hidden: Tensor, lo: int, hi: int, blocks: Tensor | None) -> Tensor:
-        """Return the columns of a tile that are holes ``[G, 1, columns]``."""
-        parts = [hidden[:, lo:hi]]
-        if blocks is not None:
+    def _row(self, block: int, group: int, groups: int, count: int, apart: int) -> Tiles:
+        """Return the tiles of a row of blocks and of `count - 1` more, `apart` rows apart."""
+        rows, shift, window, picked = self._shape(block)
+        start = self.grid.start(block)
+        blocks = None
+        if picked:
+            last = block + (count - 1) * apart
+            blocks = self.random[group : group + groups, block : last + 1 : apart, :picked]
+            blocks = blocks.flatten(0, 1)
+        tiles = Tiles(
+            group, groups, start, rows, start - shift, window, count,
+            apart * self.block_size, blocks=blocks,
+        )  # fmt: skip
+        hidden: tuple[Hidden, ...] = ()
+        if self.grid.is_causal:
+            hidden = (Hidden(shift, shift + rows, self._future(rows)),)
+        if self.hidden is not None:
+            hidden = (*hidden, self._holes(self.hidden, tiles))
+        return replace(tiles, hidden=hidden)
+
+    def _full(self, group: int, groups: int, start: int, rows: int, reach: int) -> Tiles:
+        """Return tiles of rows that see all keys."""
+        hidden: tuple[Hidden, ...] = ()
+        if self.grid.is_causal:
+            hidden = (Hidden(start, reach, self._future(reach - start)[:rows]),)
+        if self.hidden is not None:
+            holes = self.hidden[group : group + groups, None, :reach]
+            hidden = (*hidden, Hidden(0, reach, holes))
+        return Tiles(group, groups, start, rows, 0, reach, extra=False, hidden=hidden)
+
+    def _future(self, size: int) -> Tensor:
+        """Return what comes after each query of `size` among their own keys: ``[size, size]``."""
+        if size not in self._triangles:
+            ones = torch.ones(size, size, dtype=torch.bool, device=self.device)
+            self._triangles[size] = ones.triu_(1)
+        return self._triangles[size]
+
+    def _holes(self, hidden: Tensor, tiles: Tiles) -> Hidden:
+        """Mark the columns of tiles that are holes, ``[tiles, 1, columns]``."""
+        parts = [tiles.window(hidden)]
+        own = tiles.of_groups(hidden).expand(tiles.groups * tiles.count, -1)
+        if tiles.blocks is not None:
             steps = torch.arange(self.block_size, device=self.device)
-            at = self.block_offset + blocks[:, :, None] * self.block_size + steps
-            parts.append(hidden.gather(1, at.flatten(1)))
-        parts.extend(hidden[:, start:stop] for start, stop in self.grid.extra_ranges())
-        return torch.cat(parts, dim=1)[:, None, :]
+            at = self.block_offset + tiles.blocks[:, :, None] * self.block_size + steps
+            parts.append(own.gather(1, at.flatten(1)))
+        parts.extend(own[:, start:stop] for start, stop in self.extra_ranges)
+        mask = torch.cat(parts, dim=1)
+        return Hidden(0, mask.shape[1], mask[:, None, :])
 
 
 def random_blocks(grid: BlockGrid, heads: int, count: int, seed: int) -> Tensor:
@@ -450,11 +468,6 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 def _signed(value: int) -> int:
     """Read 64 bits as a signed number."""
     return value - 2**64 if value >= 2**63 else value
-
-
-def _take(x: Tensor, ranges: list[tuple[int, int]]) -> Tensor:
-    """Concatenate ranges of positions of ``[G, N, D]``."""
-    return torch.cat([x[:, start:stop] for start, stop in ranges], dim=1)
 
 
 def _real_spans(key_padding_mask: Tensor) -> list[tuple[int, int]]:

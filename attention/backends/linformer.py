@@ -22,8 +22,14 @@ from attention.base import (
     check_int,
     softmax_ops,
 )
-from attention.functional import dense_softmax_attention, expand_kv_heads, sdpa_rows
+from attention.functional import (
+    along_sequence,
+    dense_softmax_attention,
+    draw_seed,
+    expand_kv_heads,
+)
 from attention.registry import register
+from attention.tiled import DensePlan, fold_heads, tiled_attention
 
 Sharing = Literal["none", "headwise", "key_value", "layer"]
 Method = Literal["learned", "mean_pool"]
@@ -47,8 +53,7 @@ class LinformerProjection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Project ``[B, H, M, D]`` along the sequence: ``[B, H, R, D]``."""
-        weight = self.weight[:, :, : x.shape[2]].to(x.dtype)
-        return torch.matmul(weight, x)
+        return along_sequence(self.weight[:, :, : x.shape[2]], x)
 
 
 @register("linformer")
@@ -146,14 +151,13 @@ class LinformerAttention(Attention):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
     ) -> Tensor:
-        """Project keys and values along the sequence, then attend over R of them, fused."""
-        self.kernel = f"{self.method}_projection+sdpa"
+        """Project keys and values along the sequence, then attend over R of them."""
         if self.sharing == "none" and self.method == "learned":
             k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
+        hidden = None
         if self.method == "mean_pool":
             keys, values, hidden = self._pool(k, v, key_padding_mask)
         else:
-            hidden = None
             if key_padding_mask is not None:
                 padded = ~key_padding_mask[:, None, :, None]
                 k, v = k.masked_fill(padded, 0.0), v.masked_fill(padded, 0.0)
@@ -161,9 +165,45 @@ class LinformerAttention(Attention):
             assert project_k is not None
             keys = project_k(k)  # [B, H_kv, R, D]
             values = (self.value_projection or project_k)(v)
-        return sdpa_rows(
-            q, keys, values, hidden=hidden, scale=self.scale, dropout_p=self.active_dropout_p
-        )
+        out = self._attend(q, keys, values, hidden)
+        self.kernel = f"{self.method}_projection+tiled"
+        return out
+
+    def sequence_projections(self, key_len: int) -> tuple[Tensor, Tensor] | None:
+        """Return E and F, ``[R, M]`` each, where all heads share them."""
+        if self.key_projection is None or self.sharing == "none":
+            return None
+        first = self.key_projection.weight[0, :, :key_len]
+        if self.value_projection is None:
+            return first, first
+        return first, self.value_projection.weight[0, :, :key_len]
+
+    def attend_projected(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend to keys and values that are projected along the sequence already."""
+        self.kernel = f"{self.method}_projection_first+tiled"
+        return self._attend(q, k, v, None)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
+        """Attend to projected keys, those of ``[B or 1, R]`` that are `hidden` left out."""
+        k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
+        if hidden is not None:
+            hidden = hidden.expand(q.shape[0], -1).repeat_interleave(self.num_heads, dim=0)
+        outs = []
+        for row, (q3, k3, v3) in enumerate(folded := fold_heads(q, k, v)):
+            groups = q3.shape[0]
+            unseen = None if hidden is None else hidden[row * groups : (row + 1) * groups]
+            outs.append(
+                tiled_attention(
+                    q3,
+                    k3,
+                    v3,
+                    DensePlan(groups, q3.shape[1], k3.shape[1], unseen),
+                    scale=self.scale,
+                    dropout_p=self.active_dropout_p,
+                    dropout_seed=draw_seed() if self.active_dropout_p else 0,
+                )
+            )
+        return outs[0].unflatten(0, q.shape[:2]) if len(folded) == 1 else torch.stack(outs)
 
     def _pool(
         self, k: Tensor, v: Tensor, key_padding_mask: Tensor | None
@@ -187,7 +227,7 @@ class LinformerAttention(Attention):
             padded = nn.functional.pad(x, (0, 0, 0, pad)).unflatten(2, (-1, segment))
             shown = padded.masked_fill(~real[:, None, :, :, None], 0.0)
             pooled.append((shown * weight[:, None, :, :, None]).sum(dim=3))
-        return pooled[0], pooled[1], (count == 0)[:, None, None, :]
+        return pooled[0], pooled[1], count == 0
 
     def reference(
         self,
@@ -249,7 +289,7 @@ class LinformerAttention(Attention):
             weight_bytes = matrices * self.rank * problem.key_len * problem.dtype.itemsize
         return Cost(
             pattern_ops=ops,
-            # The fused backward pass computes the scores anew.
+            # The backward pass computes the scores anew.
             executed_ops=ops + (2 * pairs * problem.head_dim if mode == "training" else 0),
             exponentials=pairs,
             bytes=problem.io_bytes(mode) + weight_bytes * (1 if mode == "forward" else 3),

@@ -9,6 +9,7 @@ global tokens, and the global tokens see all, through projections of their own. 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,9 +34,17 @@ from attention.functional import (
     visible_keys,
 )
 from attention.registry import register
-from attention.tiled import Tile, fold_heads, tiled_attention, tiled_cost
+from attention.tiled import (
+    Hidden,
+    Tiles,
+    fold_heads,
+    tiled_attention,
+    tiled_cost,
+    tiles_of_groups,
+    tiles_of_run,
+)
 
-TILE_ROWS = {"cpu": 64, "cuda": 256}
+TILE_ROWS = {"cpu": 64, "cuda": 128}
 
 
 @register("longformer")
@@ -103,13 +112,16 @@ class LongformerAttention(Attention):
         if tokens is not None:  # seen as extra keys: not a second time in the window
             hidden = tokens.mask if hidden is None else hidden | tokens.mask
         runs = _runs(self.dilation)
-        sizes = [count for count, _ in runs]
-        queries, keys, values = (x.split(sizes, dim=1) for x in (q, keys, values))
-        outs = [
-            self._band(queries[run], keys[run], values[run], dilation, is_causal, hidden, tokens)
-            for run, (_, dilation) in enumerate(runs)
-        ]
-        out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
+        if len(runs) == 1:
+            out = self._band(q, keys, values, runs[0][1], is_causal, hidden, tokens)
+        else:
+            sizes = [count for count, _ in runs]
+            parts = zip(*(x.split(sizes, dim=1) for x in (q, keys, values)), runs, strict=True)
+            outs = [
+                self._band(q1, k1, v1, dilation, is_causal, hidden, tokens)
+                for q1, k1, v1, (_, dilation) in parts
+            ]
+            out = torch.cat(outs, dim=1)
         self.kernel = "tiled_band"
         if tokens is not None:
             rows = self._global_rows(
@@ -149,6 +161,7 @@ class LongformerAttention(Attention):
         for row, (q3, k3, v3, *extra3) in enumerate(folded := fold_heads(*tensors)):
             together = len(folded) == 1
             plan = BandPlan(
+                groups=q3.shape[0],
                 seq_len=q3.shape[1],
                 window=self.window,
                 is_causal=is_causal,
@@ -238,6 +251,7 @@ class LongformerAttention(Attention):
             pairs = sum(band_pairs(n, self.window, problem.is_causal) for n in lengths)
             pattern += heads * pairs
             plan = BandPlan(
+                groups=1,
                 seq_len=-(-problem.seq_len // gap),
                 window=self.window,
                 is_causal=problem.is_causal,
@@ -257,6 +271,7 @@ class BandPlan:
     """Tiles of a band over one sequence of n positions: a `attention.tiled.Plan`.
 
     Args:
+        groups: G.
         seq_len: n.
         window: keys on each side.
         is_causal: the left half only.
@@ -269,10 +284,12 @@ class BandPlan:
     """
 
     block_size, block_offset = 1, 0
+    extra_ranges = ()
 
     def __init__(
         self,
         *,
+        groups: int,
         seq_len: int,
         window: int,
         is_causal: bool,
@@ -283,68 +300,94 @@ class BandPlan:
         extra_at: Tensor | None = None,
         dilation: int = 1,
     ) -> None:
-        self.seq_len, self.window, self.is_causal = seq_len, window, is_causal
-        self.rows, self.device, self.hidden = min(rows, seq_len), device, hidden
+        self.groups, self.seq_len, self.window = groups, seq_len, window
+        self.reach = 0 if is_causal else window  # keys seen to the right
+        self.is_causal, self.device, self.hidden = is_causal, device, hidden
+        self.rows = min(rows, seq_len)
         self.extra_hidden, self.extra_at, self.dilation = extra_hidden, extra_at, dilation
-        extra = 0 if extra_at is None else extra_at.shape[1]
-        self.columns = min(seq_len, self.rows + (1 if is_causal else 2) * window) + extra
+        self.extra = 0 if extra_at is None else extra_at.shape[1]
         self.may_be_empty = hidden is not None
-        self._bands: dict[tuple[int, int, int], Tensor | None] = {}
+        self._bands: dict[tuple[int, int, int], tuple[Hidden, ...]] = {}
 
-    def spans(self) -> Iterator[tuple[int, int, int, int]]:
-        """Walk (start, stop, lo, hi)."""
-        for start in range(0, self.seq_len, self.rows):
-            stop = min(start + self.rows, self.seq_len)
-            hi = stop if self.is_causal else min(self.seq_len, stop + self.window)
-            yield start, stop, max(0, start - self.window), hi
+    def _window(self, start: int) -> tuple[int, int, int]:
+        """Return (stop, lo, hi) of the tile that starts at `start`."""
+        stop = min(start + self.rows, self.seq_len)
+        return stop, max(0, start - self.window), min(self.seq_len, stop + self.reach)
 
     def sizes(self) -> Iterator[tuple[int, int]]:
         """Walk (rows, columns)."""
-        extra = 0 if self.extra_at is None else self.extra_at.shape[1]
-        for start, stop, lo, hi in self.spans():
-            yield stop - start, hi - lo + extra
+        for start in range(0, self.seq_len, self.rows):
+            stop, lo, hi = self._window(start)
+            yield stop - start, hi - lo + self.extra
 
-    def tiles(self) -> Iterator[Tile]:
-        """Walk the tiles with their masks."""
-        for start, stop, lo, hi in self.spans():
-            hidden = self._band(start - lo, stop - start, hi - lo)
-            if self.hidden is not None:
-                keys = self.hidden[:, None, lo:hi]
-                hidden = keys if hidden is None else hidden | keys
-            if self.extra_at is not None:
-                hidden = self._with_extra(hidden, start, stop, hi - lo)
-            yield Tile(start, stop, lo, hi, hidden=hidden)
+    def batches(self, cells: int, *, disjoint: bool) -> Iterator[Tiles]:
+        """Walk the whole tiles between the ends along the sequence, the rest over the groups."""
+        rows, width = self.rows, self.rows + self.window + self.reach
+        first = -(-self.window // rows)  # the first tile whose window is whole
+        inner = max(0, (self.seq_len - self.reach) // rows - first)
+        spacing = -(-width // rows) if disjoint else 1
+        cut = (width + self.extra) * rows
+        if run := tiles_of_run(inner, self.groups, cells, cut, spacing):
+            for at, count, apart in run:
+                start = (first + at) * rows
+                for group in range(self.groups):
+                    lo = start - self.window
+                    yield self._masked(
+                        Tiles(group, 1, start, rows, lo, width, count, apart * rows)
+                    )
+        else:
+            inner = 0
+        for start in range(0, self.seq_len, rows):
+            if first <= start // rows < first + inner:
+                continue
+            stop, lo, hi = self._window(start)
+            cut = (stop - start) * (hi - lo + self.extra)
+            for group, count in tiles_of_groups(self.groups, cells, cut):
+                yield self._masked(Tiles(group, count, start, stop - start, lo, hi - lo))
 
-    def _band(self, shift: int, rows: int, columns: int) -> Tensor | None:
-        """Return what the band hides in a tile ``[1, rows, columns]``; None = nothing."""
+    def _masked(self, tiles: Tiles) -> Tiles:
+        """Add what band, padding and extra keys hide."""
+        hidden = self._band(tiles.start - tiles.lo, tiles.rows, tiles.width)
+        if self.hidden is not None:
+            keys = tiles.window(self.hidden)
+            hidden = (*hidden, Hidden(0, tiles.width, keys[:, None, :]))
+        if self.extra_at is not None:
+            mask = self._extra_mask(tiles)
+            hidden = (*hidden, Hidden(tiles.width, tiles.width + self.extra, mask))
+        return replace(tiles, hidden=hidden) if hidden else tiles
+
+    def _band(self, shift: int, rows: int, columns: int) -> tuple[Hidden, ...]:
+        """Return what the band hides in a tile whose first query is at column `shift`.
+
+        A triangle of the first columns, too far left of the last rows, and one of the last
+        columns, too far right of the first rows.
+        """
         key = (shift, rows, columns)
         if key not in self._bands:
-            distance = (
-                torch.arange(columns, device=self.device)
-                - torch.arange(shift, shift + rows, device=self.device)[:, None]
-            )
-            reach = 0 if self.is_causal else self.window
-            hidden = ((distance < -self.window) | (distance > reach))[None]
-            self._bands[key] = hidden if bool(hidden.any()) else None
+            left = (0, min(columns, max(0, shift - self.window + rows - 1)))
+            right = (min(columns, max(0, shift + self.reach + 1)), columns)
+            row = torch.arange(shift, shift + rows, device=self.device)[:, None]
+            parts = []
+            for side, (lo, hi) in enumerate((left, right)):
+                if lo < hi:
+                    column = torch.arange(lo, hi, device=self.device)
+                    distance = column - row
+                    unseen = distance > self.reach if side else distance < -self.window
+                    parts.append(Hidden(lo, hi, unseen))
+            self._bands[key] = tuple(parts)
         return self._bands[key]
 
-    def _with_extra(self, hidden: Tensor | None, start: int, stop: int, columns: int) -> Tensor:
-        """Append the extra keys' columns to a tile's mask."""
+    def _extra_mask(self, tiles: Tiles) -> Tensor:
+        """Return which extra keys are not seen: ``[tiles or 1, rows or 1, X]``."""
         assert self.extra_at is not None
         assert self.extra_hidden is not None
-        groups, count = self.extra_at.shape
-        extra = self.extra_hidden[:, None, :].expand(groups, stop - start, count)
-        if self.is_causal:
-            residue = torch.arange(groups, device=self.device) % self.dilation
-            steps = torch.arange(start, stop, device=self.device) * self.dilation
-            at = residue[:, None] + steps  # [G, rows], positions in the undilated sequence
-            extra = extra | (self.extra_at[:, None, :] > at[:, :, None])
-        window = (
-            torch.zeros(1, 1, 1, dtype=torch.bool, device=self.device)
-            if hidden is None
-            else hidden
-        ).expand(groups, stop - start, columns)
-        return torch.cat([window, extra], dim=2)
+        mask = tiles.of_groups(self.extra_hidden)[:, None, :]
+        if not self.is_causal:
+            return mask
+        residue = torch.arange(self.groups, device=self.device) % self.dilation
+        # Positions of the queries in the undilated sequence, [tiles, rows].
+        at = tiles.of_groups(residue)[:, None] + tiles.positions(self.device) * self.dilation
+        return mask | (tiles.of_groups(self.extra_at)[:, None, :] > at[:, :, None])
 
 
 class _GlobalTokens:

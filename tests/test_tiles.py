@@ -1,0 +1,229 @@
+"""The engines behind the backends: every kind of batch, on scratch memory full of NaN.
+
+Small budgets and tiles bring the batches along the sequence, of which a short input has none by
+default, down to lengths that the dense reference can check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import attention
+from attention import linear, tiled
+from attention.backends import longformer
+from attention.base import Attention
+from attention.functional import error_budget, relative_l2
+from attention.tiled import Plan, Tiles, chunks
+
+HEADS, DIM = 2, 8
+
+
+@pytest.fixture(autouse=True)
+def scratch_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every uninitialised tensor hold NaN: what is read before it is written shows."""
+    empty = torch.empty
+
+    def poisoned(*args: Any, **kwargs: Any) -> Tensor:
+        made = empty(*args, **kwargs)
+        return made.fill_(float("nan")) if made.is_floating_point() else made
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+    assert torch.empty(3).isnan().all()
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    for budget in (tiled.FORWARD_BYTES, tiled.BACKWARD_BYTES):
+        monkeypatch.setitem(budget, "cpu", 6000)
+    monkeypatch.setitem(longformer.TILE_ROWS, "cpu", 4)
+    monkeypatch.setattr(tiled, "DENSE_ROWS", 8)
+    monkeypatch.setattr(linear, "TILE", 16)
+    monkeypatch.setattr(linear, "CHUNK", 8)
+
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("longformer", {"window": 0}),
+    ("longformer", {"window": 3}),
+    ("longformer", {"window": 8}),
+    ("longformer", {"window": 5, "dilation": (1, 3)}),
+    ("longformer", {"window": 100}),
+    ("bigbird", {"block_size": 4, "num_random_blocks": 2}),
+    ("bigbird", {"block_size": 5, "num_random_blocks": 0}),
+    ("bigbird", {"block_size": 4, "num_random_blocks": 1, "num_global_tokens": 3}),
+    ("linformer", {"seq_len": 200, "rank": 12}),
+    ("linformer", {"seq_len": 200, "rank": 12, "sharing": "none"}),
+    ("linformer", {"seq_len": 200, "rank": 40, "method": "mean_pool"}),
+    ("performer", {"num_features": 24, "seed": 1}),
+    ("performer", {"num_features": 24, "seed": 1, "features": "relu"}),
+]
+IDS = [f"{name}-{'-'.join(f'{k}={v}' for k, v in o.items())}" for name, o in CASES]
+
+
+def build(name: str, options: dict[str, Any], heads: int = HEADS) -> Attention:
+    if "dilation" in options and heads == 1:
+        options = {**options, "dilation": 3}
+    torch.manual_seed(0)
+    return attention.build(name, num_heads=heads, head_dim=DIM, **options)
+
+
+def results(module: Attention, inputs: tuple[Tensor, ...], run: str, **call: Any) -> list[Tensor]:
+    """Return the output and all gradients of a weighted sum of it."""
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    parameters = list(module.parameters())
+    out = (module if run == "fast" else module.reference)(*leaves, **call)
+    weight = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).sin().view_as(out)
+    return [out, *torch.autograd.grad((out * weight.to(out.dtype)).sum(), [*leaves, *parameters])]
+
+
+def draw(n: int, batch: int = 1, heads: int = HEADS, dtype: torch.dtype = torch.float64) -> Any:
+    generator = torch.Generator().manual_seed(n)
+    shape = (batch, heads, n, DIM)
+    return tuple(torch.randn(shape, generator=generator, dtype=dtype) for _ in range(3))
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 63, 64, 130])
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+def test_small_batches_equal_the_reference(
+    name: str, options: dict[str, Any], n: int, heads: int
+) -> None:
+    module = build(name, options, heads).double()
+    mask = torch.ones(1, n, dtype=torch.bool)
+    mask[0, n // 3 : n // 3 + 2] = n < 9
+    causal = [False, True] if module.supports.causal else [False]
+    calls = [{"is_causal": c, "key_padding_mask": m} for c in causal for m in (None, mask)]
+    for call in calls:
+        both = [results(module, draw(n, heads=heads), run, **call) for run in ("fast", "dense")]
+        for fast, dense in zip(*both, strict=True):
+            torch.testing.assert_close(fast, dense, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("n", [576, 833])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("longformer", {"window": 64}),
+        ("bigbird", {"block_size": 32}),
+        ("linformer", {"seq_len": 900, "rank": 64}),
+        ("performer", {"num_features": 64, "seed": 0}),
+    ],
+)
+def test_batches_of_the_usual_size(
+    name: str, options: dict[str, Any], n: int, dtype: torch.dtype
+) -> None:
+    module = build(name, options).to(dtype)
+    inputs = draw(n, batch=2, dtype=torch.float32)
+    inputs = tuple(x.to(dtype) for x in inputs)
+    wide = build(name, options).double()
+    wide.load_state_dict(module.state_dict())
+    exact = wide.reference(*(x.double() for x in inputs))
+    naive = relative_l2(module.reference(*inputs), exact)
+    assert relative_l2(module(*inputs), exact) <= error_budget(dtype, naive)
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+def test_runs_repeat_bit_by_bit_and_threads_do_not_matter(
+    name: str, options: dict[str, Any]
+) -> None:
+    module = build(name, options).float()
+    threads = torch.get_num_threads()
+    inputs = draw(130, dtype=torch.float32)
+    try:
+        torch.set_num_threads(1)
+        first, again = (results(module, inputs, "fast") for _ in range(2))
+        torch.set_num_threads(max(2, threads))
+        threaded = results(module, inputs, "fast")
+    finally:
+        torch.set_num_threads(threads)
+    for a, b, c in zip(first, again, threaded, strict=True):
+        assert torch.equal(a, b)
+        assert relative_l2(c, a) <= error_budget(torch.float32, 0.0)
+
+
+def test_a_nan_in_the_input_stays_visible() -> None:
+    for name, options in CASES:
+        q, k, v = draw(64)
+        v[0, :, 40] = float("nan")
+        assert build(name, options).double()(q, k, v).isnan().any(), name
+
+
+class Seen:
+    """A plan that records which queries and windows its batches hold."""
+
+    def __init__(self, plan: Plan, groups: int, n: int) -> None:
+        self.plan, self.groups, self.n = plan, groups, n
+
+    def batches(self, *, disjoint: bool) -> Iterator[tuple[Tiles, Tensor]]:
+        at = torch.arange(self.groups * self.n).view(self.groups, self.n)
+        for tiles in self.plan.batches(1500, disjoint=disjoint):
+            yield tiles, at
+
+
+@pytest.mark.parametrize("disjoint", [False, True])
+@pytest.mark.parametrize("groups", [1, 3, 16])
+@pytest.mark.parametrize("window", [0, 3, 8, 30])
+@pytest.mark.parametrize("n", [1, 31, 64, 200])
+def test_every_query_once_and_windows_end_to_end(
+    n: int, window: int, groups: int, disjoint: bool
+) -> None:
+    plan = longformer.BandPlan(
+        groups=groups, seq_len=n, window=window, is_causal=False, rows=4,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    met = torch.zeros(groups * n, dtype=torch.int64)
+    for tiles, at in Seen(plan, groups, n).batches(disjoint=disjoint):
+        met[tiles.cut(at, tiles.start, tiles.rows).flatten()] += 1
+        keys = tiles.window(at).flatten()
+        if disjoint:
+            assert keys.unique().numel() == keys.numel()
+    assert (met == 1).all()
+
+
+@pytest.mark.parametrize("total", [0, 1, 2, 7, 8, 19])
+@pytest.mark.parametrize("most", [2, 4, 10])
+def test_chunks_cover_their_range_in_even_sizes(total: int, most: int) -> None:
+    cut = list(chunks(total, most))
+    assert [i for first, count in cut for i in range(first, first + count)] == list(range(total))
+    assert all(count <= most for _, count in cut)
+    assert all(count % 2 == 0 for _, count in cut[:-1])
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, o) for name, o in CASES if name != "linformer"),
+        ("linformer", {"seq_len": 1024, "rank": 12}),
+        ("sdpa", {}),
+        ("full", {}),
+    ],
+)
+def test_a_compiled_graph_does_not_grow_with_the_length(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the compiler has scratch memory of its own
+    import torch._dynamo as dynamo
+
+    sizes = []
+    for n in (256, 1024):
+        dynamo.reset()
+        module = build(name, options)
+        inputs = draw(n, dtype=torch.float32)
+        nodes: list[int] = []
+
+        def count(graph: Any, _: Any, nodes: list[int] = nodes) -> Any:
+            nodes.append(len(graph.graph.nodes))
+            return graph.forward
+
+        compiled = torch.compile(module, backend=count)
+        torch.testing.assert_close(compiled(*inputs), module(*inputs), rtol=1e-4, atol=1e-5)
+        sizes.append(sum(nodes))
+    assert sizes[0] == sizes[1]
