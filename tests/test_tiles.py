@@ -197,6 +197,7 @@ def test_chunks_cover_their_range_in_even_sizes(total: int, most: int) -> None:
 
 
 @pytest.mark.serial
+@pytest.mark.filterwarnings("ignore")  # the compiler's own, while it traces
 @pytest.mark.parametrize(
     ("name", "options"),
     [
