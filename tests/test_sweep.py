@@ -115,7 +115,7 @@ def test_larger_presets_reach_further_and_hold_the_smaller():
 
 
 def test_unknown_preset_names_those_there_are():
-    with pytest.raises(ValueError, match="quick, standard, full"):
+    with pytest.raises(ValueError, match="quick, standard, full, scaling, million"):
         grid_from("fast")
 
 

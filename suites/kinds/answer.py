@@ -75,6 +75,7 @@ def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> list[d
     for path in request.get("plugins", []):
         registry.load_file(path)
     start_threads(case.threads)
+    torch.set_float32_matmul_precision(case.matmul_precision)
     extra = limit if case.device == "cpu" else None
 
     def stage(what: str) -> None:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from attention.base import Attention
-from attention.functional import error_budget, relative_l2
+from attention.functional import relative_l2
 from results.schema import Case
 from suites.kinds.arms import Inputs, dtype_of
-from suites.measure.gate import Call, WrongOutputError
+from suites.measure.gate import Call, WrongOutputError, reduced_floor
 
 
 class Contestant:
@@ -120,7 +120,7 @@ def _call_recorded(contestant: Contestant, case: Case) -> dict[str, Tensor]:
 def _check_same(what: str, timed: Tensor | None, again: Tensor | None, case: Case) -> None:
     if timed is None or again is None:
         return
-    budget = error_budget(dtype_of(case), 0.0)
+    budget = reduced_floor(dtype_of(case), case.matmul_precision)
     if not (error := relative_l2(timed, again)) <= budget:
         raise WrongOutputError(
             f"{what}: the timed call and a second one differ by {error:.3g} (relative L2), "
