@@ -39,10 +39,9 @@ def _head(columns: list[str]) -> list[str]:
 def _ratio(row: Mapping[Any, Any]) -> Cell:
     if not math.isfinite(row["speedup"]):
         return Cell(format.NONE)
-    return Cell(
-        f"{format.ratio_digits(row['speedup'])} ×",
-        format.interval(row["speedup_low"], row["speedup_high"], format.ratio_digits),
-    )
+    text = format.times(row["speedup"], row["speedup_low"], row["speedup_high"])
+    value, _, between = text.partition(" × ")
+    return Cell(f"{value.removesuffix(' ×')} ×", between)
 
 
 # -- threads -------------------------------------------------------------------------------------
@@ -69,8 +68,8 @@ def _threads(table: pd.DataFrame) -> list[TableView]:
                 list(result.values()),
                 text_columns=len(_head(others)),
                 notes=[
-                    f"Time with {base} thread{'s'[: base != 1]} over time with {count}, in the "
-                    "same run, with the 95 % interval over launches."
+                    f"Time with {base} thread{'s' if base != 1 else ''} over time with {count}, "
+                    "in the same run, with the 95 % interval over launches."
                 ],
             )
         )

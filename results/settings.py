@@ -10,7 +10,7 @@ from results.schema import FULL_PRECISION
 
 def _threads(setting: Mapping[str, Any]) -> str:
     count = setting["threads"]
-    return f"{count} thread{'s'[: count != 1]}" if setting["device"] == "cpu" else ""
+    return f"{count} thread{'s' if count != 1 else ''}" if setting["device"] == "cpu" else ""
 
 
 def _precision(setting: Mapping[str, Any]) -> str:

@@ -53,5 +53,5 @@ def short_inputs(points: pd.DataFrame) -> pd.DataFrame:
 
 def too_large(row: Mapping[Any, Any]) -> str:
     """Return the fixed sizes of a row's backend that its input does not exceed, in words."""
-    sizes = [f"{name} {size:g}" for name, size in row["fixed_size"] if size >= row["seq_len"]]
-    return f"its {' and '.join(sizes)}: no smaller than the input" if sizes else ""
+    sizes = [f"{name} of {size:g}" for name, size in row["fixed_size"] if size >= row["seq_len"]]
+    return f"its {' and '.join(sizes)} is no smaller than the input" if sizes else ""

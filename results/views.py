@@ -198,7 +198,7 @@ def _short(chapter: Chapter) -> TableView:
     head = ["backend", "mode", "tokens", "time", BASELINE, "allowed", "verdict", "remark"]
     notes = [
         f"Allowed at up to {SHORT} tokens: {FACTOR:g} × the time of {BASELINE} and "
-        f"{format.seconds(SLACK)} more; full, which holds all scores, is exempt."
+        f"{SLACK * 1e6:g} µs more; full, which holds all scores, is exempt."
     ]
     return TableView("Short inputs", head, rows, 2, notes, is_long=len(rows) > LONG)
 
