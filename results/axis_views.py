@@ -111,12 +111,12 @@ def _precision(table: pd.DataFrame) -> TableView:
     base = FULL_PRECISION
     head = [
         *_head(others), "tokens", "precision", f"time, {base}", "time", "speed-up",
-        f"gate error, {base}", "gate error", "kept",
+        f"error, {base}", "error", "kept",
     ]  # fmt: skip
     notes = [
         f"Precision of float32 matrix products, in torch's words; speed-up over {base}, with the "
         "95 % interval over launches.",
-        "Gate error: relative L2 distance of the output (in training the larger of it and the "
+        "Error: relative L2 distance of the output (in training the larger of it and the "
         "gradient of q) from the method's formula in float64. Kept: full = within the budget of "
         "full precision, whatever was allowed; reduced = within that of the reduced one only.",
     ]
@@ -156,6 +156,8 @@ def _compiled(table: pd.DataFrame) -> TableView:
         *_head(others), "tokens", "eager", "compiled", "speed-up", "compile time", "graphs",
         "breaks", "recompiled", "remark",
     ]  # fmt: skip
+    if result and not any(cells[-1].text for cells in result):
+        head, result = head[:-1], [cells[:-1] for cells in result]
     notes = [
         "Compile time: the first call less the second. Graphs and breaks are those of the first "
         "call; recompiled: graphs that the second call at the same shape compiled anew."

@@ -112,7 +112,7 @@ def _io_per_token(setting: Mapping[str, Any]) -> str:
     attention = setting["level"] == "attention"
     elements = 2 * query + (2 * key if attention else 0)
     what = "q, k, v and the output" if attention else "the input and the output"
-    size = format.digits(elements * ITEM_SIZE[setting["dtype"]])
+    size = format.tokens(elements * ITEM_SIZE[setting["dtype"]])
     return (
         "Bytes per token: the peak at the longest length that was measured, over batch × tokens; "
         f"{what} themselves have {size}."

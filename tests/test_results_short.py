@@ -90,7 +90,7 @@ def test_memory_is_told_per_token_of_the_longest_length(tmp_path: Path) -> None:
     assert shown.head[-1] == "bytes per token"
     assert {row[0].text: row[-1].text for row in shown.rows} == {"sdpa": "1,020", "full": "2,050"}
     # q, k, v and the output: 4 × 8 heads × 64 × 4 bytes
-    assert "themselves have 8,190." in shown.notes[-1]
+    assert "themselves have 8,192." in shown.notes[-1]
 
 
 def test_the_scaling_preset_gives_exponents_with_intervals(tmp_path: Path) -> None:
