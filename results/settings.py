@@ -13,6 +13,11 @@ def _threads(setting: Mapping[str, Any]) -> str:
     return f"{count} thread{'s' if count != 1 else ''}" if setting["device"] == "cpu" else ""
 
 
+def _heads(setting: Mapping[str, Any]) -> str:
+    count = setting["num_heads"]
+    return f"{count} head{'s' if count != 1 else ''} × {setting['head_dim']}"
+
+
 def _precision(setting: Mapping[str, Any]) -> str:
     """Name the precision of products; only float32 has a choice."""
     precision = setting["matmul_precision"]
@@ -24,7 +29,7 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "dtype": lambda s: str(s["dtype"]),
     "matmul_precision": _precision,
     "batch": lambda s: f"batch {s['batch']}",
-    "num_heads": lambda s: f"{s['num_heads']} heads × {s['head_dim']}",
+    "num_heads": _heads,
     "threads": _threads,
     "allocator": lambda s: f"{s['allocator']} allocator" if s["device"] == "cpu" else "",
     "num_kv_heads": lambda s: (

@@ -87,7 +87,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     # One head and hardly more than one sample: a call takes seconds, its inputs 768 MiB.
     "million": Preset(
-        _MILLION, _BOTH, launches=1, budget_s=0.2, case_timeout_s=180.0, num_heads=(1,),
+        _MILLION, _BOTH, launches=1, budget_s=0.2, case_timeout_s=600.0, num_heads=(1,),
         picks=(
             Pick("longformer", _BOTH),
             Pick("performer", _BOTH, causal=(False, True)),
