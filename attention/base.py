@@ -308,6 +308,13 @@ class Attention(nn.Module, ABC):
 
     # -- what the base does --------------------------------------------------------------------
 
+    def fixed_sizes(self) -> Mapping[str, int]:
+        """Name what stands in for the N keys of a query: keys or features, by what they are.
+
+        A method gains where they are fewer than N; the default is that there are none.
+        """
+        return {}
+
     def unsupported_reasons(self, problem: Problem) -> list[str]:
         """Say why a call on `problem` would be refused; empty = it will run.
 

@@ -28,6 +28,7 @@ EXAMPLES = {
         "attnbench run --preset quick --out runs/today",
         "attnbench run --backend full --backend longformer:window=64,dilation=1+1+2+2+4+4+8+8 "
         "--seq-len 512,1024",
+        "attnbench run --threads 1,2 --matmul-precision highest,medium --compile off,on",
         "attnbench run --preset full --shard 1/4 --out runs/part1",
         "attnbench run --preset standard --out runs/today --resume",
     ],

@@ -17,6 +17,7 @@ from results.roofs import Roofs, with_limits
 from results.scaling import fit_all
 from results.schema import MODES
 from results.series import SETTING, points
+from results.settings import in_words, names_precision
 from results.theme import Look, looks
 
 
@@ -72,11 +73,13 @@ def chapters(run: Run) -> list[Chapter]:
     settings = table.groupby(list(SETTING), sort=False)["value"].count()
     machines = _names(run)
     several = len({key[0] for key in settings.index}) > 1
+    precise = names_precision(table[["matmul_precision"]].to_dict("records"))
     result = []
     place = {m: i for i, m in enumerate(run.frame["machine"].unique())}
     for key in sorted(settings.index, key=lambda k: (-settings[k], place[k[0]])):
         setting = dict(zip(SETTING, key, strict=True))
-        title = _title(setting, f"{machines[setting['machine']]}: " if several else "")
+        where = f"{machines[setting['machine']]}: " if several else ""
+        title = where + in_words(setting, with_precision=precise)
         result.append(
             Chapter(
                 setting=setting,
@@ -113,23 +116,6 @@ def _names(run: Run) -> dict[str, str]:
 def machine_name(about: Mapping[str, Any]) -> str:
     """Return what people call a machine: its GPU, else its CPU, "" where it is not described."""
     return clean(about.get("gpu") or about.get("cpu") or "")[:100]
-
-
-def _title(setting: Mapping[str, Any], prefix: str) -> str:
-    threads = setting["threads"]
-    parts = [
-        f"{prefix}{setting['level']} level, {setting['device']}",
-        str(setting["dtype"]),
-        f"batch {setting['batch']}",
-        f"{setting['num_heads']} heads × {setting['head_dim']}",
-        f"{threads} thread{'s' if threads != 1 else ''}" if setting["device"] == "cpu" else "",
-        f"{setting['allocator']} allocator" if setting["device"] == "cpu" else "",
-        f"{setting['num_kv_heads']} key heads" * (setting["num_kv_heads"] != setting["num_heads"]),
-        "causal" if setting["is_causal"] else "not causal",
-        "compiled" if setting["compile"] else "",
-        f"{setting['cross_len']} keys" if setting["cross_len"] else "",
-    ]
-    return ", ".join(p for p in parts if p)
 
 
 def _told_apart(found: list[Chapter]) -> list[Chapter]:

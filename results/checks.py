@@ -25,6 +25,7 @@ _NUMBERS: Mapping[str, tuple[str, ...]] = {
     "cost": COSTS,
     "expected": ("time", "memory"),
     "gate": ("relative_l2", "budget"),
+    "compiled": ("compile_time", "graphs", "breaks", "recompiles"),
 }
 
 
@@ -57,12 +58,34 @@ def _check_arm(where: str, arm: Mapping[str, Any]) -> None:
         for key in keys:
             if numbers.get(key) is not None:
                 _check_number(f"{where}.{part}.{key}", numbers[key], minimum=0.0)
+    _check_details(where, arm)
     for name, metric in arm["metrics"].items():
         at = f"{where}.metrics.{clean(name)}"
         for value in metric.get("samples", [metric.get("value")]):
             _check_number(at, value, minimum=0.0)
             if name == "latency" and value <= 0:
                 raise RecordError(f"{at}: expected times above 0, got {value}")
+
+
+def _check_details(where: str, arm: Mapping[str, Any]) -> None:
+    """Check what an arm states beside its numbers: the gate's details and the fixed sizes."""
+    gate = arm.get("gate") or {}
+    gradient = gate.get("gradient")
+    if gradient is not None:
+        if not isinstance(gradient, dict):
+            raise RecordError(f"{where}.gate.gradient: expected an object or null")
+        if gradient.get("relative_l2") is not None:
+            _check_number(f"{where}.gate.gradient.relative_l2", gradient["relative_l2"], minimum=0)
+    for part in (gate, gradient or {}):
+        if part.get("precision") not in (None, "full", "reduced"):
+            raise RecordError(f"{where}.gate.precision: expected full or reduced")
+    sizes = arm.get("fixed_size")
+    if sizes is None:
+        return
+    if not isinstance(sizes, dict):
+        raise RecordError(f"{where}.fixed_size: expected an object or null")
+    for name, tokens in sizes.items():
+        _check_number(f"{where}.fixed_size.{clean(name)}", tokens, minimum=0.0)
 
 
 def _check_number(where: str, value: Any, *, minimum: float) -> None:

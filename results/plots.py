@@ -35,6 +35,8 @@ from results.panels import (
 from results.schema import IDENTITY
 from results.theme import Theme
 
+NARROW = 1.5
+"""Times closer than this factor get a wider axis: ticks of a narrow one cover each other."""
 ERROR_FLOOR = 1e-8
 """Errors below are drawn here: they are rounding."""
 
@@ -93,7 +95,8 @@ def error_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> Fig
             )  # fmt: skip
         ax.set_xscale("log")
         ax.set_yscale("log")
-        pad(ax.set_xlim, part["latency"], 1.35)
+        narrow = part["latency"].max() < NARROW * part["latency"].min()
+        pad(ax.set_xlim, part["latency"], 3.0 if narrow else 1.35)
         pad(ax.set_ylim, part["error"].clip(lower=ERROR_FLOOR), 4.0)
         time_ticks(ax.xaxis)
         error_ticks(ax.yaxis)

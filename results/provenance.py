@@ -12,6 +12,7 @@ from results.chapters import Chapter
 from results.checks import clean
 from results.load import Run
 from results.schema import format_option
+from results.settings import names_precision
 
 _PEAKS = {
     "matmul_rate": ("matrix products", "op/s"),
@@ -40,10 +41,11 @@ def provenance(run: Run, found: list[Chapter]) -> list[Facts]:
             facts.append(Facts(title, [p for p in pairs if p[1]] or [("id", clean(address))]))
     facts.append(Facts("Run", _run_facts(run)))
     shown = set()
+    precise = names_precision(chapter.setting for chapter in found)
     for chapter in found:
         setting = chapter.setting
         key = tuple(setting[k] for k in ("machine", "environment", "device", "dtype", "threads",
-                                         "allocator"))  # fmt: skip
+                                         "allocator", "matmul_precision"))  # fmt: skip
         if not chapter.peaks or key in shown:
             continue
         shown.add(key)
@@ -55,7 +57,10 @@ def provenance(run: Run, found: list[Chapter]) -> list[Facts]:
         if "empty_latency" in chapter.peaks:
             pairs.append(("empty call", format.seconds(chapter.peaks["empty_latency"])))
         where = f"{setting['device']}, {setting['dtype']}, {setting['threads']} threads, "
-        facts.append(Facts(f"Measured peaks ({where}{setting['allocator']} allocator)", pairs))
+        how = f", products at {setting['matmul_precision']} precision" if precise else ""
+        facts.append(
+            Facts(f"Measured peaks ({where}{setting['allocator']} allocator{how})", pairs)
+        )
     return facts
 
 

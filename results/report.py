@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from results.axis_views import axis_tables
 from results.chapters import Chapter, chapters, machine_name
 from results.files import write_bytes, write_text
 from results.load import NoRunError, Run, load
 from results.plots import FIGURES
 from results.provenance import Facts, input_scale, provenance
+from results.series import points
 from results.summary import Paragraph, summarise
 from results.svg import inline_svg, png
 from results.theme import DARK, LIGHT, css_variables
@@ -171,6 +173,7 @@ def _context(run: Run, sections: list[Section]) -> dict[str, Any]:
     ]
     return {
         "sections": sections,
+        "comparisons": axis_tables(points(run)),
         "facts": facts,
         "warnings": run.warnings,
         "machines": list(dict.fromkeys(machines)),

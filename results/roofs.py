@@ -12,7 +12,10 @@ from results.load import Run
 
 RATES = ("matmul_rate", "exp_rate", "bandwidth")
 
-_KEYS = ("machine", "environment", "device", "dtype", "threads", "allocator")
+_KEYS = (
+    "machine", "environment", "device", "dtype", "threads", "allocator", "matmul_precision",
+)  # fmt: skip
+"""What a peak belongs to."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Limit:
 
 
 class Roofs:
-    """Peaks by what they belong to: machine, environment, device, dtype, threads, allocator."""
+    """Peaks by what they belong to: machine, device, dtype, threads, precision and so on."""
 
     def __init__(self, run: Run) -> None:
         frame = run.frame[(run.frame["kind"] == "roof") & (run.frame["status"] == "ok")]

@@ -32,8 +32,8 @@ METRICS: Mapping[str, str] = {"latency": "expected_time", "peak_memory": "expect
 
 COLUMNS = (
     "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",
-    "is_causal", "threads", "allocator", "compile", "metric", "exponent", "ci_low", "ci_high",
-    "expected", "seq_len_min", "seq_len_max", "reason",
+    "is_causal", "threads", "allocator", "matmul_precision", "compile", "metric", "exponent",
+    "ci_low", "ci_high", "expected", "seq_len_min", "seq_len_max", "reason",
 )  # fmt: skip
 
 

@@ -30,14 +30,21 @@ Kind = Literal["speed", "roof"]
 Level = Literal["attention", "layer", "block"]
 Mode = Literal["forward", "training"]
 Allocator = Literal["default", "retained"]
+MatmulPrecision = Literal["highest", "high", "medium"]
 
 STATUSES: tuple[str, ...] = get_args(Status)
 KINDS: tuple[str, ...] = get_args(Kind)
 LEVELS: tuple[str, ...] = get_args(Level)
 MODES: tuple[str, ...] = get_args(Mode)
 ALLOCATORS: tuple[str, ...] = get_args(Allocator)
+MATMUL_PRECISIONS: tuple[str, ...] = get_args(MatmulPrecision)
 DTYPES: tuple[str, ...] = ("float32", "float64", "bfloat16", "float16")
+ITEM_SIZE: Mapping[str, int] = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of an element."""
 DEVICES: tuple[str, ...] = ("cpu", "cuda")
+
+FULL_PRECISION: MatmulPrecision = "highest"
+"""Torch's default, and what a case has that does not say: records are older than the field."""
 
 IDENTITY = "identity"
 """Name of the arm that has everything of a layer or block but the attention."""
@@ -99,6 +106,8 @@ class Case:
     """One thing measured in one process: its shape, where it runs, and its arms.
 
     Lengths are in tokens. At level layer and block the width is ``num_heads * head_dim``.
+    `matmul_precision` is that of float32 matrix products, in the words of
+    ``torch.set_float32_matmul_precision``.
     """
 
     kind: Kind
@@ -118,12 +127,17 @@ class Case:
     allocator: Allocator
     compile: bool
     seed: int
+    matmul_precision: MatmulPrecision = FULL_PRECISION
 
     def to_json(self) -> dict[str, Any]:
         """Return the case as the record holds it, its ``id`` first."""
         content = asdict(self)
         content["arms"] = [{"name": a.name, "options": dict(a.options)} for a in self.arms]
-        return {"id": content_id(content), **content}
+        named = dict(content)
+        if self.matmul_precision == FULL_PRECISION:
+            # A case from before the field was there is the same case, and keeps its id.
+            del named["matmul_precision"]
+        return {"id": content_id(named), **content}
 
     @property
     def id(self) -> str:
@@ -138,7 +152,8 @@ class Case:
             RecordError: if a field is missing, unknown or of the wrong type.
         """
         names = {f.name for f in fields(cls)}
-        given = {key: value for key, value in data.items() if key != "id"}
+        given: dict[str, Any] = {"matmul_precision": FULL_PRECISION}
+        given |= {key: value for key, value in data.items() if key != "id"}
         if missing := names - given.keys():
             raise RecordError(f"case: missing {', '.join(sorted(missing))}")
         if unknown := given.keys() - names:
@@ -153,7 +168,7 @@ class Case:
 
 _TEXT_FIELDS: Mapping[str, tuple[str, ...]] = {
     "kind": KINDS, "level": LEVELS, "mode": MODES, "device": DEVICES, "dtype": DTYPES,
-    "allocator": ALLOCATORS,
+    "allocator": ALLOCATORS, "matmul_precision": MATMUL_PRECISIONS,
 }  # fmt: skip
 
 

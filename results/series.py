@@ -1,8 +1,8 @@
 """From the tidy frame to points: what one series measured at one length, over its launches.
 
 A *setting* is everything that must be equal before two numbers may stand in a ratio: machine,
-environment, shape, device, threads, allocator. A *series* is one backend with its options in one
-mode of one setting, over the lengths.
+environment, shape, device, threads, allocator, precision. A *series* is one backend with its
+options in one mode of one setting, over the lengths.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from results.statistics import Estimate, estimate
 
 SETTING = (
     "machine", "environment", "level", "device", "dtype", "batch", "num_heads", "num_kv_heads",
-    "head_dim", "is_causal", "threads", "allocator", "compile", "cross_len",
+    "head_dim", "is_causal", "threads", "allocator", "matmul_precision", "compile",
+    "cross_len",
 )  # fmt: skip
 """What must be equal before two numbers are compared; `cross_len` is 0 for self-attention."""
 
@@ -33,6 +34,9 @@ BACKENDS = ("full", "sdpa", "xformers", "longformer", "bigbird", "linformer", "p
 """The order of the known backends in tables and figures; others follow by name."""
 
 _DECLARED = (*COSTS, "expected_time", "expected_memory")
+_WORST = ("gate_error", "gradient_error", "graphs", "breaks", "recompiles")
+"""Of several launches the largest is shown."""
+_DETAILS = (*_WORST, "compile_time", "reduced", "fixed_size")
 
 
 def label(backend: str, options: str) -> str:
@@ -59,8 +63,9 @@ def points(run: Run) -> pd.DataFrame:
 
     Columns: those of `SERIES`, `seq_len`, `metric`, `unit`, `launches` (the median of each
     launch that succeeded, in `unit`), `value`, `ci_low`, `ci_high`, `num_samples`, `status`,
-    `reason` and the declared costs and exponents. A length at which nothing succeeded has a row
-    for latency and one for peak memory with its status, its reason and no value.
+    `reason`, the declared costs and exponents, and what was seen beside the numbers: the errors
+    at the gate, what the compiler did, the fixed sizes. A length at which nothing succeeded has a
+    row for latency and one for peak memory with its status, its reason and no value.
     """
     frame = speed_frame(run)
     # The floor is measured again in every case: that a case failed says nothing about it.
@@ -71,7 +76,7 @@ def points(run: Run) -> pd.DataFrame:
         rows.extend({**shared, **row} for row in summarise(part))
     columns = [
         *SERIES, "seq_len", "metric", "unit", "launches", "value", "ci_low", "ci_high",
-        "num_samples", "status", "reason", *_DECLARED,
+        "num_samples", "status", "reason", *_DECLARED, *_DETAILS,
     ]  # fmt: skip
     table = pd.DataFrame.from_records(rows, columns=columns)
     table["rank"] = [rank(b) for b in table["backend"]]
@@ -82,7 +87,7 @@ def points(run: Run) -> pd.DataFrame:
 def summarise(part: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one row per metric for the launches of one case and arm (rows of the tidy frame)."""
     status, reason = outcome(part)
-    declared = {c: _first(part[c]) for c in _DECLARED}
+    declared = {**{c: _first(part[c]) for c in _DECLARED}, **_details(part)}
     measured = part[part["metric"] != ""]
     if measured.empty:
         units = {"latency": "s", "peak_memory": "B"}
@@ -102,7 +107,7 @@ def _row(
     launches: list[float],
     status: str,
     reason: str,
-    declared: dict[str, float],
+    declared: dict[str, Any],
     num_samples: int,
 ) -> dict[str, Any]:
     got = estimate(launches) if launches else Estimate(math.nan, math.nan, math.nan)
@@ -130,6 +135,17 @@ def outcome(part: pd.DataFrame) -> tuple[str, str]:
     if len(bad) == len(launches):
         return status, reason
     return "ok", f"{len(bad)} of {len(launches)} launches: {status} ({reason})"
+
+
+def _details(part: pd.DataFrame) -> dict[str, Any]:
+    """Return `_DETAILS` over the launches of one case and arm."""
+    known = [sizes for sizes in part["fixed_size"] if sizes]
+    return {
+        **{c: float(part[c].max()) for c in _WORST},
+        "compile_time": float(part["compile_time"].median()),
+        "reduced": bool(part["reduced"].any()),
+        "fixed_size": known[0] if known else (),
+    }
 
 
 def _first(column: pd.Series) -> float:

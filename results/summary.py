@@ -16,6 +16,7 @@ from results.chapters import Chapter
 from results.compare import BASELINES
 from results.schema import IDENTITY
 from results.series import label
+from results.short import BASELINE, FACTOR, SLACK, short_inputs
 from results.statistics import Estimate, ratio
 
 AGREEMENT = 0.1
@@ -47,6 +48,7 @@ def summarise(chapter: Chapter) -> list[Paragraph]:
             *_exponents(chapter, mode),
         ]
         found.append(Paragraph(MODE_WORDS[mode].capitalize(), sentences))
+    found.append(Paragraph("Short inputs", _short(chapter)))
     found.append(Paragraph("How far each one goes", _reach(chapter)))
     return [p for p in found if p.sentences]
 
@@ -256,6 +258,42 @@ def _exponent(row: dict[Hashable, Any]) -> str:
 def _agrees(row: dict[Hashable, Any]) -> bool:
     covered = row["ci_low"] <= row["expected"] <= row["ci_high"]
     return bool(covered or abs(row["exponent"] - row["expected"]) <= AGREEMENT)
+
+
+def _short(chapter: Chapter) -> list[str]:
+    """Say which backends cost more than exact attention where the input is short, and why."""
+    rows = short_inputs(chapter.points)
+    rows = rows[rows["baseline"].notna()]
+    if rows.empty:
+        return []
+    bound = f"{FACTOR:g} × the time of {BASELINE} plus {SLACK * 1e6:g} µs"
+    over = rows[rows["over"].astype(bool)]
+    sentences = []
+    for (backend, options), part in over.groupby(["backend", "options"], sort=False):
+        places = []
+        for mode, own in part.groupby("mode", sort=False):
+            lengths = format.listing([format.tokens(n) for n in own["seq_len"]])
+            places.append(f"at {lengths} tokens ({mode})")
+        reasons = [why for why in part["why"] if why]
+        named = f"; {reasons[-1]} {_until(part)}" if reasons else ""
+        sentences.append(
+            f"{label(backend, options)} takes more than {bound} {format.listing(places)}{named}."
+        )
+    fine = [
+        label(*key)
+        for key, part in rows.groupby(["backend", "options"], sort=False)
+        if not part["over"].any()
+    ]
+    if fine:
+        lengths = f"up to {format.tokens(rows['seq_len'].max())} tokens"
+        sentences.append(f"Within {bound} {lengths}: {format.listing(fine)}.")
+    return sentences
+
+
+def _until(part: pd.DataFrame) -> str:
+    """Return up to which length a fixed size explains the time."""
+    explained = part[part["why"] != ""]["seq_len"]
+    return f"up to {format.tokens(explained.max())} tokens"
 
 
 def _reach(chapter: Chapter) -> list[str]:

@@ -27,8 +27,8 @@ CASE_TABLE = (
 """The columns of `cases`; those of `CASE_CONTEXT`, machine and environment follow."""
 
 CASE_CONTEXT = (
-    "num_kv_heads", "key_len", "threads", "allocator", "compile", "seed", "num_launches",
-    "kernel", "case_id", "commit", "machine", "environment",
+    "num_kv_heads", "key_len", "threads", "allocator", "matmul_precision", "compile", "seed",
+    "num_launches", "kernel", "case_id", "commit", "machine", "environment",
 )  # fmt: skip
 
 MACHINE = ("cpu", "cores", "ram_bytes", "os", "gpu", "gpu_memory_bytes")

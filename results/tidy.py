@@ -10,21 +10,25 @@ import numpy as np
 import pandas as pd
 
 from results.checks import COSTS, clean
-from results.schema import Arm
+from results.schema import FULL_PRECISION, Arm
 
 CASE_COLUMNS = (
     "kind", "level", "mode", "batch", "num_heads", "num_kv_heads", "head_dim", "seq_len",
     "key_len", "device", "dtype", "is_causal", "threads", "allocator", "compile", "seed",
+    "matmul_precision",
 )  # fmt: skip
 
 COLUMNS = (
     "run", "machine", "environment", "commit", "case_id", *CASE_COLUMNS, "arm", "backend",
     "options", "launch", "started", "status", "reason", "kernel", *COSTS, "expected_time",
-    "expected_memory", "gate_error", "gate_budget", "metric", "unit", "value", "samples",
+    "expected_memory", "gate_error", "gate_budget", "gradient_error", "reduced", "compile_time",
+    "graphs", "breaks", "recompiles", "fixed_size", "metric", "unit", "value", "samples",
 )  # fmt: skip
 """Columns of the tidy frame: one row per case, launch, arm and metric.
 
-`value` is the median of `samples`. An arm without results has one row with an empty `metric`.
+`value` is the median of `samples`; `reduced` says that an output is within the budget of reduced
+precision only; `fixed_size` holds pairs of a name and a count. An arm without results has one row
+with an empty `metric`.
 """
 
 
@@ -36,7 +40,10 @@ def tidy(records: list[dict[str, Any]]) -> pd.DataFrame:
     """Return the records as a frame with `COLUMNS`, one row per case, launch, arm and metric."""
     rows = [row for record in records for row in _rows(record)]
     frame = pd.DataFrame.from_records(rows, columns=list(COLUMNS))
-    numbers = [*COSTS, "expected_time", "expected_memory", "gate_error", "gate_budget", "value"]
+    numbers = [
+        *COSTS, "expected_time", "expected_memory", "gate_error", "gate_budget", "gradient_error",
+        "compile_time", "graphs", "breaks", "recompiles", "value",
+    ]  # fmt: skip
     return frame.astype(dict.fromkeys(numbers, "float64"))
 
 
@@ -48,7 +55,8 @@ def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "environment": clean(record["environment"]),
         "commit": clean(record.get("commit") or ""),
         "case_id": case["id"],
-        **{c: case[c] for c in CASE_COLUMNS},
+        **{c: case[c] for c in CASE_COLUMNS if c != "matmul_precision"},
+        "matmul_precision": case.get("matmul_precision", FULL_PRECISION),
         "launch": record["launch"]["index"],
         "started": clean(record["launch"].get("started") or ""),
         "status": record["status"],
@@ -82,6 +90,9 @@ def _arm_columns(results: Mapping[str, Any]) -> dict[str, Any]:
     cost = results.get("cost") or {}
     expected = results.get("expected") or {}
     gate = results.get("gate") or {}
+    gradient = gate.get("gradient") or {}
+    compiled = results.get("compiled") or {}
+    sizes = results.get("fixed_size") or {}
     return {
         "kernel": clean(results.get("kernel") or ""),
         **{c: cost.get(c) for c in COSTS},
@@ -89,4 +100,8 @@ def _arm_columns(results: Mapping[str, Any]) -> dict[str, Any]:
         "expected_memory": expected.get("memory"),
         "gate_error": gate.get("relative_l2"),
         "gate_budget": gate.get("budget"),
+        "gradient_error": gradient.get("relative_l2"),
+        "reduced": "reduced" in (gate.get("precision"), gradient.get("precision")),
+        **{c: compiled.get(c) for c in ("compile_time", "graphs", "breaks", "recompiles")},
+        "fixed_size": tuple((clean(name)[:_LONGEST_NAME], n) for name, n in sizes.items()),
     }

@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 
 from results import format
 from results.chapters import Chapter
+from results.schema import ITEM_SIZE
 from results.series import label
+from results.short import BASELINE, FACTOR, SHORT, SLACK, short_inputs
+
+LONG = 40
+"""A table with more rows than this is folded away on a page."""
 
 
 class Cell(NamedTuple):
@@ -46,12 +51,8 @@ def tables(chapter: Chapter) -> list[TableView]:
     views = []
     for mode in chapter.modes:
         views.append(_matrix(chapter, mode, "latency", f"Time per call, {mode}", format.seconds))
-        views.append(
-            _matrix(
-                chapter, mode, "peak_memory", f"Peak memory above the inputs, {mode}", format.size
-            )
-        )
-    views += [_scaling(chapter), _crossovers(chapter), _every_case(chapter)]
+        views.append(_memory(chapter, mode))
+    views += [_scaling(chapter), _crossovers(chapter), _short(chapter), _every_case(chapter)]
     return [v for v in views if v.rows]
 
 
@@ -80,6 +81,42 @@ def _matrix(
         result.append(cells)
     head = ["backend", *(format.tokens(n) for n in lengths)]
     return TableView(title, head, result, notes=[r for r in reasons if not r.endswith(": .")])
+
+
+def _memory(chapter: Chapter, mode: str) -> TableView:
+    """Return backends by lengths, and what the longest one takes a token."""
+    view = _matrix(
+        chapter, mode, "peak_memory", f"Peak memory above the inputs, {mode}", format.size
+    )
+    rows = chapter.points
+    rows = rows[(rows["mode"] == mode) & (rows["metric"] == "peak_memory")]
+    rows = rows[rows["value"].notna()].sort_values("seq_len")
+    last = {label(r["backend"], r["options"]): r for r in rows.to_dict("records")}
+    for cells in view.rows:
+        row = last.get(cells[0].text)
+        cells.append(Cell(format.NONE if row is None else format.digits(_per_token(row))))
+    if last:
+        view.head.append("bytes per token")
+        view.notes.append(_io_per_token(chapter.setting))
+    return view if last else TableView(view.title, view.head, [r[:-1] for r in view.rows])
+
+
+def _per_token(row: Mapping[Hashable, Any]) -> float:
+    return float(row["value"] / (row["batch"] * row["seq_len"]))
+
+
+def _io_per_token(setting: Mapping[str, Any]) -> str:
+    """Say what a token costs before anything is computed: its part of inputs and output."""
+    query = setting["num_heads"] * setting["head_dim"]
+    key = setting["num_kv_heads"] * setting["head_dim"]
+    attention = setting["level"] == "attention"
+    elements = 2 * query + (2 * key if attention else 0)
+    what = "q, k, v and the output" if attention else "the input and the output"
+    size = format.tokens(elements * ITEM_SIZE[setting["dtype"]])
+    return (
+        "Bytes per token: the peak at the longest length that was measured, over batch × tokens; "
+        f"{what} themselves have {size}."
+    )
 
 
 def _plus_minus(row: Mapping[Hashable, Any]) -> str:
@@ -142,6 +179,30 @@ def _crossovers(chapter: Chapter) -> TableView:
     return TableView("From which length on a backend is faster", head, rows, text_columns=3)
 
 
+def _short(chapter: Chapter) -> TableView:
+    """Return what short inputs cost beside exact attention, and whose size explains it."""
+    found = short_inputs(chapter.points)
+    rows = [
+        [
+            Cell(label(row["backend"], row["options"])),
+            Cell(row["mode"]),
+            Cell(format.tokens(row["seq_len"])),
+            Cell(format.seconds(row["value"]), _plus_minus(row)),
+            Cell(format.seconds(row["baseline"])),
+            Cell(format.seconds(row["allowed"])),
+            Cell("more" if row["over"] else "within", is_status=bool(row["over"])),
+            Cell(row["why"] if row["over"] else ""),
+        ]
+        for row in found[found["baseline"].notna()].to_dict("records")
+    ]
+    head = ["backend", "mode", "tokens", "time", BASELINE, "allowed", "verdict", "remark"]
+    notes = [
+        f"Allowed at up to {SHORT} tokens: {FACTOR:g} × the time of {BASELINE} and "
+        f"{SLACK * 1e6:g} µs more; full, which holds all scores, is exempt."
+    ]
+    return TableView("Short inputs", head, rows, 2, notes, is_long=len(rows) > LONG)
+
+
 def _every_case(chapter: Chapter) -> TableView:
     keys = ["mode", "backend", "options", "seq_len"]
     limits = chapter.limits.set_index(keys)[["fraction_of_limit", "tile_efficiency",
@@ -161,7 +222,10 @@ def _every_case(chapter: Chapter) -> TableView:
                 Cell(format.tokens(key[3])),
                 Cell(format.seconds(time.get("value", math.nan)), _plus_minus(time)),
                 Cell(format.size(memory.get("value", math.nan))),
+                Cell(format.digits(_per_token(memory)) if memory.get("value", 0) >= 0 and memory
+                     else format.NONE),
                 Cell(_error(error.get("value", math.nan))),
+                Cell(gate_error(time), "reduced" if time.get("reduced") else ""),
                 Cell(format.percent(near.get("fraction_of_limit", math.nan)),
                      near.get("bound") or ""),
                 Cell(format.percent(near.get("tile_efficiency", math.nan))),
@@ -172,15 +236,24 @@ def _every_case(chapter: Chapter) -> TableView:
             ]
         )  # fmt: skip
     head = [
-        "backend", "mode", "tokens", "time", "peak memory", "relative error", "of the limit",
-        "tiles", "kernel", "launches / samples", "status", "reason",
+        "backend", "mode", "tokens", "time", "peak memory", "bytes per token", "relative error",
+        "gate error", "of the limit", "tiles", "kernel", "launches / samples", "status", "reason",
     ]  # fmt: skip
     notes = [
         "Of the limit: the time that the pattern's products, exponentials and bytes need at this "
         "machine's measured peaks, over the time taken, with the roof that decides. It is tiles "
-        "(operations of the pattern over those executed) times kernel."
+        "(operations of the pattern over those executed) times kernel.",
+        "Gate error: relative L2 distance of the timed output (in training the larger of it and "
+        "the gradient of q) from the method's own formula in float64; reduced: more than full "
+        "precision allows, within what the reduced precision of products does.",
     ]
     return TableView("Every case", head, rows, text_columns=2, notes=notes, is_long=True)
+
+
+def gate_error(row: Mapping[Any, Any]) -> str:
+    """Write the larger of the gate's errors of a row: the output's and the gradient's."""
+    known = [row.get(c, math.nan) for c in ("gate_error", "gradient_error")]
+    return _error(max((e for e in known if math.isfinite(e)), default=math.nan))
 
 
 def _error(value: float) -> str:

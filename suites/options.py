@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MODES
+from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MATMUL_PRECISIONS, MODES
 from suites.parsing import parse_backend, parse_shard
 from suites.sweep import PRESETS
 
@@ -67,6 +67,23 @@ class Parsed(_Type):
             self.fail(str(error), param, ctx)
 
 
+class Compile(_Type):
+    """``on``, ``off`` or both, as booleans."""
+
+    name = "off|on,…"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Show the choices."""
+        return self.name
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[bool, ...]:
+        """Read each part."""
+        words = Several(click.Choice(["off", "on"])).convert(value, param, ctx)
+        return tuple(word is True or word == "on" for word in words)
+
+
 COUNTS = Several(click.IntRange(1, 2**30))
 PLUGIN = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -74,6 +91,13 @@ PLUGIN = click.Path(exists=True, dir_okay=False, path_type=Path)
 def _by_preset(field: str) -> str:
     shown = ", ".join(f"{name} {getattr(one, field):g}" for name, one in PRESETS.items())
     return f"Default by preset: {shown}."
+
+
+def _heads_by_preset() -> str:
+    usual = PRESETS["quick"].num_heads
+    others = {name: one.num_heads for name, one in PRESETS.items() if one.num_heads != usual}
+    shown = "".join(f", {name} {'+'.join(map(str, heads))}" for name, heads in others.items())
+    return f"Default: {'+'.join(map(str, usual))}{shown}."
 
 
 # fmt: off  (one option, one entry)
@@ -99,7 +123,7 @@ OPTIONS = (
         multiple=True,
         type=Parsed("NAME[:key=value,…]", parse_backend),
         help="A backend with its options; several values of one option with +. Repeatable. "
-        "Default: all.",
+        "Default: all, or those of the preset.",
     ),
     click.option(
         "--plugin",
@@ -113,7 +137,7 @@ OPTIONS = (
         "--mode",
         "modes",
         type=Several(click.Choice(MODES)),
-        help="training = forward and backward. Default: both.",
+        help="training = forward and backward. Default: both, or as the preset says.",
     ),
     click.option(
         "--level",
@@ -146,7 +170,7 @@ OPTIONS = (
         show_default=True,
         help="Sequences at a time.",
     ),
-    click.option("--num-heads", type=COUNTS, default="8", show_default=True, help="Heads."),
+    click.option("--num-heads", type=COUNTS, help=f"Heads. {_heads_by_preset()}"),
     click.option(
         "--head-dim",
         "head_dims",
@@ -165,7 +189,25 @@ OPTIONS = (
         show_default=True,
         help="The C allocator's policy: retained keeps freed memory in the process.",
     ),
-    click.option("--compile", is_flag=True, help="Compile the module with torch.compile."),
+    click.option(
+        "--matmul-precision",
+        "matmul_precisions",
+        type=Several(click.Choice(MATMUL_PRECISIONS)),
+        default="highest",
+        show_default=True,
+        help="Of float32 matrix products, in torch's words; an output is held to full precision "
+        "where it keeps it.",
+    ),
+    click.option(
+        "--compile",
+        "compiles",
+        type=Compile(),
+        is_flag=False,
+        flag_value="on",
+        default="off",
+        show_default=True,
+        help="Compile the module with torch.compile; off,on compares. Alone: on.",
+    ),
     click.option(
         "--launches",
         type=click.IntRange(1, 1000),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from results.schema import Case
+from results.schema import ITEM_SIZE, Case
 from suites.sweep import Item, series_id
 
 
@@ -21,9 +21,6 @@ def needed_calls(case: Case) -> int:
     Warm-up, one sample, the memory pass; around a backend one more, in which it is watched.
     """
     return 3 if case.level == "attention" else 4
-
-
-ITEM_SIZE: Mapping[str, int] = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -250,7 +247,7 @@ def _middle(arm: Mapping[str, Any], metric: str) -> float | None:
 
 
 def _setting(case: Case) -> tuple[Any, ...]:
-    return case.device, case.dtype, case.threads, case.allocator
+    return case.device, case.dtype, case.threads, case.allocator, case.matmul_precision
 
 
 def _inputs_bytes(case: Case) -> int:

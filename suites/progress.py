@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
 
-from results.schema import Case
+from results.schema import FULL_PRECISION, Case
 from suites.driver import Summary
 from suites.sweep import Item
 
@@ -102,9 +102,17 @@ class Console:
 def label(case: Case) -> str:
     """Name a case for people: ``longformer:window=64 training N=4096``."""
     if case.kind == "roof":
-        return f"roof {case.dtype} {case.threads} thread{'s'[: case.threads != 1]}"
+        threads = f"{case.threads} thread{'s'[: case.threads != 1]}"
+        return f"roof {case.dtype}{_precision(case)} {threads}"
     level = "" if case.level == "attention" else f" {case.level}"
-    return f"{case.arms[0].label}{level} {case.mode} N={case.seq_len}"
+    causal = " causal" if case.is_causal else ""
+    compiled = " compiled" if case.compile else ""
+    how = f"{case.mode}{causal}{compiled}{_precision(case)}"
+    return f"{case.arms[0].label}{level} {how} N={case.seq_len}"
+
+
+def _precision(case: Case) -> str:
+    return "" if case.matmul_precision == FULL_PRECISION else f" {case.matmul_precision}"
 
 
 def describe(record: Mapping[str, Any]) -> str:

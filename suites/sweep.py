@@ -9,10 +9,35 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from results.schema import IDENTITY, Allocator, Arm, Case, Level, Mode, content_id
+from results.schema import (
+    FULL_PRECISION,
+    IDENTITY,
+    Allocator,
+    Arm,
+    Case,
+    Level,
+    MatmulPrecision,
+    Mode,
+    content_id,
+)
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A backend of a preset that measures a choice of them, each in its own way.
+
+    Attributes:
+        backend: its name.
+        modes: that it is measured in.
+        causal: whether, for each of them, attention is causal.
+    """
+
+    backend: str
+    modes: tuple[Mode, ...] = ("forward",)
+    causal: tuple[bool, ...] = (False,)
 
 
 @dataclass(frozen=True)
@@ -25,6 +50,8 @@ class Preset:
         launches: fresh processes per case.
         budget_s: sampling time per arm, in seconds.
         case_timeout_s: the longest that one launch may take, in seconds.
+        num_heads: heads.
+        picks: the backends; empty = all, each in every mode.
     """
 
     seq_lens: tuple[int, ...]
@@ -32,11 +59,16 @@ class Preset:
     launches: int
     budget_s: float
     case_timeout_s: float
+    num_heads: tuple[int, ...] = (8,)
+    picks: tuple[Pick, ...] = ()
 
 
 _QUICK = (768, 1024, 1536, 2048, 4096)
 _STANDARD = (512, *_QUICK[:4], 3072, 4096, 6144, 8192, 16384)
 _FULL = (128, 256, *_STANDARD, 24576, *(2**power for power in range(15, 21)))
+
+_SCALING = (4096, 8192, 16384, 32768, 65536)
+_MILLION = (2**16, 2**18, 2**20)
 
 _BOTH: tuple[Mode, ...] = ("forward", "training")
 
@@ -44,8 +76,26 @@ PRESETS: Mapping[str, Preset] = {
     "quick": Preset(_QUICK, _BOTH, launches=3, budget_s=0.25, case_timeout_s=60.0),
     "standard": Preset(_STANDARD, _BOTH, launches=3, budget_s=0.5, case_timeout_s=180.0),
     "full": Preset(_FULL, _BOTH, launches=3, budget_s=1.0, case_timeout_s=600.0),
-}
-"""By name. Lengths lie close enough for four of them to fit an exponent."""
+    "scaling": Preset(
+        _SCALING, ("forward",), launches=5, budget_s=0.5, case_timeout_s=120.0,
+        picks=(
+            Pick("longformer"),
+            Pick("bigbird"),
+            Pick("linformer"),
+            Pick("performer", causal=(False, True)),
+        ),
+    ),
+    # One head and hardly more than one sample: a call takes seconds, its inputs 768 MiB.
+    "million": Preset(
+        _MILLION, _BOTH, launches=1, budget_s=0.2, case_timeout_s=600.0, num_heads=(1,),
+        picks=(
+            Pick("longformer", _BOTH),
+            Pick("performer", _BOTH, causal=(False, True)),
+            Pick("linformer"),
+        ),
+    ),
+}  # fmt: skip
+"""By name. Lengths lie close enough for four of them to fit an exponent, but in ``million``."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +104,10 @@ class Grid:
 
     Attributes:
         backends: what is compared; each is a case of its own.
+        matmul_precisions: of float32 products; other dtypes have `FULL_PRECISION` alone.
+        compiles: whether the module goes through ``torch.compile``.
+        picks: the modes and the causality of the backends named here; `modes` and `is_causal`
+            hold for the others.
         shard: ``(i, n)``, from 1: this sweep is the i-th of n parts.
     """
 
@@ -68,12 +122,14 @@ class Grid:
     head_dims: tuple[int, ...] = (64,)
     threads: tuple[int, ...] = (1,)
     allocators: tuple[Allocator, ...] = ("default",)
+    matmul_precisions: tuple[MatmulPrecision, ...] = (FULL_PRECISION,)
+    compiles: tuple[bool, ...] = (False,)
     is_causal: bool = False
-    compile: bool = False
     seed: int = 0
     launches: int = 1
     budget_s: float = 1.0
     case_timeout_s: float = 60.0
+    picks: tuple[Pick, ...] = ()
     shard: tuple[int, int] = (1, 1)
 
 
@@ -85,7 +141,10 @@ class Item(NamedTuple):
 
 
 def grid_from(preset: str, **chosen: Any) -> Grid:
-    """Fill a grid from a preset; `chosen` holds fields of `Grid`, ``None`` = as the preset says.
+    """Fill a grid from a preset; `chosen` holds fields of `Grid`.
+
+    ``None`` and ``()`` = as the preset says. Modes that are chosen, and `is_causal` if it is
+    true, hold for the preset's picks too.
 
     Raises:
         ValueError: if there is no such preset.
@@ -93,10 +152,17 @@ def grid_from(preset: str, **chosen: Any) -> Grid:
     if preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     values: dict[str, Any] = dict(vars(PRESETS[preset]))
-    values["backends"] = ()
+    values["backends"] = tuple(Arm(pick.backend) for pick in values["picks"])
     values["threads"] = (available_cores(),)
-    values.update({key: value for key, value in chosen.items() if value is not None})
-    return Grid(**values)
+    given = {key: value for key, value in chosen.items() if value is not None and value != ()}
+    values.update(given)
+    grid = Grid(**values)
+    changes: dict[str, Any] = {}
+    if given.get("modes"):
+        changes["modes"] = grid.modes
+    if grid.is_causal:
+        changes["causal"] = (True,)
+    return replace(grid, picks=tuple(replace(pick, **changes) for pick in grid.picks))
 
 
 def available_cores() -> int:
@@ -110,55 +176,42 @@ def available_cores() -> int:
 def cases(grid: Grid) -> list[Case]:
     """Return the speed cases of the grid's shard, series by series, lengths rising."""
     every = [
-        _speed_case(grid, arm, seq_len, mode, level, dtype, batch, heads, dim, threads, allocator)
+        Case(
+            kind="speed", level=level, mode=mode,
+            arms=(arm,) if level == "attention" else (arm, Arm(IDENTITY)),
+            batch=batch, num_heads=heads, num_kv_heads=heads, head_dim=dim,
+            seq_len=seq_len, key_len=seq_len, device=grid.device, dtype=dtype,
+            is_causal=is_causal, threads=threads, allocator=allocator, compile=compiled,
+            seed=grid.seed, matmul_precision=precision,
+        )
         for arm in grid.backends
         for level in grid.levels
-        for mode in grid.modes
+        for mode in _picked(grid, arm).modes
+        for is_causal in _picked(grid, arm).causal
         for dtype in grid.dtypes
+        for precision in _precisions(grid, dtype)
         for batch in grid.batches
         for heads in grid.num_heads
         for dim in grid.head_dims
         for threads in grid.threads
         for allocator in grid.allocators
+        for compiled in grid.compiles
         for seq_len in sorted(set(grid.seq_lens))
-    ]
+    ]  # fmt: skip
     by_series = group(every).values()
     index, count = grid.shard
     return [case for part in list(by_series)[index - 1 :: count] for case in part]
 
 
-def _speed_case(
-    grid: Grid,
-    arm: Arm,
-    seq_len: int,
-    mode: Mode,
-    level: Level,
-    dtype: str,
-    batch: int,
-    num_heads: int,
-    head_dim: int,
-    threads: int,
-    allocator: Allocator,
-) -> Case:
-    return Case(
-        kind="speed",
-        level=level,
-        mode=mode,
-        arms=(arm,) if level == "attention" else (arm, Arm(IDENTITY)),
-        batch=batch,
-        num_heads=num_heads,
-        num_kv_heads=num_heads,
-        head_dim=head_dim,
-        seq_len=seq_len,
-        key_len=seq_len,
-        device=grid.device,
-        dtype=dtype,
-        is_causal=grid.is_causal,
-        threads=threads,
-        allocator=allocator,
-        compile=grid.compile,
-        seed=grid.seed,
-    )
+def _picked(grid: Grid, arm: Arm) -> Pick:
+    """Return how a backend is measured: as the grid's pick of it says, else as the grid does."""
+    named = (pick for pick in grid.picks if pick.backend == arm.name)
+    return next(named, Pick(arm.name, grid.modes, (grid.is_causal,)))
+
+
+def _precisions(grid: Grid, dtype: str) -> tuple[MatmulPrecision, ...]:
+    """Return the precisions of the products of a dtype: only float32 has a choice."""
+    return grid.matmul_precisions if dtype == "float32" else (FULL_PRECISION,)
 
 
 def series_id(case: Case) -> str:
@@ -190,9 +243,10 @@ def roof_cases(grid: Grid, *, single_thread: bool) -> list[Case]:
             kind="roof", level="attention", mode="forward", arms=(Arm("roof"),),
             batch=0, num_heads=0, num_kv_heads=0, head_dim=0, seq_len=0, key_len=0,
             device=grid.device, dtype=dtype, is_causal=False, threads=count,
-            allocator=allocator, compile=False, seed=grid.seed,
+            allocator=allocator, compile=False, seed=grid.seed, matmul_precision=precision,
         )
         for dtype in grid.dtypes
+        for precision in _precisions(grid, dtype)
         for allocator in grid.allocators
         for count in threads
     ]  # fmt: skip

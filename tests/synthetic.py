@@ -43,6 +43,7 @@ class Law:
         memory: bytes at N: ``coefficient * N ** exponent``, as (coefficient, exponent).
         error: relative L2 distance from exact softmax.
         fails: length to (status, reason), for every launch.
+        extra: further entries of the arm's results; they replace those made here.
         ops_exponent: local exponent of the declared operations, if not `exponent`.
     """
 
@@ -56,6 +57,7 @@ class Law:
     name: str | None = None
     ops_exponent: float | None = None
     ops: float = 1e4
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def seconds(self, seq_len: int) -> float:
         return self.constant + self.coefficient * float(seq_len) ** self.exponent
@@ -158,6 +160,7 @@ def _arm(
             "peak_memory": {"unit": "B", "value": int(law.memory[0] * n ** law.memory[1])},
             "relative_error": {"unit": "1", "value": law.error, "input_scale": 0.3, "rows": 256},
         },
+        **law.extra,
     }  # fmt: skip
 
 

@@ -257,6 +257,8 @@ def test_run_of_an_unknown_option_of_a_backend_names_the_valid_ones(tmp_path):
         (["--device", "tpu"], "cuda"),
         (["--dtype", "int8"], "bfloat16"),
         (["--allocator", "jemalloc"], "retained"),
+        (["--matmul-precision", "low"], "medium"),
+        (["--compile", "maybe"], "off"),
         (["--seq-len", "512,,1024"], "integer"),
         (["--seq-len", "0"], "1<=x<="),
         (["--seq-len", "1.5"], "integer"),
@@ -406,3 +408,25 @@ def test_misuse_of_the_other_commands_is_one_line(arguments, accepted, run_folde
     places = {"RUN": str(run_folder), "EMPTY": str(empty), "NEW": str(tmp_path / "new")}
     said = one_line_of_misuse(invoke(*[places.get(a, a) for a in arguments]))
     assert accepted in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), (False,)),
+        (("--compile",), (True,)),
+        (("--compile", "--causal"), (True,)),
+        (("--compile", "off,on"), (False, True)),
+        (("--compile", "off"), (False,)),
+    ],
+)
+def test_compile_is_a_flag_and_an_axis(arguments, expected):
+    context = cli.main.commands["run"].make_context("run", list(arguments))
+    assert context.params["compiles"] == expected
+
+
+def test_precision_is_an_axis_in_torchs_words():
+    run = cli.main.commands["run"]
+    given = run.make_context("run", ["--matmul-precision", "highest,medium"])
+    assert given.params["matmul_precisions"] == ("highest", "medium")
+    assert run.make_context("run", []).params["matmul_precisions"] == ("highest",)

@@ -60,6 +60,7 @@ def unchanged_process() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("highest")
     gc.unfreeze()
 
 
@@ -93,6 +94,10 @@ def test_every_backend_gives_a_record(name: str, mode: str):
     assert arm["metrics"]["latency"]["cache"] == "warm"
     assert arm["cost"]["pattern_ops"] > 0
     assert arm["expected"]["time"] in (1.0, 2.0)
+    fixed = {"bigbird": {"pattern": 512}, "linformer": {"rank": 256},
+             "longformer": {"window": 513}, "performer": {"features": 256}}  # fmt: skip
+    assert arm["fixed_size"] == fixed.get(name, {})
+    assert arm["compiled"] is None
 
 
 @pytest.mark.parametrize("mode", ["forward", "training"])
@@ -160,6 +165,21 @@ def test_threads_are_those_of_the_case():
     assert torch.get_num_threads() == 2
 
 
+def test_precision_of_products_is_that_of_the_case():
+    told = record(case("performer", mode="training", matmul_precision="medium"))
+    assert told["status"] == "ok", told["reason"]
+    assert torch.get_float32_matmul_precision() == "medium"
+    gate = told["arms"][0]["gate"]
+    assert {gate["precision"], gate["gradient"]["precision"]} <= {"full", "reduced"}
+    assert "precision" not in record(case())["arms"][0]["gate"]
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_options_are_what_a_fixed_size_follows():
+    (arm,) = record(case(arms=(Arm("longformer", {"window": 4}),)))["arms"]
+    assert arm["fixed_size"] == {"window": 9}
+
+
 @pytest.mark.serial
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, at import
@@ -168,6 +188,11 @@ def test_compiled_backend(level: str, mode: str):
     told = record(case("full", compile=True, level=level, mode=mode))
     assert told["status"] == "ok", told["reason"]
     assert told["arms"][0]["kernel"]
+    compiled = told["arms"][0]["compiled"]
+    assert compiled["graphs"] >= 1
+    assert compiled["recompiles"] == 0
+    assert 0 < compiled["compile_time"] < compiled["first_call"]
+    assert len(compiled["break_reasons"]) <= compiled["breaks"]
     assert multiprocessing.active_children() == []
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     assert children == []  # no pool of compiler processes goes on
@@ -336,6 +361,10 @@ def test_preflight_allocates_nothing_large():
         (case("identity"), "identity is the floor of level layer and block only"),
         (case("sdpa", num_kv_heads=3), "num_kv_heads: expected a divisor of the 2 heads, got 3"),
         (case("sdpa", level="layer", key_len=64), "key_len: level layer"),
+        (
+            case("sdpa", dtype="bfloat16", matmul_precision="high"),
+            "matmul_precision: for bfloat16",
+        ),
         (case("sdpa", seq_len=0), "seq_len: expected at least 1, got 0"),
     ],
 )

@@ -135,3 +135,51 @@ def test_long_keys_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch):
         whole[0]["gradient"]["relative_l2"], rel=1e-3
     )
     assert parts[1] == pytest.approx(whole[1], rel=1e-3)
+
+
+# -- products of reduced precision ---------------------------------------------------------------
+
+
+def test_full_precision_is_asked_for_where_it_is_kept():
+    call = call_of(training=True)
+    plain, allowed = check_call(call, seed=0), check_call(call, seed=0, precision="medium")
+    assert "precision" not in plain
+    assert (allowed["precision"], allowed["gradient"]["precision"]) == ("full", "full")
+    assert allowed["budget"] == plain["budget"]
+
+
+@pytest.mark.parametrize(("precision", "error"), [("high", 1e-3), ("medium", 1e-2)])
+def test_what_reduced_precision_loses_is_allowed_and_said(precision: Any, error: float):
+    call = call_of()
+    noise = torch.randn(call.output.shape, generator=torch.Generator().manual_seed(1))
+    off = replace(call, output=call.output * (1 + error * noise))
+    gate = check_call(off, seed=0, precision=precision)
+    assert gate["precision"] == "reduced"
+    assert gate["relative_l2"] <= gate["budget"] < 4 * error
+    with pytest.raises(WrongOutputError, match="output is off"):
+        check_call(off, seed=0)
+    with pytest.raises(WrongOutputError, match="output is off"):
+        check_call(
+            replace(call, output=call.output * (1 + 9 * error * noise)),
+            seed=0,
+            precision=precision,
+        )
+
+
+def test_a_gradient_may_lose_what_the_output_keeps():
+    call = call_of(training=True)
+    assert call.query_grad is not None
+    off = replace(call, query_grad=call.query_grad * (1 + 1e-3))
+    gate = check_call(off, seed=0, precision="high")
+    assert (gate["precision"], gate["gradient"]["precision"]) == ("full", "reduced")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_reference_leaves_the_precision_as_it_was(dtype: torch.dtype):
+    call = call_of("performer", dtype=dtype, seed=0)
+    torch.set_float32_matmul_precision("high")
+    try:
+        check_call(call, seed=0, precision="high")
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")

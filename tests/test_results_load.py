@@ -233,3 +233,49 @@ def test_no_record_breaks_the_loader(tmp_path: Path, data: st.DataObject) -> Non
     run = load(folder)
     assert len(run.records) + len(run.warnings) >= 2
     run.frame.to_csv().encode()
+
+
+# -- records from before a field was there -------------------------------------------------------
+
+
+def test_records_without_a_precision_read_as_full_precision(tmp_path: Path) -> None:
+    folder = synthetic.write_run(tmp_path, TWO, **SMALL)
+    old = lines(folder)
+    ids = [record["case"]["id"] for record in old]
+    for record in old:
+        del record["case"]["matmul_precision"]
+        for arm in record["arms"]:
+            assert not arm.keys() & {"compiled", "fixed_size"}
+    (folder / RECORDS).write_text("".join(json.dumps(record) + "\n" for record in old))
+    run = load(folder)
+    assert run.warnings == ()
+    assert set(run.frame["matmul_precision"]) == {"highest"}
+    assert sorted(set(run.frame["case_id"])) == sorted(set(ids))
+
+
+def test_a_reduced_precision_is_another_case(tmp_path: Path) -> None:
+    plain = synthetic.write_run(tmp_path / "1", TWO, **SMALL)
+    other = synthetic.write_run(
+        tmp_path / "2", TWO, **SMALL, case={"matmul_precision": "medium"}, run="run-2"
+    )
+    ids = [{r["case"]["id"] for r in lines(folder)} for folder in (plain, other)]
+    assert not ids[0] & ids[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fixed_size": {"rank": "many"}}, "fixed_size.rank: expected a number"),
+        ({"fixed_size": [1]}, "fixed_size: expected an object or null"),
+        ({"compiled": {"graphs": -1}}, "compiled.graphs: expected a number from 0"),
+        ({"gate": {"precision": "some"}}, "gate.precision: expected full or reduced"),
+        ({"gate": {"gradient": 3}}, "gate.gradient: expected an object or null"),
+    ],
+)
+def test_details_of_another_form_are_named(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    laws = {"mine": synthetic.Law(1e-6, 1.0, extra=change), "sdpa": synthetic.SEVEN["sdpa"]}
+    run = load(synthetic.write_run(tmp_path, laws, lengths=(512,), launches=1, modes=("forward",)))
+    assert message in run.warnings[0]
+    assert set(run.frame[run.frame["kind"] == "speed"]["backend"]) == {"sdpa"}

@@ -115,7 +115,7 @@ def test_larger_presets_reach_further_and_hold_the_smaller():
 
 
 def test_unknown_preset_names_those_there_are():
-    with pytest.raises(ValueError, match="quick, standard, full"):
+    with pytest.raises(ValueError, match="quick, standard, full, scaling, million"):
         grid_from("fast")
 
 
@@ -134,6 +134,70 @@ def test_every_axis_of_the_grid_is_measured():
     every = cases(grid)
     assert len(every) == len({c.id for c in every}) == 3 * 2 * 2 * 2 * 2 * 2 * 2 * 2
     assert all(c.is_causal for c in every)
+
+
+def test_only_float32_has_a_choice_of_precision():
+    grid = quick(
+        seq_lens=(8,), modes=("forward",), dtypes=("float32", "bfloat16"),
+        matmul_precisions=("highest", "medium"), threads=(1,),
+    )  # fmt: skip
+    expected = {("float32", "highest"), ("float32", "medium"), ("bfloat16", "highest")}
+    assert {(c.dtype, c.matmul_precision) for c in cases(grid)} == expected
+    roofs = roof_cases(grid, single_thread=False)
+    assert {(c.dtype, c.matmul_precision) for c in roofs} == expected
+    assert len(roofs) == 3
+
+
+def test_compiled_and_eager_cases_share_their_roofs():
+    grid = quick(seq_lens=(8,), modes=("forward",), compiles=(False, True), threads=(1,))
+    assert [c.compile for c in cases(grid)] == [False, True] * len(ARMS)
+    assert len(roof_cases(grid, single_thread=False)) == 1
+
+
+def test_scaling_preset_is_what_the_documentation_says():
+    grid = grid_from("scaling")
+    every = cases(grid)
+    assert sorted({c.seq_len for c in every}) == [4096, 8192, 16384, 32768, 65536]
+    assert {(c.arms[0].name, c.is_causal) for c in every} == {
+        ("longformer", False), ("bigbird", False), ("linformer", False), ("performer", False),
+        ("performer", True),
+    }  # fmt: skip
+    assert {c.mode for c in every} == {"forward"}
+    assert grid.launches == 5
+    assert len(every) == 25
+
+
+def test_million_preset_is_what_the_documentation_says():
+    every = cases(grid_from("million", threads=(1,)))
+    longest = [c for c in every if c.seq_len == 2**20]
+    assert max(c.seq_len for c in every) == 2**20
+    assert {(c.arms[0].name, c.mode, c.is_causal) for c in longest} == {
+        ("longformer", "forward", False), ("longformer", "training", False),
+        ("performer", "forward", False), ("performer", "training", False),
+        ("performer", "forward", True), ("performer", "training", True),
+        ("linformer", "forward", False),
+    }  # fmt: skip
+    assert {(c.num_heads, c.head_dim, c.batch) for c in every} == {(1, 64, 1)}
+
+
+def test_what_is_chosen_holds_for_the_picks_of_a_preset():
+    arms = (Arm("performer", {"num_features": 64}), Arm("sdpa"))
+    chosen = {"seq_lens": (8,), "threads": (1,)}
+    ways = {
+        (c.arms[0].label, c.mode, c.is_causal)
+        for c in cases(grid_from("scaling", backends=arms, **chosen))
+    }
+    assert ways == {
+        ("performer:num_features=64", "forward", False),
+        ("performer:num_features=64", "forward", True),
+        ("sdpa", "forward", False),
+    }
+    causal = cases(grid_from("scaling", is_causal=True, modes=("training",), **chosen))
+    assert {(c.is_causal, c.mode) for c in causal} == {(True, "training")}
+    assert len(causal) == 4
+    everything = cases(grid_from("million", num_heads=(2,), backends=(), **chosen))
+    assert {c.num_heads for c in everything} == {2}
+    assert len(everything) == 7
 
 
 # -- order --------------------------------------------------------------------------------------

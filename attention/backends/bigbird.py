@@ -210,6 +210,10 @@ class BigBirdAttention(Attention):
         seen = picked | (near & (block >= 0) & (own >= 0)) | everyone | sees_all[:, None]
         return seen & (position <= at[:, None]) if grid.is_causal else seen
 
+    def fixed_sizes(self) -> dict[str, int]:
+        """Name the pattern: three blocks of window, the random ones, the first and the last."""
+        return {"pattern": (3 + self.num_random_blocks + 2) * self.block_size}
+
     def cost(self, problem: Problem, mode: Mode) -> Cost:
         """Count the pairs of the pattern and of the tiles and full rows that cover it."""
         grid = BlockGrid(

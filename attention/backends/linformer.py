@@ -271,6 +271,10 @@ class LinformerAttention(Attention):
         f = self.value_projection.weight[None, :, :, :length].to(k.dtype)
         return e, f * real[:, None, None, :], visible
 
+    def fixed_sizes(self) -> dict[str, int]:
+        """Name the rank: R projected keys."""
+        return {"rank": self.rank}
+
     def cost(self, problem: Problem, mode: Mode) -> Cost:
         """Count the two projections and softmax over N·R pairs."""
         per_head = self.sharing == "none"

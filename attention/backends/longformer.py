@@ -243,6 +243,10 @@ class LongformerAttention(Attention):
         everywhere = dense_softmax_attention(q_g[:, :, at], k_g, v_g, seen, self.scale)
         return torch.where(global_mask[:, None, at, None], everywhere, local)
 
+    def fixed_sizes(self) -> dict[str, int]:
+        """Name the window: W keys on each side and the query's own."""
+        return {"window": 2 * self.window + 1}
+
     def cost(self, problem: Problem, mode: Mode) -> Cost:
         """Count the band's pairs; global tokens belong to a call and are not counted."""
         dim, pattern, executed = problem.head_dim, 0, 0

@@ -74,6 +74,7 @@ def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> list[d
     gc.freeze()  # what is imported is no garbage: collections need not walk it
     for path in request.get("plugins", []):
         registry.load_file(path)
+    torch.set_float32_matmul_precision(case.matmul_precision)
     start_threads(case.threads)
     extra = limit if case.device == "cpu" else None
 

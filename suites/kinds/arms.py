@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attention import registry
 from attention.base import Attention, Problem
 from models import IdentityAttention, MultiheadAttention, TransformerBlock
-from results.schema import IDENTITY, Arm, Case
+from results.schema import FULL_PRECISION, IDENTITY, Arm, Case
 
 FEED_FORWARD_FACTOR = 4
 """Width of a block's feed-forward layer, in units of d_model."""
@@ -63,6 +63,11 @@ def check_case(case: Case) -> None:
             raise ValueError(f"{name}: expected at least 1, got {getattr(case, name)}")
     if case.threads < 1:
         raise ValueError(f"threads: expected at least 1, got {case.threads}")
+    if case.matmul_precision != FULL_PRECISION and case.dtype != "float32":
+        raise ValueError(
+            f"matmul_precision: for {case.dtype} products only {FULL_PRECISION} is accepted; "
+            f"got {case.matmul_precision}"
+        )
     if case.num_heads % case.num_kv_heads:
         raise ValueError(
             f"num_kv_heads: expected a divisor of the {case.num_heads} heads, "

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from attention.base import Attention
-from attention.functional import error_budget, relative_l2
+from attention.functional import relative_l2
 from models import MultiheadAttention
 from results.schema import Case
 from suites.kinds.arms import Inputs, dtype_of
-from suites.measure.gate import Call, WrongOutputError
+from suites.measure.gate import Call, WrongOutputError, reduced_floor
 
 REORDERED = 16
 """How much further than a repetition a reordered product may be: sums over the sequence round
@@ -97,7 +97,8 @@ def backend_call(contestant: Contestant, case: Case) -> Call:
     finally:
         for layer, order in zip(reordered, orders, strict=True):
             layer.projection_order = order
-    budget = error_budget(dtype_of(case), 0.0) * (REORDERED if reordered else 1)
+    budget = reduced_floor(dtype_of(case), case.matmul_precision)
+    budget *= REORDERED if reordered else 1
     _check_same("output", last_output, contestant.output, budget)
     _check_same("gradient of x", last_grad, contestant.input_grad, budget)
     q, output = seen["q"], seen["output"]

@@ -28,6 +28,7 @@ from suites.kinds.arms import (
 )
 from suites.kinds.contestant import Contestant, backend_call
 from suites.measure.clock import Timing, sample_in_turn, timer_for
+from suites.measure.compiling import compile_by_calling
 from suites.measure.gate import (
     ERROR_ROWS,
     INPUT_SCALE,
@@ -65,13 +66,11 @@ def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> list[di
             raise UnsupportedError("; ".join(reasons))
     inputs = draw_inputs(case)
     contestants = [Contestant(a, build_module(a, case), inputs, case) for a in attentions]
+    compiled: list[dict[str, Any] | None] = [None] * len(contestants)
     with torch.inference_mode(case.mode == "forward"):
         if case.compile:
             stage("compiling")
-            for contestant in contestants:
-                contestant.prepare()
-                contestant.call()
-                contestant.settle()
+            compiled = [compile_by_calling(c, case.device) for c in contestants]
         stage("timing")
         timer = timer_for(case.device)
         timings = sample_in_turn(contestants, timer, budget_s=budget_s, seed=case.seed)
@@ -94,10 +93,12 @@ def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> list[di
                 "time": contestant.attention.time_exponent,
                 "memory": contestant.attention.memory_exponent,
             },
+            "fixed_size": dict(contestant.attention.fixed_sizes()),
+            "compiled": made,
             "metrics": {"latency": _latency(timing), **_last_call(contestant, case)},
         }
-        for contestant, timing, gate, kernel in zip(
-            contestants, timings, gates, kernels, strict=True
+        for contestant, timing, gate, kernel, made in zip(
+            contestants, timings, gates, kernels, compiled, strict=True
         )
     ]
 
@@ -144,4 +145,6 @@ def _gate(contestant: Contestant, case: Case) -> dict[str, Any] | None:
     """Hold the output of an arm's last sample against its reference; the floor has none."""
     if isinstance(contestant.attention, IdentityAttention):
         return None
-    return check_call(backend_call(contestant, case), seed=case.seed)
+    return check_call(
+        backend_call(contestant, case), seed=case.seed, precision=case.matmul_precision
+    )

@@ -5,12 +5,17 @@ the backend's reference in float64, and in training the gradient of the same que
 ``dq`` depends on row i of the output alone, so ``O(K·M)`` work checks it at any length. The budget
 is a few units in the last place or, where that is not met, comes from the data: how far the
 reference itself is off when it runs in the case's dtype.
+
+Float32 products of reduced precision (TF32, bfloat16) are allowed what they lose, and only where
+it is needed: an output within the full budget is held to that one, and the verdict says which.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +24,7 @@ from torch import Tensor
 
 from attention.base import Attention
 from attention.functional import error_budget, exact_attention_rows, relative_l2
+from results.schema import FULL_PRECISION, MatmulPrecision
 
 GATE_ROWS = 64
 ERROR_ROWS = 256
@@ -28,6 +34,9 @@ CHUNK = 2**26
 """Scores that a reference may hold at once: 0.5 GiB in float64."""
 EXACT_CHUNK, EXACT_ROWS = 2**19, 16
 """Exact softmax repeats nothing from chunk to chunk: few scores at once, but 16 rows at least."""
+
+ROUNDING: Mapping[str, float] = {"high": 2.0**-11, "medium": 2.0**-8}
+"""Largest relative rounding error of a factor: TF32 keeps 10 bits of the mantissa, bfloat16 7."""
 
 
 class WrongOutputError(RuntimeError):
@@ -71,12 +80,26 @@ def sampled_rows(seq_len: int, count: int, *, seed: int) -> Tensor:
     return torch.tensor([0, *sorted(inner), seq_len - 1])
 
 
-def check_call(call: Call, *, seed: int, rows: int = GATE_ROWS) -> dict[str, Any]:
+def check_call(
+    call: Call,
+    *,
+    seed: int,
+    rows: int = GATE_ROWS,
+    precision: MatmulPrecision = FULL_PRECISION,
+) -> dict[str, Any]:
     """Compare a call with its reference.
+
+    Args:
+        call: what went in and what came out.
+        seed: of the sampled rows.
+        rows: how many query rows are compared.
+        precision: of float32 products in the call.
 
     Returns:
         ``relative_l2``, ``budget`` and ``rows`` of the output; after a backward pass also
-        ``gradient`` with ``relative_l2`` and ``budget`` of dq.
+        ``gradient`` with ``relative_l2`` and ``budget`` of dq. Where `precision` is reduced, each
+        also has ``precision``: ``full`` if the error is within the budget of full precision,
+        else ``reduced``.
 
     Raises:
         WrongOutputError: if either exceeds its budget or is not a number.
@@ -93,19 +116,60 @@ def check_call(call: Call, *, seed: int, rows: int = GATE_ROWS) -> dict[str, Any
         actual["dq"] = call.query_grad
     errors = {part: relative_l2(actual[part][:, :, at], expected[part]) for part in expected}
     budgets = dict.fromkeys(expected, error_budget(call.q.dtype, 0.0))
-    if not all(errors[part] <= budgets[part] for part in expected):
+    if not _within(errors, budgets):
         # Above the units in the last place: allow what the reference needs in the same dtype.
-        own = _reference(call, at, call.q.dtype)
-        budgets = {p: _budget(call.q.dtype, relative_l2(own[p], expected[p])) for p in expected}
+        with _products(FULL_PRECISION):
+            budgets = _own_budgets(call, at, expected)
+    full = {part: errors[part] <= budgets[part] for part in expected}
+    if precision in ROUNDING and not all(full.values()):
+        with _products(precision):
+            reduced = _own_budgets(call, at, expected)
+        floor = reduced_floor(call.q.dtype, precision)
+        budgets = {p: b if full[p] else max(floor, b, reduced[p]) for p, b in budgets.items()}
     for part, error in errors.items():
         if not error <= budgets[part]:  # so that NaN fails
             raise WrongOutputError(
                 f"{name}: {part} is off its reference by {error:.3g} (relative L2 over "
                 f"{len(at)} query rows), allowed is {budgets[part]:.3g}"
             )
-    verdicts = {p: {"relative_l2": errors[p], "budget": budgets[p]} for p in expected}
+    verdicts: dict[str, dict[str, Any]] = {
+        p: {"relative_l2": errors[p], "budget": budgets[p]} for p in expected
+    }
+    if precision in ROUNDING:
+        for part, verdict in verdicts.items():
+            verdict["precision"] = "full" if full[part] else "reduced"
     gate: dict[str, Any] = {**verdicts["output"], "rows": len(at)}
     return gate if "dq" not in verdicts else {**gate, "gradient": verdicts["dq"]}
+
+
+def reduced_floor(dtype: torch.dtype, precision: MatmulPrecision) -> float:
+    """Return the relative L2 error that products of `precision` may leave in any output.
+
+    Four roundings of a factor, or the few units in the last place of `dtype` where that is more.
+    """
+    return max(error_budget(dtype, 0.0), 4 * ROUNDING.get(precision, 0.0))
+
+
+def _within(errors: Mapping[str, float], budgets: Mapping[str, float]) -> bool:
+    return all(errors[part] <= budgets[part] for part in errors)
+
+
+@contextmanager
+def _products(precision: str) -> Iterator[None]:
+    """Compute float32 products at `precision` in the block."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _own_budgets(call: Call, at: Tensor, expected: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return what the reference needs in the call's own dtype, by part."""
+    dtype = call.q.dtype
+    own = _reference(call, at, dtype)
+    return {p: _budget(dtype, relative_l2(own[p], expected[p])) for p in expected}
 
 
 def _budget(dtype: torch.dtype, own_error: float) -> float:

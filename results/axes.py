@@ -1,0 +1,63 @@
+"""The same case under two values of one setting: threads, precision of products, compiled or not.
+
+Between chapters nothing else is compared: every other column of `series.SETTING` is equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from results.schema import FULL_PRECISION
+from results.series import SERIES, SETTING
+from results.statistics import Estimate, ratio
+
+BASE: Mapping[str, Any] = {"matmul_precision": FULL_PRECISION, "compile": False}
+"""What the others are compared with; of threads it is the smallest number in the run."""
+
+_ADDED = (
+    "base", "base_value", "base_gate_error", "base_gradient_error", "speedup", "speedup_low",
+    "speedup_high",
+)  # fmt: skip
+
+
+def along(table: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """Return the latency rows of `table` beside those of the same case at the axis's base value.
+
+    The base is full precision, not compiled, and of threads the fewest that the run holds. Every
+    other row is there, with NaN where the case was not measured at the base.
+
+    Args:
+        table: `series.points` of a run.
+        axis: ``threads``, ``matmul_precision`` or ``compile``.
+
+    Returns:
+        The rows, with `base` (its value of the axis), `base_value` in s, the gate's errors of the
+        base, and `speedup` = base / own with `speedup_low` and `speedup_high` over launches.
+    """
+    latency = table[table["metric"] == "latency"]
+    shared = [c for c in (*SERIES, "seq_len") if c != axis]
+    base = BASE.get(axis, min(latency[axis], default=None))
+    rows = []
+    for _, part in latency.groupby(shared, sort=False):
+        found = part.to_dict("records")
+        first = next((r for r in found if r[axis] == base), None)
+        rows += [{**r, **_against(first, r, base)} for r in found if r[axis] != base]
+    return pd.DataFrame.from_records(rows, columns=[*table.columns, *_ADDED])
+
+
+def _against(first: Mapping[Any, Any] | None, own: Mapping[Any, Any], base: Any) -> dict[str, Any]:
+    got = Estimate(math.nan, math.nan, math.nan)
+    if first is not None and first["value"] > 0 and own["value"] > 0:
+        got = ratio(first["launches"], own["launches"])
+    known: Mapping[Any, Any] = {} if first is None else first
+    values = (known.get(c, math.nan) for c in ("value", "gate_error", "gradient_error"))
+    return dict(zip(_ADDED, (base, *values, got.value, got.low, got.high), strict=True))
+
+
+def varying(table: pd.DataFrame, axis: str) -> list[str]:
+    """Return the other columns of the setting that differ within a table."""
+    return [c for c in SETTING if c != axis and table[c].nunique() > 1]

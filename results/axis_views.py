@@ -1,0 +1,175 @@
+"""Tables across chapters: what threads, the precision of products and the compiler bring."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from results import format
+from results.axes import along, varying
+from results.schema import FULL_PRECISION, IDENTITY
+from results.series import label
+from results.settings import differing
+from results.views import LONG, Cell, TableView, gate_error
+
+
+def axis_tables(table: pd.DataFrame) -> list[TableView]:
+    """Return the tables that compare settings of a run, those that have rows.
+
+    Args:
+        table: `series.points` of the run.
+    """
+    views = [*_threads(table), _precision(table), _compiled(table)]
+    return [view for view in views if view.rows]
+
+
+def _named(row: Mapping[Any, Any], columns: list[str]) -> list[Cell]:
+    """Return what a row begins with: backend, mode and, where settings differ, the setting."""
+    cells = [Cell(label(row["backend"], row["options"])), Cell(row["mode"])]
+    return [*cells, Cell(differing(row, columns))] if columns else cells
+
+
+def _head(columns: list[str]) -> list[str]:
+    return ["backend", "mode", "setting"] if columns else ["backend", "mode"]
+
+
+def _ratio(row: Mapping[Any, Any]) -> Cell:
+    if not math.isfinite(row["speedup"]):
+        return Cell(format.NONE)
+    text = format.times(row["speedup"], row["speedup_low"], row["speedup_high"])
+    value, _, between = text.partition(" × ")
+    return Cell(f"{value.removesuffix(' ×')} ×", between)
+
+
+# -- threads -------------------------------------------------------------------------------------
+
+
+def _threads(table: pd.DataFrame) -> list[TableView]:
+    """Return, for each number of threads but the smallest, backends by lengths."""
+    rows = along(table[table["device"] == "cpu"], "threads")
+    rows = rows[rows["backend"] != IDENTITY]
+    others = varying(rows, "threads")
+    views = []
+    for count, part in rows.groupby("threads"):
+        lengths = sorted(set(part["seq_len"]))
+        result: dict[tuple[Any, ...], list[Cell]] = {}
+        for row in part.to_dict("records"):
+            named = _named(row, others)
+            cells = result.setdefault(tuple(named), [*named, *[Cell(format.NONE)] * len(lengths)])
+            cells[len(named) + lengths.index(row["seq_len"])] = _speedup(row)
+        base = part["base"].iloc[0]
+        views.append(
+            TableView(
+                f"Threads: speed-up from {base} to {count}",
+                [*_head(others), *(format.tokens(n) for n in lengths)],
+                list(result.values()),
+                text_columns=len(_head(others)),
+                notes=[
+                    f"Time with {base} thread{'s' if base != 1 else ''} over time with {count}, "
+                    "in the same run, with the 95 % interval over launches."
+                ],
+            )
+        )
+    return views
+
+
+def _speedup(row: Mapping[Any, Any]) -> Cell:
+    if row["status"] != "ok" and not row["value"] > 0:
+        return Cell(format.STATUS_WORDS.get(row["status"], row["status"]), is_status=True)
+    return _ratio(row)
+
+
+# -- precision of products -----------------------------------------------------------------------
+
+
+def _precision(table: pd.DataFrame) -> TableView:
+    rows = along(table[table["dtype"] == "float32"], "matmul_precision")
+    others = varying(rows, "matmul_precision")
+    result = []
+    for row in rows.to_dict("records"):
+        first = {
+            "gate_error": row["base_gate_error"],
+            "gradient_error": row["base_gradient_error"],
+        }
+        kept = "reduced" if row["reduced"] else "full"
+        result.append(
+            [
+                *_named(row, others),
+                Cell(format.tokens(row["seq_len"])),
+                Cell(row["matmul_precision"]),
+                Cell(format.seconds(row["base_value"])),
+                _time(row),
+                _ratio(row),
+                Cell(gate_error(first)),
+                Cell(gate_error(row)),
+                Cell(kept if row["value"] > 0 and math.isfinite(row["gate_error"]) else ""),
+            ]
+        )
+    base = FULL_PRECISION
+    head = [
+        *_head(others), "tokens", "precision", f"time, {base}", "time", "speed-up",
+        f"error, {base}", "error", "kept",
+    ]  # fmt: skip
+    notes = [
+        f"Precision of float32 matrix products, in torch's words; speed-up over {base}, with the "
+        "95 % interval over launches.",
+        "Error: relative L2 distance of the output (in training the larger of it and the "
+        "gradient of q) from the method's formula in float64. Kept: full = within the budget of "
+        "full precision, whatever was allowed; reduced = within that of the reduced one only.",
+    ]
+    return TableView(
+        "Precision of matrix products", head, result, len(_head(others)), notes, len(result) > LONG
+    )
+
+
+def _time(row: Mapping[Any, Any]) -> Cell:
+    if row["value"] > 0:
+        return Cell(format.seconds(row["value"]))
+    return Cell(format.STATUS_WORDS.get(row["status"], row["status"]), is_status=True)
+
+
+# -- torch.compile -------------------------------------------------------------------------------
+
+
+def _compiled(table: pd.DataFrame) -> TableView:
+    rows = along(table, "compile")
+    others = varying(rows, "compile")
+    result = []
+    for row in rows.to_dict("records"):
+        ran = row["value"] > 0
+        result.append(
+            [
+                *_named(row, others),
+                Cell(format.tokens(row["seq_len"])),
+                Cell(format.seconds(row["base_value"])),
+                _time(row),
+                _ratio(row),
+                Cell(format.seconds(row["compile_time"])),
+                *(Cell(_count(row[c])) for c in ("graphs", "breaks", "recompiles")),
+                Cell(_remark(row) if ran else row["reason"]),
+            ]
+        )
+    head = [
+        *_head(others), "tokens", "eager", "compiled", "speed-up", "compile time", "graphs",
+        "breaks", "recompiled", "remark",
+    ]  # fmt: skip
+    if result and not any(cells[-1].text for cells in result):
+        head, result = head[:-1], [cells[:-1] for cells in result]
+    notes = [
+        "Compile time: the first call less the second. Graphs and breaks are those of the first "
+        "call; recompiled: graphs that the second call at the same shape compiled anew."
+    ]
+    return TableView("torch.compile", head, result, len(_head(others)), notes, len(result) > LONG)
+
+
+def _count(value: float) -> str:
+    return f"{value:.0f}" if math.isfinite(value) else format.NONE
+
+
+def _remark(row: Mapping[Any, Any]) -> str:
+    if row["graphs"] == 0:
+        return "nothing was compiled: it ran as it is"
+    return "compiles at every call" if row["recompiles"] > 0 else str(row["reason"])

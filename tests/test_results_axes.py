@@ -1,0 +1,158 @@
+"""Comparisons between settings: threads, precision of products, compiled or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+
+from results.axes import along
+from results.axis_views import axis_tables
+from results.load import load
+from results.report import write_report
+from results.series import points
+from results.views import TableView
+
+LAW = synthetic.SEVEN["performer"]
+SHAPE: dict[str, Any] = {"lengths": (512, 2048), "modes": ("forward",), "noise": 0.001}
+
+
+def law(factor: float, **extra: Any) -> dict[str, synthetic.Law]:
+    """Return one backend that takes `factor` times as long."""
+    return {"performer": synthetic.Law(factor * LAW.coefficient, 1.0, extra=extra)}
+
+
+def runs(tmp_path: Path, *parts: tuple[dict[str, synthetic.Law], dict[str, Any]]) -> list[Path]:
+    return [
+        synthetic.write_run(
+            tmp_path / str(i), laws, **SHAPE, case=case, run=f"run-{i}", seed=i,
+            roof=synthetic.ROOF,
+        )
+        for i, (laws, case) in enumerate(parts)
+    ]  # fmt: skip
+
+
+def views(*folders: Path) -> dict[str, TableView]:
+    return {view.title: view for view in axis_tables(points(load(*folders)))}
+
+
+def texts(view: TableView) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in view.rows]
+
+
+def test_a_run_of_one_setting_compares_nothing(tmp_path: Path) -> None:
+    assert views(*runs(tmp_path, (law(1), {}))) == {}
+
+
+def test_threads_tell_the_speed_up_with_its_interval(tmp_path: Path) -> None:
+    parts = [(law(2), {"threads": 1}), (law(1), {"threads": 2}), (law(0.5), {"threads": 4})]
+    found = views(*runs(tmp_path, *parts))
+    assert list(found) == ["Threads: speed-up from 1 to 2", "Threads: speed-up from 1 to 4"]
+    two = found["Threads: speed-up from 1 to 2"]
+    assert two.head == ["backend", "mode", "512", "2,048"]
+    assert [cell.text for cell in two.rows[0][:2]] == ["performer", "forward"]
+    for cell in two.rows[0][2:]:
+        assert float(cell.text.split()[0]) == pytest.approx(2, rel=0.05)
+        low, high = (float(part) for part in cell.small.strip("()").split("–"))
+        assert low <= 2 * 1.05
+        assert high >= 2 * 0.95
+    rows = along(points(load(*(tmp_path / str(i) for i in range(3)))), "threads")
+    assert set(rows["threads"]) == {2, 4}
+    assert list(rows[rows["threads"] == 4]["speedup"]) == pytest.approx([4, 4], rel=0.05)
+
+
+def test_only_equal_cases_are_compared(tmp_path: Path) -> None:
+    parts = [
+        (law(2), {"threads": 1}), (law(1), {"threads": 2}),
+        (law(6), {"threads": 1, "is_causal": True}), (law(2), {"threads": 2, "is_causal": True}),
+        (law(9), {"threads": 2, "batch": 4}),
+    ]  # fmt: skip
+    view = views(*runs(tmp_path, *parts))["Threads: speed-up from 1 to 2"]
+    shown = {row[2].text: row[3].text.split()[0] for row in view.rows}
+    assert float(shown["batch 1, not causal"]) == pytest.approx(2, rel=0.05)
+    assert float(shown["batch 1, causal"]) == pytest.approx(3, rel=0.05)
+    assert shown["batch 4, not causal"] == "–"
+
+
+def test_precision_tells_what_was_lost(tmp_path: Path) -> None:
+    full = {"relative_l2": 3e-7, "budget": 1e-6, "rows": 64}
+    lost = {"relative_l2": 4e-4, "budget": 2e-3, "rows": 64, "precision": "reduced"}
+    kept = {**full, "precision": "full"}
+    parts = [
+        (law(2, gate=full), {}),
+        (law(1, gate=lost), {"matmul_precision": "high"}),
+        (law(1, gate=kept), {"matmul_precision": "medium"}),
+    ]
+    folders = runs(tmp_path, *parts)
+    view = views(*folders)["Precision of matrix products"]
+    assert view.head[2:4] == ["tokens", "precision"]
+    shown = [(row[3], *row[7:]) for row in texts(view)]
+    assert sorted(shown) == [
+        ("high", "3.0e-07", "4.0e-04", "reduced"),
+        ("high", "3.0e-07", "4.0e-04", "reduced"),
+        ("medium", "3.0e-07", "3.0e-07", "full"),
+        ("medium", "3.0e-07", "3.0e-07", "full"),
+    ]
+    assert float(texts(view)[0][6].split()[0]) == pytest.approx(2, rel=0.05)
+    page = write_report(folders, ["html"], tmp_path / "out")[0].read_text()
+    assert "products at high precision" in page
+    assert "Between settings" in page
+
+
+def test_full_precision_alone_is_not_mentioned(tmp_path: Path) -> None:
+    page = write_report(runs(tmp_path, (law(1), {})), ["html"])[0].read_text()
+    assert "products at" not in page
+    assert "Between settings" not in page
+
+
+def test_each_precision_has_its_own_limit(tmp_path: Path) -> None:
+    first = synthetic.write_run(tmp_path / "1", law(1), **SHAPE)
+    faster = {**synthetic.ROOF, "matmul_rate": 2 * synthetic.ROOF["matmul_rate"]}
+    second = synthetic.write_run(
+        tmp_path / "2", law(1), **SHAPE, case={"matmul_precision": "medium"}, run="2", roof=faster
+    )
+    text = write_report([first, second], ["md"], tmp_path / "out")[0].read_text()
+    assert "products at highest precision): " not in text
+    for precision, rate in (("highest", "180 G"), ("medium", "360 G")):
+        place = text.index(f"products at {precision} precision)")
+        assert f"matrix products: {rate}op/s" in text[place : place + 200]
+
+
+COMPILED = {"first_call": 2.5, "compile_time": 2.4, "graphs": 3, "breaks": 2, "recompiles": 0}
+
+
+def test_compile_tells_time_graphs_and_breaks(tmp_path: Path) -> None:
+    parts = [(law(2), {}), (law(1, compiled=COMPILED), {"compile": True})]
+    view = views(*runs(tmp_path, *parts))["torch.compile"]
+    row = dict(zip(view.head, texts(view)[0], strict=True))
+    assert float(row["speed-up"].split()[0]) == pytest.approx(2, rel=0.05)
+    assert row["compile time"] == "2.40 s"
+    assert (row["graphs"], row["breaks"], row["recompiled"]) == ("3", "2", "0")
+    assert "remark" not in row
+
+
+@pytest.mark.parametrize(
+    ("change", "remark"),
+    [
+        ({"graphs": 0}, "nothing was compiled: it ran as it is"),
+        ({"recompiles": 1}, "compiles at every call"),
+    ],
+)
+def test_compile_without_eager_still_tells(
+    tmp_path: Path, change: dict[str, int], remark: str
+) -> None:
+    parts = [(law(1, compiled={**COMPILED, **change}), {"compile": True})]
+    view = views(*runs(tmp_path, *parts))["torch.compile"]
+    row = dict(zip(view.head, texts(view)[0], strict=True))
+    assert (row["eager"], row["speed-up"], row["remark"]) == ("–", "–", remark)
+
+
+def test_a_compile_beyond_the_limit_is_a_timeout(tmp_path: Path) -> None:
+    why = "exceeded the time limit of 60 s while compiling"
+    slow = {"performer": synthetic.Law(1, 1, fails=dict.fromkeys((512, 2048), ("timeout", why)))}
+    view = views(*runs(tmp_path, (law(1), {}), (slow, {"compile": True})))["torch.compile"]
+    row = dict(zip(view.head, texts(view)[0], strict=True))
+    assert (row["compiled"], row["compile time"], row["remark"]) == ("timeout", "–", why)
+    assert row["eager"] != "–"
