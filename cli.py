@@ -95,7 +95,7 @@ def list_backends(as_json: bool) -> None:
 def run(
     ctx: click.Context,
     /,
-    preset: str,
+    preset: str | None,
     plugins: tuple[Path, ...],
     resume: bool,
     out: Path | None,
@@ -110,12 +110,16 @@ def run(
     from suites.journal import JournalError
     from suites.launch import LaunchError
     from suites.progress import Console, closing
-    from suites.sweep import grid_from
+    from suites.sweep import DEFAULT_PRESET, grid_from
 
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    folder = out or Path("runs") / f"{stamp}-{preset}"
+    named = preset or (DEFAULT_PRESET if chosen["suite"] == "speed" else chosen["suite"])
+    folder = out or Path("runs") / f"{stamp}-{named}"
     console = Console(colour=False if os.environ.get("NO_COLOR") else None)
-    grid = grid_from(preset, **chosen)
+    try:
+        grid = grid_from(preset, **chosen)
+    except ValueError as error:
+        raise click.UsageError(f"--{error}", ctx) from None
     try:
         summary = run_sweep(grid, folder, progress=console, plugins=plugins, resume=resume)
     except (MisuseError, JournalError) as error:

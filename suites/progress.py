@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
 
-from results.schema import Case
+from results.schema import PEER, Case
 from suites.driver import Summary
 from suites.sweep import Item
 
@@ -104,7 +104,9 @@ def label(case: Case) -> str:
     if case.kind == "roof":
         return f"roof {case.dtype} {case.threads} thread{'s'[: case.threads != 1]}"
     level = "" if case.level == "attention" else f" {case.level}"
-    return f"{case.arms[0].label}{level} {case.mode} N={case.seq_len}"
+    beside = f" beside {case.arms[1].name.removeprefix(PEER)}" if case.kind == "peer" else ""
+    causal = " causal" if case.is_causal and case.kind == "peer" else ""
+    return f"{case.arms[0].label}{beside}{level}{causal} {case.mode} N={case.seq_len}"
 
 
 def describe(record: Mapping[str, Any]) -> str:
@@ -118,6 +120,13 @@ def describe(record: Mapping[str, Any]) -> str:
             for name in ("matmul_rate", "exp_rate", "bandwidth")
             if name in metrics
         )
+    if record["case"]["kind"] == "peer":
+        beside = record["arms"][1]["metrics"]
+        return f"{_measured(metrics)}, the peer {_measured(beside)}"
+    return _measured(metrics)
+
+
+def _measured(metrics: Mapping[str, Any]) -> str:
     parts = []
     if "latency" in metrics:
         parts.append(seconds(median(metrics["latency"]["samples"])))

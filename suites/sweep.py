@@ -10,9 +10,14 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
-from results.schema import IDENTITY, Allocator, Arm, Case, Level, Mode, content_id
+from results.schema import ALLOCATORS, IDENTITY, Allocator, Arm, Case, Level, Mode, content_id
+from suites.peer_rows import PeerRow
+
+Suite = Literal["speed", "peers"]
+
+SUITES: tuple[str, ...] = get_args(Suite)
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,23 @@ PRESETS: Mapping[str, Preset] = {
 }
 """By name. Lengths lie close enough for four of them to fit an exponent."""
 
+DEFAULT_PRESET = "quick"
+"""Of suite speed."""
+
+PEERS = Preset((), _BOTH, launches=3, budget_s=1.0, case_timeout_s=300.0)
+"""Suite peers where neither options nor a preset say otherwise; every row has a length of its own."""
+
 
 @dataclass(frozen=True)
 class Grid:
     """A sweep: the product of its axes, and how often and how long each case is measured.
 
     Attributes:
-        backends: what is compared; each is a case of its own.
+        backends: what is compared; each is a case of its own. In suite peers: our counterparts,
+            with options in place of a row's own; empty = every row's.
+        seq_lens: in tokens; empty, in suite peers: every row's own.
+        peers: names; empty = all that run on `device`.
+        rows: of suite peers, as chosen (`suites.peer_rows.choose_rows`).
         shard: ``(i, n)``, from 1: this sweep is the i-th of n parts.
     """
 
@@ -74,6 +89,9 @@ class Grid:
     launches: int = 1
     budget_s: float = 1.0
     case_timeout_s: float = 60.0
+    suite: Suite = "speed"
+    peers: tuple[str, ...] = ()
+    rows: tuple[PeerRow, ...] = ()
     shard: tuple[int, int] = (1, 1)
 
 
@@ -84,19 +102,41 @@ class Item(NamedTuple):
     launch: int
 
 
-def grid_from(preset: str, **chosen: Any) -> Grid:
+def grid_from(preset: str | None, **chosen: Any) -> Grid:
     """Fill a grid from a preset; `chosen` holds fields of `Grid`, ``None`` = as the preset says.
 
+    Without a preset, suite speed takes `DEFAULT_PRESET` and suite peers `PEERS`.
+
     Raises:
-        ValueError: if there is no such preset.
+        ValueError: if there is no such preset or suite, or a field has no meaning in the suite.
     """
-    if preset not in PRESETS:
+    suite = chosen.get("suite") or "speed"
+    _check_suite(suite, chosen)
+    if preset is not None and preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
-    values: dict[str, Any] = dict(vars(PRESETS[preset]))
+    if preset is None and suite == "peers":
+        values: dict[str, Any] = dict(vars(PEERS))
+    else:
+        values = dict(vars(PRESETS[preset or DEFAULT_PRESET]))
     values["backends"] = ()
     values["threads"] = (available_cores(),)
+    if suite == "peers" and chosen.get("device", "cpu") == "cpu":
+        values["allocators"] = ALLOCATORS
     values.update({key: value for key, value in chosen.items() if value is not None})
     return Grid(**values)
+
+
+def _check_suite(suite: str, chosen: Mapping[str, Any]) -> None:
+    """Check that no field is given that the suite would ignore."""
+    if suite not in SUITES:
+        raise ValueError(f"suite: expected one of {', '.join(SUITES)}, got {suite!r}")
+    if suite == "speed" and chosen.get("peers"):
+        raise ValueError(f"peers: only with suite peers; got {', '.join(chosen['peers'])}")
+    if suite == "peers" and chosen.get("levels"):
+        raise ValueError(
+            "level: a peer sets its own, layer where it carries projections, else attention; "
+            f"got {', '.join(chosen['levels'])}"
+        )
 
 
 def available_cores() -> int:
@@ -108,8 +148,15 @@ def available_cores() -> int:
 
 
 def cases(grid: Grid) -> list[Case]:
-    """Return the speed cases of the grid's shard, series by series, lengths rising."""
-    every = [
+    """Return the cases of the grid's shard without its roofs, series by series, lengths rising."""
+    every = _peer_cases(grid) if grid.suite == "peers" else _speed_cases(grid)
+    by_series = group(every).values()
+    index, count = grid.shard
+    return [case for part in list(by_series)[index - 1 :: count] for case in part]
+
+
+def _speed_cases(grid: Grid) -> list[Case]:
+    return [
         _speed_case(grid, arm, seq_len, mode, level, dtype, batch, heads, dim, threads, allocator)
         for arm in grid.backends
         for level in grid.levels
@@ -122,9 +169,40 @@ def cases(grid: Grid) -> list[Case]:
         for allocator in grid.allocators
         for seq_len in sorted(set(grid.seq_lens))
     ]
-    by_series = group(every).values()
-    index, count = grid.shard
-    return [case for part in list(by_series)[index - 1 :: count] for case in part]
+
+
+def _peer_cases(grid: Grid) -> list[Case]:
+    """Return a case per row and point of the axes; ours, the peer and projections are its arms."""
+    return [
+        Case(
+            kind="peer",
+            level="layer" if row.num_projections else "attention",
+            mode=mode,
+            arms=row.arms,
+            batch=batch,
+            num_heads=heads,
+            num_kv_heads=heads,
+            head_dim=dim,
+            seq_len=seq_len,
+            key_len=seq_len,
+            device=grid.device,
+            dtype=dtype,
+            is_causal=row.is_causal,
+            threads=threads,
+            allocator=allocator,
+            compile=grid.compile,
+            seed=grid.seed,
+        )
+        for row in grid.rows
+        for mode in grid.modes
+        for dtype in grid.dtypes
+        for batch in grid.batches
+        for heads in grid.num_heads
+        for dim in grid.head_dims
+        for threads in grid.threads
+        for allocator in grid.allocators
+        for seq_len in sorted(set(grid.seq_lens or (row.seq_lens[mode],)))
+    ]
 
 
 def _speed_case(
