@@ -186,10 +186,10 @@ def merge(ctx: click.Context, /, folders: tuple[Path, ...], out: Path) -> None:
 @click.argument("folders", metavar="DIR…", nargs=-1, required=True, type=FOLDERS)
 @click.option(
     "--table",
-    type=click.Choice(["cases", "scaling", "crossover"]),
+    type=click.Choice(["cases", "scaling", "crossover", "peers"]),
     default=None,
     help="cases = a row per case, arm and metric; scaling = exponents; crossover = from "
-    "which length on a backend wins. Default: cases.",
+    "which length on a backend wins; peers = other libraries beside ours. Default: cases.",
 )
 @click.option(
     "--format",

@@ -81,7 +81,7 @@ def content_id(value: object) -> str:
 
 @dataclass(frozen=True)
 class Arm:
-    """One contestant in a case: a backend with options, the identity floor, a peer, projections."""
+    """One contestant in a case: a backend with options, a floor, or a peer."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -56,7 +56,7 @@ DEFAULT_PRESET = "quick"
 """Of suite speed."""
 
 PEERS = Preset((), _BOTH, launches=3, budget_s=1.0, case_timeout_s=300.0)
-"""Suite peers where neither options nor a preset say otherwise; every row has a length of its own."""
+"""Suite peers where nothing says otherwise; every row has a length of its own."""
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,9 @@ def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``machine``, ``environment``, ``names`` (the registered backends), ``peers`` (see
-        `suites.peers.registry.describe`) and ``cases``: by id ``misuse`` (one line, or ``None``), ``unsupported`` (reasons of the first arm), ``cost``
-        (one per arm; ``None`` where it cannot be told), ``time_exponent``, ``memory_exponent``.
+        `suites.peers.registry.describe`) and ``cases``: by id ``misuse`` (one line, or ``None``),
+        ``unsupported`` (reasons of the first arm and of a peer), ``cost`` (one per arm; ``None``
+        where it cannot be told), ``time_exponent``, ``memory_exponent``.
     """
     broken = None
     for path in request.get("plugins", []):

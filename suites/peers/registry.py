@@ -1,4 +1,4 @@
-"""Find peers by name: the files of ``suites/peers/``, installed plug-ins, and files that are named.
+"""Find peers by name: the files of ``suites/peers/``, installed plug-ins, files that are named.
 
 A peer registers itself with the decorator `register`. Modules in ``suites/peers/`` are imported
 on demand; plug-ins are installed distributions with an entry point in the group
