@@ -28,6 +28,9 @@ EXAMPLES = {
         "attnbench run --preset quick --out runs/today",
         "attnbench run --backend full --backend longformer:window=64,dilation=1+1+2+2+4+4+8+8 "
         "--seq-len 512,1024",
+        "attnbench run --suite peers --out runs/peers",
+        "attnbench run --suite peers --peers linformer,local-attention --allocator default "
+        "--seq-len 1024,4096",
         "attnbench run --preset full --shard 1/4 --out runs/part1",
         "attnbench run --preset standard --out runs/today --resume",
     ],

@@ -70,12 +70,14 @@ def _dots(rows: pd.DataFrame) -> pd.DataFrame:
             if not (math.isfinite(value) and value > 0):
                 continue
             causal = " causal" if row["is_causal"] else ""
-            around = "" if row["level"] == "attention" else f", {what}"
-            length = "" if row["seq_len"] == usual.iloc[0] else f" N={row['seq_len']:,}"
-            name = f"{row['backend']} | {row['peer']}{causal}{around}{length}"
+            around = "" if row["level"] == "attention" else what
+            length = "" if row["seq_len"] == usual.iloc[0] else f"{row['seq_len']:,} tokens"
+            below = ", ".join(part for part in (around, length) if part)
+            name = f"{row['backend']} | {row['peer']}{causal}"[:LONGEST_LABEL]
             found.append(
                 {
-                    "mode": row["mode"], "label": name[:LONGEST_LABEL], "value": value,
+                    "mode": row["mode"], "label": f"{name}\n{below}" if below else name,
+                    "value": value,
                     "low": low, "high": high, "allocator": row["allocator"],
                     "backend": row["backend"],
                 }

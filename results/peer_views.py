@@ -13,7 +13,7 @@ from results.views import Cell, TableView, plus_minus, small_number, status_word
 
 HEAD = [
     "mode", "allocator", "tokens", "ours", "peer", "peer / ours", "attention alone",
-    "memory ratio", "output difference", "launches", "remark",
+    "memory ratio", "output difference", "launches",
 ]  # fmt: skip
 
 
@@ -54,7 +54,6 @@ def _row(row: Mapping[Hashable, Any], is_cpu: bool) -> list[Cell]:
         Cell(_times(row["memory_ratio"])),
         Cell(small_number(row["output_difference"])),
         Cell(f"{row['num_launches']}"),
-        Cell(row["reason"]),
     ]
 
 
@@ -69,7 +68,7 @@ def _times(value: float) -> str:
 
 
 def _notes(rows: list[dict[Hashable, Any]]) -> list[str]:
-    """Say which library ran, and whether both compute the same function."""
+    """Say which library ran, whether both compute the same function, and what went wrong."""
     libraries = dict.fromkeys(row["library"] for row in rows if row["library"])
     notes = [f"The peer: {library}." for library in libraries]
     for row in rows:
@@ -78,4 +77,8 @@ def _notes(rows: list[dict[Hashable, Any]]) -> list[str]:
             notes.append(f"The same function: a difference beyond {allowed} fails the case.")
         elif row["same_function"] is False:
             notes.append(f"Not the same function: {row['difference']}.")
+    for row in rows:
+        if row["reason"]:
+            word = "" if row["status"] == "ok" else f", {status_word(row['status'])}"
+            notes.append(f"{row['mode']}{word}: {row['reason']}.")
     return list(dict.fromkeys(notes))

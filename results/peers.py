@@ -100,7 +100,7 @@ def _title(setting: Mapping[str, Any], run: Run, several: bool) -> str:
     machine = machine_name(run.machines.get(setting["machine"], {})) if several else ""
     threads = setting["threads"]
     parts = [
-        f"{machine}: {setting['device']}" if machine else str(setting["device"]),
+        f"{machine}: {setting['device']}" if machine else f"on {setting['device']}",
         str(setting["dtype"]),
         f"batch {setting['batch']}",
         f"{setting['num_heads']} heads × {setting['head_dim']}",

@@ -1,8 +1,8 @@
 """Random-feature attention of the package performer-pytorch.
 
 Choromanski et al. 2021, arXiv 2009.14794; ``FastAttention``. The random features are copied into
-ours and never drawn anew. It adds 1e-4 to every feature, which the paper's formula does not, and
-subtracts one maximum from all keys: apart from that ε both compute the same.
+ours and never drawn anew. It adds 1e-4 to every feature, and causally 1e-6 to the sums of the
+keys, which the paper's formula does not: apart from that both compute the same.
 """
 
 from __future__ import annotations
