@@ -72,9 +72,15 @@ def _notes(rows: list[dict[Hashable, Any]]) -> list[str]:
     libraries = dict.fromkeys(row["library"] for row in rows if row["library"])
     notes = [f"The peer: {library}." for library in libraries]
     for row in rows:
+        if math.isfinite(row["input_scale"]):
+            notes.append(
+                f"Output difference: relative L2, inputs of scale {row['input_scale']:g}."
+            )
         if row["same_function"] is True:
             allowed = small_number(row["allowed_difference"])
-            notes.append(f"The same function: a difference beyond {allowed} fails the case.")
+            notes.append(
+                f"The same function: as timed, a difference beyond {allowed} fails the case."
+            )
         elif row["same_function"] is False:
             notes.append(f"Not the same function: {row['difference']}.")
     for row in rows:

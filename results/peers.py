@@ -38,8 +38,8 @@ PEER_TABLE = (
     "num_heads", "head_dim", "seq_len", "is_causal", "threads", "allocator", "compile", "seed",
     "latency", "peer_latency", "ratio", "ratio_low", "ratio_high", "attention_ratio",
     "attention_low", "attention_high", "peak_memory", "peer_peak_memory", "memory_ratio",
-    "output_difference", "allowed_difference", "same_function", "difference", "num_launches",
-    "status", "reason",
+    "output_difference", "input_scale", "allowed_difference", "same_function", "difference",
+    "num_launches", "status", "reason",
 )  # fmt: skip
 """The columns of the table `peers`; latencies in s, memory in B, ratios peer over ours."""
 
@@ -114,7 +114,7 @@ def _title(setting: Mapping[str, Any], run: Run, several: bool) -> str:
 
 
 def _claims(run: Run) -> dict[str, dict[str, Any]]:
-    """Return by case what its peer says of itself: `same_function`, `difference`.
+    """Return by case what is said of its peer: `same_function`, `difference`, `input_scale`.
 
     Records are a stranger's: what has another form is left out.
     """
@@ -124,7 +124,9 @@ def _claims(run: Run) -> dict[str, dict[str, Any]]:
             continue
         said = record["arms"][1].get("peer")
         if isinstance(said, dict) and isinstance(said.get("same_function"), bool):
+            scale = record["arms"][1]["metrics"].get("output_difference", {}).get("input_scale")
             claims[record["case"]["id"]] = {
+                "input_scale": scale if isinstance(scale, float) else math.nan,
                 "same_function": said["same_function"],
                 "difference": clean(said.get("difference") or "")[:_LONGEST_TEXT],
             }
@@ -164,6 +166,7 @@ def _compare(part: pd.DataFrame, claim: Mapping[str, Any]) -> dict[str, Any]:
         "allowed_difference": float(measured["gate_budget"].max()) if len(measured) else math.nan,
         "same_function": claim.get("same_function"),
         "difference": claim.get("difference", ""),
+        "input_scale": claim.get("input_scale", math.nan),
         "num_launches": len(latency),
         "status": status,
         "reason": "; ".join(r for r in (reason, doubt) if r),

@@ -61,7 +61,8 @@ UNITS: Mapping[str, str] = {
 }
 """Metric name to unit. A roof case carries the last four, a speed case the others.
 
-`output_difference` is a peer's: the relative L2 distance of its output from our counterpart's.
+`output_difference` is a peer's: the relative L2 distance of its output from our counterpart's, on
+inputs of the scale that stands beside it.
 """
 
 

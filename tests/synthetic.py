@@ -273,6 +273,8 @@ def _beside(name: str, pair: Beside, factor: float) -> list[dict[str, Any]]:
     theirs["kernel"] = f"{name} 1.0: function"
     theirs["gate"] = {"relative_l2": pair.difference, "budget": 7.6e-6} if same else None
     theirs["peer"] = {"same_function": same, "difference": pair.claim, "project": "a project"}
-    theirs["metrics"]["output_difference"] = {"unit": "1", "value": pair.difference}
+    theirs["metrics"]["output_difference"] = {
+        "unit": "1", "value": pair.difference, "input_scale": 0.3,
+    }  # fmt: skip
     alone = [arm(pair.projections, 1 << 22)] if pair.projections else []
     return [arm(*pair.ours), theirs, *alone]

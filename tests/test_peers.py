@@ -122,11 +122,12 @@ def test_peer_runs_and_computes_what_it_claims(name: str, mode: str, is_causal: 
     difference = theirs["metrics"]["output_difference"]["value"]
     assert theirs["peer"]["same_function"] is peer.same_function
     if peer.same_function:
-        assert theirs["gate"]["relative_l2"] == difference <= theirs["gate"]["budget"] < 1e-5
+        assert theirs["gate"]["relative_l2"] <= theirs["gate"]["budget"] < 1e-5
+        assert difference < 1e-5
         assert ("gradient" in theirs["gate"]) == (mode == "training")
     else:
         assert theirs["gate"] is None
-        assert difference > 1e-3  # else it should say that it is the same
+        assert difference > 1e-4  # else it should say that it is the same
         assert theirs["peer"]["difference"] == peer.difference
     assert theirs["kernel"].startswith(f"{peer.distribution} ")
 

@@ -97,6 +97,7 @@ def test_tables_say_what_stands_against_what(tmp_path: Path):
     local = views["longformer beside local-attention"]
     assert "The peer: local-attention 1.0: function." in local.notes
     assert "Not the same function: sees whole blocks." in local.notes
+    assert "Output difference: relative L2, inputs of scale 0.3." in local.notes
     assert "training, unsupported: no | backward *pass*." in local.notes
     assert all(len(row) == len(local.head) for row in local.rows)
     layer = views["longformer beside transformers-longformer, with projections"]

@@ -3,8 +3,9 @@
 The arms are our backend, the peer and, where the peer carries projections, those projections
 alone. At level attention both get q, k and v; at level layer both get x, and ours stands between
 copies of the peer's projections. After the timing our output is held against its reference as in
-kind speed, and the peer's is compared with ours: a metric always, a condition where both compute
-the same function. One more call an arm gives its peak memory.
+kind speed and, where both compute the same function, the peer's against ours. One more call an arm
+gives its peak memory; it runs on inputs of the scale at which errors are taken, and gives the
+difference of the outputs too.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from suites.kinds.arms import (
 )
 from suites.kinds.contestant import Contestant, Runner, backend_call
 from suites.measure.clock import Timing, sample_in_turn, timer_for
-from suites.measure.gate import WrongOutputError, check_call
+from suites.measure.gate import INPUT_SCALE, WrongOutputError, check_call
 from suites.measure.memory import peak_memory
 from suites.peers.base import Built, Peer
 from suites.peers.projected import ProjectedAttention
@@ -140,10 +141,13 @@ def _measure(
     stage("checking the output")
     kernel = attention.kernel
     theirs = others[0]
-    difference, agreement = _compare(peer, theirs, ours, case)
+    agreement = _agreement(peer, theirs, ours, case)
     gate = check_call(backend_call(ours, case), seed=case.seed)
     for runner in runners:
         runner.prepare()
+    with torch.no_grad():
+        for tensor in ours.inputs.tensors:  # one set, shared by all arms
+            tensor.mul_(INPUT_SCALE)
     stage("measuring memory")
     arms: list[dict[str, Any]] = [
         {"kernel": "", "gate": None, "cost": None, "metrics": _metrics(runner, timing, case)}
@@ -161,7 +165,11 @@ def _measure(
         "difference": peer.difference,
         "project": peer.project,
     }
-    arms[1]["metrics"]["output_difference"] = difference
+    arms[1]["metrics"]["output_difference"] = {
+        "unit": UNITS["output_difference"],
+        "value": _difference(peer, theirs, ours),
+        "input_scale": INPUT_SCALE,
+    }
     return arms
 
 
@@ -186,10 +194,10 @@ def _placed(module: nn.Module, case: Case) -> nn.Module:
 
 
 def _metrics(runner: Runner, timing: Timing, case: Case) -> dict[str, Any]:
-    """Take an arm's peak memory by one more call; return it beside its latency."""
+    """Take an arm's peak memory by one more call, and keep its output; return it with the time."""
     with torch.inference_mode(case.mode == "forward"):
         peak = peak_memory(runner.call, case.device)
-    runner.prepare()
+    runner.settle()
     return {
         "latency": {
             "unit": UNITS["latency"],
@@ -204,14 +212,30 @@ def _metrics(runner: Runner, timing: Timing, case: Case) -> dict[str, Any]:
 # -- do both compute the same? -------------------------------------------------------------------
 
 
-def _compare(
-    peer: Peer, theirs: Runner, ours: Runner, case: Case
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return the metric of the output's difference and, of one function, the verdict on it.
+def _agreement(peer: Peer, theirs: Runner, ours: Runner, case: Case) -> dict[str, Any] | None:
+    """Return the verdict on one function computed twice; ``None`` where it is not one.
 
     Raises:
-        WrongOutputError: if the shapes differ, or the peer's output is not finite, or one function
-            gave two outputs or two gradients of the input.
+        WrongOutputError: if one function gave two outputs, or two gradients of the input.
+    """
+    error = _difference(peer, theirs, ours)
+    if not peer.same_function:
+        return None
+    budget = agreement_budget(dtype_of(case))
+    gate: dict[str, Any] = {"relative_l2": error, "budget": budget, "rows": case.seq_len}
+    _check(peer, "output", error, budget)
+    if ours.input_grad is not None and theirs.input_grad is not None:
+        slope = relative_l2(theirs.input_grad, ours.input_grad)
+        _check(peer, "gradient of the input", slope, budget)
+        gate["gradient"] = {"relative_l2": slope, "budget": budget}
+    return gate
+
+
+def _difference(peer: Peer, theirs: Runner, ours: Runner) -> float:
+    """Return the relative L2 distance of the peer's last output from ours.
+
+    Raises:
+        WrongOutputError: if the shapes differ, or the peer's output is not finite.
     """
     assert theirs.output is not None
     assert ours.output is not None
@@ -222,18 +246,7 @@ def _compare(
         )
     if not bool(torch.isfinite(theirs.output).all()):
         raise WrongOutputError(f"{peer.name}: the output holds NaN or infinity")
-    error = relative_l2(theirs.output, ours.output)
-    metric = {"unit": UNITS["output_difference"], "value": error}
-    if not peer.same_function:
-        return metric, None
-    budget = agreement_budget(dtype_of(case))
-    gate: dict[str, Any] = {"relative_l2": error, "budget": budget, "rows": case.seq_len}
-    _check(peer, "output", error, budget)
-    if ours.input_grad is not None and theirs.input_grad is not None:
-        slope = relative_l2(theirs.input_grad, ours.input_grad)
-        _check(peer, "gradient of the input", slope, budget)
-        gate["gradient"] = {"relative_l2": slope, "budget": budget}
-    return metric, gate
+    return relative_l2(theirs.output, ours.output)
 
 
 def _check(peer: Peer, what: str, error: float, budget: float) -> None:
