@@ -67,10 +67,14 @@ def main() -> None:
 
 @main.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: all that is declared.")
-def list_backends(as_json: bool) -> None:
+@click.option("--peers", "of_peers", is_flag=True, help="List the peers of suite peers instead.")
+def list_backends(as_json: bool, of_peers: bool) -> None:
     """List the backends: family, what they support, whether they run here and why not."""
     from attention import registry
 
+    if of_peers:
+        _list_peers(as_json)
+        return
     described = [registry.describe(name) for name in registry.names()]
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False, default=str))
@@ -83,6 +87,25 @@ def list_backends(as_json: bool) -> None:
         click.echo(f"  supports: {', '.join(able) or 'bidirectional self-attention only'}")
         exponents = f"time N^{one['time_exponent']:g}, memory N^{one['memory_exponent']:g}"
         click.echo(f"  expected: {exponents}")
+        for device, reasons in one["unavailable"].items():
+            click.echo(f"  {device}: {'; '.join(reasons) or 'available'}")
+    for name, error in registry.broken_plugins().items():
+        click.echo(f"plug-in {name} failed to load: {error}", err=True)
+
+
+def _list_peers(as_json: bool) -> None:
+    from results.schema import Arm
+    from suites.peers import registry
+
+    described = registry.catalogue()
+    if as_json:
+        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
+        return
+    for one in described:
+        around = f" with {one['num_projections']} projections" if one["num_projections"] else ""
+        click.echo(f"{one['name']}  (beside {Arm(one['counterpart'], one['options']).label})")
+        click.echo(f"  {one['summary']}{around}. {one['project']}")
+        click.echo(f"  {one['difference'] or 'the same function'}")
         for device, reasons in one["unavailable"].items():
             click.echo(f"  {device}: {'; '.join(reasons) or 'available'}")
     for name, error in registry.broken_plugins().items():

@@ -23,7 +23,7 @@ Exit codes: 0 done (a sweep that completes is done, whatever its statuses), 1 no
 """
 
 EXAMPLES = {
-    "list": ["attnbench list", "attnbench list --json"],
+    "list": ["attnbench list", "attnbench list --json", "attnbench list --peers"],
     "run": [
         "attnbench run --preset quick --out runs/today",
         "attnbench run --backend full --backend longformer:window=64,dilation=1+1+2+2+4+4+8+8 "

@@ -82,3 +82,16 @@ def test_misuse_is_one_line(tmp_path: Path, arguments: tuple[str, ...], said: st
     assert done.exit_code == 2
     assert said in done.output
     assert not (tmp_path / "run").exists()
+
+
+def test_list_says_what_stands_beside_what_and_what_is_missing():
+    shown = CliRunner().invoke(main, ["list", "--peers"])
+    assert shown.exit_code == 0, shown.output
+    assert "torch-sdpa  (beside sdpa)" in shown.output
+    assert "transformers-longformer  (beside longformer:window=256)" in shown.output
+    assert "cpu: device: natten runs on cuda, not cpu" in shown.output
+    told = json.loads(CliRunner().invoke(main, ["list", "--peers", "--json"]).output)
+    by_name = {one["name"]: one for one in told}
+    assert by_name["torch-sdpa"]["unavailable"]["cpu"] == []
+    assert by_name["linformer"]["num_projections"] == 4
+    assert by_name["local-attention"]["difference"]

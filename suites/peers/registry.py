@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from attention import registry as backends
-from results.schema import MODES, PEER
+from results.schema import DEVICES, MODES, PEER
 from suites.peers.base import Peer
 
 P = TypeVar("P", bound=Peer)
@@ -127,6 +127,34 @@ def describe() -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """Return what every peer declares, and whether it can run here, as plain values.
+
+    Keys: ``name``, ``summary``, ``project``, ``install``, ``counterpart``, ``options``,
+    ``num_projections``, ``same_function``, ``difference``, ``causal``, ``modes``, ``unavailable``
+    (device to reasons; an empty list = available). The libraries are imported.
+    """
+    plain = (
+        "name", "summary", "project", "install", "counterpart", "num_projections",
+        "same_function", "difference", "causal",
+    )  # fmt: skip
+    return [
+        {
+            **{key: getattr(peer, key) for key in plain},
+            "options": dict(peer.options),
+            "modes": list(peer.modes),
+            "unavailable": {d: peer.unavailable_reasons(d) for d in DEVICES},
+        }
+        for peer in map(get, names())
+    ]
+
+
+def broken_plugins() -> dict[str, str]:
+    """Return the installed plug-ins that failed to import: entry point name to the error."""
+    _discover()
+    return dict(_broken_plugins)
 
 
 def load_plugin(path: str | Path) -> None:
