@@ -123,7 +123,7 @@ def _preflight(
 ) -> tuple[Grid, Mapping[str, Any]]:
     """Return the grid with its backends, and what a child says of its cases."""
     if grid.suite == "peers":
-        grid = replace(grid, rows=_rows(grid, _ask(launcher, [], plugins)["peers"]))
+        grid = replace(grid, rows=_rows(grid, _ask(launcher, [], plugins)))
     elif not grid.backends:
         names = _ask(launcher, [], plugins)["names"]
         grid = replace(grid, backends=tuple(Arm(name) for name in names))
@@ -135,11 +135,13 @@ def _preflight(
     return grid, told
 
 
-def _rows(grid: Grid, told: Sequence[Mapping[str, Any]]) -> tuple[PeerRow, ...]:
+def _rows(grid: Grid, told: Mapping[str, Any]) -> tuple[PeerRow, ...]:
     """Return the rows that the grid asks for, of those that a child tells of."""
+    if told["broken"]:
+        raise MisuseError(f"--plugin: {told['broken']}")
     try:
         return choose_rows(
-            [PeerRow.from_json(row) for row in told],
+            [PeerRow.from_json(row) for row in told["peers"]],
             peers=grid.peers,
             backends=grid.backends,
             is_causal=grid.is_causal,

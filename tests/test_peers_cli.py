@@ -84,6 +84,16 @@ def test_misuse_is_one_line(tmp_path: Path, arguments: tuple[str, ...], said: st
     assert not (tmp_path / "run").exists()
 
 
+def test_broken_plugin_is_named_before_the_peer_it_should_bring(tmp_path: Path):
+    file = tmp_path / "broken.py"
+    file.write_text("import no_such_module_anywhere\n")
+    out = tmp_path / "run"
+    done = run(*TINY, "--peers", "mine", "--plugin", str(file), "--out", str(out))
+    assert done.exit_code == 2
+    assert "--plugin: path:" in done.output
+    assert "no_such_module_anywhere" in done.output
+
+
 def test_list_says_what_stands_beside_what_and_what_is_missing():
     shown = CliRunner().invoke(main, ["list", "--peers"])
     assert shown.exit_code == 0, shown.output

@@ -29,9 +29,10 @@ def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``machine``, ``environment``, ``names`` (the registered backends), ``peers`` (see
-        `suites.peers.registry.describe`) and ``cases``: by id ``misuse`` (one line, or ``None``),
-        ``unsupported`` (reasons of the first arm and of a peer), ``cost`` (one per arm; ``None``
-        where it cannot be told), ``time_exponent``, ``memory_exponent``.
+        `suites.peers.registry.describe`), ``broken`` (why a file cannot be used, or ``None``) and
+        ``cases``: by id ``misuse`` (one line, or ``None``), ``unsupported`` (reasons of the first
+        arm and of a peer), ``cost`` (one per arm; ``None`` where it cannot be told),
+        ``time_exponent``, ``memory_exponent``.
     """
     broken = None
     for path in request.get("plugins", []):
@@ -45,6 +46,7 @@ def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
         "environment": environment(),
         "names": registry.names(),
         "peers": peers.describe(),
+        "broken": broken,
         "cases": {case.id: {**inspect_case(case), **_misuse(broken)} for case in cases},
     }
 
