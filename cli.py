@@ -67,10 +67,14 @@ def main() -> None:
 
 @main.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: all that is declared.")
-def list_backends(as_json: bool) -> None:
+@click.option("--peers", "of_peers", is_flag=True, help="List the peers of suite peers instead.")
+def list_backends(as_json: bool, of_peers: bool) -> None:
     """List the backends: family, what they support, whether they run here and why not."""
     from attention import registry
 
+    if of_peers:
+        _list_peers(as_json)
+        return
     described = [registry.describe(name) for name in registry.names()]
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False, default=str))
@@ -89,13 +93,32 @@ def list_backends(as_json: bool) -> None:
         click.echo(f"plug-in {name} failed to load: {error}", err=True)
 
 
+def _list_peers(as_json: bool) -> None:
+    from results.schema import Arm
+    from suites.peers import registry
+
+    described = registry.catalogue()
+    if as_json:
+        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
+        return
+    for one in described:
+        around = f" with {one['num_projections']} projections" if one["num_projections"] else ""
+        click.echo(f"{one['name']}  (beside {Arm(one['counterpart'], one['options']).label})")
+        click.echo(f"  {one['summary']}{around}. {one['project']}")
+        click.echo(f"  {one['difference'] or 'the same function'}")
+        for device, reasons in one["unavailable"].items():
+            click.echo(f"  {device}: {'; '.join(reasons) or 'available'}")
+    for name, error in registry.broken_plugins().items():
+        click.echo(f"plug-in {name} failed to load: {error}", err=True)
+
+
 @main.command()
 @sweep_options
 @click.pass_context
 def run(
     ctx: click.Context,
     /,
-    preset: str,
+    preset: str | None,
     plugins: tuple[Path, ...],
     resume: bool,
     out: Path | None,
@@ -110,12 +133,16 @@ def run(
     from suites.journal import JournalError
     from suites.launch import LaunchError
     from suites.progress import Console, closing
-    from suites.sweep import grid_from
+    from suites.sweep import DEFAULT_PRESET, grid_from
 
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    folder = out or Path("runs") / f"{stamp}-{preset}"
+    named = preset or (DEFAULT_PRESET if chosen["suite"] == "speed" else chosen["suite"])
+    folder = out or Path("runs") / f"{stamp}-{named}"
     console = Console(colour=False if os.environ.get("NO_COLOR") else None)
-    grid = grid_from(preset, **chosen)
+    try:
+        grid = grid_from(preset, **chosen)
+    except ValueError as error:
+        raise click.UsageError(f"--{error}", ctx) from None
     try:
         summary = run_sweep(grid, folder, progress=console, plugins=plugins, resume=resume)
     except (MisuseError, JournalError) as error:
@@ -182,10 +209,10 @@ def merge(ctx: click.Context, /, folders: tuple[Path, ...], out: Path) -> None:
 @click.argument("folders", metavar="DIR…", nargs=-1, required=True, type=FOLDERS)
 @click.option(
     "--table",
-    type=click.Choice(["cases", "scaling", "crossover"]),
+    type=click.Choice(["cases", "scaling", "crossover", "peers"]),
     default=None,
     help="cases = a row per case, arm and metric; scaling = exponents; crossover = from "
-    "which length on a backend wins. Default: cases.",
+    "which length on a backend wins; peers = other libraries beside ours. Default: cases.",
 )
 @click.option(
     "--format",

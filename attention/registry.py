@@ -180,6 +180,18 @@ def load_file(path: str | Path) -> list[str]:
     Raises:
         ValueError: if the file does not exist, cannot be imported or registers nothing.
     """
+    added = import_file(path)
+    if not added:
+        raise ValueError(f"path: {path} registers no backend; decorate its class with @register")
+    return added
+
+
+def import_file(path: str | Path) -> list[str]:
+    """Import a Python file; return the names of the backends it registered, maybe none.
+
+    Raises:
+        ValueError: if the file does not exist or cannot be imported.
+    """
     file = Path(path).resolve()
     if not file.is_file():
         raise ValueError(f"path: no file {path}")
@@ -196,7 +208,4 @@ def load_file(path: str | Path) -> list[str]:
         raise ValueError(
             f"path: {path} failed to import: {type(error).__name__}: {error}"
         ) from error
-    added = [n for n, cls in _registry.items() if before.get(n) is not cls]
-    if not added:
-        raise ValueError(f"path: {path} registers no backend; decorate its class with @register")
-    return sorted(added)
+    return sorted(n for n, cls in _registry.items() if before.get(n) is not cls)

@@ -23,12 +23,15 @@ Exit codes: 0 done (a sweep that completes is done, whatever its statuses), 1 no
 """
 
 EXAMPLES = {
-    "list": ["attnbench list", "attnbench list --json"],
+    "list": ["attnbench list", "attnbench list --json", "attnbench list --peers"],
     "run": [
         "attnbench run --preset quick --out runs/today",
         "attnbench run --backend full --backend longformer:window=64,dilation=1+1+2+2+4+4+8+8 "
         "--seq-len 512,1024",
         "attnbench run --threads 1,2 --matmul-precision highest,medium --compile off,on",
+        "attnbench run --suite peers --out runs/peers",
+        "attnbench run --suite peers --peers linformer,local-attention --allocator default "
+        "--seq-len 1024,4096",
         "attnbench run --preset full --shard 1/4 --out runs/part1",
         "attnbench run --preset standard --out runs/today --resume",
     ],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +14,15 @@ from results.axis_views import axis_tables
 from results.chapters import Chapter, chapters, machine_name
 from results.files import write_bytes, write_text
 from results.load import NoRunError, Run, load
+from results.peer_plots import CAPTION, peer_figure
+from results.peer_views import peer_tables
+from results.peers import PeerChapter, peer_chapters
 from results.plots import FIGURES
 from results.provenance import Facts, input_scale, provenance
 from results.series import points
 from results.summary import Paragraph, summarise
-from results.svg import inline_svg, png
-from results.theme import DARK, LIGHT, css_variables
+from results.svg import drawn_png, drawn_svg, inline_svg, png
+from results.theme import DARK, LIGHT, PAGE, Theme, css_variables
 from results.views import TableView, tables
 
 FORMATS = ("html", "md")
@@ -78,6 +82,22 @@ class Section:
         return self.chapter.title
 
 
+@dataclass(frozen=True)
+class PeerSection:
+    """A chapter of peers, ready to be shown."""
+
+    chapter: PeerChapter
+    tables: list[TableView]
+
+    @property
+    def title(self) -> str:
+        """The setting in words."""
+        return self.chapter.title
+
+
+PEER_TITLE = "Other libraries beside ours"
+
+
 class PageFigure(NamedTuple):
     """A figure of the page: two layouts as SVG."""
 
@@ -119,12 +139,13 @@ def write_report(
     targets = _targets(folders, formats, out)
     run = load(*folders)
     sections = [Section(c, summarise(c), tables(c)) for c in chapters(run)]
+    peers = [PeerSection(c, peer_tables(c)) for c in peer_chapters(run)]
     for name, path in targets.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         if name == "html":
-            write_text(path, page(run, sections))
+            write_text(path, page(run, sections, peers))
         else:
-            _write_markdown(run, sections, path)
+            _write_markdown(run, sections, peers, path)
     return list(targets.values())
 
 
@@ -147,7 +168,7 @@ def _targets(
     return {f: path / f"report.{f}" for f in dict.fromkeys(formats)}
 
 
-def page(run: Run, sections: list[Section]) -> str:
+def page(run: Run, sections: list[Section], peers: list[PeerSection]) -> str:
     """Return the HTML page: no scripts, no network, everything escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -158,14 +179,15 @@ def page(run: Run, sections: list[Section]) -> str:
     )
     variables = sorted(css_variables().values())
     return environment.get_template("report.html.j2").render(
-        **_context(run, sections),
+        **_context(run, sections, peers),
         figures=[list(_page_figures(s.chapter, i, run)) for i, s in enumerate(sections)],
+        peer_figures=[_peer_page_figure(s.chapter, i) for i, s in enumerate(peers)],
         light={name: light for name, light, _ in variables},
         dark={name: dark for name, _, dark in variables},
     )
 
 
-def _context(run: Run, sections: list[Section]) -> dict[str, Any]:
+def _context(run: Run, sections: list[Section], peers: list[PeerSection]) -> dict[str, Any]:
     facts: list[Facts] = provenance(run, [s.chapter for s in sections])
     machines = [
         machine_name(run.machines.get(m, {})) or "a machine that is not described"
@@ -174,6 +196,7 @@ def _context(run: Run, sections: list[Section]) -> dict[str, Any]:
     return {
         "sections": sections,
         "comparisons": axis_tables(points(run)),
+        "peers": peers,
         "facts": facts,
         "warnings": run.warnings,
         "machines": list(dict.fromkeys(machines)),
@@ -196,10 +219,24 @@ def _page_figures(chapter: Chapter, index: int, run: Run) -> Iterator[PageFigure
             yield PageFigure(title, _caption(name, run), wide, narrow)
 
 
+def _peer_page_figure(chapter: PeerChapter, index: int) -> PageFigure | None:
+    wide = drawn_svg(
+        lambda: peer_figure(chapter, PAGE, "wide"), prefix=f"peers-wide-{index}", title=PEER_TITLE
+    )
+    narrow = drawn_svg(
+        lambda: peer_figure(chapter, PAGE, "narrow"),
+        prefix=f"peers-narrow-{index}",
+        title=PEER_TITLE,
+    )
+    return PageFigure(PEER_TITLE, CAPTION, wide, narrow) if wide else None
+
+
 # -- Markdown ------------------------------------------------------------------------------------
 
 
-def _write_markdown(run: Run, sections: list[Section], path: Path) -> None:
+def _write_markdown(
+    run: Run, sections: list[Section], peers: list[PeerSection], path: Path
+) -> None:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=False,
@@ -211,24 +248,40 @@ def _write_markdown(run: Run, sections: list[Section], path: Path) -> None:
     environment.filters["plain"] = _Plain
     figures = [list(_file_figures(s.chapter, i, run, path.parent)) for i, s in enumerate(sections)]
     text = environment.get_template("report.md.j2").render(
-        **_context(run, sections), figures=figures
+        **_context(run, sections, peers),
+        figures=figures,
+        peer_figures=[_peer_file_figure(s.chapter, i, path.parent) for i, s in enumerate(peers)],
     )
     write_text(path, text)
 
 
 def _file_figures(chapter: Chapter, index: int, run: Run, home: Path) -> Iterator[FileFigure]:
     for name in FIGURES:
-        files = []
-        for theme, word in ((LIGHT, "light"), (DARK, "dark")):
-            content = png(chapter, name, theme)
-            if not content:
-                break
-            file = f"{FIGURE_FOLDER}/{name}-{index + 1}-{word}.png"
-            (home / FIGURE_FOLDER).mkdir(exist_ok=True)
-            write_bytes(home / file, content)
-            files.append(file)
-        else:
+        files = _write_figures(home, f"{name}-{index + 1}", partial(png, chapter, name))
+        if files:
             yield FileFigure(_TITLES[name], _caption(name, run), *files)
+
+
+def _peer_file_figure(chapter: PeerChapter, index: int, home: Path) -> FileFigure | None:
+    def draw(theme: Theme) -> bytes:
+        return drawn_png(lambda: peer_figure(chapter, theme, "wide"), theme)
+
+    files = _write_figures(home, f"peers-{index + 1}", draw)
+    return FileFigure(PEER_TITLE, CAPTION, *files) if files else None
+
+
+def _write_figures(
+    home: Path, name: str, draw: Callable[[Theme], bytes]
+) -> tuple[str, str] | None:
+    """Write a figure in light and dark; return the files' names, None for an empty figure."""
+    contents = {word: draw(theme) for theme, word in ((LIGHT, "light"), (DARK, "dark"))}
+    if not all(contents.values()):
+        return None
+    (home / FIGURE_FOLDER).mkdir(exist_ok=True)
+    files = {word: f"{FIGURE_FOLDER}/{name}-{word}.png" for word in contents}
+    for word, content in contents.items():
+        write_bytes(home / files[word], content)
+    return files["light"], files["dark"]
 
 
 class _Plain(str):

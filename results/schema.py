@@ -26,7 +26,7 @@ MACHINES = "machines.jsonl"
 ENVIRONMENTS = "environments.jsonl"
 
 Status = Literal["ok", "unsupported", "out_of_memory", "timeout", "crashed", "failed", "not_run"]
-Kind = Literal["speed", "roof"]
+Kind = Literal["speed", "peer", "roof"]
 Level = Literal["attention", "layer", "block"]
 Mode = Literal["forward", "training"]
 Allocator = Literal["default", "retained"]
@@ -49,17 +49,28 @@ FULL_PRECISION: MatmulPrecision = "highest"
 IDENTITY = "identity"
 """Name of the arm that has everything of a layer or block but the attention."""
 
+PEER = "peer:"
+"""What stands before the name of an arm that is another library's implementation."""
+
+PROJECTIONS = "projections"
+"""Name of the arm that has a peer's projections alone."""
+
 UNITS: Mapping[str, str] = {
     "latency": "s",
     "peak_memory": "B",
     "throughput": "tokens/s",
     "relative_error": "1",
+    "output_difference": "1",
     "matmul_rate": "op/s",
     "exp_rate": "op/s",
     "bandwidth": "B/s",
     "empty_latency": "s",
 }
-"""Metric name to unit. A roof case carries the last four; a speed case the others."""
+"""Metric name to unit. A roof case carries the last four, a speed case the others.
+
+`output_difference` is a peer's: the relative L2 distance of its output from our counterpart's, on
+inputs of the scale that stands beside it.
+"""
 
 
 class RecordError(ValueError):
@@ -78,7 +89,7 @@ def content_id(value: object) -> str:
 
 @dataclass(frozen=True)
 class Arm:
-    """One contestant in a case: a backend with options, or the identity floor."""
+    """One contestant in a case: a backend with options, a floor, or a peer."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)

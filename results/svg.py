@@ -13,6 +13,8 @@ from results.panels import Layout
 from results.plots import FIGURES
 from results.theme import PAGE, Theme, css_variables, styled
 
+Draw = Callable[[], Figure | None]
+
 _FONT = "'DejaVu Sans', Verdana, Geneva, sans-serif"
 _TAG = re.compile(r"<[^<>]*>")
 _ID = re.compile(r'(\b(?:id|xlink:href)="#?|url\(#)')
@@ -31,8 +33,13 @@ def inline_svg(chapter: Chapter, figure: str, layout: Layout, *, prefix: str, ti
         prefix: letters, digits and hyphens.
         title: what the figure shows, for screen readers; plain text.
     """
+    return drawn_svg(lambda: FIGURES[figure](chapter, PAGE, layout), prefix=prefix, title=title)
+
+
+def drawn_svg(draw: Draw, *, prefix: str, title: str) -> str:
+    """Return what `draw` draws in the theme `PAGE` as an SVG element, as `inline_svg` does."""
     with styled(PAGE, salt=prefix):
-        drawn = FIGURES[figure](chapter, PAGE, layout)
+        drawn = draw()
         if drawn is None:
             return ""
         text = _save(drawn, "svg").decode()
@@ -46,8 +53,13 @@ def inline_svg(chapter: Chapter, figure: str, layout: Layout, *, prefix: str, ti
 
 def png(chapter: Chapter, figure: str, theme: Theme) -> bytes:
     """Return a figure as a PNG in the wide layout, or b"" where there is nothing to show."""
+    return drawn_png(lambda: FIGURES[figure](chapter, theme, "wide"), theme)
+
+
+def drawn_png(draw: Draw, theme: Theme) -> bytes:
+    """Return what `draw` draws in `theme` as a PNG, or b"" where there is nothing to show."""
     with styled(theme):
-        drawn = FIGURES[figure](chapter, theme, "wide")
+        drawn = draw()
         return b"" if drawn is None else _save(drawn, "png")
 
 

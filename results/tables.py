@@ -14,6 +14,7 @@ from results.checks import COSTS, clean
 from results.compare import crossover_table
 from results.files import write_bytes
 from results.load import Run
+from results.peers import comparison_table
 from results.roofs import with_limits
 from results.scaling import scaling_table
 from results.schema import format_option
@@ -139,6 +140,7 @@ TABLES: Mapping[str, Callable[[Run], pd.DataFrame]] = {
     "cases": cases,
     "scaling": scaling_table,
     "crossover": crossover_table,
+    "peers": comparison_table,
 }
 
 
@@ -147,7 +149,7 @@ def export_table(run: Run, table: str, format: str, out: str | Path | None = Non
 
     Args:
         run: what was loaded.
-        table: ``cases``, ``scaling`` or ``crossover``.
+        table: ``cases``, ``scaling``, ``crossover`` or ``peers``.
         format: ``csv``, ``json`` (a list of objects, null where unknown) or ``parquet``.
         out: the file; parquet needs one.
 

@@ -73,9 +73,9 @@ def _matrix(
             if row is None:
                 cells.append(Cell(format.NONE))
             elif math.isfinite(row["value"]):
-                cells.append(Cell(write(row["value"]), _plus_minus(row)))
+                cells.append(Cell(write(row["value"]), plus_minus(row)))
             else:
-                word = _word(row["status"])
+                word = status_word(row["status"])
                 cells.append(Cell(word, is_status=True))
                 reasons.setdefault(f"{label(*key)}, {word}: {row['reason']}.", None)
         result.append(cells)
@@ -119,7 +119,7 @@ def _io_per_token(setting: Mapping[str, Any]) -> str:
     )
 
 
-def _plus_minus(row: Mapping[Hashable, Any]) -> str:
+def plus_minus(row: Mapping[Hashable, Any]) -> str:
     """Write an interval as a share of the value, where there is one that is not nothing."""
     low, high, value = (row.get(c, math.nan) for c in ("ci_low", "ci_high", "value"))
     if not (math.isfinite(low) and math.isfinite(high)) or high == low or value <= 0:
@@ -130,7 +130,8 @@ def _plus_minus(row: Mapping[Hashable, Any]) -> str:
     return f"±{format.digits(100 * half, 2 if half > 0.01 else 1)} %"
 
 
-def _word(status: str) -> str:
+def status_word(status: str) -> str:
+    """Write a status for people."""
     return format.STATUS_WORDS.get(status, status)
 
 
@@ -187,7 +188,7 @@ def _short(chapter: Chapter) -> TableView:
             Cell(label(row["backend"], row["options"])),
             Cell(row["mode"]),
             Cell(format.tokens(row["seq_len"])),
-            Cell(format.seconds(row["value"]), _plus_minus(row)),
+            Cell(format.seconds(row["value"]), plus_minus(row)),
             Cell(format.seconds(row["baseline"])),
             Cell(format.seconds(row["allowed"])),
             Cell("more" if row["over"] else "within", is_status=bool(row["over"])),
@@ -220,18 +221,18 @@ def _every_case(chapter: Chapter) -> TableView:
                 Cell(label(key[1], key[2])),
                 Cell(key[0]),
                 Cell(format.tokens(key[3])),
-                Cell(format.seconds(time.get("value", math.nan)), _plus_minus(time)),
+                Cell(format.seconds(time.get("value", math.nan)), plus_minus(time)),
                 Cell(format.size(memory.get("value", math.nan))),
                 Cell(format.digits(_per_token(memory)) if memory.get("value", 0) >= 0 and memory
                      else format.NONE),
-                Cell(_error(error.get("value", math.nan))),
+                Cell(small_number(error.get("value", math.nan))),
                 Cell(gate_error(time), "reduced" if time.get("reduced") else ""),
                 Cell(format.percent(near.get("fraction_of_limit", math.nan)),
                      near.get("bound") or ""),
                 Cell(format.percent(near.get("tile_efficiency", math.nan))),
                 Cell(format.percent(near.get("kernel_efficiency", math.nan))),
                 Cell(f"{len(time.get('launches', ()))} / {time.get('num_samples', 0)}"),
-                Cell(_word(first["status"]), is_status=first["status"] != "ok"),
+                Cell(status_word(first["status"]), is_status=first["status"] != "ok"),
                 Cell(first["reason"]),
             ]
         )  # fmt: skip
@@ -253,10 +254,11 @@ def _every_case(chapter: Chapter) -> TableView:
 def gate_error(row: Mapping[Any, Any]) -> str:
     """Write the larger of the gate's errors of a row: the output's and the gradient's."""
     known = [row.get(c, math.nan) for c in ("gate_error", "gradient_error")]
-    return _error(max((e for e in known if math.isfinite(e)), default=math.nan))
+    return small_number(max((e for e in known if math.isfinite(e)), default=math.nan))
 
 
-def _error(value: float) -> str:
+def small_number(value: float) -> str:
+    """Write an error: 0.31, 2.1e-07."""
     if not math.isfinite(value):
         return format.NONE
     return f"{value:.1e}" if 0 < value < 1e-3 else format.digits(value, 2)

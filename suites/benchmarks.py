@@ -105,26 +105,75 @@ class AttentionSpeed:
             SkipNotImplemented: if the backend does not run here; asv shows ``n/a``.
             RuntimeError: with the reason, if the case did not end well; asv shows ``failed``.
         """
-        _enter_child(None)
-        case = Case.from_json(
-            {
-                "kind": "speed", "level": "attention", "mode": mode,
-                "arms": [{"name": backend, "options": {}}],
-                "batch": 1, "num_heads": 8, "num_kv_heads": 8, "head_dim": 64,
-                "seq_len": seq_len, "key_len": seq_len, "device": "cpu", "dtype": "float32",
-                "is_causal": False, "threads": torch.get_num_threads(), "allocator": "default",
-                "compile": False, "seed": 0,
-            }
-        )  # fmt: skip
-        result = answer(
-            {"do": "case", "case": case.to_json(), "budget_s": 0.4, "deadline_s": 60.0}
-        )
-        record = result["record"]
-        if record["status"] == "unsupported":
-            raise SkipNotImplemented(record["reason"])
-        if record["status"] != "ok":
-            raise RuntimeError(f"{record['status']}: {record['reason']}")
-        return result
+        return _measure_ours(backend, {}, seq_len, mode)
+
+
+PEER_ROWS: Mapping[str, tuple[str, dict[str, Any], str, bool]] = {
+    "transformers-longformer": ("longformer", {"window": 256}, "attention", False),
+    "local-attention": ("longformer", {"window": 256}, "attention", False),
+    "torch-flex-attention": ("longformer", {"window": 256}, "attention", False),
+    "transformers-bigbird": (
+        "bigbird", {"block_size": 64, "num_random_blocks": 3}, "attention", False,
+    ),
+    "linformer": ("linformer", {"rank": 256}, "attention", False),
+    "linformer-layer": ("linformer", {"rank": 256}, "layer", False),
+    "performer-pytorch": ("performer", {"num_features": 256}, "attention", False),
+    "performer-pytorch-causal": ("performer", {"num_features": 256}, "attention", True),
+    "torch-sdpa": ("sdpa", {}, "attention", False),
+}  # fmt: skip
+"""Suite peers' rows by the peer: our side, its options, level and causality. A test compares."""
+
+
+class BesidePeers:
+    """Latency of our side of every row of suite peers, so that a slower kernel shows by its row.
+
+    The peers themselves do not change with our commits: they are left out.
+    """
+
+    version = str(MEASUREMENT)
+    timeout = 120.0
+    param_names = ("beside", "mode")
+    params = (tuple(PEER_ROWS), ("forward", "training"))
+
+    def measure_latency(self, beside: str, mode: str) -> dict[str, Any]:
+        """Measure our side of a row: fp32 on the CPU, B=1, H=8, N=4096, D=64, all threads.
+
+        Raises:
+            SkipNotImplemented: if the backend does not run here; asv shows ``n/a``.
+            RuntimeError: with the reason, if the case did not end well; asv shows ``failed``.
+        """
+        backend, options, level, is_causal = PEER_ROWS[beside]
+        return _measure_ours(backend, options, 4096, mode, level=level, is_causal=is_causal)
+
+
+def _measure_ours(
+    backend: str,
+    options: Mapping[str, Any],
+    seq_len: int,
+    mode: str,
+    *,
+    level: str = "attention",
+    is_causal: bool = False,
+) -> dict[str, Any]:
+    """Measure a backend as kind speed does; raise what asv shows as ``n/a`` or ``failed``."""
+    _enter_child(None)
+    case = Case.from_json(
+        {
+            "kind": "speed", "level": level, "mode": mode,
+            "arms": [{"name": backend, "options": dict(options)}],
+            "batch": 1, "num_heads": 8, "num_kv_heads": 8, "head_dim": 64,
+            "seq_len": seq_len, "key_len": seq_len, "device": "cpu", "dtype": "float32",
+            "is_causal": is_causal, "threads": torch.get_num_threads(),
+            "allocator": "default", "compile": False, "seed": 0,
+        }
+    )  # fmt: skip
+    result = answer({"do": "case", "case": case.to_json(), "budget_s": 0.4, "deadline_s": 60.0})
+    record = result["record"]
+    if record["status"] == "unsupported":
+        raise SkipNotImplemented(record["reason"])
+    if record["status"] != "ok":
+        raise RuntimeError(f"{record['status']}: {record['reason']}")
+    return result
 
 
 def _import_backends() -> None:

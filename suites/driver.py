@@ -23,6 +23,7 @@ from suites.free import memory_for_case
 from suites.journal import Journal, utc_now
 from suites.launch import Launcher, LaunchError, Method
 from suites.outcome import Outcome, scrub
+from suites.peer_rows import PeerRow, choose_rows
 from suites.prediction import Declared, History
 from suites.provenance import commit_of
 from suites.sweep import Grid, Item, cases, order, roof_cases
@@ -87,15 +88,15 @@ def run_sweep(
     Ctrl-C and SIGTERM end the case that runs and keep what is done.
 
     Args:
-        grid: the sweep; without backends, all that are registered.
+        grid: the sweep; without backends, all that are registered; without peers, all of them.
         folder: the run's folder.
         progress: told what happens.
-        plugins: Python files that register backends.
+        plugins: Python files that register backends or peers.
         resume: go on with the run in `folder`: launches that it holds are skipped.
         benchmark_dir: the suites.
 
     Raises:
-        MisuseError: if a backend or an option is not accepted.
+        MisuseError: if a backend, a peer or an option is not accepted.
         JournalError: if the folder cannot be used.
         LaunchError: if no case can be started at all.
         KeyboardInterrupt: on Ctrl-C, after cleaning up.
@@ -121,7 +122,9 @@ def _preflight(
     grid: Grid, plugins: list[str], launcher: Launcher
 ) -> tuple[Grid, Mapping[str, Any]]:
     """Return the grid with its backends, and what a child says of its cases."""
-    if not grid.backends:
+    if grid.suite == "peers":
+        grid = replace(grid, rows=_rows(grid, _ask(launcher, [], plugins)))
+    elif not grid.backends:
         names = _ask(launcher, [], plugins)["names"]
         grid = replace(grid, backends=tuple(Arm(name) for name in names))
     every = [*roof_cases(grid, single_thread=True), *cases(grid)]
@@ -130,6 +133,22 @@ def _preflight(
         if misuse := told["cases"][case.id]["misuse"]:
             raise MisuseError(f"{case.arms[0].label}: {misuse}")
     return grid, told
+
+
+def _rows(grid: Grid, told: Mapping[str, Any]) -> tuple[PeerRow, ...]:
+    """Return the rows that the grid asks for, of those that a child tells of."""
+    if told["broken"]:
+        raise MisuseError(f"--plugin: {told['broken']}")
+    try:
+        return choose_rows(
+            [PeerRow.from_json(row) for row in told["peers"]],
+            peers=grid.peers,
+            backends=grid.backends,
+            is_causal=grid.is_causal,
+            device=grid.device,
+        )
+    except ValueError as error:
+        raise MisuseError(f"--{error}") from None
 
 
 def _ask(launcher: Launcher, every: Sequence[Case], plugins: list[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import click
 
 from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MATMUL_PRECISIONS, MODES
 from suites.parsing import parse_backend, parse_shard
-from suites.sweep import PRESETS
+from suites.sweep import PRESETS, SUITES
 
 if TYPE_CHECKING:
     _Type = click.ParamType[Any]
@@ -104,18 +104,17 @@ def _heads_by_preset() -> str:
 OPTIONS = (
     click.option(
         "--suite",
-        type=click.Choice(["speed"]),
+        type=click.Choice(SUITES),
         default="speed",
         show_default=True,
-        expose_value=False,
-        help="What is measured.",
+        help="What is measured: speed = our backends; peers = other libraries, each beside our "
+        "counterpart on the same inputs and weights.",
     ),
     click.option(
         "--preset",
         type=click.Choice(list(PRESETS)),
-        default="quick",
-        show_default=True,
-        help="Lengths, launches and limits where no option says otherwise.",
+        help="Lengths, launches and limits where no option says otherwise. Default: quick; for "
+        "peers lengths of their own, 3 launches.",
     ),
     click.option(
         "--backend",
@@ -123,14 +122,20 @@ OPTIONS = (
         multiple=True,
         type=Parsed("NAME[:key=value,…]", parse_backend),
         help="A backend with its options; several values of one option with +. Repeatable. "
-        "Default: all, or those of the preset.",
+        "Default: all, or those of the preset. With peers: our side, with these options in place "
+        "of its own.",
+    ),
+    click.option(
+        "--peers",
+        type=Several(click.STRING),
+        help="Peers to measure. Default: all that run on the device.",
     ),
     click.option(
         "--plugin",
         "plugins",
         multiple=True,
         type=PLUGIN,
-        help="A Python file that registers backends. Repeatable.",
+        help="A Python file that registers backends or peers. Repeatable.",
     ),
     click.option("--seq-len", "seq_lens", type=COUNTS, help="Lengths in tokens."),
     click.option(
@@ -143,9 +148,8 @@ OPTIONS = (
         "--level",
         "levels",
         type=Several(click.Choice(LEVELS)),
-        default="attention",
-        show_default=True,
-        help="attention = q, k, v in; layer = with projections; block = with all the rest.",
+        help="attention = q, k, v in; layer = with projections; block = with all the rest. "
+        "Default: attention; a peer sets its own.",
     ),
     click.option(
         "--device",
@@ -179,15 +183,19 @@ OPTIONS = (
         show_default=True,
         help="Width of a head.",
     ),
-    click.option("--causal", "is_causal", is_flag=True, help="Causal attention."),
+    click.option(
+        "--causal",
+        "is_causal",
+        is_flag=True,
+        help="Causal attention. With peers: the causal rows alone.",
+    ),
     click.option("--threads", type=COUNTS, help="CPU threads. Default: all cores."),
     click.option(
         "--allocator",
         "allocators",
         type=Several(click.Choice(ALLOCATORS)),
-        default="default",
-        show_default=True,
-        help="The C allocator's policy: retained keeps freed memory in the process.",
+        help="The C allocator's policy: retained keeps freed memory in the process. Default: "
+        "default; for peers on a CPU both.",
     ),
     click.option(
         "--matmul-precision",
@@ -244,7 +252,7 @@ OPTIONS = (
     click.option(
         "--out",
         type=click.Path(file_okay=False, path_type=Path),
-        help="The run's folder. Default: runs/<time>-<preset>.",
+        help="The run's folder. Default: runs/<time>-<preset or suite>.",
     ),
 )
 # fmt: on

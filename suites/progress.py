@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
 
-from results.schema import FULL_PRECISION, Case
+from results.schema import FULL_PRECISION, PEER, Case
 from suites.driver import Summary
 from suites.sweep import Item
 
@@ -105,10 +105,11 @@ def label(case: Case) -> str:
         threads = f"{case.threads} thread{'s'[: case.threads != 1]}"
         return f"roof {case.dtype}{_precision(case)} {threads}"
     level = "" if case.level == "attention" else f" {case.level}"
+    beside = f" beside {case.arms[1].name.removeprefix(PEER)}" if case.kind == "peer" else ""
     causal = " causal" if case.is_causal else ""
     compiled = " compiled" if case.compile else ""
     how = f"{case.mode}{causal}{compiled}{_precision(case)}"
-    return f"{case.arms[0].label}{level} {how} N={case.seq_len}"
+    return f"{case.arms[0].label}{beside}{level} {how} N={case.seq_len}"
 
 
 def _precision(case: Case) -> str:
@@ -126,6 +127,13 @@ def describe(record: Mapping[str, Any]) -> str:
             for name in ("matmul_rate", "exp_rate", "bandwidth")
             if name in metrics
         )
+    if record["case"]["kind"] == "peer":
+        beside = record["arms"][1]["metrics"]
+        return f"{_measured(metrics)}, the peer {_measured(beside)}"
+    return _measured(metrics)
+
+
+def _measured(metrics: Mapping[str, Any]) -> str:
     parts = []
     if "latency" in metrics:
         parts.append(seconds(median(metrics["latency"]["samples"])))

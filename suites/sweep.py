@@ -10,9 +10,10 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from results.schema import (
+    ALLOCATORS,
     FULL_PRECISION,
     IDENTITY,
     Allocator,
@@ -23,6 +24,11 @@ from results.schema import (
     Mode,
     content_id,
 )
+from suites.peer_rows import PeerRow
+
+Suite = Literal["speed", "peers"]
+
+SUITES: tuple[str, ...] = get_args(Suite)
 
 
 @dataclass(frozen=True)
@@ -97,17 +103,27 @@ PRESETS: Mapping[str, Preset] = {
 }  # fmt: skip
 """By name. Lengths lie close enough for four of them to fit an exponent, but in ``million``."""
 
+DEFAULT_PRESET = "quick"
+"""Of suite speed."""
+
+PEERS = Preset((), _BOTH, launches=3, budget_s=1.0, case_timeout_s=300.0)
+"""Suite peers where nothing says otherwise; every row has a length of its own."""
+
 
 @dataclass(frozen=True)
 class Grid:
     """A sweep: the product of its axes, and how often and how long each case is measured.
 
     Attributes:
-        backends: what is compared; each is a case of its own.
+        backends: what is compared; each is a case of its own. In suite peers: our counterparts,
+            with options in place of a row's own; empty = every row's.
+        seq_lens: in tokens; empty, in suite peers: every row's own.
         matmul_precisions: of float32 products; other dtypes have `FULL_PRECISION` alone.
         compiles: whether the module goes through ``torch.compile``.
         picks: the modes and the causality of the backends named here; `modes` and `is_causal`
             hold for the others.
+        peers: names; empty = all that run on `device`.
+        rows: of suite peers, as chosen (`suites.peer_rows.choose_rows`).
         shard: ``(i, n)``, from 1: this sweep is the i-th of n parts.
     """
 
@@ -130,6 +146,9 @@ class Grid:
     budget_s: float = 1.0
     case_timeout_s: float = 60.0
     picks: tuple[Pick, ...] = ()
+    suite: Suite = "speed"
+    peers: tuple[str, ...] = ()
+    rows: tuple[PeerRow, ...] = ()
     shard: tuple[int, int] = (1, 1)
 
 
@@ -140,19 +159,30 @@ class Item(NamedTuple):
     launch: int
 
 
-def grid_from(preset: str, **chosen: Any) -> Grid:
+def grid_from(preset: str | None, **chosen: Any) -> Grid:
     """Fill a grid from a preset; `chosen` holds fields of `Grid`.
 
     ``None`` and ``()`` = as the preset says. Modes that are chosen, and `is_causal` if it is
     true, hold for the preset's picks too.
 
+    Without a preset, suite speed takes `DEFAULT_PRESET` and suite peers `PEERS`.
+
     Raises:
-        ValueError: if there is no such preset.
+        ValueError: if there is no such preset or suite, or a field has no meaning in the suite.
     """
-    if preset not in PRESETS:
+    suite = chosen.get("suite") or "speed"
+    _check_suite(suite, chosen)
+    if preset is not None and preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
-    values: dict[str, Any] = dict(vars(PRESETS[preset]))
+    if preset is None and suite == "peers":
+        values: dict[str, Any] = dict(vars(PEERS))
+    else:
+        values = dict(vars(PRESETS[preset or DEFAULT_PRESET]))
     values["backends"] = tuple(Arm(pick.backend) for pick in values["picks"])
+    if suite == "peers":
+        values.update(backends=(), picks=())
+        if chosen.get("device", "cpu") == "cpu":
+            values["allocators"] = ALLOCATORS
     values["threads"] = (available_cores(),)
     given = {key: value for key, value in chosen.items() if value is not None and value != ()}
     values.update(given)
@@ -165,6 +195,19 @@ def grid_from(preset: str, **chosen: Any) -> Grid:
     return replace(grid, picks=tuple(replace(pick, **changes) for pick in grid.picks))
 
 
+def _check_suite(suite: str, chosen: Mapping[str, Any]) -> None:
+    """Check that no field is given that the suite would ignore."""
+    if suite not in SUITES:
+        raise ValueError(f"suite: expected one of {', '.join(SUITES)}, got {suite!r}")
+    if suite == "speed" and chosen.get("peers"):
+        raise ValueError(f"peers: only with suite peers; got {', '.join(chosen['peers'])}")
+    if suite == "peers" and chosen.get("levels"):
+        raise ValueError(
+            "level: a peer sets its own, layer where it carries projections, else attention; "
+            f"got {', '.join(chosen['levels'])}"
+        )
+
+
 def available_cores() -> int:
     """Return the number of processors this process may run on."""
     return len(os.sched_getaffinity(0))
@@ -174,8 +217,15 @@ def available_cores() -> int:
 
 
 def cases(grid: Grid) -> list[Case]:
-    """Return the speed cases of the grid's shard, series by series, lengths rising."""
-    every = [
+    """Return the cases of the grid's shard without its roofs, series by series, lengths rising."""
+    every = _peer_cases(grid) if grid.suite == "peers" else _speed_cases(grid)
+    by_series = group(every).values()
+    index, count = grid.shard
+    return [case for part in list(by_series)[index - 1 :: count] for case in part]
+
+
+def _speed_cases(grid: Grid) -> list[Case]:
+    return [
         Case(
             kind="speed", level=level, mode=mode,
             arms=(arm,) if level == "attention" else (arm, Arm(IDENTITY)),
@@ -197,10 +247,45 @@ def cases(grid: Grid) -> list[Case]:
         for allocator in grid.allocators
         for compiled in grid.compiles
         for seq_len in sorted(set(grid.seq_lens))
+        for seq_len in sorted(set(grid.seq_lens))
     ]  # fmt: skip
-    by_series = group(every).values()
-    index, count = grid.shard
-    return [case for part in list(by_series)[index - 1 :: count] for case in part]
+
+
+def _peer_cases(grid: Grid) -> list[Case]:
+    """Return a case per row and point of the axes; ours, the peer and projections are its arms."""
+    return [
+        Case(
+            kind="peer",
+            level="layer" if row.num_projections else "attention",
+            mode=mode,
+            arms=row.arms,
+            batch=batch,
+            num_heads=heads,
+            num_kv_heads=heads,
+            head_dim=dim,
+            seq_len=seq_len,
+            key_len=seq_len,
+            device=grid.device,
+            dtype=dtype,
+            is_causal=row.is_causal,
+            threads=threads,
+            allocator=allocator,
+            compile=compiled,
+            seed=grid.seed,
+            matmul_precision=precision,
+        )
+        for row in grid.rows
+        for mode in grid.modes
+        for dtype in grid.dtypes
+        for precision in _precisions(grid, dtype)
+        for batch in grid.batches
+        for heads in grid.num_heads
+        for dim in grid.head_dims
+        for threads in grid.threads
+        for allocator in grid.allocators
+        for compiled in grid.compiles
+        for seq_len in sorted(set(grid.seq_lens or (row.seq_lens[mode],)))
+    ]
 
 
 def _picked(grid: Grid, arm: Arm) -> Pick:

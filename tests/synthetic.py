@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +177,107 @@ def _record(
 
 def _lines(file: Path, objects: Sequence[Mapping[str, Any]]) -> None:
     file.write_text("".join(json.dumps(o) + "\n" for o in objects))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One synthetic pair: a peer beside our counterpart, in seconds and bytes.
+
+    Attributes:
+        ours: (latency, peak memory) of our arm in mode forward; training takes three times both.
+        theirs: likewise of the peer.
+        projections: latency of the projections alone; 0 = it has none.
+        difference: of the outputs.
+        claim: what differs, "" = the same function.
+        fails: mode to (status, reason), for every launch.
+    """
+
+    backend: str
+    ours: tuple[float, int]
+    theirs: tuple[float, int]
+    projections: float = 0.0
+    difference: float = 1e-7
+    claim: str = ""
+    is_causal: bool = False
+    fails: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+PAIRS: Mapping[str, Beside] = {
+    "torch-sdpa": Beside("sdpa", (0.2, 1 << 23), (0.2, 1 << 23)),
+    "transformers-longformer": Beside("longformer", (0.1, 1 << 24), (0.3, 1 << 28), 0.05),
+    "local-attention": Beside(
+        "longformer", (0.05, 1 << 24), (0.12, 1 << 28), difference=0.5, claim="sees whole blocks",
+        fails={"training": ("unsupported", "no | backward *pass*")},
+    ),
+    "performer-pytorch": Beside(
+        "performer", (0.05, 1 << 23), (1.4, 1 << 29), difference=0.1, claim="an ε more",
+        is_causal=True,
+    ),
+}  # fmt: skip
+
+
+def write_peer_run(
+    folder: Path,
+    pairs: Mapping[str, Beside] = PAIRS,
+    *,
+    launches: int = 3,
+    noise: float = 0.02,
+    modes: Sequence[str] = ("forward", "training"),
+    allocators: Sequence[str] = ("default", "retained"),
+    seq_len: int = 4096,
+    seed: int = 0,
+) -> Path:
+    """Write a run of kind peer; the arms of a launch share its noise, as if in alternation."""
+    rng = np.random.default_rng(seed)
+    head = {
+        "schema": SCHEMA, "measurement": MEASUREMENT, "run": "peers-1", "commit": None,
+        "machine": content_id(MACHINE), "environment": content_id(ENVIRONMENT),
+    }  # fmt: skip
+    records = []
+    for launch in range(launches):
+        for name, pair in pairs.items():
+            for mode in modes:
+                for allocator in allocators:
+                    shape = {
+                        "kind": "peer", "mode": mode, "allocator": allocator,
+                        "level": "layer" if pair.projections else "attention",
+                        "is_causal": pair.is_causal,
+                    }  # fmt: skip
+                    alone = (Arm("projections"),) if pair.projections else ()
+                    arms = (Arm(pair.backend), Arm(f"peer:{name}"), *alone)
+                    one = replace(_case(pair.backend, {}, seq_len, shape), arms=arms)
+                    ending = pair.fails.get(mode)
+                    factor = float(np.exp(noise * rng.standard_normal()))
+                    factor *= 3.0 if mode == "training" else 1.0
+                    results = [] if ending else _beside(name, pair, factor)
+                    records.append(
+                        _record(head, one, launch, "2026-01-05T10:00:00Z", results,
+                                *(ending or ()))
+                    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    _lines(folder / RECORDS, records)
+    _lines(folder / MACHINES, [{"id": content_id(MACHINE), **MACHINE}])
+    _lines(folder / ENVIRONMENTS, [{"id": content_id(ENVIRONMENT), **ENVIRONMENT}])
+    return folder
+
+
+def _beside(name: str, pair: Beside, factor: float) -> list[dict[str, Any]]:
+    def arm(latency: float, memory: int) -> dict[str, Any]:
+        return {
+            "kernel": "", "gate": None, "cost": None,
+            "metrics": {
+                "latency": {"unit": "s", "samples": [latency * factor] * 3, "cache": "warm"},
+                "peak_memory": {"unit": "B", "value": memory},
+            },
+        }  # fmt: skip
+
+    same = not pair.claim
+    theirs = arm(*pair.theirs)
+    theirs["kernel"] = f"{name} 1.0: function"
+    theirs["gate"] = {"relative_l2": pair.difference, "budget": 7.6e-6} if same else None
+    theirs["peer"] = {"same_function": same, "difference": pair.claim, "project": "a project"}
+    theirs["metrics"]["output_difference"] = {
+        "unit": "1", "value": pair.difference, "input_scale": 0.3,
+    }  # fmt: skip
+    alone = [arm(pair.projections, 1 << 22)] if pair.projections else []
+    return [arm(*pair.ours), theirs, *alone]

@@ -82,7 +82,9 @@ def test_asv_discovers_exactly_what_is_meant(tmp_path: Path):
         cwd=tmp_path,
         env={**os.environ, "ASV_PYTHONPATH": str(ROOT)},
     )
-    (grid,) = json.loads(found.read_text())
+    grid, beside = sorted(json.loads(found.read_text()), key=lambda one: str(one["name"]))
+    assert beside["name"] == "benchmarks.BesidePeers.measure_latency"
+    assert beside["param_names"] == ["beside", "mode"]
     assert grid["name"] == "benchmarks.AttentionSpeed.measure_latency"
     assert (grid["type"], grid["unit"]) == ("time", "seconds")
     assert grid["version"] == str(MEASUREMENT)

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's backend is a real one: it loads, keeps the contract, and passes the linter."""
+"""CONTRIBUTING's backend and peer are real ones: they load, run, and pass the linter."""
 
 from __future__ import annotations
 
@@ -15,17 +15,34 @@ import attention
 from attention import registry
 from attention.testing import check
 from models import TransformerBlock
+from suites.kinds.answer import answer
+from suites.peers import registry as peers
 
 ROOT = Path(__file__).parents[1]
 
 
+def blocks() -> list[str]:
+    found = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert len(found) == 2
+    return [str(block) for block in found]
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[Path]:
+    """The second Python block, the peer, as a file; forgotten afterwards."""
+    file = tmp_path / "my_peer.py"
+    file.write_text(blocks()[1])
+    known = dict(peers._registry)
+    yield file
+    peers._registry.clear()
+    peers._registry.update(known)
+
+
 @pytest.fixture
 def taught(tmp_path: Path) -> Iterator[Path]:
-    """The one Python block of CONTRIBUTING.md, as a file; forgotten afterwards."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
-    assert len(blocks) == 1
+    """The first Python block of CONTRIBUTING.md, as a file; forgotten afterwards."""
     file = tmp_path / "my_attention.py"
-    file.write_text(blocks[0])
+    file.write_text(blocks()[0])
     known = dict(registry._registry)
     yield file
     registry._registry.clear()
@@ -61,7 +78,26 @@ def test_the_contract_notices_when_the_example_is_broken(taught: Path) -> None:
     assert "torch.randn" in failed["padding"].how
 
 
-def test_the_example_passes_the_linter(taught: Path) -> None:
+@pytest.mark.parametrize("mode", ["forward", "training"])
+def test_the_peer_computes_what_it_says(peer: Path, mode: str) -> None:
+    arms = [{"name": "sdpa"}, {"name": "peer:torch-multihead"}, {"name": "projections"}]
+    case = {
+        "kind": "peer", "level": "layer", "mode": mode, "arms": arms, "batch": 2, "num_heads": 2,
+        "num_kv_heads": 2, "head_dim": 8, "seq_len": 64, "key_len": 64, "device": "cpu",
+        "dtype": "float32", "is_causal": False, "threads": torch.get_num_threads(),
+        "allocator": "default", "compile": False, "seed": 0,
+    }  # fmt: skip
+    request = {"do": "case", "case": case, "budget_s": 0.01, "deadline_s": 60.0}
+    record = answer({**request, "plugins": [str(peer)]})["record"]
+    assert record["status"] == "ok", record["reason"]
+    gate = record["arms"][1]["gate"]
+    assert gate["relative_l2"] <= gate["budget"]
+    assert ("gradient" in gate) == (mode == "training")
+
+
+@pytest.mark.parametrize("example", ["taught", "peer"])
+def test_the_example_passes_the_linter(example: str, request: pytest.FixtureRequest) -> None:
+    taught = request.getfixturevalue(example)
     ruff = Path(sys.executable).with_name("ruff")
     if not ruff.exists():
         pytest.skip("ruff is in the extra `dev`, which is not installed")

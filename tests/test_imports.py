@@ -27,7 +27,9 @@ def modules_of(package: str) -> list[str]:
     return [m.name for m in pkgutil.iter_modules([str(folder)], f"{package}.")]
 
 
-@pytest.mark.parametrize("name", ["sweep", "driver", "launch", "journal", "options", "progress"])
+@pytest.mark.parametrize(
+    "name", ["sweep", "peer_rows", "driver", "launch", "journal", "options", "progress"]
+)
 def test_the_drivers_process_loads_no_torch(name: str, tmp_path: Path) -> None:
     assert "torch" not in loaded_by(f"import suites.{name}", tmp_path)
 

@@ -70,7 +70,7 @@ def test_a_failed_case_stands_in_the_table(folder: Path) -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_all_formats_hold_the_same_table(folder: Path, tmp_path: Path, table: str) -> None:
-    run = load(folder)
+    run = load(synthetic.write_peer_run(tmp_path / "peers") if table == "peers" else folder)
     csv, text = export_table(run, table, "csv"), export_table(run, table, "json")
     assert csv is not None
     assert text is not None
@@ -80,7 +80,9 @@ def test_all_formats_hold_the_same_table(folder: Path, tmp_path: Path, table: st
     stored = pd.read_parquet(tmp_path / "t.parquet")
     assert list(rows[0]) == list(read.columns) == list(stored.columns)
     assert len(rows) == len(read) == len(stored) > 0
-    number = {"cases": "value", "scaling": "exponent", "crossover": "seq_len"}[table]
+    number = {
+        "cases": "value", "scaling": "exponent", "crossover": "seq_len", "peers": "ratio",
+    }[table]  # fmt: skip
     for index, row in enumerate(rows):
         a, b, c = row[number], read[number][index], stored[number][index]
         assert (a is None and pd.isna(b) and pd.isna(c)) or a == pytest.approx(b) == c
@@ -99,7 +101,12 @@ def test_a_file_holds_what_the_text_would(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "form", "out", "message"),
     [
-        ("case", "csv", None, "table: expected one of cases, scaling, crossover, got 'case'"),
+        (
+            "case",
+            "csv",
+            None,
+            "table: expected one of cases, scaling, crossover, peers, got 'case'",
+        ),
         ("cases", "xls", None, f"format: expected one of {', '.join(FORMATS)}, got 'xls'"),
         ("cases", "parquet", None, "out: parquet is no text"),
         ("cases", "csv", "nowhere/x.csv", "out: nowhere is no folder"),

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from attention import registry
 from attention.base import UnsupportedError
 from results.schema import Case
-from suites.kinds import roof, speed
+from suites.kinds import peer, roof, speed
 from suites.kinds.preflight import preflight
 from suites.measure.process import TimeLimitError, deadline, memory_limit
+from suites.peers.registry import load_plugin
 
-KINDS = {"speed": speed.run, "roof": roof.run}
+KINDS = {"speed": speed.run, "peer": peer.run, "roof": roof.run}
 
 CPU_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|std::bad_alloc")
 """How torch's CPU allocator says it, as a RuntimeError."""
@@ -73,7 +73,7 @@ def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> list[d
     case = Case.from_json(request["case"])
     gc.freeze()  # what is imported is no garbage: collections need not walk it
     for path in request.get("plugins", []):
-        registry.load_file(path)
+        load_plugin(path)
     torch.set_float32_matmul_precision(case.matmul_precision)
     start_threads(case.threads)
     extra = limit if case.device == "cpu" else None

@@ -20,20 +20,16 @@ REORDERED = 16
 differently, and the softmax behind them magnifies that."""
 
 
-class Contestant:
-    """One arm, ready to be called: a `suites.measure.clock.Timed`.
+class Runner:
+    """A module, ready to be called: a `suites.measure.clock.Timed`.
 
     Args:
-        attention: the backend inside `module`, or `module` itself.
-        module: what the case's level measures.
+        module: what is measured, called as ``module(*inputs, is_causal=...)``.
         inputs: shared by all arms.
         case: gives the mode, the causality and whether to compile.
     """
 
-    def __init__(
-        self, attention: Attention, module: nn.Module, inputs: Inputs, case: Case
-    ) -> None:
-        self.attention = attention
+    def __init__(self, module: nn.Module, inputs: Inputs, case: Case) -> None:
         self.module = module
         self.inputs = inputs
         self.is_causal = case.is_causal
@@ -65,6 +61,23 @@ class Contestant:
     def _drop_grads(self) -> None:
         for leaf in self.leaves:
             leaf.grad = None
+
+
+class Contestant(Runner):
+    """One arm with a backend of ours inside.
+
+    Args:
+        attention: the backend inside `module`, or `module` itself.
+        module: what the case's level measures.
+        inputs: shared by all arms.
+        case: gives the mode, the causality and whether to compile.
+    """
+
+    def __init__(
+        self, attention: Attention, module: nn.Module, inputs: Inputs, case: Case
+    ) -> None:
+        super().__init__(module, inputs, case)
+        self.attention = attention
 
 
 def backend_call(contestant: Contestant, case: Case) -> Call:

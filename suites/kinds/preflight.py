@@ -16,7 +16,9 @@ from attention import registry
 from attention.base import Attention, UnsupportedError
 from results.schema import Case
 from suites.kinds.arms import build_attention, check_case, cost_of, unsupported_reasons
+from suites.kinds.peer import cost_beside, peer_of
 from suites.measure.machine import environment, machine
+from suites.peers import registry as peers
 
 
 def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,14 +28,16 @@ def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
         request: ``cases``, as the records hold them, and ``plugins``, files to import.
 
     Returns:
-        ``machine``, ``environment``, ``names`` (the registered backends) and ``cases``: by id
-        ``misuse`` (one line, or ``None``), ``unsupported`` (reasons of the first arm), ``cost``
-        (one per arm; ``None`` where it cannot be told), ``time_exponent``, ``memory_exponent``.
+        ``machine``, ``environment``, ``names`` (the registered backends), ``peers`` (see
+        `suites.peers.registry.describe`), ``broken`` (why a file cannot be used, or ``None``) and
+        ``cases``: by id ``misuse`` (one line, or ``None``), ``unsupported`` (reasons of the first
+        arm and of a peer), ``cost`` (one per arm; ``None`` where it cannot be told),
+        ``time_exponent``, ``memory_exponent``.
     """
     broken = None
     for path in request.get("plugins", []):
         try:
-            registry.load_file(path)
+            peers.load_plugin(path)
         except ValueError as error:
             broken = str(error)
     cases = [Case.from_json(data) for data in request["cases"]]
@@ -41,6 +45,8 @@ def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
         "machine": machine(),
         "environment": environment(),
         "names": registry.names(),
+        "peers": peers.describe(),
+        "broken": broken,
         "cases": {case.id: {**inspect_case(case), **_misuse(broken)} for case in cases},
     }
 
@@ -64,6 +70,9 @@ def inspect_case(case: Case) -> dict[str, Any]:
         return told
     try:
         check_case(case)
+        if case.kind == "peer":
+            _inspect_peer(case, told)
+            return told
         for index in range(len(case.arms)):
             _inspect_arm(case, index, told)
     except UnsupportedError as error:
@@ -92,3 +101,15 @@ def _inspect_arm(case: Case, index: int, told: dict[str, Any]) -> None:
         told["memory_exponent"] = attention.memory_exponent
     if not told["unsupported"]:
         told["cost"][index] = cost_of(attention, case)
+
+
+def _inspect_peer(case: Case, told: dict[str, Any]) -> None:
+    """Tell of our arm as of any, and whether the peer can run beside it; its cost is unknown."""
+    peer = peer_of(case)
+    ours = _build_light(case, 0)
+    told["unsupported"] += unsupported_reasons(ours, case)
+    told["unsupported"] += peer.unsupported_reasons(ours, case)
+    told["time_exponent"] = ours.time_exponent
+    told["memory_exponent"] = ours.memory_exponent
+    if not told["unsupported"]:
+        told["cost"][0] = cost_beside(ours, case, peer.num_projections)

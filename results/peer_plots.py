@@ -1,0 +1,134 @@
+"""The peers' figure: every ratio with its interval, on one logarithmic axis."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from results import format
+from results.panels import Layout, ratio_ticks
+from results.peers import PeerChapter
+from results.schema import MODES
+from results.theme import Theme, looks
+
+MARKERS = {"default": "o", "retained": "D"}
+"""By allocator."""
+
+ROW_HEIGHT = 0.42
+"""Inches."""
+
+LONGEST_LABEL = 46
+
+WIDEST = 20.0
+"""An interval wider than this factor is left to the table: its whisker would set the scale."""
+
+_VALUES = ("ratio", "ratio_low", "ratio_high")
+_ALONE = ("attention_ratio", "attention_low", "attention_high")
+
+
+def peer_figure(chapter: PeerChapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
+    """Draw a panel a mode and a row a pair; right of the dotted line the peer takes longer."""
+    dots = _dots(chapter.rows)
+    if dots.empty:
+        return None
+    modes = [m for m in MODES if (dots["mode"] == m).any()]
+    labels = list(dict.fromkeys(dots["label"]))
+    wide = layout == "wide"
+    height = ROW_HEIGHT * len(labels) + 0.8
+    figure = Figure(
+        figsize=(10.4, height + 0.5) if wide else (4.9, height * len(modes) + 0.6),
+        layout="constrained",
+    )
+    rows, columns = (1, len(modes)) if wide else (len(modes), 1)
+    axes: list[Axes] = []
+    for index, mode in enumerate(modes):
+        shared: dict[str, Any] = {"sharex": axes[0], "sharey": axes[0]} if axes else {}
+        ax = figure.add_subplot(rows, columns, index + 1, **shared)
+        axes.append(ax)
+        _panel(ax, dots[dots["mode"] == mode], labels, theme)
+        ax.set_title(mode)
+        ax.set_xlabel("time of the peer / time of ours")
+        if wide and index:
+            ax.tick_params(labelleft=False)
+    _scale(axes[0], dots, labels)
+    _legend(figure, dots, theme)
+    return figure
+
+
+def _dots(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a dot per case and, where projections were subtracted, one more."""
+    usual = rows["seq_len"].mode()
+    found = []
+    for row in rows.to_dict("records"):
+        for columns, what in ((_VALUES, row["level"]), (_ALONE, "attention alone")):
+            value, low, high = (row[c] for c in columns)
+            if not (math.isfinite(value) and value > 0):
+                continue
+            causal = " causal" if row["is_causal"] else ""
+            around = "" if row["level"] == "attention" else what
+            length = "" if row["seq_len"] == usual.iloc[0] else f"{row['seq_len']:,} tokens"
+            below = ", ".join(part for part in (around, length) if part)
+            name = f"{row['backend']} | {row['peer']}{causal}"[:LONGEST_LABEL]
+            found.append(
+                {
+                    "mode": row["mode"], "label": f"{name}\n{below}" if below else name,
+                    "value": value,
+                    "low": low, "high": high, "allocator": row["allocator"],
+                    "backend": row["backend"],
+                }
+            )  # fmt: skip
+    return pd.DataFrame.from_records(
+        found, columns=["mode", "label", "value", "low", "high", "allocator", "backend"]
+    )
+
+
+def _panel(ax: Axes, dots: pd.DataFrame, labels: list[str], theme: Theme) -> None:
+    ax.axvline(1.0, color=theme.ink, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1)
+    colors = looks((backend, "") for backend in dots["backend"])
+    offsets = {name: 0.26 * place for place, name in zip((-0.5, 0.5), MARKERS, strict=True)}
+    alone = dots["allocator"].nunique() == 1
+    for dot in dots.to_dict("records"):
+        color = colors[dot["backend"], ""].color(theme)
+        y = labels.index(dot["label"]) + (0.0 if alone else offsets.get(dot["allocator"], 0.0))
+        if dot["low"] > 0 and dot["high"] <= WIDEST * dot["low"]:
+            ax.plot([dot["low"], dot["high"]], [y, y], color=color, linewidth=2.0, zorder=2)
+        ax.plot(
+            dot["value"], y, marker=MARKERS.get(dot["allocator"], "s"), color=color,
+            markersize=6.5, linestyle="none", markeredgecolor=theme.ink, markeredgewidth=0.5,
+            zorder=3,
+        )  # fmt: skip
+
+
+def _scale(ax: Axes, dots: pd.DataFrame, labels: list[str]) -> None:
+    """Set the axes, which all panels share: 1 is always inside."""
+    ax.set_xscale("log")
+    whiskers = dots["high"] <= WIDEST * dots["low"]
+    low = min(1.0, dots["value"].min(), dots["low"][whiskers].min())
+    high = max(1.0, dots["value"].max(), dots["high"][whiskers].max())
+    ax.set_xlim(low / 1.3, high * 1.3)
+    ratio_ticks(ax.xaxis)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+
+
+def _legend(figure: Figure, dots: pd.DataFrame, theme: Theme) -> None:
+    used = [name for name in MARKERS if (dots["allocator"] == name).any()]
+    handles = [
+        Line2D([], [], color=theme.ink, marker=MARKERS[name], linestyle="none") for name in used
+    ]
+    texts = [f"{name} allocator" for name in used]
+    figure.legend(handles, texts, loc="outside lower center", ncols=2)
+
+
+CAPTION = (
+    "Time of the peer over time of ours, the arms in alternation in one process; median over "
+    "launches with its 95 % interval, where that is narrower than "
+    f"{format.digits(WIDEST, 2)}-fold. Right of the dotted line the peer takes longer. layer: "
+    "with the projections that the peer carries, in ours with the same weights; attention alone: "
+    "both without the time of those projections, measured in the same process."
+)

@@ -1,0 +1,1 @@
+"""Other people's implementations, one file each, to be measured beside ours."""

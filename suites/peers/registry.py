@@ -1,0 +1,172 @@
+"""Find peers by name: the files of ``suites/peers/``, installed plug-ins, files that are named.
+
+A peer registers itself with the decorator `register`. Modules in ``suites/peers/`` are imported
+on demand; plug-ins are installed distributions with an entry point in the group
+``attnbench.peers`` whose value is a module that registers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attention import registry as backends
+from results.schema import DEVICES, MODES, PEER
+from suites.peers.base import Peer
+
+P = TypeVar("P", bound=Peer)
+
+ENTRY_POINT_GROUP = "attnbench.peers"
+
+_registry: dict[str, type[Peer]] = {}
+_broken_plugins: dict[str, str] = {}
+
+
+def register(name: str) -> Callable[[type[P]], type[P]]:
+    """Make a class known under `name`.
+
+    Raises:
+        ValueError: if the name is no list of words joined by hyphens, another class has it, or
+            the class says not, or says twice, whether it computes the same function.
+    """
+
+    def add(cls: type[P]) -> type[P]:
+        if not name.replace("-", "").replace("_", "").isalnum():
+            raise ValueError(f"name: expected letters, digits and hyphens, got {name!r}")
+        other = _registry.get(name)
+        if other is not None and (other.__module__, other.__qualname__) != (
+            cls.__module__,
+            cls.__qualname__,
+        ):
+            raise ValueError(f"name: {name!r} is already registered by {other.__module__}")
+        if cls.same_function == bool(cls.difference):
+            raise ValueError(
+                f"difference: expected what differs, or same_function = True; {name} has "
+                f"same_function = {cls.same_function}, difference = {cls.difference!r}"
+            )
+        cls.name = name
+        _registry[name] = cls
+        return cls
+
+    return add
+
+
+@functools.cache
+def _discover() -> None:
+    import suites.peers as package
+
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            entry.load()
+        except Exception as error:  # a stranger's module: report it, keep the others
+            _broken_plugins[entry.name] = f"{type(error).__name__}: {error}"
+
+
+def names() -> list[str]:
+    """Return the registered names, sorted."""
+    _discover()
+    return sorted(_registry)
+
+
+def get(name: str) -> Peer:
+    """Return the peer registered under `name`.
+
+    Raises:
+        ValueError: if there is none; the message names the near ones and all.
+    """
+    _discover()
+    if name in _registry:
+        return _registry[name]()
+    near = difflib.get_close_matches(str(name), _registry, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    broken = "".join(f"; the plug-in {k!r} failed: {v}" for k, v in _broken_plugins.items())
+    raise ValueError(f"peers: no peer {name!r}{hint}; there are {', '.join(names())}{broken}")
+
+
+def of_arm(arm_name: str) -> Peer:
+    """Return the peer that an arm of a case names: ``peer:performer-pytorch``.
+
+    Raises:
+        ValueError: if the arm names no peer.
+    """
+    if not arm_name.startswith(PEER):
+        raise ValueError(f"arms: expected {PEER}NAME beside our backend, got {arm_name!r}")
+    return get(arm_name.removeprefix(PEER))
+
+
+def describe() -> list[dict[str, Any]]:
+    """Return what the suite measures, as plain values: a row per peer and causality.
+
+    Keys: ``peer``, ``is_causal``, ``is_default`` (measured where no option says otherwise),
+    ``devices``, ``counterpart``, ``options``, ``num_projections``, ``seq_lens`` (by mode).
+    """
+    rows = []
+    for peer in (get(name) for name in names()):
+        for is_causal in (False, True):
+            rows.append(
+                {
+                    "peer": peer.name,
+                    "is_causal": is_causal,
+                    "is_default": is_causal in peer.rows,
+                    "devices": list(peer.devices),
+                    "counterpart": peer.counterpart,
+                    "options": dict(peer.options),
+                    "num_projections": peer.num_projections,
+                    "seq_lens": {
+                        mode: peer.seq_len(mode, is_causal=is_causal)  # type: ignore[arg-type]
+                        for mode in MODES
+                    },
+                }
+            )
+    return rows
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """Return what every peer declares, and whether it can run here, as plain values.
+
+    Keys: ``name``, ``summary``, ``project``, ``install``, ``counterpart``, ``options``,
+    ``num_projections``, ``same_function``, ``difference``, ``causal``, ``modes``, ``unavailable``
+    (device to reasons; an empty list = available). The libraries are imported.
+    """
+    plain = (
+        "name", "summary", "project", "install", "counterpart", "num_projections",
+        "same_function", "difference", "causal",
+    )  # fmt: skip
+    return [
+        {
+            **{key: getattr(peer, key) for key in plain},
+            "options": dict(peer.options),
+            "modes": list(peer.modes),
+            "unavailable": {d: peer.unavailable_reasons(d) for d in DEVICES},
+        }
+        for peer in map(get, names())
+    ]
+
+
+def broken_plugins() -> dict[str, str]:
+    """Return the installed plug-ins that failed to import: entry point name to the error."""
+    _discover()
+    return dict(_broken_plugins)
+
+
+def load_plugin(path: str | Path) -> None:
+    """Import a Python file that registers backends, peers or both.
+
+    Raises:
+        ValueError: if it does not exist, cannot be imported or registers nothing.
+    """
+    _discover()
+    before = dict(_registry)
+    if not backends.import_file(path) and before == _registry:
+        raise ValueError(
+            f"path: {path} registers neither a backend nor a peer; decorate its class with "
+            "@register"
+        )
