@@ -114,6 +114,10 @@ class _Work:
     def __init__(self, q: Tensor, features: Features) -> None:
         half = q.dtype in (torch.float16, torch.bfloat16)
         self.dtype = torch.float32 if half else q.dtype
+        # Products of features, never the logits, whose rounding the exponential would magnify. A
+        # CPU multiplies bfloat16 several times as fast as float32, and float16 far slower.
+        fast = q.dtype == torch.bfloat16 and q.device.type == "cpu"
+        self.narrow = torch.bfloat16 if fast else None
         self.device, self.groups, self.dim = q.device, q.shape[0], q.shape[2]
         self.features = features
         self.omega = features.projection.to(self.dtype).contiguous()  # [R, D]
@@ -134,6 +138,18 @@ class _Work:
             buffer = torch.empty(size, dtype=self.dtype, device=self.device)
             self._buffers[name] = buffer
         return buffer[:size].view(self.groups, rows, columns)
+
+    def product(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+        """Write ``a·b`` to `out`."""
+        if self.narrow is None:
+            return torch.bmm(a, b, out=out)
+        return out.copy_(torch.bmm(a.to(self.narrow), b.to(self.narrow)))
+
+    def accumulate(self, total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Add ``a·b`` to `total`, in place (by ``out=``: torch's operation counter sees that)."""
+        if self.narrow is None:
+            return torch.baddbmm(total, a, b, out=total)
+        return total.add_(torch.bmm(a.to(self.narrow), b.to(self.narrow)))
 
     def tile(self, name: str, x: Tensor, span: tuple[int, int], scale: float = 1.0) -> Tensor:
         """Copy the tokens `span` of `x`, scaled, into the buffer `name`: ``[G, T, D]``."""
@@ -235,7 +251,7 @@ class _Sums:
 
     def add(self, phi: Tensor, v: Tensor) -> None:
         """Add a tile's keys and values."""
-        _accumulate(self.s, phi.mT, v)
+        self.work.accumulate(self.s, phi.mT, v)
         self.z.add_(phi.sum(dim=1))
 
     def absorb(
@@ -290,11 +306,6 @@ def _weigh(z: Tensor, phi: Tensor) -> Tensor:
     return torch.bmm(z[:, None, :], phi.mT).mT
 
 
-def _accumulate(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Add ``a·b`` to `total`, in place (by ``out=``: torch's operation counter sees that one)."""
-    return torch.baddbmm(total, a, b, out=total)
-
-
 class _Bidirectional(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -308,7 +319,7 @@ class _Bidirectional(torch.autograd.Function):
         for span in _spans(q.shape[1], TILE):
             rows = slice(*span)
             phi = work.queries(work.tile("q", q, span, features.scale), sums.top)
-            number = torch.bmm(phi, sums.s, out=work.take("o", span[1] - span[0], work.dim))
+            number = work.product(phi, sums.s, work.take("o", span[1] - span[0], work.dim))
             inverse[:, rows] = _inverse(_weigh(sums.z, phi))
             out[:, rows] = number.mul_(inverse[:, rows])
         ctx.save_for_backward(q, k, v, hidden, out, inverse, sums.s, sums.z, sums.top)
@@ -330,9 +341,9 @@ class _Bidirectional(torch.autograd.Function):
             x = work.tile("q", q, span, features.scale)
             phi = work.queries(x, top)
             g, dden = _output_gradient(work, grad, out, inverse, span)
-            _accumulate(later.s, phi.mT, g)
+            work.accumulate(later.s, phi.mT, g)
             later.z.add_(torch.bmm(dden.mT, phi)[:, 0])
-            grad_phi = torch.bmm(g, s.mT, out=work.take("grad_phi", *phi.shape[1:]))
+            grad_phi = work.product(g, s.mT, work.take("grad_phi", *phi.shape[1:]))
             grad_phi.addcmul_(dden, z[:, None, :])
             work.input_gradient(phi, grad_phi, grad_q[:, rows])
         _key_gradients(work, k, v, hidden, top, later, _spans(k.shape[1], TILE), grad_k, grad_v)
@@ -365,8 +376,8 @@ def _key_gradients(
         x = work.tile("k", k, span, work.features.scale)
         values = work.tile("v", v, span)
         phi = work.keys(x, top, _cut(hidden, span), raise_top=False)
-        grad_v[:, rows] = torch.bmm(phi, later.s, out=work.take("o", *values.shape[1:]))
-        grad_phi = torch.bmm(values, later.s.mT, out=work.take("grad_phi", *phi.shape[1:]))
+        grad_v[:, rows] = work.product(phi, later.s, work.take("o", *values.shape[1:]))
+        grad_phi = work.product(values, later.s.mT, work.take("grad_phi", *phi.shape[1:]))
         grad_phi.add_(later.z[:, None, :])
         work.input_gradient(phi, _without(grad_phi, _cut(hidden, span)), grad_k[:, rows], x)
 
@@ -399,7 +410,7 @@ class _Causal(torch.autograd.Function):
             span, old = waiting.pop(), sums.top.clone()
             chunk = _chunk(work, (q, k, v, hidden), span, sums.top, raise_top=True)
             factor = sums.factor(old)
-            weights = torch.bmm(chunk.phi_q, chunk.phi_k.mT, out=chunk.square("a")).tril_()
+            weights = work.product(chunk.phi_q, chunk.phi_k.mT, chunk.square("a")).tril_()
             total = _weigh(sums.z * factor, chunk.phi_q)
             total += weights.sum(2, keepdim=True)
             if chunk.size > 1 and _has_underflow(total, hidden, k_at, span):
@@ -408,8 +419,8 @@ class _Causal(torch.autograd.Function):
                 waiting += [(middle, span[1]), (span[0], middle)]
                 continue
             sums.multiply(factor)
-            number = torch.bmm(chunk.phi_q, sums.s, out=work.take("o", chunk.size, work.dim))
-            _accumulate(number, weights, chunk.v)
+            number = work.product(chunk.phi_q, sums.s, work.take("o", chunk.size, work.dim))
+            work.accumulate(number, weights, chunk.v)
             inverse[:, chunk.rows] = _inverse(total)
             out[:, chunk.rows] = number.mul_(inverse[:, chunk.rows])
             sums.add(chunk.phi_k, chunk.v)
@@ -436,11 +447,11 @@ class _Causal(torch.autograd.Function):
             chunk = _chunk(work, (q, k, v, hidden), span, sums.top, raise_top=True)
             sums.multiply(sums.factor(old))
             g, dden = _output_gradient(work, grad, out, inverse, chunk.span)
-            square = torch.bmm(g, chunk.v.mT, out=chunk.square("a")).add_(dden).tril_()
-            grad_phi = torch.bmm(
-                square, chunk.phi_k, out=work.take("grad_phi", chunk.size, work.rank)
+            square = work.product(g, chunk.v.mT, chunk.square("a")).add_(dden).tril_()
+            grad_phi = work.product(
+                square, chunk.phi_k, work.take("grad_phi", chunk.size, work.rank)
             )
-            _accumulate(grad_phi, g, sums.s.mT).addcmul_(dden, sums.z[:, None, :])
+            work.accumulate(grad_phi, g, sums.s.mT).addcmul_(dden, sums.z[:, None, :])
             sums.add(chunk.phi_k, chunk.v)
             work.input_gradient(chunk.phi_q, grad_phi, grad_q[:, chunk.rows])
         later = _Sums(work)  # back in time: dS and dz after each chunk
@@ -450,15 +461,15 @@ class _Causal(torch.autograd.Function):
             later.rescale(top)
             chunk = _chunk(work, (q, k, v, hidden), ctx.spans[index], top, raise_top=False)
             g, dden = _output_gradient(work, grad, out, inverse, chunk.span)
-            weights = torch.bmm(chunk.phi_q, chunk.phi_k.mT, out=chunk.square("a")).tril_()
-            values = torch.bmm(weights.mT, g, out=work.take("o", chunk.size, work.dim))
-            grad_v[:, chunk.keys] = _accumulate(values, chunk.phi_k, later.s)
-            square = torch.bmm(g, chunk.v.mT, out=chunk.square("a")).add_(dden).tril_()
-            grad_phi = torch.bmm(
-                square.mT, chunk.phi_q, out=work.take("grad_phi", chunk.size, work.rank)
+            weights = work.product(chunk.phi_q, chunk.phi_k.mT, chunk.square("a")).tril_()
+            values = work.product(weights.mT, g, work.take("o", chunk.size, work.dim))
+            grad_v[:, chunk.keys] = work.accumulate(values, chunk.phi_k, later.s)
+            square = work.product(g, chunk.v.mT, chunk.square("a")).add_(dden).tril_()
+            grad_phi = work.product(
+                square.mT, chunk.phi_q, work.take("grad_phi", chunk.size, work.rank)
             )
-            _accumulate(grad_phi, chunk.v, later.s.mT).add_(later.z[:, None, :])
-            _accumulate(later.s, chunk.phi_q.mT, g)
+            work.accumulate(grad_phi, chunk.v, later.s.mT).add_(later.z[:, None, :])
+            work.accumulate(later.s, chunk.phi_q.mT, g)
             later.z.add_(torch.bmm(dden.mT, chunk.phi_q)[:, 0])
             grad_phi = _without(grad_phi, chunk.hidden)
             work.input_gradient(chunk.phi_k, grad_phi, grad_k[:, chunk.keys], chunk.x_k)

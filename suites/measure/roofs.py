@@ -27,8 +27,8 @@ EXP_SIZES = (2**15, 2**17, 2**20)
 """Elements of an exponential: within the caches, where a fused kernel computes them."""
 
 SOFTMAX_COLUMNS = 2048
-"""Row length of a softmax. Torch's softmax and fused attention use a faster exponential than
-``torch.exp``: a softmax, all of it counted as its exponentials, comes nearer the peak."""
+"""Row length of a softmax. Which of torch's exponentials is fastest differs between machines:
+``exp``, ``exp2``, or that within its softmax, all of which is then counted as exponentials."""
 
 COPY_BYTES = 2**27
 """Bytes of a copied buffer: well above the last-level cache."""
@@ -89,7 +89,9 @@ def exp_rate(dtype: torch.dtype, device: str, timer: Timer, *, budget_s: float, 
     for size in EXP_SIZES:
         values = torch.randn(size, device=device).to(dtype)
         out = torch.empty_like(values)
-        contestants.append((f"exp of {size} elements", size, _exponential(values, out)))
+        for function in (torch.exp, torch.exp2):
+            label = f"{function.__name__} of {size} elements"
+            contestants.append((label, size, _exponential(function, values, out)))
         if size >= SOFTMAX_COLUMNS:
             rows = values.view(-1, SOFTMAX_COLUMNS)
             work = _softmax(rows, out.view_as(rows))
@@ -109,8 +111,10 @@ def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> Call
     return lambda: torch.matmul(left, right, out=out)
 
 
-def _exponential(values: torch.Tensor, out: torch.Tensor) -> Callable[[], object]:
-    return lambda: torch.exp(values, out=out)
+def _exponential(
+    function: Callable[..., torch.Tensor], values: torch.Tensor, out: torch.Tensor
+) -> Callable[[], object]:
+    return lambda: function(values, out=out)
 
 
 def _softmax(rows: torch.Tensor, out: torch.Tensor) -> Callable[[], object]:
