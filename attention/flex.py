@@ -98,6 +98,15 @@ def check_gradient(*tensors: Tensor) -> None:
         raise UnsupportedError(f"kernel: 'flex' has no backward pass on a cpu{INSTEAD}")
 
 
+def flex_ops(pairs: int, head_dim: int, training: bool) -> int:
+    """Return the operations of matrix products over covered pairs.
+
+    Two products forward. The backward pass computes scores and their gradients twice, once for the
+    queries (three products) and once for the keys (four).
+    """
+    return pairs * 2 * head_dim * (9 if training else 2)
+
+
 # -- lists of tiles -------------------------------------------------------------------------------
 
 
@@ -152,15 +161,16 @@ class SparseTiles:
         """
         columns = -(-key_len // tile)
         some = bool((full >= 0).any())
-        return cls(
-            tile=tile,
-            seq_len=seq_len,
-            key_len=key_len,
-            partial=by_row(partial, columns),
-            partial_by_key=by_column(partial, columns),
-            full=by_row(full, columns) if some else None,
-            full_by_key=by_column(full, columns) if some else None,
-        )
+        with torch.inference_mode(False):  # lists are cached, and a backward pass keeps them
+            return cls(
+                tile=tile,
+                seq_len=seq_len,
+                key_len=key_len,
+                partial=by_row(partial, columns),
+                partial_by_key=by_column(partial, columns),
+                full=by_row(full, columns) if some else None,
+                full_by_key=by_column(full, columns) if some else None,
+            )
 
     @property
     def covered_pairs(self) -> int:
@@ -211,7 +221,9 @@ def by_column(tiles: Tensor, columns: int) -> TileLists:
     table = torch.zeros(len(counts), most, dtype=torch.int64, device=key.device)
     table[key, place] = row
     shape = (batch, heads, columns)
-    return TileLists(counts.to(torch.int32).view(shape), _overlapping(table.view(*shape, -1), rows))
+    return TileLists(
+        counts.to(torch.int32).view(shape), _overlapping(table.view(*shape, -1), rows)
+    )
 
 
 def _overlapping(table: Tensor, width: int) -> Tensor:
