@@ -6,7 +6,8 @@ made from a pattern's arithmetic: ``[rows, K]`` numbers, K the tiles that a row 
 columns. `attention.flex_band` and `attention.flex_blocks` make them for a band and for blocks.
 
 Torch asks for lists that are as wide as there are tiles. What lies behind a row's count is never
-read, so here the rows of a list overlap in memory: the shape torch wants, in ``O(rows·K)`` numbers.
+read, so here the rows of a list overlap in memory: the shape that torch wants, in ``O(rows·K)``
+numbers.
 
 **Compilation.** Without it FlexAttention forms the N×N scores; here it always runs compiled, with
 ``fullgraph``, so that what cannot be compiled raises. Each static key (kind of pattern, its
@@ -65,7 +66,8 @@ def flex_reasons(problem: Problem, *, dropout_p: float) -> list[str]:
         )
     if dropout_p:
         reasons.append(
-            f"dropout_p: kernel 'flex' has no dropout on attention weights, got {dropout_p}{INSTEAD}"
+            f"dropout_p: kernel 'flex' has no dropout on attention weights, "
+            f"got {dropout_p}{INSTEAD}"
         )
     return reasons
 

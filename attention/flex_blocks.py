@@ -49,7 +49,7 @@ class BlockShape:
 
     @property
     def extra(self) -> ExtraColumns:
-        """Where the global keys stand: extra tokens, block 0 and, bidirectional, the last block."""
+        """Where the global keys stand: extra tokens, block 0, bidirectional also the last."""
         count = self.first + (0 if self.is_causal else self.block_size)
         return ExtraColumns(self.block_size, self.rows, count)
 
