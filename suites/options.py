@@ -10,7 +10,7 @@ import click
 
 from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MODES
 from suites.parsing import parse_backend, parse_shard
-from suites.sweep import PRESETS
+from suites.sweep import PRESETS, Grid
 
 if TYPE_CHECKING:
     _Type = click.ParamType[Any]
@@ -76,6 +76,22 @@ def _by_preset(field: str) -> str:
     return f"Default by preset: {shown}."
 
 
+def _by_device(field: str) -> str:
+    """Say a field's default, and where a preset has another on some device."""
+    default = getattr(Grid, field)
+    others = [
+        f"{name} on {device} {_listed(values[field])}"
+        for name, preset in PRESETS.items()
+        for device, values in preset.by_device.items()
+        if field in values
+    ]
+    return f"Default: {'; '.join([_listed(default), *others])}."
+
+
+def _listed(values: tuple[Any, ...]) -> str:
+    return ",".join(str(value) for value in values)
+
+
 # fmt: off  (one option, one entry)
 OPTIONS = (
     click.option(
@@ -99,7 +115,7 @@ OPTIONS = (
         multiple=True,
         type=Parsed("NAME[:key=value,…]", parse_backend),
         help="A backend with its options; several values of one option with +. Repeatable. "
-        "Default: all.",
+        "Default: all; in preset kernels the exact ones.",
     ),
     click.option(
         "--plugin",
@@ -134,26 +150,20 @@ OPTIONS = (
         "--dtype",
         "dtypes",
         type=Several(click.Choice(DTYPES)),
-        default="float32",
-        show_default=True,
-        help="Of inputs and parameters.",
+        help=f"Of inputs and parameters. {_by_device('dtypes')}",
     ),
     click.option(
         "--batch",
         "batches",
         type=COUNTS,
-        default="1",
-        show_default=True,
-        help="Sequences at a time.",
+        help=f"Sequences at a time. {_by_device('batches')}",
     ),
-    click.option("--num-heads", type=COUNTS, default="8", show_default=True, help="Heads."),
+    click.option("--num-heads", type=COUNTS, help=f"Heads. {_by_device('num_heads')}"),
     click.option(
         "--head-dim",
         "head_dims",
         type=COUNTS,
-        default="64",
-        show_default=True,
-        help="Width of a head.",
+        help=f"Width of a head. {_by_device('head_dims')}",
     ),
     click.option("--causal", "is_causal", is_flag=True, help="Causal attention."),
     click.option("--threads", type=COUNTS, help="CPU threads. Default: all cores."),

@@ -9,7 +9,7 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from results.schema import IDENTITY, Allocator, Arm, Case, Level, Mode, content_id
@@ -25,6 +25,8 @@ class Preset:
         launches: fresh processes per case.
         budget_s: sampling time per arm, in seconds.
         case_timeout_s: the longest that one launch may take, in seconds.
+        backends: what is compared; empty = all that are registered.
+        by_device: further fields of `Grid` on a device, in place of those above or its defaults.
     """
 
     seq_lens: tuple[int, ...]
@@ -32,6 +34,8 @@ class Preset:
     launches: int
     budget_s: float
     case_timeout_s: float
+    backends: tuple[Arm, ...] = ()
+    by_device: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 _QUICK = (768, 1024, 1536, 2048, 4096)
@@ -40,12 +44,26 @@ _FULL = (128, 256, *_STANDARD, 24576, *(2**power for power in range(15, 21)))
 
 _BOTH: tuple[Mode, ...] = ("forward", "training")
 
+_EXACT = (
+    Arm("sdpa"),
+    *(Arm("sdpa", {"kernel": kernel}) for kernel in ("flash", "cudnn", "efficient", "math")),
+    Arm("xformers"),
+)
+_ON_A_GPU: Mapping[str, Any] = {
+    "seq_lens": (16384,), "dtypes": ("bfloat16",), "batches": (4,), "num_heads": (16,),
+}  # fmt: skip
+
 PRESETS: Mapping[str, Preset] = {
     "quick": Preset(_QUICK, _BOTH, launches=3, budget_s=0.25, case_timeout_s=60.0),
     "standard": Preset(_STANDARD, _BOTH, launches=3, budget_s=0.5, case_timeout_s=180.0),
     "full": Preset(_FULL, _BOTH, launches=3, budget_s=1.0, case_timeout_s=600.0),
-}
-"""By name. Lengths lie close enough for four of them to fit an exponent."""
+    "kernels": Preset(
+        (1024,), _BOTH, launches=3, budget_s=0.5, case_timeout_s=180.0,
+        backends=_EXACT, by_device={"cuda": _ON_A_GPU},
+    ),
+}  # fmt: skip
+"""By name. Lengths lie close enough for four of them to fit an exponent; ``kernels`` has one
+length, and asks which exact kernel is the fastest."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +105,20 @@ class Item(NamedTuple):
 def grid_from(preset: str, **chosen: Any) -> Grid:
     """Fill a grid from a preset; `chosen` holds fields of `Grid`, ``None`` = as the preset says.
 
+    No backends, too, means those of the preset.
+
     Raises:
         ValueError: if there is no such preset.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     values: dict[str, Any] = dict(vars(PRESETS[preset]))
-    values["backends"] = ()
+    values.update(values.pop("by_device").get(chosen.get("device"), {}))
     values["threads"] = (available_cores(),)
-    values.update({key: value for key, value in chosen.items() if value is not None})
+    given = {key: value for key, value in chosen.items() if value is not None}
+    if not given.get("backends"):
+        given.pop("backends", None)
+    values.update(given)
     return Grid(**values)
 
 
