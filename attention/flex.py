@@ -359,7 +359,8 @@ def _kernel_options(tile: int, device: torch.device) -> dict[str, Any] | None:
     if tile % 128:
         block = min(64, tile & -tile)  # the largest power of two that divides it
         options |= {"fwd_BLOCK_M": block, "fwd_BLOCK_N": block}
-        options |= {f"bwd_BLOCK_{name}": min(32, block) for name in ("M1", "N1", "M2", "N2")}
+        options |= {"bwd_BLOCK_N1": block, "bwd_BLOCK_M2": block}
+        options |= {"bwd_BLOCK_M1": min(32, block), "bwd_BLOCK_N2": min(32, block)}
     return options
 
 

@@ -53,6 +53,20 @@ def test_import_costs_little_beyond_torch() -> None:
     assert not {"xformers", "triton", "pandas", "asv", "matplotlib", "transformers"} & set(out)
 
 
+def test_importing_the_package_loads_no_compiler() -> None:
+    """Choosing and asking must not, either: FlexAttention's compiler comes with the first call."""
+    code = (
+        "import torch, sys; before = set(sys.modules); import attention;"
+        "m = attention.build('longformer', num_heads=2, head_dim=16, kernel='flex');"
+        "attention.describe('longformer'); attention.get('bigbird').unavailable_reasons('cuda');"
+        "print(*set(sys.modules) - before)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not [m for m in out if m.startswith(("torch._dynamo", "torch._inductor", "sympy"))]
+
+
 def test_unknown_option_names_the_near_one() -> None:
     with pytest.raises(TypeError, match=r"windw: longformer has no such option.*'window'"):
         attention.build("longformer", num_heads=4, head_dim=16, windw=3)
@@ -66,6 +80,10 @@ BAD_OPTIONS = [
     ("full", {"dropout_p": 1.0}, ValueError, "dropout_p: expected a number .*below 1, got 1.0"),
     ("full", {"scale": float("nan")}, ValueError, "scale: expected a number finite"),
     ("sdpa", {"kernel": "fast"}, ValueError, "kernel: expected one of auto, flash, .*got 'fast'"),
+    ("sdpa", {"kernel": None}, ValueError, "kernel: expected one of auto, flash, .*got None"),
+    ("longformer", {"kernel": "cuda"}, ValueError, "kernel: expected one of auto, tiled, flex"),
+    ("bigbird", {"kernel": "chunked"}, ValueError, "kernel: expected one of auto, tiled, flex"),
+    ("performer", {"kernel": "flex"}, ValueError, "kernel: expected one of auto, tiled, chunked"),
     ("longformer", {"window": -1}, ValueError, "window: expected at least 0"),
     ("longformer", {"dilation": [1, 2]}, ValueError, "dilation: expected one number or 4"),
     ("longformer", {"dilation": 0}, ValueError, "dilation: expected at least 1"),

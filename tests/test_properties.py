@@ -37,6 +37,7 @@ OPTIONS: dict[str, Any] = {
         {
             "num_features": st.integers(1, 70),
             "features": st.sampled_from(["softmax", "relu"]),
+            "kernel": st.sampled_from(["tiled", "chunked"]),
             "seed": st.integers(0, 2**40),
         }
     ),
