@@ -11,10 +11,10 @@ numbers.
 
 **Compilation.** Without it FlexAttention forms the N×N scores; here it always runs compiled, with
 ``fullgraph``, so that what cannot be compiled raises. Each static key (kind of pattern, its
-constants, shapes, dtype, device, whether gradients are wanted) has a compiled callable with a code
-object of its own: torch's limit of compilations a code object, past which it would go on without
-compiling, is not met by meeting many shapes. A new key compiles (seconds to a minute); so does, in
-a key, a list whose width passes a power of two. `COMPILED` callables are kept.
+constants, shapes, dtype, device, whether gradients are wanted, how far apart the lists' rows lie:
+a power of two) has a compiled callable with a code object of its own: torch's limit of
+compilations a code object is not met by meeting many shapes. A new key compiles, which takes
+seconds to a minute. `COMPILED` callables are kept.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ SMALLEST_HEAD = 16
 
 RUN = 64
 """Rows of tiles that share one copy of the extra keys."""
+
+WHOLE_TILE = 128
+"""Tiles that are multiples of it fit whatever blocks torch's kernel prefers."""
 
 COMPILED = 64
 INSTEAD = "; kernel='tiled' serves it"
@@ -173,6 +176,12 @@ class SparseTiles:
                 full=by_row(full, columns) if some else None,
                 full_by_key=by_column(full, columns) if some else None,
             )
+
+    @property
+    def layout(self) -> tuple[tuple[int, ...], ...]:
+        """Distances in memory, which compiled code has as constants."""
+        lists = (self.partial, self.partial_by_key, self.full, self.full_by_key)
+        return tuple(() if one is None else one.indices.stride() for one in lists)
 
     @property
     def covered_pairs(self) -> int:
@@ -339,43 +348,56 @@ def attend(
         UnsupportedError: on a CPU, if a gradient is wanted.
     """
     check_gradient(q, k, v)
-    key = (kind, q.shape, k.shape, q.dtype, q.device, wants_gradient(q, k, v))
-    run = _compiled(key)
+    training = wants_gradient(q, k, v)
+    key = (kind, q.shape, k.shape, q.dtype, q.device, training, tiles.layout)
+    small = q.device.type == "cuda" and tiles.tile % WHOLE_TILE != 0
+    run = _compiled(key, any_tile=small and training)
     out: Tensor = run(
         q, k, v, tiles.block_mask(mask_mod), scale, q.shape[1] != k.shape[1],
-        _kernel_options(tiles.tile, q.device),
+        _kernel_options(tiles.tile, q),
     )  # fmt: skip
     return out
 
 
-def _kernel_options(tile: int, device: torch.device) -> dict[str, Any] | None:
-    """Keep the kernel's own blocks within small tiles; 128 fits whatever torch chooses.
+def _kernel_options(tile: int, q: Tensor) -> dict[str, Any] | None:
+    """Keep the kernel's own blocks within small tiles.
 
     Torch's kernel for a few queries (flex decoding) reads lists in another way: not that one.
     """
-    if device.type != "cuda":
+    if q.device.type != "cuda":
         return None
     options: dict[str, Any] = {"FORCE_USE_FLEX_ATTENTION": True}
-    if tile % 128:
-        block = min(64, tile & -tile)  # the largest power of two that divides it
-        options |= {"fwd_BLOCK_M": block, "fwd_BLOCK_N": block}
-        options |= {"bwd_BLOCK_N1": block, "bwd_BLOCK_M2": block}
-        options |= {"bwd_BLOCK_M1": min(32, block), "bwd_BLOCK_N2": min(32, block)}
+    if tile % WHOLE_TILE == 0:
+        return options
+    block = min(64, tile & -tile)  # the largest power of two that divides it
+    options |= {"fwd_BLOCK_M": block, "fwd_BLOCK_N": block}
+    options |= {"fwd_num_stages": 3, "fwd_num_warps": 4}
+    if q.dtype != torch.float32:  # for float32 torch itself chooses blocks of 16
+        options |= {f"bwd_BLOCK_{name}": block for name in ("M1", "N1", "M2", "N2")}
+        options |= {"bwd_num_stages": 2, "bwd_num_warps": 4}
     return options
 
 
 _callables: OrderedDict[Hashable, Callable[..., Any]] = OrderedDict()
 
 
-def _compiled(key: Hashable) -> Callable[..., Any]:
-    """Return the callable of a static key, the least recently used one making room."""
+def _compiled(key: Hashable, *, any_tile: bool = False) -> Callable[..., Any]:
+    """Return the callable of a static key, the least recently used one making room.
+
+    Args:
+        key: what is constant in the compiled code.
+        any_tile: torch drops its backward kernel where the tile is no multiple of its preferred
+            block, before it reads which block was asked for; only among the candidates of
+            autotuning is one that passes. Blocks being fixed, there is nothing to time.
+    """
     if key in _callables:
         _callables.move_to_end(key)
         return _callables[key]
     while len(_callables) >= COMPILED:
         _callables.popitem(last=False)
     own = types.FunctionType(_call.__code__.replace(co_name="flex_attention_call"), globals())
-    _callables[key] = torch.compile(own, dynamic=False, fullgraph=True)
+    options: dict[str, Any] | None = {"max_autotune": True} if any_tile else None
+    _callables[key] = torch.compile(own, dynamic=False, fullgraph=True, options=options)
     return _callables[key]
 
 

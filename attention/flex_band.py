@@ -8,7 +8,7 @@ residue modulo d, which become heads of their own, as in `attention.backends.lon
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -80,10 +80,11 @@ def band_attention(
             seen = torch.ones(batch, dilation, length, dtype=torch.bool, device=q.device)
         seen = columns.join_mask(seen, ~extra.absent)
         at = torch.nn.functional.pad(extra.at, (0, columns.width - columns.count))
+        columns = replace(columns, count=columns.width)  # one list, one code for 1 to TILE tokens
     tiles = band_tiles(length, window, is_causal, seen is not None, columns, q.device)
     mask_mod = band_mask(window, is_causal, dilation, seen, at, columns)
-    constants = (window, is_causal, dilation, seen is not None, columns)
-    out = attend(q, k, v, tiles, mask_mod, scale=scale, kind=("band", *constants))
+    kind = ("band", window, is_causal, dilation, seen is not None, columns)
+    out = attend(q, k, v, tiles, mask_mod, scale=scale, kind=kind)
     return from_residues(out, dilation, heads, seq_len)
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from attention.flex import ExtraColumns, MaskMod, SparseTiles, attend
 
-BLOCK_STEP = 16
-"""Block sizes are multiples of it: the narrowest matrix that Triton multiplies."""
+BLOCK_STEP = 32
+"""Block sizes are multiples of it: the smallest tile that torch has a backward kernel for."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def block_attention(
     seen = seen if hidden is None else ~hidden[:, None]
     seen = extra.join_mask(seen[..., shape.first :], present)[:, 0]
     mask_mod = block_mask(shape.is_causal, extra.base, seen)
-    kind = ("blocks", shape, tiles.full is not None)
+    kind = ("blocks", shape)
     queries = q[:, :, shape.first :]
     return attend(queries, keys, values, tiles, mask_mod, scale=scale, kind=kind)
 

@@ -26,7 +26,7 @@ VARIANTS: list[tuple[str, dict[str, Any], str]] = [
     ("longformer", {"window": 300, "dilation": [1, 1, 2, 3]}, "flex_band"),
     ("bigbird", {"block_size": 64}, "flex_blocks"),
     ("bigbird", {"block_size": 128, "num_random_blocks": 1}, "flex_blocks"),
-    ("bigbird", {"block_size": 16, "num_global_tokens": 5}, "flex_blocks"),
+    ("bigbird", {"block_size": 32, "num_global_tokens": 5}, "flex_blocks"),
     ("performer", {"num_features": 64, "seed": 0}, "chunked_sums"),
     ("performer", {"num_features": 64, "seed": 0, "features": "relu"}, "chunked_sums"),
     ("linformer", {"rank": 64, "seq_len": 1000}, "learned_projection+sdpa"),

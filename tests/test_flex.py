@@ -117,9 +117,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("longformer", {"window": 200}),
     ("longformer", {"window": 5, "dilation": 3}),
     ("longformer", {"window": 4, "dilation": [1, 1, 2, 5]}),
-    ("bigbird", {"block_size": 16}),
-    ("bigbird", {"block_size": 16, "num_random_blocks": 0, "num_global_tokens": 5}),
-    ("bigbird", {"block_size": 32, "num_random_blocks": 5}),
+    ("bigbird", {"block_size": 32}),
+    ("bigbird", {"block_size": 32, "num_random_blocks": 0, "num_global_tokens": 5}),
+    ("bigbird", {"block_size": 32, "num_random_blocks": 5, "seed": 9}),
     ("bigbird", {"block_size": 64, "num_global_tokens": 300}),
 ]
 CHECKS = ("shapes", "twin", "gradients", "future", "padding", "batch", "determinism", "refusals")
@@ -175,15 +175,15 @@ def test_random_blocks_that_are_read_are_those_of_the_pattern(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     without_kernel(monkeypatch)
-    q, k, v = (torch.randn(1, 4, 16 * 40 + 5, 16) for _ in range(3))
+    q, k, v = (torch.randn(1, 4, 32 * 40 + 5, 16) for _ in range(3))
     tiled, by_flex = (
-        attention.BigBirdAttention(num_heads=4, head_dim=16, block_size=16, seed=3, kernel=kernel)
+        attention.BigBirdAttention(num_heads=4, head_dim=16, block_size=32, seed=3, kernel=kernel)
         for kernel in ("tiled", "flex")
     )
     assert_matches("output", by_flex(q, k, v), tiled(q, k, v), 1e-5)
     assert by_flex.kernel == "flex_blocks"
     other = attention.BigBirdAttention(
-        num_heads=4, head_dim=16, block_size=16, seed=4, kernel="flex"
+        num_heads=4, head_dim=16, block_size=32, seed=4, kernel="flex"
     )
     assert relative_l2(other(q, k, v), tiled(q, k, v)) > 1e-2
 
@@ -235,7 +235,7 @@ def test_what_flex_cannot_serve_is_refused_and_names_the_other_kernel(name: str)
 def test_flex_refuses_blocks_that_are_no_tiles() -> None:
     module = attention.BigBirdAttention(num_heads=4, head_dim=16, block_size=20, kernel="flex")
     q, k, v = (torch.randn(1, 4, 64, 16) for _ in range(3))
-    with pytest.raises(attention.UnsupportedError, match=r"block_size: .* multiple of 16, got 20"):
+    with pytest.raises(attention.UnsupportedError, match=r"block_size: .* multiple of 32, got 20"):
         module(q, k, v)
 
 
@@ -277,7 +277,7 @@ def test_compiled_callables_are_bounded_and_do_not_share_code(
     made: list[Any] = []
 
     def compiler(function: Any, **options: Any) -> Any:
-        assert options == {"dynamic": False, "fullgraph": True}
+        assert options == {"dynamic": False, "fullgraph": True, "options": None}
         made.append(function)
         return function
 
@@ -293,9 +293,32 @@ def test_compiled_callables_are_bounded_and_do_not_share_code(
 COMPILED: list[tuple[str, dict[str, Any], torch.dtype, bool]] = [
     ("longformer", {"window": 20, "dilation": [1, 1, 2, 2]}, torch.float32, False),
     ("longformer", {"window": 150}, torch.bfloat16, True),
-    ("bigbird", {"block_size": 16, "num_global_tokens": 3}, torch.float16, False),
+    ("bigbird", {"block_size": 32, "num_global_tokens": 3}, torch.float16, False),
     ("bigbird", {"block_size": 64}, torch.float32, True),
 ]
+
+
+@pytest.mark.serial
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler, of torch
+def test_a_second_call_of_the_same_key_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    if reasons := flex.flex_reasons(problem(), dropout_p=0.0):
+        pytest.skip("; ".join(reasons))
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setattr(flex, "_callables", type(flex._callables)())
+    module = attention.LongformerAttention(num_heads=2, head_dim=16, window=30, kernel="flex")
+    compiled = []
+    for tokens in (1, 3, 20):  # other masks, other global tokens, the same code
+        q, k, v = (torch.randn(2, 2, 290, 16) for _ in range(3))
+        asks = {
+            "key_padding_mask": torch.arange(290) < torch.tensor([290 - tokens, 250])[:, None],
+            "global_mask": (torch.arange(290) < tokens).expand(2, -1),
+        }
+        with torch.inference_mode():
+            module(q, k, v, **asks)
+        compiled.append(counters["stats"]["unique_graphs"])
+    assert compiled[0] == compiled[1] == compiled[2]
+    assert len(flex._callables) == 1
 
 
 @pytest.mark.serial

@@ -71,7 +71,7 @@ class BigBirdAttention(Attention):
             blocks, they see all and all see them. The blocks start after them.
         seed: of the random blocks, which differ from head to head.
         kernel: ``tiled`` runs anywhere; ``flex`` is FlexAttention, compiled, for block sizes that
-            are multiples of 16, without dropout and, on a CPU, without a backward pass; ``auto``
+            are multiples of 32, without dropout and, on a CPU, without a backward pass; ``auto``
             is flex on CUDA, else tiled, decided by the device alone.
         scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
         dropout_p: probability of dropping an attention weight in training mode.
