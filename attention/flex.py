@@ -19,6 +19,7 @@ seconds to a minute. `COMPILED` callables are kept.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -26,13 +27,14 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from attention.base import Problem, UnsupportedError
 
+T = TypeVar("T")
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -59,7 +61,8 @@ def flex_reasons(problem: Problem, *, dropout_p: float) -> list[str]:
         problem: the call.
         dropout_p: probability of dropping an attention weight in this call.
     """
-    reasons = [*_machine_reasons(problem.device)]
+    compiler = os.environ.get("CXX", "g++")
+    reasons = list(outside_graph(_machine_reasons, problem.device, compiler))
     if problem.dtype not in DTYPES:
         reasons.append(f"dtype: kernel 'flex' takes float32, bfloat16, float16{INSTEAD}")
     if problem.device == "cuda" and problem.head_dim < SMALLEST_HEAD:
@@ -75,22 +78,33 @@ def flex_reasons(problem: Problem, *, dropout_p: float) -> list[str]:
     return reasons
 
 
-def _machine_reasons(device: str) -> list[str]:
+@functools.cache
+def _machine_reasons(device: str, compiler: str) -> tuple[str, ...]:
     if device == "cuda" and importlib.util.find_spec("triton") is None:
-        return [f"kernel: 'flex' on cuda needs triton, which is not installed{INSTEAD}"]
+        return (f"kernel: 'flex' on cuda needs triton, which is not installed{INSTEAD}",)
     if device != "cpu":
-        return []
+        return ()
     reasons = []
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         reasons.append(f"kernel: 'flex' on a cpu needs AVX2{INSTEAD}")
-    if shutil.which(os.environ.get("CXX", "g++")) is None:
+    if shutil.which(compiler) is None:
         reasons.append(f"kernel: 'flex' on a cpu needs a C++ compiler, g++ or CXX{INSTEAD}")
-    return reasons
+    return tuple(reasons)
 
 
 def wants_gradient(*tensors: Tensor) -> bool:
     """Whether autograd will ask for a backward pass."""
     return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def outside_graph(function: Callable[..., T], *inputs: Any) -> T:
+    """Call a function; from within a compiled graph, as ordinary Python.
+
+    An outer compiler would trace how the lists are made, and again for other masks.
+    """
+    if torch.compiler.is_compiling():
+        function = torch.compiler.disable(function)
+    return function(*inputs)
 
 
 def check_gradient(*tensors: Tensor) -> None:

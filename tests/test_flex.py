@@ -12,8 +12,10 @@ from torch import Tensor
 
 import attention
 from attention import flex
+from attention.backends.bigbird import BlockGrid, random_blocks
 from attention.flex import RUN, ExtraColumns, TileLists, by_column, by_row
 from attention.flex_band import TILE, band_mask, band_tiles
+from attention.flex_blocks import BlockShape, block_tiles
 from attention.functional import error_budget, relative_l2
 from attention.testing import assert_matches, check
 
@@ -88,6 +90,16 @@ def test_lists_of_a_million_tokens_grow_with_the_rows_alone() -> None:
     assert held[1] <= 9 * held[0]
     assert large.partial.indices.shape[-2:] == (8192, 8192)  # as torch asks, without the memory
     assert held[1] < 8192 * 8192 / 64
+
+
+def test_lists_of_random_blocks_at_a_million_tokens_hold_no_square() -> None:
+    n, heads = 2**20, 2
+    shape = BlockShape(n, 64, 0, False)
+    random = random_blocks(BlockGrid(n, 64, 0, False), heads, 3, seed=0)
+    tiles = block_tiles(shape, [n], [random], holes=False, device=CPU)
+    lists = (tiles.partial, tiles.partial_by_key, tiles.full, tiles.full_by_key)
+    assert sum(bytes_of(x) for x in lists) < heads * shape.rows * 4 * 200
+    assert int(tiles.partial_by_key.counts.max()) <= RUN
 
 
 def test_no_column_of_extra_keys_is_read_by_more_than_a_run_of_rows() -> None:
@@ -318,6 +330,24 @@ def test_a_second_call_of_the_same_key_compiles_nothing(monkeypatch: pytest.Monk
             module(q, k, v, **asks)
         compiled.append(counters["stats"]["unique_graphs"])
     assert compiled[0] == compiled[1] == compiled[2]
+    assert len(flex._callables) == 1
+
+
+@pytest.mark.serial
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Dynamo")  # torch's, of torch
+@pytest.mark.parametrize("name", ["longformer", "bigbird"])
+def test_within_a_compiled_module_the_kernel_is_the_compiled_one(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch warns where FlexAttention runs uncompiled, and a warning is an error here."""
+    if reasons := flex.flex_reasons(problem(), dropout_p=0.0):
+        pytest.skip("; ".join(reasons))
+    monkeypatch.setattr(flex, "_callables", type(flex._callables)())
+    module = attention.build(name, num_heads=2, head_dim=16, kernel="flex")
+    q, k, v = (torch.randn(1, 2, 600, 16) for _ in range(3))
+    with torch.no_grad():
+        out = torch.compile(module)(q, k, v)
+    assert_matches("output", out, module.reference(q, k, v), 1e-5)
     assert len(flex._callables) == 1
 
 

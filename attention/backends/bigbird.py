@@ -40,6 +40,7 @@ from attention.flex import (
     check_gradient,
     flex_ops,
     flex_reasons,
+    outside_graph,
 )
 from attention.flex_blocks import BLOCK_STEP, BlockShape, block_attention, block_tiles
 from attention.functional import (
@@ -130,7 +131,7 @@ class BigBirdAttention(Attention):
     ) -> Tensor:
         """Attend tile by tile, one row of blocks each; the global rows run fused."""
         if self.kernel_on(q.device.type) == "flex":
-            return self._flex(q, k, v, is_causal, key_padding_mask)
+            return outside_graph(self._flex, q, k, v, is_causal, key_padding_mask)
         self.kernel = "tiled_blocks"
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         if key_padding_mask is None:

@@ -25,7 +25,7 @@ from attention.base import (
     check_int,
     softmax_ops,
 )
-from attention.flex import check_gradient, flex_ops, flex_reasons
+from attention.flex import check_gradient, flex_ops, flex_reasons, outside_graph
 from attention.flex_band import ExtraKeys, band_attention, band_tiles
 from attention.functional import (
     dense_softmax_attention,
@@ -121,7 +121,8 @@ class LongformerAttention(Attention):
     ) -> Tensor:
         """Attend tile by tile over the band; the global rows run through fused attention."""
         if self.kernel_on(q.device.type) == "flex":
-            return self._flex(q, k, v, is_causal, key_padding_mask, global_mask, global_qkv)
+            more = (key_padding_mask, global_mask, global_qkv)
+            return outside_graph(self._flex, q, k, v, is_causal, *more)
         keys, values = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         tokens = _GlobalTokens.of(global_mask, key_padding_mask)
         hidden = None if key_padding_mask is None else ~key_padding_mask
