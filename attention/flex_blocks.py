@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from attention.flex import ExtraColumns, MaskMod, SparseTiles, attend
+from attention.functional import sdpa_rows
 
 BLOCK_STEP = 32
 """Block sizes are multiples of it: the smallest tile that torch has a backward kernel for."""
@@ -126,6 +127,41 @@ def _join(x: Tensor, at: Tensor, shape: BlockShape) -> Tensor:
     """Append the global keys to those from block 1 on."""
     index = at[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
     return shape.extra.join(x[:, :, shape.first :], x.gather(2, index))
+
+
+def full_rows(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    edges: tuple[int, int],
+    *,
+    is_causal: bool,
+    scale: float,
+    hidden: Tensor | None = None,
+) -> Tensor:
+    """Attend from a few queries to all keys, when causal to their past, by torch's fused kernel.
+
+    Args:
+        q: ``[B, H, N, D]``.
+        k: ``[B, H_kv, N, D]``.
+        v: ``[B, H_kv, N, D]``.
+        edges: the first of these queries, and one past the last.
+        is_causal: whether the future is hidden.
+        scale: factor on the scores.
+        hidden: bool ``[B, N]``, True = a hole in the sequence; or ``None``.
+
+    Returns:
+        ``[B, H, stop - start, D]``; zeros where a query sees no key.
+    """
+    start, stop = edges
+    reach = stop if is_causal else k.shape[2]
+    unseen = None if hidden is None else hidden[:, None, None, :reach]
+    if is_causal:
+        at = torch.arange(start, stop, device=q.device)[:, None]
+        future = (torch.arange(reach, device=q.device) > at)[None, None]
+        unseen = future if unseen is None else unseen | future
+    rows, keys, values = q[:, :, start:stop], k[:, :, :reach], v[:, :, :reach]
+    return sdpa_rows(rows, keys, values, hidden=unseen, scale=scale)
 
 
 def block_mask(is_causal: bool, base: int, seen: Tensor) -> MaskMod:

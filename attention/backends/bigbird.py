@@ -42,7 +42,13 @@ from attention.flex import (
     flex_reasons,
     outside_graph,
 )
-from attention.flex_blocks import BLOCK_STEP, BlockShape, block_attention, block_tiles
+from attention.flex_blocks import (
+    BLOCK_STEP,
+    BlockShape,
+    block_attention,
+    block_tiles,
+    full_rows,
+)
 from attention.functional import (
     dense_softmax_attention,
     draw_seed,
@@ -204,17 +210,19 @@ class BigBirdAttention(Attention):
             some = slice(None) if whole else slice(row, row + 1)
             mask = None if hidden is None else hidden[some, :length]
             mask = mask if mask is not None and bool(mask.any()) else None
-            inputs = [x[some, :, :length] for x in (q, k, v)]
+            x, keys, values = (one[some, :, :length] for one in (q, k, v))
             grid = BlockGrid(length, self.block_size, self.num_global_tokens, is_causal)
             full = [
-                self._full_rows(inputs[0], inputs[1], inputs[2], *edges, is_causal, mask)
+                full_rows(
+                    x, keys, values, edges, is_causal=is_causal, scale=self.scale, hidden=mask
+                )
                 for edges in grid.full_rows()
                 if length
             ]
             if sparse is not None and length > shape.first:
                 full.insert(1, sparse[some, :, : shape.sparse_end(length) - shape.first])
             # No real token: empty, but in the graph.
-            rows.append(full or [inputs[0] + inputs[1].sum() + inputs[2].sum()])
+            rows.append(full or [x + keys.sum() + values.sum()])
         return rows
 
     def _flex_tiles(
@@ -381,11 +389,9 @@ class BigBirdAttention(Attention):
             (stop - start) * (stop if grid.is_causal else grid.length)
             for start, stop in grid.full_rows()
         )
-        executed = full * 2 * dim * (7 if training else 2)
+        executed = tiled_cost(plan, dim, training) + full * 2 * dim * (7 if training else 2)
         if self.kernel_on(problem.device) == "flex":
-            executed += flex_ops(self._flex_pairs(grid), dim, training)
-        else:
-            executed += tiled_cost(plan, dim, training)
+            executed = self._flex_cost(grid, dim, training)
         pairs = plan.pattern_pairs() + sum(
             sum(range(start + 1, stop + 1)) if grid.is_causal else (stop - start) * grid.length
             for start, stop in grid.full_rows()
@@ -397,14 +403,19 @@ class BigBirdAttention(Attention):
             bytes=problem.io_bytes(mode),
         )
 
-    def _flex_pairs(self, grid: BlockGrid) -> int:
-        """Count the pairs that FlexAttention's tiles cover, for one head."""
+    def _flex_cost(self, grid: BlockGrid, dim: int, training: bool) -> int:
+        """Count the operations of FlexAttention's tiles and of the full rows, for one head."""
+        full = sum(
+            (stop - start) * (stop if grid.is_causal else grid.length)
+            for start, stop in grid.full_rows()
+        )
+        executed = full * 2 * dim * (7 if training else 2)
         shape = BlockShape(grid.length, grid.block_size, grid.global_tokens, grid.is_causal)
         if not shape.rows or grid.block_size % BLOCK_STEP:
-            return 0
+            return executed
         random = random_blocks(grid, 1, self.num_random_blocks, self.seed)
-        lists = block_tiles(shape, [grid.length], [random], holes=False, device=random.device)
-        return lists.covered_pairs
+        tiles = block_tiles(shape, [grid.length], [random], holes=False, device=random.device)
+        return executed + flex_ops(tiles.covered_pairs, dim, training)
 
 
 @dataclass(frozen=True)
