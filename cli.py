@@ -87,6 +87,7 @@ def list_backends(as_json: bool, of_peers: bool) -> None:
         click.echo(f"  supports: {', '.join(able) or 'bidirectional self-attention only'}")
         exponents = f"time N^{one['time_exponent']:g}, memory N^{one['memory_exponent']:g}"
         click.echo(f"  expected: {exponents}")
+        click.echo(f"  options: {', '.join(_shown(n, o) for n, o in one['options'].items())}")
         for device, reasons in one["unavailable"].items():
             click.echo(f"  {device}: {'; '.join(reasons) or 'available'}")
     for name, error in registry.broken_plugins().items():
@@ -110,6 +111,13 @@ def _list_peers(as_json: bool) -> None:
             click.echo(f"  {device}: {'; '.join(reasons) or 'available'}")
     for name, error in registry.broken_plugins().items():
         click.echo(f"plug-in {name} failed to load: {error}", err=True)
+
+
+def _shown(name: str, option: dict[str, Any]) -> str:
+    """Write an option as it would be given, with its default, and its choices where few."""
+    default = "" if option.get("required") else f"={option['default']}"
+    choices = option.get("choices")
+    return name + default + (f" ({'|'.join(choices)})" if choices else "")
 
 
 @main.command()

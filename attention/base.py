@@ -205,7 +205,9 @@ class Attention(nn.Module, ABC):
     call_inputs: ClassVar[Mapping[str, CallInput]] = {}
 
     kernel: str
-    """Which kernel the last call ran, e.g. ``flash_attention_for_cpu``; ``""`` before a call."""
+    """Which kernel the last call ran, e.g. ``flash_attention_for_cpu``; ``""`` before a call.
+
+    An option of that name is what was asked for, and is kept as ``kernel_choice``."""
 
     def __init__(
         self, *, num_heads: int, head_dim: int, scale: float | None = None, dropout_p: float = 0.0
@@ -450,10 +452,11 @@ class Attention(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         """Show every option that is kept under its own name."""
-        shown = [
-            n for n in self.options() if isinstance(getattr(self, n, None), int | float | str)
-        ]
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+        kept = {n: getattr(self, n, None) for n in self.options()}
+        if "kernel" in kept:  # under its own name stands what ran
+            kept["kernel"] = getattr(self, "kernel_choice", None)
+        shown = {n: value for n, value in kept.items() if isinstance(value, int | float | str)}
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
 
 # -- checks that every backend uses -------------------------------------------------------------

@@ -17,7 +17,7 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from attention.base import Attention
 
@@ -136,8 +136,9 @@ def describe(name: str) -> dict[str, Any]:
     """Return what a backend declares, as plain values for JSON and tables.
 
     Keys: name, class, summary, paper, family, exact, time_exponent, memory_exponent, causal,
-    cross, key_padding, dropout, state, dtypes (device to names), options (name to type and
-    default), call_inputs, unavailable (device to reasons; an empty list = available).
+    cross, key_padding, dropout, state, dtypes (device to names), options (name to type, default
+    and, where there are few, choices), call_inputs, unavailable (device to reasons; an empty
+    list = available).
     """
     cls = get(name)
     supports = cls.supports
@@ -159,7 +160,7 @@ def describe(name: str) -> dict[str, Any]:
             device: [str(d).removeprefix("torch.") for d in dtypes]
             for device, dtypes in supports.dtypes.items()
         },
-        "options": {n: _describe_option(p) for n, p in cls.options().items()},
+        "options": {n: _describe_option(p) | _choices(cls, n) for n, p in cls.options().items()},
         "call_inputs": {n: i.doc for n, i in cls.call_inputs.items()},
         "unavailable": {device: cls.unavailable_reasons(device) for device in ("cpu", "cuda")},
     }
@@ -172,6 +173,15 @@ def _describe_option(parameter: inspect.Parameter) -> dict[str, Any]:
     else:
         described["required"] = True
     return described
+
+
+def _choices(cls: type[Attention], option: str) -> dict[str, Any]:
+    """Return the words an option takes, where its annotation lists them."""
+    try:
+        hint = get_type_hints(cls.__init__).get(option)
+    except NameError:  # a name that only a type checker imports: the annotation stays a text
+        return {}
+    return {"choices": list(get_args(hint))} if get_origin(hint) is Literal else {}
 
 
 def load_file(path: str | Path) -> list[str]:

@@ -34,6 +34,7 @@ EXAMPLES = {
         "--seq-len 1024,4096",
         "attnbench run --preset full --shard 1/4 --out runs/part1",
         "attnbench run --preset standard --out runs/today --resume",
+        "attnbench run --preset kernels --device cuda --out runs/kernels",
     ],
     "report": ["attnbench report runs/today", "attnbench report runs/a runs/b --out compared"],
     "merge": ["attnbench merge runs/part1 runs/part2 --out runs/whole"],

@@ -10,7 +10,7 @@ import click
 
 from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MATMUL_PRECISIONS, MODES
 from suites.parsing import parse_backend, parse_shard
-from suites.sweep import PRESETS, SUITES
+from suites.sweep import ANY, PRESETS, SUITES, Grid
 
 if TYPE_CHECKING:
     _Type = click.ParamType[Any]
@@ -93,11 +93,20 @@ def _by_preset(field: str) -> str:
     return f"Default by preset: {shown}."
 
 
-def _heads_by_preset() -> str:
-    usual = PRESETS["quick"].num_heads
-    others = {name: one.num_heads for name, one in PRESETS.items() if one.num_heads != usual}
-    shown = "".join(f", {name} {'+'.join(map(str, heads))}" for name, heads in others.items())
-    return f"Default: {'+'.join(map(str, usual))}{shown}."
+def _by_device(field: str) -> str:
+    """Say a field's default, and where a preset has another on some device."""
+    default = getattr(Grid, field)
+    others = [
+        f"{name} {'' if device == ANY else f'on {device} '}{_listed(values[field])}"
+        for name, preset in PRESETS.items()
+        for device, values in preset.by_device.items()
+        if field in values
+    ]
+    return f"Default: {'; '.join([_listed(default), *others])}."
+
+
+def _listed(values: tuple[Any, ...]) -> str:
+    return ",".join(str(value) for value in values)
 
 
 # fmt: off  (one option, one entry)
@@ -122,8 +131,8 @@ OPTIONS = (
         multiple=True,
         type=Parsed("NAME[:key=value,…]", parse_backend),
         help="A backend with its options; several values of one option with +. Repeatable. "
-        "Default: all, or those of the preset. With peers: our side, with these options in place "
-        "of its own.",
+        "Default: all; presets scaling, million and kernels have their own. With peers: our "
+        "side, with these options in place of its own.",
     ),
     click.option(
         "--peers",
@@ -162,26 +171,20 @@ OPTIONS = (
         "--dtype",
         "dtypes",
         type=Several(click.Choice(DTYPES)),
-        default="float32",
-        show_default=True,
-        help="Of inputs and parameters.",
+        help=f"Of inputs and parameters. {_by_device('dtypes')}",
     ),
     click.option(
         "--batch",
         "batches",
         type=COUNTS,
-        default="1",
-        show_default=True,
-        help="Sequences at a time.",
+        help=f"Sequences at a time. {_by_device('batches')}",
     ),
-    click.option("--num-heads", type=COUNTS, help=f"Heads. {_heads_by_preset()}"),
+    click.option("--num-heads", type=COUNTS, help=f"Heads. {_by_device('num_heads')}"),
     click.option(
         "--head-dim",
         "head_dims",
         type=COUNTS,
-        default="64",
-        show_default=True,
-        help="Width of a head.",
+        help=f"Width of a head. {_by_device('head_dims')}",
     ),
     click.option(
         "--causal",

@@ -9,7 +9,7 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 from results.schema import (
@@ -29,6 +29,10 @@ from suites.peer_rows import PeerRow
 Suite = Literal["speed", "peers"]
 
 SUITES: tuple[str, ...] = get_args(Suite)
+
+
+ANY = "any"
+"""In `Preset.by_device`: every device."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,9 @@ class Preset:
         launches: fresh processes per case.
         budget_s: sampling time per arm, in seconds.
         case_timeout_s: the longest that one launch may take, in seconds.
-        num_heads: heads.
-        picks: the backends; empty = all, each in every mode.
+        picks: the backends, each with modes and causality of its own; empty = as `backends`.
+        backends: what is compared; empty = the picks, or all that are registered.
+        by_device: further fields of `Grid` on a device, or on `ANY`, in place of its defaults.
     """
 
     seq_lens: tuple[int, ...]
@@ -65,8 +70,9 @@ class Preset:
     launches: int
     budget_s: float
     case_timeout_s: float
-    num_heads: tuple[int, ...] = (8,)
     picks: tuple[Pick, ...] = ()
+    backends: tuple[Arm, ...] = ()
+    by_device: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 _QUICK = (768, 1024, 1536, 2048, 4096)
@@ -77,6 +83,15 @@ _SCALING = (4096, 8192, 16384, 32768, 65536)
 _MILLION = (2**16, 2**18, 2**20)
 
 _BOTH: tuple[Mode, ...] = ("forward", "training")
+
+_EXACT = (
+    Arm("sdpa"),
+    *(Arm("sdpa", {"kernel": kernel}) for kernel in ("flash", "cudnn", "efficient", "math")),
+    Arm("xformers"),
+)
+_ON_A_GPU: Mapping[str, Any] = {
+    "seq_lens": (16384,), "dtypes": ("bfloat16",), "batches": (4,), "num_heads": (16,),
+}  # fmt: skip
 
 PRESETS: Mapping[str, Preset] = {
     "quick": Preset(_QUICK, _BOTH, launches=3, budget_s=0.25, case_timeout_s=60.0),
@@ -93,15 +108,21 @@ PRESETS: Mapping[str, Preset] = {
     ),
     # One head and hardly more than one sample: a call takes seconds, its inputs 768 MiB.
     "million": Preset(
-        _MILLION, _BOTH, launches=1, budget_s=0.2, case_timeout_s=600.0, num_heads=(1,),
+        _MILLION, _BOTH, launches=1, budget_s=0.2, case_timeout_s=600.0,
+            by_device={ANY: {"num_heads": (1,)}},
         picks=(
             Pick("longformer", _BOTH),
             Pick("performer", _BOTH, causal=(False, True)),
             Pick("linformer"),
         ),
     ),
+    "kernels": Preset(
+        (1024,), _BOTH, launches=3, budget_s=0.5, case_timeout_s=180.0,
+        backends=_EXACT, by_device={"cuda": _ON_A_GPU},
+    ),
 }  # fmt: skip
-"""By name. Lengths lie close enough for four of them to fit an exponent, but in ``million``."""
+"""By name. Lengths lie close enough for four of them to fit an exponent, but in ``million``;
+``kernels`` has one length, and asks which exact kernel is the fastest."""
 
 DEFAULT_PRESET = "quick"
 """Of suite speed."""
@@ -178,7 +199,10 @@ def grid_from(preset: str | None, **chosen: Any) -> Grid:
         values: dict[str, Any] = dict(vars(PEERS))
     else:
         values = dict(vars(PRESETS[preset or DEFAULT_PRESET]))
-    values["backends"] = tuple(Arm(pick.backend) for pick in values["picks"])
+    by_device = values.pop("by_device")
+    for where in (ANY, chosen.get("device") or "cpu"):
+        values.update(by_device.get(where, {}))
+    values["backends"] = values["backends"] or tuple(Arm(p.backend) for p in values["picks"])
     if suite == "peers":
         values.update(backends=(), picks=())
         if chosen.get("device", "cpu") == "cpu":

@@ -53,6 +53,20 @@ def test_import_costs_little_beyond_torch() -> None:
     assert not {"xformers", "triton", "pandas", "asv", "matplotlib", "transformers"} & set(out)
 
 
+def test_importing_the_package_loads_no_compiler() -> None:
+    """Choosing and asking must not, either: FlexAttention's compiler comes with the first call."""
+    code = (
+        "import torch, sys; before = set(sys.modules); import attention;"
+        "m = attention.build('longformer', num_heads=2, head_dim=16, kernel='flex');"
+        "attention.describe('longformer'); attention.get('bigbird').unavailable_reasons('cuda');"
+        "print(*set(sys.modules) - before)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not [m for m in out if m.startswith(("torch._dynamo", "torch._inductor", "sympy"))]
+
+
 def test_unknown_option_names_the_near_one() -> None:
     with pytest.raises(TypeError, match=r"windw: longformer has no such option.*'window'"):
         attention.build("longformer", num_heads=4, head_dim=16, windw=3)
@@ -65,7 +79,11 @@ BAD_OPTIONS = [
     ("full", {"num_heads": 2.0}, TypeError, "num_heads: expected a whole number, got 2.0"),
     ("full", {"dropout_p": 1.0}, ValueError, "dropout_p: expected a number .*below 1, got 1.0"),
     ("full", {"scale": float("nan")}, ValueError, "scale: expected a number finite"),
-    ("sdpa", {"kernel": "fast"}, ValueError, "kernel: expected one of flash, .*got 'fast'"),
+    ("sdpa", {"kernel": "fast"}, ValueError, "kernel: expected one of auto, flash, .*got 'fast'"),
+    ("sdpa", {"kernel": None}, ValueError, "kernel: expected one of auto, flash, .*got None"),
+    ("longformer", {"kernel": "cuda"}, ValueError, "kernel: expected one of auto, tiled, flex"),
+    ("bigbird", {"kernel": "chunked"}, ValueError, "kernel: expected one of auto, tiled, flex"),
+    ("performer", {"kernel": "flex"}, ValueError, "kernel: expected one of auto, tiled, chunked"),
     ("longformer", {"window": -1}, ValueError, "window: expected at least 0"),
     ("longformer", {"dilation": [1, 2]}, ValueError, "dilation: expected one number or 4"),
     ("longformer", {"dilation": 0}, ValueError, "dilation: expected at least 1"),
@@ -192,7 +210,10 @@ def test_sdpa_records_the_kernel_and_pins_it() -> None:
 def test_sdpa_pinned_flash_raises_where_torch_would_fall_back() -> None:
     pinned = attention.SDPAAttention(num_heads=4, head_dim=16, kernel="flash", dropout_p=0.5)
     q, k, v = (x.requires_grad_() for x in qkv(40))
-    with pytest.raises(attention.UnsupportedError, match="kernel: flash cannot serve this call"):
+    with pytest.raises(
+        attention.UnsupportedError,
+        match=r"kernel: flash cannot serve this call .*torch: .*dropout",
+    ):
         pinned.train()(q, k, v)
 
 

@@ -37,6 +37,8 @@ VARIANTS = [
     ("linformer", {"rank": 16, "method": "mean_pool"}),
     ("performer", {"num_features": 33}),
     ("performer", {"num_features": 16, "features": "relu"}),
+    ("performer", {"kernel": "chunked"}),
+    ("performer", {"num_features": 16, "features": "relu", "kernel": "chunked"}),
     ("sdpa", {"kernel": "math"}),
     ("sdpa", {"kernel": "flash"}),
     ("sdpa", {"scale": 0.3}),
@@ -63,7 +65,9 @@ def test_options_keep_the_contract(name: str, options: dict[str, object]) -> Non
 def test_backend_keeps_the_contract_on_cuda(name: str) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    failed = [f for f in check(name, device="cuda") if f.status == "failed"]
+    # The contract's oracles run in float64, which FlexAttention does not: test_cuda_kernels.py.
+    options = {"kernel": "tiled"} if name in ("longformer", "bigbird") else {}
+    failed = [f for f in check(name, options=options, device="cuda") if f.status == "failed"]
     assert not failed, "\n".join(f"{f.check}: {f.message}\n{f.how}" for f in failed)
 
 

@@ -14,7 +14,7 @@ from attention.testing import assert_matches
 
 OPTIONS: dict[str, Any] = {
     "full": st.fixed_dictionaries({}),
-    "sdpa": st.fixed_dictionaries({"kernel": st.sampled_from([None, "flash", "math"])}),
+    "sdpa": st.fixed_dictionaries({"kernel": st.sampled_from(["auto", "flash", "math"])}),
     "longformer": st.fixed_dictionaries(
         {"window": st.integers(0, 70), "dilation": st.integers(1, 5)}
     ),
@@ -37,6 +37,7 @@ OPTIONS: dict[str, Any] = {
         {
             "num_features": st.integers(1, 70),
             "features": st.sampled_from(["softmax", "relu"]),
+            "kernel": st.sampled_from(["tiled", "chunked"]),
             "seed": st.integers(0, 2**40),
         }
     ),

@@ -114,6 +114,25 @@ def test_larger_presets_reach_further_and_hold_the_smaller():
     assert PRESETS["standard"].launches >= 3
 
 
+def test_kernels_compares_the_exact_kernels_on_any_device():
+    cpu, cuda = (grid_from("kernels", device=device) for device in ("cpu", "cuda"))
+    labels = ["sdpa", *(f"sdpa:kernel={k}" for k in ("flash", "cudnn", "efficient", "math"))]
+    for grid in (cpu, cuda):
+        assert [arm.label for arm in grid.backends] == [*labels, "xformers"]
+    (shape,) = {
+        (c.seq_len, c.batch, c.num_heads, c.head_dim, c.dtype, c.device) for c in cases(cuda)
+    }
+    assert shape == (16384, 4, 16, 64, "bfloat16", "cuda")
+    assert {(c.seq_len, c.batch, c.dtype) for c in cases(cpu)} == {(1024, 1, "float32")}
+
+
+def test_what_is_chosen_comes_before_what_a_preset_says():
+    mine = (Arm("full"),)
+    grid = grid_from("kernels", device="cuda", backends=mine, batches=(2,), dtypes=None)
+    assert (grid.backends, grid.batches, grid.dtypes) == (mine, (2,), ("bfloat16",))
+    assert grid_from("quick", backends=()).backends == ()
+
+
 def test_unknown_preset_names_those_there_are():
     with pytest.raises(ValueError, match="quick, standard, full, scaling, million"):
         grid_from("fast")

@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,9 +30,25 @@ from attention.base import (
     Mode,
     Problem,
     Supports,
+    check_choice,
     check_int,
     check_seed,
     softmax_ops,
+)
+from attention.flex import (
+    INSTEAD,
+    SparseTiles,
+    check_gradient,
+    flex_ops,
+    flex_reasons,
+    outside_graph,
+)
+from attention.flex_blocks import (
+    BLOCK_STEP,
+    BlockShape,
+    block_attention,
+    block_tiles,
+    full_rows,
 )
 from attention.functional import (
     dense_softmax_attention,
@@ -50,6 +67,8 @@ from attention.tiled import (
     tiles_of_run,
 )
 
+Kernel = Literal["auto", "tiled", "flex"]
+KERNELS = ("auto", "tiled", "flex")
 CACHED_PATTERNS = 4
 
 
@@ -66,6 +85,9 @@ class BigBirdAttention(Attention):
         num_global_tokens: the first so many positions are extra global tokens (ETC): outside the
             blocks, they see all and all see them. The blocks start after them.
         seed: of the random blocks, which differ from head to head.
+        kernel: ``tiled`` runs anywhere; ``flex`` is FlexAttention, compiled, for block sizes that
+            are multiples of 32, without dropout and, on a CPU, without a backward pass; ``auto``
+            is flex on CUDA, else tiled, decided by the device alone.
         scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
         dropout_p: probability of dropping an attention weight in training mode.
     """
@@ -87,20 +109,43 @@ class BigBirdAttention(Attention):
         num_random_blocks: int = 3,
         num_global_tokens: int = 0,
         seed: int = 0,
+        kernel: Kernel = "auto",
         scale: float | None = None,
         dropout_p: float = 0.0,
     ) -> None:
         super().__init__(num_heads=num_heads, head_dim=head_dim, scale=scale, dropout_p=dropout_p)
+        self.kernel_choice = check_choice("kernel", kernel, KERNELS)
         self.block_size = check_int("block_size", block_size, minimum=1)
         self.num_random_blocks = check_int("num_random_blocks", num_random_blocks, minimum=0)
         self.num_global_tokens = check_int("num_global_tokens", num_global_tokens, minimum=0)
         self.seed = check_seed(seed)
         self._patterns: dict[tuple[int, bool, torch.device], Tensor] = {}
+        self._tiles: dict[tuple[object, ...], SparseTiles] = {}
+
+    def unsupported_reasons(self, problem: Problem) -> list[str]:
+        """Add: what FlexAttention cannot serve, where it was chosen."""
+        reasons = super().unsupported_reasons(problem)
+        if self.kernel_on(problem.device) == "flex":
+            reasons += flex_reasons(problem, dropout_p=self.active_dropout_p)
+            if self.block_size % BLOCK_STEP:
+                reasons.append(
+                    f"block_size: kernel 'flex' needs a multiple of {BLOCK_STEP}, "
+                    f"got {self.block_size}{INSTEAD}"
+                )
+        return reasons
+
+    def kernel_on(self, device: str) -> str:
+        """Return the kernel that a call on `device` runs: ``tiled`` or ``flex``."""
+        if self.kernel_choice != "auto":
+            return self.kernel_choice
+        return "flex" if device == "cuda" else "tiled"
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
     ) -> Tensor:
         """Attend tile by tile, one row of blocks each; the global rows run fused."""
+        if self.kernel_on(q.device.type) == "flex":
+            return outside_graph(self._flex, q, k, v, is_causal, key_padding_mask)
         self.kernel = "tiled_blocks"
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         if key_padding_mask is None:
@@ -120,6 +165,98 @@ class BigBirdAttention(Attention):
             )
             rows.append(torch.nn.functional.pad(out, (0, 0, start, q.shape[2] - stop)))
         return torch.stack(rows)
+
+    def _flex(
+        self, q: Tensor, k: Tensor, v: Tensor, is_causal: bool, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        """Attend with FlexAttention; each sequence is first moved to position 0."""
+        check_gradient(q, k, v)
+        self.kernel = "flex_blocks"
+        batch, _, seq_len, _ = q.shape
+        if key_padding_mask is None:
+            return torch.cat(self._parts(q, k, v, is_causal, [seq_len] * batch, None)[0], dim=2)
+        spans = _real_spans(key_padding_mask)
+        starts = torch.tensor([start for start, _ in spans], device=q.device)
+        at = (torch.arange(seq_len, device=q.device) + starts[:, None]).clamp(max=seq_len - 1)
+        lengths = [stop - start for start, stop in spans]
+        ends = torch.tensor(lengths, device=q.device)[:, None]
+        hidden = ~key_padding_mask.gather(1, at) & (torch.arange(seq_len, device=q.device) < ends)
+        index = at[:, None, :, None]
+        q, k, v = (x.gather(2, index.expand(-1, x.shape[1], -1, x.shape[3])) for x in (q, k, v))
+        holes = hidden if bool(hidden.any()) else None
+        rows = self._parts(q, k, v, is_causal, lengths, holes)
+        pad = torch.nn.functional.pad
+        outs = [
+            pad(torch.cat(parts, dim=2), (0, 0, start, seq_len - stop))
+            for parts, (start, stop) in zip(rows, spans, strict=True)
+        ]
+        return torch.cat(outs)
+
+    def _parts(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        is_causal: bool,
+        lengths: list[int],
+        hidden: Tensor | None,
+    ) -> list[list[Tensor]]:
+        """Return the rows of the output in order, in parts; one list a sequence.
+
+        Where all sequences are whole, one list serves the batch.
+        """
+        shape = BlockShape(q.shape[2], self.block_size, self.num_global_tokens, is_causal)
+        whole = min(lengths) == shape.seq_len and hidden is None
+        sparse = None
+        if shape.rows:
+            tiles = self._flex_tiles(shape, lengths[:1] if whole else lengths, hidden, q.device)
+            sparse = block_attention(
+                q, k, v, shape, tiles, lengths, scale=self.scale, hidden=hidden
+            )
+        rows = []
+        for row, length in enumerate(lengths[:1] if whole else lengths):
+            some = slice(None) if whole else slice(row, row + 1)
+            mask = None if hidden is None else hidden[some, :length]
+            mask = mask if mask is not None and bool(mask.any()) else None
+            x, keys, values = (one[some, :, :length] for one in (q, k, v))
+            grid = BlockGrid(length, self.block_size, self.num_global_tokens, is_causal)
+            full = [
+                full_rows(
+                    x, keys, values, edges, is_causal=is_causal, scale=self.scale, hidden=mask
+                )
+                for edges in grid.full_rows()
+                if length
+            ]
+            if sparse is not None and length > shape.first:
+                full.insert(1, sparse[some, :, : shape.sparse_end(length) - shape.first])
+            # No real token: empty, but in the graph.
+            rows.append(full or [x + keys.sum() + values.sum()])
+        return rows
+
+    def _flex_tiles(
+        self,
+        shape: BlockShape,
+        lengths: list[int],
+        hidden: Tensor | None,
+        device: torch.device,
+    ) -> SparseTiles:
+        """Return FlexAttention's tiles of sequences of these lengths; cached."""
+        key = (shape, tuple(lengths), hidden is not None, device)
+        if key not in self._tiles:
+            while len(self._tiles) >= CACHED_PATTERNS:
+                self._tiles.pop(next(iter(self._tiles)))
+            grids = [
+                BlockGrid(n, self.block_size, self.num_global_tokens, shape.is_causal)
+                for n in lengths
+            ]
+            self._tiles[key] = block_tiles(
+                shape,
+                lengths,
+                [self._random_blocks(grid, device) for grid in grids],
+                holes=hidden is not None,
+                device=device,
+            )
+        return self._tiles[key]
 
     def _span(
         self, q: Tensor, k: Tensor, v: Tensor, is_causal: bool, hidden: Tensor | None
@@ -227,12 +364,28 @@ class BigBirdAttention(Attention):
         dim, heads = problem.head_dim, problem.batch * problem.num_heads
         training = mode == "training"
         executed, pairs = tiled_cost(plan, dim, training), plan.pattern_pairs()
+        if self.kernel_on(problem.device) == "flex":
+            executed = self._flex_cost(grid, dim, training)
         return Cost(
             pattern_ops=heads * softmax_ops(pairs, dim, mode),
             executed_ops=heads * executed,
             exponentials=heads * pairs,
             bytes=problem.io_bytes(mode),
         )
+
+    def _flex_cost(self, grid: BlockGrid, dim: int, training: bool) -> int:
+        """Count the operations of FlexAttention's tiles and of the full rows, for one head."""
+        full = sum(
+            (stop - start) * (stop if grid.is_causal else grid.length)
+            for start, stop in grid.full_rows()
+        )
+        executed = full * 2 * dim * (7 if training else 2)
+        shape = BlockShape(grid.length, grid.block_size, grid.global_tokens, grid.is_causal)
+        if not shape.rows or grid.block_size % BLOCK_STEP:
+            return executed
+        random = random_blocks(grid, 1, self.num_random_blocks, self.seed)
+        tiles = block_tiles(shape, [grid.length], [random], holes=False, device=random.device)
+        return executed + flex_ops(tiles.covered_pairs, dim, training)
 
 
 @dataclass(frozen=True)

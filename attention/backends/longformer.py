@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,9 +22,12 @@ from attention.base import (
     Mode,
     Problem,
     Supports,
+    check_choice,
     check_int,
     softmax_ops,
 )
+from attention.flex import check_gradient, flex_ops, flex_reasons, outside_graph
+from attention.flex_band import ExtraKeys, band_attention, band_tiles
 from attention.functional import (
     dense_softmax_attention,
     draw_seed,
@@ -44,6 +47,8 @@ from attention.tiled import (
     tiles_of_run,
 )
 
+Kernel = Literal["auto", "tiled", "flex"]
+KERNELS = ("auto", "tiled", "flex")
 TILE_ROWS = {"cpu": 64, "cuda": 128}
 
 
@@ -56,6 +61,9 @@ class LongformerAttention(Attention):
         head_dim: D.
         window: keys seen on each side of the query; with ``is_causal`` the left half only.
         dilation: gap between the keys of a window: one number, or one per head.
+        kernel: ``tiled`` runs anywhere; ``flex`` is FlexAttention, compiled, without dropout and,
+            on a CPU, without a backward pass; ``auto`` is flex on CUDA, else tiled, decided by
+            the device alone.
         scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
         dropout_p: probability of dropping an attention weight in training mode.
 
@@ -87,12 +95,27 @@ class LongformerAttention(Attention):
         head_dim: int,
         window: int = 256,
         dilation: int | Sequence[int] = 1,
+        kernel: Kernel = "auto",
         scale: float | None = None,
         dropout_p: float = 0.0,
     ) -> None:
         super().__init__(num_heads=num_heads, head_dim=head_dim, scale=scale, dropout_p=dropout_p)
+        self.kernel_choice = check_choice("kernel", kernel, KERNELS)
         self.window = check_int("window", window, minimum=0)
         self.dilation = _check_dilation(dilation, num_heads)
+
+    def unsupported_reasons(self, problem: Problem) -> list[str]:
+        """Add: what FlexAttention cannot serve, where it was chosen."""
+        reasons = super().unsupported_reasons(problem)
+        if self.kernel_on(problem.device) == "flex":
+            reasons += flex_reasons(problem, dropout_p=self.active_dropout_p)
+        return reasons
+
+    def kernel_on(self, device: str) -> str:
+        """Return the kernel that a call on `device` runs: ``tiled`` or ``flex``."""
+        if self.kernel_choice != "auto":
+            return self.kernel_choice
+        return "flex" if device == "cuda" else "tiled"
 
     def attend(
         self,
@@ -106,6 +129,9 @@ class LongformerAttention(Attention):
         global_qkv: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Attend tile by tile over the band; the global rows run through fused attention."""
+        if self.kernel_on(q.device.type) == "flex":
+            more = (key_padding_mask, global_mask, global_qkv)
+            return outside_graph(self._flex, q, k, v, is_causal, *more)
         keys, values = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         tokens = _GlobalTokens.of(global_mask, key_padding_mask)
         hidden = None if key_padding_mask is None else ~key_padding_mask
@@ -190,6 +216,59 @@ class LongformerAttention(Attention):
         out = outs[0].unflatten(0, (batch, groups)) if len(outs) == 1 else torch.stack(outs)
         return out if dilation == 1 else _from_residues(out, dilation, heads, seq_len)
 
+    def _flex(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        is_causal: bool,
+        key_padding_mask: Tensor | None,
+        global_mask: Tensor | None,
+        global_qkv: tuple[Tensor, Tensor, Tensor] | None,
+    ) -> Tensor:
+        """Attend over the band with FlexAttention, heads of one dilation at a time."""
+        check_gradient(q, k, v, *(global_qkv or ()))
+        self.kernel = "flex_band"
+        runs = _runs(self.dilation)
+        tokens = _GlobalTokens.of(global_mask, key_padding_mask)
+        hidden = None if key_padding_mask is None else ~key_padding_mask
+        if tokens is not None:  # seen as extra keys: not a second time in the window
+            hidden = tokens.mask if hidden is None else hidden | tokens.mask
+        keys, values = k, v
+        if runs != [(self.num_heads, 1)]:  # residues become heads: each needs its own keys
+            keys, values = (expand_kv_heads(x, self.num_heads) for x in (k, v))
+        sizes = [[count for count, _ in runs]] + [
+            [count * x.shape[1] // self.num_heads for count, _ in runs] for x in (keys, values)
+        ]
+        parts = [x.split(size, dim=1) for x, size in zip((q, keys, values), sizes, strict=True)]
+        outs = [
+            band_attention(
+                *(part[run] for part in parts),
+                window=self.window,
+                dilation=dilation,
+                is_causal=is_causal,
+                scale=self.scale,
+                hidden=hidden,
+                extra=None
+                if tokens is None
+                else ExtraKeys(
+                    tokens.gather(parts[1][run]),
+                    tokens.gather(parts[2][run]),
+                    tokens.absent,
+                    tokens.positions,
+                ),
+            )
+            for run, (_, dilation) in enumerate(runs)
+        ]
+        out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
+        if tokens is None:
+            return out
+        rows = self._global_rows(*(global_qkv or (q, k, v)), tokens, is_causal, key_padding_mask)
+        batch, at, slot = tokens.where
+        out = out.clone()  # the compiled call keeps its output for the backward pass
+        out[batch, :, at] = rows[batch, :, slot]
+        return out
+
     def _global_rows(
         self,
         q: Tensor,
@@ -262,7 +341,11 @@ class LongformerAttention(Attention):
                 rows=TILE_ROWS.get(problem.device, 256),
                 device=torch.device("cpu"),
             )
-            executed += heads * gap * tiled_cost(plan, dim, mode == "training")
+            if self.kernel_on(problem.device) == "flex":
+                pairs = _flex_pairs(plan.seq_len, self.window, problem.is_causal)
+                executed += heads * gap * flex_ops(pairs, dim, mode == "training")
+            else:
+                executed += heads * gap * tiled_cost(plan, dim, mode == "training")
         return Cost(
             pattern_ops=problem.batch * softmax_ops(pattern, dim, mode),
             executed_ops=problem.batch * executed,
@@ -433,6 +516,11 @@ class _GlobalTokens:
         """Return (batch row, position, slot) of every global token."""
         batch, slot = torch.nonzero(~self.absent, as_tuple=True)
         return batch, self.positions[batch, slot], slot
+
+
+def _flex_pairs(seq_len: int, window: int, is_causal: bool) -> int:
+    """Count the pairs that FlexAttention's tiles cover, over `seq_len` positions."""
+    return band_tiles(seq_len, window, is_causal, False, None, torch.device("cpu")).covered_pairs
 
 
 def band_pairs(seq_len: int, window: int, is_causal: bool) -> int:

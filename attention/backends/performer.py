@@ -32,11 +32,15 @@ from attention.base import (
 )
 from attention.functional import draw_seed, expand_kv_heads
 from attention.linear import Features, bidirectional, causal
+from attention.linear_chunked import chunked_attention
+from attention.linear_chunked import executed_ops as chunked_ops
 from attention.registry import register
 from attention.tiled import fold_heads
 
 Kind = Literal["softmax", "relu"]
 KINDS = ("softmax", "relu")
+Kernel = Literal["auto", "tiled", "chunked"]
+KERNELS = ("auto", "tiled", "chunked")
 
 
 @register("performer")
@@ -50,6 +54,9 @@ class PerformerAttention(Attention):
         features: ``softmax`` (FAVOR+, approximates softmax attention) or ``relu``.
         epsilon: added to ReLU features (default 1e-3); softmax features take none.
         seed: of the features; ``None`` draws it from torch's default generator.
+        kernel: ``tiled`` walks the sequence in small tiles with reused buffers; ``chunked`` is a
+            few large batched products; ``auto`` is chunked on CUDA, else tiled, decided by the
+            device alone. Both run anywhere.
         scale: factor on QKᵀ in the softmax that is approximated; ``None`` means ``1/sqrt(D)``.
     """
 
@@ -71,9 +78,11 @@ class PerformerAttention(Attention):
         features: Kind = "softmax",
         epsilon: float | None = None,
         seed: int | None = None,
+        kernel: Kernel = "auto",
         scale: float | None = None,
     ) -> None:
         super().__init__(num_heads=num_heads, head_dim=head_dim, scale=scale)
+        self.kernel_choice = check_choice("kernel", kernel, KERNELS)
         self.num_features = check_int("num_features", num_features, minimum=1)
         self.features = check_choice("features", features, KINDS)
         if epsilon is not None and features == "softmax":
@@ -99,18 +108,21 @@ class PerformerAttention(Attention):
         with torch.no_grad():
             self.projection.copy_(self._draw())
 
+    def kernel_on(self, device: str) -> str:
+        """Return the kernel that a call on `device` runs: ``tiled`` or ``chunked``."""
+        if self.kernel_choice != "auto":
+            return self.kernel_choice
+        return "chunked" if device == "cuda" else "tiled"
+
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
     ) -> Tensor:
         """Sum the keys' features once (causal: chunk by chunk), then read them per query."""
+        if self.kernel_on(q.device.type) == "chunked":
+            return self._chunked(q, k, v, is_causal, key_padding_mask)
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         self.kernel = "tiled_prefix_sums" if is_causal else "tiled_sums"
-        features = Features(
-            projection=self.projection,
-            scale=math.sqrt(self.scale),
-            kind=self.features,
-            epsilon=self.epsilon,
-        )
+        features = self._map()
         run = causal if is_causal else bidirectional
         outs = []
         for row, (q3, k3, v3) in enumerate(folded := fold_heads(q, k, v)):
@@ -120,6 +132,27 @@ class PerformerAttention(Attention):
                 hidden = (~mask).repeat_interleave(q3.shape[0] // mask.shape[0], dim=0)
             outs.append(run(q3, k3, v3, features, hidden))
         return outs[0].unflatten(0, q.shape[:2]) if len(folded) == 1 else torch.stack(outs)
+
+    def _chunked(
+        self, q: Tensor, k: Tensor, v: Tensor, is_causal: bool, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        """Attend in large batched products, all heads of the batch at once."""
+        self.kernel = "chunked_prefix_sums" if is_causal else "chunked_sums"
+        hidden = None
+        if key_padding_mask is not None:
+            hidden = (~key_padding_mask).repeat_interleave(self.num_heads, dim=0)
+        k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
+        q3, k3, v3 = (x.flatten(0, 1) for x in (q, k, v))
+        out = chunked_attention(q3, k3, v3, self._map(), hidden, is_causal=is_causal)
+        return out.view(q.shape)
+
+    def _map(self) -> Features:
+        return Features(
+            projection=self.projection,
+            scale=math.sqrt(self.scale),
+            kind=self.features,
+            epsilon=self.epsilon,
+        )
 
     def reference(
         self,
@@ -173,11 +206,17 @@ class PerformerAttention(Attention):
         seeing = min(n, m) if problem.is_causal else n  # queries that have a key
         sides, denominators = (2, 1) if mode == "forward" else (5, 2)
         pattern = sides * 2 * r * d * (seeing + m) + denominators * 2 * seeing * r
-        executed = Features.executed_ops(n, m, d, r, problem.is_causal, mode == "training")
+        training = mode == "training"
+        if self.kernel_on(problem.device) == "chunked":
+            executed = chunked_ops(
+                heads, n, m, d, r, is_causal=problem.is_causal, training=training
+            )
+        else:
+            executed = heads * Features.executed_ops(n, m, d, r, problem.is_causal, training)
         exponentials = (n + m) * r if self.features == "softmax" else 0
         return Cost(
             pattern_ops=heads * pattern,
-            executed_ops=heads * executed,
+            executed_ops=executed,
             exponentials=heads * exponentials,
             bytes=problem.io_bytes(mode),
         )

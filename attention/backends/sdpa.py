@@ -10,6 +10,7 @@ where a mask is needed it is made for a few queries at a time, never N×M.
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -32,7 +33,7 @@ from attention.base import (
 from attention.functional import exact_attention_rows, only_trailing_padding, sdpa_rows
 from attention.registry import register
 
-Kernel = Literal["flash", "efficient", "cudnn", "math"]
+Kernel = Literal["auto", "flash", "efficient", "cudnn", "math"]
 KERNELS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -53,7 +54,8 @@ class SDPAAttention(Attention):
         num_heads: H.
         head_dim: D.
         kernel: ``flash``, ``efficient``, ``cudnn`` or ``math`` pins that one: a call it cannot
-            serve raises. ``None`` leaves the choice to torch. The one that ran is in `kernel`.
+            serve raises, with torch's reason. ``auto`` leaves the choice to torch. The one that
+            ran is in `kernel`.
         scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
         dropout_p: probability of dropping an attention weight in training mode.
     """
@@ -71,12 +73,13 @@ class SDPAAttention(Attention):
         *,
         num_heads: int,
         head_dim: int,
-        kernel: Kernel | None = None,
+        kernel: Kernel = "auto",
         scale: float | None = None,
         dropout_p: float = 0.0,
     ) -> None:
         super().__init__(num_heads=num_heads, head_dim=head_dim, scale=scale, dropout_p=dropout_p)
-        self.pinned = None if kernel is None else check_choice("kernel", kernel, tuple(KERNELS))
+        self.kernel_choice = check_choice("kernel", kernel, ("auto", *KERNELS))
+        self.pinned = None if kernel == "auto" else self.kernel_choice
 
     def unsupported_reasons(self, problem: Problem) -> list[str]:
         """Add: a pinned kernel that this device does not have."""
@@ -163,25 +166,47 @@ class SDPAAttention(Attention):
     ) -> None:
         """Note which kernel torch will choose; raise if it is not the pinned one."""
         try:
-            choice = torch._fused_sdp_choice(
-                q,
-                k,
-                v,
-                mask,
-                self.active_dropout_p,
-                is_causal,
-                scale=self.scale,
-                enable_gqa=k.shape[1] != q.shape[1],
-            )
+            choice = self._ask_torch(q, k, v, mask, is_causal)
         except RuntimeError as error:
             if not self.pinned:
                 raise
             raise UnsupportedError(
                 f"kernel: {self.pinned} cannot serve this call (dtype {q.dtype}, head_dim "
                 f"{q.shape[-1]}, mask {'yes' if mask is not None else 'no'}, dropout_p "
-                f"{self.active_dropout_p:g}, device {q.device.type})"
+                f"{self.active_dropout_p:g}, device {q.device.type}); torch: "
+                f"{self._torch_says(q, k, v, mask, is_causal)}"
             ) from error
         self.kernel = NAMES.get(choice, f"torch backend {choice}")
+
+    def _ask_torch(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool
+    ) -> int:
+        """Return the number of the kernel that torch will choose."""
+        return torch._fused_sdp_choice(
+            q,
+            k,
+            v,
+            mask,
+            self.active_dropout_p,
+            is_causal,
+            scale=self.scale,
+            enable_gqa=k.shape[1] != q.shape[1],
+        )
+
+    def _torch_says(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool
+    ) -> str:
+        """Return why torch has no kernel: it warns of each reason before it raises."""
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            try:
+                self._ask_torch(q, k, v, mask, is_causal)
+            except RuntimeError as error:
+                said_last = str(error).strip()
+            else:
+                said_last = "no reason given"
+        reasons = [str(one.message).partition(" (Triggered internally")[0] for one in said]
+        return " ".join(reasons) or said_last
 
     def reference(
         self,
