@@ -215,11 +215,17 @@ def along_sequence(matrix: Tensor, x: Tensor) -> Tensor:
     Returns:
         `x` with M replaced by R, in its dtype.
     """
+    matrix = matrix.to(x.dtype)
     mixed: Tensor
     if matrix.dim() == 2:
-        mixed = _AlongSequence.apply(matrix.to(x.dtype)[None], x[:, None])  # type: ignore[no-untyped-call]
+        mixed = _AlongSequence.apply(matrix[None], x[:, None])  # type: ignore[no-untyped-call]
         return mixed[:, 0]
-    mixed = _AlongSequence.apply(matrix.to(x.dtype), x)  # type: ignore[no-untyped-call]
+    if matrix.shape[0] == 1 and x.transpose(1, 2).is_contiguous():
+        # Heads side by side, as a layer's projection leaves them: one wide product for all.
+        rows = x.transpose(1, 2).flatten(2)[:, None]  # [B, 1, M, H·D]
+        mixed = _AlongSequence.apply(matrix, rows)  # type: ignore[no-untyped-call]
+        return mixed[:, 0].view(len(mixed), -1, x.shape[1], x.shape[3]).transpose(1, 2)
+    mixed = _AlongSequence.apply(matrix, x)  # type: ignore[no-untyped-call]
     return mixed
 
 

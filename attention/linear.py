@@ -314,7 +314,7 @@ class _Bidirectional(torch.autograd.Function):
         work = _Work(q, features)
         sums = _Sums(work)
         sums.absorb(k, v, _spans(k.shape[1], TILE), hidden)
-        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        out = torch.empty_like(q)
         inverse = work.zeros(q.shape[0], q.shape[1], 1)
         for span in _spans(q.shape[1], TILE):
             rows = slice(*span)
@@ -332,9 +332,7 @@ class _Bidirectional(torch.autograd.Function):
         q, k, v, hidden, out, inverse, s, z, top = ctx.saved_tensors
         features: Features = ctx.features
         work = _Work(q, features)
-        grad_q, grad_k, grad_v = (
-            torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)
-        )
+        grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
         later = _Sums(work)  # dS and dz
         for span in _spans(q.shape[1], TILE):
             rows = slice(*span)
@@ -401,7 +399,7 @@ class _Causal(torch.autograd.Function):
         sums = _Sums(work)
         length, q_at, k_at = _align(q, k)
         sums.absorb(k, v, _spans(k_at, TILE), hidden)
-        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        out = torch.empty_like(q)
         out[:, :q_at] = 0
         inverse = work.zeros(q.shape[0], q.shape[1], 1)
         tops, done = [sums.top.clone()], list[tuple[int, int]]()
@@ -437,9 +435,7 @@ class _Causal(torch.autograd.Function):
         features: Features = ctx.features
         work = _Work(q, features)
         _, _, k_at = _align(q, k)
-        grad_q, grad_k, grad_v = (
-            torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
-        )
+        grad_q, grad_k, grad_v = (torch.zeros_like(x) for x in (q, k, v))
         sums = _Sums(work)  # forward in time: S and z before each chunk
         sums.absorb(k, v, _spans(k_at, TILE), hidden)
         for span in ctx.spans:

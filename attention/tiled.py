@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -180,8 +181,8 @@ def tiled_attention(
         dropout_seed: the weights dropped are a function of it and of the tile.
 
     Returns:
-        ``[G, N, D]``, contiguous. Differentiable once in q, k, v, extra_k, extra_v; a second
-        derivative raises.
+        ``[G, N, D]``. Differentiable once in q, k, v, extra_k
+        and extra_v; a second derivative raises.
     """
     q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
     out: Tensor = _Tiled.apply(  # type: ignore[no-untyped-call]
@@ -337,8 +338,11 @@ class _Tiled(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(q, k, v, extra_k, extra_v)
         ctx.plan, ctx.scale, ctx.dropout = plan, scale, (dropout_p, dropout_seed)
+        if isinstance(plan, DensePlan) and plan.suits_fused(q) and not dropout_p:
+            fused = F.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)
+            return fused[0]
         work = _Operands(q, k, v, (extra_k, extra_v), plan)
-        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        out = torch.empty_like(q)  # strides included: heads side by side stay so
         # Dropout is drawn batch by batch: both passes must then walk the same ones.
         budget = BACKWARD_BYTES if dropout_p else FORWARD_BYTES
         batches = plan.batches(work.cells(budget), disjoint=bool(dropout_p))
@@ -360,7 +364,7 @@ class _Tiled(torch.autograd.Function):
         dropout_p, dropout_seed = ctx.dropout
         grad = grad if grad.stride(2) == 1 else grad.contiguous()
         work = _Operands(q, k, v, (extra_k, extra_v), plan)
-        grad_q = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        grad_q = torch.empty_like(q)
         grad_k = _KeyGradient(k, work.extra_k, work)
         grad_v = _KeyGradient(v, work.extra_v, work)
         batches = plan.batches(work.cells(BACKWARD_BYTES), disjoint=True)
@@ -546,6 +550,13 @@ class DensePlan:
     ) -> None:
         self.groups, self.seq_len, self.key_len = groups, seq_len, key_len
         self.hidden, self.may_be_empty = hidden, hidden is not None
+
+    def suits_fused(self, q: Tensor) -> bool:
+        """Whether torch's fused attention is the faster forward pass, which it is in float32.
+
+        Its backward pass is the slower one, and so is either pass in bfloat16 on a CPU.
+        """
+        return self.hidden is None and q.dtype in (torch.float32, torch.float64)
 
     def sizes(self) -> Iterator[tuple[int, int]]:
         """Walk (rows, columns)."""

@@ -22,9 +22,15 @@ from attention.base import (
     check_int,
     check_mask,
 )
-from attention.functional import along_sequence
 from attention.registry import build, get
-from models.projection import QKVProjection, check_hidden, draw_weights
+from models.projection import (
+    QKVProjection,
+    check_hidden,
+    draw_weights,
+    is_shorter_sequence_first,
+    key_value_ops,
+    sequence_first,
+)
 
 ProjectionOrder = Literal["auto", "features_first", "sequence_first"]
 ORDERS = ("auto", "features_first", "sequence_first")
@@ -176,9 +182,8 @@ class MultiheadAttention(nn.Module):
                     "along the sequence that all heads share; accepted: auto, features_first"
                 )
             return False
-        return self.projection_order == "sequence_first" or (
-            self.key_value_ops(key_len, sequence_first=True)
-            < self.key_value_ops(key_len, sequence_first=False)
+        return self.projection_order == "sequence_first" or is_shorter_sequence_first(
+            self.attention, self.d_model, self.num_kv_heads * self.head_dim, key_len
         )
 
     def key_value_ops(self, key_len: int, *, sequence_first: bool) -> int:
@@ -188,37 +193,21 @@ class MultiheadAttention(nn.Module):
             key_len: M.
             sequence_first: ``(E·X)·W``, not ``E·(X·W)``.
         """
-        matrices = self.attention.sequence_projections(key_len)
         width = self.num_kv_heads * self.head_dim
-        if matrices is None:
-            return 4 * key_len * self.d_model * width
-        rank = matrices[0].shape[0]
-        if not sequence_first:
-            return 4 * width * key_len * (self.d_model + rank)
-        distinct = 1 if matrices[0] is matrices[1] else 2
-        return 2 * self.d_model * rank * (distinct * key_len + 2 * width)
+        return key_value_ops(
+            self.attention, self.d_model, width, key_len, sequence_first=sequence_first
+        )
 
     def _attend_sequence_first(
         self, x: Tensor, key: Tensor, key_padding_mask: Tensor | None
     ) -> Tensor:
         """Project the sequence, then the features, then attend: ``[B, H, N, D]``."""
-        q = self.qkv.queries(x)
-        batch, key_len = key.shape[:2]
-        self._check_projected_call(q, batch, key_len, key_padding_mask)
-        matrices = self.attention.sequence_projections(key_len)
-        assert matrices is not None
-        real = None
-        if key_padding_mask is not None:
-            real = key_padding_mask[:, :, None].to(key.dtype)
-            key = key.masked_fill(~key_padding_mask[:, :, None], 0.0)
-        first, second = matrices
-        short = along_sequence(first, key)  # [B, R, d_model]
-        other = short if second is first else along_sequence(second, key)
-        k, v = (
-            self.qkv.keys(short, _sums(first, real)),
-            self.qkv.values(other, _sums(second, real)),
+        q = self.qkv.split(self.qkv.q_proj(x))
+        self._check_projected_call(q, key.shape[0], key.shape[1], key_padding_mask)
+        k, v = sequence_first(
+            self.attention, key, key_padding_mask, self.qkv.k_proj, self.qkv.v_proj
         )
-        return self.attention.attend_projected(q, k, v)
+        return self.attention.attend_projected(q, self.qkv.split(k), self.qkv.split(v))
 
     def _check_projected_call(
         self, q: Tensor, batch: int, key_len: int, key_padding_mask: Tensor | None
@@ -273,18 +262,6 @@ class MultiheadAttention(nn.Module):
         return (
             f"d_model={self.d_model}, num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}"
         )
-
-
-def _sums(matrix: Tensor, real: Tensor | None) -> Tensor:
-    """Return what a matrix ``[R, M]`` makes of a constant sequence: ``[B or 1, R, 1]``.
-
-    Args:
-        matrix: E.
-        real: 1 where a token is no padding, ``[B, M, 1]``; ``None`` = everywhere.
-    """
-    if real is None:
-        return matrix.sum(dim=1, keepdim=True)[None]
-    return matrix.to(real.dtype) @ real
 
 
 def _check_kv_heads(num_kv_heads: int | None, num_heads: int) -> int:

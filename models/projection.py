@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attention.base import Attention
+from attention.functional import along_sequence
+
 
 class QKVProjection(nn.Module):
     """Project hidden states to queries, keys and values, split into heads.
@@ -44,39 +47,103 @@ class QKVProjection(nn.Module):
             ``[B, H, N, D]``, ``[B, H_kv, M, D]`` and ``[B, H_kv, M, D]``: strided views, not
             copies.
         """
-        return self.queries(x), self.keys(key), self.values(key)
+        return (
+            self.split(self.q_proj(x)),  # [B, H, N, D]
+            self.split(self.k_proj(key)),  # [B, H_kv, M, D]
+            self.split(self.v_proj(key)),  # [B, H_kv, M, D]
+        )
 
-    def queries(self, x: Tensor) -> Tensor:
-        """Make q ``[B, H, N, D]`` of ``[B, N, d_model]``."""
-        return self._split(self.q_proj(x))
-
-    def keys(self, x: Tensor, share: Tensor | None = None) -> Tensor:
-        """Make k ``[B, H_kv, M, D]`` of ``[B, M, d_model]``.
-
-        Args:
-            x: hidden states, or sums of them along the sequence.
-            share: of the bias in each sum ``[B or 1, M, 1]``; ``None`` = once each.
-        """
-        return self._split(_linear(self.k_proj, x, share))
-
-    def values(self, x: Tensor, share: Tensor | None = None) -> Tensor:
-        """Make v ``[B, H_kv, M, D]``, as `keys` does."""
-        return self._split(_linear(self.v_proj, x, share))
-
-    def _split(self, x: Tensor) -> Tensor:
+    def split(self, x: Tensor) -> Tensor:
         """``[B, N, heads·D]`` to ``[B, heads, N, D]``."""
         batch, seq_len, _ = x.shape
         return x.view(batch, seq_len, -1, self.head_dim).transpose(1, 2)
 
 
-def _linear(projection: nn.Linear, x: Tensor, share: Tensor | None) -> Tensor:
-    if share is None:
-        out: Tensor = projection(x)
-        return out
+def sequence_first(
+    attention: Attention,
+    key: Tensor,
+    key_padding_mask: Tensor | None,
+    k_proj: nn.Linear,
+    v_proj: nn.Linear,
+) -> tuple[Tensor, Tensor]:
+    """Compute ``(E·X)·W`` where a layer would compute ``E·(X·W)``, for keys and for values.
+
+    Args:
+        attention: a backend with `Attention.sequence_projections`.
+        key: X, ``[B, M, d_model]``.
+        key_padding_mask: bool ``[B, M]``, True = takes part; or ``None``.
+        k_proj: W of the keys.
+        v_proj: W of the values.
+
+    Returns:
+        ``[B, R, H_kv·D]`` twice.
+    """
+    matrices = attention.sequence_projections(key.shape[1])
+    assert matrices is not None
+    real = None
+    if key_padding_mask is not None:
+        real = key_padding_mask[:, :, None].to(key.dtype)
+        key = key.masked_fill(~key_padding_mask[:, :, None], 0.0)
+    first, second = matrices
+    short = along_sequence(first, key)  # [B, R, d_model]
+    other = short if second is first else along_sequence(second, key)
+    return (
+        _linear_of_sums(k_proj, short, first, real),
+        _linear_of_sums(v_proj, other, second, real),
+    )
+
+
+def _linear_of_sums(
+    projection: nn.Linear, x: Tensor, matrix: Tensor, real: Tensor | None
+) -> Tensor:
+    """Project sums of hidden states; each holds the bias as often as its weights add up to.
+
+    Args:
+        projection: W.
+        x: ``[B, R, d_model]``.
+        matrix: what the sums were made by, ``[R, M]``.
+        real: 1 where a token is no padding, ``[B, M, 1]``; ``None`` = everywhere.
+    """
     projected = nn.functional.linear(x, projection.weight)
     if projection.bias is not None:
+        share = matrix.sum(1, keepdim=True)[None] if real is None else matrix.to(real.dtype) @ real
         projected = projected + share.to(projected.dtype) * projection.bias.to(projected.dtype)
     return projected
+
+
+def key_value_ops(
+    attention: Attention, d_model: int, width: int, key_len: int, *, sequence_first: bool
+) -> int:
+    """Count the operations that make one sequence's keys and values, projected both ways.
+
+    Args:
+        attention: the backend; without `Attention.sequence_projections` only features count.
+        d_model: of the hidden states.
+        width: ``H_kv·D``.
+        key_len: M.
+        sequence_first: ``(E·X)·W``, not ``E·(X·W)``.
+    """
+    matrices = attention.sequence_projections(key_len)
+    if matrices is None:
+        return 4 * key_len * d_model * width
+    rank = matrices[0].shape[0]
+    if not sequence_first:
+        return 4 * width * key_len * (d_model + rank)
+    distinct = 1 if matrices[0] is matrices[1] else 2
+    return 2 * d_model * rank * (distinct * key_len + 2 * width)
+
+
+def is_shorter_sequence_first(
+    attention: Attention, d_model: int, width: int, key_len: int
+) -> bool:
+    """Whether ``(E·X)·W`` exists and takes fewer operations; arguments as `key_value_ops`."""
+    if attention.sequence_projections(key_len) is None:
+        return False
+    usual, other = (
+        key_value_ops(attention, d_model, width, key_len, sequence_first=first)
+        for first in (False, True)
+    )
+    return other < usual
 
 
 def draw_weights(projection: nn.Linear) -> None:

@@ -20,6 +20,7 @@ class PeerRow:
         devices: where the peer runs.
         ours: our arm.
         num_projections: 0, or how many the peer carries.
+        subtracts_projections: whether those alone are an arm.
         seq_lens: by mode, where no option says otherwise, in tokens.
     """
 
@@ -29,6 +30,7 @@ class PeerRow:
     devices: tuple[str, ...]
     ours: Arm
     num_projections: int
+    subtracts_projections: bool
     seq_lens: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -41,13 +43,14 @@ class PeerRow:
             devices=tuple(told["devices"]),
             ours=Arm(told["counterpart"], told["options"]),
             num_projections=told["num_projections"],
+            subtracts_projections=told["subtracts_projections"],
             seq_lens=told["seq_lens"],
         )
 
     @property
     def arms(self) -> tuple[Arm, ...]:
         """The arms of its cases."""
-        alone = (Arm(PROJECTIONS),) if self.num_projections else ()
+        alone = (Arm(PROJECTIONS),) if self.subtracts_projections else ()
         return (self.ours, Arm(f"{PEER}{self.peer}"), *alone)
 
 

@@ -15,7 +15,8 @@ def row(peer: str, backend: str, **changes: Any) -> PeerRow:
     values: dict[str, Any] = {
         "is_causal": False, "is_default": True, "devices": ("cpu", "cuda"),
         "ours": Arm(backend, {"window": 256} if backend == "longformer" else {}),
-        "num_projections": 0, "seq_lens": {"forward": 4096, "training": 4096},
+        "num_projections": 0, "subtracts_projections": False,
+        "seq_lens": {"forward": 4096, "training": 4096},
     }  # fmt: skip
     return PeerRow(peer=peer, **{**values, **changes})
 
@@ -23,7 +24,7 @@ def row(peer: str, backend: str, **changes: Any) -> PeerRow:
 ROWS = (
     row("local", "longformer"),
     row("local", "longformer", is_causal=True, is_default=False),
-    row("layer", "longformer", num_projections=3),
+    row("layer", "longformer", num_projections=3, subtracts_projections=True),
     row("sums", "performer"),
     row("sums", "performer", is_causal=True, seq_lens={"forward": 4096, "training": 1024}),
     row("gpu", "sdpa", devices=("cuda",)),

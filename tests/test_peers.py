@@ -35,6 +35,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 INSTALLABLE = {
     "linformer": "linformer",
+    "linformer-layer": "linformer",
     "local-attention": "local_attention",
     "nystrom-attention": "nystrom_attention",
     "performer-pytorch": "performer_pytorch",
@@ -59,10 +60,11 @@ def unchanged_process() -> Iterator[None]:
 
 def case(name: str, **changes: Any) -> Case:
     peer = registry.get(name)
-    alone = (Arm(PROJECTIONS),) if peer.num_projections else ()
+    alone = (Arm(PROJECTIONS),) if peer.subtracts_projections else ()
     ours = Arm(peer.counterpart, SMALL[peer.counterpart])
     values: dict[str, Any] = {
-        "kind": "peer", "level": "layer" if alone else "attention", "mode": "forward",
+        "kind": "peer", "level": "layer" if peer.num_projections else "attention",
+        "mode": "forward",
         "arms": (ours, Arm(f"{PEER}{name}"), *alone), "batch": 2, "num_heads": 4,
         "num_kv_heads": 4, "head_dim": 16, "seq_len": 256, "key_len": 256, "device": "cpu",
         "dtype": "float32", "is_causal": False, "threads": 1, "allocator": "default",
@@ -116,7 +118,7 @@ def test_peer_runs_and_computes_what_it_claims(name: str, mode: str, is_causal: 
     ours, theirs, *alone = found["arms"]
     assert ours["gate"]["relative_l2"] <= ours["gate"]["budget"]
     assert ours["cost"] == told["cost"][0]
-    assert len(alone) == bool(peer.num_projections)
+    assert len(alone) == peer.subtracts_projections
     lengths = {len(arm["metrics"]["latency"]["samples"]) for arm in found["arms"]}
     assert len(lengths) == 1  # in alternation
     difference = theirs["metrics"]["output_difference"]["value"]
@@ -298,14 +300,23 @@ def test_projected_attention_is_the_layer_with_these_weights():
 
 def test_cost_of_our_arm_counts_the_peers_projections():
     ours = attention.build("sdpa", num_heads=4, head_dim=16)
-    inner = cost_beside(ours, case("torch-sdpa"), 0)
+    bare, projected = registry.get("torch-sdpa"), registry.get("linformer")
+    inner = cost_beside(ours, case("torch-sdpa"), bare)
     of = case("linformer")
-    layer = cost_beside(ours, of, 3)
-    assert layer["pattern_ops"] - inner["pattern_ops"] == 2 * (2 * 256) * 3 * 64**2
-    assert layer["bytes"] == 4 * (2 * (2 * 256) * 64 + 3 * 64**2)
+    layer = cost_beside(ours, of, projected)
+    assert layer["pattern_ops"] - inner["pattern_ops"] == 2 * (2 * 256) * 4 * 64**2
+    assert layer["bytes"] == 4 * (2 * (2 * 256) * 64 + 4 * 64**2)
     training = replace(of, mode="training")
-    with_them, without = (cost_beside(ours, training, n)["pattern_ops"] for n in (3, 0))
+    with_them, without = (cost_beside(ours, training, p)["pattern_ops"] for p in (projected, bare))
     assert with_them - without == 3 * (layer["pattern_ops"] - inner["pattern_ops"])
+
+
+def test_a_whole_layer_is_counted_in_the_order_that_runs():
+    of = case("linformer-layer")
+    ours = attention.build("linformer", num_heads=4, head_dim=16, seq_len=256, rank=8)
+    costs = [cost_beside(ours, of, registry.get(n)) for n in ("linformer", "linformer-layer")]
+    saved = [2 * of.batch * 2 * 64 * n for n in (256 * (64 + 8), 8 * (256 + 64))]
+    assert costs[0]["pattern_ops"] - costs[1]["pattern_ops"] == saved[0] - saved[1]
 
 
 def test_agreement_is_a_matter_of_rounding():
@@ -355,9 +366,9 @@ def test_asv_rows_are_our_side_of_the_suites_rows():
         if row["is_default"] and "cpu" in row["devices"]
     }
     del on_cpu["nystrom-attention"]  # our side of it is that of linformer
-    assert on_cpu.keys() == PEER_ROWS.keys() - {"linformer-layer"}
+    assert on_cpu.keys() == PEER_ROWS.keys()
     for name, (backend, options, level, is_causal) in PEER_ROWS.items():
-        row = on_cpu[name.removesuffix("-layer")]
+        row = on_cpu[name]
         assert (backend, options, is_causal) == (
             row["counterpart"], row["options"], row["is_causal"],
         )  # fmt: skip

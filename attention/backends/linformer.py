@@ -27,6 +27,7 @@ from attention.functional import (
     dense_softmax_attention,
     draw_seed,
     expand_kv_heads,
+    sdpa_rows,
 )
 from attention.registry import register
 from attention.tiled import DensePlan, fold_heads, tiled_attention
@@ -166,7 +167,7 @@ class LinformerAttention(Attention):
             keys = project_k(k)  # [B, H_kv, R, D]
             values = (self.value_projection or project_k)(v)
         out = self._attend(q, keys, values, hidden)
-        self.kernel = f"{self.method}_projection+tiled"
+        self.kernel = f"{self.method}_projection+{_core(q)}"
         return out
 
     def sequence_projections(self, key_len: int) -> tuple[Tensor, Tensor] | None:
@@ -180,11 +181,16 @@ class LinformerAttention(Attention):
 
     def attend_projected(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend to keys and values that are projected along the sequence already."""
-        self.kernel = f"{self.method}_projection_first+tiled"
+        self.kernel = f"{self.method}_projection_first+{_core(q)}"
         return self._attend(q, k, v, None)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
         """Attend to projected keys, those of ``[B or 1, R]`` that are `hidden` left out."""
+        if q.device.type != "cpu":
+            unseen = None if hidden is None else hidden[:, None, None, :]
+            return sdpa_rows(
+                q, k, v, hidden=unseen, scale=self.scale, dropout_p=self.active_dropout_p
+            )
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         if hidden is not None:
             hidden = hidden.expand(q.shape[0], -1).repeat_interleave(self.num_heads, dim=0)
@@ -298,3 +304,8 @@ class LinformerAttention(Attention):
             exponentials=pairs,
             bytes=problem.io_bytes(mode) + weight_bytes * (1 if mode == "forward" else 3),
         )
+
+
+def _core(q: Tensor) -> str:
+    """Name what attends to the projected keys."""
+    return "tiled" if q.device.type == "cpu" else "sdpa"

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from attention.base import Attention
 from attention.functional import relative_l2
-from models import MultiheadAttention
 from results.schema import Case
 from suites.kinds.arms import Inputs, dtype_of
 from suites.measure.gate import Call, WrongOutputError, reduced_floor
@@ -148,8 +147,9 @@ def _call_recorded(contestant: Contestant, case: Case) -> dict[str, Tensor]:
     return seen
 
 
-def _layers(contestant: Contestant) -> list[MultiheadAttention]:
-    return [m for m in contestant.module.modules() if isinstance(m, MultiheadAttention)]
+def _layers(contestant: Contestant) -> list[Any]:
+    """Return the modules that choose the order of their projections."""
+    return [m for m in contestant.module.modules() if hasattr(m, "projection_order")]
 
 
 def _check_same(what: str, timed: Tensor | None, again: Tensor | None, budget: float) -> None:

@@ -21,6 +21,7 @@ from torch import nn
 from attention.base import Attention, UnsupportedError
 from attention.functional import relative_l2
 from models import IdentityAttention
+from models.projection import is_shorter_sequence_first, key_value_ops
 from results.schema import IDENTITY, PROJECTIONS, UNITS, Arm, Case
 from suites.kinds.arms import (
     build_attention,
@@ -77,7 +78,7 @@ def peer_of(case: Case) -> Peer:
     if len(names) < 2 or names[0] == IDENTITY:
         raise ValueError(f"arms: expected our backend and a peer, got {', '.join(names)}")
     peer = of_arm(names[1])
-    wanted = [names[0], names[1], *([PROJECTIONS] if peer.num_projections else [])]
+    wanted = [names[0], names[1], *([PROJECTIONS] if peer.subtracts_projections else [])]
     if names != wanted or any(arm.options for arm in case.arms[1:]):
         raise ValueError(
             f"arms: expected {', '.join(wanted)}, options at the first alone; got "
@@ -91,15 +92,24 @@ def peer_of(case: Case) -> Peer:
     return peer
 
 
-def cost_beside(attention: Attention, case: Case, num_projections: int) -> dict[str, int]:
+def cost_beside(attention: Attention, case: Case, peer: Peer) -> dict[str, int]:
     """Return the cost of our arm, as the record holds it: the backend and the projections."""
     inner = cost_of(attention, replace(case, level="attention"))
-    if not num_projections:
+    if not peer.num_projections:
         return inner
+    num_projections = peer.num_projections
     width, tokens = case.num_heads * case.head_dim, case.batch * case.seq_len
     weights = num_projections * width * width
     passes, activations = (1, 2) if case.mode == "forward" else (3, 5)
-    ops = 2 * tokens * weights * passes
+    ops = 2 * tokens * weights
+    if peer.whole_layer and not case.is_causal:
+        shape = (width, width, case.key_len)
+        if is_shorter_sequence_first(attention, *shape):
+            usual, shorter = (
+                key_value_ops(attention, *shape, sequence_first=first) for first in (False, True)
+            )
+            ops -= case.batch * (usual - shorter)
+    ops *= passes
     size = dtype_of(case).itemsize
     return {
         "pattern_ops": inner["pattern_ops"] + ops,
@@ -127,7 +137,7 @@ def _measure(
 ) -> list[dict[str, Any]]:
     torch.manual_seed(case.seed)
     built = peer.build(attention, case)
-    ours, *others = runners = _runners(case, attention, built)
+    ours, *others = runners = _runners(case, attention, built, peer)
     with torch.inference_mode(case.mode == "forward"):
         if case.compile or peer.is_compiled:
             stage("compiling")
@@ -156,7 +166,7 @@ def _measure(
     arms[0] |= {
         "kernel": kernel,
         "gate": gate,
-        "cost": cost_beside(attention, case, peer.num_projections),
+        "cost": cost_beside(attention, case, peer),
         "expected": {"time": attention.time_exponent, "memory": attention.memory_exponent},
     }
     arms[1] |= {"kernel": f"{peer.version()}: {built.kernel}", "gate": agreement}
@@ -174,12 +184,14 @@ def _measure(
 
 
 def _runners(
-    case: Case, attention: Attention, built: Built
+    case: Case, attention: Attention, built: Built, peer: Peer
 ) -> tuple[Contestant, Runner, *tuple[Runner, ...]]:
     """Return the arms' modules, ready to be called, in the order of the case."""
     modules: list[tuple[Attention, nn.Module]]
     if built.projections is None:
         modules = [(attention, attention)]
+    elif peer.whole_layer:
+        modules = [(attention, ProjectedAttention(built.projections, attention, "auto"))]
     else:
         floor = build_attention(Arm(IDENTITY), case)
         assert isinstance(floor, IdentityAttention)

@@ -112,4 +112,4 @@ def _inspect_peer(case: Case, told: dict[str, Any]) -> None:
     told["time_exponent"] = ours.time_exponent
     told["memory_exponent"] = ours.memory_exponent
     if not told["unsupported"]:
-        told["cost"][0] = cost_beside(ours, case, peer.num_projections)
+        told["cost"][0] = cost_beside(ours, case, peer)

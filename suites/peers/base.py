@@ -70,6 +70,8 @@ class Peer(ABC):
         counterpart: our backend.
         options: of the counterpart.
         num_projections: 0, or how many projections of width ``H·D`` it carries.
+        whole_layer: whether only the layer as a whole is compared: ours then projects in the
+            order that takes fewer operations, and nothing is subtracted.
         same_function: whether both compute the same function of the inputs; then a difference
             beyond rounding fails the case.
         difference: what is not the same; "" if `same_function`.
@@ -88,6 +90,7 @@ class Peer(ABC):
     counterpart: ClassVar[str]
     options: ClassVar[Mapping[str, Any]] = {}
     num_projections: ClassVar[int] = 0
+    whole_layer: ClassVar[bool] = False
     same_function: ClassVar[bool]
     difference: ClassVar[str] = ""
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
@@ -95,6 +98,11 @@ class Peer(ABC):
     causal: ClassVar[bool] = False
     rows: ClassVar[tuple[bool, ...]] = (False,)
     is_compiled: ClassVar[bool] = False
+
+    @property
+    def subtracts_projections(self) -> bool:
+        """Whether the projections alone are an arm."""
+        return self.num_projections > 0 and not self.whole_layer
 
     @abstractmethod
     def load(self) -> None:

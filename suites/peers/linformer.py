@@ -62,6 +62,14 @@ class LinformerPackage(Peer):
         return Built(_Call(theirs), projections, "LinformerSelfAttention")
 
 
+@register("linformer-layer")
+class LinformerLayer(LinformerPackage):
+    """The same layer, beside ours that projects the sequence before the features."""
+
+    summary = "LinformerSelfAttention as a whole, ours in the shorter order of its products"
+    whole_layer = True
+
+
 class _Call(nn.Module):
     def __init__(self, theirs: nn.Module) -> None:
         super().__init__()

@@ -7,6 +7,8 @@ import copy
 from torch import Tensor, nn
 
 from attention.base import Attention
+from models.multihead import ProjectionOrder
+from models.projection import is_shorter_sequence_first, sequence_first
 from suites.peers.base import Projections
 
 
@@ -18,10 +20,17 @@ class ProjectedAttention(nn.Module):
     Args:
         projections: the peer's; copied.
         attention: our backend.
+        projection_order: as `models.MultiheadAttention` has it.
     """
 
-    def __init__(self, projections: Projections, attention: Attention) -> None:
+    def __init__(
+        self,
+        projections: Projections,
+        attention: Attention,
+        projection_order: ProjectionOrder = "features_first",
+    ) -> None:
         super().__init__()
+        self.projection_order = projection_order
         self.query = copy.deepcopy(projections.query)
         self.key = copy.deepcopy(projections.key)
         self.value = copy.deepcopy(projections.value)
@@ -38,10 +47,24 @@ class ProjectedAttention(nn.Module):
         Returns:
             ``[B, N, H·D]``, or ``[B, N, d_model]`` after the output projection.
         """
-        q, k, v = (
-            part(x).unflatten(2, (self.attention.num_heads, -1)).transpose(1, 2)
-            for part in (self.query, self.key, self.value)
-        )  # [B, H, N, D] each
-        merged = self.attention(q, k, v, is_causal=is_causal).transpose(1, 2).flatten(2)
+        if not is_causal and self.is_sequence_first(x.shape[1]):
+            k, v = sequence_first(self.attention, x, None, self.key, self.value)
+            parts = (self._split(part) for part in (self.query(x), k, v))
+            merged = self.attention.attend_projected(*parts)
+        else:
+            parts = (self._split(part(x)) for part in (self.query, self.key, self.value))
+            merged = self.attention(*parts, is_causal=is_causal)
+        merged = merged.transpose(1, 2).flatten(2)
         out: Tensor = merged if self.output is None else self.output(merged)
         return out
+
+    def is_sequence_first(self, key_len: int) -> bool:
+        """Whether a call on M keys projects the sequence before the features."""
+        return self.projection_order != "features_first" and is_shorter_sequence_first(
+            self.attention, self.key.in_features, self.key.out_features, key_len
+        )
+
+    def _split(self, x: Tensor) -> Tensor:
+        """``[B, N, H·D]`` to ``[B, H, N, D]``."""
+        split: Tensor = x.unflatten(2, (self.attention.num_heads, -1))
+        return split.transpose(1, 2)

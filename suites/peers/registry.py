@@ -106,7 +106,8 @@ def describe() -> list[dict[str, Any]]:
     """Return what the suite measures, as plain values: a row per peer and causality.
 
     Keys: ``peer``, ``is_causal``, ``is_default`` (measured where no option says otherwise),
-    ``devices``, ``counterpart``, ``options``, ``num_projections``, ``seq_lens`` (by mode).
+    ``devices``, ``counterpart``, ``options``, ``num_projections``,
+    ``subtracts_projections``, ``seq_lens`` (by mode).
     """
     rows = []
     for peer in (get(name) for name in names()):
@@ -120,6 +121,7 @@ def describe() -> list[dict[str, Any]]:
                     "counterpart": peer.counterpart,
                     "options": dict(peer.options),
                     "num_projections": peer.num_projections,
+                    "subtracts_projections": peer.subtracts_projections,
                     "seq_lens": {
                         mode: peer.seq_len(mode, is_causal=is_causal)  # type: ignore[arg-type]
                         for mode in MODES
