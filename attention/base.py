@@ -225,6 +225,7 @@ class Attention(nn.Module, ABC):
                 f"got {dropout_p}, accepted is 0"
             )
         self.kernel = ""
+        self._served: tuple[Any, ...] | None = None  # the last plain call that was accepted
 
     # -- what a backend writes ----------------------------------------------------------------
 
@@ -375,6 +376,11 @@ class Attention(nn.Module, ABC):
             ValueError: if shapes, dtypes, devices or a mask do not fit together.
             UnsupportedError: if the backend declares that it cannot serve the request.
         """
+        plain = None
+        if key_padding_mask is None and not call_inputs and not torch.compiler.is_compiling():
+            plain = _signature(q, k, v, is_causal)
+            if plain is not None and plain == self._served:
+                return self.attend(q, k, v, is_causal=is_causal, key_padding_mask=None)
         q, k, v = check_qkv(q, k, v, num_heads=self.num_heads, head_dim=self.head_dim)
         autocast = torch.is_autocast_enabled(q.device.type)
         if autocast:
@@ -394,6 +400,7 @@ class Attention(nn.Module, ABC):
         if reasons := self.unsupported_reasons(problem):
             raise UnsupportedError("; ".join(reasons))
         if not autocast:
+            self._served = plain
             return self.attend(
                 q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask, **extra
             )
@@ -457,6 +464,23 @@ class Attention(nn.Module, ABC):
             kept["kernel"] = getattr(self, "kernel_choice", None)
         shown = {n: value for n, value in kept.items() if isinstance(value, int | float | str)}
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+
+
+def _signature(q: Any, k: Any, v: Any, is_causal: Any) -> tuple[Any, ...] | None:
+    """Return what the checks of a call without mask depend on; ``None`` = look closer.
+
+    A short call would spend more on checks than on attention: one like the last is not checked
+    again.
+    """
+    if not type(q) is type(k) is type(v) is Tensor or type(is_causal) is not bool:
+        return None
+    device = q.device
+    if torch.is_autocast_enabled(device.type):
+        return None
+    return (
+        q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype,
+        device, k.device, v.device, is_causal,
+    )  # fmt: skip
 
 
 # -- checks that every backend uses -------------------------------------------------------------

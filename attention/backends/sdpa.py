@@ -94,6 +94,8 @@ class SDPAAttention(Attention):
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
     ) -> Tensor:
         """Call torch once, or once for a few queries at a time where causal needs a mask."""
+        if not self.pinned and key_padding_mask is None and not is_causal:
+            return self._call(q, k, v, is_causal=False)
         with self._pin():
             if not is_causal:
                 if key_padding_mask is None:
@@ -119,6 +121,8 @@ class SDPAAttention(Attention):
         gqa = k.shape[1] != q.shape[1]
         dropout_p = self.active_dropout_p
         self._record(q, k, v, None, is_causal)
+        if not (gqa or dropout_p or is_causal):  # each argument given costs a short call time
+            return F.scaled_dot_product_attention(q, k, v, scale=self.scale)
         return F.scaled_dot_product_attention(
             q, k, v, dropout_p=dropout_p, is_causal=is_causal, scale=self.scale, enable_gqa=gqa
         )
@@ -182,15 +186,9 @@ class SDPAAttention(Attention):
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool
     ) -> int:
         """Return the number of the kernel that torch will choose."""
+        dropout_p, gqa = self.active_dropout_p, k.shape[1] != q.shape[1]
         return torch._fused_sdp_choice(
-            q,
-            k,
-            v,
-            mask,
-            self.active_dropout_p,
-            is_causal,
-            scale=self.scale,
-            enable_gqa=k.shape[1] != q.shape[1],
+            q, k, v, mask, dropout_p, is_causal, scale=self.scale, enable_gqa=gqa
         )
 
     def _torch_says(
