@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from attention.products import at_full_rate
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -218,14 +220,14 @@ def along_sequence(matrix: Tensor, x: Tensor) -> Tensor:
     matrix = matrix.to(x.dtype)
     mixed: Tensor
     if matrix.dim() == 2:
-        mixed = _AlongSequence.apply(matrix[None], x[:, None])  # type: ignore[no-untyped-call]
+        mixed = _AlongSequence.apply(x[:, None], matrix[None])  # type: ignore[no-untyped-call]
         return mixed[:, 0]
     if matrix.shape[0] == 1 and x.transpose(1, 2).is_contiguous():
         # Heads side by side, as a layer's projection leaves them: one wide product for all.
         rows = x.transpose(1, 2).flatten(2)[:, None]  # [B, 1, M, H·D]
-        mixed = _AlongSequence.apply(matrix, rows)  # type: ignore[no-untyped-call]
+        mixed = _AlongSequence.apply(rows, matrix)  # type: ignore[no-untyped-call]
         return mixed[:, 0].view(len(mixed), -1, x.shape[1], x.shape[3]).transpose(1, 2)
-    mixed = _AlongSequence.apply(matrix, x)  # type: ignore[no-untyped-call]
+    mixed = _AlongSequence.apply(x, matrix)  # type: ignore[no-untyped-call]
     return mixed
 
 
@@ -236,24 +238,40 @@ class _AlongSequence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(matrix, x)
-        return torch.matmul(matrix, x)
+    @at_full_rate
+    def forward(ctx: Any, x: Tensor, matrix: Tensor) -> Tensor:
+        ctx.save_for_backward(x, matrix)
+        return _by_head(matrix, x)
 
     @staticmethod
+    @at_full_rate
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        matrix, x = ctx.saved_tensors  # [heads or 1, R, M], [B, H, M, D]
+        x, matrix = ctx.saved_tensors  # [B, H, M, D], [heads or 1, R, M]
         grad_matrix = grad_x = None
-        if ctx.needs_input_grad[1]:
-            grad_x = torch.matmul(matrix.mT, grad)
         if ctx.needs_input_grad[0]:
+            grad_x = _by_head(matrix.mT, grad)
+        if ctx.needs_input_grad[1]:
             grad_matrix = torch.zeros_like(matrix)
             for g, y in zip(grad.unbind(0), x.unbind(0), strict=True):
                 for head in range(x.shape[1]):
                     total = grad_matrix[head % matrix.shape[0]]
                     torch.addmm(total, g[head], y[head].mT, out=total)
-        return grad_matrix, grad_x
+        return grad_x, grad_matrix
+
+
+def _by_head(matrix: Tensor, x: Tensor) -> Tensor:
+    """Multiply each head by its matrix, ``[heads or 1, R, M]``: ``[B, H, R, D]``.
+
+    One product a head: each is large, and a batch of them would share an operand, which some
+    libraries copy for each.
+    """
+    batch, heads, _, dim = x.shape
+    out = torch.empty(batch, heads, matrix.shape[1], dim, dtype=x.dtype, device=x.device)
+    for target, y in zip(out.unbind(0), x.unbind(0), strict=True):
+        for head in range(heads):
+            torch.mm(matrix[head % matrix.shape[0]], y[head], out=target[head])
+    return out
 
 
 def draw_seed() -> int:

@@ -25,12 +25,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from attention.functional import opaque
+from attention.products import at_full_rate
 
-TILE = 128
-"""Tokens in a tile of the bidirectional pass: its features stay in a CPU's cache."""
+TILE_FEATURES = 2**19
+"""Features in a tile of the bidirectional pass, of all groups: what stays in a CPU's cache."""
 
-CHUNK = 64
-"""Tokens in a causal chunk: its square adds ``CHUNK·(R + D)/(4·R·D)`` to the linear part."""
+CHUNK_TOKENS = 1024
+"""Tokens in a causal chunk, of all groups: enough work a call."""
+
+CHUNK_SIZES = (64, 256)
+"""Tokens in a causal chunk, of one group: its square adds ``CHUNK·(R + D)/(4·R·D)`` to the linear
+part."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,9 @@ class Features:
         return self.kind == "softmax"
 
     @staticmethod
-    def executed_ops(n: int, m: int, d: int, r: int, is_causal: bool, training: bool) -> int:
+    def executed_ops(
+        n: int, m: int, d: int, r: int, groups: int, is_causal: bool, training: bool
+    ) -> int:
         """Count the matrix-product operations of one head as the code below executes them."""
         product = 2 * r * d
         if not is_causal:
@@ -65,7 +72,7 @@ class Features:
             return forward + (backward if training else 0)
         length = min(n, m)
         prefix = m - length
-        squares = sum((stop - start) ** 2 for start, stop in _spans(length, CHUNK))
+        squares = sum((stop - start) ** 2 for start, stop in _spans(length, chunk_size(groups)))
         forward = length * (4 * product + 2 * r) + prefix * 2 * product + squares * 2 * (r + d)
         if not training:
             return forward
@@ -104,6 +111,12 @@ def causal(
     return out
 
 
+def chunk_size(groups: int) -> int:
+    """Return the tokens in a causal chunk of `groups` groups."""
+    least, most = CHUNK_SIZES
+    return max(least, min(most, CHUNK_TOKENS // groups))
+
+
 def _spans(length: int, step: int) -> list[tuple[int, int]]:
     return [(start, min(start + step, length)) for start in range(0, length, step)]
 
@@ -125,6 +138,10 @@ class _Work:
         self.omega_t = (self.omega * self.unit).T  # makes logits in base 2
         self.rank = self.omega.shape[0]
         self._buffers: dict[str, Tensor] = {}
+
+    def spans(self, length: int) -> list[tuple[int, int]]:
+        """Cut `length` tokens into tiles: (start, stop)."""
+        return _spans(length, max(16, TILE_FEATURES // (self.groups * self.rank)))
 
     def zeros(self, *shape: int) -> Tensor:
         """Make a zero tensor in the working dtype."""
@@ -308,15 +325,16 @@ def _weigh(z: Tensor, phi: Tensor) -> Tensor:
 
 class _Bidirectional(torch.autograd.Function):
     @staticmethod
+    @at_full_rate
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, features: Features, hidden: Tensor | None
     ) -> Tensor:
         work = _Work(q, features)
         sums = _Sums(work)
-        sums.absorb(k, v, _spans(k.shape[1], TILE), hidden)
+        sums.absorb(k, v, work.spans(k.shape[1]), hidden)
         out = torch.empty_like(q)
         inverse = work.zeros(q.shape[0], q.shape[1], 1)
-        for span in _spans(q.shape[1], TILE):
+        for span in work.spans(q.shape[1]):
             rows = slice(*span)
             phi = work.queries(work.tile("q", q, span, features.scale), sums.top)
             number = work.product(phi, sums.s, work.take("o", span[1] - span[0], work.dim))
@@ -327,6 +345,7 @@ class _Bidirectional(torch.autograd.Function):
         return out
 
     @staticmethod
+    @at_full_rate
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, hidden, out, inverse, s, z, top = ctx.saved_tensors
@@ -334,7 +353,7 @@ class _Bidirectional(torch.autograd.Function):
         work = _Work(q, features)
         grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
         later = _Sums(work)  # dS and dz
-        for span in _spans(q.shape[1], TILE):
+        for span in work.spans(q.shape[1]):
             rows = slice(*span)
             x = work.tile("q", q, span, features.scale)
             phi = work.queries(x, top)
@@ -344,7 +363,7 @@ class _Bidirectional(torch.autograd.Function):
             grad_phi = work.product(g, s.mT, work.take("grad_phi", *phi.shape[1:]))
             grad_phi.addcmul_(dden, z[:, None, :])
             work.input_gradient(phi, grad_phi, grad_q[:, rows])
-        _key_gradients(work, k, v, hidden, top, later, _spans(k.shape[1], TILE), grad_k, grad_v)
+        _key_gradients(work, k, v, hidden, top, later, work.spans(k.shape[1]), grad_k, grad_v)
         return grad_q, grad_k, grad_v, None, None
 
 
@@ -392,18 +411,19 @@ class _Causal(torch.autograd.Function):
     """
 
     @staticmethod
+    @at_full_rate
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, features: Features, hidden: Tensor | None
     ) -> Tensor:
         work = _Work(q, features)
         sums = _Sums(work)
         length, q_at, k_at = _align(q, k)
-        sums.absorb(k, v, _spans(k_at, TILE), hidden)
+        sums.absorb(k, v, work.spans(k_at), hidden)
         out = torch.empty_like(q)
         out[:, :q_at] = 0
         inverse = work.zeros(q.shape[0], q.shape[1], 1)
         tops, done = [sums.top.clone()], list[tuple[int, int]]()
-        waiting = _spans(length, CHUNK)[::-1]
+        waiting = _spans(length, chunk_size(work.groups))[::-1]
         while waiting:
             span, old = waiting.pop(), sums.top.clone()
             chunk = _chunk(work, (q, k, v, hidden), span, sums.top, raise_top=True)
@@ -429,6 +449,7 @@ class _Causal(torch.autograd.Function):
         return out
 
     @staticmethod
+    @at_full_rate
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, hidden, out, inverse, tops = ctx.saved_tensors
@@ -437,7 +458,7 @@ class _Causal(torch.autograd.Function):
         _, _, k_at = _align(q, k)
         grad_q, grad_k, grad_v = (torch.zeros_like(x) for x in (q, k, v))
         sums = _Sums(work)  # forward in time: S and z before each chunk
-        sums.absorb(k, v, _spans(k_at, TILE), hidden)
+        sums.absorb(k, v, work.spans(k_at), hidden)
         for span in ctx.spans:
             old = sums.top.clone()
             chunk = _chunk(work, (q, k, v, hidden), span, sums.top, raise_top=True)
@@ -470,7 +491,7 @@ class _Causal(torch.autograd.Function):
             grad_phi = _without(grad_phi, chunk.hidden)
             work.input_gradient(chunk.phi_k, grad_phi, grad_k[:, chunk.keys], chunk.x_k)
         later.rescale(tops[0])
-        _key_gradients(work, k, v, hidden, tops[0], later, _spans(k_at, TILE), grad_k, grad_v)
+        _key_gradients(work, k, v, hidden, tops[0], later, work.spans(k_at), grad_k, grad_v)
         return grad_q, grad_k, grad_v, None, None
 
 

@@ -42,8 +42,8 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(budget, "cpu", 6000)
     monkeypatch.setitem(longformer.TILE_ROWS, "cpu", 4)
     monkeypatch.setattr(tiled, "DENSE_ROWS", 8)
-    monkeypatch.setattr(linear, "TILE", 16)
-    monkeypatch.setattr(linear, "CHUNK", 8)
+    monkeypatch.setattr(linear, "TILE_FEATURES", 16)  # then 16 tokens, the fewest
+    monkeypatch.setattr(linear, "CHUNK_SIZES", (8, 8))
 
 
 CASES: list[tuple[str, dict[str, Any]]] = [

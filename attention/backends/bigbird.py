@@ -56,6 +56,7 @@ from attention.functional import (
     expand_kv_heads,
     query_positions,
 )
+from attention.products import mark
 from attention.registry import register
 from attention.tiled import (
     Hidden,
@@ -146,7 +147,7 @@ class BigBirdAttention(Attention):
         """Attend tile by tile, one row of blocks each; the global rows run fused."""
         if self.kernel_on(q.device.type) == "flex":
             return outside_graph(self._flex, q, k, v, is_causal, key_padding_mask)
-        self.kernel = "tiled_blocks"
+        self.kernel = "tiled_blocks" + mark(q)
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         if key_padding_mask is None:
             return self._span(q, k, v, is_causal, None)

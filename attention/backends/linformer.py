@@ -29,6 +29,7 @@ from attention.functional import (
     expand_kv_heads,
     sdpa_rows,
 )
+from attention.products import mark
 from attention.registry import register
 from attention.tiled import DensePlan, fold_heads, tiled_attention
 
@@ -308,4 +309,4 @@ class LinformerAttention(Attention):
 
 def _core(q: Tensor) -> str:
     """Name what attends to the projected keys."""
-    return "tiled" if q.device.type == "cpu" else "sdpa"
+    return "tiled" + mark(q) if q.device.type == "cpu" else "sdpa"

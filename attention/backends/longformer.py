@@ -36,6 +36,7 @@ from attention.functional import (
     sdpa_rows,
     visible_keys,
 )
+from attention.products import mark
 from attention.registry import register
 from attention.tiled import (
     Hidden,
@@ -49,7 +50,7 @@ from attention.tiled import (
 
 Kernel = Literal["auto", "tiled", "flex"]
 KERNELS = ("auto", "tiled", "flex")
-TILE_ROWS = {"cpu": 64, "cuda": 128}
+TILE_ROWS = {"cpu": 128, "cuda": 128}
 
 
 @register("longformer")
@@ -148,7 +149,7 @@ class LongformerAttention(Attention):
                 for q1, k1, v1, (_, dilation) in parts
             ]
             out = torch.cat(outs, dim=1)
-        self.kernel = "tiled_band"
+        self.kernel = "tiled_band" + mark(q)
         if tokens is not None:
             rows = self._global_rows(
                 *(global_qkv or (q, k, v)), tokens, is_causal, key_padding_mask

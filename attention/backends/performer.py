@@ -34,6 +34,7 @@ from attention.functional import draw_seed, expand_kv_heads
 from attention.linear import Features, bidirectional, causal
 from attention.linear_chunked import chunked_attention
 from attention.linear_chunked import executed_ops as chunked_ops
+from attention.products import mark
 from attention.registry import register
 from attention.tiled import fold_heads
 
@@ -121,7 +122,7 @@ class PerformerAttention(Attention):
         if self.kernel_on(q.device.type) == "chunked":
             return self._chunked(q, k, v, is_causal, key_padding_mask)
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
-        self.kernel = "tiled_prefix_sums" if is_causal else "tiled_sums"
+        self.kernel = ("tiled_prefix_sums" if is_causal else "tiled_sums") + mark(q)
         features = self._map()
         run = causal if is_causal else bidirectional
         outs = []
@@ -212,7 +213,9 @@ class PerformerAttention(Attention):
                 heads, n, m, d, r, is_causal=problem.is_causal, training=training
             )
         else:
-            executed = heads * Features.executed_ops(n, m, d, r, problem.is_causal, training)
+            executed = heads * Features.executed_ops(
+                n, m, d, r, heads, problem.is_causal, training
+            )
         exponentials = (n + m) * r if self.features == "softmax" else 0
         return Cost(
             pattern_ops=heads * pattern,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from attention.products import applies, full_rate, mark
 from suites.measure.clock import Timer, Timing, sample_in_turn
 
 MATRIX_SHAPES = (
@@ -72,14 +73,22 @@ def empty_latency(timer: Timer, *, budget_s: float, seed: int) -> Timing:
 def matmul_rate(
     dtype: torch.dtype, device: str, timer: Timer, *, budget_s: float, seed: int
 ) -> Peak:
-    """Measure matrix products; a multiply-add counts two operations."""
+    """Measure matrix products; a multiply-add counts two operations.
+
+    Where the backends take another library for float32 than torch does by itself, both are tried.
+    """
     contestants = []
     for batch, n, k, m in MATRIX_SHAPES:
         left = torch.randn(batch, n, k, device=device).to(dtype)
         right = torch.randn(batch, k, m, device=device).to(dtype)
         out = torch.empty(batch, n, m, dtype=dtype, device=device)
         label = f"{batch} x [{n}, {k}] @ [{k}, {m}]"
-        contestants.append((label, 2 * batch * n * k * m, _product(left, right, out)))
+        work = _product(left, right, out)
+        contestants.append((label, 2 * batch * n * k * m, work))
+        if applies(left):
+            contestants.append(
+                (f"{label}{mark(left)}", 2 * batch * n * k * m, _at_full_rate(work, left))
+            )
     return _best(contestants, timer, budget_s=budget_s, seed=seed)
 
 
@@ -105,6 +114,14 @@ def bandwidth(device: str, timer: Timer, *, budget_s: float, seed: int) -> Peak:
     target = torch.empty_like(source)
     copy = (f"copy of {COPY_BYTES >> 20} MiB", 2 * COPY_BYTES, lambda: target.copy_(source))
     return _best([copy], timer, budget_s=budget_s, seed=seed)
+
+
+def _at_full_rate(work: Callable[[], object], like: torch.Tensor) -> Callable[[], object]:
+    def run() -> None:
+        with full_rate(like):
+            work()
+
+    return run
 
 
 def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> Callable[[], object]:
