@@ -1,17 +1,23 @@
-"""Put what the reference sweep measured into README.md and docs/performance.md.
+"""Put what the reference sweeps measured into README.md and docs/performance.md.
 
 python docs/build_measured.py
 """
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
 from results import format
+from results.axis_views import axis_tables
 from results.chapters import Chapter, chapters, machine_name
-from results.load import load
+from results.load import Run, load
+from results.peer_views import peer_tables
+from results.peers import comparisons, peer_chapters
 from results.report import escape_markdown
+from results.schema import ALLOCATORS, MODES
+from results.series import points
 from results.summary import summarise
 from results.svg import png
 from results.theme import DARK, LIGHT
@@ -21,8 +27,13 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 REFERENCE = ROOT / "results" / "reference" / "epyc-2-cores"
+BESIDE = {
+    name: REFERENCE.with_name(f"{REFERENCE.name}-{name}")
+    for name in ("peers", "scaling", "million", "settings")
+}
+"""Further sweeps on that machine, each by a command that docs/performance.md names."""
 FIGURES = ROOT / "docs" / "figures"
-LENGTHS = ("512", "1,024", "2,048", "4,096", "8,192", "16,384")
+LENGTHS = ("512", "1,024", "2,048", "4,096", "8,192")
 """Columns of the README's table: as many as a page is wide."""
 
 
@@ -43,6 +54,92 @@ def table(view: TableView) -> str:
     ]
     for row in view.rows:
         cells = (f"{row[i].text} {row[i].small}".strip() for i in keep)
+        lines.append("| " + " | ".join(escape_markdown(c) for c in cells) + " |")
+    return "\n".join(lines)
+
+
+def whole(view: TableView) -> str:
+    """Write a table as Markdown, its columns without any content left out."""
+    rows = [[f"{c.text} {c.small}".strip() for c in row] for row in view.rows]
+    keep = [i for i in range(len(view.head)) if any(row[i] != format.NONE for row in rows)]
+    lines = [
+        "| " + " | ".join(view.head[i] for i in keep) + " |",
+        "|" + "|".join(" :-- " if i < view.text_columns else " --: " for i in keep) + "|",
+    ]
+    lines += ["| " + " | ".join(escape_markdown(row[i]) for i in keep) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def titled(views: list[TableView]) -> str:
+    """Write tables under their titles."""
+    return "\n\n".join(f"{view.title}:\n\n{whole(view)}" for view in views)
+
+
+def by_peer(run: Run) -> str:
+    """Write the tables of the suite peers that have numbers."""
+    return titled(
+        [
+            view
+            for chapter in peer_chapters(run)
+            for view in peer_tables(chapter)
+            if any(row[5].text != format.NONE for row in view.rows)
+        ]
+    )
+
+
+def beside(run: Run) -> str:
+    """Write how many times as long each peer takes as our counterpart, a row a pair."""
+    rows = comparisons(run)
+    rows = rows[rows["status"] == "ok"]
+    columns = [(mode, allocator) for mode in MODES for allocator in ALLOCATORS]
+    lines = [
+        "| ours | beside | " + " | ".join(f"{m}, {a}" for m, a in columns) + " |",
+        "| :-- | :-- |" + " --: |" * len(columns),
+    ]
+    pairs = rows.groupby(["backend", "peer", "is_causal"], sort=False)
+    for (backend, peer, causal), part in pairs:
+        found = {(r["mode"], r["allocator"]): r for r in part.to_dict("records")}
+        cells = [f"{backend}, causal" if causal else backend, peer]
+        for at in columns:
+            row = found.get(at)
+            alone = row is not None and math.isfinite(row["attention_ratio"])
+            ratio = row["attention_ratio" if alone else "ratio"] if row is not None else math.nan
+            cells.append(f"{ratio:.2f}" if math.isfinite(ratio) else format.NONE)
+        lines.append("| " + " | ".join(escape_markdown(c) for c in cells) + " |")
+    return "\n".join(lines)
+
+
+def from_chapters(run: Run, *wanted: str) -> str:
+    """Write the tables of these titles, setting by setting."""
+    parts = []
+    for chapter in chapters(run):
+        views = [view for view in tables(chapter) if view.title in wanted]
+        parts.append(f"**{chapter.title}**\n\n{titled(views)}")
+    return "\n\n".join(parts)
+
+
+def by_dtype(run: Run) -> str:
+    """Write each backend's time and memory in bfloat16 beside float32, on all threads."""
+    rows = points(run)
+    rows = rows[(rows["threads"] == rows["threads"].max()) & ~rows["compile"]]
+    rows = rows[rows["matmul_precision"] == "highest"]
+    keys = ["backend", "mode", "is_causal", "seq_len"]
+    wide = rows.pivot_table("value", keys, ["metric", "dtype"], sort=False)
+    lines = [
+        "| backend | mode | tokens | float32 | bfloat16 | as fast | memory |",
+        "| :-- | :-- | --: | --: | --: | --: | --: |",
+    ]
+    for (backend, mode, causal, length), row in wide.iterrows():
+        time, memory = row["latency"], row["peak_memory"]
+        cells = [
+            f"{backend}, causal" if causal else backend,
+            mode,
+            format.tokens(length),
+            format.seconds(time["float32"]),
+            format.seconds(time["bfloat16"]),
+            f"{time['float32'] / time['bfloat16']:.2f} ×",
+            f"{memory['bfloat16'] / memory['float32']:.2f} ×",
+        ]
         lines.append("| " + " | ".join(escape_markdown(c) for c in cells) + " |")
     return "\n".join(lines)
 
@@ -124,6 +221,7 @@ def readme(*, write: bool = False) -> str:
         table(views["Peak memory above the inputs, forward"]),
     ]
     text = fill(text, "table", "\n".join(shown))
+    text = fill(text, "peers", beside(load(BESIDE["peers"])))
     sentences = [
         f"- {escape_markdown(sentence)}"
         for paragraph in summarise(chapter)
@@ -138,7 +236,19 @@ def performance() -> str:
     chapter, where = reference()
     text = fill(PERFORMANCE.read_text(), "where", where)
     text = fill(text, "peaks", peaks(chapter))
-    return fill(text, "limits", limits(chapter))
+    text = fill(text, "limits", limits(chapter))
+    runs = {name: load(folder) for name, folder in BESIDE.items()}
+    text = fill(text, "peers", by_peer(runs["peers"]))
+    exponents = from_chapters(runs["scaling"], "Exponents of time and memory in the length")
+    text = fill(text, "scaling", exponents)
+    million = [
+        f"{what}, {mode}"
+        for what in ("Time per call", "Peak memory above the inputs")
+        for mode in ("forward", "training")
+    ]
+    text = fill(text, "million", from_chapters(runs["million"], *million))
+    text = fill(text, "dtypes", by_dtype(runs["settings"]))
+    return fill(text, "settings", titled(axis_tables(points(runs["settings"]))))
 
 
 if __name__ == "__main__":
