@@ -72,6 +72,9 @@ Kernel = Literal["auto", "tiled", "flex"]
 KERNELS = ("auto", "tiled", "flex")
 CACHED_PATTERNS = 4
 
+FULL_ROWS = 64
+"""Queries that see all keys, at a time."""
+
 
 @register("bigbird")
 class BigBirdAttention(Attention):
@@ -512,7 +515,8 @@ class BlockPlan:
                 for group in range(self.groups):
                     yield self._row(first + at, group, 1, number, apart)
         for start, stop, reach in self._full_rows():
-            rows = max(8, min(stop - start, cells // (2 * max(1, reach))))
+            # Fewer rows would read all keys again and again; these scores are as large as q is.
+            rows = max(FULL_ROWS, cells // (2 * max(1, reach)))
             for at in range(start, stop, rows):
                 size = min(rows, stop - at)
                 for group, number in tiles_of_groups(self.groups, cells, size * reach):
