@@ -502,6 +502,7 @@ class BlockPlan:
 
     def batches(self, cells: int, *, disjoint: bool) -> Iterator[Tiles]:
         """Walk runs of equal rows along the sequence, other rows over the groups."""
+        cells //= 2  # the gathered keys and values take as much again
         for first, count in self._runs():
             rows, _, window, _ = self._shape(first)
             spacing = -(-window // self.block_size) if disjoint else 1
