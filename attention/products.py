@@ -29,6 +29,9 @@ TRIAL_ERROR = 1e-6
 """Relative L2 error that the trial product may have; a rounding to bfloat16 makes far more."""
 
 _DEFAULTS = ("none", "ieee")
+_WITH_FLOAT32 = (torch.float32, torch.bfloat16, torch.float16)
+"""Inputs whose kernels multiply in float32, or in part."""
+
 _lock = threading.Lock()
 _choice: Choice = "auto"
 _inside = 0
@@ -52,13 +55,13 @@ def choose(choice: Choice) -> None:
 
 @contextmanager
 def full_rate(like: Tensor) -> Iterator[None]:
-    """Run the products of a block at full rate, if they are float32 on a CPU.
+    """Run the float32 products of a block at full rate, on a CPU.
 
     The setting belongs to the process: while a block runs, other threads' products take the same
     way, in the same precision. The last block to end restores what the first one found.
 
     Args:
-        like: a tensor of the products' dtype and device.
+        like: one of the kernel's inputs.
     """
     global _inside, _before
     if not applies(like):
@@ -93,7 +96,7 @@ def at_full_rate(step: Any) -> Any:
 def applies(like: Tensor) -> bool:
     """Whether `full_rate` would change how a product of `like` runs."""
     return (
-        like.dtype == torch.float32
+        like.dtype in _WITH_FLOAT32
         and like.device.type == "cpu"
         and _choice == "auto"
         and is_faster_here()

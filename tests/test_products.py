@@ -39,7 +39,7 @@ def test_only_float32_on_a_cpu_and_only_by_default() -> None:
     before = SETTING.fp32_precision
     assert setting_inside(HERE) == "bf16"
     assert products.mark(HERE) == "+onednn"
-    for other in (HERE.double(), HERE.bfloat16(), HERE.to("meta")):
+    for other in (HERE.double(), HERE.to("meta")):
         assert setting_inside(other) == before
         assert products.mark(other) == ""
     products.choose("torch")
