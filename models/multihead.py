@@ -27,8 +27,7 @@ from models.projection import (
     QKVProjection,
     check_hidden,
     draw_weights,
-    is_shorter_sequence_first,
-    key_value_ops,
+    saved_ops,
     sequence_first,
 )
 
@@ -182,20 +181,10 @@ class MultiheadAttention(nn.Module):
                     "along the sequence that all heads share; accepted: auto, features_first"
                 )
             return False
-        return self.projection_order == "sequence_first" or is_shorter_sequence_first(
-            self.attention, self.d_model, self.num_kv_heads * self.head_dim, key_len
-        )
-
-    def key_value_ops(self, key_len: int, *, sequence_first: bool) -> int:
-        """Count the operations that make one sequence's projected keys and values.
-
-        Args:
-            key_len: M.
-            sequence_first: ``(E·X)·W``, not ``E·(X·W)``.
-        """
         width = self.num_kv_heads * self.head_dim
-        return key_value_ops(
-            self.attention, self.d_model, width, key_len, sequence_first=sequence_first
+        return (
+            self.projection_order == "sequence_first"
+            or saved_ops(self.attention, self.d_model, width, key_len) > 0
         )
 
     def _attend_sequence_first(

@@ -111,39 +111,24 @@ def _linear_of_sums(
     return projected
 
 
-def key_value_ops(
-    attention: Attention, d_model: int, width: int, key_len: int, *, sequence_first: bool
-) -> int:
-    """Count the operations that make one sequence's keys and values, projected both ways.
+def saved_ops(attention: Attention, d_model: int, width: int, key_len: int) -> int:
+    """Count the operations that ``(E·X)·W`` saves against ``E·(X·W)``, keys and values together.
 
     Args:
-        attention: the backend; without `Attention.sequence_projections` only features count.
+        attention: the backend; without `Attention.sequence_projections` there is nothing to save.
         d_model: of the hidden states.
         width: ``H_kv·D``.
         key_len: M.
-        sequence_first: ``(E·X)·W``, not ``E·(X·W)``.
+
+    Returns:
+        for one sequence; 0 where the usual order is the shorter one.
     """
     matrices = attention.sequence_projections(key_len)
     if matrices is None:
-        return 4 * key_len * d_model * width
-    rank = matrices[0].shape[0]
-    if not sequence_first:
-        return 4 * width * key_len * (d_model + rank)
-    distinct = 1 if matrices[0] is matrices[1] else 2
-    return 2 * d_model * rank * (distinct * key_len + 2 * width)
-
-
-def is_shorter_sequence_first(
-    attention: Attention, d_model: int, width: int, key_len: int
-) -> bool:
-    """Whether ``(E·X)·W`` exists and takes fewer operations; arguments as `key_value_ops`."""
-    if attention.sequence_projections(key_len) is None:
-        return False
-    usual, other = (
-        key_value_ops(attention, d_model, width, key_len, sequence_first=first)
-        for first in (False, True)
-    )
-    return other < usual
+        return 0
+    rank, distinct = matrices[0].shape[0], 1 if matrices[0] is matrices[1] else 2
+    usual = 4 * width * key_len * (d_model + rank)
+    return max(0, usual - 2 * d_model * rank * (distinct * key_len + 2 * width))
 
 
 def draw_weights(projection: nn.Linear) -> None:

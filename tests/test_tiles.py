@@ -6,7 +6,6 @@ default, down to lengths that the dense reference can check.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from attention import linear, tiled
 from attention.backends import longformer
 from attention.base import Attention
 from attention.functional import error_budget, relative_l2
-from attention.tiled import Plan, Tiles, chunks
+from attention.tiled import chunks
 
 HEADS, DIM = 2, 8
 
@@ -155,18 +154,6 @@ def test_a_nan_in_the_input_stays_visible() -> None:
         assert build(name, options).double()(q, k, v).isnan().any(), name
 
 
-class Seen:
-    """A plan that records which queries and windows its batches hold."""
-
-    def __init__(self, plan: Plan, groups: int, n: int) -> None:
-        self.plan, self.groups, self.n = plan, groups, n
-
-    def batches(self, *, disjoint: bool) -> Iterator[tuple[Tiles, Tensor]]:
-        at = torch.arange(self.groups * self.n).view(self.groups, self.n)
-        for tiles in self.plan.batches(1500, disjoint=disjoint):
-            yield tiles, at
-
-
 @pytest.mark.parametrize("disjoint", [False, True])
 @pytest.mark.parametrize("groups", [1, 3, 16])
 @pytest.mark.parametrize("window", [0, 3, 8, 30])
@@ -179,7 +166,8 @@ def test_every_query_once_and_windows_end_to_end(
         device=torch.device("cpu"),
     )  # fmt: skip
     met = torch.zeros(groups * n, dtype=torch.int64)
-    for tiles, at in Seen(plan, groups, n).batches(disjoint=disjoint):
+    at = torch.arange(groups * n).view(groups, n)
+    for tiles in plan.batches(1500, disjoint=disjoint):
         met[tiles.cut(at, tiles.start, tiles.rows).flatten()] += 1
         keys = tiles.window(at).flatten()
         if disjoint:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from attention import registry
 from attention.base import Attention, Problem
 from models import IdentityAttention, MultiheadAttention, TransformerBlock
+from models.projection import saved_ops
 from results.schema import FULL_PRECISION, IDENTITY, Arm, Case
 
 FEED_FORWARD_FACTOR = 4
@@ -114,16 +115,6 @@ def unsupported_reasons(attention: Attention, case: Case) -> list[str]:
     return reasons
 
 
-def build_layer(attention: Attention, case: Case) -> MultiheadAttention:
-    """Build the multi-head layer around a backend."""
-    return MultiheadAttention(
-        d_model=case.num_heads * case.head_dim,
-        num_heads=case.num_heads,
-        num_kv_heads=case.num_kv_heads,
-        attention=attention,
-    )
-
-
 def build_module(attention: Attention, case: Case) -> nn.Module:
     """Build what the case's level measures around a backend, on its device, in its mode."""
     torch.manual_seed(case.seed)  # equal projections for all arms
@@ -132,7 +123,12 @@ def build_module(attention: Attention, case: Case) -> nn.Module:
     if case.level == "attention":
         module = attention
     elif case.level == "layer":
-        module = build_layer(attention, case)
+        module = MultiheadAttention(
+            d_model=d_model,
+            num_heads=case.num_heads,
+            num_kv_heads=case.num_kv_heads,
+            attention=attention,
+        )
     else:
         module = TransformerBlock(
             d_model=d_model,
@@ -161,19 +157,6 @@ def draw_inputs(case: Case) -> Inputs:
     return Inputs(tensors, draw(*shapes[0]) if training else None)
 
 
-def _saved_ops(attention: Attention, case: Case) -> int:
-    """Count what a layer saves forward by projecting the sequence before the features."""
-    if attention.sequence_projections(case.key_len) is None:
-        return 0
-    layer = build_layer(attention, case)
-    if case.is_causal or not layer.is_sequence_first(case.key_len):
-        return 0
-    usual, shorter = (
-        layer.key_value_ops(case.key_len, sequence_first=first) for first in (False, True)
-    )
-    return case.batch * (usual - shorter)
-
-
 def cost_of(attention: Attention, case: Case) -> dict[str, int]:
     """Return the cost of a call at the case's level, as the record holds it.
 
@@ -183,14 +166,14 @@ def cost_of(attention: Attention, case: Case) -> dict[str, int]:
     inner = attention.cost(problem_of(case), case.mode)
     if case.level == "attention":
         return asdict(inner)
-    saved = _saved_ops(attention, case)
     width, key_width = case.num_heads * case.head_dim, case.num_kv_heads * case.head_dim
     weights = 2 * width * width + 2 * width * key_width
     if case.level == "block":
         weights += 2 * FEED_FORWARD_FACTOR * width * width
     tokens = case.batch * case.seq_len
     passes = 1 if case.mode == "forward" else 3
-    ops = (2 * tokens * weights - saved) * passes
+    saved = 0 if case.is_causal else saved_ops(attention, width, key_width, case.key_len)
+    ops = (2 * tokens * weights - case.batch * saved) * passes
     # Training reads x, the weights and the output's gradient again, and writes two gradients.
     activations = 2 if case.mode == "forward" else 5
     elements = activations * tokens * width + passes * weights

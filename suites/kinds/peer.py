@@ -21,7 +21,7 @@ from torch import nn
 from attention.base import Attention, UnsupportedError
 from attention.functional import relative_l2
 from models import IdentityAttention
-from models.projection import is_shorter_sequence_first, key_value_ops
+from models.projection import saved_ops
 from results.schema import IDENTITY, PROJECTIONS, UNITS, Arm, Case
 from suites.kinds.arms import (
     build_attention,
@@ -103,12 +103,7 @@ def cost_beside(attention: Attention, case: Case, peer: Peer) -> dict[str, int]:
     passes, activations = (1, 2) if case.mode == "forward" else (3, 5)
     ops = 2 * tokens * weights
     if peer.whole_layer and not case.is_causal:
-        shape = (width, width, case.key_len)
-        if is_shorter_sequence_first(attention, *shape):
-            usual, shorter = (
-                key_value_ops(attention, *shape, sequence_first=first) for first in (False, True)
-            )
-            ops -= case.batch * (usual - shorter)
+        ops -= case.batch * saved_ops(attention, width, width, case.key_len)
     ops *= passes
     size = dtype_of(case).itemsize
     return {

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attention.base import Attention
 from models.multihead import ProjectionOrder
-from models.projection import is_shorter_sequence_first, sequence_first
+from models.projection import saved_ops, sequence_first
 from suites.peers.base import Projections
 
 
@@ -60,8 +60,9 @@ class ProjectedAttention(nn.Module):
 
     def is_sequence_first(self, key_len: int) -> bool:
         """Whether a call on M keys projects the sequence before the features."""
-        return self.projection_order != "features_first" and is_shorter_sequence_first(
-            self.attention, self.key.in_features, self.key.out_features, key_len
+        shape = (self.key.in_features, self.key.out_features, key_len)
+        return self.projection_order != "features_first" and (
+            saved_ops(self.attention, *shape) > 0
         )
 
     def _split(self, x: Tensor) -> Tensor:
