@@ -27,14 +27,14 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attention.base import Problem, UnsupportedError
+from attention.functional import opaque
 
-T = TypeVar("T")
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -62,7 +62,7 @@ def flex_reasons(problem: Problem, *, dropout_p: float) -> list[str]:
         dropout_p: probability of dropping an attention weight in this call.
     """
     compiler = os.environ.get("CXX", "g++")
-    reasons = list(outside_graph(_machine_reasons, problem.device, compiler))
+    reasons = list(_machine_reasons(problem.device, compiler))
     if problem.dtype not in DTYPES:
         reasons.append(f"dtype: kernel 'flex' takes float32, bfloat16, float16{INSTEAD}")
     if problem.device == "cuda" and problem.head_dim < SMALLEST_HEAD:
@@ -78,6 +78,7 @@ def flex_reasons(problem: Problem, *, dropout_p: float) -> list[str]:
     return reasons
 
 
+@opaque
 @functools.cache
 def _machine_reasons(device: str, compiler: str) -> tuple[str, ...]:
     if device == "cuda" and importlib.util.find_spec("triton") is None:
@@ -95,16 +96,6 @@ def _machine_reasons(device: str, compiler: str) -> tuple[str, ...]:
 def wants_gradient(*tensors: Tensor) -> bool:
     """Whether autograd will ask for a backward pass."""
     return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-
-
-def outside_graph(function: Callable[..., T], *inputs: Any) -> T:
-    """Call a function; from within a compiled graph, as ordinary Python.
-
-    An outer compiler would trace how the lists are made, and again for other masks.
-    """
-    if torch.compiler.is_compiling():
-        function = torch.compiler.disable(function)
-    return function(*inputs)
 
 
 def check_gradient(*tensors: Tensor) -> None:

@@ -41,7 +41,6 @@ from attention.flex import (
     check_gradient,
     flex_ops,
     flex_reasons,
-    outside_graph,
 )
 from attention.flex_blocks import (
     BLOCK_STEP,
@@ -54,6 +53,7 @@ from attention.functional import (
     dense_softmax_attention,
     draw_seed,
     expand_kv_heads,
+    opaque,
     query_positions,
 )
 from attention.products import mark
@@ -149,7 +149,7 @@ class BigBirdAttention(Attention):
     ) -> Tensor:
         """Attend tile by tile, one row of blocks each; the global rows run fused."""
         if self.kernel_on(q.device.type) == "flex":
-            return outside_graph(self._flex, q, k, v, is_causal, key_padding_mask)
+            return self._flex(q, k, v, is_causal, key_padding_mask)
         self.kernel = "tiled_blocks" + mark(q)
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         if key_padding_mask is None:
@@ -170,6 +170,7 @@ class BigBirdAttention(Attention):
             rows.append(torch.nn.functional.pad(out, (0, 0, start, q.shape[2] - stop)))
         return torch.stack(rows)
 
+    @opaque
     def _flex(
         self, q: Tensor, k: Tensor, v: Tensor, is_causal: bool, key_padding_mask: Tensor | None
     ) -> Tensor:

@@ -26,12 +26,13 @@ from attention.base import (
     check_int,
     softmax_ops,
 )
-from attention.flex import check_gradient, flex_ops, flex_reasons, outside_graph
+from attention.flex import check_gradient, flex_ops, flex_reasons
 from attention.flex_band import ExtraKeys, band_attention, band_tiles
 from attention.functional import (
     dense_softmax_attention,
     draw_seed,
     expand_kv_heads,
+    opaque,
     query_positions,
     sdpa_rows,
     visible_keys,
@@ -132,7 +133,7 @@ class LongformerAttention(Attention):
         """Attend tile by tile over the band; the global rows run through fused attention."""
         if self.kernel_on(q.device.type) == "flex":
             more = (key_padding_mask, global_mask, global_qkv)
-            return outside_graph(self._flex, q, k, v, is_causal, *more)
+            return self._flex(q, k, v, is_causal, *more)
         keys, values = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         tokens = _GlobalTokens.of(global_mask, key_padding_mask)
         hidden = None if key_padding_mask is None else ~key_padding_mask
@@ -217,6 +218,7 @@ class LongformerAttention(Attention):
         out = outs[0].unflatten(0, (batch, groups)) if len(outs) == 1 else torch.stack(outs)
         return out if dilation == 1 else _from_residues(out, dilation, heads, seq_len)
 
+    @opaque
     def _flex(
         self,
         q: Tensor,
