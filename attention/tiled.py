@@ -3,8 +3,13 @@
 Shared by Longformer, BigBird and Linformer. A *plan* cuts the queries into tiles; a tile names
 the keys it reads: one contiguous window, some gathered blocks, and the extra (global or projected)
 keys. Because a tile holds every score of its rows, softmax needs no second pass, and the backward
-pass computes the scores anew from q, k and v: nothing of size ``N·W`` is ever kept. Time is the
-sum of the tiles, memory is the output plus one batch of tiles.
+pass computes the scores anew from q, k and v: nothing of size ``N·W`` is ever kept, only one
+number a query. Time is the sum of the tiles, memory is the output plus one batch of tiles.
+
+Scores are in base 2 (``scale·log2(e)`` is the products' factor), for torch's ``exp2`` takes a
+fraction of the time of its softmax; the sum of a row divides the output, which is narrower than
+the scores. In half precision scores are natural and torch's softmax, which computes in float32,
+is the faster.
 
 Tiles of equal shape run as one batched product: neighbours along the sequence of one group, or
 the same place of many groups. Along the sequence their operands are strided views of q, k and v,
@@ -16,6 +21,7 @@ memory would cost a page fault every 4 KiB.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -26,12 +32,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from attention.functional import opaque
-from attention.products import at_full_rate
+from attention.products import applies, at_full_rate
 
-FORWARD_BYTES = {"cpu": 4_600_000, "cuda": 1 << 27}
+LOG2_E = math.log2(math.e)
+
+FORWARD_BYTES = {"cpu": 6_500_000, "cuda": 1 << 27}
 """Scores of one batch of tiles, forward: on a CPU a few times its second-level caches."""
 
-BACKWARD_BYTES = {"cpu": 4_600_000, "cuda": 1 << 27}
+BACKWARD_BYTES = {"cpu": 6_500_000, "cuda": 1 << 27}
 """The same backward, where two such buffers are live."""
 
 DENSE_ROWS = 256
@@ -46,11 +54,13 @@ class Hidden:
         lo: first column.
         hi: one past the last column.
         mask: bool, broadcastable to ``[tiles, rows, hi - lo]``, True = not seen.
+        is_shared: whether other batches hold this very tensor.
     """
 
     lo: int
     hi: int
     mask: Tensor
+    is_shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -210,7 +220,11 @@ class _Operands:
         # A CPU multiplies float16 a hundred times slower than float32: convert tile by tile.
         slow = q.dtype == torch.float16 and q.device.type == "cpu"
         self.dtype = torch.float32 if slow else q.dtype
+        self.is_wide = self.dtype in (torch.float32, torch.float64)
+        # oneDNN takes contiguous matrices; what is not it copies, to fresh memory.
+        self._packs = applies(q)
         self._buffers: dict[str, Tensor] = {}
+        self._bounds: dict[int, tuple[Tensor, Tensor]] = {}
 
     def cells(self, budget: dict[str, int]) -> int:
         """Return how many scores fit a budget in bytes."""
@@ -229,7 +243,7 @@ class _Operands:
 
     def rows(self, name: str, x: Tensor, tiles: Tiles) -> Tensor:
         """Return the tiles' rows of `x`, ``[tiles, rows, D]``: a view where one will do."""
-        return self._converted(name, tiles.cut(x, tiles.start, tiles.rows))
+        return self._ready(name, tiles.cut(x, tiles.start, tiles.rows))
 
     def keys(self, tiles: Tiles) -> Tensor:
         """Return the keys of each tile, ``[tiles, columns, D]``: a view where one will do."""
@@ -244,11 +258,11 @@ class _Operands:
         if tiles.width:
             parts.append(tiles.window(x))
         if tiles.blocks is not None:
-            parts.append(_gather(x, tiles, self.plan))
+            parts.append(self._gathered(name, x, tiles))
         if extra is not None and tiles.extra:
             parts.append(tiles.of_groups(extra))
         if len(parts) == 1:
-            return self._converted(name, parts[0])
+            return self._ready(name, parts[0])
         count = tiles.groups * tiles.count
         target = self.take(name, count, sum(part.shape[1] for part in parts), x.shape[2])
         at = 0
@@ -257,23 +271,102 @@ class _Operands:
             at += part.shape[1]
         return target
 
-    def _converted(self, name: str, x: Tensor) -> Tensor:
-        return x if x.dtype == self.dtype else self.take(name, *x.shape).copy_(x)
+    def _ready(self, name: str, x: Tensor) -> Tensor:
+        if x.dtype == self.dtype and (x.is_contiguous() or not self._packs):
+            return x
+        return self.take(name, *x.shape).copy_(x)
 
-    def weights(self, q: Tensor, keys: Tensor, tiles: Tiles, scale: float) -> Tensor:
-        """Return the attention weights of the tiles before dropout, ``[tiles, rows, columns]``."""
-        weights = self.take("weights", q.shape[0], q.shape[1], keys.shape[1])
-        _product(q, keys.mT, weights, scale)
+    def _gathered(self, name: str, x: Tensor, tiles: Tiles) -> Tensor:
+        """Return the gathered blocks of each tile, ``[tiles, r·block_size, D]``."""
+        assert tiles.blocks is not None
+        if tiles.groups == 1:
+            grid = _block_grid(x[tiles.group], self.plan)
+            index = tiles.blocks.flatten()
+            if x.dtype == self.dtype:
+                into = self.take(f"gathered {name}", len(index), *grid.shape[1:])
+                torch.index_select(grid, 0, index, out=into)
+            else:
+                into = grid.index_select(0, index)
+            return into.view(tiles.blocks.shape[0], -1, x.shape[2])
+        grid = _block_grid(x, self.plan)
+        every: Tensor = grid[_group_index(tiles, x.device), tiles.blocks].flatten(1, 2)
+        return every
+
+    def exponentials(
+        self, q: Tensor, keys: Tensor, tiles: Tiles, scale: float
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the attention weights of the tiles before dropout, up to a factor a row.
+
+        Returns:
+            the weights ``[tiles, rows, columns]``; what to divide each row by, ``[tiles, rows,
+            1]``, or ``None`` if nothing; the logarithm, in base 2, of what divides the
+            exponentials of the scores, infinite for a row that sees nothing, or ``None`` as well.
+        """
+        if not self.is_wide:
+            return self._softmax(q, keys, tiles, scale), None, None
+        scores = self._scores(q, keys, tiles, scale * LOG2_E)
+        rows = (*scores.shape[:2], 1)
+        peak = torch.amax(scores, dim=-1, keepdim=True, out=self.take("peak", *rows))
+        torch.sub(scores, peak, out=scores)
+        torch.exp2(scores, out=scores)
+        total = torch.sum(scores, dim=-1, keepdim=True, out=self.take("total", *rows))
+        if self.plan.may_be_empty and tiles.hidden:
+            # Divided by infinity, the output is zero.
+            total.masked_fill_(peak <= torch.finfo(scores.dtype).min, math.inf)
+        return scores, total, peak + total.log2()
+
+    def weights(
+        self, q: Tensor, keys: Tensor, tiles: Tiles, scale: float, log_total: Tensor | None
+    ) -> Tensor:
+        """Return the attention weights of the tiles before dropout, ``[tiles, rows, columns]``.
+
+        Args:
+            q: of the tiles.
+            keys: of the tiles.
+            tiles: which.
+            scale: factor on the scores.
+            log_total: for all queries ``[G, N]``, as `exponentials` returned it; or ``None``.
+        """
+        if log_total is None:
+            weights, total, _ = self.exponentials(q, keys, tiles, scale)
+            return weights if total is None else weights.mul_(total.reciprocal_())
+        scores = self._scores(q, keys, tiles, scale * LOG2_E)
+        torch.sub(scores, tiles.cut(log_total, tiles.start, tiles.rows)[:, :, None], out=scores)
+        return torch.exp2(scores, out=scores)
+
+    def _softmax(self, q: Tensor, keys: Tensor, tiles: Tiles, scale: float) -> Tensor:
+        scores = self._scores(q, keys, tiles, scale)
+        empty = None
+        if self.plan.may_be_empty and tiles.hidden:
+            empty = scores.amax(dim=-1, keepdim=True) <= torch.finfo(scores.dtype).min
+        torch._softmax(scores, -1, False, out=scores)
+        if empty is not None and bool(empty.any()):
+            scores.masked_fill_(empty, 0.0)
+        return scores
+
+    def _scores(self, q: Tensor, keys: Tensor, tiles: Tiles, scale: float) -> Tensor:
+        """Return the scores of the tiles; what is hidden has the least finite number.
+
+        It is not -inf: a row that sees nothing stays free of NaN, and a NaN in the input stays
+        visible.
+        """
+        scores = self.take("weights", q.shape[0], q.shape[1], keys.shape[1])
+        _product(q, keys.mT, scores, scale)
         for part in tiles.hidden:
-            # The least finite number, not -inf: a row that sees nothing stays free of NaN, and
-            # a NaN in the input stays visible.
-            columns = weights[:, :, part.lo : part.hi]
-            columns.masked_fill_(part.mask, torch.finfo(weights.dtype).min)
-        torch._softmax(weights, -1, False, out=weights)
-        if self.plan.may_be_empty:
-            for part in tiles.hidden:
-                weights[:, :, part.lo : part.hi].masked_fill_(part.mask, 0.0)
-        return weights
+            columns = scores[:, :, part.lo : part.hi]
+            if part.is_shared:
+                torch.minimum(columns, self._bound(part.mask), out=columns)
+            elif bool(part.mask.any()):
+                columns.masked_fill_(part.mask, torch.finfo(scores.dtype).min)
+        return scores
+
+    def _bound(self, mask: Tensor) -> Tensor:
+        """Return the most that a score may be: a minimum is many times as fast as a fill."""
+        if id(mask) not in self._bounds:
+            bound = torch.full(mask.shape, math.inf, dtype=self.dtype, device=mask.device)
+            bound.masked_fill_(mask, torch.finfo(self.dtype).min)
+            self._bounds[id(mask)] = mask, bound  # the mask too: its id must stay its own
+        return self._bounds[id(mask)][1]
 
 
 def _product(a: Tensor, b: Tensor, out: Tensor, scale: float = 1.0) -> Tensor:
@@ -294,18 +387,6 @@ def _block_grid(x: Tensor, plan: Plan) -> Tensor:
 def _group_index(tiles: Tiles, device: torch.device) -> Tensor:
     """Return the group of each tile, ``[tiles or 1, 1]``."""
     return torch.arange(tiles.group, tiles.group + tiles.groups, device=device)[:, None]
-
-
-def _gather(x: Tensor, tiles: Tiles, plan: Plan) -> Tensor:
-    """Return the gathered blocks of each tile, ``[tiles, r·block_size, D]``."""
-    assert tiles.blocks is not None
-    if tiles.groups == 1:
-        grid = _block_grid(x[tiles.group], plan)
-        gathered = grid.index_select(0, tiles.blocks.flatten())
-        return gathered.view(tiles.blocks.shape[0], -1, x.shape[2])
-    grid = _block_grid(x, plan)
-    every: Tensor = grid[_group_index(tiles, x.device), tiles.blocks].flatten(1, 2)
-    return every
 
 
 def _ranges_of(x: Tensor, ranges: Sequence[tuple[int, int]]) -> Tensor:
@@ -338,30 +419,37 @@ class _Tiled(torch.autograd.Function):
         dropout_p: float,
         dropout_seed: int,
     ) -> Tensor:
-        ctx.save_for_backward(q, k, v, extra_k, extra_v)
         ctx.plan, ctx.scale, ctx.dropout = plan, scale, (dropout_p, dropout_seed)
         if isinstance(plan, DensePlan) and plan.suits_fused(q) and not dropout_p:
+            ctx.save_for_backward(q, k, v, extra_k, extra_v, None)
             fused = F.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)
             return fused[0]
         work = _Operands(q, k, v, (extra_k, extra_v), plan)
         out = torch.empty_like(q)  # strides included: heads side by side stay so
+        log_totals = None
+        if work.is_wide and any(ctx.needs_input_grad):
+            log_totals = torch.empty(q.shape[:2], dtype=work.dtype, device=q.device)
+        ctx.save_for_backward(q, k, v, extra_k, extra_v, log_totals)
         # Dropout is drawn batch by batch: both passes must then walk the same ones.
         budget = BACKWARD_BYTES if dropout_p else FORWARD_BYTES
         batches = plan.batches(work.cells(budget), disjoint=bool(dropout_p))
         for index, tiles in enumerate(batches):
             rows = work.rows("rows", q, tiles)
-            weights = work.weights(rows, work.keys(tiles), tiles, scale)
+            keys = work.keys(tiles)
+            weights, total, log_total = work.exponentials(rows, keys, tiles, scale)
+            if log_totals is not None and log_total is not None:
+                tiles.cut(log_totals, tiles.start, tiles.rows).copy_(log_total[:, :, 0])
             if dropout_p:
                 weights.mul_(_dropout_mask(weights, dropout_p, dropout_seed, index))
             target = tiles.cut(out, tiles.start, tiles.rows)
-            _product_into(target, weights, work.values(tiles), work)
+            _product_into(target, weights, work.values(tiles), work, divisor=total)
         return out
 
     @staticmethod
     @at_full_rate
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, extra_k, extra_v = ctx.saved_tensors
+        q, k, v, extra_k, extra_v, log_totals = ctx.saved_tensors
         plan: Plan = ctx.plan
         scale: float = ctx.scale
         dropout_p, dropout_seed = ctx.dropout
@@ -373,7 +461,7 @@ class _Tiled(torch.autograd.Function):
         batches = plan.batches(work.cells(BACKWARD_BYTES), disjoint=True)
         for index, tiles in enumerate(batches):
             rows, keys = work.rows("rows", q, tiles), work.keys(tiles)
-            weights = work.weights(rows, keys, tiles, scale)
+            weights = work.weights(rows, keys, tiles, scale, log_totals)
             grad_out = work.rows("grad", grad, tiles)
             grad_weights = work.take("grad_weights", *weights.shape)
             _product(grad_out, work.values(tiles).mT, grad_weights)
@@ -394,13 +482,21 @@ class _Tiled(torch.autograd.Function):
 
 
 def _product_into(
-    target: Tensor, a: Tensor, b: Tensor, work: _Operands, scale: float = 1.0
+    target: Tensor,
+    a: Tensor,
+    b: Tensor,
+    work: _Operands,
+    scale: float = 1.0,
+    divisor: Tensor | None = None,
 ) -> None:
-    """Write ``scale·a·b`` to `target`, by way of a buffer where a product can't write there."""
-    if target.dtype == work.dtype and target.is_contiguous():
-        _product(a, b, target, scale)
-    else:
-        target.copy_(_product(a, b, work.take("out", *target.shape), scale))
+    """Write ``scale·a·b / divisor``, by way of a buffer where a product can't write there."""
+    is_direct = target.dtype == work.dtype and target.is_contiguous()
+    into = target if is_direct else work.take("out", *target.shape)
+    _product(a, b, into, scale)
+    if divisor is not None:
+        into.div_(divisor)
+    if not is_direct:
+        target.copy_(into)
 
 
 class _KeyGradient:
@@ -446,17 +542,15 @@ class _KeyGradient:
     def _add_blocks(self, part: Tensor, tiles: Tiles) -> None:
         """Add the gathered blocks' gradients ``[tiles, r·block_size, D]``."""
         assert tiles.blocks is not None
-        plan = self.work.plan
-        blocks = part.unflatten(1, (-1, plan.block_size))
-        if tiles.groups == 1:
-            grid = _block_grid(self.total[tiles.group], plan)
-            grid += _sum_by_block(blocks, tiles.blocks, grid.shape[0])
-            return
-        grid = _block_grid(self.total, plan)
-        groups = _group_index(tiles, part.device)
-        # A group never gathers a block twice in one tile, so reading, adding and writing back
-        # loses nothing.
-        grid[groups, tiles.blocks] = grid[groups, tiles.blocks] + blocks
+        plan, device = self.work.plan, part.device
+        groups, seq_len, dim = self.total.shape
+        first = _group_index(tiles, device) * seq_len + plan.block_offset
+        at = first + tiles.blocks * plan.block_size  # [tiles, r]
+        rows = at[:, :, None] + torch.arange(plan.block_size, device=device)
+        if part.dtype == self.total.dtype:
+            part = self.work.take("gathered gradients", *part.shape).copy_(part)
+        every = self.total.view(groups * seq_len, dim)
+        every.index_add_(0, rows.flatten(), part.to(self.total.dtype).reshape(-1, dim))
 
     def result(self, plan: Plan) -> tuple[Tensor, Tensor | None]:
         """Return the gradients of the keys and of the extra keys, in the input's dtype."""
@@ -469,25 +563,6 @@ class _KeyGradient:
                 at += stop - start
             extra = None
         return self.total.to(self.dtype), None if extra is None else extra.to(self.dtype)
-
-
-def _sum_by_block(parts: Tensor, blocks: Tensor, count: int) -> Tensor:
-    """Sum the parts that belong to the same block.
-
-    Args:
-        parts: ``[tiles, r, block_size, D]``.
-        blocks: where each belongs, ``[tiles, r]``.
-        count: number of blocks.
-
-    Returns:
-        ``[count, block_size, D]``.
-    """
-    where, order = blocks.flatten().sort(stable=True)
-    first = torch.searchsorted(where, torch.arange(count, device=blocks.device))
-    # A bag is a block: its sum runs vectorised, in one order, without a copy for each part.
-    rows = parts.flatten(0, 1).flatten(1)
-    total = torch.nn.functional.embedding_bag(order, rows, first, mode="sum")
-    return total.view(count, *parts.shape[2:])
 
 
 def _batch(cells: int, tile_cells: int) -> int:

@@ -545,7 +545,7 @@ class BlockPlan:
         )  # fmt: skip
         hidden: tuple[Hidden, ...] = ()
         if self.grid.is_causal:
-            hidden = (Hidden(shift, shift + rows, self._future(rows)),)
+            hidden = (Hidden(shift, shift + rows, self._future(rows), is_shared=True),)
         if self.hidden is not None:
             hidden = (*hidden, self._holes(self.hidden, tiles))
         return replace(tiles, hidden=hidden)

@@ -463,7 +463,7 @@ class BandPlan:
                     column = torch.arange(lo, hi, device=self.device)
                     distance = column - row
                     unseen = distance > self.reach if side else distance < -self.window
-                    parts.append(Hidden(lo, hi, unseen))
+                    parts.append(Hidden(lo, hi, unseen, is_shared=True))
             self._bands[key] = tuple(parts)
         return self._bands[key]
 
