@@ -39,6 +39,7 @@ from attention.functional import (
 )
 from attention.products import mark
 from attention.registry import register
+from attention.residues import by_residue, from_residues, hidden_by_residue
 from attention.tiled import (
     Hidden,
     Tiles,
@@ -173,8 +174,8 @@ class LongformerAttention(Attention):
         batch, heads, seq_len, _ = q.shape
         extra = None if tokens is None else (tokens.gather(k), tokens.gather(v))
         if dilation > 1:  # the positions of one residue form a sequence of their own
-            q, k, v = (_by_residue(x, dilation) for x in (q, k, v))
-            hidden = _hidden_by_residue(hidden, batch, seq_len, dilation, q.device)
+            q, k, v = (by_residue(x, dilation) for x in (q, k, v))
+            hidden = hidden_by_residue(hidden, batch, seq_len, dilation, q.device)
             if extra is not None:
                 extra = (
                     extra[0].repeat_interleave(dilation, dim=1),
@@ -216,7 +217,7 @@ class LongformerAttention(Attention):
                 )
             )
         out = outs[0].unflatten(0, (batch, groups)) if len(outs) == 1 else torch.stack(outs)
-        return out if dilation == 1 else _from_residues(out, dilation, heads, seq_len)
+        return from_residues(out, dilation, heads, seq_len)
 
     @opaque
     def _flex(
@@ -555,34 +556,6 @@ def _runs(dilation: tuple[int, ...]) -> list[tuple[int, int]]:
         else:
             runs.append((1, gap))
     return runs
-
-
-def _by_residue(x: Tensor, dilation: int) -> Tensor:
-    """Split ``[B, h, N, D]`` into its residues ``[B, h·d, n, D]``, padded at the end."""
-    pad = -x.shape[2] % dilation
-    x = torch.nn.functional.pad(x, (0, 0, 0, pad))
-    by_residue: Tensor = x.unflatten(2, (-1, dilation)).transpose(2, 3).flatten(1, 2)
-    return by_residue
-
-
-def _from_residues(x: Tensor, dilation: int, heads: int, seq_len: int) -> Tensor:
-    """Undo `_by_residue`."""
-    x = x.unflatten(1, (heads, dilation)).transpose(2, 3).flatten(2, 3)
-    return x[:, :, :seq_len]
-
-
-def _hidden_by_residue(
-    hidden: Tensor | None, batch: int, seq_len: int, dilation: int, device: torch.device
-) -> Tensor | None:
-    """Split a mask ``[B, N]`` as `_by_residue` does, its padding hidden: ``[B, d, n]``."""
-    pad = -seq_len % dilation
-    if hidden is None:
-        if not pad:
-            return None
-        hidden = torch.zeros(batch, seq_len, dtype=torch.bool, device=device)
-    hidden = torch.nn.functional.pad(hidden, (0, pad), value=True)
-    by_residue: Tensor = hidden.unflatten(1, (-1, dilation)).transpose(1, 2)
-    return by_residue
 
 
 def _rows_of(x: Tensor | None, row: int, together: bool) -> Tensor | None:
