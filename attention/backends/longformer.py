@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from attention.base import (
     check_int,
     softmax_ops,
 )
-from attention.flex import check_gradient, flex_ops, flex_reasons
+from attention.flex import KERNELS, Kernel, check_gradient, flex_ops, flex_reasons
 from attention.flex_band import ExtraKeys, band_attention, band_tiles
 from attention.functional import (
     dense_softmax_attention,
@@ -50,8 +50,6 @@ from attention.tiled import (
     tiles_of_run,
 )
 
-Kernel = Literal["auto", "tiled", "flex"]
-KERNELS = ("auto", "tiled", "flex")
 TILE_ROWS = {"cpu": 128, "cuda": 128}
 
 
@@ -84,6 +82,7 @@ class LongformerAttention(Attention):
     supports = Supports(causal=True, cross=False, key_padding=True, dropout=True)
     refusals = {"cross": "a window is a distance between positions of one sequence"}
     time_exponent = memory_exponent = 1.0
+    cuda_kernel = "flex"
     call_inputs = {
         "global_mask": CallInput("token_mask", "bool [B, N], True = global token"),
         "global_qkv": CallInput(
@@ -113,12 +112,6 @@ class LongformerAttention(Attention):
         if self.kernel_on(problem.device) == "flex":
             reasons += flex_reasons(problem, dropout_p=self.active_dropout_p)
         return reasons
-
-    def kernel_on(self, device: str) -> str:
-        """Return the kernel that a call on `device` runs: ``tiled`` or ``flex``."""
-        if self.kernel_choice != "auto":
-            return self.kernel_choice
-        return "flex" if device == "cuda" else "tiled"
 
     def attend(
         self,
