@@ -209,6 +209,10 @@ class Attention(nn.Module, ABC):
 
     An option of that name is what was asked for, and is kept as ``kernel_choice``."""
 
+    kernel_choice: str
+    cuda_kernel: ClassVar[str]
+    """What ``auto`` runs on CUDA, where the option `kernel` chooses between it and ``tiled``."""
+
     def __init__(
         self, *, num_heads: int, head_dim: int, scale: float | None = None, dropout_p: float = 0.0
     ) -> None:
@@ -341,6 +345,15 @@ class Attention(nn.Module, ABC):
         if problem.key_padding and not supports.key_padding:
             reasons.append(f"key_padding_mask: {name} takes no mask")
         return reasons
+
+    def kernel_on(self, device: str) -> str:
+        """Return the kernel that a call on `device` runs: ``tiled`` or the class's `cuda_kernel`.
+
+        Of backends with that choice alone.
+        """
+        if self.kernel_choice != "auto":
+            return self.kernel_choice
+        return self.cuda_kernel if device == "cuda" else "tiled"
 
     refusals: ClassVar[Mapping[str, str]] = {}
     """Why a declared ``False`` in `supports` is so, by field: one clause for the error."""

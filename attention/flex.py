@@ -27,7 +27,7 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -36,6 +36,10 @@ from attention.base import Problem, UnsupportedError
 from attention.functional import opaque
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+Kernel = Literal["auto", "tiled", "flex"]
+"""The option of a backend that has tiles of its own beside FlexAttention."""
+KERNELS: tuple[str, ...] = get_args(Kernel)
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SMALLEST_HEAD = 16

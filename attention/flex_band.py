@@ -2,7 +2,7 @@
 
 Query i of n sees the keys j with ``|i - j| <= W``, when causal the past half, and every extra key
 (when causal: that lies in its past). A dilated band over N positions is ``d`` bands, one for each
-residue modulo d, which become heads of their own, as in `attention.backends.longformer`.
+residue modulo d, which become heads of their own (`attention.residues`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from attention.flex import ExtraColumns, MaskMod, SparseTiles, attend
+from attention.residues import by_residue, from_residues, hidden_by_residue
 
 TILE = 128
 CACHED_PATTERNS = 16
@@ -69,7 +70,8 @@ def band_attention(
     """
     batch, heads, seq_len, _ = q.shape
     q, k, v = (by_residue(x, dilation) for x in (q, k, v))
-    seen = seen_by_residue(hidden, batch, seq_len, dilation, q.device)
+    hidden = hidden_by_residue(hidden, batch, seq_len, dilation, q.device)
+    seen = None if hidden is None else ~hidden.contiguous()
     length = q.shape[2]
     columns, at = None, None
     if extra is not None:
@@ -174,37 +176,3 @@ def band_mask(
         return (((kv >= base) & common) | inside) & seen[b, h % dilation, kv]
 
     return with_extra
-
-
-# -- dilation -------------------------------------------------------------------------------------
-
-
-def by_residue(x: Tensor, dilation: int) -> Tensor:
-    """Split ``[B, h, N, D]`` into its residues ``[B, h·d, n, D]``, padded at the end."""
-    if dilation == 1:
-        return x
-    x = torch.nn.functional.pad(x, (0, 0, 0, -x.shape[2] % dilation))
-    parts: Tensor = x.unflatten(2, (-1, dilation)).transpose(2, 3).flatten(1, 2)
-    return parts
-
-
-def from_residues(x: Tensor, dilation: int, heads: int, seq_len: int) -> Tensor:
-    """Undo `by_residue`."""
-    if dilation == 1:
-        return x
-    x = x.unflatten(1, (heads, dilation)).transpose(2, 3).flatten(2, 3)
-    return x[:, :, :seq_len]
-
-
-def seen_by_residue(
-    hidden: Tensor | None, batch: int, seq_len: int, dilation: int, device: torch.device
-) -> Tensor | None:
-    """Return which keys take part, split as `by_residue` does: ``[B, d, n]``; ``None`` = all."""
-    pad = -seq_len % dilation
-    if hidden is None:
-        if not pad:
-            return None
-        hidden = torch.zeros(batch, seq_len, dtype=torch.bool, device=device)
-    shown = torch.nn.functional.pad(~hidden, (0, pad), value=False)
-    parts: Tensor = shown.unflatten(1, (-1, dilation)).transpose(1, 2).contiguous()
-    return parts

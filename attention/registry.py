@@ -8,25 +8,21 @@ point in the group ``attnbench.backends`` whose value is a module that registers
 from __future__ import annotations
 
 import difflib
-import functools
-import importlib
-import importlib.metadata
-import importlib.util
 import inspect
-import pkgutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from attention.base import Attention
+from attention.plugins import Registry
 
 A = TypeVar("A", bound=Attention)
 
 ENTRY_POINT_GROUP = "attnbench.backends"
 
-_registry: dict[str, type[Attention]] = {}
-_broken_plugins: dict[str, str] = {}
+_registry: Registry[Attention] = Registry(
+    "backend", argument="name", package="attention.backends", group=ENTRY_POINT_GROUP
+)
 
 
 def register(name: str) -> Callable[[type[A]], type[A]]:
@@ -37,42 +33,20 @@ def register(name: str) -> Callable[[type[A]], type[A]]:
     """
 
     def add(cls: type[A]) -> type[A]:
-        other = _registry.get(name)
-        if other is not None and (other.__module__, other.__qualname__) != (
-            cls.__module__,
-            cls.__qualname__,
-        ):
-            raise ValueError(f"name: {name!r} is already registered by {other.__module__}")
-        cls.name = name
-        _registry[name] = cls
+        _registry.add(name, cls)
         return cls
 
     return add
 
 
-@functools.cache
-def _discover() -> None:
-    import attention.backends as package
-
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        try:
-            entry.load()
-        except Exception as error:  # a stranger's module: report it, keep the others
-            _broken_plugins[entry.name] = f"{type(error).__name__}: {error}"
-
-
 def names() -> list[str]:
     """Return the registered names, sorted."""
-    _discover()
-    return sorted(_registry)
+    return _registry.names()
 
 
 def broken_plugins() -> dict[str, str]:
     """Return the installed plug-ins that failed to import: entry point name to the error."""
-    _discover()
-    return dict(_broken_plugins)
+    return _registry.broken_plugins()
 
 
 def get(name: str) -> type[Attention]:
@@ -81,24 +55,14 @@ def get(name: str) -> type[Attention]:
     Raises:
         ValueError: if there is none; the message names the near ones and all.
     """
-    _discover()
-    if name in _registry:
-        return _registry[name]
-    near = difflib.get_close_matches(str(name), _registry, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    broken = (
-        f"; the plug-in {name!r} failed: {_broken_plugins[name]}"
-        if name in _broken_plugins
-        else ""
-    )
-    raise ValueError(f"name: no backend {name!r}{hint}; there are {', '.join(names())}{broken}")
+    return _registry.find(name)
 
 
 def class_named(class_name: str) -> type[Attention] | None:
     """Return the registered class of that class name, or None."""
     if class_name.startswith("_") or not class_name[:1].isupper():
         return None
-    _discover()
+    _registry.discover()
     return next((cls for cls in _registry.values() if cls.__name__ == class_name), None)
 
 
@@ -202,20 +166,4 @@ def import_file(path: str | Path) -> list[str]:
     Raises:
         ValueError: if the file does not exist or cannot be imported.
     """
-    file = Path(path).resolve()
-    if not file.is_file():
-        raise ValueError(f"path: no file {path}")
-    _discover()
-    before = dict(_registry)
-    spec = importlib.util.spec_from_file_location(f"attnbench_plugin_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"path: {path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(
-            f"path: {path} failed to import: {type(error).__name__}: {error}"
-        ) from error
-    return sorted(n for n, cls in _registry.items() if before.get(n) is not cls)
+    return _registry.import_file(path)

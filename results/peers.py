@@ -20,13 +20,17 @@ from results.checks import clean
 from results.load import Run
 from results.schema import PEER, PROJECTIONS
 from results.series import outcome, rank
+from results.settings import differing, names_precision
 from results.statistics import Array, Estimate, estimate
 
 SETTING = (
     "machine", "environment", "device", "dtype", "batch", "num_heads", "num_kv_heads", "head_dim",
-    "threads", "compile",
+    "threads", "matmul_precision", "compile",
 )  # fmt: skip
 """What the comparisons of one chapter share."""
+
+TITLE = tuple(c for c in SETTING if c not in ("machine", "environment", "device"))
+"""What stands in a chapter's title after the place."""
 
 PAIR = ("backend", "options", "peer", "level", "is_causal")
 """What the comparisons of one table share."""
@@ -35,11 +39,11 @@ CASE = ("mode", "allocator", "seq_len", "seed")
 
 PEER_TABLE = (
     "backend", "options", "peer", "library", "level", "mode", "device", "dtype", "batch",
-    "num_heads", "head_dim", "seq_len", "is_causal", "threads", "allocator", "compile", "seed",
-    "latency", "peer_latency", "ratio", "ratio_low", "ratio_high", "attention_ratio",
-    "attention_low", "attention_high", "peak_memory", "peer_peak_memory", "memory_ratio",
-    "output_difference", "input_scale", "allowed_difference", "same_function", "difference",
-    "num_launches", "status", "reason",
+    "num_heads", "head_dim", "seq_len", "is_causal", "threads", "allocator", "matmul_precision",
+    "compile", "seed", "latency", "peer_latency", "ratio", "ratio_low", "ratio_high",
+    "attention_ratio", "attention_low", "attention_high", "peak_memory", "peer_peak_memory",
+    "memory_ratio", "output_difference", "input_scale", "allowed_difference", "same_function",
+    "difference", "num_launches", "status", "reason",
 )  # fmt: skip
 """The columns of the table `peers`; latencies in s, memory in B, ratios peer over ours."""
 
@@ -90,24 +94,19 @@ def peer_chapters(run: Run) -> list[PeerChapter]:
         return []
     groups = sorted(table.groupby(list(SETTING), sort=False), key=lambda g: -len(g[1]))
     several = table["machine"].nunique() > 1
+    settings = [dict(zip(SETTING, key, strict=True)) for key, _ in groups]
+    precise = names_precision(settings)
     return [
-        PeerChapter(_title(dict(zip(SETTING, key, strict=True)), run, several), rows)
-        for key, rows in groups
+        PeerChapter(_title(setting, run, several=several, precise=precise), rows)
+        for setting, (_, rows) in zip(settings, groups, strict=True)
     ]
 
 
-def _title(setting: Mapping[str, Any], run: Run, several: bool) -> str:
+def _title(setting: Mapping[str, Any], run: Run, *, several: bool, precise: bool) -> str:
     machine = machine_name(run.machines.get(setting["machine"], {})) if several else ""
-    threads = setting["threads"]
-    parts = [
-        f"{machine}: {setting['device']}" if machine else f"on {setting['device']}",
-        str(setting["dtype"]),
-        f"batch {setting['batch']}",
-        f"{setting['num_heads']} heads × {setting['head_dim']}",
-        f"{threads} thread{'s' if threads != 1 else ''}" if setting["device"] == "cpu" else "",
-        "compiled" if setting["compile"] else "",
-    ]
-    return ", ".join(p for p in parts if p)
+    where = f"{machine}: {setting['device']}" if machine else f"on {setting['device']}"
+    named = [c for c in TITLE if precise or c != "matmul_precision"]
+    return f"{where}, {differing(setting, named)}"
 
 
 # -- one case ------------------------------------------------------------------------------------

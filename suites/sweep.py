@@ -5,10 +5,11 @@ No torch and no asv here: what a backend accepts is asked of it elsewhere, befor
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -251,28 +252,19 @@ def cases(grid: Grid) -> list[Case]:
 def _speed_cases(grid: Grid) -> list[Case]:
     return [
         Case(
-            kind="speed", level=level, mode=mode,
+            kind="speed",
+            level=level,
+            mode=mode,
             arms=(arm,) if level == "attention" else (arm, Arm(IDENTITY)),
-            batch=batch, num_heads=heads, num_kv_heads=heads, head_dim=dim,
-            seq_len=seq_len, key_len=seq_len, device=grid.device, dtype=dtype,
-            is_causal=is_causal, threads=threads, allocator=allocator, compile=compiled,
-            seed=grid.seed, matmul_precision=precision,
+            is_causal=is_causal,
+            **point,
         )
         for arm in grid.backends
         for level in grid.levels
         for mode in _picked(grid, arm).modes
         for is_causal in _picked(grid, arm).causal
-        for dtype in grid.dtypes
-        for precision in _precisions(grid, dtype)
-        for batch in grid.batches
-        for heads in grid.num_heads
-        for dim in grid.head_dims
-        for threads in grid.threads
-        for allocator in grid.allocators
-        for compiled in grid.compiles
-        for seq_len in sorted(set(grid.seq_lens))
-        for seq_len in sorted(set(grid.seq_lens))
-    ]  # fmt: skip
+        for point in _points(grid, grid.seq_lens)
+    ]
 
 
 def _peer_cases(grid: Grid) -> list[Case]:
@@ -283,33 +275,34 @@ def _peer_cases(grid: Grid) -> list[Case]:
             level="layer" if row.num_projections else "attention",
             mode=mode,
             arms=row.arms,
-            batch=batch,
-            num_heads=heads,
-            num_kv_heads=heads,
-            head_dim=dim,
-            seq_len=seq_len,
-            key_len=seq_len,
-            device=grid.device,
-            dtype=dtype,
             is_causal=row.is_causal,
-            threads=threads,
-            allocator=allocator,
-            compile=compiled,
-            seed=grid.seed,
-            matmul_precision=precision,
+            **point,
         )
         for row in grid.rows
         for mode in grid.modes
-        for dtype in grid.dtypes
-        for precision in _precisions(grid, dtype)
-        for batch in grid.batches
-        for heads in grid.num_heads
-        for dim in grid.head_dims
-        for threads in grid.threads
-        for allocator in grid.allocators
-        for compiled in grid.compiles
-        for seq_len in sorted(set(grid.seq_lens or (row.seq_lens[mode],)))
+        for point in _points(grid, grid.seq_lens or (row.seq_lens[mode],))
     ]
+
+
+def _points(grid: Grid, seq_lens: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """Walk the axes that every suite has, as fields of `Case`; lengths rise fastest."""
+    every = itertools.product(
+        [(dtype, precision) for dtype in grid.dtypes for precision in _precisions(grid, dtype)],
+        grid.batches,
+        grid.num_heads,
+        grid.head_dims,
+        grid.threads,
+        grid.allocators,
+        grid.compiles,
+        sorted(set(seq_lens)),
+    )
+    for (dtype, precision), batch, heads, dim, threads, allocator, compiled, seq_len in every:
+        yield {
+            "batch": batch, "num_heads": heads, "num_kv_heads": heads, "head_dim": dim,
+            "seq_len": seq_len, "key_len": seq_len, "device": grid.device, "dtype": dtype,
+            "threads": threads, "allocator": allocator, "compile": compiled, "seed": grid.seed,
+            "matmul_precision": precision,
+        }  # fmt: skip
 
 
 def _picked(grid: Grid, arm: Arm) -> Pick:

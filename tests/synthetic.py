@@ -226,8 +226,12 @@ def write_peer_run(
     allocators: Sequence[str] = ("default", "retained"),
     seq_len: int = 4096,
     seed: int = 0,
+    case: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a run of kind peer; the arms of a launch share its noise, as if in alternation."""
+    """Write a run of kind peer; the arms of a launch share its noise, as if in alternation.
+
+    `case` holds further fields of every case.
+    """
     rng = np.random.default_rng(seed)
     head = {
         "schema": SCHEMA, "measurement": MEASUREMENT, "run": "peers-1", "commit": None,
@@ -241,7 +245,7 @@ def write_peer_run(
                     shape = {
                         "kind": "peer", "mode": mode, "allocator": allocator,
                         "level": "layer" if pair.projections else "attention",
-                        "is_causal": pair.is_causal,
+                        "is_causal": pair.is_causal, **(case or {}),
                     }  # fmt: skip
                     alone = (Arm("projections"),) if pair.projections else ()
                     arms = (Arm(pair.backend), Arm(f"peer:{name}"), *alone)

@@ -104,6 +104,22 @@ def test_tables_say_what_stands_against_what(tmp_path: Path):
     assert {row[layer.head.index("attention alone")].text for row in layer.rows} == {"5.00 ×"}
 
 
+def test_two_precisions_of_products_are_two_chapters(tmp_path: Path):
+    slower = {"torch-sdpa": replace(PAIRS["torch-sdpa"], theirs=(0.6, 1 << 23))}
+    plain = write_peer_run(tmp_path / "1", {"torch-sdpa": PAIRS["torch-sdpa"]})
+    medium = write_peer_run(tmp_path / "2", slower, case={"matmul_precision": "medium"})
+    ratios = {
+        f"on cpu, float32, products at {name} precision, batch 1, 8 heads × 64, 2 threads": ratio
+        for name, ratio in (("highest", 1.0), ("medium", 3.0))
+    }
+    found = {c.title: c.rows for c in peer_chapters(load(plain, medium))}
+    assert found.keys() == ratios.keys()
+    for title, rows in found.items():
+        assert len(rows) == 4  # mode by allocator
+        assert list(rows["ratio"]) == [pytest.approx(ratios[title])] * 4
+        assert rows["matmul_precision"].nunique() == 1
+
+
 def test_report_has_the_chapter_in_both_forms(tmp_path: Path):
     page, text = (p.read_text() for p in write_report([write_peer_run(tmp_path)]))
     assert '<section id="peers">' in page

@@ -19,7 +19,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -37,6 +36,8 @@ from attention.base import (
 )
 from attention.flex import (
     INSTEAD,
+    KERNELS,
+    Kernel,
     SparseTiles,
     check_gradient,
     flex_ops,
@@ -68,8 +69,6 @@ from attention.tiled import (
     tiles_of_run,
 )
 
-Kernel = Literal["auto", "tiled", "flex"]
-KERNELS = ("auto", "tiled", "flex")
 CACHED_PATTERNS = 4
 
 FULL_ROWS = 64
@@ -103,6 +102,7 @@ class BigBirdAttention(Attention):
     supports = Supports(causal=True, cross=False, key_padding=True, dropout=True)
     refusals = {"cross": "its blocks are positions of one sequence"}
     time_exponent = memory_exponent = 1.0
+    cuda_kernel = "flex"
 
     def __init__(
         self,
@@ -137,12 +137,6 @@ class BigBirdAttention(Attention):
                     f"got {self.block_size}{INSTEAD}"
                 )
         return reasons
-
-    def kernel_on(self, device: str) -> str:
-        """Return the kernel that a call on `device` runs: ``tiled`` or ``flex``."""
-        if self.kernel_choice != "auto":
-            return self.kernel_choice
-        return "flex" if device == "cuda" else "tiled"
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None

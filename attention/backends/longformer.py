@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from attention.base import (
     check_int,
     softmax_ops,
 )
-from attention.flex import check_gradient, flex_ops, flex_reasons
+from attention.flex import KERNELS, Kernel, check_gradient, flex_ops, flex_reasons
 from attention.flex_band import ExtraKeys, band_attention, band_tiles
 from attention.functional import (
     dense_softmax_attention,
@@ -39,6 +39,7 @@ from attention.functional import (
 )
 from attention.products import mark
 from attention.registry import register
+from attention.residues import by_residue, from_residues, hidden_by_residue
 from attention.tiled import (
     Hidden,
     Tiles,
@@ -49,8 +50,6 @@ from attention.tiled import (
     tiles_of_run,
 )
 
-Kernel = Literal["auto", "tiled", "flex"]
-KERNELS = ("auto", "tiled", "flex")
 TILE_ROWS = {"cpu": 128, "cuda": 128}
 
 
@@ -83,6 +82,7 @@ class LongformerAttention(Attention):
     supports = Supports(causal=True, cross=False, key_padding=True, dropout=True)
     refusals = {"cross": "a window is a distance between positions of one sequence"}
     time_exponent = memory_exponent = 1.0
+    cuda_kernel = "flex"
     call_inputs = {
         "global_mask": CallInput("token_mask", "bool [B, N], True = global token"),
         "global_qkv": CallInput(
@@ -112,12 +112,6 @@ class LongformerAttention(Attention):
         if self.kernel_on(problem.device) == "flex":
             reasons += flex_reasons(problem, dropout_p=self.active_dropout_p)
         return reasons
-
-    def kernel_on(self, device: str) -> str:
-        """Return the kernel that a call on `device` runs: ``tiled`` or ``flex``."""
-        if self.kernel_choice != "auto":
-            return self.kernel_choice
-        return "flex" if device == "cuda" else "tiled"
 
     def attend(
         self,
@@ -173,8 +167,8 @@ class LongformerAttention(Attention):
         batch, heads, seq_len, _ = q.shape
         extra = None if tokens is None else (tokens.gather(k), tokens.gather(v))
         if dilation > 1:  # the positions of one residue form a sequence of their own
-            q, k, v = (_by_residue(x, dilation) for x in (q, k, v))
-            hidden = _hidden_by_residue(hidden, batch, seq_len, dilation, q.device)
+            q, k, v = (by_residue(x, dilation) for x in (q, k, v))
+            hidden = hidden_by_residue(hidden, batch, seq_len, dilation, q.device)
             if extra is not None:
                 extra = (
                     extra[0].repeat_interleave(dilation, dim=1),
@@ -216,7 +210,7 @@ class LongformerAttention(Attention):
                 )
             )
         out = outs[0].unflatten(0, (batch, groups)) if len(outs) == 1 else torch.stack(outs)
-        return out if dilation == 1 else _from_residues(out, dilation, heads, seq_len)
+        return from_residues(out, dilation, heads, seq_len)
 
     @opaque
     def _flex(
@@ -555,34 +549,6 @@ def _runs(dilation: tuple[int, ...]) -> list[tuple[int, int]]:
         else:
             runs.append((1, gap))
     return runs
-
-
-def _by_residue(x: Tensor, dilation: int) -> Tensor:
-    """Split ``[B, h, N, D]`` into its residues ``[B, h·d, n, D]``, padded at the end."""
-    pad = -x.shape[2] % dilation
-    x = torch.nn.functional.pad(x, (0, 0, 0, pad))
-    by_residue: Tensor = x.unflatten(2, (-1, dilation)).transpose(2, 3).flatten(1, 2)
-    return by_residue
-
-
-def _from_residues(x: Tensor, dilation: int, heads: int, seq_len: int) -> Tensor:
-    """Undo `_by_residue`."""
-    x = x.unflatten(1, (heads, dilation)).transpose(2, 3).flatten(2, 3)
-    return x[:, :, :seq_len]
-
-
-def _hidden_by_residue(
-    hidden: Tensor | None, batch: int, seq_len: int, dilation: int, device: torch.device
-) -> Tensor | None:
-    """Split a mask ``[B, N]`` as `_by_residue` does, its padding hidden: ``[B, d, n]``."""
-    pad = -seq_len % dilation
-    if hidden is None:
-        if not pad:
-            return None
-        hidden = torch.zeros(batch, seq_len, dtype=torch.bool, device=device)
-    hidden = torch.nn.functional.pad(hidden, (0, pad), value=True)
-    by_residue: Tensor = hidden.unflatten(1, (-1, dilation)).transpose(1, 2)
-    return by_residue
 
 
 def _rows_of(x: Tensor | None, row: int, together: bool) -> Tensor | None:

@@ -14,7 +14,7 @@ order one, and no ε is needed. Half precision computes its features in float32.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -39,9 +39,9 @@ from attention.registry import register
 from attention.tiled import fold_heads
 
 Kind = Literal["softmax", "relu"]
-KINDS = ("softmax", "relu")
+KINDS: tuple[str, ...] = get_args(Kind)
 Kernel = Literal["auto", "tiled", "chunked"]
-KERNELS = ("auto", "tiled", "chunked")
+KERNELS: tuple[str, ...] = get_args(Kernel)
 
 
 @register("performer")
@@ -67,6 +67,7 @@ class PerformerAttention(Attention):
     exact = False
     supports = Supports(causal=True, cross=True, key_padding=True, dropout=False)
     time_exponent = memory_exponent = 1.0
+    cuda_kernel = "chunked"
 
     projection: Tensor
 
@@ -108,12 +109,6 @@ class PerformerAttention(Attention):
         """Replace the random features by the next ones of the seed's stream."""
         with torch.no_grad():
             self.projection.copy_(self._draw())
-
-    def kernel_on(self, device: str) -> str:
-        """Return the kernel that a call on `device` runs: ``tiled`` or ``chunked``."""
-        if self.kernel_choice != "auto":
-            return self.kernel_choice
-        return "chunked" if device == "cuda" else "tiled"
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None

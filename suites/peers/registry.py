@@ -7,16 +7,12 @@ on demand; plug-ins are installed distributions with an entry point in the group
 
 from __future__ import annotations
 
-import difflib
-import functools
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from attention import registry as backends
+from attention.plugins import Registry
 from results.schema import DEVICES, MODES, PEER
 from suites.peers.base import Peer
 
@@ -24,8 +20,9 @@ P = TypeVar("P", bound=Peer)
 
 ENTRY_POINT_GROUP = "attnbench.peers"
 
-_registry: dict[str, type[Peer]] = {}
-_broken_plugins: dict[str, str] = {}
+_registry: Registry[Peer] = Registry(
+    "peer", argument="peers", package="suites.peers", group=ENTRY_POINT_GROUP, blames_all=True
+)
 
 
 def register(name: str) -> Callable[[type[P]], type[P]]:
@@ -39,41 +36,20 @@ def register(name: str) -> Callable[[type[P]], type[P]]:
     def add(cls: type[P]) -> type[P]:
         if not name.replace("-", "").replace("_", "").isalnum():
             raise ValueError(f"name: expected letters, digits and hyphens, got {name!r}")
-        other = _registry.get(name)
-        if other is not None and (other.__module__, other.__qualname__) != (
-            cls.__module__,
-            cls.__qualname__,
-        ):
-            raise ValueError(f"name: {name!r} is already registered by {other.__module__}")
         if cls.same_function == bool(cls.difference):
             raise ValueError(
                 f"difference: expected what differs, or same_function = True; {name} has "
                 f"same_function = {cls.same_function}, difference = {cls.difference!r}"
             )
-        cls.name = name
-        _registry[name] = cls
+        _registry.add(name, cls)
         return cls
 
     return add
 
 
-@functools.cache
-def _discover() -> None:
-    import suites.peers as package
-
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        try:
-            entry.load()
-        except Exception as error:  # a stranger's module: report it, keep the others
-            _broken_plugins[entry.name] = f"{type(error).__name__}: {error}"
-
-
 def names() -> list[str]:
     """Return the registered names, sorted."""
-    _discover()
-    return sorted(_registry)
+    return _registry.names()
 
 
 def get(name: str) -> Peer:
@@ -82,13 +58,7 @@ def get(name: str) -> Peer:
     Raises:
         ValueError: if there is none; the message names the near ones and all.
     """
-    _discover()
-    if name in _registry:
-        return _registry[name]()
-    near = difflib.get_close_matches(str(name), _registry, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    broken = "".join(f"; the plug-in {k!r} failed: {v}" for k, v in _broken_plugins.items())
-    raise ValueError(f"peers: no peer {name!r}{hint}; there are {', '.join(names())}{broken}")
+    return _registry.find(name)()
 
 
 def of_arm(arm_name: str) -> Peer:
@@ -155,8 +125,7 @@ def catalogue() -> list[dict[str, Any]]:
 
 def broken_plugins() -> dict[str, str]:
     """Return the installed plug-ins that failed to import: entry point name to the error."""
-    _discover()
-    return dict(_broken_plugins)
+    return _registry.broken_plugins()
 
 
 def load_plugin(path: str | Path) -> None:
@@ -165,7 +134,7 @@ def load_plugin(path: str | Path) -> None:
     Raises:
         ValueError: if it does not exist, cannot be imported or registers nothing.
     """
-    _discover()
+    _registry.discover()
     before = dict(_registry)
     if not backends.import_file(path) and before == _registry:
         raise ValueError(
