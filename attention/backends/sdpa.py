@@ -120,9 +120,11 @@ class SDPAAttention(Attention):
     def _call(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool) -> Tensor:
         gqa = k.shape[1] != q.shape[1]
         dropout_p = self.active_dropout_p
-        self._record(q, k, v, None, is_causal)
-        if not (gqa or dropout_p or is_causal):  # each argument given costs a short call time
+        if not (gqa or dropout_p or is_causal or self.pinned):
+            # The common call in as few steps as can be: a short one takes microseconds.
+            self._note(torch._fused_sdp_choice(q, k, v))
             return F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        self._record(q, k, v, None, is_causal)
         return F.scaled_dot_product_attention(
             q, k, v, dropout_p=dropout_p, is_causal=is_causal, scale=self.scale, enable_gqa=gqa
         )
@@ -180,7 +182,13 @@ class SDPAAttention(Attention):
                 f"{self.active_dropout_p:g}, device {q.device.type}); torch: "
                 f"{self._torch_says(q, k, v, mask, is_causal)}"
             ) from error
-        self.kernel = NAMES.get(choice, f"torch backend {choice}")
+        self._note(choice)
+
+    def _note(self, choice: int) -> None:
+        """Say which kernel torch takes, by its number."""
+        name = NAMES.get(choice) or f"torch backend {choice}"
+        if self.kernel != name:  # a module is slow to write to
+            self.kernel = name
 
     def _ask_torch(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool
