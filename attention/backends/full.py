@@ -6,16 +6,19 @@ weights in memory. Time ``O(N·M·D)``, memory ``O(N·M)``.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from attention.base import Attention, Cost, Mode, Problem, Supports, softmax_ops
-from attention.functional import exact_attention_rows, expand_kv_heads
+from attention.base import Cost, Mode, Problem, Supports, softmax_ops
+from attention.exact import ExactAttention
+from attention.functional import expand_kv_heads
 from attention.registry import register
 
 
 @register("full")
-class FullAttention(Attention):
+class FullAttention(ExactAttention):
     """Exact softmax attention that writes its weights to memory.
 
     Args:
@@ -27,8 +30,6 @@ class FullAttention(Attention):
 
     summary = "materialised softmax, the quadratic baseline"
     paper = "Vaswani et al. 2017, arXiv 1706.03762"
-    family = "dense"
-    exact = True
     supports = Supports(causal=True, cross=True, key_padding=True, dropout=True)
     time_exponent = memory_exponent = 2.0
 
@@ -69,34 +70,8 @@ class FullAttention(Attention):
         empty = hidden.all(dim=-1, keepdim=True)
         return hidden & ~empty, empty
 
-    def reference(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        is_causal: bool = False,
-        key_padding_mask: Tensor | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        """Compute eq. 1, row by row."""
-        return exact_attention_rows(
-            q,
-            k,
-            v,
-            is_causal=is_causal,
-            key_padding_mask=key_padding_mask,
-            rows=rows,
-            scale=self.scale,
-        )
-
     def cost(self, problem: Problem, mode: Mode) -> Cost:
         """Count all N·M pairs as executed, causal or not: the matrix is computed whole."""
-        heads = problem.batch * problem.num_heads
-        everything = problem.seq_len * problem.key_len
-        return Cost(
-            pattern_ops=heads * softmax_ops(problem.pairs, problem.head_dim, mode),
-            executed_ops=heads * softmax_ops(everything, problem.head_dim, mode),
-            exponentials=heads * problem.pairs,
-            bytes=problem.io_bytes(mode),
-        )
+        everything = problem.batch * problem.num_heads * problem.seq_len * problem.key_len
+        executed = softmax_ops(everything, problem.head_dim, mode)
+        return replace(super().cost(problem, mode), executed_ops=executed)

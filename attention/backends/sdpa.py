@@ -20,17 +20,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from attention.base import (
-    Attention,
-    Cost,
-    Mode,
-    Problem,
-    Supports,
-    UnsupportedError,
-    check_choice,
-    softmax_ops,
-)
-from attention.functional import exact_attention_rows, only_trailing_padding, sdpa_rows
+from attention.base import Problem, Supports, UnsupportedError, check_choice
+from attention.exact import ExactAttention
+from attention.functional import only_trailing_padding, sdpa_rows
 from attention.registry import register
 
 Kernel = Literal["auto", "flash", "efficient", "cudnn", "math"]
@@ -47,7 +39,7 @@ MASK_ELEMENTS = 2**22
 
 
 @register("sdpa")
-class SDPAAttention(Attention):
+class SDPAAttention(ExactAttention):
     """Torch's fused exact attention.
 
     Args:
@@ -62,8 +54,6 @@ class SDPAAttention(Attention):
 
     summary = "torch's fused exact attention"
     paper = "Vaswani et al. 2017, arXiv 1706.03762; Dao et al. 2022, arXiv 2205.14135"
-    family = "dense"
-    exact = True
     supports = Supports(causal=True, cross=True, key_padding=True, dropout=True)
     time_exponent = 2.0
     memory_exponent = 1.0
@@ -214,36 +204,7 @@ class SDPAAttention(Attention):
         reasons = [str(one.message).partition(" (Triggered internally")[0] for one in said]
         return " ".join(reasons) or said_last
 
-    def reference(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        is_causal: bool = False,
-        key_padding_mask: Tensor | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        """Compute eq. 1 of Vaswani et al., row by row."""
-        return exact_attention_rows(
-            q,
-            k,
-            v,
-            is_causal=is_causal,
-            key_padding_mask=key_padding_mask,
-            rows=rows,
-            scale=self.scale,
-        )
-
-    def cost(self, problem: Problem, mode: Mode) -> Cost:
-        """Count dense pairs; a fused backward pass computes the scores anew."""
-        heads = problem.batch * problem.num_heads
-        pattern = heads * softmax_ops(problem.pairs, problem.head_dim, mode)
-        again = heads * 2 * problem.pairs * problem.head_dim
-        fused = mode == "training" and self.pinned != "math"
-        return Cost(
-            pattern_ops=pattern,
-            executed_ops=pattern + (again if fused else 0),
-            exponentials=heads * problem.pairs,
-            bytes=problem.io_bytes(mode),
-        )
+    @property
+    def recomputes(self) -> bool:
+        """Whether the backward pass computes the scores anew: not torch's plain one."""
+        return self.pinned != "math"

@@ -14,20 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention.base import (
-    Attention,
-    Cost,
-    Mode,
-    Problem,
-    Supports,
-    UnsupportedError,
-    softmax_ops,
-)
-from attention.functional import (
-    exact_attention_rows,
-    expand_kv_heads,
-    only_trailing_padding,
-)
+from attention.base import Problem, Supports, UnsupportedError
+from attention.exact import ExactAttention
+from attention.functional import expand_kv_heads, only_trailing_padding
 from attention.registry import register
 
 HOMES = ("xformers.ops.fmha", "mslk.attention.fmha")
@@ -35,7 +24,7 @@ HOMES = ("xformers.ops.fmha", "mslk.attention.fmha")
 
 
 @register("xformers")
-class XFormersAttention(Attention):
+class XFormersAttention(ExactAttention):
     """Memory-efficient attention of the xformers library.
 
     Key padding packs the real keys of the batch into one sequence under
@@ -51,8 +40,6 @@ class XFormersAttention(Attention):
 
     summary = "xformers' memory-efficient exact attention"
     paper = "Rabe and Staats 2021, arXiv 2112.05682"
-    family = "dense"
-    exact = True
     supports = Supports(
         causal=True,
         cross=True,
@@ -128,39 +115,6 @@ class XFormersAttention(Attention):
         keep, bias = packed_bias(fmha, key_padding_mask, q.shape[1])
         out = self._call(fmha, q.flatten(0, 1)[None], k[keep][None], v[keep][None], bias)
         return out.view_as(q).masked_fill(~some[:, None, None, None], 0.0)
-
-    def reference(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        is_causal: bool = False,
-        key_padding_mask: Tensor | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        """Compute eq. 1 of Vaswani et al., row by row."""
-        return exact_attention_rows(
-            q,
-            k,
-            v,
-            is_causal=is_causal,
-            key_padding_mask=key_padding_mask,
-            rows=rows,
-            scale=self.scale,
-        )
-
-    def cost(self, problem: Problem, mode: Mode) -> Cost:
-        """Count dense pairs; the fused backward pass computes the scores anew."""
-        heads = problem.batch * problem.num_heads
-        pattern = heads * softmax_ops(problem.pairs, problem.head_dim, mode)
-        again = heads * 2 * problem.pairs * problem.head_dim if mode == "training" else 0
-        return Cost(
-            pattern_ops=pattern,
-            executed_ops=pattern + again,
-            exponentials=heads * problem.pairs,
-            bytes=problem.io_bytes(mode),
-        )
 
 
 def operators() -> ModuleType:

@@ -1,0 +1,56 @@
+"""What the exact backends share: eq. 1 of Vaswani et al. 2017 (arXiv 1706.03762) as reference.
+
+``softmax(QKᵀ·scale)V`` over all pairs. How a backend computes it is its own affair.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from attention.base import Attention, Cost, Mode, Problem, softmax_ops
+from attention.functional import exact_attention_rows
+
+
+class ExactAttention(Attention):
+    """A backend that computes eq. 1 exactly; the arguments are those of `Attention`."""
+
+    family = "dense"
+    exact = True
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether the backward pass computes the scores anew, as fused kernels do."""
+        return True
+
+    def reference(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        is_causal: bool = False,
+        key_padding_mask: Tensor | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Compute eq. 1, row by row."""
+        return exact_attention_rows(
+            q,
+            k,
+            v,
+            is_causal=is_causal,
+            key_padding_mask=key_padding_mask,
+            rows=rows,
+            scale=self.scale,
+        )
+
+    def cost(self, problem: Problem, mode: Mode) -> Cost:
+        """Count the pairs that are seen."""
+        heads = problem.batch * problem.num_heads
+        pattern = heads * softmax_ops(problem.pairs, problem.head_dim, mode)
+        again = heads * 2 * problem.pairs * problem.head_dim
+        return Cost(
+            pattern_ops=pattern,
+            executed_ops=pattern + (again if mode == "training" and self.recomputes else 0),
+            exponentials=heads * problem.pairs,
+            bytes=problem.io_bytes(mode),
+        )
