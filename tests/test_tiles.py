@@ -147,6 +147,27 @@ def test_runs_repeat_bit_by_bit_and_threads_do_not_matter(
         assert relative_l2(c, a) <= error_budget(torch.float32, 0.0)
 
 
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize(("name", "options"), [c for c in CASES if c[0] != "performer"])
+def test_scores_in_the_thousands_neither_overflow_nor_vanish(
+    name: str, options: dict[str, Any]
+) -> None:
+    module = build(name, options).double()
+    q, k, v = draw(90)
+    mask = torch.ones(1, 90, dtype=torch.bool)
+    mask[0, 20:60] = False
+    for call in ({}, {"key_padding_mask": mask}):
+        inputs = (q * 60, k * 60, v)
+        exact = results(module, inputs, "dense", **call)
+        for fast, dense in zip(results(module, inputs, "fast", **call), exact, strict=True):
+            torch.testing.assert_close(fast, dense, rtol=1e-8, atol=1e-8)
+        single = results(module.float(), tuple(x.float() for x in inputs), "fast", **call)
+        module.double()
+        assert all(x.isfinite().all() for x in single)
+        # A score of thousands is rounded to about 1e-3, and the weights with it.
+        assert relative_l2(single[0].double(), exact[0]) < 2e-3
+
+
 def test_a_nan_in_the_input_stays_visible() -> None:
     for name, options in CASES:
         q, k, v = draw(64)
