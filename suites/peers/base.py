@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attention.base import Attention
 from results.schema import Case, Mode
@@ -56,6 +56,24 @@ class Built:
     module: nn.Module
     projections: Projections | None = None
     kernel: str = ""
+
+
+class AsBuilt(nn.Module):
+    """Call a library's module with the inputs alone: what it computes, it was built for.
+
+    Args:
+        theirs: the module.
+    """
+
+    def __init__(self, theirs: nn.Module) -> None:
+        super().__init__()
+        self.theirs = theirs
+
+    def forward(self, *inputs: Tensor, is_causal: bool) -> Tensor:
+        """Attend; shapes as in `Built`."""
+        out = self.theirs(*inputs)
+        assert isinstance(out, Tensor)
+        return out
 
 
 class Peer(ABC):

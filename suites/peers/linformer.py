@@ -7,12 +7,11 @@ sharing ``headwise``. E and F are copied into ours.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
 
 from attention.backends.linformer import LinformerAttention
 from attention.base import Attention
 from results.schema import Case
-from suites.peers.base import Built, Peer, Projections
+from suites.peers.base import AsBuilt, Built, Peer, Projections
 from suites.peers.registry import register
 
 
@@ -59,7 +58,7 @@ class LinformerPackage(Peer):
             ours.key_projection.weight.copy_(theirs.proj_k.T)
             ours.value_projection.weight.copy_(theirs.proj_v.T)
         projections = Projections(theirs.to_q, theirs.to_k, theirs.to_v, theirs.to_out)
-        return Built(_Call(theirs), projections, "LinformerSelfAttention")
+        return Built(AsBuilt(theirs), projections, "LinformerSelfAttention")
 
 
 @register("linformer-layer")
@@ -68,15 +67,3 @@ class LinformerLayer(LinformerPackage):
 
     summary = "LinformerSelfAttention as a whole, ours in the shorter order of its products"
     whole_layer = True
-
-
-class _Call(nn.Module):
-    def __init__(self, theirs: nn.Module) -> None:
-        super().__init__()
-        self.theirs = theirs
-
-    def forward(self, x: Tensor, *, is_causal: bool) -> Tensor:
-        """Attend within the sequence: ``[B, N, d_model]``."""
-        out = self.theirs(x)
-        assert isinstance(out, Tensor)
-        return out

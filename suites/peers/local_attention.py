@@ -6,12 +6,10 @@ either side, whole: a superset of the band of the same width.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
 from attention.backends.longformer import LongformerAttention
 from attention.base import Attention
 from results.schema import Case
-from suites.peers.base import Built, Peer
+from suites.peers.base import AsBuilt, Built, Peer
 from suites.peers.registry import register
 
 
@@ -59,16 +57,4 @@ class LocalAttentionPeer(Peer):
             use_rotary_pos_emb=False,
             scale=ours.scale,
         )
-        return Built(_Call(theirs), kernel="LocalAttention")
-
-
-class _Call(nn.Module):
-    def __init__(self, theirs: nn.Module) -> None:
-        super().__init__()
-        self.theirs = theirs
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool) -> Tensor:
-        """Attend, causal as it was built: ``[B, H, N, D]``."""
-        out = self.theirs(q, k, v)
-        assert isinstance(out, Tensor)
-        return out
+        return Built(AsBuilt(theirs), kernel="LocalAttention")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attention.backends.linformer import LinformerAttention
 from attention.base import Attention
 from results.schema import Case
-from suites.peers.base import Built, Peer, Projections
+from suites.peers.base import AsBuilt, Built, Peer, Projections
 from suites.peers.registry import register
 
 
@@ -45,7 +45,7 @@ class NystromAttentionPeer(Peer):
         )
         query, key, value = (_linear(part) for part in theirs.to_qkv.weight.chunk(3))
         return Built(
-            _Call(theirs), Projections(query, key, value, theirs.to_out[0]), "NystromAttention"
+            AsBuilt(theirs), Projections(query, key, value, theirs.to_out[0]), "NystromAttention"
         )
 
 
@@ -54,15 +54,3 @@ def _linear(weight: Tensor) -> nn.Linear:
     with torch.no_grad():
         made.weight.copy_(weight)
     return made
-
-
-class _Call(nn.Module):
-    def __init__(self, theirs: nn.Module) -> None:
-        super().__init__()
-        self.theirs = theirs
-
-    def forward(self, x: Tensor, *, is_causal: bool) -> Tensor:
-        """Attend within the sequence: ``[B, N, d_model]``."""
-        out = self.theirs(x)
-        assert isinstance(out, Tensor)
-        return out

@@ -11,12 +11,11 @@ import contextlib
 import io
 
 import torch
-from torch import Tensor, nn
 
 from attention.backends.performer import PerformerAttention
 from attention.base import Attention
 from results.schema import Case, Mode
-from suites.peers.base import SEQ_LEN, Built, Peer
+from suites.peers.base import SEQ_LEN, AsBuilt, Built, Peer
 from suites.peers.registry import register
 
 
@@ -66,16 +65,4 @@ class PerformerPytorch(Peer):
             ours.projection.copy_(theirs.projection_matrix)
         run = theirs.causal_linear_fn if case.is_causal else None
         kernel = "linear_attention" if run is None else getattr(run, "func", run).__name__
-        return Built(_Call(theirs), kernel=kernel)
-
-
-class _Call(nn.Module):
-    def __init__(self, theirs: nn.Module) -> None:
-        super().__init__()
-        self.theirs = theirs
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool) -> Tensor:
-        """Attend, causal as it was built: ``[B, H, N, D]``."""
-        out = self.theirs(q, k, v)
-        assert isinstance(out, Tensor)
-        return out
+        return Built(AsBuilt(theirs), kernel=kernel)
