@@ -229,7 +229,7 @@ def _check_suite(suite: str, chosen: Mapping[str, Any]) -> None:
     if suite == "speed" and chosen.get("peers"):
         raise ValueError(f"peers: only with suite peers; got {', '.join(chosen['peers'])}")
     if suite == "peers" and chosen.get("profile"):
-        raise ValueError("profile: only with suite speed; got it with suite peers")
+        raise ValueError("profile: only with suite speed; got suite peers")
     if suite == "peers" and chosen.get("levels"):
         raise ValueError(
             "level: a peer sets its own, layer where it carries projections, else attention; "

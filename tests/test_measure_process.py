@@ -19,6 +19,7 @@ from suites.measure.process import (
     hold_lock,
     memory_limit,
     status_bytes,
+    time_left,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -158,3 +159,10 @@ def test_single_operation_beyond_the_deadline_ends_the_process():
     with start(code) as process:
         process.wait(timeout=60)
     assert process.returncode == -OVERDUE_SIGNAL
+
+
+def test_the_time_left_is_that_of_the_deadline():
+    before = time_left()
+    with deadline(50.0):
+        assert 0 < time_left() <= 50
+    assert time_left() <= before

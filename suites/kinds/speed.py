@@ -44,8 +44,8 @@ from suites.measure.gate import (
     error_against_softmax,
 )
 from suites.measure.memory import peak_memory
-from suites.measure.process import TimeLimitError
-from suites.measure.profile import profiled
+from suites.measure.process import TimeLimitError, time_left
+from suites.measure.profile import MIN_CALLS, profiled
 from suites.outcome import scrub
 
 ERROR_LIMIT = 131072
@@ -53,6 +53,9 @@ ERROR_LIMIT = 131072
 
 LONGEST_FAULT = 200
 """Letters of the reason why an arm has no profile."""
+
+SLOWED = 2.0
+"""A call under the profiler may take so many times as long."""
 
 
 def run(
@@ -118,13 +121,18 @@ def run(
     ]
     if profile:
         stage("profiling")
-        for arm, told in zip(arms, _profiles(contestants, kernels, case, budget_s), strict=True):
+        profiles = _profiles(contestants, kernels, timings, case, budget_s)
+        for arm, told in zip(arms, profiles, strict=True):
             arm["profile"] = told
     return arms
 
 
 def _profiles(
-    contestants: Sequence[Contestant], kernels: Sequence[str], case: Case, budget_s: float
+    contestants: Sequence[Contestant],
+    kernels: Sequence[str],
+    timings: Sequence[Timing],
+    case: Case,
+    budget_s: float,
 ) -> list[dict[str, Any]]:
     """Profile each arm; where that fails, say why: what is measured already stands without it."""
     profiles: list[dict[str, Any]] = []
@@ -133,7 +141,8 @@ def _profiles(
             with torch.no_grad():
                 for tensor in contestants[0].inputs.tensors:
                     tensor.div_(INPUT_SCALE)  # what was timed is profiled
-        for contestant, kernel in zip(contestants, kernels, strict=True):
+        for contestant, kernel, timing in zip(contestants, kernels, timings, strict=True):
+            _check_time(timing)
             with torch.inference_mode(case.mode == "forward"):
                 profiles.append(
                     profiled(
@@ -144,9 +153,22 @@ def _profiles(
     except (Exception, TimeLimitError) as error:
         traceback.print_exc(file=sys.stderr)
         reason = scrub(" ".join(f"{type(error).__name__}: {error}".split()))[:LONGEST_FAULT]
-        failed = {"failed": reason}
-        profiles += [failed] * (len(contestants) - len(profiles))
+        profiles += [{"failed": reason}] * (len(contestants) - len(profiles))
     return profiles
+
+
+def _check_time(timing: Timing) -> None:
+    """Check that the limit leaves time for the profiler: one long operation cannot be ended.
+
+    Raises:
+        TimeLimitError: if it does not.
+    """
+    needed = SLOWED * MIN_CALLS * max(timing.samples)
+    if needed > time_left():
+        raise TimeLimitError(
+            f"{MIN_CALLS} calls under the profiler may take {needed:.3g} s; the time limit of the "
+            f"case leaves {time_left():.3g} s"
+        )
 
 
 def _latency(timing: Timing) -> dict[str, Any]:
