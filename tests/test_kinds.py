@@ -517,7 +517,7 @@ def test_what_was_timed_is_profiled(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_call_that_the_time_limit_does_not_hold_is_not_profiled(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(speed, "time_left", lambda: 1e-9)
+    monkeypatch.setattr(speed, "seconds_left", lambda: 1e-9)
     told = record(case("sdpa"), profile=True)
     assert told["status"] == "ok"
     failed = told["arms"][0]["profile"]["failed"]

@@ -18,8 +18,8 @@ from suites.measure.process import (
     deadline,
     hold_lock,
     memory_limit,
+    seconds_left,
     status_bytes,
-    time_left,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -161,8 +161,8 @@ def test_single_operation_beyond_the_deadline_ends_the_process():
     assert process.returncode == -OVERDUE_SIGNAL
 
 
-def test_the_time_left_is_that_of_the_deadline():
-    before = time_left()
+def test_the_seconds_left_are_that_of_the_deadline():
+    before = seconds_left()
     with deadline(50.0):
-        assert 0 < time_left() <= 50
-    assert time_left() <= before
+        assert 0 < seconds_left() <= 50
+    assert seconds_left() <= before

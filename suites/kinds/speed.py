@@ -44,7 +44,7 @@ from suites.measure.gate import (
     error_against_softmax,
 )
 from suites.measure.memory import peak_memory
-from suites.measure.process import TimeLimitError, time_left
+from suites.measure.process import TimeLimitError, seconds_left
 from suites.measure.profile import MIN_CALLS, profiled
 from suites.outcome import scrub
 
@@ -164,10 +164,10 @@ def _check_time(timing: Timing) -> None:
         TimeLimitError: if it does not.
     """
     needed = SLOWED * MIN_CALLS * max(timing.samples)
-    if needed > time_left():
+    if needed > seconds_left():
         raise TimeLimitError(
             f"{MIN_CALLS} calls under the profiler may take {needed:.3g} s; the time limit of the "
-            f"case leaves {time_left():.3g} s"
+            f"case leaves {seconds_left():.3g} s"
         )
 
 

@@ -118,7 +118,7 @@ def memory_limit(extra: int | None) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-def time_left() -> float:
+def seconds_left() -> float:
     """Return the seconds until the `deadline` around this call is over; infinity without one."""
     return signal.getitimer(signal.ITIMER_REAL)[0] or math.inf
 
