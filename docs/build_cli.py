@@ -29,6 +29,7 @@ EXAMPLES = {
         "attnbench run --backend full --backend longformer:window=64,dilation=1+1+2+2+4+4+8+8 "
         "--seq-len 512,1024",
         "attnbench run --threads 1,2 --matmul-precision highest,medium --compile off,on",
+        "attnbench run --preset standard --profile --out runs/profiled",
         "attnbench run --suite peers --out runs/peers",
         "attnbench run --suite peers --peers linformer,local-attention --allocator default "
         "--seq-len 1024,4096",

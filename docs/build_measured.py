@@ -185,6 +185,16 @@ def limits(chapter: Chapter) -> str:
     return "\n".join(lines)
 
 
+def where_time_goes(chapter: Chapter) -> str:
+    """Write the parts of each backend's call and its matrix products, if they were measured."""
+    wanted = ("Where the time goes", "Matrix products by shape")
+    views = [view for view in tables(chapter) if view.title in wanted]
+    if not views:
+        return "Not measured: the reference sweep was made without `--profile`."
+    notes = [escape_markdown(note) for view in views for note in view.notes]
+    return "\n\n".join([titled(views), *notes])
+
+
 def peaks(chapter: Chapter) -> str:
     """Write the machine's peaks."""
     shown = {
@@ -237,6 +247,7 @@ def performance() -> str:
     text = fill(PERFORMANCE.read_text(), "where", where)
     text = fill(text, "peaks", peaks(chapter))
     text = fill(text, "limits", limits(chapter))
+    text = fill(text, "profile", where_time_goes(chapter))
     runs = {name: load(folder) for name, folder in BESIDE.items()}
     text = fill(text, "peers", by_peer(runs["peers"]))
     exponents = from_chapters(runs["scaling"], "Exponents of time and memory in the length")

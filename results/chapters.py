@@ -13,6 +13,7 @@ from results.checks import clean
 from results.compare import crossovers, feasible, speedups
 from results.fit import Fit
 from results.load import Run
+from results.profiles import Profiles, profiles
 from results.roofs import Roofs, with_limits
 from results.scaling import fit_all
 from results.schema import MODES
@@ -30,6 +31,7 @@ class Chapter:
         title: the setting in words.
         points, fits, crossovers, speedups, feasible, limits: see the functions of these names.
         peaks: the roofs that belong to it; empty if unmeasured.
+        profiles: where the time of its calls goes; empty frames if it was not profiled.
         looks: (backend, options) to colour and marker, the same in every chapter.
     """
 
@@ -42,6 +44,7 @@ class Chapter:
     feasible: pd.DataFrame
     limits: pd.DataFrame
     peaks: Mapping[str, float]
+    profiles: Profiles
     looks: Mapping[tuple[str, str], Look]
 
     @property
@@ -69,7 +72,7 @@ def chapters(run: Run) -> list[Chapter]:
     fits, crossed, sped = fit_all(run, table), crossovers(run, table), speedups(table)
     reach, limits = feasible(table), with_limits(run, table)
     drawn = looks(zip(table["backend"], table["options"], strict=True))
-    roofs = Roofs(run)
+    roofs, profiled = Roofs(run), profiles(run)
     settings = table.groupby(list(SETTING), sort=False)["value"].count()
     machines = _names(run)
     several = len({key[0] for key in settings.index}) > 1
@@ -91,6 +94,7 @@ def chapters(run: Run) -> list[Chapter]:
                 feasible=_of(reach, setting),
                 limits=_of(limits, setting),
                 peaks=roofs.peaks(setting),
+                profiles=profiled.of(setting),
                 looks=drawn,
             )
         )

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from results.schema import RecordError
+from results.schema import PROFILE_PARTS, RecordError
 
 COSTS = ("pattern_ops", "executed_ops", "exponentials", "bytes")
 """The declared cost of one call."""
 
 _LARGEST_INT = 2**53
 _LARGEST_NUMBER = 1e300
+_LONGEST_S = 1e6
+_MOST_PRODUCTS = 100
 
 
 def clean(text: object) -> str:
@@ -88,8 +90,51 @@ def _check_details(where: str, arm: Mapping[str, Any]) -> None:
         _check_number(f"{where}.fixed_size.{clean(name)}", tokens, minimum=0.0)
 
 
-def _check_number(where: str, value: Any, *, minimum: float) -> None:
+def check_profile(where: str, profile: Any) -> None:
+    """Check an arm's ``profile``, ``None`` included: a fault in it costs the profile alone.
+
+    Raises:
+        RecordError: naming the field and what is accepted.
+    """
+    if profile is None:
+        return
+    if not isinstance(profile, dict):
+        raise RecordError(f"{where}: expected an object or null")
+    if "failed" in profile:
+        if not isinstance(profile["failed"], str):
+            raise RecordError(f"{where}.failed: expected a string")
+        return
+    _check_number(f"{where}.seconds", profile.get("seconds"), minimum=1e-9, maximum=_LONGEST_S)
+    parts, products = profile.get("parts"), profile.get("products") or []
+    if not isinstance(parts, dict) or set(parts) - set(PROFILE_PARTS):
+        raise RecordError(f"{where}.parts: expected an object of {', '.join(PROFILE_PARTS)}")
+    if not isinstance(products, list) or len(products) > _MOST_PRODUCTS:
+        raise RecordError(f"{where}.products: expected at most {_MOST_PRODUCTS} in a list")
+    for name, part in parts.items():
+        _check_share(f"{where}.parts.{name}", part)
+    for index, product in enumerate(products):
+        at = f"{where}.products[{index}]"
+        _check_share(at, product)
+        if not isinstance(product.get("shape"), str):
+            raise RecordError(f"{at}.shape: expected a string")
+        if product.get("alone") is not None:
+            _check_number(f"{at}.alone", product["alone"], minimum=0.0)
+
+
+def _check_share(where: str, share: Any) -> None:
+    """Check what a part of a call, or a product in it, took."""
+    if not isinstance(share, dict):
+        raise RecordError(f"{where}: expected an object")
+    _check_number(f"{where}.seconds", share.get("seconds"), minimum=0.0, maximum=_LONGEST_S)
+    _check_number(f"{where}.calls", share.get("calls"), minimum=0.0)
+    if share.get("operations") is not None:
+        _check_number(f"{where}.operations", share["operations"], minimum=0.0)
+
+
+def _check_number(
+    where: str, value: Any, *, minimum: float, maximum: float = _LARGEST_NUMBER
+) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RecordError(f"{where}: expected a number, got {type(value).__name__}")
-    if not minimum <= value <= _LARGEST_NUMBER:
-        raise RecordError(f"{where}: expected a number from {minimum:g} to {_LARGEST_NUMBER:g}")
+    if not minimum <= value <= maximum:
+        raise RecordError(f"{where}: expected a number from {minimum:g} to {maximum:g}")

@@ -14,8 +14,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from results.checks import check_values, clean
-from results.schema import ENVIRONMENTS, MACHINES, RECORDS, check_record, content_id
+from results.checks import check_profile, check_values, clean
+from results.schema import (
+    ENVIRONMENTS,
+    MACHINES,
+    RECORDS,
+    RecordError,
+    check_record,
+    content_id,
+)
 from results.tidy import tidy
 
 
@@ -29,7 +36,8 @@ class Run:
 
     Attributes:
         frame: the tidy frame, columns `COLUMNS`.
-        records: the records used, as they stood in the files.
+        records: the records used, as they stood in the files; profiles that cannot be read are
+            left out of them.
         machines: content id to what the machine is.
         environments: content id to versions and settings.
         warnings: what was left out or mended, one sentence each.
@@ -94,6 +102,7 @@ def read_records(paths: tuple[Path, ...], warnings: list[str]) -> list[dict[str,
             except (ValueError, TypeError, RecursionError) as error:
                 warnings.append(f"{file}:{line.number}: {_short(error)}; left out")
                 continue
+            _drop_bad_profiles(record, line, warnings)
             source = f"{record['run']}\0{record['machine']}"
             key = (source, record["case"]["id"], record["launch"]["index"])
             duplicates += key in kept
@@ -101,6 +110,16 @@ def read_records(paths: tuple[Path, ...], warnings: list[str]) -> list[dict[str,
     if duplicates:
         warnings.append(f"{duplicates} duplicate record{'s'[: duplicates != 1]} dropped")
     return list(kept.values())
+
+
+def _drop_bad_profiles(record: dict[str, Any], line: Line, warnings: list[str]) -> None:
+    """Take the profiles that cannot be read out of a record; its measurements stand."""
+    for index, arm in enumerate(record["arms"]):
+        try:
+            check_profile(f"arms[{index}].profile", arm.get("profile"))
+        except RecordError as error:
+            del arm["profile"]
+            warnings.append(f"{line.path}:{line.number}: {_short(error)}; the profile left out")
 
 
 def read_contents(

@@ -1,4 +1,4 @@
-"""The figures: time, memory, speed-up, error against cost, fraction of the limit.
+"""The figures: time, memory, speed-up, error against cost, fraction of the limit, parts of a call.
 
 Each function takes a `Chapter` (one setting, its points and what was computed from them) and
 returns a figure, or None where there is nothing to show. Modes are panels: beside each other in
@@ -32,6 +32,7 @@ from results.panels import (
     size_ticks,
     time_ticks,
 )
+from results.profile_plots import profile_figure
 from results.schema import IDENTITY
 from results.theme import Theme
 
@@ -137,6 +138,7 @@ FIGURES: Mapping[str, Callable[[Chapter, Theme, Layout], Figure | None]] = {
     "speedup": speedup_figure,
     "error": error_figure,
     "limit": fraction_figure,
+    "profile": profile_figure,
 }
 
 

@@ -36,6 +36,7 @@ _TITLES = {
     "speedup": "Speed-up over the exact baselines",
     "error": "Error against cost",
     "limit": "Share of the machine's limit",
+    "profile": "Where the time goes",
 }
 _CAPTIONS = {
     "time": (
@@ -60,6 +61,12 @@ _CAPTIONS = {
     "limit": (
         "The least time that the method's products, exponentials and bytes need at the peaks "
         "measured on this machine in this run, over the time taken."
+    ),
+    "profile": (
+        "Parts of a single call under torch's profiler, the fastest of a few, median over "
+        "launches, at the longest length that most backends were profiled at. A bar that would "
+        "leave nothing of the others is pressed together, and says so; its shares hold. The table "
+        "of this name says what the parts are."
     ),
 }
 

@@ -55,6 +55,15 @@ PEER = "peer:"
 PROJECTIONS = "projections"
 """Name of the arm that has a peer's projections alone."""
 
+PROFILE_PARTS: tuple[str, ...] = (
+    "products", "fused", "exponentials", "copies", "passes", "compiled", "between",
+)  # fmt: skip
+"""Parts of a call under the profiler: matrix products; torch's fused attention, whose products and
+exponentials are one operator; exponentials and softmax; copies, gathers and fills; every other
+pass over memory; code compiled by torch; and what is between them, in Python, dispatch and
+allocation.
+"""
+
 UNITS: Mapping[str, str] = {
     "latency": "s",
     "peak_memory": "B",

@@ -33,6 +33,17 @@ _OTHERS = (
     ("#7a4a21", "#c79a70", "h"),
     ("#3d4db3", "#8f9cf5", "*"),
 )
+PARTS = {
+    "products": ("#332288", "#8577e6"),
+    "fused": ("#88ccee", "#88ccee"),
+    "exponentials": ("#cc6677", "#cc6677"),
+    "copies": ("#ddcc77", "#ddcc77"),
+    "passes": ("#44aa99", "#44aa99"),
+    "compiled": ("#aa4499", "#aa4499"),
+    "between": ("#c3c6cb", "#565c66"),
+}
+"""Parts of a call: Tol's muted scheme, told apart without colour vision; no backend's colours."""
+
 _DASHES: tuple[tuple[float, ...] | str, ...] = ("", (4, 1.5), (1, 1), (5, 1, 1, 1), (7, 2))
 
 
@@ -97,6 +108,8 @@ def css_variables() -> Mapping[str, tuple[str, str, str]]:
     }
     for index, (light, dark, _) in enumerate([*_NAMED.values(), *_OTHERS]):
         mapped[light] = (f"--s{index}", light, dark)
+    for index, (light, dark) in enumerate(PARTS.values()):
+        mapped[light] = (f"--p{index}", light, dark)
     return mapped
 
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from results import format
 from results.chapters import Chapter
-from results.schema import ITEM_SIZE
+from results.profiles import longest
+from results.schema import ITEM_SIZE, PROFILE_PARTS
 from results.series import label
 from results.short import BASELINE, FACTOR, SHORT, SLACK, short_inputs
 
@@ -52,7 +53,8 @@ def tables(chapter: Chapter) -> list[TableView]:
     for mode in chapter.modes:
         views.append(_matrix(chapter, mode, "latency", f"Time per call, {mode}", format.seconds))
         views.append(_memory(chapter, mode))
-    views += [_scaling(chapter), _crossovers(chapter), _short(chapter), _every_case(chapter)]
+    views += [_scaling(chapter), _crossovers(chapter), _short(chapter)]
+    views += [_profile(chapter), _products(chapter), _every_case(chapter)]
     return [v for v in views if v.rows]
 
 
@@ -202,6 +204,91 @@ def _short(chapter: Chapter) -> TableView:
         f"{SLACK * 1e6:g} µs more; full, which holds all scores, is exempt."
     ]
     return TableView("Short inputs", head, rows, 2, notes, is_long=len(rows) > LONG)
+
+
+def _profile(chapter: Chapter) -> TableView:
+    """Return the parts of each backend's call at its longest length, and two of their rates."""
+    keys = ["mode", "backend", "options", "seq_len"]
+    found = chapter.profiles
+    rows = []
+    for key, part in longest(found.parts).groupby(keys, sort=False):
+        by_name = {row["part"]: row for row in part.to_dict("records")}
+        rates = [
+            by_name[name]["rate"] / chapter.peaks.get(peak, math.nan)
+            for name, peak in (("products", "matmul_rate"), ("exponentials", "exp_rate"))
+        ]
+        told = [
+            Cell(format.seconds(part["call"].iloc[0])),
+            *(Cell(_share(by_name[name]["share"])) for name in PROFILE_PARTS),
+            *(Cell(format.percent(rate)) for rate in rates),
+        ]
+        rows.append([*_which(key), *told])
+    known = set(found.parts[keys].itertuples(index=False, name=None))
+    failed = found.faults[keys].drop_duplicates().itertuples(index=False, name=None)
+    nothing = [Cell("failed", is_status=True), *[Cell(format.NONE)] * (len(PROFILE_PARTS) + 2)]
+    rows += [[*_which(key), *nothing] for key in failed if key not in known]
+    head = [
+        "backend", "mode", "tokens", "time", *PROFILE_PARTS, "products, of peak",
+        "exponentials, of peak",
+    ]  # fmt: skip
+    notes = [
+        "Shares of single calls under torch's profiler, which slows those of many small steps: "
+        "the fastest of a few calls a launch, the median over launches.",
+        "Products: matrix products. Fused: torch's fused attention, products and exponentials in "
+        "one. Exponentials: with all of a softmax. Copies: also gathers and fills. Passes: every "
+        "other operator that reads and writes memory. Compiled: code that torch compiled. "
+        "Between: Python, dispatch, allocation and freeing.",
+        "Of peak: operations of that part over its time, over this machine's measured peak.",
+        *(
+            f"No profile of {label(row['backend'], row['options'])}, {row['mode']}, "
+            f"{format.tokens(row['seq_len'])} tokens: {row['reason']}."
+            for row in found.faults.to_dict("records")
+        ),
+    ]
+    return TableView("Where the time goes", head, rows, text_columns=2, notes=notes)
+
+
+def _which(key: tuple[Any, ...]) -> list[Cell]:
+    """Return the cells of a mode, a backend with its options, and a length."""
+    mode, backend, options, seq_len = key
+    return [Cell(label(backend, options)), Cell(mode), Cell(format.tokens(seq_len))]
+
+
+def _share(value: float) -> str:
+    if not value > 0:
+        return format.NONE
+    return format.percent(value) if value >= 0.001 else "<0.1 %"
+
+
+def _products(chapter: Chapter) -> TableView:
+    """Return the matrix products of each backend's call at its longest length, by shape."""
+    peak = chapter.peaks.get("matmul_rate", math.nan)
+    rows = [
+        [
+            Cell(label(row["backend"], row["options"])),
+            Cell(row["mode"]),
+            Cell(row["product"]),
+            Cell(format.tokens(row["calls"])),
+            Cell(format.percent(row["share"])),
+            _rate(row["rate"], peak),
+            _rate(row["alone"], peak),
+        ]
+        for row in longest(chapter.profiles.products).to_dict("records")
+    ]
+    head = ["backend", "mode", "product", "calls", "share", "in the call", "alone"]
+    notes = [
+        "Shapes with at least 2 % of a call's time. Alone: the same product by itself, of "
+        "contiguous operands, into memory that is there already; below each rate its share of "
+        "this machine's measured peak.",
+    ]
+    return TableView("Matrix products by shape", head, rows, 3, notes, is_long=True)
+
+
+def _rate(value: float, peak: float) -> Cell:
+    if not math.isfinite(value):
+        return Cell(format.NONE)
+    near = value / peak
+    return Cell(f"{format.rate(value)}op/s", format.percent(near) if math.isfinite(near) else "")
 
 
 def _every_case(chapter: Chapter) -> TableView:

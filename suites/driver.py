@@ -267,6 +267,7 @@ class _Sweep:
             "do": "case",
             "case": case.to_json(),
             "budget_s": self._grid.budget_s,
+            "profile": self._grid.profile,
             "deadline_s": deadline,
             "memory_limit": memory_limit,
             "plugins": self._plugins,

@@ -220,6 +220,12 @@ OPTIONS = (
         help="Compile the module with torch.compile; off,on compares. Alone: on.",
     ),
     click.option(
+        "--profile",
+        is_flag=True,
+        help="Say where a call's time goes, too: a few more calls under torch's profiler, after "
+        "all that is measured. Only with suite speed.",
+    ),
+    click.option(
         "--launches",
         type=click.IntRange(1, 1000),
         metavar="N",

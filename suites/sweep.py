@@ -146,6 +146,8 @@ class Grid:
             hold for the others.
         peers: names; empty = all that run on `device`.
         rows: of suite peers, as chosen (`suites.peer_rows.choose_rows`).
+        profile: whether the launches of suite speed also say where the time goes; the cases are
+            the same.
         shard: ``(i, n)``, from 1: this sweep is the i-th of n parts.
     """
 
@@ -171,6 +173,7 @@ class Grid:
     suite: Suite = "speed"
     peers: tuple[str, ...] = ()
     rows: tuple[PeerRow, ...] = ()
+    profile: bool = False
     shard: tuple[int, int] = (1, 1)
 
 
@@ -226,6 +229,8 @@ def _check_suite(suite: str, chosen: Mapping[str, Any]) -> None:
         raise ValueError(f"suite: expected one of {', '.join(SUITES)}, got {suite!r}")
     if suite == "speed" and chosen.get("peers"):
         raise ValueError(f"peers: only with suite peers; got {', '.join(chosen['peers'])}")
+    if suite == "peers" and chosen.get("profile"):
+        raise ValueError("profile: only with suite speed; got suite peers")
     if suite == "peers" and chosen.get("levels"):
         raise ValueError(
             "level: a peer sets its own, layer where it carries projections, else attention; "

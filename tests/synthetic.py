@@ -77,6 +77,35 @@ SEVEN: Mapping[str, Law] = {
 }  # fmt: skip
 
 
+def profile(seconds: float = 0.01, **changes: Any) -> dict[str, Any]:
+    """Return an arm's profile: half of the call products, at 9e10 op/s, a third a softmax."""
+
+    def share(part: float, calls: int, rate: float | None = None) -> dict[str, Any]:
+        ops = None if rate is None else int(rate * part * seconds)
+        return {"seconds": part * seconds, "calls": calls, "operations": ops}
+
+    return {
+        "calls": 3,
+        "seconds": seconds,
+        "parts": {
+            "products": share(0.5, 12, 9e10), "fused": share(0, 0),
+            "exponentials": share(0.25, 4, 1e9), "copies": share(0.125, 7),
+            "passes": share(0.0005, 3), "compiled": share(0, 0), "between": share(0.1245, 0),
+        },
+        "products": [
+            {"shape": "8 x [64, 64] @ [64, 512]", **share(0.4, 8, 1e11), "alone": 1.5e11},
+            {"shape": "8 x [64, 512] @ [512, 64]", **share(0.1, 4, 5e10), "alone": None},
+        ],
+        **changes,
+    }  # fmt: skip
+
+
+def profiled(laws: Mapping[str, Law], told: Any = None) -> Mapping[str, Law]:
+    """Return the laws with a profile in every arm, as `profile` makes it or as `told`."""
+    extra = {"profile": profile() if told is None else told}
+    return {name: replace(law, extra={**law.extra, **extra}) for name, law in laws.items()}
+
+
 def write_run(
     folder: Path,
     laws: Mapping[str, Law] = SEVEN,

@@ -430,3 +430,29 @@ def test_precision_is_an_axis_in_torchs_words():
     given = run.make_context("run", ["--matmul-precision", "highest,medium"])
     assert given.params["matmul_precisions"] == ("highest", "medium")
     assert run.make_context("run", []).params["matmul_precisions"] == ("highest",)
+
+
+# -- where the time goes -------------------------------------------------------------------------
+
+
+def test_a_profiled_sweep_is_told_in_the_report(tmp_path, fake):
+    arguments = [
+        "run",
+        "--seq-len",
+        "16",
+        "--mode",
+        "forward",
+        "--launches",
+        "1",
+        "--threads",
+        "1",
+    ]
+    out = tmp_path / "run"
+    assert invoke(*arguments, "--backend", "linear", "--profile", "--out", out).exit_code == 0
+    assert invoke("report", out, "--format", "md").exit_code == 0
+    text = (out / "report.md").read_text()
+    (row,) = [
+        r for r in text.splitlines() if r.startswith("| linear | forward | 16 | 16.0 µs | – ")
+    ]
+    assert " | 75 % | " in row
+    assert "Matrix products by shape" not in text

@@ -236,10 +236,12 @@ def test_plugins_and_limits_are_handed_to_the_child(tmp_path, monkeypatch):
     monkeypatch.setattr(driver_module.Launcher, "ask", ask)
     monkeypatch.chdir(tmp_path)
     relative = plugin.relative_to(tmp_path)
-    sweep(tmp_path / "run", "linear", plugins=[relative], budget_s=0.5, allocators=("retained",))
+    sweep(tmp_path / "run", "linear", plugins=[relative], budget_s=0.5, allocators=("retained",),
+          profile=True)  # fmt: skip
     request, options = asked[-1]
     assert request["plugins"] == asked[0][0]["plugins"] == [str(plugin)]
     assert request["budget_s"] == 0.5
+    assert request["profile"] is True
     assert request["deadline_s"] == 2.0 < options["timeout_s"]
     assert request["memory_limit"] > 0
     assert request["lock"] == str(tmp_path / "run" / "lock.child")

@@ -16,11 +16,14 @@ from torch import Tensor
 
 from attention import registry
 from attention.backends.full import FullAttention
-from results.schema import SCHEMA, Arm, Case, check_record
+from results.checks import check_profile
+from results.schema import PROFILE_PARTS, SCHEMA, Arm, Case, check_record
+from suites.kinds import speed
 from suites.kinds.answer import answer, is_out_of_memory
-from suites.kinds.arms import draw_inputs
+from suites.kinds.arms import build_attention, draw_inputs, problem_of
 from suites.kinds.contestant import Contestant
 from suites.measure.gate import INPUT_SCALE
+from suites.measure.process import TimeLimitError
 
 CASE = Case(
     kind="speed", level="attention", mode="forward", arms=(Arm("sdpa"),), batch=1, num_heads=2,
@@ -433,3 +436,89 @@ def test_backend_that_needs_real_numbers_to_be_built(registered):
 def test_plugin_file_that_does_not_load_is_misuse(tmp_path: Path):
     told = told_of(CASE, plugins=(str(tmp_path / "nothing.py"),))["cases"][CASE.id]
     assert "nothing.py" in told["misuse"]
+
+
+# -- where the time goes -------------------------------------------------------------------------
+
+
+def profiles(of: Case) -> list[dict[str, Any]]:
+    told = record(of, profile=True)
+    assert told["status"] == "ok", told["reason"]
+    for arm in told["arms"]:
+        check_profile("profile", arm["profile"])
+    return [arm["profile"] for arm in told["arms"]]
+
+
+@pytest.mark.parametrize("mode", ["forward", "training"])
+@pytest.mark.parametrize("name", ["bigbird", "full", "linformer", "longformer", "performer"])
+def test_profiled_products_are_those_that_the_backend_declares(name: str, mode: str):
+    of = case(name, mode=mode, seq_len=1024)
+    (profile,) = profiles(of)
+    parts = profile["parts"]
+    assert set(parts) == set(PROFILE_PARTS)
+    attention = build_attention(of.arms[0], of)
+    cost = attention.cost(problem_of(of), of.mode)
+    if not parts["fused"]["calls"]:  # its products are not counted
+        assert parts["products"]["operations"] == cost.executed_ops
+        assert parts["exponentials"]["operations"] >= cost.exponentials
+    listed = sum(product["operations"] for product in profile["products"])
+    assert 0 < listed <= parts["products"]["operations"]
+    assert all(product["alone"] > 0 for product in profile["products"])
+
+
+def test_fused_attention_is_a_part_of_its_own():
+    (profile,) = profiles(case("sdpa", mode="training"))
+    assert profile["parts"]["fused"]["calls"] == 2  # forward and backward
+    assert profile["parts"]["products"]["calls"] == 0
+    assert profile["products"] == []
+
+
+def test_the_floor_is_profiled_too():
+    backend, floor = profiles(case("full", "identity", level="layer"))
+    assert backend["parts"]["exponentials"]["calls"] == 1
+    assert floor["parts"]["exponentials"]["calls"] == 0
+    assert floor["parts"]["products"]["operations"] == 2 * 128 * 4 * 32 * 32
+
+
+def test_nothing_is_profiled_unasked():
+    assert "profile" not in record(case("sdpa"))["arms"][0]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("the profiler\nis broken"), TimeLimitError("exceeded the time limit")]
+)
+def test_a_profiler_that_fails_says_so_and_costs_nothing_else(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.profiler, "profile", fail)
+    told = record(case("full", "identity", level="layer"), profile=True)
+    assert told["status"] == "ok"
+    for arm in told["arms"]:
+        assert set(arm["metrics"]) == {"latency", "peak_memory"}
+        assert arm["profile"] == {
+            "failed": f"{type(error).__name__}: {' '.join(str(error).split())}"
+        }
+
+
+def test_what_was_timed_is_profiled(monkeypatch: pytest.MonkeyPatch):
+    """The inputs have the scale of the samples again, not that of the error's call."""
+    seen: list[float] = []
+
+    def look(contestant: Contestant, *_: Any, **__: Any) -> dict[str, Any]:
+        seen.append(float(contestant.inputs.tensors[0].std()))
+        return {"failed": "only looking"}
+
+    monkeypatch.setattr(speed, "profiled", look)
+    record(case("sdpa"), profile=True)
+    assert seen == [pytest.approx(1.0, abs=0.05)]
+
+
+def test_a_call_that_the_time_limit_does_not_hold_is_not_profiled(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(speed, "seconds_left", lambda: 1e-9)
+    told = record(case("sdpa"), profile=True)
+    assert told["status"] == "ok"
+    failed = told["arms"][0]["profile"]["failed"]
+    assert failed.startswith("TimeLimitError: 3 calls under the profiler may take ")

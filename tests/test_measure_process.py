@@ -18,6 +18,7 @@ from suites.measure.process import (
     deadline,
     hold_lock,
     memory_limit,
+    seconds_left,
     status_bytes,
 )
 
@@ -158,3 +159,10 @@ def test_single_operation_beyond_the_deadline_ends_the_process():
     with start(code) as process:
         process.wait(timeout=60)
     assert process.returncode == -OVERDUE_SIGNAL
+
+
+def test_the_seconds_left_are_that_of_the_deadline():
+    before = seconds_left()
+    with deadline(50.0):
+        assert 0 < seconds_left() <= 50
+    assert seconds_left() <= before

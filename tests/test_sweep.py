@@ -277,3 +277,11 @@ def test_shards_part_the_sweep_and_keep_series_whole(count):
 def test_empty_shard_measures_nothing():
     grid = quick(backends=ARMS[:1], modes=("forward",), shard=(2, 2))
     assert order(grid, cases(grid)) == []
+
+
+def test_a_profile_is_of_the_run_and_not_of_its_cases():
+    plain, profiled = (
+        grid_from("quick", backends=(Arm("full"),), profile=profile) for profile in (False, True)
+    )
+    assert (plain.profile, profiled.profile) == (False, True)
+    assert [c.id for c in cases(plain)] == [c.id for c in cases(profiled)]

@@ -31,7 +31,8 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Answer a request of the driver.
 
     Args:
-        request: ``{"do": "case", "case", "budget_s", "deadline_s", "memory_limit", "plugins"}`` or
+        request: ``{"do": "case", "case", "budget_s", "deadline_s", "memory_limit", "plugins"}``,
+            where ``"profile": true`` asks kind speed for where the time goes, or
             ``{"do": "preflight", "cases", "plugins"}``.
 
     Returns:
@@ -81,8 +82,9 @@ def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> list[d
     def stage(what: str) -> None:
         at[0] = what
 
+    asked = {"profile": True} if case.kind == "speed" and request.get("profile") else {}
     with memory_limit(extra):
-        return KINDS[case.kind](case, budget_s=request["budget_s"], stage=stage)
+        return KINDS[case.kind](case, budget_s=request["budget_s"], stage=stage, **asked)
 
 
 def start_threads(count: int) -> None:

@@ -5,12 +5,17 @@ against its reference, then one more call an arm for the peak memory; at level a
 runs on inputs of the scale at which the error against exact softmax is taken, and gives it too.
 So a case costs at least three calls an arm: one to warm up, one sample, the last one; at level
 layer and block a fourth, in which the gate watches the backend.
+
+Where it is asked for, each arm is then called a few times under the profiler, the floor of level
+layer and block too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import sys
+import traceback
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +29,7 @@ from suites.kinds.arms import (
     check_case,
     cost_of,
     draw_inputs,
+    dtype_of,
     unsupported_reasons,
 )
 from suites.kinds.contestant import Contestant, backend_call
@@ -38,18 +44,30 @@ from suites.measure.gate import (
     error_against_softmax,
 )
 from suites.measure.memory import peak_memory
+from suites.measure.process import TimeLimitError, seconds_left
+from suites.measure.profile import MIN_CALLS, profiled
+from suites.outcome import scrub
 
 ERROR_LIMIT = 131072
 """Longest key length at which the error against exact softmax is taken."""
 
+LONGEST_FAULT = 200
+"""Letters of the reason why an arm has no profile."""
 
-def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> list[dict[str, Any]]:
+SLOWED = 2.0
+"""A call under the profiler may take so many times as long."""
+
+
+def run(
+    case: Case, *, budget_s: float, stage: Callable[[str], None], profile: bool = False
+) -> list[dict[str, Any]]:
     """Measure a case of kind speed.
 
     Args:
         case: what to measure.
         budget_s: sampling time per arm.
         stage: told what is being done, for the reason of a failure.
+        profile: say where each arm's time goes, too; a profiler that fails costs its answer alone.
 
     Returns:
         The record's ``arms``.
@@ -84,7 +102,7 @@ def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> list[di
             for tensor in inputs.tensors:
                 tensor.mul_(INPUT_SCALE)  # in place: the memory has no room for a second set
     stage("measuring memory")
-    return [
+    arms: list[dict[str, Any]] = [
         {
             "kernel": kernel,
             "gate": gate,
@@ -101,6 +119,56 @@ def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> list[di
             contestants, timings, gates, kernels, compiled, strict=True
         )
     ]
+    if profile:
+        stage("profiling")
+        profiles = _profiles(contestants, kernels, timings, case, budget_s)
+        for arm, told in zip(arms, profiles, strict=True):
+            arm["profile"] = told
+    return arms
+
+
+def _profiles(
+    contestants: Sequence[Contestant],
+    kernels: Sequence[str],
+    timings: Sequence[Timing],
+    case: Case,
+    budget_s: float,
+) -> list[dict[str, Any]]:
+    """Profile each arm; where that fails, say why: what is measured already stands without it."""
+    profiles: list[dict[str, Any]] = []
+    try:
+        if case.level == "attention":
+            with torch.no_grad():
+                for tensor in contestants[0].inputs.tensors:
+                    tensor.div_(INPUT_SCALE)  # what was timed is profiled
+        for contestant, kernel, timing in zip(contestants, kernels, timings, strict=True):
+            _check_time(timing)
+            with torch.inference_mode(case.mode == "forward"):
+                profiles.append(
+                    profiled(
+                        contestant, case.device, kernel=kernel, dtype=dtype_of(case),
+                        budget_s=budget_s, seed=case.seed,
+                    )
+                )  # fmt: skip
+    except (Exception, TimeLimitError) as error:
+        traceback.print_exc(file=sys.stderr)
+        reason = scrub(" ".join(f"{type(error).__name__}: {error}".split()))[:LONGEST_FAULT]
+        profiles += [{"failed": reason}] * (len(contestants) - len(profiles))
+    return profiles
+
+
+def _check_time(timing: Timing) -> None:
+    """Check that the limit leaves time for the profiler: one long operation cannot be ended.
+
+    Raises:
+        TimeLimitError: if it does not.
+    """
+    needed = SLOWED * MIN_CALLS * max(timing.samples)
+    if needed > seconds_left():
+        raise TimeLimitError(
+            f"{MIN_CALLS} calls under the profiler may take {needed:.3g} s; the time limit of the "
+            f"case leaves {seconds_left():.3g} s"
+        )
 
 
 def _latency(timing: Timing) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import math
 import os
 import resource
 import signal
@@ -115,6 +116,11 @@ def memory_limit(extra: int | None) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def seconds_left() -> float:
+    """Return the seconds until the `deadline` around this call is over; infinity without one."""
+    return signal.getitimer(signal.ITIMER_REAL)[0] or math.inf
 
 
 @contextmanager
