@@ -29,7 +29,7 @@ PERFORMANCE = ROOT / "docs" / "performance.md"
 REFERENCE = ROOT / "results" / "reference" / "epyc-2-cores"
 BESIDE = {
     name: REFERENCE.with_name(f"{REFERENCE.name}-{name}")
-    for name in ("peers", "scaling", "million", "settings")
+    for name in ("profile", "peers", "scaling", "million", "settings", "compile")
 }
 """Further sweeps on that machine, each by a command that docs/performance.md names."""
 FIGURES = ROOT / "docs" / "figures"
@@ -185,14 +185,15 @@ def limits(chapter: Chapter) -> str:
     return "\n".join(lines)
 
 
-def where_time_goes(chapter: Chapter) -> str:
-    """Write the parts of each backend's call and its matrix products, if they were measured."""
+def where_time_goes(run: Run) -> str:
+    """Write, setting by setting, shares of the limit, parts of a call, and its products."""
     wanted = ("Where the time goes", "Matrix products by shape")
-    views = [view for view in tables(chapter) if view.title in wanted]
-    if not views:
-        return "Not measured: the reference sweep was made without `--profile`."
-    notes = [escape_markdown(note) for view in views for note in view.notes]
-    return "\n\n".join([titled(views), *notes])
+    parts, notes = [], dict[str, None]()
+    for chapter in chapters(run):
+        views = [view for view in tables(chapter) if view.title in wanted]
+        notes |= dict.fromkeys(escape_markdown(n) for view in views for n in view.notes)
+        parts.append(f"**{chapter.title}**\n\n{limits(chapter)}\n\n{titled(views)}")
+    return "\n\n".join([*parts, *notes])
 
 
 def peaks(chapter: Chapter) -> str:
@@ -247,8 +248,8 @@ def performance() -> str:
     text = fill(PERFORMANCE.read_text(), "where", where)
     text = fill(text, "peaks", peaks(chapter))
     text = fill(text, "limits", limits(chapter))
-    text = fill(text, "profile", where_time_goes(chapter))
     runs = {name: load(folder) for name, folder in BESIDE.items()}
+    text = fill(text, "profile", where_time_goes(runs["profile"]))
     text = fill(text, "peers", by_peer(runs["peers"]))
     exponents = from_chapters(runs["scaling"], "Exponents of time and memory in the length")
     text = fill(text, "scaling", exponents)
@@ -259,7 +260,8 @@ def performance() -> str:
     ]
     text = fill(text, "million", from_chapters(runs["million"], *million))
     text = fill(text, "dtypes", by_dtype(runs["settings"]))
-    return fill(text, "settings", titled(axis_tables(points(runs["settings"]))))
+    text = fill(text, "settings", titled(axis_tables(points(runs["settings"]))))
+    return fill(text, "compile", titled(axis_tables(points(runs["compile"]))))
 
 
 if __name__ == "__main__":

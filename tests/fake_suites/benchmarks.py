@@ -102,7 +102,7 @@ def case(request):
     if ended is not None:
         return ended
     arms = [_arm(arm, one) for arm in one.arms]
-    if request["profile"]:
+    if request.get("profile"):
         arms[0]["profile"] = _profile(arms[0]["metrics"]["latency"]["samples"][0])
     return _ok(arms)
 
