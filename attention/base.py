@@ -391,7 +391,7 @@ class Attention(nn.Module, ABC):
         """
         plain = None
         if key_padding_mask is None and not call_inputs and not torch.compiler.is_compiling():
-            plain = _signature(q, k, v, is_causal)
+            plain = _signature(q, k, v, is_causal, self.active_dropout_p)
             if plain is not None and plain == self._served:
                 return self.attend(q, k, v, is_causal=is_causal, key_padding_mask=None)
         q, k, v = check_qkv(q, k, v, num_heads=self.num_heads, head_dim=self.head_dim)
@@ -479,7 +479,7 @@ class Attention(nn.Module, ABC):
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
 
-def _signature(q: Any, k: Any, v: Any, is_causal: Any) -> tuple[Any, ...] | None:
+def _signature(q: Any, k: Any, v: Any, is_causal: Any, dropout_p: float) -> tuple[Any, ...] | None:
     """Return what the checks of a call without mask depend on; ``None`` = look closer.
 
     A short call would spend more on checks than on attention: one like the last is not checked
@@ -492,7 +492,7 @@ def _signature(q: Any, k: Any, v: Any, is_causal: Any) -> tuple[Any, ...] | None
         return None
     return (
         q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype,
-        device, k.device, v.device, is_causal,
+        device, k.device, v.device, is_causal, dropout_p,
     )  # fmt: skip
 
 

@@ -146,7 +146,7 @@ class MultiheadAttention(nn.Module):
         else:
             check_hidden("key", key, self.d_model)
         self._check_call_inputs(call_inputs)
-        if not is_causal and self.is_sequence_first(key.shape[1]):
+        if is_causal is False and self.is_sequence_first(key.shape[1]):
             return self._merge(self._attend_sequence_first(x, key, key_padding_mask))
         q, k, v = self.qkv(x, key)  # [B, H, N, D], twice [B, H_kv, M, D]
         out = self.attention(

@@ -24,14 +24,19 @@ MATRIX_SHAPES = (
 )
 """Products ``[batch, n, k] @ [batch, k, m]`` as (batch, n, k, m): square, and attention's."""
 
-EXP_SIZES = (2**15, 2**17, 2**20)
-"""Elements of an exponential: within the caches, where a fused kernel computes them."""
+LARGE_MATRIX_SHAPES = ((1, 4096, 4096, 4096), (1, 8192, 8192, 8192), (64, 2048, 2048, 64))
+"""Further ones on a GPU, which the others do not fill."""
+
+EXP_SIZES = {"cpu": (2**15, 2**17, 2**20), "cuda": (2**20, 2**24, 2**27)}
+"""Elements of an exponential. On a CPU they lie within the caches, where a fused kernel computes
+them; a GPU is filled by many only. There the bytes bound them, so that what a fused kernel reaches
+may be above this peak."""
 
 SOFTMAX_COLUMNS = 2048
 """Row length of a softmax. Which of torch's exponentials is fastest differs between machines:
 ``exp``, ``exp2``, or that within its softmax, all of which is then counted as exponentials."""
 
-COPY_BYTES = 2**27
+COPY_BYTES = {"cpu": 2**27, "cuda": 2**30}
 """Bytes of a copied buffer: well above the last-level cache."""
 
 
@@ -78,7 +83,8 @@ def matmul_rate(
     Where the backends take another library for float32 than torch does by itself, both are tried.
     """
     contestants = []
-    for batch, n, k, m in MATRIX_SHAPES:
+    shapes = MATRIX_SHAPES + (() if device == "cpu" else LARGE_MATRIX_SHAPES)
+    for batch, n, k, m in shapes:
         left = torch.randn(batch, n, k, device=device).to(dtype)
         right = torch.randn(batch, k, m, device=device).to(dtype)
         out = torch.empty(batch, n, m, dtype=dtype, device=device)
@@ -95,7 +101,7 @@ def matmul_rate(
 def exp_rate(dtype: torch.dtype, device: str, timer: Timer, *, budget_s: float, seed: int) -> Peak:
     """Measure exponentials, one operation each."""
     contestants = []
-    for size in EXP_SIZES:
+    for size in EXP_SIZES[device]:
         values = torch.randn(size, device=device).to(dtype)
         out = torch.empty_like(values)
         for function in (torch.exp, torch.exp2):
@@ -110,9 +116,10 @@ def exp_rate(dtype: torch.dtype, device: str, timer: Timer, *, budget_s: float, 
 
 def bandwidth(device: str, timer: Timer, *, budget_s: float, seed: int) -> Peak:
     """Measure a copy; each byte counts twice, once read and once written."""
-    source = torch.ones(COPY_BYTES // 4, device=device)
+    size = COPY_BYTES[device]
+    source = torch.ones(size // 4, device=device)
     target = torch.empty_like(source)
-    copy = (f"copy of {COPY_BYTES >> 20} MiB", 2 * COPY_BYTES, lambda: target.copy_(source))
+    copy = (f"copy of {size >> 20} MiB", 2 * size, lambda: target.copy_(source))
     return _best([copy], timer, budget_s=budget_s, seed=seed)
 
 
