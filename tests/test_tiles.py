@@ -25,14 +25,21 @@ HEADS, DIM = 2, 8
 @pytest.fixture(autouse=True)
 def scratch_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every uninitialised tensor hold NaN: what is read before it is written shows."""
-    empty = torch.empty
 
-    def poisoned(*args: Any, **kwargs: Any) -> Tensor:
-        made = empty(*args, **kwargs)
-        return made.fill_(float("nan")) if made.is_floating_point() else made
+    def poison(owner: Any, name: str) -> None:
+        make = getattr(owner, name)
 
-    monkeypatch.setattr(torch, "empty", poisoned)
-    assert torch.empty(3).isnan().all()
+        def poisoned(*args: Any, **kwargs: Any) -> Tensor:
+            made: Tensor = make(*args, **kwargs)
+            return made.fill_(float("nan")) if made.is_floating_point() else made
+
+        monkeypatch.setattr(owner, name, poisoned)
+
+    poison(torch, "empty")
+    poison(torch, "empty_like")
+    poison(Tensor, "new_empty")
+    for scratch in (torch.empty(3), torch.empty_like(torch.ones(3)), torch.ones(1).new_empty(3)):
+        assert scratch.isnan().all()
 
 
 @pytest.fixture
