@@ -224,7 +224,7 @@ def test_batches_of_the_usual_size(
 
 @pytest.mark.usefixtures("small_batches")
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
-def test_runs_repeat_bit_by_bit_and_threads_do_not_matter(
+def test_runs_repeat_bit_by_bit_and_threads_change_no_more_than_rounding(
     name: str, options: dict[str, Any]
 ) -> None:
     module = build(name, options).float()
