@@ -35,6 +35,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from attention.products import is_faster_here
+
 Family = Literal["dense", "sparse", "low_rank", "kernel", "recurrent"]
 Mode = Literal["forward", "training"]
 
@@ -228,6 +230,7 @@ class Attention(nn.Module, ABC):
                 f"dropout_p: {type(self).__name__} has no dropout on attention weights; "
                 f"got {dropout_p}, accepted is 0"
             )
+        is_faster_here()
         self.kernel = ""
         self._served: tuple[Any, ...] | None = None  # the last plain call that was accepted
 

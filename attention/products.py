@@ -36,6 +36,7 @@ _WITH_FLOAT32 = (torch.float32, torch.bfloat16, torch.float16)
 _lock = threading.Lock()
 _choice: Choice = "auto"
 _inside = 0
+_faster_here: bool | None = None
 _before = "none"
 
 
@@ -115,9 +116,18 @@ def _setting() -> Any:
     return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 
 
-@functools.cache
 def is_faster_here() -> bool:
-    """Whether this is an AMD processor with AVX-512 and without AMX, and oneDNN keeps float32."""
+    """Whether this is an AMD processor with AVX-512 and without AMX, and oneDNN keeps float32.
+
+    Found out once, when the first backend is built: within a compiled graph it is a constant.
+    """
+    global _faster_here
+    if _faster_here is None:
+        _faster_here = _try_here()
+    return _faster_here
+
+
+def _try_here() -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
