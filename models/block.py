@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from attention.base import Attention, check_choice, check_float
+from attention.base import Attention
+from attention.checks import check_choice, check_float
 from models.feedforward import Activation, FeedForward
 from models.multihead import MultiheadAttention
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from attention.base import check_choice, check_float, check_int
+from attention.checks import check_choice, check_float, check_int
 from attention.registry import check_options, get
 from models.block import Norm, TransformerBlock
 from models.feedforward import Activation

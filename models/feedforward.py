@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from attention.base import check_bool, check_choice, check_float, check_int
+from attention.checks import check_bool, check_choice, check_float, check_int
 
 Activation = Literal["relu", "gelu"]
 

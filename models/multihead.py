@@ -12,16 +12,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from attention.base import (
-    Attention,
-    Problem,
-    UnsupportedError,
-    check_bool,
-    check_choice,
-    check_float,
-    check_int,
-    check_mask,
-)
+from attention.base import Attention, Problem, UnsupportedError
+from attention.checks import check_bool, check_choice, check_float, check_int, check_mask
 from attention.registry import build, get
 from models.projection import (
     QKVProjection,

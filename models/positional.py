@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from attention.base import check_int
+from attention.checks import check_int
 from models.projection import check_hidden
 
 
