@@ -1,9 +1,9 @@
 """Decode with a state: the calls of a backend that go on where the last one stopped.
 
 ``init_state``, then `prefill` with chunks of any size and `step` token by token give what one
-causal call on the whole sequence gives. A backend that declares `Supports.state` writes `make_state` and
-`advance`; checks, padding and counting are here. Decoding is inference: no graph is kept, and no
-weight dropped.
+causal call on the whole sequence gives. A backend that declares `Supports.state` writes
+`make_state` and `advance`; checks, padding and counting are here. Decoding is inference: no graph
+is kept, and no weight dropped.
 """
 
 from __future__ import annotations
