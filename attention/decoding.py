@@ -8,7 +8,7 @@ is kept, and no weight dropped.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,11 +26,15 @@ class Decoding:
     """What `attention.base.Attention` says about states."""
 
     if TYPE_CHECKING:
-        name: str
+        name: ClassVar[str]
         num_heads: int
         head_dim: int
-        supports: Supports
-        active_dropout_p: float
+        supports: ClassVar[Supports]
+
+        @property
+        def active_dropout_p(self) -> float:
+            """The dropout probability of this call."""
+            ...
 
         def extra_repr(self) -> str:
             """Show every option."""
@@ -50,14 +54,15 @@ class Decoding:
         """Make the state before any token, one of those in `attention.state`."""
         raise NotImplementedError(f"{self.name} declares states, but makes none")
 
-    def advance(self, chunk: Chunk, state: Any, **call_inputs: Any) -> Tensor:
+    def advance(self, chunk: Chunk, state: Any) -> Tensor:
         """Attend from the tokens of a chunk to all seen and to each other, causally.
 
         Args:
             chunk: validated; its real tokens come first.
             state: made by `make_state`; takes the chunk in.
-            **call_inputs: those given, validated, in the order of the call: `Chunk.order` says
-                which token is where.
+
+        A backend with extra inputs takes those given as further arguments, validated and in the
+        order of the call: `Chunk.order` says which token is where.
 
         Returns:
             ``[B, H, C, D]``, in the chunk's order; unspecified but finite at padding.
