@@ -149,7 +149,7 @@ def test_longformer_refuses_later_global_tokens() -> None:
     inputs = draw(10, dtype=torch.float32)
     state = new_state(module, inputs[0])
     module.prefill(*inputs, state)
-    with pytest.raises(UnsupportedError, match="global_mask: .*first chunk.*10 tokens"):
+    with pytest.raises(UnsupportedError, match=r"global_mask: .*first chunk.*10 tokens"):
         module.prefill(*inputs, state, global_mask=torch.ones(BATCH, 10, dtype=torch.bool))
 
 
@@ -197,7 +197,7 @@ def test_what_a_state_takes(name: str, options: dict[str, Any], grows: bool) -> 
             module.prefill(*inputs, state)
         assert state.nbytes == module.init_state(batch_size=BATCH).nbytes
     elif name != "linformer":
-        with pytest.raises(ValueError, match="max_len: .*keeps every key"):
+        with pytest.raises(ValueError, match=r"max_len: .*keeps every key"):
             module.init_state(batch_size=2)
 
 
@@ -249,14 +249,14 @@ def test_bad_input_is_named() -> None:
         module.prefill(*inputs, state, global_mask=None)
     assert state.lengths.tolist() == [0] * BATCH
     module.prefill(*inputs, state)
-    with pytest.raises(ValueError, match="max_len: .*made for 6 tokens, .*has 8"):
+    with pytest.raises(ValueError, match=r"max_len: .*made for 6 tokens, .*has 8"):
         module.prefill(*inputs, state)
     mask = torch.zeros(BATCH, 4, dtype=torch.bool)
     mask[0, :2] = True
     module.prefill(*inputs, state, key_padding_mask=mask)
     assert state.lengths.tolist() == [6, 4, 4]
     dropping = build("sdpa", {"dropout_p": 0.1}).train()
-    with pytest.raises(ValueError, match="dropout_p: decoding drops no weight, got 0.1"):
+    with pytest.raises(ValueError, match=r"dropout_p: decoding drops no weight, got 0.1"):
         dropping.prefill(*inputs, dropping.init_state(batch_size=BATCH, max_len=6))
     for wrong, error, said in (
         ({"batch_size": 0}, ValueError, "batch_size"),
