@@ -335,10 +335,10 @@ class Attention(Decoding, nn.Module, ABC):
                 f"not {dtype_names((problem.dtype,))}"
             )
         if problem.is_causal and not supports.causal:
-            reasons.append(f"is_causal: {name} is bidirectional only{self._why_not('causal')}")
+            reasons.append(f"is_causal: {name} is bidirectional only{self.why_not('causal')}")
         if problem.seq_len != problem.key_len and not supports.cross:
             reasons.append(
-                f"k: {name} needs as many keys as queries{self._why_not('cross')}; "
+                f"k: {name} needs as many keys as queries{self.why_not('cross')}; "
                 f"got N={problem.seq_len}, M={problem.key_len}"
             )
         if problem.key_padding and not supports.key_padding:
@@ -357,8 +357,10 @@ class Attention(Decoding, nn.Module, ABC):
     refusals: ClassVar[Mapping[str, str]] = {}
     """Why a declared ``False`` in `supports` is so, by field: one clause for the error."""
 
-    def _why_not(self, what: str) -> str:
-        return f" ({self.refusals[what]})" if what in self.refusals else ""
+    @classmethod
+    def why_not(cls, what: str) -> str:
+        """Return why a declared ``False`` is so, as a clause in brackets, or nothing."""
+        return f" ({cls.refusals[what]})" if what in cls.refusals else ""
 
     def forward(
         self,

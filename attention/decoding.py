@@ -46,7 +46,10 @@ class Decoding:
             """Return the declared extra inputs of a call, validated."""
             ...
 
-        def _why_not(self, what: str) -> str: ...
+        @classmethod
+        def why_not(cls, what: str) -> str:
+            """Return why a declared no is one."""
+            ...
 
     # -- what a backend with states writes ----------------------------------------------------
 
@@ -211,7 +214,7 @@ class Decoding:
 
     def _check_has_state(self) -> None:
         if not self.supports.state:
-            raise UnsupportedError(f"state: {self.name} decodes with none{self._why_not('state')}")
+            raise UnsupportedError(f"state: {self.name} decodes with none{self.why_not('state')}")
 
     def shown(self) -> str:
         """Write the backend with its options, as a state remembers it; made once."""
