@@ -18,6 +18,7 @@ from models.objectives import (
     next_token_loss,
     sequence_to_sequence_loss,
 )
+from models.recurrent import LSTMBlock
 from models.positional import LearnedPositions, RotaryPositions, SinusoidalPositions
 from models.stack import TransformerStack
 from models.transformer import ModelState, TransformerModel
@@ -27,6 +28,7 @@ __all__ = [
     "FeedForward",
     "Generated",
     "IdentityAttention",
+    "LSTMBlock",
     "LearnedPositions",
     "Memory",
     "ModelConfig",

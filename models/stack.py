@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attention.base import UnsupportedError
 from attention.checks import check_int
 from attention.registry import check_options, get
 from attention.state import DecodeState
@@ -15,6 +16,7 @@ from models.block import Memory, Norm, TransformerBlock
 from models.feedforward import Activation
 from models.norm import EPSILON, Normalization, make_norm
 from models.positional import RotaryPositions
+from models.recurrent import LSTM, LSTMBlock
 
 
 class TransformerStack(nn.Module):
@@ -31,8 +33,8 @@ class TransformerStack(nn.Module):
         num_heads: H; divides `d_model`.
         max_len: the longest length that will be asked for, in tokens: of a backend that is built
             for a length (an option ``seq_len`` that is not given).
-        attention: a registered backend's name. Layers have states of their own, so a built
-            backend is not accepted here.
+        attention: a registered backend's name; or ``lstm``, for blocks with an LSTM in its place.
+            Layers have states of their own, so a built backend is not accepted here.
         attention_options: the backend's constructor arguments, for all layers.
         d_ff: see `TransformerBlock`.
         num_kv_heads: see `MultiheadAttention`.
@@ -47,6 +49,7 @@ class TransformerStack(nn.Module):
         rotary: shared by all layers; see `MultiheadAttention`.
         cross_attention: a registered backend's name; see `TransformerBlock`.
         cross_attention_options: its constructor arguments, for all layers.
+        is_causal: which way LSTM blocks read; an attention is told at each call.
 
     Raises:
         ValueError: if an argument is out of range or the widths do not divide.
@@ -76,12 +79,34 @@ class TransformerStack(nn.Module):
         rotary: RotaryPositions | None = None,
         cross_attention: str | None = None,
         cross_attention_options: Mapping[str, Any] | None = None,
+        is_causal: bool = False,
     ) -> None:
         super().__init__()
         check_int("num_layers", num_layers, minimum=1)
         check_int("num_heads", num_heads, minimum=1)
         self.d_model = check_int("d_model", d_model, minimum=1)
         self.max_len = check_int("max_len", max_len, minimum=1)
+        self.final_norm: nn.Module = nn.Identity()
+        if norm == "pre":
+            self.final_norm = make_norm(normalization, d_model, eps=norm_eps, bias=bias)
+        if attention == LSTM:
+            _check_lstm(attention_options, cross_attention)
+            self.blocks = nn.ModuleList(
+                LSTMBlock(
+                    d_model=d_model,
+                    is_causal=is_causal,
+                    d_ff=d_ff,
+                    norm=norm,
+                    activation=activation,
+                    dropout_p=dropout_p,
+                    activation_dropout_p=activation_dropout_p,
+                    bias=bias,
+                    normalization=normalization,
+                    norm_eps=norm_eps,
+                )
+                for _ in range(num_layers)
+            )
+            return
         shape = {
             "num_layers": num_layers,
             "num_heads": num_heads,
@@ -116,9 +141,6 @@ class TransformerStack(nn.Module):
             )
             for options, cross_options in zip(own, crossing, strict=True)
         )
-        self.final_norm: nn.Module = nn.Identity()
-        if norm == "pre":
-            self.final_norm = make_norm(normalization, d_model, eps=norm_eps, bias=bias)
 
     def forward(
         self,
@@ -174,6 +196,16 @@ class TransformerStack(nn.Module):
             block.init_state(batch_size=batch_size, max_len=max_len, dtype=dtype, device=device)
             for block in self.blocks
         ]
+
+
+def _check_lstm(options: Mapping[str, Any] | None, cross_attention: str | None) -> None:
+    """Refuse what an LSTM has no use for."""
+    if options:
+        raise TypeError(f"attention_options: an LSTM has none; got {', '.join(options)}")
+    if cross_attention is not None:
+        raise UnsupportedError(
+            f"cross_attention: an LSTM block has none; got {cross_attention!r} with attention 'lstm'"
+        )
 
 
 def layer_options(

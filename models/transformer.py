@@ -22,6 +22,7 @@ from models.config import ModelConfig
 from models.multihead import MultiheadAttention
 from models.norm import make_norm
 from models.positional import LearnedPositions, RotaryPositions, SinusoidalPositions
+from models.recurrent import LSTM
 from models.stack import TransformerStack
 
 DEVIATION = 0.02
@@ -195,11 +196,11 @@ class TransformerModel(nn.Module):
         if config.architecture != "decoder":
             check_serves(attention, "attention", causal=False)
             self.encoder_embeddings = Embeddings(config, self.tokens)
-            self.encoder = self._stack(attention, options)
+            self.encoder = self._stack(attention, options, is_causal=False)
         if config.architecture == "decoder":
             check_serves(attention, "attention", causal=True)
             self.decoder_embeddings = Embeddings(config, self.tokens)
-            self.decoder = self._stack(attention, options)
+            self.decoder = self._stack(attention, options, is_causal=True)
         if both:
             name = decoder_attention or attention
             if decoder_attention_options is not None:
@@ -211,16 +212,17 @@ class TransformerModel(nn.Module):
             self.decoder = self._stack(
                 name,
                 options,
+                is_causal=True,
                 cross_attention=cross_attention or "sdpa",
                 cross_attention_options=cross_attention_options,
             )
         self.logits = Logits(config, self.tokens)
 
     def _stack(
-        self, attention: str, options: dict[str, Any], **crossing: Any
+        self, attention: str, options: dict[str, Any], *, is_causal: bool, **crossing: Any
     ) -> TransformerStack:
         config = self.config
-        drops = get(attention).supports.dropout
+        drops = attention != LSTM and get(attention).supports.dropout
         return TransformerStack(
             num_layers=config.num_layers,
             d_model=config.d_model,
@@ -239,6 +241,7 @@ class TransformerModel(nn.Module):
             normalization=config.normalization,
             norm_eps=config.norm_eps,
             rotary=self.rotary,
+            is_causal=is_causal,
             **crossing,
         )
 
@@ -497,7 +500,7 @@ class TransformerModel(nn.Module):
         notes += [f"{name}: not kept, {attention} has none" for name in theirs]
         if any(".call_projections." in name for name, _ in made.named_parameters()):
             notes.append("call_projections: new, copies of the usual projections")
-        if config.attention_dropout_p and not get(attention).supports.dropout:
+        if config.attention_dropout_p and not (attention != LSTM and get(attention).supports.dropout):
             notes.append(
                 f"attention_dropout_p: {config.attention_dropout_p} is not kept, {attention} forms "
                 "no weights to drop"
@@ -539,6 +542,8 @@ def check_serves(name: str, argument: str, *, causal: bool) -> None:
     Raises:
         UnsupportedError: with the backend's reason.
     """
+    if name == LSTM:
+        return
     cls = get(name)
     if causal and not cls.supports.causal:
         raise UnsupportedError(

@@ -155,3 +155,16 @@ def test_a_state_of_another_batch_is_refused() -> None:
         made(ids, state=state)
         with pytest.raises(ValueError, match="max_len: the state was made for 20 tokens"):
             made(ids, state=state)
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_an_lstm_generates_the_same_with_and_without_its_state(positions: Any) -> None:
+    made = model("lstm", positions=positions)
+    ids, mask = prompts()
+    how: dict[str, Any] = {"max_new_tokens": 20, "key_padding_mask": mask}
+    with_state, without = (generate(made, ids, use_state=use, **how) for use in (True, False))
+    assert torch.equal(with_state.ids, without.ids)
+    assert len(with_state.ids.unique()) > 3
+    for row in range(3):
+        alone = generate(made, ids[row : row + 1, mask[row]], max_new_tokens=20)
+        assert torch.equal(alone.ids[0], with_state.ids[row])

@@ -64,7 +64,7 @@ def train(loss: Callable[[], Tensor], module: TransformerModel) -> tuple[float, 
     return first, last
 
 
-@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize("name", [*available(), "lstm"])
 def test_masked_tokens_are_learned(name: str) -> None:
     made, generator = model("encoder", name), torch.Generator().manual_seed(0)
     first, last = train(
@@ -77,7 +77,7 @@ def test_masked_tokens_are_learned(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in available() if attention.get(n).supports.causal]
+    "name", ["lstm", *(n for n in available() if attention.get(n).supports.causal)]
 )
 def test_next_tokens_are_learned(name: str) -> None:
     made = model("decoder", name)
