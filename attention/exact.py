@@ -63,7 +63,7 @@ class ExactAttention(Attention):
 
     def advance(self, chunk: Chunk, state: KeyValueCache) -> Tensor:
         """Attend to the cache; a chunk of tokens for all sequences that are equally long."""
-        before = list(alike(state, chunk)) if chunk.size > 1 or not chunk.is_even else []
+        before = list(alike(state, chunk)) if chunk.size > 1 else []
         state.append(chunk)
         if not before:
             mask = None

@@ -76,6 +76,7 @@ class TransformerBlock(nn.Module):
         cross_attention: backend of a second attention, from this block's tokens to an encoder's
             output: a name or a built backend; ``None`` = there is none.
         cross_attention_options: its options, beside a name.
+        cross_attention_dropout_p: dropout on its weights; ``None`` means `attention_dropout_p`.
 
     Raises:
         ValueError: if an argument is out of range or the widths do not divide.
@@ -104,6 +105,7 @@ class TransformerBlock(nn.Module):
         rotary: RotaryPositions | None = None,
         cross_attention: str | Attention | None = None,
         cross_attention_options: Mapping[str, Any] | None = None,
+        cross_attention_dropout_p: float | None = None,
     ) -> None:
         super().__init__()
         self.norm = check_choice("norm", norm, get_args(Norm))
@@ -116,18 +118,24 @@ class TransformerBlock(nn.Module):
             d_model=d_model,
             num_heads=num_heads,
             num_kv_heads=num_kv_heads,
-            dropout_p=attention_dropout_p,
             bias=bias,
         )
         new_norm = partial(make_norm, normalization, d_model, eps=norm_eps, bias=bias)
         self.attention = make_attention(
-            attention=attention, attention_options=attention_options, rotary=rotary
+            attention=attention,
+            attention_options=attention_options,
+            dropout_p=attention_dropout_p,
+            rotary=rotary,
         )
         self.attention_norm = new_norm()
         self.cross_attention: MultiheadAttention | None = None
         if cross_attention is not None:
             self.cross_attention = make_attention(
-                attention=cross_attention, attention_options=cross_attention_options
+                attention=cross_attention,
+                attention_options=cross_attention_options,
+                dropout_p=attention_dropout_p
+                if cross_attention_dropout_p is None
+                else cross_attention_dropout_p,
             )
             _check_crosses(self.cross_attention.attention)
             self.cross_attention_norm = new_norm()

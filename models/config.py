@@ -39,7 +39,7 @@ class ModelConfig:
         norm_eps: see `models.norm.make_norm`.
         embedding_norm: whether a norm follows the embeddings.
         activation: see `FeedForward`.
-        bias: whether linear layers and norms have a bias.
+        bias: whether the linear layers and norms of the blocks have a bias.
         head: ``linear`` maps hidden states to logits; ``transform`` has a layer, GELU and a norm
             before it, and a bias of the logits (BERT).
         tied: whether the logits' matrix is the token embedding.
@@ -146,7 +146,7 @@ CONFIGS: Mapping[str, ModelConfig] = {
         max_len=1024, position_offset=2, norm="post", embedding_norm=True, dropout_p=0.1,
     ),
 }  # fmt: skip
-"""The published shapes, with the dropout of their papers."""
+"""The published shapes."""
 
 
 def named_config(name: str) -> ModelConfig:

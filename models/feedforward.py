@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal, get_args
 
@@ -12,7 +13,7 @@ from attention.checks import check_bool, check_choice, check_float, check_int
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "swiglu"]
 
-FUNCTIONS = {
+FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),

@@ -47,7 +47,10 @@ def from_huggingface(
     shape, names = READERS[kind]
     given: Any = hf_model.config
     model = TransformerModel(shape(given), attention=attention, **options)
-    weights = dict(names(dict(hf_model.named_parameters()), model.config))
+    try:
+        weights = dict(names(dict(hf_model.named_parameters()), model.config))
+    except KeyError as error:
+        raise ValueError(f"hf_model: it has no parameter {error}") from None
     _load(model, weights)
     _check_logits_bias(hf_model)
     return model.eval()
@@ -156,7 +159,8 @@ def _bert_names(theirs: dict[str, Tensor], config: ModelConfig) -> Named:
             )
     yield from _both(theirs, "cls.predictions.transform.dense", "logits.transform.0")
     yield from _both(theirs, "cls.predictions.transform.LayerNorm", "logits.transform.2")
-    yield "logits.proj.bias", theirs["cls.predictions.bias"]
+    bias = "cls.predictions.bias" if config.tied else "cls.predictions.decoder.bias"
+    yield "logits.proj.bias", theirs[bias]
     if not config.tied:
         yield "logits.proj.weight", theirs["cls.predictions.decoder.weight"]
 
@@ -173,7 +177,7 @@ def _both(theirs: dict[str, Tensor], their: str, our: str) -> Named:
 def _gpt2_shape(given: Any) -> ModelConfig:
     _refuse(
         given, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False,
-        add_cross_attention=False,
+        add_cross_attention=False, embd_pdrop=given.resid_pdrop,
     )  # fmt: skip
     return ModelConfig(
         "decoder",
@@ -222,7 +226,10 @@ def _gpt2_names(theirs: dict[str, Tensor], config: ModelConfig) -> Named:
 
 
 def _bart_shape(given: Any) -> ModelConfig:
-    _refuse(given, scale_embedding=False)
+    _refuse(
+        given, scale_embedding=False, tie_word_embeddings=True, encoder_layerdrop=0.0,
+        decoder_layerdrop=0.0,
+    )  # fmt: skip
     for what in ("layers", "attention_heads", "ffn_dim"):
         sides = [getattr(given, f"{side}_{what}") for side in ("encoder", "decoder")]
         if sides[0] != sides[1]:
@@ -242,7 +249,6 @@ def _bart_shape(given: Any) -> ModelConfig:
         norm="post",
         embedding_norm=True,
         activation=_activation(given, "activation_function"),  # type: ignore[arg-type]
-        tied=given.tie_word_embeddings,
         dropout_p=given.dropout,
         attention_dropout_p=given.attention_dropout,
         activation_dropout_p=given.activation_dropout,
@@ -276,8 +282,6 @@ def _bart_names(theirs: dict[str, Tensor], config: ModelConfig) -> Named:
                 yield from _both(
                     theirs, f"{their}.layers.{layer}.{name}", f"{side}.blocks.{layer}.{part}"
                 )
-    if not config.tied:
-        yield "logits.proj.weight", theirs["lm_head.weight"]
 
 
 Reader = tuple[

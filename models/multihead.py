@@ -165,6 +165,11 @@ class MultiheadAttention(nn.Module):
         self._check_call_inputs(call_inputs)
         if is_causal is False and state is None and self.is_sequence_first(key.shape[1]):
             return self._merge(self._attend_sequence_first(x, key, key_padding_mask))
+        if positions is None and state is not None and self.rotary is not None:
+            steps = torch.arange(x.shape[1], device=x.device)
+            if key_padding_mask is not None:
+                steps = (key_padding_mask.cumsum(dim=1) - 1).clamp_min(0)
+            positions = state.lengths[:, None] + steps
         q, k, v = self._turned(self.qkv(x, key), positions)  # [B, H, N, D], 2 × [B, H_kv, M, D]
         extra = {**call_inputs, **self._project_call_inputs(x, key, positions, call_inputs)}
         if state is not None:

@@ -153,11 +153,13 @@ class RotaryPositions(nn.Module):
             assert isinstance(cos, Tensor)
             assert isinstance(sin, Tensor)
             return cos, sin
-        at = torch.arange(x.shape[2], device=x.device)[None] if positions is None else positions
-        # In float64: in float32 the angle of a late position is off by more than a weight is.
-        channel = torch.arange(0, self.head_dim, 2, dtype=torch.float64, device=x.device)
-        angle = at[:, None, :, None] * self.base ** (-channel / self.head_dim)
-        cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+        with torch.inference_mode(mode=False):  # they may serve a call that trains
+            at = torch.arange(x.shape[2], device=x.device)[None]
+            at = at if positions is None else positions.clone()
+            # In float64: in float32 the angle of a late position is off by more than a weight is.
+            channel = torch.arange(0, self.head_dim, 2, dtype=torch.float64, device=x.device)
+            angle = at[:, None, :, None] * self.base ** (-channel / self.head_dim)
+            cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
         self._last = (positions, wanted, cos, sin)
         return cos, sin
 

@@ -164,6 +164,7 @@ class LSTMBlock(nn.Module):
             for held, new in zip((state.h, state.c), after, strict=True):
                 held[:, some] = new[:, some].detach()
             state.lengths += x.shape[1] if counts is None else counts
+            state.shortest, state.longest = int(state.lengths.min()), int(state.lengths.max())
         return out  # type: ignore[no-any-return]
 
     def init_state(

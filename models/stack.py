@@ -49,6 +49,7 @@ class TransformerStack(nn.Module):
         rotary: shared by all layers; see `MultiheadAttention`.
         cross_attention: a registered backend's name; see `TransformerBlock`.
         cross_attention_options: its constructor arguments, for all layers.
+        cross_attention_dropout_p: see `TransformerBlock`.
         is_causal: which way LSTM blocks read; an attention is told at each call.
 
     Raises:
@@ -79,6 +80,7 @@ class TransformerStack(nn.Module):
         rotary: RotaryPositions | None = None,
         cross_attention: str | None = None,
         cross_attention_options: Mapping[str, Any] | None = None,
+        cross_attention_dropout_p: float | None = None,
         is_causal: bool = False,
     ) -> None:
         super().__init__()
@@ -138,6 +140,7 @@ class TransformerStack(nn.Module):
                 rotary=rotary,
                 cross_attention=cross_attention,
                 cross_attention_options=cross_options,
+                cross_attention_dropout_p=cross_attention_dropout_p,
             )
             for options, cross_options in zip(own, crossing, strict=True)
         )
@@ -192,10 +195,15 @@ class TransformerStack(nn.Module):
         device: torch.device | str = "cpu",
     ) -> list[DecodeState]:
         """Make the states of all blocks; see `Attention.init_state`."""
-        return [
-            block.init_state(batch_size=batch_size, max_len=max_len, dtype=dtype, device=device)
-            for block in self.blocks
-        ]
+        made: list[DecodeState] = []
+        for block in self.blocks:
+            assert isinstance(block, TransformerBlock | LSTMBlock)
+            made.append(
+                block.init_state(
+                    batch_size=batch_size, max_len=max_len, dtype=dtype, device=device
+                )
+            )
+        return made
 
 
 def _check_lstm(options: Mapping[str, Any] | None, cross_attention: str | None) -> None:

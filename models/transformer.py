@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from models.norm import make_norm
 from models.positional import LearnedPositions, RotaryPositions, SinusoidalPositions
 from models.recurrent import LSTM
 from models.stack import TransformerStack
+
+if TYPE_CHECKING:
+    from models.generation import Generated
 
 DEVIATION = 0.02
 """Of the normal distribution that embeddings are drawn from, as in BERT and GPT-2."""
@@ -61,6 +64,8 @@ class Embeddings(nn.Module):
         super().__init__()
         self.max_len = config.max_len
         self.tokens = tokens
+        # Vaswani et al., section 3.4: beside sinusoids of amplitude 1 the tokens would be lost.
+        self.scale = config.d_model**0.5 if config.positions == "sinusoidal" else 1.0
         self.positions: LearnedPositions | SinusoidalPositions | None = None
         shape = {"d_model": config.d_model, "max_len": config.max_len}
         if config.positions == "learned":
@@ -84,7 +89,7 @@ class Embeddings(nn.Module):
         positions: Tensor | None = None,
     ) -> Tensor:
         """Embed ids ``[B, N]``: ``[B, N, d_model]``."""
-        x: Tensor = self.tokens(input_ids)
+        x: Tensor = self.tokens(input_ids) * self.scale
         if self.token_types is not None:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             x = x + self.token_types(types)
@@ -223,6 +228,9 @@ class TransformerModel(nn.Module):
     ) -> TransformerStack:
         config = self.config
         drops = attention != LSTM and get(attention).supports.dropout
+        if crossing:
+            reads = get(crossing["cross_attention"]).supports.dropout
+            crossing["cross_attention_dropout_p"] = config.attention_dropout_p if reads else 0.0
         return TransformerStack(
             num_layers=config.num_layers,
             d_model=config.d_model,
@@ -329,7 +337,7 @@ class TransformerModel(nn.Module):
         """Run the encoder; arguments as in `forward`."""
         if self.encoder is None or self.encoder_embeddings is None:
             raise ValueError("input_ids: a decoder-only model encodes nothing; call the model")
-        self._check_ids("input_ids", input_ids, key_padding_mask)
+        self._check_ids("", input_ids, key_padding_mask)
         x = self.encoder_embeddings(input_ids, token_type_ids)
         hidden = self.encoder(x, key_padding_mask=key_padding_mask, **call_inputs)
         return Memory(hidden, key_padding_mask)
@@ -359,12 +367,14 @@ class TransformerModel(nn.Module):
         """
         if self.decoder is None or self.decoder_embeddings is None:
             raise ValueError("input_ids: an encoder decodes nothing; call the model")
-        self._check_ids("input_ids", input_ids, key_padding_mask)
+        self._check_ids("decoder_" if self.encoder else "", input_ids, key_padding_mask)
         positions = layers = None
         if state is not None:
-            memory = state.memory if memory is None else memory
             positions = self._positions(input_ids, key_padding_mask, state)
+            memory = state.memory if memory is None else memory
             layers = state.layers
+        elif key_padding_mask is not None:  # a position is that among the tokens
+            positions = (key_padding_mask.cumsum(dim=1) - 1).clamp_min(0)
         x = self.decoder_embeddings(input_ids, token_type_ids, positions)
         x = self.decoder(
             x,
@@ -383,20 +393,28 @@ class TransformerModel(nn.Module):
 
     def _positions(self, ids: Tensor, mask: Tensor | None, state: ModelState) -> Tensor:
         """Return where the tokens of a chunk stand in their sequences, ``[B, N]``."""
+        if not isinstance(state, ModelState):
+            raise TypeError(f"state: expected one by init_state, got {type(state).__name__}")
+        assert self.decoder is not None
+        if len(state.layers) != len(self.decoder.blocks):
+            raise ValueError(
+                f"state: made for {len(state.layers)} layers, this model has "
+                f"{len(self.decoder.blocks)}"
+            )
         if ids.shape[0] != len(state.lengths):
             raise ValueError(f"state: made for batch {len(state.lengths)}, got {ids.shape[0]}")
         if mask is None:
             steps = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         else:
             steps = (mask.cumsum(dim=1) - 1).clamp_min(0)
-        at = state.lengths[:, None] + steps
-        longest = int(at.max()) + 1
+        counts = ids.shape[1] if mask is None else mask.sum(dim=1)
+        longest = int((state.lengths + counts).max())
         if longest > self.config.max_len:
             raise ValueError(
                 f"input_ids: a sequence would have {longest} tokens, the model is built for "
                 f"max_len={self.config.max_len}"
             )
-        return at
+        return (state.lengths[:, None] + steps).clamp_max(self.config.max_len - 1)
 
     def init_state(self, *, batch_size: int, max_len: int | None = None) -> ModelState:
         """Make the state of a decoder before its first token.
@@ -422,7 +440,12 @@ class TransformerModel(nn.Module):
             lengths = torch.zeros(batch_size, dtype=torch.int64, device=weight.device)
         return ModelState(layers, lengths)
 
-    def _check_ids(self, name: str, ids: Any, mask: Tensor | None) -> None:
+    def check_ids(self, ids: Any, key_padding_mask: Tensor | None = None) -> None:
+        """Check ids ``[B, N]`` and their mask; errors as in `forward`."""
+        self._check_ids("", ids, key_padding_mask)
+
+    def _check_ids(self, prefix: str, ids: Any, mask: Tensor | None) -> None:
+        name = f"{prefix}input_ids"
         if not isinstance(ids, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(ids).__name__}")
         if ids.dtype not in (torch.int64, torch.int32):
@@ -444,7 +467,7 @@ class TransformerModel(nn.Module):
                     f"(vocab_size={self.config.vocab_size}), got {low if low < 0 else high}"
                 )
         if mask is not None:
-            check_mask("key_padding_mask", mask, (ids.shape[0], ids.shape[1]), ids)
+            check_mask(f"{prefix}key_padding_mask", mask, (ids.shape[0], ids.shape[1]), ids)
 
     def copy_call_projections(self) -> None:
         """Start the projections that only some backends have as copies of the usual ones."""
@@ -477,16 +500,20 @@ class TransformerModel(nn.Module):
         chosen = {**self.chosen, "attention": attention, "attention_options": options}
         if config.architecture == "encoder_decoder":
             chosen["decoder_attention"] = self.chosen["decoder_attention"] or self.chosen["attention"]
+            same = chosen["decoder_attention"] == self.chosen["attention"]
             if self.chosen["decoder_attention_options"] is None:
-                chosen["decoder_attention_options"] = self.chosen["attention_options"] or {}
+                given = self.chosen["attention_options"] if same else None
+                chosen["decoder_attention_options"] = given or {}
         made = TransformerModel(config, **chosen).to(self.tokens.weight.device, self.dtype)
         theirs, notes = dict(self.named_parameters()), list[str]()
+        extra = [n for n, _ in made.named_parameters() if ".call_projections." in n]
         with torch.no_grad():
             for name, own in made.named_parameters():
+                if name in extra:
+                    continue
                 given = theirs.pop(name, None)
                 if given is None:
-                    if ".call_projections." not in name:
-                        notes.append(f"{name}: new, drawn at random")
+                    notes.append(f"{name}: new, drawn at random")
                 elif given.shape == own.shape:
                     own.copy_(given)
                 elif name.endswith("positions.weight"):
@@ -496,9 +523,13 @@ class TransformerModel(nn.Module):
                         f"{name}: drawn at random; {tuple(given.shape)} does not fit "
                         f"{tuple(own.shape)}"
                     )
-        made.copy_call_projections()
+            made.copy_call_projections()
+            for name, own in made.named_parameters():
+                if name in extra and name in theirs:
+                    own.copy_(theirs.pop(name))
+                    extra.remove(name)
         notes += [f"{name}: not kept, {attention} has none" for name in theirs]
-        if any(".call_projections." in name for name, _ in made.named_parameters()):
+        if extra:
             notes.append("call_projections: new, copies of the usual projections")
         if config.attention_dropout_p and not (attention != LSTM and get(attention).supports.dropout):
             notes.append(
@@ -512,6 +543,12 @@ class TransformerModel(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the parameters."""
         return self.tokens.weight.dtype
+
+    def generate(self, input_ids: Tensor, **how: Any) -> Generated:
+        """Generate tokens; see `models.generation.generate`."""
+        from models.generation import generate
+
+        return generate(self, input_ids, **how)
 
     def num_parameters(self) -> int:
         """Count the parameters; a tied one once."""

@@ -159,7 +159,7 @@ def test_a_state_of_another_batch_is_refused() -> None:
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_an_lstm_generates_the_same_with_and_without_its_state(positions: Any) -> None:
-    made = model("lstm", positions=positions)
+    made = model("lstm", positions=positions, tied=False)
     ids, mask = prompts()
     how: dict[str, Any] = {"max_new_tokens": 20, "key_padding_mask": mask}
     with_state, without = (generate(made, ids, use_state=use, **how) for use in (True, False))

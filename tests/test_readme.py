@@ -28,14 +28,14 @@ def commands() -> list[list[str]]:
 
 def my_layer() -> Any:
     """Run the README's example and return its class."""
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    block, state, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     scope: dict[str, Any] = {}
     exec(compile(block, "README.md", "exec"), scope)
     return scope["MyLayer"]
 
 
 def test_the_example_is_short_and_is_causal_attention() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    block, state, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in block.splitlines() if line.strip()]) == 10
     layer = my_layer()(width=32, heads=4).double()
     x = torch.randn(2, 50, 32, dtype=torch.float64, requires_grad=True)
