@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from attention.checks import UnsupportedError as UnsupportedError
 from attention.checks import check_float, check_int, check_mask, check_qkv, dtype_names
 from attention.decoding import Decoding
+from attention.products import is_faster_here
 
 Family = Literal["dense", "sparse", "low_rank", "kernel", "recurrent"]
 Mode = Literal["forward", "training"]
@@ -227,6 +228,7 @@ class Attention(Decoding, nn.Module, ABC):
                 f"dropout_p: {type(self).__name__} has no dropout on attention weights; "
                 f"got {dropout_p}, accepted is 0"
             )
+        is_faster_here()
         self.kernel = ""
         self._served: tuple[Any, ...] | None = None  # the last plain call that was accepted
 
@@ -392,7 +394,7 @@ class Attention(Decoding, nn.Module, ABC):
         """
         plain = None
         if key_padding_mask is None and not call_inputs and not torch.compiler.is_compiling():
-            plain = _signature(q, k, v, is_causal)
+            plain = _signature(q, k, v, is_causal, self.active_dropout_p)
             if plain is not None and plain == self._served:
                 return self.attend(q, k, v, is_causal=is_causal, key_padding_mask=None)
         q, k, v = check_qkv(q, k, v, num_heads=self.num_heads, head_dim=self.head_dim)
@@ -480,7 +482,7 @@ class Attention(Decoding, nn.Module, ABC):
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
 
-def _signature(q: Any, k: Any, v: Any, is_causal: Any) -> tuple[Any, ...] | None:
+def _signature(q: Any, k: Any, v: Any, is_causal: Any, dropout_p: float) -> tuple[Any, ...] | None:
     """Return what the checks of a call without mask depend on; ``None`` = look closer.
 
     A short call would spend more on checks than on attention: one like the last is not checked
@@ -493,7 +495,7 @@ def _signature(q: Any, k: Any, v: Any, is_causal: Any) -> tuple[Any, ...] | None
         return None
     return (
         q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype,
-        device, k.device, v.device, is_causal,
+        device, k.device, v.device, is_causal, dropout_p,
     )  # fmt: skip
 
 

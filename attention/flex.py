@@ -11,8 +11,8 @@ numbers.
 
 **Compilation.** Without it FlexAttention forms the N×N scores; here it always runs compiled, with
 ``fullgraph``, so that what cannot be compiled raises. Each static key (kind of pattern, its
-constants, shapes, dtype, device, whether gradients are wanted, how far apart the lists' rows lie:
-a power of two) has a compiled callable with a code object of its own: torch's limit of
+constants, shapes, dtype, device, scale, whether gradients are wanted, how far apart the lists'
+rows lie: a power of two) has a compiled callable with a code object of its own: torch's limit of
 compilations a code object is not met by meeting many shapes. A new key compiles, which takes
 seconds to a minute. `COMPILED` callables are kept.
 """
@@ -65,8 +65,7 @@ def flex_reasons(problem: Problem, *, dropout_p: float) -> list[str]:
         problem: the call.
         dropout_p: probability of dropping an attention weight in this call.
     """
-    compiler = os.environ.get("CXX", "g++")
-    reasons = list(_machine_reasons(problem.device, compiler))
+    reasons = _machine_reasons(problem.device)
     if problem.dtype not in DTYPES:
         reasons.append(f"dtype: kernel 'flex' takes float32, bfloat16, float16{INSTEAD}")
     if problem.device == "cuda" and problem.head_dim < SMALLEST_HEAD:
@@ -82,19 +81,27 @@ def flex_reasons(problem: Problem, *, dropout_p: float) -> list[str]:
     return reasons
 
 
+def has_compiler() -> bool:
+    """Whether there is the C++ compiler that torch calls on a CPU: ``CXX``, or else g++."""
+    return _find_program(os.environ.get("CXX", "g++")) is not None
+
+
+_find_program = functools.cache(shutil.which)
+_find_module = functools.cache(importlib.util.find_spec)
+
+
 @opaque
-@functools.cache
-def _machine_reasons(device: str, compiler: str) -> tuple[str, ...]:
-    if device == "cuda" and importlib.util.find_spec("triton") is None:
-        return (f"kernel: 'flex' on cuda needs triton, which is not installed{INSTEAD}",)
+def _machine_reasons(device: str) -> list[str]:
+    if device == "cuda" and _find_module("triton") is None:
+        return [f"kernel: 'flex' on cuda needs triton, which is not installed{INSTEAD}"]
     if device != "cpu":
-        return ()
+        return []
     reasons = []
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         reasons.append(f"kernel: 'flex' on a cpu needs AVX2{INSTEAD}")
-    if shutil.which(compiler) is None:
+    if not has_compiler():
         reasons.append(f"kernel: 'flex' on a cpu needs a C++ compiler, g++ or CXX{INSTEAD}")
-    return tuple(reasons)
+    return reasons
 
 
 def wants_gradient(*tensors: Tensor) -> bool:
@@ -358,7 +365,7 @@ def attend(
     """
     check_gradient(q, k, v)
     training = wants_gradient(q, k, v)
-    key = (kind, q.shape, k.shape, q.dtype, q.device, training, tiles.layout)
+    key = (kind, q.shape, k.shape, q.dtype, q.device, training, tiles.layout, scale)
     small = q.device.type == "cuda" and tiles.tile % WHOLE_TILE != 0
     run = _compiled(key, any_tile=small and training)
     out: Tensor = run(

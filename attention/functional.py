@@ -252,20 +252,42 @@ class _AlongSequence(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = _by_head(matrix.mT, grad)
         if ctx.needs_input_grad[1]:
-            grad_matrix = torch.zeros_like(matrix)
-            for g, y in zip(grad.unbind(0), x.unbind(0), strict=True):
-                for head in range(x.shape[1]):
-                    total = grad_matrix[head % matrix.shape[0]]
-                    torch.addmm(total, g[head], y[head].mT, out=total)
+            grad_matrix = _matrix_gradient(matrix, x, grad)
         return grad_x, grad_matrix
+
+
+def _matrix_gradient(matrix: Tensor, x: Tensor, grad: Tensor) -> Tensor:
+    """Sum ``grad·xᵀ`` over the batch, and over the heads that share a matrix; in float32 at least.
+
+    Args:
+        matrix: ``[heads or 1, R, M]``.
+        x: ``[B, H, M, D]``.
+        grad: ``[B, H, R, D]``.
+    """
+    if x.device.type != "cpu":
+        if matrix.shape[0] > 1:
+            return torch.einsum("bhrd,bhmd->hrm", grad, x)
+        return torch.einsum("bhrd,bhmd->rm", grad, x)[None]
+    half = matrix.dtype in (torch.float16, torch.bfloat16)
+    sums = torch.zeros_like(matrix, dtype=torch.float32 if half else matrix.dtype)
+    for g, y in zip(grad.unbind(0), x.unbind(0), strict=True):
+        for head in range(x.shape[1]):
+            total = sums[head % matrix.shape[0]]
+            if half:
+                total += g[head] @ y[head].mT
+            else:
+                torch.addmm(total, g[head], y[head].mT, out=total)
+    return sums.to(matrix.dtype)
 
 
 def _by_head(matrix: Tensor, x: Tensor) -> Tensor:
     """Multiply each head by its matrix, ``[heads or 1, R, M]``: ``[B, H, R, D]``.
 
-    One product a head: each is large, and a batch of them would share an operand, which some
-    libraries copy for each.
+    On a CPU one product a head: each is large, and a batch of them would share an operand, which
+    some libraries copy for each.
     """
+    if x.device.type != "cpu":
+        return matrix @ x
     batch, heads, _, dim = x.shape
     out = torch.empty(batch, heads, matrix.shape[1], dim, dtype=x.dtype, device=x.device)
     for target, y in zip(out.unbind(0), x.unbind(0), strict=True):

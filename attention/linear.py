@@ -77,7 +77,7 @@ class Features:
         if not training:
             return forward
         first = length * (4 * product + product) + squares * 2 * (d + r) + prefix * 2 * product
-        second = length * (2 * product + product + 4 * r // 2 + 3 * product)
+        second = length * (2 * product + product + 2 * r + 3 * product)
         second += squares * 2 * (r + d + d + r) + prefix * 4 * product
         return forward + first + second
 
@@ -476,7 +476,7 @@ class _Causal(torch.autograd.Function):
             chunk = _chunk(work, (q, k, v, hidden), span, sums.top, raise_top=True)
             sums.multiply(sums.factor(old))
             g, dden = _output_gradient(work, grad, out, inverse, chunk.span)
-            square = work.product(g, chunk.v.mT, chunk.square("a")).add_(dden).tril_()
+            square = work.product(g, chunk.v.mT, chunk.square()).add_(dden).tril_()
             grad_phi = work.product(
                 square, chunk.phi_k, work.take("grad_phi", chunk.size, work.rank)
             )
@@ -490,10 +490,10 @@ class _Causal(torch.autograd.Function):
             later.rescale(top)
             chunk = _chunk(work, (q, k, v, hidden), ctx.spans[index], top, raise_top=False)
             g, dden = _output_gradient(work, grad, out, inverse, chunk.span)
-            weights = work.product(chunk.phi_q, chunk.phi_k.mT, chunk.square("a")).tril_()
+            weights = work.product(chunk.phi_q, chunk.phi_k.mT, chunk.square()).tril_()
             values = work.product(weights.mT, g, work.take("o", chunk.size, work.dim))
             grad_v[:, chunk.keys] = work.accumulate(values, chunk.phi_k, later.s)
-            square = work.product(g, chunk.v.mT, chunk.square("a")).add_(dden).tril_()
+            square = work.product(g, chunk.v.mT, chunk.square()).add_(dden).tril_()
             grad_phi = work.product(
                 square.mT, chunk.phi_q, work.take("grad_phi", chunk.size, work.rank)
             )
@@ -526,7 +526,7 @@ def _walk(
         span, old = waiting.pop(), sums.top.clone()
         chunk = _chunk(work, (q, k, v, hidden), span, sums.top, raise_top=True)
         factor = sums.factor(old)
-        weights = work.product(chunk.phi_q, chunk.phi_k.mT, chunk.square("a")).tril_()
+        weights = work.product(chunk.phi_q, chunk.phi_k.mT, chunk.square()).tril_()
         total = _weigh(sums.z * factor, chunk.phi_q)
         total += weights.sum(2, keepdim=True)
         if chunk.size > 1 and _has_underflow(total, hidden, k_at, span):
@@ -573,8 +573,8 @@ class _Chunk:
     def size(self) -> int:
         return self.span[1] - self.span[0]
 
-    def square(self, name: str) -> Tensor:
-        return self.work.take(name, self.size, self.size)
+    def square(self) -> Tensor:
+        return self.work.take("square", self.size, self.size)
 
 
 def _chunk(

@@ -7,6 +7,7 @@ distributions with an entry point in a group of that name whose value is a modul
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -115,7 +116,11 @@ class Registry(dict[str, type[T]], Generic[T]):
             raise ValueError(f"path: no file {path}")
         self.discover()
         before = dict(self)
-        spec = importlib.util.spec_from_file_location(f"attnbench_plugin_{file.stem}", file)
+        # Two files of one name are two modules.
+        place = hashlib.blake2b(str(file).encode(), digest_size=4).hexdigest()
+        spec = importlib.util.spec_from_file_location(
+            f"attnbench_plugin_{file.stem}_{place}", file
+        )
         if spec is None or spec.loader is None:
             raise ValueError(f"path: {path} is not a Python file")
         module = importlib.util.module_from_spec(spec)
@@ -123,6 +128,9 @@ class Registry(dict[str, type[T]], Generic[T]):
         try:
             spec.loader.exec_module(module)
         except Exception as error:
+            del sys.modules[spec.name]
+            self.clear()
+            self.update(before)
             raise ValueError(
                 f"path: {path} failed to import: {type(error).__name__}: {error}"
             ) from error

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +36,7 @@ _WITH_FLOAT32 = (torch.float32, torch.bfloat16, torch.float16)
 _lock = threading.Lock()
 _choice: Choice = "auto"
 _inside = 0
+_faster_here: bool | None = None
 _before = "none"
 
 
@@ -114,9 +116,18 @@ def _setting() -> Any:
     return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 
 
-@functools.cache
 def is_faster_here() -> bool:
-    """Whether this is an AMD processor with AVX-512 and without AMX, and oneDNN keeps float32."""
+    """Whether this is an AMD processor with AVX-512 and without AMX, and oneDNN keeps float32.
+
+    Found out once, when the first backend is built: within a compiled graph it is a constant.
+    """
+    global _faster_here
+    if _faster_here is None:
+        _faster_here = _try_here()
+    return _faster_here
+
+
+def _try_here() -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
@@ -125,7 +136,10 @@ def is_faster_here() -> bool:
         told = Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
-    return "AuthenticAMD" in told and "amx_tile" not in told and _keeps_precision()
+    if "AuthenticAMD" not in told or "amx_tile" in told:
+        return False
+    with ThreadPoolExecutor(1) as alone:  # what watches torch in this thread shall not see it
+        return alone.submit(_keeps_precision).result()
 
 
 def _keeps_precision() -> bool:

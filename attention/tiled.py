@@ -13,10 +13,11 @@ is the faster.
 
 Tiles of equal shape run as one batched product: neighbours along the sequence of one group, or
 the same place of many groups. Along the sequence their operands are strided views of q, k and v,
-and the product writes straight into the output: nothing is copied. Backward, such a batch takes
-tiles whose windows lie end to end, so that one product adds straight into the gradients of keys
-and values. Scores live in two buffers that every batch reuses and that fit a CPU's cache; fresh
-memory would cost a page fault every 4 KiB.
+packed into buffers where the products' library would do it anyway, and where the output is
+contiguous the product writes straight into it. Backward, such a batch takes tiles whose windows
+lie end to end, so that one product adds straight into the gradients of keys and values. All
+buffers are made once a call and reused by every batch: fresh memory would cost a page fault every
+4 KiB.
 """
 
 from __future__ import annotations
@@ -403,7 +404,7 @@ def _dropout_mask(weights: Tensor, probability: float, seed: int, index: int) ->
 
 
 class _Tiled(torch.autograd.Function):
-    """Forward and backward of `tiled_attention`; keeps only its inputs."""
+    """Forward and backward of `tiled_attention`; keeps its inputs and a number a query."""
 
     @staticmethod
     @at_full_rate
@@ -420,7 +421,8 @@ class _Tiled(torch.autograd.Function):
         dropout_seed: int,
     ) -> Tensor:
         ctx.plan, ctx.scale, ctx.dropout = plan, scale, (dropout_p, dropout_seed)
-        if isinstance(plan, DensePlan) and plan.suits_fused(q) and not dropout_p:
+        is_dense = isinstance(plan, DensePlan) and plan.hidden is None
+        if is_dense and not dropout_p and fused_is_faster(q.dtype):
             ctx.save_for_backward(q, k, v, extra_k, extra_v, None)
             fused = F.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)
             return fused[0]
@@ -629,13 +631,6 @@ class DensePlan:
         self.groups, self.seq_len, self.key_len = groups, seq_len, key_len
         self.hidden, self.may_be_empty = hidden, hidden is not None
 
-    def suits_fused(self, q: Tensor) -> bool:
-        """Whether torch's fused attention is the faster forward pass, which it is in float32.
-
-        Its backward pass is the slower one, and so is either pass in bfloat16 on a CPU.
-        """
-        return self.hidden is None and q.dtype in (torch.float32, torch.float64)
-
     def sizes(self) -> Iterator[tuple[int, int]]:
         """Walk (rows, columns)."""
         yield self.seq_len, self.key_len
@@ -662,6 +657,14 @@ class DensePlan:
             return tiles
         unseen = tiles.of_groups(self.hidden)[:, None]
         return replace(tiles, hidden=(Hidden(0, self.key_len, unseen),))
+
+
+def fused_is_faster(dtype: torch.dtype) -> bool:
+    """Whether torch's fused attention is a faster forward pass over a few keys, on a CPU.
+
+    Its backward pass is the slower one, and so is either pass in bfloat16.
+    """
+    return dtype in (torch.float32, torch.float64)
 
 
 def fold_heads(*tensors: Tensor) -> list[tuple[Tensor, ...]]:

@@ -32,6 +32,34 @@ BESIDE = {
     for name in ("profile", "peers", "scaling", "million", "settings", "compile")
 }
 """Further sweeps on that machine, each by a command that docs/performance.md names."""
+GOALS = {
+    (backend, peer, causal, mode): aims
+    for backend, peer, causal, *both in (
+        ("longformer", "transformers-longformer", False, (5.5, 2.8), (4.5, 2)),
+        ("longformer", "local-attention", False, (2.4, 1.9), (1.6, 1.3)),
+        ("bigbird", "transformers-bigbird", False,
+         (6, 2.7), (4, 2)),
+        ("linformer", "linformer", False, (1.6, 1.4), (1.5, 1.3)),
+        ("linformer", "linformer-layer", False, (1.5, 1.4), (1.5, 1.4)),
+        ("performer", "performer-pytorch", False, (3.8, 1.4), (2, 1.3)),
+        ("performer", "performer-pytorch", True, (27, 25), (10, 10)),
+    )
+    for mode, aims in zip(MODES, both, strict=True)
+} | {("longformer", "torch-flex-attention", False, "forward"): (1.2, 1.2)}  # fmt: skip
+"""What was aimed at: how many times as long a peer takes, by allocator."""
+FRACTIONS = {
+    (backend, causal, mode): aim
+    for backend, causal, *both in (
+        ("longformer", False, 0.7, 0.55),
+        ("bigbird", False, 0.7, 0.55),
+        ("linformer", False, 0.8, 0.6),
+        ("performer", False, 0.7, 0.55),
+        ("performer", True, 0.6, 0.45),
+    )
+    for mode, aim in zip(MODES, both, strict=True)
+}
+"""What was aimed at: the share of the limit."""
+FRACTION_LENGTHS = (4096, 8192)
 FIGURES = ROOT / "docs" / "figures"
 LENGTHS = ("512", "1,024", "2,048", "4,096", "8,192")
 """Columns of the README's table: as many as a page is wide."""
@@ -165,8 +193,9 @@ def limits(chapter: Chapter) -> str:
     lines = [
         f"At {format.tokens(longest)} tokens:",
         "",
-        "| backend | mode | time | limit | bound by | share | tiles | kernel | op/s |",
-        "| :-- | :-- | --: | --: | :-- | --: | --: | --: | --: |",
+        "| backend | mode | time | limit | bound by | share | by torch's | tiles | kernel "
+        "| op/s |",
+        "| :-- | :-- | --: | --: | :-- | --: | --: | --: | --: | --: |",
     ]
     for row in rows[rows["seq_len"] == longest].to_dict("records"):
         cells = [
@@ -177,11 +206,74 @@ def limits(chapter: Chapter) -> str:
             row["bound"],
             *(
                 format.percent(row[c])
-                for c in ("fraction_of_limit", "tile_efficiency", "kernel_efficiency")
+                for c in (
+                    "fraction_of_limit",
+                    "fraction_of_torch",
+                    "tile_efficiency",
+                    "kernel_efficiency",
+                )
             ),
             f"{row['achieved_rate'] / 1e9:,.0f}·10⁹",
         ]
         lines.append("| " + " | ".join(escape_markdown(str(c)) for c in cells) + " |")
+    return "\n".join(lines)
+
+
+def against_goals(run: Run) -> str:
+    """Write the peers' ratios beside what was aimed at, a row a pair and mode."""
+    rows = comparisons(run)
+    rows = rows[rows["status"] == "ok"]
+    lines = [
+        "| ours | beside | mode | aim, default / retained | measured | met |",
+        "| :-- | :-- | :-- | --: | --: | :-- |",
+    ]
+    for (backend, peer, causal, mode), aims in GOALS.items():
+        part = rows[(rows["backend"] == backend) & (rows["peer"] == peer)]
+        part = part[(part["is_causal"] == causal) & (part["mode"] == mode)]
+        found = []
+        for allocator in ALLOCATORS:
+            (row,) = part[part["allocator"] == allocator].to_dict("records")
+            alone = row["attention_ratio"]
+            found.append(alone if math.isfinite(alone) else row["ratio"])
+        met = ["yes" if ratio >= aim else "no" for ratio, aim in zip(found, aims, strict=True)]
+        cells = [
+            f"{backend}, causal" if causal else backend,
+            peer,
+            mode,
+            " / ".join(f"{aim:g}" for aim in aims),
+            " / ".join(f"{ratio:.2f}" for ratio in found),
+            met[0] if len(set(met)) == 1 else " / ".join(met),
+        ]
+        lines.append("| " + " | ".join(escape_markdown(c) for c in cells) + " |")
+    return "\n".join(lines)
+
+
+def against_limits(*runs: Run) -> str:
+    """Write the shares of the limit beside what was aimed at; of the first run that has each."""
+    lines = [
+        "| backend | mode | tokens | aim | share | by torch's products |",
+        "| :-- | :-- | --: | --: | --: | --: |",
+    ]
+    shown = set[tuple[object, ...]]()
+    for chapter in (c for run in runs for c in chapters(run) if c.setting["dtype"] == "float32"):
+        causal = bool(chapter.setting["is_causal"])
+        for row in chapter.limits.to_dict("records"):
+            key = (row["backend"], causal, row["mode"])
+            aim = FRACTIONS.get(key)
+            if aim is None or row["options"] or row["seq_len"] not in FRACTION_LENGTHS:
+                continue
+            if (*key, row["seq_len"]) in shown:
+                continue
+            shown.add((*key, row["seq_len"]))
+            cells = [
+                f"{row['backend']}, causal" if causal else row["backend"],
+                row["mode"],
+                format.tokens(row["seq_len"]),
+                format.percent(aim),
+                format.percent(row["fraction_of_limit"]),
+                format.percent(row["fraction_of_torch"]),
+            ]
+            lines.append("| " + " | ".join(escape_markdown(c) for c in cells) + " |")
     return "\n".join(lines)
 
 
@@ -200,6 +292,7 @@ def peaks(chapter: Chapter) -> str:
     """Write the machine's peaks."""
     shown = {
         "matmul_rate": "matrix products, op/s",
+        "torch_matmul_rate": "matrix products as torch runs them, op/s",
         "exp_rate": "exponentials, 1/s",
         "bandwidth": "bytes, B/s",
     }
@@ -250,6 +343,8 @@ def performance() -> str:
     text = fill(text, "limits", limits(chapter))
     runs = {name: load(folder) for name, folder in BESIDE.items()}
     text = fill(text, "profile", where_time_goes(runs["profile"]))
+    text = fill(text, "goals", against_goals(runs["peers"]))
+    text = fill(text, "shares", against_limits(load(REFERENCE), runs["profile"]))
     text = fill(text, "peers", by_peer(runs["peers"]))
     exponents = from_chapters(runs["scaling"], "Exponents of time and memory in the length")
     text = fill(text, "scaling", exponents)

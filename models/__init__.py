@@ -18,8 +18,8 @@ from models.objectives import (
     next_token_loss,
     sequence_to_sequence_loss,
 )
-from models.recurrent import LSTMBlock
 from models.positional import LearnedPositions, RotaryPositions, SinusoidalPositions
+from models.recurrent import LSTMBlock
 from models.stack import TransformerStack
 from models.transformer import ModelState, TransformerModel
 

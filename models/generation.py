@@ -114,7 +114,11 @@ def generate(
     choice = Choice(temperature, top_k, top_p)
     model.check_ids(input_ids, key_padding_mask)
     vocabulary = model.config.vocab_size
-    for name, token in (("pad_id", pad_id), ("start_id", start_id or 0), *(("stop_ids", i) for i in stop_ids)):
+    for name, token in (
+        ("pad_id", pad_id),
+        ("start_id", start_id or 0),
+        *(("stop_ids", i) for i in stop_ids),
+    ):
         if check_int(name, token, minimum=0) >= vocabulary:
             raise ValueError(f"{name}: expected below vocab_size={vocabulary}, got {token}")
     check_int("max_new_tokens", max_new_tokens, minimum=1)
@@ -176,14 +180,18 @@ class _Run:
         if mask is None:
             mask = torch.ones_like(input_ids, dtype=torch.bool)
         else:
-            check_mask("key_padding_mask", mask, (input_ids.shape[0], input_ids.shape[1]), input_ids)
+            check_mask(
+                "key_padding_mask", mask, (input_ids.shape[0], input_ids.shape[1]), input_ids
+            )
             if not bool(mask.any(dim=1).all()):
                 raise ValueError("key_padding_mask: a prompt without any token")
         ids = input_ids
         if start_id is not None:
             memory = model.encode(input_ids, key_padding_mask=mask)
             memory.projected = {}
-            ids = input_ids.new_full((len(input_ids), 1), check_int("start_id", start_id, minimum=0))
+            ids = input_ids.new_full(
+                (len(input_ids), 1), check_int("start_id", start_id, minimum=0)
+            )
             mask = torch.ones_like(ids, dtype=torch.bool)
         # Real tokens first: what is generated follows them.
         order = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
@@ -211,16 +219,16 @@ class _Run:
         if self.state is not None:
             return self._run(token[:, None], going[:, None])[:, -1]
         at = self.mask.sum(dim=1, keepdim=True)
-        self.ids = torch.cat([self.ids, torch.zeros_like(at)], dim=1).scatter(1, at, token[:, None])
+        self.ids = torch.cat([self.ids, torch.zeros_like(at)], dim=1).scatter(
+            1, at, token[:, None]
+        )
         grown = torch.cat([self.mask, torch.zeros_like(self.mask[:, :1])], dim=1)
         self.mask = grown.scatter(1, at, going[:, None])
         return self._last(self._run(self.ids, self.mask))
 
     def _run(self, ids: Tensor, mask: Tensor) -> Tensor:
         whole = None if bool(mask.all()) else mask
-        return self.model.decode(
-            ids, memory=self.memory, key_padding_mask=whole, state=self.state
-        )
+        return self.model.decode(ids, memory=self.memory, key_padding_mask=whole, state=self.state)
 
     def _last(self, logits: Tensor) -> Tensor:
         """Return the logits of each sequence's last token."""

@@ -1,7 +1,7 @@
 """Take weights in from transformers' BERT, GPT-2 and BART.
 
-The model is read by its configuration and its named parameters: transformers need not be importable
-here, and nothing is downloaded.
+The model is read by its configuration and its named parameters: transformers need not be
+importable here, and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def from_huggingface(
 
     Raises:
         TypeError: if it is none of these.
-        ValueError: if its configuration asks for what our block does not have, or a weight does not
-            fit.
+        ValueError: if its configuration asks for what our block does not have, or a weight does
+            not fit.
     """
     kind = type(hf_model).__name__
     if kind not in READERS:
@@ -105,7 +105,7 @@ def _activation(given: Any, name: str) -> str:
     return ACTIVATIONS[found]
 
 
-# -- BERT ------------------------------------------------------------------------------------------
+# -- BERT ----------------------------------------------------------------------------------------
 
 
 def _bert_shape(given: Any) -> ModelConfig:
@@ -146,7 +146,10 @@ BERT_LAYER = {
 
 def _bert_names(theirs: dict[str, Tensor], config: ModelConfig) -> Named:
     yield "tokens.weight", theirs["bert.embeddings.word_embeddings.weight"]
-    yield "encoder_embeddings.positions.weight", theirs["bert.embeddings.position_embeddings.weight"]
+    yield (
+        "encoder_embeddings.positions.weight",
+        theirs["bert.embeddings.position_embeddings.weight"],
+    )
     yield (
         "encoder_embeddings.token_types.weight",
         theirs["bert.embeddings.token_type_embeddings.weight"],
@@ -171,7 +174,7 @@ def _both(theirs: dict[str, Tensor], their: str, our: str) -> Named:
     yield f"{our}.bias", theirs[f"{their}.bias"]
 
 
-# -- GPT-2 -----------------------------------------------------------------------------------------
+# -- GPT-2 ---------------------------------------------------------------------------------------
 
 
 def _gpt2_shape(given: Any) -> ModelConfig:
@@ -222,7 +225,7 @@ def _gpt2_names(theirs: dict[str, Tensor], config: ModelConfig) -> Named:
         yield "logits.proj.weight", theirs["lm_head.weight"]
 
 
-# -- BART ------------------------------------------------------------------------------------------
+# -- BART ----------------------------------------------------------------------------------------
 
 
 def _bart_shape(given: Any) -> ModelConfig:
@@ -284,9 +287,7 @@ def _bart_names(theirs: dict[str, Tensor], config: ModelConfig) -> Named:
                 )
 
 
-Reader = tuple[
-    Callable[[Any], ModelConfig], Callable[[dict[str, Tensor], ModelConfig], Named]
-]
+Reader = tuple[Callable[[Any], ModelConfig], Callable[[dict[str, Tensor], ModelConfig], Named]]
 READERS: dict[str, Reader] = {
     "BertForMaskedLM": (_bert_shape, _bert_names),
     "GPT2LMHeadModel": (_gpt2_shape, _gpt2_names),

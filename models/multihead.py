@@ -203,9 +203,7 @@ class MultiheadAttention(nn.Module):
         """Attend to keys and values that are there already."""
         q = self.qkv.split(self.qkv.q_proj(x))
         return self._merge(
-            self.attention(
-                q, *projected, is_causal=is_causal, key_padding_mask=key_padding_mask
-            )
+            self.attention(q, *projected, is_causal=is_causal, key_padding_mask=key_padding_mask)
         )
 
     def _turned(
@@ -251,7 +249,7 @@ class MultiheadAttention(nn.Module):
             return False
         if self.rotary is not None:
             raise UnsupportedError(
-                "projection_order: rotary positions turn the keys before the sequence is projected; "
+                "projection_order: rotary positions turn the keys before a sequence is projected; "
                 "accepted: auto, features_first"
             )
         matrices = self.attention.sequence_projections(key_len)

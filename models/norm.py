@@ -20,8 +20,8 @@ def make_norm(
     """Make a norm over the last axis.
 
     Args:
-        kind: ``layer`` (Ba et al. 2016, arXiv 1607.06450) or ``rms`` (Zhang and Sennrich 2019, arXiv
-            1910.07467), which has no bias.
+        kind: ``layer`` (Ba et al. 2016, arXiv 1607.06450) or ``rms`` (Zhang and Sennrich 2019,
+            arXiv 1910.07467), which has no bias.
         d_model: channels.
         eps: added to the variance, or to the mean square.
         bias: whether a layer norm has one.

@@ -1,9 +1,9 @@
 """Positions: what tells a block the order of its tokens.
 
 Sinusoidal and learned ones are added to the embeddings; rotary ones turn queries and keys in every
-layer. A position is the place of a token in its sequence, from 0: ``None`` stands for 0, 1, 2, … in
-every sequence, an int64 tensor ``[B, N]`` for anything else (a sequence that goes on, padding in
-front).
+layer. A position is the place of a token in its sequence, from 0: ``None`` stands for 0, 1, 2, …
+in every sequence, an int64 tensor ``[B, N]`` for anything else: a sequence that goes on, padding
+in front.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class RotaryPositions(nn.Module):
         return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
 
     def _angles(self, x: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return cosine and sine, ``[B or 1, 1, N, D / 2]``; those of the last call if they fit."""
+        """Return cosine and sine, ``[B or 1, 1, N, D / 2]``: of the last call if they fit."""
         wanted = (x.shape[2], x.dtype, x.device)
         if self._last and self._last[0] is positions and self._last[1] == wanted:
             _, _, cos, sin = self._last

@@ -38,7 +38,7 @@ class LSTMBlock(nn.Module):
     """An LSTM and a feed-forward network, each with a residual and a norm.
 
     Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", as torch has it; called as
-    `TransformerBlock` is, so that it can stand beside one. It reads its tokens one after the other:
+    `TransformerBlock` is, so that it can stand beside one. It reads its tokens one by one:
     time is linear, its state does not grow, and no two tokens are computed at once.
 
     Args:
@@ -79,7 +79,7 @@ class LSTMBlock(nn.Module):
         self.d_model = check_int("d_model", d_model, minimum=1)
         if not is_causal and d_model % 2:
             raise ValueError(
-                f"d_model: an LSTM that reads both ways halves its channels; got {d_model}, not even"
+                f"d_model: an LSTM that reads both ways halves its width; got {d_model}, not even"
             )
         check_float("dropout_p", dropout_p, minimum=0.0, below=1.0)
         inside = dropout_p if activation_dropout_p is None else activation_dropout_p
@@ -127,7 +127,9 @@ class LSTMBlock(nn.Module):
             raise UnsupportedError("memory: an LSTM block has no cross-attention")
         if is_causal != self.is_causal:
             built = "forwards only" if self.is_causal else "both ways"
-            raise UnsupportedError(f"is_causal: this LSTM was built to read {built}; got {is_causal}")
+            raise UnsupportedError(
+                f"is_causal: this LSTM was built to read {built}; got {is_causal}"
+            )
         if key_padding_mask is not None:
             check_mask("key_padding_mask", key_padding_mask, (x.shape[0], x.shape[1]), x)
         if state is not None:
@@ -189,8 +191,8 @@ class LSTMBlock(nn.Module):
         if not self.is_causal:
             raise UnsupportedError("state: an LSTM that reads both ways sees the tokens to come")
         shape = StateShape(
-            batch_size=check_int("batch_size", batch_size, minimum=1), max_len=max_len, num_heads=1,
-            num_kv_heads=1, head_dim=self.d_model, dtype=dtype, device=torch.device(device),
+            batch_size=check_int("batch_size", batch_size, minimum=1), max_len=max_len,
+            num_heads=1, num_kv_heads=1, head_dim=self.d_model, dtype=dtype, device=torch.device(device),
         )  # fmt: skip
         return LSTMState(f"{LSTM}(d_model={self.d_model})", shape)
 

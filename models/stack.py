@@ -211,9 +211,7 @@ def _check_lstm(options: Mapping[str, Any] | None, cross_attention: str | None) 
     if options:
         raise TypeError(f"attention_options: an LSTM has none; got {', '.join(options)}")
     if cross_attention is not None:
-        raise UnsupportedError(
-            f"cross_attention: an LSTM block has none; got {cross_attention!r} with attention 'lstm'"
-        )
+        raise UnsupportedError(f"cross_attention: an LSTM block has none; got {cross_attention!r}")
 
 
 def layer_options(

@@ -152,8 +152,8 @@ class TransformerModel(nn.Module):
     Raises:
         ValueError: if an argument has no use in this architecture or is out of range.
         TypeError: if an argument has the wrong type.
-        UnsupportedError: if a backend cannot do what the architecture asks of it: be causal, attend
-            to another sequence, or leave padding out.
+        UnsupportedError: if a backend cannot do what the architecture asks of it: be causal,
+            attend to another sequence, or leave padding out.
     """
 
     def __init__(
@@ -499,7 +499,9 @@ class TransformerModel(nn.Module):
             config = config.scaled(max_len=check_int("max_len", max_len, minimum=1))
         chosen = {**self.chosen, "attention": attention, "attention_options": options}
         if config.architecture == "encoder_decoder":
-            chosen["decoder_attention"] = self.chosen["decoder_attention"] or self.chosen["attention"]
+            chosen["decoder_attention"] = (
+                self.chosen["decoder_attention"] or self.chosen["attention"]
+            )
             same = chosen["decoder_attention"] == self.chosen["attention"]
             if self.chosen["decoder_attention_options"] is None:
                 given = self.chosen["attention_options"] if same else None
@@ -531,10 +533,12 @@ class TransformerModel(nn.Module):
         notes += [f"{name}: not kept, {attention} has none" for name in theirs]
         if extra:
             notes.append("call_projections: new, copies of the usual projections")
-        if config.attention_dropout_p and not (attention != LSTM and get(attention).supports.dropout):
+        if config.attention_dropout_p and not (
+            attention != LSTM and get(attention).supports.dropout
+        ):
             notes.append(
-                f"attention_dropout_p: {config.attention_dropout_p} is not kept, {attention} forms "
-                "no weights to drop"
+                f"attention_dropout_p: {config.attention_dropout_p} is not kept, {attention} "
+                "forms no weights to drop"
             )
         made.swap_notes = tuple(notes)
         return made.train(self.training)

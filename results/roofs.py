@@ -11,6 +11,7 @@ import pandas as pd
 from results.load import Run
 
 RATES = ("matmul_rate", "exp_rate", "bandwidth")
+PEAKS = (*RATES, "torch_matmul_rate")
 
 _KEYS = (
     "machine", "environment", "device", "dtype", "threads", "allocator", "matmul_precision",
@@ -42,7 +43,7 @@ class Roofs:
         for key, part in frame.groupby([*_KEYS, "metric"], sort=False):
             values = part["value"]
             # A peak is the best that was seen; an empty call is what it usually costs.
-            chosen = values.max() if key[-1] in RATES else values.median()
+            chosen = values.max() if key[-1] in PEAKS else values.median()
             self._best.setdefault(tuple(key[:-1]), {})[str(key[-1])] = float(chosen)
 
     def peaks(self, case: Mapping[str, object]) -> dict[str, float]:
@@ -53,23 +54,28 @@ class Roofs:
         """Return the latency of an empty case in seconds, NaN if unmeasured."""
         return self.peaks(case).get("empty_latency", math.nan)
 
-    def limit(self, case: Mapping[str, object]) -> Limit:
+    def limit(self, case: Mapping[str, object], products: str = "matmul_rate") -> Limit:
         """Return the limit of a row of `series.points` or the tidy frame.
+
+        Args:
+            case: the row.
+            products: which peak of matrix products counts.
 
         On a CPU products and exponentials use the same units and add up; on a GPU they overlap
         and the largest counts. Operations are those of the method's pattern.
         """
         peaks = self.peaks(case)
-        missing = [r for r in RATES if not peaks.get(r, 0) > 0]
+        rates = (products, *RATES[1:])
+        missing = [r for r in rates if not peaks.get(r, 0) > 0]
         if missing:
             return Limit(math.nan, reason=f"no roof measured for {', '.join(missing)}")
         costs = [_number(case[c]) for c in ("pattern_ops", "exponentials", "bytes")]
         if not all(math.isfinite(c) for c in costs):
             return Limit(math.nan, reason="the record states no cost")
-        products, exponentials, moved = (c / peaks[r] for c, r in zip(costs, RATES, strict=True))
-        parts = {"products": products, "exponentials": exponentials, "bytes": moved}
+        multiplied, exponentials, moved = (c / peaks[r] for c, r in zip(costs, rates, strict=True))
+        parts = {"products": multiplied, "exponentials": exponentials, "bytes": moved}
         if case["device"] == "cpu":
-            seconds = max(products + exponentials, moved)
+            seconds = max(multiplied + exponentials, moved)
             parts = parts if moved < seconds else {"bytes": moved}
         else:
             seconds = max(parts.values())
@@ -85,7 +91,8 @@ def _number(value: object) -> float:
 def with_limits(run: Run, points: pd.DataFrame) -> pd.DataFrame:
     """Return the latency rows of `points` with limit and efficiencies.
 
-    Adds `limit` (s), `bound`, `fraction_of_limit` (limit / latency), `tile_efficiency`
+    Adds `limit` (s), `bound`, `fraction_of_limit` (limit / latency), `fraction_of_torch` (the same
+    at the peak of torch's own products), `tile_efficiency`
     (operations of the pattern / operations executed), `kernel_efficiency` (their quotient) and
     `achieved_rate` (operations executed per second); NaN where unknown.
     """
@@ -96,6 +103,8 @@ def with_limits(run: Run, points: pd.DataFrame) -> pd.DataFrame:
     table["bound"] = [x.bound for x in limits]
     table["limit_reason"] = [x.reason for x in limits]
     table["fraction_of_limit"] = table["limit"] / table["value"]
+    by_torch = [roofs.limit(row, "torch_matmul_rate") for row in table.to_dict("records")]
+    table["fraction_of_torch"] = [x.seconds for x in by_torch] / table["value"]
     executed = table["executed_ops"].where(table["executed_ops"] > 0)
     table["tile_efficiency"] = table["pattern_ops"] / executed
     table["kernel_efficiency"] = table["fraction_of_limit"] / table["tile_efficiency"]

@@ -33,7 +33,7 @@ def short_inputs(points: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The rows of every backend but `EXEMPT`, with `baseline` and `allowed` in s (NaN where
         `sdpa` was not measured), `over` (true where the median exceeds what is allowed) and `why`
-        (the backend's fixed sizes that are no smaller than the input).
+        (the backend's fixed sizes that are larger than the input).
     """
     rows = points[(points["metric"] == "latency") & (points["seq_len"] <= SHORT)]
     rows = rows[rows["value"].notna()]
@@ -53,5 +53,5 @@ def short_inputs(points: pd.DataFrame) -> pd.DataFrame:
 
 def too_large(row: Mapping[Any, Any]) -> str:
     """Return the fixed sizes of a row's backend that its input does not exceed, in words."""
-    sizes = [f"{name} of {size:g}" for name, size in row["fixed_size"] if size >= row["seq_len"]]
-    return f"its {' and '.join(sizes)} is no smaller than the input" if sizes else ""
+    sizes = [f"{name} of {size:g}" for name, size in row["fixed_size"] if size > row["seq_len"]]
+    return f"its {' and '.join(sizes)} is larger than the input" if sizes else ""

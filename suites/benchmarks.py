@@ -110,8 +110,6 @@ class AttentionSpeed:
 
 PEER_ROWS: Mapping[str, tuple[str, dict[str, Any], str, bool]] = {
     "transformers-longformer": ("longformer", {"window": 256}, "attention", False),
-    "local-attention": ("longformer", {"window": 256}, "attention", False),
-    "torch-flex-attention": ("longformer", {"window": 256}, "attention", False),
     "transformers-bigbird": (
         "bigbird", {"block_size": 64, "num_random_blocks": 3}, "attention", False,
     ),
@@ -121,11 +119,12 @@ PEER_ROWS: Mapping[str, tuple[str, dict[str, Any], str, bool]] = {
     "performer-pytorch-causal": ("performer", {"num_features": 256}, "attention", True),
     "torch-sdpa": ("sdpa", {}, "attention", False),
 }  # fmt: skip
-"""Suite peers' rows by the peer: our side, its options, level and causality. A test compares."""
+"""Our sides of suite peers' rows, each once, by the first peer that it stands beside: backend,
+options, level and causality. A test compares."""
 
 
 class BesidePeers:
-    """Latency of our side of every row of suite peers, so that a slower kernel shows by its row.
+    """Latency of our sides of suite peers' rows, so that a slower kernel shows by its row.
 
     The peers themselves do not change with our commits: they are left out.
     """

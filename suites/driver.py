@@ -215,9 +215,8 @@ class _Sweep:
         every = order(self._grid, cases(self._grid))
         done = self._journal.done
         left = [item for item in every if (item.case.id, item.launch) not in done]
-        progress.begin(
-            self._journal.folder, len(every), len(every) - len(left), self._journal.notices
-        )
+        notices = [*self._journal.notices, *self._without_profile(every)]
+        progress.begin(self._journal.folder, len(every), len(every) - len(left), notices)
         statuses: Counter[str] = Counter()
         for position, item in enumerate(left, start=1):
             progress.starting(item)
@@ -228,6 +227,23 @@ class _Sweep:
             statuses[record["status"]] += 1
             progress.finished(record, self._history.remaining(left[position:]))
         return statuses
+
+    def _without_profile(self, every: Sequence[Item]) -> list[str]:
+        """Say how many launches the journal holds without the profile that is asked for."""
+        asked = {(item.case.id, item.launch) for item in every if self._grid.profile}
+        count = sum(
+            record["case"]["kind"] == "speed"
+            and record["status"] == "ok"
+            and (record["case"]["id"], record["launch"]["index"]) in asked
+            and not any("profile" in arm for arm in record["arms"])
+            for record in self._journal.records
+        )
+        if not count:
+            return []
+        return [
+            f"--profile: {count} of the launches that are there already have no profile and are "
+            "not run again; name another folder to have them profiled"
+        ]
 
     def _settle(self, item: Item) -> dict[str, Any]:
         """Bring one launch to its end, by running it or by saying why not."""

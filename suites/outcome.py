@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from dataclasses import dataclass
@@ -94,6 +95,10 @@ def _explain(code: int | None, out: str, late: bool, timeout_s: float) -> tuple[
     return "crashed", f"exited with code {code} without an answer"
 
 
+PACKAGES = re.compile(r"/[^\s'\"`]*/site-packages")
+"""Where an environment's packages lie: it need be neither the home nor the working folder."""
+
+
 def tail(text: str) -> str | None:
     """Return the last lines of a child's output, at most `TAIL_BYTES` of them."""
     lines = text.rstrip().splitlines()[-TAIL_LINES:]
@@ -106,4 +111,4 @@ def scrub(text: str) -> str:
     for place, name in PLACES:
         if place != "/":  # the home of a user who has none
             text = text.replace(place, name)
-    return text
+    return PACKAGES.sub("site-packages", text)

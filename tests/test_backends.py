@@ -15,7 +15,9 @@ import attention
 from attention.backends.bigbird import BlockGrid, random_blocks
 from attention.backends.longformer import band_pairs
 from attention.backends.performer import orthogonal_features
+from attention.backends.sdpa import SDPAAttention
 from attention.backends.xformers import packed_bias
+from attention.base import Problem, UnsupportedError
 from attention.functional import exact_attention_rows, relative_l2
 from attention.testing import assert_matches
 
@@ -486,3 +488,16 @@ def test_packed_bias_keeps_a_key_where_there_is_none(fmha: types.ModuleType) -> 
     assert keep.tolist() == [[True, False, True], [True, False, False]]
     dense = bias.materialize((4, 3), device="cpu")
     assert (dense == 0).tolist() == [[True, True, False]] * 2 + [[False, False, True]] * 2
+
+
+def test_dropout_is_asked_about_again_after_a_call_without() -> None:
+    class Choosy(SDPAAttention):
+        def unsupported_reasons(self, problem: Problem) -> list[str]:
+            return ["dropout_p: not here"] if self.active_dropout_p else []
+
+    module = Choosy(num_heads=2, head_dim=8, dropout_p=0.5).eval()
+    q, k, v = (torch.randn(1, 2, 4, 8) for _ in range(3))
+    module(q, k, v)
+    module(q, k, v)
+    with pytest.raises(UnsupportedError, match="dropout_p: not here"):
+        module.train()(q, k, v)

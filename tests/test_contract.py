@@ -60,7 +60,7 @@ def test_options_keep_the_contract(name: str, options: dict[str, object]) -> Non
     assert not failed, "\n".join(f"{f.check}: {f.message}\n{f.how}" for f in failed)
 
 
-@pytest.mark.cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", attention.names())
 def test_backend_keeps_the_contract_on_cuda(name: str) -> None:
     if not torch.cuda.is_available():

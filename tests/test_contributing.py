@@ -57,6 +57,23 @@ def test_the_example_keeps_the_whole_contract(taught: Path) -> None:
     assert skipped == {"exactness", "future", "state"}  # what it does not declare
 
 
+def test_two_files_of_one_name_are_not_mistaken_for_one(taught: Path, tmp_path: Path) -> None:
+    registry.load_file(taught)
+    other = tmp_path / "elsewhere" / taught.name
+    other.parent.mkdir()
+    other.write_text(taught.read_text())
+    with pytest.raises(ValueError, match="'elu_linear' is already registered by"):
+        registry.load_file(other)
+
+
+def test_a_file_that_breaks_midway_leaves_nothing_behind(taught: Path) -> None:
+    taught.write_text(taught.read_text() + "\nraise RuntimeError('no more')\n")
+    modules, known = set(sys.modules), dict(registry._registry)
+    with pytest.raises(ValueError, match="failed to import: RuntimeError: no more"):
+        registry.load_file(taught)
+    assert (set(sys.modules), dict(registry._registry)) == (modules, known)
+
+
 def test_the_example_works_by_name_in_a_block(taught: Path) -> None:
     registry.load_file(taught)
     assert attention.describe("elu_linear")["family"] == "kernel"

@@ -14,7 +14,7 @@ from attention.functional import error_budget, relative_l2
 from attention.testing import assert_matches
 
 pytestmark = [
-    pytest.mark.cuda,
+    pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here"),
     # The compiler's own warnings; what it gets wrong shows in the numbers.
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning"),

@@ -187,6 +187,20 @@ def test_a_changed_grid_measures_the_difference_alone(tmp_path):
     assert again.statuses == {}
 
 
+def test_a_resumed_run_says_what_stays_without_a_profile(tmp_path):
+    sweep(tmp_path, "linear", seq_lens=(16, 32))
+    _, summary, watch = sweep(tmp_path, "linear", seq_lens=(16, 32), resume=True, profile=True)
+    assert summary.statuses == {}
+    (notice,) = watch.begun[2]
+    assert "2 of the launches that are there already have no profile" in notice
+    _, _, watch = sweep(tmp_path, "linear", seq_lens=(64,), resume=True, profile=True)
+    assert watch.begun[2] == []  # none of those that are asked for is there
+    _, _, watch = sweep(tmp_path, "linear", seq_lens=(64,), resume=True, profile=True)
+    assert watch.begun[2] == []  # all have one
+    _, _, watch = sweep(tmp_path, "linear", seq_lens=(16, 32), resume=True)
+    assert watch.begun[2] == []  # none is asked for
+
+
 def test_resumed_predictions_know_the_lengths_that_are_there(tmp_path):
     slow = "quadratic:seconds=1e-6"
     sweep(tmp_path, slow, seq_lens=(1000,), case_timeout_s=60.0)

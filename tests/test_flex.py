@@ -318,6 +318,7 @@ def test_a_second_call_of_the_same_key_compiles_nothing(monkeypatch: pytest.Monk
     from torch._dynamo.utils import counters
 
     monkeypatch.setattr(flex, "_callables", type(flex._callables)())
+    counters.clear()
     module = attention.LongformerAttention(num_heads=2, head_dim=16, window=30, kernel="flex")
     compiled = []
     for tokens in (1, 3, 20):  # other masks, other global tokens, the same code
@@ -329,8 +330,25 @@ def test_a_second_call_of_the_same_key_compiles_nothing(monkeypatch: pytest.Monk
         with torch.inference_mode():
             module(q, k, v, **asks)
         compiled.append(counters["stats"]["unique_graphs"])
+    assert compiled[0] >= 1
     assert compiled[0] == compiled[1] == compiled[2]
     assert len(flex._callables) == 1
+
+
+@pytest.mark.serial
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler, of torch
+def test_each_scale_has_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    if reasons := flex.flex_reasons(problem(), dropout_p=0.0):
+        pytest.skip("; ".join(reasons))
+    monkeypatch.setattr(flex, "_callables", type(flex._callables)())
+    q, k, v = (torch.randn(1, 2, 290, 16) for _ in range(3))
+    for scale in (0.1, 0.7, 0.1):
+        module = attention.LongformerAttention(
+            num_heads=2, head_dim=16, window=30, scale=scale, kernel="flex"
+        )
+        with torch.inference_mode():
+            assert_matches("output", module(q, k, v), module.reference(q, k, v), 1e-5)
+    assert len(flex._callables) == 2
 
 
 @pytest.mark.serial

@@ -207,6 +207,7 @@ def test_roofs():
     metrics = answered["record"]["arms"][0]["metrics"]
     assert {name: metric["unit"] for name, metric in metrics.items()} == {
         "matmul_rate": "op/s",
+        "torch_matmul_rate": "op/s",
         "exp_rate": "op/s",
         "bandwidth": "B/s",
         "empty_latency": "s",

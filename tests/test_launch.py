@@ -239,3 +239,10 @@ def test_a_driver_killed_while_the_server_starts_leaves_none(tmp_path):
     driver.kill()
     driver.wait()
     wait_until(lambda: not is_alive(server))
+
+
+def test_where_packages_lie_is_no_part_of_a_record():
+    text = "function `f` in file `/opt/env/lib/python3.11/site-packages/torch/compiler/x.py`: no"
+    assert outcome_module.scrub(text) == (
+        "function `f` in file `site-packages/torch/compiler/x.py`: no"
+    )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from suites.measure.clock import (
+    FIRST_LOOK,
     MAX_SAMPLES,
     HostTimer,
     Timed,
@@ -99,6 +100,21 @@ def test_number_of_samples_is_bounded():
 def test_spread_is_that_of_the_median():
     assert is_narrow([1.0] * 15 + [50.0])
     assert not is_narrow([1.0, 1.1] * 8)
+
+
+def test_a_short_call_is_sampled_beside_a_long_one():
+    log: list[str] = []
+    arms = [Scripted(name, log) for name in ("short", "middle", "long")]
+    latency = {"short": 0.01, "middle": 0.2, "long": 5.0}
+
+    class Each(ScriptedTimer):
+        def sample(self, timed: Timed) -> float:
+            assert isinstance(timed, Scripted)
+            timed.call()
+            return latency[timed.name]
+
+    timings = sample_in_turn(arms, Each(lambda _: 0.0), budget_s=1.0, seed=0)
+    assert [len(t.samples) for t in timings] == [FIRST_LOOK, 5, 1]
 
 
 def test_arms_take_turns_in_random_order_under_the_seed():

@@ -77,7 +77,8 @@ def test_products_are_gathered_by_shape_and_dtype():
     whole = Event("aten::bmm", 2.0, shapes[1:], ("float",) * 2)
     unknown = Event("aten::mm", 4.0, ())
     found = sort_events([half, whole, whole, unknown])
-    assert {str(p) for p in found.products} == {"2 x [3, 4] @ [4, 5]"}
+    texts = {p.shown(torch.float32) for p in found.products}
+    assert texts == {"2 x [3, 4] @ [4, 5]", "2 x [3, 4] @ [4, 5] float16"}
     assert {p.dtype: s.calls for p, s in found.products.items()} == {"c10::Half": 1, "float": 2}
     assert found.parts["products"].seconds == 9.0
     assert found.parts["products"].operations == 3 * 2 * 2 * 3 * 4 * 5

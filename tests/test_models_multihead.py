@@ -285,8 +285,9 @@ def test_sequence_before_features_is_the_same_function(
         results.append([out, own.grad, *(p.grad for p in layer.parameters())])
     for usual, reordered in zip(*results, strict=True):
         torch.testing.assert_close(reordered, usual, rtol=1e-9, atol=1e-9)
-    assert layers[0].attention.kernel == "learned_projection+tiled"
-    assert layers[1].attention.kernel == "learned_projection_first+tiled"
+    core = "sdpa+tiled_backward"
+    assert layers[0].attention.kernel == f"learned_projection+{core}"
+    assert layers[1].attention.kernel == f"learned_projection_first+{core}"
 
 
 def test_the_order_that_takes_fewer_operations_is_taken() -> None:
@@ -294,7 +295,7 @@ def test_the_order_that_takes_fewer_operations_is_taken() -> None:
     assert layer.is_sequence_first(80)
     assert not layer.is_sequence_first(6)  # fewer keys than the rank
     layer(torch.randn(1, 80, 32, dtype=torch.float64))
-    assert layer.attention.kernel == "learned_projection_first+tiled"
+    assert layer.attention.kernel == "learned_projection_first+sdpa+tiled_backward"
 
 
 def test_an_order_that_a_backend_lacks_is_refused() -> None:

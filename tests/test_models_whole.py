@@ -127,7 +127,9 @@ def test_a_longer_model_repeats_its_positions() -> None:
         assert torch.equal(new[:42], old)
         assert torch.equal(new[42:82], old[2:])
         assert torch.equal(new[82:], old[2:22])
-    assert "encoder_embeddings.positions.weight: 40 positions, repeated to 100" in longer.swap_notes
+    assert (
+        "encoder_embeddings.positions.weight: 40 positions, repeated to 100" in longer.swap_notes
+    )
     out = longer(ids(length=100), ids(length=9))
     assert out.isfinite().all()
 
@@ -201,9 +203,7 @@ def test_bad_input_is_named() -> None:
 @pytest.mark.parametrize("normalization", ["layer", "rms"])
 @pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh", "swiglu"])
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_every_part_trains(
-    positions: Any, normalization: Any, activation: Any, norm: Any
-) -> None:
+def test_every_part_trains(positions: Any, normalization: Any, activation: Any, norm: Any) -> None:
     torch.manual_seed(0)
     config = ModelConfig(
         "decoder", vocab_size=99, d_model=32, num_layers=2, num_heads=4, d_ff=48, max_len=40,

@@ -23,6 +23,7 @@ from suites.benchmarks import PEER_ROWS
 from suites.kinds.answer import answer
 from suites.kinds.peer import agreement_budget, cost_beside
 from suites.kinds.preflight import inspect_case, preflight
+from suites.measure.clock import FIRST_LOOK
 from suites.peers import registry
 from suites.peers.base import Built, Peer, Projections
 from suites.peers.projected import ProjectedAttention
@@ -120,7 +121,8 @@ def test_peer_runs_and_computes_what_it_claims(name: str, mode: str, is_causal: 
     assert ours["cost"] == told["cost"][0]
     assert len(alone) == peer.subtracts_projections
     lengths = {len(arm["metrics"]["latency"]["samples"]) for arm in found["arms"]}
-    assert len(lengths) == 1  # in alternation
+    # In alternation; what is short goes on by itself until it has enough.
+    assert len(lengths) == 1 or max(lengths) <= FIRST_LOOK
     difference = theirs["metrics"]["output_difference"]["value"]
     assert theirs["peer"]["same_function"] is peer.same_function
     if peer.same_function:
@@ -359,17 +361,18 @@ def test_two_classes_cannot_share_a_name():
         registry.register("a:b")(registry._registry["injected"])
 
 
-def test_asv_rows_are_our_side_of_the_suites_rows():
+def test_asv_rows_are_our_sides_of_the_suites_rows_each_once():
+    def side(backend: str, options: dict[str, Any], level: str, is_causal: bool) -> str:
+        return json.dumps([backend, options, level, is_causal], sort_keys=True)
+
     on_cpu = {
-        row["peer"] + "-causal" * row["is_causal"]: row
+        row["peer"] + "-causal" * row["is_causal"]: side(
+            row["counterpart"], row["options"],
+            "layer" if row["peer"].endswith("-layer") else "attention", row["is_causal"],
+        )
         for row in registry.describe()
         if row["is_default"] and "cpu" in row["devices"]
-    }
-    del on_cpu["nystrom-attention"]  # our side of it is that of linformer
-    assert on_cpu.keys() == PEER_ROWS.keys()
-    for name, (backend, options, level, is_causal) in PEER_ROWS.items():
-        row = on_cpu[name]
-        assert (backend, options, is_causal) == (
-            row["counterpart"], row["options"], row["is_causal"],
-        )  # fmt: skip
-        assert level == ("layer" if name.endswith("-layer") else "attention")
+    }  # fmt: skip
+    ours = {name: side(*row) for name, row in PEER_ROWS.items()}
+    assert ours.items() <= on_cpu.items()
+    assert sorted(ours.values()) == sorted(set(on_cpu.values()))

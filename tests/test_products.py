@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import attention
 from attention import products
@@ -103,3 +104,12 @@ def test_backends_agree_with_torchs_own_products_and_say_which_ran() -> None:
         products.choose("torch")
         torch.testing.assert_close(at_full_rate, module(q, k, v), rtol=1e-4, atol=1e-5)
         assert "onednn" not in module.kernel
+
+
+def test_the_trial_is_not_counted_among_the_callers_operations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(products, "_faster_here", None)
+    with FlopCounterMode(display=False) as counter:
+        products.is_faster_here()
+    assert counter.get_total_flops() == 0

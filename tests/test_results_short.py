@@ -47,13 +47,13 @@ def test_short_inputs_are_judged_and_the_size_that_explains_is_named(tmp_path: P
     by_length = found[found["backend"] == "linformer"].set_index("seq_len")
     # 2 N against 1.5 N + 50, in µs: more from N = 100 on
     assert dict(by_length["over"]) == {64: False, 128: True, 256: True, 512: True}
-    assert by_length["why"][256] == "its rank of 256 is no smaller than the input"
-    assert by_length["why"][512] == ""
+    assert by_length["why"][128] == "its rank of 256 is larger than the input"
+    assert by_length["why"][256] == by_length["why"][512] == ""
     shown = view(of, "Short inputs")
     assert [[c.text for c in row][6:] for row in shown.rows if row[0].text == "linformer"] == [
         ["within", ""],
         ["more", by_length["why"][128]],
-        ["more", by_length["why"][256]],
+        ["more", ""],
         ["more", ""],
     ]
 
@@ -61,7 +61,7 @@ def test_short_inputs_are_judged_and_the_size_that_explains_is_named(tmp_path: P
 def test_the_summary_names_who_costs_more_and_who_does_not(tmp_path: Path) -> None:
     assert sentences(chapter(tmp_path, ONE_US)).splitlines() == [
         "linformer takes more than 1.5 × the time of sdpa plus 50 µs at 128, 256 and 512 tokens "
-        "(forward); its rank of 256 is no smaller than the input up to 256 tokens.",
+        "(forward); its rank of 256 is larger than the input up to 128 tokens.",
         "Within 1.5 × the time of sdpa plus 50 µs up to 512 tokens: performer.",
     ]
 

@@ -25,14 +25,21 @@ HEADS, DIM = 2, 8
 @pytest.fixture(autouse=True)
 def scratch_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every uninitialised tensor hold NaN: what is read before it is written shows."""
-    empty = torch.empty
 
-    def poisoned(*args: Any, **kwargs: Any) -> Tensor:
-        made = empty(*args, **kwargs)
-        return made.fill_(float("nan")) if made.is_floating_point() else made
+    def poison(owner: Any, name: str) -> None:
+        make = getattr(owner, name)
 
-    monkeypatch.setattr(torch, "empty", poisoned)
-    assert torch.empty(3).isnan().all()
+        def poisoned(*args: Any, **kwargs: Any) -> Tensor:
+            made: Tensor = make(*args, **kwargs)
+            return made.fill_(float("nan")) if made.is_floating_point() else made
+
+        monkeypatch.setattr(owner, name, poisoned)
+
+    poison(torch, "empty")
+    poison(torch, "empty_like")
+    poison(Tensor, "new_empty")
+    for scratch in (torch.empty(3), torch.empty_like(torch.ones(3)), torch.ones(1).new_empty(3)):
+        assert scratch.isnan().all()
 
 
 @pytest.fixture
@@ -70,13 +77,42 @@ def build(name: str, options: dict[str, Any], heads: int = HEADS) -> Attention:
     return attention.build(name, num_heads=heads, head_dim=DIM, **options)
 
 
-def results(module: Attention, inputs: tuple[Tensor, ...], run: str, **call: Any) -> list[Tensor]:
-    """Return the output and all gradients of a weighted sum of it."""
+def results(
+    module: Attention,
+    inputs: tuple[Tensor, ...],
+    run: str,
+    rounded: torch.dtype = torch.float64,
+    **call: Any,
+) -> list[Tensor]:
+    """Return the output and all gradients of a weighted sum of it.
+
+    Six inputs are q, k, v and the projections of Longformer's global tokens. The weights are
+    rounded to `rounded` and to the output's dtype.
+    """
     leaves = [x.clone().requires_grad_() for x in inputs]
     parameters = list(module.parameters())
-    out = (module if run == "fast" else module.reference)(*leaves, **call)
+    own = {"global_qkv": tuple(leaves[3:])} if len(leaves) > 3 else {}
+    out = (module if run == "fast" else module.reference)(*leaves[:3], **call, **own)
     weight = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).sin().view_as(out)
-    return [out, *torch.autograd.grad((out * weight.to(out.dtype)).sum(), [*leaves, *parameters])]
+    total = (out * weight.to(rounded).to(out.dtype)).sum()
+    return [out, *torch.autograd.grad(total, [*leaves, *parameters])]
+
+
+def check_within_budget(module: Attention, inputs: tuple[Tensor, ...], **call: Any) -> None:
+    """Compare output and gradients, in the dtype of `inputs`, with the reference in float64."""
+    dtype = inputs[0].dtype
+    module.to(dtype)
+    fast, plain = (results(module, inputs, run, **call) for run in ("fast", "dense"))
+    wide = tuple(x.double() for x in inputs)
+    exact = results(module.double(), wide, "dense", rounded=dtype, **call)
+    for at, (ours, naive, oracle) in enumerate(zip(fast, plain, exact, strict=True)):
+        assert ours.dtype == dtype
+        error, budget = relative_l2(ours, oracle), error_budget(dtype, relative_l2(naive, oracle))
+        assert error <= budget, (at, call.keys(), call.get("is_causal"))
+
+
+def draw_rounded(n: int, dtype: torch.dtype, **shape: int) -> tuple[Tensor, ...]:
+    return tuple(x.to(dtype) for x in draw(n, **shape))
 
 
 def draw(n: int, batch: int = 1, heads: int = HEADS, dtype: torch.dtype = torch.float64) -> Any:
@@ -103,7 +139,66 @@ def test_small_batches_equal_the_reference(
             torch.testing.assert_close(fast, dense, rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [9, 130])
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+def test_small_batches_are_as_exact_as_the_reference_in_its_dtype(
+    name: str, options: dict[str, Any], n: int, dtype: torch.dtype
+) -> None:
+    module = build(name, options)
+    mask = torch.ones(1, n, dtype=torch.bool)
+    mask[0, n // 3 : n // 3 + 2] = False
+    for is_causal in [False, True] if module.supports.causal else [False]:
+        for padding in (None, mask, torch.zeros_like(mask)):
+            call = {"is_causal": is_causal, "key_padding_mask": padding}
+            check_within_budget(module, draw_rounded(n, dtype), **call)
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("dtype", [torch.float64, *DTYPES])
+@pytest.mark.parametrize("n", [9, 130])
+@pytest.mark.parametrize("options", [o for name, o in CASES if name == "longformer"], ids=str)
+def test_global_tokens_are_as_exact_as_the_reference_in_its_dtype(
+    options: dict[str, Any], n: int, dtype: torch.dtype
+) -> None:
+    module = build("longformer", options)
+    chosen = torch.zeros(2, n, dtype=torch.bool)
+    chosen[0, [0, n // 5, n - 1]] = True  # real tokens; and none in the other row
+    mask = torch.ones(2, n, dtype=torch.bool)
+    mask[:, n // 3 : n // 2 + 1] = False
+    inputs = draw_rounded(n, dtype, batch=2)
+    inputs += tuple(x.flip(2) for x in inputs)  # the projections of the global tokens
+    for is_causal in (False, True):
+        for padding in (None, mask):
+            call = {"is_causal": is_causal, "key_padding_mask": padding, "global_mask": chosen}
+            check_within_budget(module, inputs, **call)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+@pytest.mark.parametrize(("name", "options"), [c for c in CASES if c[0] != "performer"])
+def test_dropout_of_half_precision_is_that_of_float32(
+    name: str, options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    """Where the tiles are the same, so are the weights that are dropped."""
+    module = build(name, {**options, "dropout_p": 0.3}).to(dtype)
+    inputs = draw_rounded(130, dtype)
+    plain = results(module, inputs, "dense")
+    torch.manual_seed(1)
+    half = results(module, inputs, "fast")
+    wide = tuple(x.float() for x in inputs)
+    module.float()
+    exact = results(module, wide, "dense", rounded=dtype)
+    torch.manual_seed(1)
+    single = results(module, wide, "fast", rounded=dtype)
+    for a, b, naive, oracle in zip(half, single, plain, exact, strict=True):
+        assert relative_l2(a, b) <= error_budget(dtype, relative_l2(naive, oracle))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", [576, 833])
 @pytest.mark.parametrize(
     ("name", "options"),
@@ -129,7 +224,7 @@ def test_batches_of_the_usual_size(
 
 @pytest.mark.usefixtures("small_batches")
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
-def test_runs_repeat_bit_by_bit_and_threads_do_not_matter(
+def test_runs_repeat_bit_by_bit_and_threads_change_no_more_than_rounding(
     name: str, options: dict[str, Any]
 ) -> None:
     module = build(name, options).float()
@@ -168,11 +263,18 @@ def test_scores_in_the_thousands_neither_overflow_nor_vanish(
         assert relative_l2(single[0].double(), exact[0]) < 2e-3
 
 
-def test_a_nan_in_the_input_stays_visible() -> None:
-    for name, options in CASES:
-        q, k, v = draw(64)
-        v[0, :, 40] = float("nan")
-        assert build(name, options).double()(q, k, v).isnan().any(), name
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+def test_a_nan_in_the_input_stays_visible(name: str, options: dict[str, Any]) -> None:
+    module = build(name, options).double()
+    q, k, v = draw(64)
+    v[0, :, 40] = float("nan")
+    assert module(q, k, v).isnan().any()
+    for which in (0, 1):  # of a query: its own row; of a key: the rows that see it
+        inputs = draw(64)
+        inputs[which][0, :, 0] = float("nan")
+        seen = module.reference(*inputs).isnan()
+        assert seen[0, :, 0].all()
+        assert module(*inputs)[seen].isnan().all()
 
 
 @pytest.mark.parametrize("disjoint", [False, True])

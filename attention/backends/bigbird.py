@@ -151,7 +151,7 @@ class BigBirdAttention(Attention):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
     ) -> Tensor:
-        """Attend tile by tile, one row of blocks each; the global rows run fused."""
+        """Attend tile by tile: a row of blocks each, or a few of the rows that see all."""
         if self.kernel_on(q.device.type) == "flex":
             return self._flex(q, k, v, is_causal, key_padding_mask)
         self.kernel = "tiled_blocks" + mark(q)

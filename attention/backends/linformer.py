@@ -23,7 +23,7 @@ from attention.functional import (
 )
 from attention.products import mark
 from attention.registry import register
-from attention.tiled import DensePlan, fold_heads, tiled_attention
+from attention.tiled import DensePlan, fold_heads, fused_is_faster, tiled_attention
 
 Sharing = Literal["none", "headwise", "key_value", "layer"]
 Method = Literal["learned", "mean_pool"]
@@ -162,9 +162,8 @@ class LinformerAttention(Attention):
             assert project_k is not None
             keys = project_k(k)  # [B, H_kv, R, D]
             values = (self.value_projection or project_k)(v)
-        out = self._attend(q, keys, values, hidden)
-        self.kernel = f"{self.method}_projection+{_core(q)}"
-        return out
+        self.kernel = f"{self.method}_projection+{self._core(q, keys, hidden)}"
+        return self._attend(q, keys, values, hidden)
 
     def sequence_projections(self, key_len: int) -> tuple[Tensor, Tensor] | None:
         """Return E and F, ``[R, M]`` each, where all heads share them."""
@@ -177,8 +176,17 @@ class LinformerAttention(Attention):
 
     def attend_projected(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend to keys and values that are projected along the sequence already."""
-        self.kernel = f"{self.method}_projection_first+{_core(q)}"
+        self.kernel = f"{self.method}_projection_first+{self._core(q, k, None)}"
         return self._attend(q, k, v, None)
+
+    def _core(self, q: Tensor, keys: Tensor, hidden: Tensor | None) -> str:
+        """Name what attends to the projected keys."""
+        if q.device.type != "cpu":
+            return "sdpa"
+        if hidden is not None or self.active_dropout_p or not fused_is_faster(q.dtype):
+            return "tiled" + mark(q)
+        trains = torch.is_grad_enabled() and (q.requires_grad or keys.requires_grad)
+        return ("sdpa+tiled_backward" if trains else "sdpa") + mark(q)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
         """Attend to projected keys, those of ``[B or 1, R]`` that are `hidden` left out."""
@@ -300,8 +308,3 @@ class LinformerAttention(Attention):
             exponentials=pairs,
             bytes=problem.io_bytes(mode) + weight_bytes * (1 if mode == "forward" else 3),
         )
-
-
-def _core(q: Tensor) -> str:
-    """Name what attends to the projected keys."""
-    return "tiled" + mark(q) if q.device.type == "cpu" else "sdpa"

@@ -130,10 +130,7 @@ class LongformerAttention(Attention):
             more = (key_padding_mask, global_mask, global_qkv)
             return self._flex(q, k, v, is_causal, *more)
         keys, values = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
-        tokens = _GlobalTokens.of(global_mask, key_padding_mask)
-        hidden = None if key_padding_mask is None else ~key_padding_mask
-        if tokens is not None:  # seen as extra keys: not a second time in the window
-            hidden = tokens.mask if hidden is None else hidden | tokens.mask
+        tokens, hidden = _tokens_and_hidden(global_mask, key_padding_mask)
         runs = _runs(self.dilation)
         if len(runs) == 1:
             out = self._band(q, keys, values, runs[0][1], is_causal, hidden, tokens)
@@ -319,10 +316,7 @@ class LongformerAttention(Attention):
         check_gradient(q, k, v, *(global_qkv or ()))
         self.kernel = "flex_band"
         runs = _runs(self.dilation)
-        tokens = _GlobalTokens.of(global_mask, key_padding_mask)
-        hidden = None if key_padding_mask is None else ~key_padding_mask
-        if tokens is not None:  # seen as extra keys: not a second time in the window
-            hidden = tokens.mask if hidden is None else hidden | tokens.mask
+        tokens, hidden = _tokens_and_hidden(global_mask, key_padding_mask)
         keys, values = k, v
         if runs != [(self.num_heads, 1)]:  # residues become heads: each needs its own keys
             keys, values = (expand_kv_heads(x, self.num_heads) for x in (k, v))
@@ -605,6 +599,17 @@ class _GlobalTokens:
         """Return (batch row, position, slot) of every global token."""
         batch, slot = torch.nonzero(~self.absent, as_tuple=True)
         return batch, self.positions[batch, slot], slot
+
+
+def _tokens_and_hidden(
+    global_mask: Tensor | None, key_padding_mask: Tensor | None
+) -> tuple[_GlobalTokens | None, Tensor | None]:
+    """Return the global tokens, and which keys no window shows: ``[B, N]``, None = all are."""
+    tokens = _GlobalTokens.of(global_mask, key_padding_mask)
+    hidden = None if key_padding_mask is None else ~key_padding_mask
+    if tokens is not None:  # seen as extra keys: not a second time in the window
+        hidden = tokens.mask if hidden is None else hidden | tokens.mask
+    return tokens, hidden
 
 
 def _flex_pairs(seq_len: int, window: int, is_causal: bool) -> int:

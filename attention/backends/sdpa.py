@@ -178,7 +178,8 @@ class SDPAAttention(ExactAttention):
     def _note(self, choice: int) -> None:
         """Say which kernel torch takes, by its number."""
         name = NAMES.get(choice) or f"torch backend {choice}"
-        if self.kernel != name:  # a module is slow to write to
+        # A module is slow to write to; read in a compiled graph, it would be compiled twice.
+        if torch.compiler.is_compiling() or self.kernel != name:
             self.kernel = name
 
     def _ask_torch(

@@ -22,7 +22,7 @@ from attention.base import Attention, UnsupportedError
 from attention.functional import relative_l2
 from models import IdentityAttention
 from models.projection import saved_ops
-from results.schema import IDENTITY, PROJECTIONS, UNITS, Arm, Case
+from results.schema import FULL_PRECISION, IDENTITY, PROJECTIONS, UNITS, Arm, Case
 from suites.kinds.arms import (
     build_attention,
     check_case,
@@ -33,7 +33,7 @@ from suites.kinds.arms import (
 )
 from suites.kinds.contestant import Contestant, Runner, backend_call
 from suites.measure.clock import Timing, sample_in_turn, timer_for
-from suites.measure.gate import INPUT_SCALE, WrongOutputError, check_call
+from suites.measure.gate import INPUT_SCALE, WrongOutputError, check_call, reduced_floor
 from suites.measure.memory import peak_memory
 from suites.peers.base import Built, Peer
 from suites.peers.projected import ProjectedAttention
@@ -147,7 +147,7 @@ def _measure(
     kernel = attention.kernel
     theirs = others[0]
     agreement = _agreement(peer, theirs, ours, case)
-    gate = check_call(backend_call(ours, case), seed=case.seed)
+    gate = check_call(backend_call(ours, case), seed=case.seed, precision=case.matmul_precision)
     for runner in runners:
         runner.prepare()
     with torch.no_grad():
@@ -229,6 +229,8 @@ def _agreement(peer: Peer, theirs: Runner, ours: Runner, case: Case) -> dict[str
     if not peer.same_function:
         return None
     budget = agreement_budget(dtype_of(case))
+    if case.matmul_precision != FULL_PRECISION:
+        budget = max(budget, reduced_floor(dtype_of(case), case.matmul_precision))
     gate: dict[str, Any] = {"relative_l2": error, "budget": budget, "rows": case.seq_len}
     _check(peer, "output", error, budget)
     if ours.input_grad is not None and theirs.input_grad is not None:

@@ -22,7 +22,7 @@ def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> list[di
         stage: told what is being done, for the reason of a failure.
 
     Returns:
-        The record's ``arms``: one, with the four metrics.
+        The record's ``arms``: one, with the five metrics.
 
     Raises:
         UnsupportedError: if there is no such device here.
@@ -37,12 +37,17 @@ def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> list[di
         stage("measuring an empty call")
         empty = roofs.empty_latency(timer, **common)
         stage("measuring matrix products")
-        products = roofs.matmul_rate(dtype, case.device, timer, **common)
+        products, by_torch = roofs.matmul_rates(dtype, case.device, timer, **common)
         stage("measuring exponentials")
         exponentials = roofs.exp_rate(dtype, case.device, timer, **common)
         stage("measuring memory traffic")
         traffic = roofs.bandwidth(case.device, timer, **common)
-    peaks = {"matmul_rate": products, "exp_rate": exponentials, "bandwidth": traffic}
+    peaks = {
+        "matmul_rate": products,
+        "torch_matmul_rate": by_torch,
+        "exp_rate": exponentials,
+        "bandwidth": traffic,
+    }
     metrics: dict[str, Any] = {
         name: {"unit": UNITS[name], "samples": peak.rates, "shape": peak.shape}
         for name, peak in peaks.items()

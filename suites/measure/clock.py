@@ -127,6 +127,9 @@ def sample_in_turn(
 ) -> list[Timing]:
     """Time all `arms` in alternation: in every round each once, in random order.
 
+    Where one arm alone has used up the time of all, the others go on without it, each until it has
+    `FIRST_LOOK` samples or has used up its own.
+
     Args:
         arms: what is compared.
         timer: takes the samples.
@@ -139,18 +142,26 @@ def sample_in_turn(
         warm_ups = [warm_up(arm, timer, budget_s=budget_s) for arm in arms]
         order, rng = list(range(len(arms))), random.Random(seed)
         samples: list[list[float]] = [[] for _ in arms]
-        spent = 0.0
+
+        def take_round(members: list[int]) -> None:
+            rng.shuffle(members)
+            for index in members:
+                samples[index].append(timer.sample(arms[index]))
+
         for done in range(1, MAX_SAMPLES + 1):
-            rng.shuffle(order)
-            for index in order:
-                seconds = timer.sample(arms[index])
-                samples[index].append(seconds)
-                spent += seconds
+            take_round(order)
             single = any(taken[0] > budget_s for taken in samples)
+            spent = sum(map(sum, samples))
             if spent >= budget_s * len(arms) and (single or done >= MIN_SAMPLES):
                 break
             if done >= FIRST_LOOK and done.bit_count() == 1 and all(map(is_narrow, samples)):
                 break
+        while short := [
+            index
+            for index, taken in enumerate(samples)
+            if len(taken) < FIRST_LOOK and sum(taken) < budget_s
+        ]:
+            take_round(short)
     return [
         Timing(taken, timer.cache, w.calls, w.converged)
         for taken, w in zip(samples, warm_ups, strict=True)

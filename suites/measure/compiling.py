@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from suites.measure.clock import Timed
+from suites.outcome import scrub
 
 MOST_REASONS = 3
 """Reasons of graph breaks that are kept, each on one line of at most `LONGEST_REASON` letters."""
@@ -39,7 +40,9 @@ def compile_by_calling(timed: Timed, device: str) -> dict[str, Any]:
         "first_call": first,
         "graphs": int(graphs),
         "breaks": int(sum(breaks.values())),
-        "break_reasons": [" ".join(r.split())[:LONGEST_REASON] for r in breaks][:MOST_REASONS],
+        "break_reasons": [scrub(" ".join(reason.split()))[:LONGEST_REASON] for reason in breaks][
+            :MOST_REASONS
+        ],
     }
     second = _seconds(timed, device)
     again = int(counters["stats"]["unique_graphs"] - graphs)

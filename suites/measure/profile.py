@@ -26,6 +26,7 @@ from torch.profiler import ProfilerActivity
 from attention.products import full_rate
 from results.schema import PROFILE_PARTS
 from suites.measure.clock import Timed, sample_in_turn, timer_for
+from suites.measure.process import seconds_left
 from suites.measure.roofs import Repeated
 
 MIN_CALLS, MAX_CALLS = 3, 8
@@ -35,6 +36,10 @@ SHARE, MOST_SHAPES = 0.02, 8
 """Shapes of products are listed from this share of the call on, the longest first."""
 
 ALONE_BUDGET_S = 0.05
+REPEATED = 40
+"""A product is repeated by itself only if the time limit leaves so many times what it took: some
+ten calls, with room for slower ones."""
+
 ALONE_BYTES = 2**30
 """A product whose operands and result take more is not repeated by itself."""
 
@@ -120,8 +125,11 @@ class Product:
         """Of both factors and the result."""
         return self.batch * (self.n * self.k + self.k * self.m + self.n * self.m)
 
-    def __str__(self) -> str:
-        return f"{self.batch} x [{self.n}, {self.k}] @ [{self.k}, {self.m}]"
+    def shown(self, usual: torch.dtype) -> str:
+        """Write the shape, with the dtype where it is not the `usual` one."""
+        own = DTYPES.get(self.dtype, usual)
+        suffix = "" if own == usual else f" {str(own).removeprefix('torch.')}"
+        return f"{self.batch} x [{self.n}, {self.k}] @ [{self.k}, {self.m}]{suffix}"
 
 
 @dataclass
@@ -178,12 +186,12 @@ def profiled(
         "parts": {part: _told(found.parts[part]) for part in PROFILE_PARTS},
         "products": [
             {
-                "shape": str(product),
+                "shape": product.shown(dtype),
                 **_told(share),
                 "alone": _rate_alone(
                     product, DTYPES.get(product.dtype, dtype), device,
                     at_full_rate=kernel.endswith("+onednn"), seed=seed,
-                ),
+                ) if REPEATED * share.seconds / share.calls <= seconds_left() else None,
             }
             for product, share in listed
             if share.seconds >= SHARE * seconds

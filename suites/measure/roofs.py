@@ -24,14 +24,19 @@ MATRIX_SHAPES = (
 )
 """Products ``[batch, n, k] @ [batch, k, m]`` as (batch, n, k, m): square, and attention's."""
 
-EXP_SIZES = (2**15, 2**17, 2**20)
-"""Elements of an exponential: within the caches, where a fused kernel computes them."""
+LARGE_MATRIX_SHAPES = ((1, 4096, 4096, 4096), (1, 8192, 8192, 8192), (64, 2048, 2048, 64))
+"""Further ones on a GPU, which the others do not fill."""
+
+EXP_SIZES = {"cpu": (2**15, 2**17, 2**20), "cuda": (2**20, 2**24, 2**27)}
+"""Elements of an exponential. On a CPU they lie within the caches, where a fused kernel computes
+them; a GPU is filled by many only. There the bytes bound them, so that what a fused kernel reaches
+may be above this peak."""
 
 SOFTMAX_COLUMNS = 2048
 """Row length of a softmax. Which of torch's exponentials is fastest differs between machines:
 ``exp``, ``exp2``, or that within its softmax, all of which is then counted as exponentials."""
 
-COPY_BYTES = 2**27
+COPY_BYTES = {"cpu": 2**27, "cuda": 2**30}
 """Bytes of a copied buffer: well above the last-level cache."""
 
 
@@ -70,15 +75,19 @@ def empty_latency(timer: Timer, *, budget_s: float, seed: int) -> Timing:
     return sample_in_turn([Repeated(lambda: None)], timer, budget_s=budget_s, seed=seed)[0]
 
 
-def matmul_rate(
+def matmul_rates(
     dtype: torch.dtype, device: str, timer: Timer, *, budget_s: float, seed: int
-) -> Peak:
+) -> tuple[Peak, Peak]:
     """Measure matrix products; a multiply-add counts two operations.
 
     Where the backends take another library for float32 than torch does by itself, both are tried.
+
+    Returns:
+        the peak of all; that of torch by itself.
     """
-    contestants = []
-    for batch, n, k, m in MATRIX_SHAPES:
+    contestants, faster = [], []
+    shapes = MATRIX_SHAPES + (() if device == "cpu" else LARGE_MATRIX_SHAPES)
+    for batch, n, k, m in shapes:
         left = torch.randn(batch, n, k, device=device).to(dtype)
         right = torch.randn(batch, k, m, device=device).to(dtype)
         out = torch.empty(batch, n, m, dtype=dtype, device=device)
@@ -86,16 +95,17 @@ def matmul_rate(
         work = _product(left, right, out)
         contestants.append((label, 2 * batch * n * k * m, work))
         if applies(left):
-            contestants.append(
+            faster.append(
                 (f"{label}{mark(left)}", 2 * batch * n * k * m, _at_full_rate(work, left))
             )
-    return _best(contestants, timer, budget_s=budget_s, seed=seed)
+    peaks = _peaks([*contestants, *faster], timer, budget_s=budget_s, seed=seed)
+    return _best(peaks), _best(peaks[: len(contestants)])
 
 
 def exp_rate(dtype: torch.dtype, device: str, timer: Timer, *, budget_s: float, seed: int) -> Peak:
     """Measure exponentials, one operation each."""
     contestants = []
-    for size in EXP_SIZES:
+    for size in EXP_SIZES[device]:
         values = torch.randn(size, device=device).to(dtype)
         out = torch.empty_like(values)
         for function in (torch.exp, torch.exp2):
@@ -105,15 +115,16 @@ def exp_rate(dtype: torch.dtype, device: str, timer: Timer, *, budget_s: float, 
             rows = values.view(-1, SOFTMAX_COLUMNS)
             work = _softmax(rows, out.view_as(rows))
             contestants.append((f"softmax of {tuple(rows.shape)}", size, work))
-    return _best(contestants, timer, budget_s=budget_s, seed=seed)
+    return _best(_peaks(contestants, timer, budget_s=budget_s, seed=seed))
 
 
 def bandwidth(device: str, timer: Timer, *, budget_s: float, seed: int) -> Peak:
     """Measure a copy; each byte counts twice, once read and once written."""
-    source = torch.ones(COPY_BYTES // 4, device=device)
+    size = COPY_BYTES[device]
+    source = torch.ones(size // 4, device=device)
     target = torch.empty_like(source)
-    copy = (f"copy of {COPY_BYTES >> 20} MiB", 2 * COPY_BYTES, lambda: target.copy_(source))
-    return _best([copy], timer, budget_s=budget_s, seed=seed)
+    copy = (f"copy of {size >> 20} MiB", 2 * size, lambda: target.copy_(source))
+    return _best(_peaks([copy], timer, budget_s=budget_s, seed=seed))
 
 
 def _at_full_rate(work: Callable[[], object], like: torch.Tensor) -> Callable[[], object]:
@@ -138,19 +149,23 @@ def _softmax(rows: torch.Tensor, out: torch.Tensor) -> Callable[[], object]:
     return lambda: torch.softmax(rows, dim=-1, out=out)
 
 
-def _best(
+def _peaks(
     contestants: Sequence[tuple[str, int, Callable[[], object]]],
     timer: Timer,
     *,
     budget_s: float,
     seed: int,
-) -> Peak:
-    """Time all shapes in alternation, the budget shared; keep the one of the highest median."""
+) -> list[Peak]:
+    """Time all shapes in alternation, the budget shared."""
     share = budget_s / len(contestants)
     works = [Repeated(work) for _, _, work in contestants]
     timings = sample_in_turn(works, timer, budget_s=share, seed=seed)
-    peaks = [
+    return [
         Peak([amount / max(s, 1e-9) for s in timing.samples], label)
         for (label, amount, _), timing in zip(contestants, timings, strict=True)
     ]
+
+
+def _best(peaks: Sequence[Peak]) -> Peak:
+    """Return the one of the highest median."""
     return max(peaks, key=lambda p: sorted(p.rates)[len(p.rates) // 2])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 from torch import Tensor, nn
 
-from attention.base import Attention
-from models.multihead import ProjectionOrder
+from attention.base import Attention, check_choice
 from models.projection import saved_ops, sequence_first
 from suites.peers.base import Projections
 
@@ -20,17 +20,19 @@ class ProjectedAttention(nn.Module):
     Args:
         projections: the peer's; copied.
         attention: our backend.
-        projection_order: as `models.MultiheadAttention` has it.
+        projection_order: ``features_first``, or ``auto``: the one of fewer operations.
     """
 
     def __init__(
         self,
         projections: Projections,
         attention: Attention,
-        projection_order: ProjectionOrder = "features_first",
+        projection_order: Literal["auto", "features_first"] = "features_first",
     ) -> None:
         super().__init__()
-        self.projection_order = projection_order
+        self.projection_order = check_choice(
+            "projection_order", projection_order, ("auto", "features_first")
+        )
         self.query = copy.deepcopy(projections.query)
         self.key = copy.deepcopy(projections.key)
         self.value = copy.deepcopy(projections.value)

@@ -6,20 +6,16 @@ made once, before anything is timed. On a CPU it has a forward pass only.
 
 from __future__ import annotations
 
-import os
-import shutil
-
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from attention.backends.longformer import LongformerAttention
 from attention.base import Attention
+from attention.flex import has_compiler
 from results.schema import Case
 from suites.peers.base import Built, Peer
 from suites.peers.registry import register
-
-COMPILERS = ("g++", "c++", "clang++")
 
 
 @register("torch-flex-attention")
@@ -47,10 +43,10 @@ class TorchFlexAttention(Peer):
             reasons.append("mode: FlexAttention has no backward pass on a CPU")
         if any(d != 1 for d in ours.dilation):
             reasons.append(f"dilation: the band is not dilated here; got {ours.dilation}")
-        if case.device == "cpu" and not _has_compiler():
+        if case.device == "cpu" and not has_compiler():
             reasons.append(
-                f"{self.name} compiles with a C++ compiler, and there is none; expected one of "
-                f"{', '.join(COMPILERS)}, or its name in CXX"
+                f"{self.name} compiles with a C++ compiler, and there is none; expected g++, or "
+                "its name in CXX"
             )
         return reasons
 
@@ -67,11 +63,6 @@ class TorchFlexAttention(Peer):
         length = case.seq_len
         mask = create_block_mask(band, None, None, length, length, device=case.device)
         return Built(_Call(mask, ours.scale), kernel="flex_attention")
-
-
-def _has_compiler() -> bool:
-    named = os.environ.get("CXX")
-    return any(shutil.which(name) for name in ([named] if named else COMPILERS))
 
 
 class _Call(nn.Module):
