@@ -192,7 +192,8 @@ class LSTMBlock(nn.Module):
             raise UnsupportedError("state: an LSTM that reads both ways sees the tokens to come")
         shape = StateShape(
             batch_size=check_int("batch_size", batch_size, minimum=1), max_len=max_len,
-            num_heads=1, num_kv_heads=1, head_dim=self.d_model, dtype=dtype, device=torch.device(device),
+            num_heads=1, num_kv_heads=1, head_dim=self.d_model, dtype=dtype,
+            device=torch.device(device),
         )  # fmt: skip
         return LSTMState(f"{LSTM}(d_model={self.d_model})", shape)
 

@@ -32,7 +32,7 @@ def model(
     **changes: Any,
 ) -> TransformerModel:
     torch.manual_seed(0)
-    config = ModelConfig(architecture, **{**SHAPE, **changes})
+    config = ModelConfig(architecture, **{**SHAPE, "tied": False, **changes})
     made = TransformerModel(config, attention=attention, attention_options=options).double()
     with torch.no_grad():
         made.tokens.weight.mul_(20)  # logits that differ

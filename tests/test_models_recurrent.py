@@ -60,11 +60,11 @@ def test_what_it_cannot_do_is_refused() -> None:
     both, forwards = (LSTMBlock(d_model=16, is_causal=c).double() for c in (False, True))
     with pytest.raises(UnsupportedError, match="is_causal: this LSTM was built to read both ways"):
         both(tokens(), is_causal=True)
-    with pytest.raises(UnsupportedError, match="is_causal: .*forwards only"):
+    with pytest.raises(UnsupportedError, match=r"is_causal: .*forwards only"):
         forwards(tokens())
     with pytest.raises(UnsupportedError, match="state: an LSTM that reads both ways"):
         both.init_state(batch_size=2)
-    with pytest.raises(ValueError, match="d_model: .*got 15, not even"):
+    with pytest.raises(ValueError, match=r"d_model: .*got 15, not even"):
         LSTMBlock(d_model=15, is_causal=False)
     other = TransformerBlock(d_model=16, num_heads=2).init_state(batch_size=3, max_len=9)
     with pytest.raises(TypeError, match=r"state: expected an LSTM's, got one made by sdpa\("):

@@ -159,7 +159,7 @@ def test_a_swap_copies_the_weights() -> None:
 def test_what_cannot_serve_is_refused_when_the_model_is_built() -> None:
     decoder = named_config("gpt2-small").scaled(num_layers=1, d_model=32, num_heads=4, d_ff=8)
     both = named_config("bart-base").scaled(num_layers=1, d_model=32, num_heads=4, d_ff=8)
-    with pytest.raises(UnsupportedError, match="attention: linformer cannot be causal, .*future"):
+    with pytest.raises(UnsupportedError, match=r"attention: linformer cannot be causal, .*future"):
         TransformerModel(decoder, attention="linformer")
     with pytest.raises(UnsupportedError, match="decoder_attention: linformer cannot be causal"):
         TransformerModel(both, attention="linformer")
@@ -193,9 +193,11 @@ def test_bad_input_is_named() -> None:
         named_config("bert")
     with pytest.raises(TypeError, match=r"num_layer: no such value \(did you mean 'num_layers'"):
         CONFIGS["bert-base"].scaled(num_layer=3)
-    with pytest.raises(TypeError, match="hf_model: expected one of BertForMaskedLM, .*got Linear"):
+    with pytest.raises(
+        TypeError, match=r"hf_model: expected one of BertForMaskedLM, .*got Linear"
+    ):
         from_huggingface(torch.nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="hf_model.config.scale_embedding: expected False"):
+    with pytest.raises(ValueError, match=r"hf_model.config.scale_embedding: expected False"):
         from_huggingface(theirs("BartForConditionalGeneration", scale_embedding=True))
 
 
