@@ -35,18 +35,16 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from attention.checks import UnsupportedError as UnsupportedError
+from attention.checks import check_float, check_int, check_mask, check_qkv, dtype_names
+from attention.decoding import Decoding
 from attention.products import is_faster_here
 
 Family = Literal["dense", "sparse", "low_rank", "kernel", "recurrent"]
 Mode = Literal["forward", "training"]
 
-MAX_SEED = 2**62
 CPU_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-
-
-class UnsupportedError(ValueError):
-    """A request that the backend declares it cannot serve; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Supports:
         cross: N and M may differ.
         key_padding: ``key_padding_mask`` is honoured.
         dropout: ``dropout_p`` acts on the attention weights in training.
-        state: decode with a state.
+        state: decode with a state (`attention.decoding`).
         dtypes: device type to the dtypes served there.
     """
 
@@ -178,7 +176,7 @@ def softmax_ops(pairs: int, head_dim: int, mode: Mode) -> int:
     return pairs * head_dim * (4 if mode == "forward" else 12)
 
 
-class Attention(nn.Module, ABC):
+class Attention(Decoding, nn.Module, ABC):
     """Base of all backends: validates a call, then hands it to `attend`.
 
     A backend sets the class attributes, implements `attend`, `reference` and `cost`, and declares
@@ -335,14 +333,14 @@ class Attention(nn.Module, ABC):
         served = supports.dtypes.get(problem.device, ())
         if served and problem.dtype not in served:
             reasons.append(
-                f"dtype: {name} on {problem.device} takes {_dtype_names(served)}, "
-                f"not {_dtype_names((problem.dtype,))}"
+                f"dtype: {name} on {problem.device} takes {dtype_names(served)}, "
+                f"not {dtype_names((problem.dtype,))}"
             )
         if problem.is_causal and not supports.causal:
-            reasons.append(f"is_causal: {name} is bidirectional only{self._why_not('causal')}")
+            reasons.append(f"is_causal: {name} is bidirectional only{self.why_not('causal')}")
         if problem.seq_len != problem.key_len and not supports.cross:
             reasons.append(
-                f"k: {name} needs as many keys as queries{self._why_not('cross')}; "
+                f"k: {name} needs as many keys as queries{self.why_not('cross')}; "
                 f"got N={problem.seq_len}, M={problem.key_len}"
             )
         if problem.key_padding and not supports.key_padding:
@@ -361,8 +359,10 @@ class Attention(nn.Module, ABC):
     refusals: ClassVar[Mapping[str, str]] = {}
     """Why a declared ``False`` in `supports` is so, by field: one clause for the error."""
 
-    def _why_not(self, what: str) -> str:
-        return f" ({self.refusals[what]})" if what in self.refusals else ""
+    @classmethod
+    def why_not(cls, what: str) -> str:
+        """Return why a declared ``False`` is so, as a clause in brackets, or nothing."""
+        return f" ({cls.refusals[what]})" if what in cls.refusals else ""
 
     def forward(
         self,
@@ -497,120 +497,6 @@ def _signature(q: Any, k: Any, v: Any, is_causal: Any, dropout_p: float) -> tupl
         q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype,
         device, k.device, v.device, is_causal, dropout_p,
     )  # fmt: skip
-
-
-# -- checks that every backend uses -------------------------------------------------------------
-
-
-def check_qkv(
-    q: Tensor, k: Tensor, v: Tensor, *, num_heads: int, head_dim: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Check that q, k and v are tensors that fit each other and the module."""
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-        if x.dim() != 4:
-            raise ValueError(
-                f"{name}: expected 4 axes [B, H, N, D], got {x.dim()}: {tuple(x.shape)}"
-            )
-        if not x.is_floating_point():
-            raise TypeError(f"{name}: expected a floating-point tensor, got {x.dtype}")
-    batch, heads, seq_len, dim = q.shape
-    if heads != num_heads:
-        raise ValueError(f"q: expected {num_heads} heads (num_heads), got {heads}")
-    if dim != head_dim:
-        raise ValueError(f"q: expected head dimension {head_dim} (head_dim), got {dim}")
-    if min(batch, seq_len, k.shape[2]) < 1:
-        raise ValueError(
-            f"{'q' if min(batch, seq_len) < 1 else 'k'}: every axis must be at least 1, "
-            f"got q {tuple(q.shape)}, k {tuple(k.shape)}"
-        )
-    if k.shape[0] != batch or k.shape[3] != dim:
-        raise ValueError(
-            f"k: expected [{batch}, H_kv, M, {dim}] to fit q {tuple(q.shape)}, "
-            f"got {tuple(k.shape)}"
-        )
-    if k.shape[1] < 1 or heads % k.shape[1]:
-        raise ValueError(f"k: its {k.shape[1]} heads must divide the {heads} heads of q")
-    if v.shape != k.shape:
-        raise ValueError(f"v: expected the shape of k {tuple(k.shape)}, got {tuple(v.shape)}")
-    for name, x in (("k", k), ("v", v)):
-        if x.device != q.device:
-            raise ValueError(f"{name}: expected device {q.device} as q, got {x.device}")
-        if x.dtype != q.dtype and not torch.is_autocast_enabled(q.device.type):
-            raise ValueError(f"{name}: expected dtype {q.dtype} as q, got {x.dtype}")
-    return q, k, v
-
-
-def check_mask(name: str, mask: Any, shape: tuple[int, int], like: Tensor) -> None:
-    """Check a bool token mask ``[B, length]`` on the device of `like`."""
-    if not isinstance(mask, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(mask).__name__}")
-    if mask.dtype != torch.bool:
-        raise TypeError(f"{name}: expected dtype bool (True = takes part), got {mask.dtype}")
-    if tuple(mask.shape) != shape:
-        raise ValueError(f"{name}: expected shape {shape}, got {tuple(mask.shape)}")
-    if mask.device != like.device:
-        raise ValueError(f"{name}: expected device {like.device}, got {mask.device}")
-
-
-def check_int(name: str, value: Any, *, minimum: int) -> int:
-    """Return `value` if it is a whole number of at least `minimum`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: expected a whole number, got {value!r}")
-    if value < minimum:
-        raise ValueError(f"{name}: expected at least {minimum}, got {value}")
-    return value
-
-
-def check_seed(value: Any) -> int:
-    """Return `value` if it is a seed: a whole number from 0 to 2⁶²."""
-    if check_int("seed", value, minimum=0) > MAX_SEED:
-        raise ValueError(f"seed: expected at most {MAX_SEED}, got {value}")
-    return int(value)
-
-
-def check_float(
-    name: str,
-    value: Any,
-    *,
-    minimum: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-) -> float:
-    """Return `value` as a float if it is a finite number within the given bounds."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
-    bounds: list[tuple[str, bool]] = [("finite", math.isfinite(value))]
-    if minimum is not None:
-        bounds.append((f"at least {minimum:g}", value >= minimum))
-    if above is not None:
-        bounds.append((f"above {above:g}", value > above))
-    if below is not None:
-        bounds.append((f"below {below:g}", value < below))
-    if not all(holds for _, holds in bounds):
-        raise ValueError(
-            f"{name}: expected a number {' and '.join(b for b, _ in bounds)}, got {value}"
-        )
-    return float(value)
-
-
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    """Return `value` if it is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
-    return str(value)
-
-
-def check_bool(name: str, value: Any) -> bool:
-    """Return `value` if it is a bool."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}: expected true or false, got {value!r}")
-    return value
-
-
-def _dtype_names(dtypes: tuple[torch.dtype, ...]) -> str:
-    return ", ".join(str(d).removeprefix("torch.") for d in dtypes)
 
 
 BackendFactory = Callable[..., Attention]

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from attention.base import Attention, Cost, Mode, Problem, softmax_ops
 from attention.functional import exact_attention_rows
+from attention.state import Chunk, KeyValueCache, StateShape, alike
 
 
 class ExactAttention(Attention):
@@ -54,3 +56,29 @@ class ExactAttention(Attention):
             exponentials=heads * problem.pairs,
             bytes=problem.io_bytes(mode),
         )
+
+    def make_state(self, shape: StateShape) -> KeyValueCache:
+        """Keep every key and value."""
+        return KeyValueCache(self.shown(), shape)
+
+    def advance(self, chunk: Chunk, state: KeyValueCache) -> Tensor:
+        """Attend to the cache; a chunk of tokens for all sequences that are equally long."""
+        before = list(alike(state, chunk)) if chunk.size > 1 else []
+        state.append(chunk)
+        if not before:
+            mask = None
+            if not state.is_even:
+                at = torch.arange(state.longest, device=chunk.q.device)
+                mask = at < state.lengths[:, None]
+            k, v = state.k[:, :, : state.longest], state.v[:, :, : state.longest]
+            return self.attend(chunk.q, k, v, is_causal=False, key_padding_mask=mask)
+        if len(before) == 1 and chunk.is_even:
+            k, v = state.k[:, :, : state.longest], state.v[:, :, : state.longest]
+            return self.attend(chunk.q, k, v, is_causal=True, key_padding_mask=None)
+        out = torch.zeros_like(chunk.q)
+        for rows, length, count in before:
+            k, v = (x[rows, :, : length + count] for x in (state.k, state.v))
+            out[rows, :, :count] = self.attend(
+                chunk.q[rows, :, :count], k, v, is_causal=True, key_padding_mask=None
+            )
+        return out

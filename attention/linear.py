@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from attention.functional import opaque
-from attention.products import at_full_rate
+from attention.products import at_full_rate, full_rate
 
 TILE_FEATURES = 2**19
 """Features in a tile of the bidirectional pass, of all groups: what stays in a CPU's cache."""
@@ -109,6 +109,42 @@ def causal(
     """Attend to keys up to ``M - N + i``; arguments and result as in `bidirectional`."""
     out: Tensor = _Causal.apply(q, k, v, features, hidden)  # type: ignore[no-untyped-call]
     return out
+
+
+@opaque
+def continue_causal(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    features: Features,
+    sums: tuple[Tensor, Tensor, Tensor],
+    hidden: Tensor | None = None,
+) -> Tensor:
+    """Attend causally behind keys of which only the sums are known; not differentiable.
+
+    Args:
+        q: ``[G, N, D]``.
+        k: ``[G, N, D]``.
+        v: ``[G, N, D]``.
+        features: the map φ.
+        sums: S ``[G, R, D]``, z and stabiliser ``[G, R]``; the new keys are added to them.
+        hidden: bool ``[G, N]``, True = this key takes no part; or ``None``.
+
+    Returns:
+        ``[G, N, D]``.
+    """
+    with full_rate(q):
+        work = _Work(q, features)
+        before = _Sums(work, sums)
+        out, _, _, _ = _walk(work, before, q, k, v, hidden)
+        sums[2].copy_(before.top)
+    return out
+
+
+def lowest_top(features: Features, dtype: torch.dtype) -> float:
+    """Return the stabiliser before any key, for inputs of `dtype`."""
+    wide = torch.promote_types(dtype, torch.float32)
+    return torch.finfo(wide).min if features.exponential else 0.0
 
 
 def chunk_size(groups: int) -> int:
@@ -233,18 +269,19 @@ class _Work:
 
     def start_top(self) -> Tensor:
         """Return the stabiliser before any key: ``[G, R]``."""
-        lowest = torch.finfo(self.dtype).min if self.features.exponential else 0.0
+        lowest = lowest_top(self.features, self.dtype)
         return torch.full((self.groups, self.rank), lowest, dtype=self.dtype, device=self.device)
 
 
 class _Sums:
     """``S = Σ φ(k)vᵀ`` and ``z = Σ φ(k)``, relative to a stabiliser that may rise."""
 
-    def __init__(self, work: _Work) -> None:
+    def __init__(self, work: _Work, held: tuple[Tensor, Tensor, Tensor] | None = None) -> None:
         self.work = work
-        self.s = work.zeros(work.groups, work.rank, work.dim)
-        self.z = work.zeros(work.groups, work.rank)
-        self.top = work.start_top()
+        if held is None:
+            zeros = work.zeros(work.groups, work.rank, work.dim)
+            held = zeros, work.zeros(work.groups, work.rank), work.start_top()
+        self.s, self.z, self.top = held
 
     def factor(self, old: Tensor) -> Tensor:
         """Return what sums shrink by as the stabiliser goes from `old` to `top`: ``[G, R]``."""
@@ -417,33 +454,8 @@ class _Causal(torch.autograd.Function):
     ) -> Tensor:
         work = _Work(q, features)
         sums = _Sums(work)
-        length, q_at, k_at = _align(q, k)
-        sums.absorb(k, v, work.spans(k_at), hidden)
-        out = torch.empty_like(q)
-        out[:, :q_at] = 0
-        inverse = work.zeros(q.shape[0], q.shape[1], 1)
-        tops, done = [sums.top.clone()], list[tuple[int, int]]()
-        waiting = _spans(length, chunk_size(work.groups))[::-1]
-        while waiting:
-            span, old = waiting.pop(), sums.top.clone()
-            chunk = _chunk(work, (q, k, v, hidden), span, sums.top, raise_top=True)
-            factor = sums.factor(old)
-            weights = work.product(chunk.phi_q, chunk.phi_k.mT, chunk.square()).tril_()
-            total = _weigh(sums.z * factor, chunk.phi_q)
-            total += weights.sum(2, keepdim=True)
-            if chunk.size > 1 and _has_underflow(total, hidden, k_at, span):
-                sums.top = old
-                middle = (span[0] + span[1]) // 2
-                waiting += [(middle, span[1]), (span[0], middle)]
-                continue
-            sums.multiply(factor)
-            number = work.product(chunk.phi_q, sums.s, work.take("o", chunk.size, work.dim))
-            work.accumulate(number, weights, chunk.v)
-            inverse[:, chunk.rows] = _inverse(total)
-            out[:, chunk.rows] = number.mul_(inverse[:, chunk.rows])
-            sums.add(chunk.phi_k, chunk.v)
-            tops.append(sums.top.clone())
-            done.append(span)
+        sums.absorb(k, v, work.spans(_align(q, k)[2]), hidden)
+        out, inverse, tops, done = _walk(work, sums, q, k, v, hidden)
         ctx.save_for_backward(q, k, v, hidden, out, inverse, torch.stack(tops))
         ctx.features, ctx.spans = features, done
         return out
@@ -493,6 +505,44 @@ class _Causal(torch.autograd.Function):
         later.rescale(tops[0])
         _key_gradients(work, k, v, hidden, tops[0], later, work.spans(k_at), grad_k, grad_v)
         return grad_q, grad_k, grad_v, None, None
+
+
+def _walk(
+    work: _Work, sums: _Sums, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None
+) -> tuple[Tensor, Tensor, list[Tensor], list[tuple[int, int]]]:
+    """Walk the square part forward in time, chunk by chunk; `sums` holds what came before.
+
+    Returns:
+        the output ``[G, N, D]``; one over its denominators ``[G, N, 1]``; the stabiliser before
+        the first chunk and after each; the chunks.
+    """
+    length, q_at, k_at = _align(q, k)
+    out = torch.empty_like(q)
+    out[:, :q_at] = 0
+    inverse = work.zeros(q.shape[0], q.shape[1], 1)
+    tops, done = [sums.top.clone()], list[tuple[int, int]]()
+    waiting = _spans(length, chunk_size(work.groups))[::-1]
+    while waiting:
+        span, old = waiting.pop(), sums.top.clone()
+        chunk = _chunk(work, (q, k, v, hidden), span, sums.top, raise_top=True)
+        factor = sums.factor(old)
+        weights = work.product(chunk.phi_q, chunk.phi_k.mT, chunk.square()).tril_()
+        total = _weigh(sums.z * factor, chunk.phi_q)
+        total += weights.sum(2, keepdim=True)
+        if chunk.size > 1 and _has_underflow(total, hidden, k_at, span):
+            sums.top = old
+            middle = (span[0] + span[1]) // 2
+            waiting += [(middle, span[1]), (span[0], middle)]
+            continue
+        sums.multiply(factor)
+        number = work.product(chunk.phi_q, sums.s, work.take("o", chunk.size, work.dim))
+        work.accumulate(number, weights, chunk.v)
+        inverse[:, chunk.rows] = _inverse(total)
+        out[:, chunk.rows] = number.mul_(inverse[:, chunk.rows])
+        sums.add(chunk.phi_k, chunk.v)
+        tops.append(sums.top.clone())
+        done.append(span)
+    return out, inverse, tops, done
 
 
 def _align(q: Tensor, k: Tensor) -> tuple[int, int, int]:

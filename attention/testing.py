@@ -457,6 +457,45 @@ def _batch(bench: Bench) -> None:
             )
 
 
+def _state(bench: Bench) -> None:
+    """Decode in chunks and token by token, sequences of several lengths; each as if alone."""
+    if not bench.cls.supports.state:
+        raise NotAsked("state is not declared")
+    for n, chunks in ((33, (17, *[1] * 16)), (130, (1, 64, 1, 1, 33, 30))):
+        call = bench.inputs(n, padding=True)
+        assert call.key_padding_mask is not None
+        module = bench.build(n).eval()
+        state = module.init_state(
+            batch_size=BATCH, max_len=n, dtype=call.q.dtype, device=call.q.device
+        )
+        outs = []
+        for part in zip(
+            *(x.split(chunks, dim=2) for x in (call.q, call.k, call.v)),
+            call.key_padding_mask.split(chunks, dim=1),
+            strict=True,
+        ):
+            q, k, v, mask = part
+            feed = module.step if q.shape[2] == 1 else module.prefill
+            outs.append(feed(q, k, v, state, key_padding_mask=mask))
+        decoded = torch.cat(outs, dim=2)
+        for row, length in enumerate(call.key_padding_mask.sum(dim=1).tolist()):
+            alone = tuple(x[row : row + 1, :, :length] for x in (call.q, call.k, call.v))
+            how = bench.show(
+                call,
+                f"s = m.init_state(batch_size={BATCH}, max_len={n}, dtype=q.dtype)\n"
+                f"d = torch.cat([m.prefill(*x, s) for x in "
+                f"zip(*(t.split({chunks}, 2) for t in (q, k, v)))], 2)\n"
+                "print(d - m(q, k, v, is_causal=True))",
+            )
+            assert_matches(
+                f"decoded in chunks of {chunks} against one causal call (N={length})",
+                decoded[row : row + 1, :, :length],
+                module(*alone, is_causal=True),
+                F64_BUDGET,
+                how,
+            )
+
+
 def _determinism(bench: Bench) -> None:
     call = bench.inputs(100)
     first, second = (bench.build(100).eval() for _ in range(2))
@@ -499,6 +538,8 @@ def _refusals(bench: Bench) -> None:
                 lambda: module(call.q, call.k, call.v, key_padding_mask=mask),
             )
         )
+    if not supports.state:
+        asked.append(("state", "state", lambda: module.init_state(batch_size=1, max_len=65)))
     for what, argument, request in asked:
         _expect(bench, call, f"{what} is not declared", argument, (UnsupportedError,), request)
     for argument, error, request in _bad_calls(module, call):
@@ -703,6 +744,7 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
     "future": _future,
     "padding": _padding,
     "batch": _batch,
+    "state": _state,
     "determinism": _determinism,
     "refusals": _refusals,
     "hidden_memory": _hidden_memory,

@@ -1,21 +1,50 @@
-"""Transformer parts that take any backend: multi-head layer, block, encoder stack.
+"""Transformer parts that take any backend, and whole models made of them.
 
 The same block serves every backend, so a difference between two measurements is a difference
 between two attentions.
 """
 
-from models.block import TransformerBlock
+from models.block import Memory, TransformerBlock
+from models.config import CONFIGS, ModelConfig, named_config
 from models.encoder import TransformerEncoder
 from models.feedforward import FeedForward
+from models.generation import Generated, generate
+from models.huggingface import from_huggingface
 from models.identity import IdentityAttention
 from models.multihead import MultiheadAttention
-from models.positional import SinusoidalPositions
+from models.objectives import (
+    mask_tokens,
+    masked_lm_loss,
+    next_token_loss,
+    sequence_to_sequence_loss,
+)
+from models.positional import LearnedPositions, RotaryPositions, SinusoidalPositions
+from models.recurrent import LSTMBlock
+from models.stack import TransformerStack
+from models.transformer import ModelState, TransformerModel
 
 __all__ = [
+    "CONFIGS",
     "FeedForward",
+    "Generated",
     "IdentityAttention",
+    "LSTMBlock",
+    "LearnedPositions",
+    "Memory",
+    "ModelConfig",
+    "ModelState",
     "MultiheadAttention",
+    "RotaryPositions",
     "SinusoidalPositions",
     "TransformerBlock",
     "TransformerEncoder",
+    "TransformerModel",
+    "TransformerStack",
+    "from_huggingface",
+    "generate",
+    "mask_tokens",
+    "masked_lm_loss",
+    "named_config",
+    "next_token_loss",
+    "sequence_to_sequence_loss",
 ]

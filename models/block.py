@@ -3,27 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
-from attention.base import Attention, check_choice, check_float
+from attention.base import Attention, UnsupportedError
+from attention.checks import check_choice, check_float
+from attention.state import DecodeState
 from models.feedforward import Activation, FeedForward
 from models.multihead import MultiheadAttention
+from models.norm import EPSILON, Normalization, make_norm
+from models.positional import RotaryPositions
 
 Norm = Literal["pre", "post"]
 
 
-class TransformerBlock(nn.Module):
-    """Self-attention and a feed-forward network, each with a residual and a layer norm.
+@dataclass
+class Memory:
+    """What a decoder's cross-attention reads: the encoder's output.
 
-    ``post`` normalises after each residual (Vaswani et al. 2017, arXiv 1706.03762); ``pre``
-    normalises the input of each sub-layer (Xiong et al. 2020, arXiv 2002.04745). Dropout acts in
-    the three customary places: on the attention weights (`attention_dropout_p`), inside the
-    feed-forward network after the activation, and on each sub-layer's output before it is added
-    (both `dropout_p`). The first has an argument of its own because methods that never form
-    weights have none to drop.
+    Attributes:
+        hidden: ``[B, M, d_model]``.
+        key_padding_mask: bool ``[B, M]``, True = this token takes part; ``None`` = all do.
+        projected: keys and values of each layer that read it, kept for the next call; ``None`` =
+            they are not kept, as in training.
+    """
+
+    hidden: Tensor
+    key_padding_mask: Tensor | None = None
+    projected: dict[nn.Module, tuple[Tensor, Tensor]] | None = None
+
+    def read_by(self, layer: MultiheadAttention, x: Tensor) -> Tensor:
+        """Attend to it from `x` ``[B, N, d_model]``."""
+        if self.projected is None:
+            return layer(x, self.hidden, key_padding_mask=self.key_padding_mask)  # type: ignore[no-any-return]
+        if layer not in self.projected:
+            self.projected[layer] = layer.project_keys(self.hidden)
+        return layer(  # type: ignore[no-any-return]
+            x, projected=self.projected[layer], key_padding_mask=self.key_padding_mask
+        )
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention if there is an encoder, and a feed-forward network.
+
+    Each has a residual and a norm. ``post`` normalises after each residual (Vaswani et al. 2017,
+    arXiv 1706.03762); ``pre`` normalises the input of each sub-layer (Xiong et al. 2020, arXiv
+    2002.04745). Dropout acts in the three customary places: on the attention weights
+    (`attention_dropout_p`), inside the feed-forward network after the activation
+    (`activation_dropout_p`), and on each sub-layer's output before it is added (`dropout_p`). The
+    first has an argument of its own because methods that never form weights have none to drop.
 
     Args:
         d_model: width of the input and the output.
@@ -33,15 +65,24 @@ class TransformerBlock(nn.Module):
         attention_options: see `MultiheadAttention`.
         num_kv_heads: see `MultiheadAttention`.
         norm: ``pre`` or ``post``.
-        activation: ``relu`` or ``gelu``.
-        dropout_p: dropout inside the feed-forward network and on the sub-layers' outputs.
+        activation: see `FeedForward`.
+        dropout_p: dropout on the sub-layers' outputs.
         attention_dropout_p: dropout on the attention weights.
+        activation_dropout_p: dropout inside the feed-forward network; ``None`` means `dropout_p`.
         bias: whether linear layers and norms have a bias.
+        normalization: ``layer`` or ``rms``.
+        norm_eps: see `models.norm.make_norm`.
+        rotary: see `MultiheadAttention`; of the self-attention.
+        cross_attention: backend of a second attention, from this block's tokens to an encoder's
+            output: a name or a built backend; ``None`` = there is none.
+        cross_attention_options: its options, beside a name.
+        cross_attention_dropout_p: dropout on its weights; ``None`` means `attention_dropout_p`.
 
     Raises:
         ValueError: if an argument is out of range or the widths do not divide.
         TypeError: if an argument has the wrong type.
-        UnsupportedError: if `attention_dropout_p` is not 0 and the backend has no dropout.
+        UnsupportedError: if `attention_dropout_p` is not 0 and the backend has no dropout, or if
+            `cross_attention` is a backend that attends within one sequence only.
     """
 
     def __init__(
@@ -57,26 +98,56 @@ class TransformerBlock(nn.Module):
         activation: Activation = "relu",
         dropout_p: float = 0.0,
         attention_dropout_p: float = 0.0,
+        activation_dropout_p: float | None = None,
         bias: bool = True,
+        normalization: Normalization = "layer",
+        norm_eps: float = EPSILON,
+        rotary: RotaryPositions | None = None,
+        cross_attention: str | Attention | None = None,
+        cross_attention_options: Mapping[str, Any] | None = None,
+        cross_attention_dropout_p: float | None = None,
     ) -> None:
         super().__init__()
         self.norm = check_choice("norm", norm, get_args(Norm))
         check_float("dropout_p", dropout_p, minimum=0.0, below=1.0)
         check_float("attention_dropout_p", attention_dropout_p, minimum=0.0, below=1.0)
-        self.attention = MultiheadAttention(
+        inside = dropout_p if activation_dropout_p is None else activation_dropout_p
+        check_float("activation_dropout_p", inside, minimum=0.0, below=1.0)
+        make_attention = partial(
+            MultiheadAttention,
             d_model=d_model,
             num_heads=num_heads,
-            attention=attention,
             num_kv_heads=num_kv_heads,
-            attention_options=attention_options,
-            dropout_p=attention_dropout_p,
             bias=bias,
         )
-        self.feed_forward = FeedForward(
-            d_model=d_model, d_ff=d_ff, activation=activation, dropout_p=dropout_p, bias=bias
+        new_norm = partial(make_norm, normalization, d_model, eps=norm_eps, bias=bias)
+        self.attention = make_attention(
+            attention=attention,
+            attention_options=attention_options,
+            dropout_p=attention_dropout_p,
+            rotary=rotary,
         )
-        self.attention_norm = nn.LayerNorm(d_model, bias=bias)
-        self.feed_forward_norm = nn.LayerNorm(d_model, bias=bias)
+        self.attention_norm = new_norm()
+        self.cross_attention: MultiheadAttention | None = None
+        if cross_attention is not None:
+            self.cross_attention = make_attention(
+                attention=cross_attention,
+                attention_options=cross_attention_options,
+                dropout_p=attention_dropout_p
+                if cross_attention_dropout_p is None
+                else cross_attention_dropout_p,
+            )
+            _check_crosses(self.cross_attention.attention)
+            self.cross_attention_norm = new_norm()
+        elif cross_attention_options:
+            raise ValueError(
+                "cross_attention_options: only beside a cross_attention; "
+                f"got {', '.join(cross_attention_options)}"
+            )
+        self.feed_forward = FeedForward(
+            d_model=d_model, d_ff=d_ff, activation=activation, dropout_p=inside, bias=bias
+        )
+        self.feed_forward_norm = new_norm()
         self.dropout = nn.Dropout(dropout_p)
 
     def forward(
@@ -85,6 +156,9 @@ class TransformerBlock(nn.Module):
         *,
         is_causal: bool = False,
         key_padding_mask: Tensor | None = None,
+        memory: Memory | None = None,
+        positions: Tensor | None = None,
+        state: DecodeState | None = None,
         **call_inputs: Tensor | None,
     ) -> Tensor:
         """Map ``[B, N, d_model]`` to ``[B, N, d_model]``.
@@ -94,18 +168,46 @@ class TransformerBlock(nn.Module):
             is_causal: token ``i`` sees tokens up to ``i`` only.
             key_padding_mask: bool ``[B, N]``, **True = this token takes part**. The output at a
                 padded token is finite and unspecified.
+            memory: what the cross-attention reads; needed where there is one.
+            positions: see `MultiheadAttention.forward`.
+            state: see `MultiheadAttention.forward`.
             **call_inputs: the token masks that the backend declares, bool ``[B, N]``.
 
         Raises:
-            ValueError: if a shape does not fit.
+            ValueError: if a shape does not fit, or `memory` is missing or has no use.
             TypeError: if an input is no tensor or the backend takes no input of that name.
             UnsupportedError: if the backend declares that it cannot serve the request.
         """
         attend = partial(
-            self.attention, is_causal=is_causal, key_padding_mask=key_padding_mask, **call_inputs
+            self.attention,
+            is_causal=is_causal,
+            key_padding_mask=key_padding_mask,
+            positions=positions,
+            state=state,
+            **call_inputs,
         )
         x = self._residual(x, self.attention_norm, attend)
+        if self.cross_attention is not None:
+            if memory is None:
+                raise ValueError("memory: this block attends to an encoder's output; got None")
+            read = partial(memory.read_by, self.cross_attention)
+            x = self._residual(x, self.cross_attention_norm, read)
+        elif memory is not None:
+            raise ValueError("memory: this block has no cross-attention; expected None")
         return self._residual(x, self.feed_forward_norm, self.feed_forward)
+
+    def init_state(
+        self,
+        *,
+        batch_size: int,
+        max_len: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> DecodeState:
+        """Make the state of the self-attention; see `Attention.init_state`."""
+        return self.attention.init_state(
+            batch_size=batch_size, max_len=max_len, dtype=dtype, device=device
+        )
 
     def _residual(
         self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]
@@ -117,3 +219,17 @@ class TransformerBlock(nn.Module):
     def extra_repr(self) -> str:
         """Show where the norms stand."""
         return f"norm={self.norm!r}"
+
+
+def _check_crosses(attention: Attention) -> None:
+    """Refuse a backend that cannot attend to another sequence, or not where that is padded."""
+    supports = attention.supports
+    if not supports.cross:
+        raise UnsupportedError(
+            f"cross_attention: {attention.name} attends within one sequence"
+            f"{attention.why_not('cross')}"
+        )
+    if not supports.key_padding:
+        raise UnsupportedError(
+            f"cross_attention: {attention.name} takes no mask, and an encoder's batch is padded"
+        )

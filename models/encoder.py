@@ -7,21 +7,18 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from attention.base import check_choice, check_float, check_int
-from attention.registry import check_options, get
-from models.block import Norm, TransformerBlock
+from attention.checks import check_choice, check_float
+from models.block import Norm
 from models.feedforward import Activation
 from models.positional import SinusoidalPositions
 from models.projection import check_hidden
+from models.stack import TransformerStack
 
 
-class TransformerEncoder(nn.Module):
+class TransformerEncoder(TransformerStack):
     """Positions, then `num_layers` blocks of the same backend.
 
-    What a backend shares between layers (Linformer's one projection for all, Wang et al. 2020,
-    section 4) is made once, by `Attention.shared_options`, and given to every block. A backend
-    that draws at random (an option ``seed``) gets ``seed + i`` in layer ``i``, so that the layers
-    do not repeat one draw. With ``norm="pre"`` a last norm follows the stack.
+    With ``norm="pre"`` a last norm follows the stack.
 
     Args:
         num_layers: number of blocks.
@@ -30,12 +27,11 @@ class TransformerEncoder(nn.Module):
         max_len: the longest length that will be asked for, in tokens: of the positions, and of a
             backend that is built for a length (an option ``seq_len`` that is not given).
         d_ff: see `TransformerBlock`.
-        attention: a registered backend's name. Layers have states of their own, so a built
-            backend is not accepted here.
-        attention_options: the backend's constructor arguments, for all layers.
+        attention: see `TransformerStack`.
+        attention_options: see `TransformerStack`.
         num_kv_heads: see `MultiheadAttention`.
         norm: ``pre`` or ``post``.
-        activation: ``relu`` or ``gelu``.
+        activation: see `FeedForward`.
         dropout_p: dropout on the sum of embeddings and positions and in the blocks.
         attention_dropout_p: dropout on the attention weights.
         bias: whether linear layers and norms have a bias.
@@ -65,46 +61,27 @@ class TransformerEncoder(nn.Module):
         bias: bool = True,
         positions: Literal["sinusoidal"] | None = "sinusoidal",
     ) -> None:
-        super().__init__()
-        check_int("num_layers", num_layers, minimum=1)
-        check_int("num_heads", num_heads, minimum=1)
-        self.d_model = check_int("d_model", d_model, minimum=1)
-        self.max_len = check_int("max_len", max_len, minimum=1)
-        if not isinstance(attention, str):
-            raise TypeError(
-                f"attention: expected a backend's name, got {type(attention).__name__}"
-            )
-        if positions is None:
-            self.positions: nn.Module = nn.Identity()
-        else:
+        check_float("dropout_p", dropout_p, minimum=0.0, below=1.0)
+        super().__init__(
+            num_layers=num_layers,
+            d_model=d_model,
+            num_heads=num_heads,
+            max_len=max_len,
+            d_ff=d_ff,
+            attention=attention,
+            attention_options=attention_options,
+            num_kv_heads=num_kv_heads,
+            norm=norm,
+            activation=activation,
+            dropout_p=dropout_p,
+            attention_dropout_p=attention_dropout_p,
+            bias=bias,
+        )
+        self.positions: nn.Module = nn.Identity()
+        if positions is not None:
             check_choice("positions", positions, ("sinusoidal",))
             self.positions = SinusoidalPositions(d_model=d_model, max_len=max_len)
-        self.dropout = nn.Dropout(check_float("dropout_p", dropout_p, minimum=0.0, below=1.0))
-        layers = layer_options(
-            attention,
-            dict(attention_options or {}),
-            num_layers=num_layers,
-            num_heads=num_heads,
-            head_dim=d_model // num_heads,
-            max_len=max_len,
-        )
-        self.blocks = nn.ModuleList(
-            TransformerBlock(
-                d_model=d_model,
-                num_heads=num_heads,
-                d_ff=d_ff,
-                attention=attention,
-                attention_options=options,
-                num_kv_heads=num_kv_heads,
-                norm=norm,
-                activation=activation,
-                dropout_p=dropout_p,
-                attention_dropout_p=attention_dropout_p,
-                bias=bias,
-            )
-            for options in layers
-        )
-        self.final_norm = nn.LayerNorm(d_model, bias=bias) if norm == "pre" else nn.Identity()
+        self.dropout = nn.Dropout(dropout_p)
 
     def forward(
         self,
@@ -112,7 +89,7 @@ class TransformerEncoder(nn.Module):
         *,
         is_causal: bool = False,
         key_padding_mask: Tensor | None = None,
-        **call_inputs: Tensor | None,
+        **call_inputs: Any,
     ) -> Tensor:
         """Encode embeddings ``[B, N, d_model]``, N at most `max_len`.
 
@@ -132,31 +109,6 @@ class TransformerEncoder(nn.Module):
         """
         check_hidden("x", x, self.d_model)
         x = self.dropout(self.positions(x))
-        for block in self.blocks:
-            x = block(x, is_causal=is_causal, key_padding_mask=key_padding_mask, **call_inputs)
-        out: Tensor = self.final_norm(x)
-        return out
-
-
-def layer_options(
-    name: str,
-    options: dict[str, Any],
-    *,
-    num_layers: int,
-    num_heads: int,
-    head_dim: int,
-    max_len: int,
-) -> list[dict[str, Any]]:
-    """Return each layer's backend options: what is shared, the length, a seed of its own."""
-    cls = get(name)
-    accepted = cls.options()
-    if "seq_len" in accepted:
-        options.setdefault("seq_len", max_len)
-    check_options(cls, {"num_heads": num_heads, "head_dim": head_dim, **options})
-    shared = cls.shared_options(num_heads=num_heads, head_dim=head_dim, **options)
-    options = {**options, **shared}
-    first = options.get("seed", accepted["seed"].default) if "seed" in accepted else None
-    if first is None:  # nothing random, or every layer draws from torch's own generator
-        return [options] * num_layers
-    check_int("seed", first, minimum=0)
-    return [{**options, "seed": first + layer} for layer in range(num_layers)]
+        return super().forward(
+            x, is_causal=is_causal, key_padding_mask=key_padding_mask, **call_inputs
+        )

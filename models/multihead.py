@@ -10,19 +10,14 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
-from attention.base import (
-    Attention,
-    Problem,
-    UnsupportedError,
-    check_bool,
-    check_choice,
-    check_float,
-    check_int,
-    check_mask,
-)
+from attention.base import Attention, Problem, UnsupportedError
+from attention.checks import check_bool, check_choice, check_float, check_int, check_mask
 from attention.registry import build, get
+from attention.state import DecodeState
+from models.positional import RotaryPositions
 from models.projection import (
     QKVProjection,
     check_hidden,
@@ -55,6 +50,7 @@ class MultiheadAttention(nn.Module):
             matrices that all heads share (Linformer): ``features_first`` computes ``E·(X·W)``,
             ``sequence_first`` the equal ``(E·X)·W``, ``auto`` whichever takes fewer operations.
             Other backends have the first order only. The backend's `kernel` tells which ran.
+        rotary: turns queries and keys by their positions; ``None`` = they hold no position.
 
     Raises:
         ValueError: if heads and widths do not divide, an option is out of range, or a built
@@ -76,6 +72,7 @@ class MultiheadAttention(nn.Module):
         dropout_p: float = 0.0,
         bias: bool = True,
         projection_order: ProjectionOrder = "auto",
+        rotary: RotaryPositions | None = None,
     ) -> None:
         super().__init__()
         self.projection_order = check_choice("projection_order", projection_order, ORDERS)
@@ -88,6 +85,7 @@ class MultiheadAttention(nn.Module):
         self.num_kv_heads = _check_kv_heads(num_kv_heads, num_heads)
         self.head_dim = d_model // num_heads
         check_bool("bias", bias)
+        self.rotary = rotary
 
         self.qkv = QKVProjection(
             d_model=d_model,
@@ -120,6 +118,9 @@ class MultiheadAttention(nn.Module):
         *,
         is_causal: bool = False,
         key_padding_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        state: DecodeState | None = None,
+        projected: tuple[Tensor, Tensor] | None = None,
         **call_inputs: Tensor | None,
     ) -> Tensor:
         """Attend from `x` to `key`, or to itself.
@@ -130,6 +131,12 @@ class MultiheadAttention(nn.Module):
             is_causal: query ``i`` sees keys up to ``M - N + i`` only.
             key_padding_mask: bool ``[B, M]``, **True = this key takes part** (the opposite of
                 ``torch.nn.MultiheadAttention``).
+            positions: of the tokens of `x`, int64 ``[B, N]``, for rotary ones; ``None`` = from 0
+                on.
+            state: what a layer that decodes has seen of `x` so far (`init_state`), causally; it
+                takes the tokens in, and `key_padding_mask` says which they are.
+            projected: what `project_keys` made of `key`, in its place: for a decoder, which reads
+                the same keys at every step.
             **call_inputs: the token masks that the backend declares, bool ``[B, N]``.
 
         Returns:
@@ -141,24 +148,89 @@ class MultiheadAttention(nn.Module):
             UnsupportedError: if the backend declares that it cannot serve the request.
         """
         check_hidden("x", x, self.d_model)
+        if projected is not None:
+            if key is not None or state is not None:
+                raise ValueError("projected: stands in place of key, and beside no state")
+            return self._read(x, projected, is_causal, key_padding_mask)
         if key is None:
             key = x
         else:
             check_hidden("key", key, self.d_model)
+            if state is not None:
+                raise ValueError("state: goes with self-attention; got a key too")
+            if self.rotary is not None:
+                raise ValueError(
+                    "key: rotary positions are those of one sequence; a layer between two has none"
+                )
         self._check_call_inputs(call_inputs)
-        if is_causal is False and self.is_sequence_first(key.shape[1]):
+        if is_causal is False and state is None and self.is_sequence_first(key.shape[1]):
             return self._merge(self._attend_sequence_first(x, key, key_padding_mask))
-        q, k, v = self.qkv(x, key)  # [B, H, N, D], twice [B, H_kv, M, D]
-        out = self.attention(
-            q,
-            k,
-            v,
-            is_causal=is_causal,
-            key_padding_mask=key_padding_mask,
-            **call_inputs,
-            **self._project_call_inputs(x, key, call_inputs),
-        )  # [B, H, N, D]
+        if positions is None and state is not None and self.rotary is not None:
+            steps = torch.arange(x.shape[1], device=x.device)
+            if key_padding_mask is not None:
+                steps = (key_padding_mask.cumsum(dim=1) - 1).clamp_min(0)
+            positions = state.lengths[:, None] + steps
+        q, k, v = self._turned(self.qkv(x, key), positions)  # [B, H, N, D], 2 × [B, H_kv, M, D]
+        extra = {**call_inputs, **self._project_call_inputs(x, key, positions, call_inputs)}
+        if state is not None:
+            out = self.attention.prefill(
+                q, k, v, state, key_padding_mask=key_padding_mask, **extra
+            )
+        else:
+            out = self.attention(
+                q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask, **extra
+            )  # [B, H, N, D]
         return self._merge(out)
+
+    def copy_call_projections(self) -> None:
+        """Start the backend's own projections as copies of the usual ones, as its paper does."""
+        for project in self.call_projections.values():
+            project.load_state_dict(self.qkv.state_dict())
+
+    def project_keys(self, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Make keys and values of ``[B, M, d_model]``: twice ``[B, H_kv, M, D]``."""
+        check_hidden("key", key, self.d_model)
+        qkv = self.qkv
+        return qkv.split(qkv.k_proj(key)), qkv.split(qkv.v_proj(key))
+
+    def _read(
+        self,
+        x: Tensor,
+        projected: tuple[Tensor, Tensor],
+        is_causal: bool,
+        key_padding_mask: Tensor | None,
+    ) -> Tensor:
+        """Attend to keys and values that are there already."""
+        q = self.qkv.split(self.qkv.q_proj(x))
+        return self._merge(
+            self.attention(q, *projected, is_causal=is_causal, key_padding_mask=key_padding_mask)
+        )
+
+    def _turned(
+        self, qkv: tuple[Tensor, Tensor, Tensor], positions: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Turn queries and keys by their positions, where they are rotary."""
+        if self.rotary is None:
+            return qkv
+        q, k, v = qkv
+        return self.rotary(q, positions), self.rotary(k, positions), v
+
+    def init_state(
+        self,
+        *,
+        batch_size: int,
+        max_len: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> DecodeState:
+        """Make the state of a layer before the first token; see `Attention.init_state`."""
+        return self.attention.init_state(
+            batch_size=batch_size,
+            max_len=max_len,
+            num_kv_heads=self.num_kv_heads,
+            dtype=dtype,
+            device=device,
+        )
 
     def _merge(self, out: Tensor) -> Tensor:
         """``[B, H, N, D]`` to ``[B, N, d_model]``."""
@@ -171,8 +243,15 @@ class MultiheadAttention(nn.Module):
         Raises:
             UnsupportedError: if the order was asked for and the backend does not have it.
         """
-        if self.projection_order == "features_first":
+        if self.projection_order == "features_first" or (
+            self.rotary is not None and self.projection_order == "auto"
+        ):
             return False
+        if self.rotary is not None:
+            raise UnsupportedError(
+                "projection_order: rotary positions turn the keys before a sequence is projected; "
+                "accepted: auto, features_first"
+            )
         matrices = self.attention.sequence_projections(key_len)
         if matrices is None:
             if self.projection_order == "sequence_first":
@@ -236,14 +315,14 @@ class MultiheadAttention(nn.Module):
                 )
 
     def _project_call_inputs(
-        self, x: Tensor, key: Tensor, given: Mapping[str, Any]
+        self, x: Tensor, key: Tensor, positions: Tensor | None, given: Mapping[str, Any]
     ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
         """Make the projected triples that this call needs."""
         made: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         for name, project in self.call_projections.items():
             needed_by = self.attention.call_inputs[name].needed_by
             if needed_by is None or given.get(needed_by) is not None:
-                made[name] = project(x, key)
+                made[name] = self._turned(project(x, key), positions)
         return made
 
     def extra_repr(self) -> str:

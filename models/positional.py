@@ -1,4 +1,10 @@
-"""Positions: what tells a block the order of its tokens."""
+"""Positions: what tells a block the order of its tokens.
+
+Sinusoidal and learned ones are added to the embeddings; rotary ones turn queries and keys in every
+layer. A position is the place of a token in its sequence, from 0: ``None`` stands for 0, 1, 2, …
+in every sequence, an int64 tensor ``[B, N]`` for anything else: a sequence that goes on, padding
+in front.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +13,53 @@ import math
 import torch
 from torch import Tensor, nn
 
-from attention.base import check_int
+from attention.checks import check_float, check_int
 from models.projection import check_hidden
 
 
-class SinusoidalPositions(nn.Module):
+class _AddedPositions(nn.Module):
+    """A row for each position, added to the embeddings.
+
+    Args:
+        d_model: width of the embeddings.
+        max_len: the longest length that will be asked for, in tokens.
+    """
+
+    def __init__(self, *, d_model: int, max_len: int) -> None:
+        super().__init__()
+        self.d_model = check_int("d_model", d_model, minimum=1)
+        self.max_len = check_int("max_len", max_len, minimum=1)
+
+    def rows(self, positions: Tensor | slice) -> Tensor:
+        """Return the rows of these positions, ``[…, d_model]``."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Return ``x`` with its positions added.
+
+        Args:
+            x: ``[B, N, d_model]``, N at most `max_len`.
+            positions: int64 ``[B, N]``, each below `max_len`; ``None`` = from 0 on.
+
+        Raises:
+            ValueError: if `x` is longer than `max_len` or of another width.
+            TypeError: if `x` is not a floating-point tensor.
+        """
+        check_hidden("x", x, self.d_model)
+        if x.shape[1] > self.max_len:
+            raise ValueError(
+                f"x: {x.shape[1]} tokens are more than max_len={self.max_len}, "
+                f"the length that the positions were built for"
+            )
+        rows = self.rows(slice(0, x.shape[1]) if positions is None else positions)
+        return x + rows.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Show the size of the table."""
+        return f"d_model={self.d_model}, max_len={self.max_len}"
+
+
+class SinusoidalPositions(_AddedPositions):
     """Add a fixed sinusoid per channel to the embeddings.
 
     ``PE(n, 2i) = sin(n / 10000^(2i/d_model))`` and ``PE(n, 2i+1)`` the cosine: Vaswani et al.
@@ -29,31 +77,95 @@ class SinusoidalPositions(nn.Module):
     table: Tensor
 
     def __init__(self, *, d_model: int, max_len: int) -> None:
-        super().__init__()
-        self.d_model = check_int("d_model", d_model, minimum=1)
-        self.max_len = check_int("max_len", max_len, minimum=1)
+        super().__init__(d_model=d_model, max_len=max_len)
         # Not in the state dict: the table follows from the arguments, and a checkpoint should
         # load into a model built for another length.
         self.register_buffer("table", sinusoidal_table(max_len, d_model), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x + PE`` for ``x`` of ``[B, N, d_model]``, N at most `max_len`.
+    def rows(self, positions: Tensor | slice) -> Tensor:
+        """Return the rows of these positions."""
+        return self.table[positions]
 
-        Raises:
-            ValueError: if `x` is longer than `max_len` or of another width.
-            TypeError: if `x` is not a floating-point tensor.
-        """
-        check_hidden("x", x, self.d_model)
-        if x.shape[1] > self.max_len:
-            raise ValueError(
-                f"x: {x.shape[1]} tokens are more than max_len={self.max_len}, "
-                f"the length that the positions were built for"
-            )
-        return x + self.table[: x.shape[1]].to(x.dtype)
+
+class LearnedPositions(_AddedPositions):
+    """Add a learned vector per position to the embeddings.
+
+    Gehring et al. 2017, arXiv 1705.03122, section 3.1; drawn from a normal distribution of
+    deviation 0.02, as in BERT.
+
+    Args:
+        d_model: width of the embeddings.
+        max_len: the longest length that will be asked for, in tokens.
+        offset: rows of the table before position 0, which are never read (BART has two).
+
+    Raises:
+        ValueError: if an argument is out of range.
+        TypeError: if an argument is no whole number.
+    """
+
+    def __init__(self, *, d_model: int, max_len: int, offset: int = 0) -> None:
+        super().__init__(d_model=d_model, max_len=max_len)
+        self.offset = check_int("offset", offset, minimum=0)
+        self.weight = nn.Parameter(torch.empty(max_len + offset, d_model))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def rows(self, positions: Tensor | slice) -> Tensor:
+        """Return the rows of these positions."""
+        return self.weight[self.offset :][positions]
+
+
+class RotaryPositions(nn.Module):
+    """Turn pairs of channels of queries and keys by angles that grow with the position.
+
+    Su et al. 2021, arXiv 2104.09864, eq. 34: channels i and i + D/2 of a head make a pair (the
+    paper pairs neighbours, which is the same up to the order of the channels) and are turned by
+    ``n·base^(-2i/D)``; a score then depends on the distance alone. The layers of a model share one
+    of these, which computes the angles of a call once.
+
+    Args:
+        head_dim: D, even.
+        base: of the angles.
+
+    Raises:
+        ValueError: if D is odd or an argument is out of range.
+        TypeError: if an argument has the wrong type.
+    """
+
+    def __init__(self, *, head_dim: int, base: float = 10000.0) -> None:
+        super().__init__()
+        if check_int("head_dim", head_dim, minimum=2) % 2:
+            raise ValueError(f"head_dim: rotary positions turn pairs; got {head_dim}, not even")
+        self.head_dim = head_dim
+        self.base = check_float("base", base, above=1.0)
+        self._last: tuple[object, ...] = ()
+
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Turn ``[B, heads, N, D]``; `positions` int64 ``[B, N]``, ``None`` = from 0 on."""
+        cos, sin = self._angles(x, positions)
+        left, right = x.chunk(2, dim=-1)
+        return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
+
+    def _angles(self, x: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return cosine and sine, ``[B or 1, 1, N, D / 2]``: of the last call if they fit."""
+        wanted = (x.shape[2], x.dtype, x.device)
+        if self._last and self._last[0] is positions and self._last[1] == wanted:
+            _, _, cos, sin = self._last
+            assert isinstance(cos, Tensor)
+            assert isinstance(sin, Tensor)
+            return cos, sin
+        with torch.inference_mode(mode=False):  # they may serve a call that trains
+            at = torch.arange(x.shape[2], device=x.device)[None]
+            at = at if positions is None else positions.clone()
+            # In float64: in float32 the angle of a late position is off by more than a weight is.
+            channel = torch.arange(0, self.head_dim, 2, dtype=torch.float64, device=x.device)
+            angle = at[:, None, :, None] * self.base ** (-channel / self.head_dim)
+            cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+        self._last = (positions, wanted, cos, sin)
+        return cos, sin
 
     def extra_repr(self) -> str:
-        """Show the size of the table."""
-        return f"d_model={self.d_model}, max_len={self.max_len}"
+        """Show the width and the base."""
+        return f"head_dim={self.head_dim}, base={self.base:g}"
 
 
 def sinusoidal_table(max_len: int, d_model: int) -> Tensor:

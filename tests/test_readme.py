@@ -26,16 +26,19 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.startswith("attnbench ")]
 
 
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
 def my_layer() -> Any:
     """Run the README's example and return its class."""
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    block, *_ = PYTHON
     scope: dict[str, Any] = {}
     exec(compile(block, "README.md", "exec"), scope)
     return scope["MyLayer"]
 
 
 def test_the_example_is_short_and_is_causal_attention() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    block, *_ = PYTHON
     assert len([line for line in block.splitlines() if line.strip()]) == 10
     layer = my_layer()(width=32, heads=4).double()
     x = torch.randn(2, 50, 32, dtype=torch.float64, requires_grad=True)
@@ -45,6 +48,13 @@ def test_the_example_is_short_and_is_causal_attention() -> None:
     assert x.grad is not None
     assert (x.grad[:, 20:] == 0).all()
     assert (x.grad[:, 0] != 0).any()
+
+
+def test_the_example_of_a_state_runs() -> None:
+    scope: dict[str, Any] = {"attention": attention}
+    exec(compile(PYTHON[1], "README.md", "exec"), scope)
+    assert scope["out"].shape == (2, 8, 1, 64)
+    assert scope["state"].lengths.tolist() == [1001, 1001]
 
 
 def test_the_example_takes_another_name(monkeypatch: pytest.MonkeyPatch) -> None:

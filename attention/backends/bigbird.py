@@ -23,17 +23,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attention.base import (
-    Attention,
-    Cost,
-    Mode,
-    Problem,
-    Supports,
-    check_choice,
-    check_int,
-    check_seed,
-    softmax_ops,
-)
+from attention.base import Attention, Cost, Mode, Problem, Supports, softmax_ops
+from attention.checks import check_choice, check_int, check_seed
 from attention.flex import (
     INSTEAD,
     KERNELS,
@@ -56,9 +47,11 @@ from attention.functional import (
     expand_kv_heads,
     opaque,
     query_positions,
+    sdpa_rows,
 )
 from attention.products import mark
 from attention.registry import register
+from attention.state import Chunk, KeyValueCache, StateShape
 from attention.tiled import (
     Hidden,
     Tiles,
@@ -73,6 +66,23 @@ CACHED_PATTERNS = 4
 
 FULL_ROWS = 64
 """Queries that see all keys, at a time."""
+
+
+GATHERED_ELEMENTS = 2**22
+"""Elements of the keys gathered at a time, while decoding."""
+
+
+class PatternCache(KeyValueCache):
+    """All keys and values, and which blocks a row reads.
+
+    Attributes:
+        random: random blocks ``[H, blocks, r]``, -1 = none.
+    """
+
+    def __init__(self, backend: BigBirdAttention, shape: StateShape) -> None:
+        super().__init__(backend.shown(), shape)
+        assert shape.max_len is not None
+        self.random = backend.random_blocks_up_to(shape.max_len, shape.device)
 
 
 @register("bigbird")
@@ -99,7 +109,7 @@ class BigBirdAttention(Attention):
     paper = "Zaheer et al. 2020, arXiv 2007.14062"
     family = "sparse"
     exact = True
-    supports = Supports(causal=True, cross=False, key_padding=True, dropout=True)
+    supports = Supports(causal=True, cross=False, key_padding=True, dropout=True, state=True)
     refusals = {"cross": "its blocks are positions of one sequence"}
     time_exponent = memory_exponent = 1.0
     cuda_kernel = "flex"
@@ -286,6 +296,11 @@ class BigBirdAttention(Attention):
             )
         return outs[0].unflatten(0, q.shape[:2]) if len(folded) == 1 else torch.stack(outs)
 
+    def random_blocks_up_to(self, max_len: int, device: torch.device) -> Tensor:
+        """Return the random blocks of a causal sequence, which no longer one changes."""
+        grid = BlockGrid(max_len, self.block_size, self.num_global_tokens, is_causal=True)
+        return self._random_blocks(grid, device)
+
     def _random_blocks(self, grid: BlockGrid, device: torch.device) -> Tensor:
         """Return the random blocks ``[H, blocks, r]``, -1 where a row has fewer; cached."""
         key = (grid.blocks, grid.is_causal, device)
@@ -296,6 +311,64 @@ class BigBirdAttention(Attention):
                 grid, self.num_heads, self.num_random_blocks, self.seed
             ).to(device)
         return self._patterns[key]
+
+    def make_state(self, shape: StateShape) -> PatternCache:
+        """Keep every key and value: a later row may reach back to any block."""
+        return PatternCache(self, shape)
+
+    def advance(self, chunk: Chunk, state: PatternCache) -> Tensor:
+        """Attend to the blocks of each token's row, gathered from the cache."""
+        if not state.longest:
+            state.append(chunk)
+            mask = None if chunk.is_even else chunk.is_real
+            return self.attend(chunk.q, chunk.k, chunk.v, is_causal=True, key_padding_mask=mask)
+        self.kernel = "gathered_blocks"
+        own = state.lengths[:, None] + torch.arange(chunk.size, device=chunk.q.device)  # [B, C]
+        own.clamp_(max=state.k.shape[2] - 1)  # where there is no token, and no room for one
+        state.append(chunk)
+        out = torch.empty_like(chunk.q)
+        columns = self.num_global_tokens + (3 + self.num_random_blocks) * self.block_size
+        cells = chunk.q.shape[0] * self.num_heads * columns * self.head_dim
+        for at in torch.arange(chunk.size).split(max(1, GATHERED_ELEMENTS // cells)):
+            some = slice(int(at[0]), int(at[-1]) + 1)
+            out[:, :, some] = self._read(chunk.q[:, :, some], own[:, some], state)
+        return out
+
+    def _read(self, q: Tensor, own: Tensor, state: PatternCache) -> Tensor:
+        """Attend from the tokens at the positions `own` ``[B, T]``: ``[B, H, T, D]``."""
+        at = self._keys_of(own, state.random)  # [B, H, T, K]
+        hidden = (at < 0) | (at > own[:, None, :, None])
+        batch, heads, tokens, columns = at.shape
+        row = torch.arange(batch, device=q.device)[:, None, None]
+        shared = heads // state.k.shape[1]
+        head = (torch.arange(heads, device=q.device) // shared)[:, None]
+        index = at.clamp(0, state.k.shape[2] - 1).flatten(2)  # [B, H, T·K]
+        k, v = (x[row, head, index].unflatten(2, (tokens, columns)) for x in (state.k, state.v))
+        out = sdpa_rows(
+            q.flatten(1, 2)[:, :, None],
+            k.flatten(1, 2),
+            v.flatten(1, 2),
+            hidden=hidden.flatten(1, 2)[:, :, None],
+            scale=self.scale,
+            may_be_empty=False,  # a token sees itself
+        )
+        return out.view(batch, heads, tokens, -1)
+
+    def _keys_of(self, own: Tensor, random: Tensor) -> Tensor:
+        """Return the keys that tokens may see, -1 for none: ``[B, H, T, K]``.
+
+        Global tokens and block 0, the block before, the own one, and the random ones of the row.
+        """
+        size, first = self.block_size, self.num_global_tokens
+        block = (own - first).div(size, rounding_mode="floor")  # [B, T]
+        near = torch.stack([block - 1, block], dim=-1)
+        near = torch.where(near >= 1, near, -1)[:, None].expand(-1, random.shape[0], -1, -1)
+        picked = random[:, block.clamp_min(0)].transpose(0, 1)  # [B, H, T, r]
+        blocks = torch.cat([near, picked], dim=-1)  # [B, H, T, 2 + r]
+        inside = first + blocks[..., None] * size + torch.arange(size, device=own.device)
+        inside = torch.where(blocks[..., None] >= 0, inside, -1).flatten(3)
+        head = torch.arange(first + size, device=own.device).expand(*inside.shape[:3], -1)
+        return torch.cat([head, inside], dim=-1)
 
     def reference(
         self,

@@ -30,7 +30,7 @@ class FullAttention(ExactAttention):
 
     summary = "materialised softmax, the quadratic baseline"
     paper = "Vaswani et al. 2017, arXiv 1706.03762"
-    supports = Supports(causal=True, cross=True, key_padding=True, dropout=True)
+    supports = Supports(causal=True, cross=True, key_padding=True, dropout=True, state=True)
     time_exponent = memory_exponent = 2.0
 
     def attend(

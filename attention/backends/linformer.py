@@ -12,16 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from attention.base import (
-    Attention,
-    Cost,
-    Mode,
-    Problem,
-    Supports,
-    check_choice,
-    check_int,
-    softmax_ops,
-)
+from attention.base import Attention, Cost, Mode, Problem, Supports, softmax_ops
+from attention.checks import check_choice, check_int
 from attention.functional import (
     along_sequence,
     dense_softmax_attention,
@@ -82,7 +74,10 @@ class LinformerAttention(Attention):
     family = "low_rank"
     exact = False
     supports = Supports(causal=False, cross=True, key_padding=True, dropout=True)
-    refusals = {"causal": "each projected key mixes the whole sequence, the future included"}
+    refusals = {
+        "causal": "each projected key mixes the whole sequence, the future included",
+        "state": "each projected key mixes the whole sequence, the tokens to come included",
+    }
     time_exponent = memory_exponent = 1.0
 
     def __init__(

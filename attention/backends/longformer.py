@@ -22,10 +22,10 @@ from attention.base import (
     Mode,
     Problem,
     Supports,
-    check_choice,
-    check_int,
+    UnsupportedError,
     softmax_ops,
 )
+from attention.checks import check_choice, check_int
 from attention.flex import KERNELS, Kernel, check_gradient, flex_ops, flex_reasons
 from attention.flex_band import ExtraKeys, band_attention, band_tiles
 from attention.functional import (
@@ -40,6 +40,7 @@ from attention.functional import (
 from attention.products import mark
 from attention.registry import register
 from attention.residues import by_residue, from_residues, hidden_by_residue
+from attention.state import Chunk, SlidingWindow, StateShape, gathered
 from attention.tiled import (
     Hidden,
     Tiles,
@@ -79,7 +80,7 @@ class LongformerAttention(Attention):
     paper = "Beltagy et al. 2020, arXiv 2004.05150"
     family = "sparse"
     exact = True
-    supports = Supports(causal=True, cross=False, key_padding=True, dropout=True)
+    supports = Supports(causal=True, cross=False, key_padding=True, dropout=True, state=True)
     refusals = {"cross": "a window is a distance between positions of one sequence"}
     time_exponent = memory_exponent = 1.0
     cuda_kernel = "flex"
@@ -149,6 +150,97 @@ class LongformerAttention(Attention):
             batch, at, slot = tokens.where
             out[batch, :, at] = rows[batch, :, slot]
         return out
+
+    def make_state(self, shape: StateShape) -> SlidingWindow:
+        """Keep the keys and values of one window."""
+        return SlidingWindow(self.shown(), shape, reach=self.window * max(self.dilation))
+
+    def advance(
+        self,
+        chunk: Chunk,
+        state: SlidingWindow,
+        *,
+        global_mask: Tensor | None = None,
+        global_qkv: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Attend over the band; the tokens of the window that came before stand in front."""
+        if not state.longest:
+            return self._first(chunk, state, global_mask, global_qkv)
+        if global_mask is not None:
+            raise UnsupportedError(
+                "global_mask: global tokens belong to the first chunk, which all others see; "
+                f"{state.longest} tokens came before"
+            )
+        if chunk.size == 1:
+            state.append(chunk)
+            return self._newest(chunk.q, state)
+        past = slice(max(0, state.end - state.reach), state.end)
+        parts = [(state.k[:, :, past], state.v[:, :, past], state.seen[:, past])]
+        if state.globals is not None:
+            parts.insert(0, state.globals)
+        k = torch.cat([*(part[0] for part in parts), chunk.k], dim=2)
+        v = torch.cat([*(part[1] for part in parts), chunk.v], dim=2)
+        seen = torch.cat([*(part[2] for part in parts), chunk.is_real], dim=1)
+        before = seen.shape[1] - chunk.size
+        q = torch.nn.functional.pad(chunk.q, (0, 0, before, 0))  # nobody asks for these rows
+        is_global = None
+        if state.globals is not None:
+            is_global = torch.zeros_like(seen)
+            is_global[:, : state.globals[2].shape[1]] = state.globals[2]
+        out = self.attend(q, k, v, is_causal=True, key_padding_mask=seen, global_mask=is_global)
+        state.append(chunk)
+        return out[:, :, before:]
+
+    def _first(
+        self,
+        chunk: Chunk,
+        state: SlidingWindow,
+        global_mask: Tensor | None,
+        global_qkv: tuple[Tensor, Tensor, Tensor] | None,
+    ) -> Tensor:
+        """Attend within the first chunk, and keep its global tokens."""
+        mask = None if chunk.is_even else chunk.is_real
+        if global_mask is not None:
+            global_mask = chunk.mask_in_order(global_mask)
+        if global_qkv is not None and chunk.order is not None:
+            q_g, k_g, v_g = (gathered(x, chunk.order) for x in global_qkv)
+            global_qkv = (q_g, k_g, v_g)
+        out = self.attend(
+            chunk.q, chunk.k, chunk.v, is_causal=True, key_padding_mask=mask,
+            global_mask=global_mask, global_qkv=global_qkv,
+        )  # fmt: skip
+        tokens = _GlobalTokens.of(global_mask, mask)
+        if tokens is not None:
+            state.globals = (tokens.gather(chunk.k), tokens.gather(chunk.v), ~tokens.absent)
+        state.append(chunk, None if tokens is None else tokens.mask)
+        return out
+
+    def _newest(self, q: Tensor, state: SlidingWindow) -> Tensor:
+        """Attend from the last token of each sequence to its window and the global tokens."""
+        self.kernel = "window_slice"
+        runs = _runs(self.dilation)
+        keys, values = state.k, state.v
+        if len(runs) > 1:
+            keys, values = (expand_kv_heads(x, self.num_heads) for x in (keys, values))
+        outs, head = [], 0
+        for count, dilation in runs:
+            first = state.end - 1 - min(self.window, (state.end - 1) // dilation) * dilation
+            at = slice(first, state.end, dilation)
+            own = slice(head, head + count) if len(runs) > 1 else slice(None)
+            k, v = keys[:, own, at], values[:, own, at]
+            hidden = None if state.is_full else ~state.seen[:, at]
+            if state.globals is not None:
+                extra_k, extra_v, there = state.globals
+                if len(runs) > 1:
+                    extra_k, extra_v = (
+                        expand_kv_heads(x, self.num_heads)[:, own] for x in (extra_k, extra_v)
+                    )
+                k, v = torch.cat([extra_k, k], dim=2), torch.cat([extra_v, v], dim=2)
+                hidden = torch.cat([~there, ~state.seen[:, at]], dim=1)
+            mask = None if hidden is None else hidden[:, None, None, :]
+            outs.append(sdpa_rows(q[:, own], k, v, hidden=mask, scale=self.scale))
+            head += count
+        return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
 
     def _band(
         self,

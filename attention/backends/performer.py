@@ -19,23 +19,15 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from attention.base import (
-    Attention,
-    Cost,
-    Mode,
-    Problem,
-    Supports,
-    check_choice,
-    check_float,
-    check_int,
-    check_seed,
-)
+from attention.base import Attention, Cost, Mode, Problem, Supports
+from attention.checks import check_choice, check_float, check_int, check_seed
 from attention.functional import draw_seed, expand_kv_heads
-from attention.linear import Features, bidirectional, causal
+from attention.linear import Features, bidirectional, causal, continue_causal, lowest_top
 from attention.linear_chunked import chunked_attention
 from attention.linear_chunked import executed_ops as chunked_ops
 from attention.products import mark
 from attention.registry import register
+from attention.state import Chunk, RunningSums, StateShape
 from attention.tiled import fold_heads
 
 Kind = Literal["softmax", "relu"]
@@ -65,7 +57,7 @@ class PerformerAttention(Attention):
     paper = "Choromanski et al. 2021, arXiv 2009.14794"
     family = "kernel"
     exact = False
-    supports = Supports(causal=True, cross=True, key_padding=True, dropout=False)
+    supports = Supports(causal=True, cross=True, key_padding=True, dropout=False, state=True)
     time_exponent = memory_exponent = 1.0
     cuda_kernel = "chunked"
 
@@ -128,6 +120,24 @@ class PerformerAttention(Attention):
                 hidden = (~mask).repeat_interleave(q3.shape[0] // mask.shape[0], dim=0)
             outs.append(run(q3, k3, v3, features, hidden))
         return outs[0].unflatten(0, q.shape[:2]) if len(folded) == 1 else torch.stack(outs)
+
+    def make_state(self, shape: StateShape) -> RunningSums:
+        """Keep the sums over keys."""
+        lowest = lowest_top(self._map(), shape.dtype)
+        return RunningSums(self.shown(), shape, rank=self.num_features, lowest=lowest)
+
+    def advance(self, chunk: Chunk, state: RunningSums) -> Tensor:
+        """Read the sums, chunk by chunk, and add to them."""
+        k, v = (expand_kv_heads(x, self.num_heads) for x in (chunk.k, chunk.v))
+        self.kernel = "running_sums" + mark(chunk.q)
+        hidden = None
+        if not chunk.is_even:
+            hidden = (~chunk.is_real).repeat_interleave(self.num_heads, dim=0)
+        q3, k3, v3 = (x.flatten(0, 1) for x in (chunk.q, k, v))
+        sums = (state.s, state.z, state.top)
+        out = continue_causal(q3, k3, v3, self._map(), sums, hidden)
+        state.advance(chunk)
+        return out.view(chunk.q.shape)
 
     def _chunked(
         self, q: Tensor, k: Tensor, v: Tensor, is_causal: bool, key_padding_mask: Tensor | None

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from attention.base import Problem, Supports, UnsupportedError, check_choice
+from attention.base import Problem, Supports, UnsupportedError
+from attention.checks import check_choice
 from attention.exact import ExactAttention
 from attention.functional import only_trailing_padding, sdpa_rows
 from attention.registry import register
@@ -54,7 +55,7 @@ class SDPAAttention(ExactAttention):
 
     summary = "torch's fused exact attention"
     paper = "Vaswani et al. 2017, arXiv 1706.03762; Dao et al. 2022, arXiv 2205.14135"
-    supports = Supports(causal=True, cross=True, key_padding=True, dropout=True)
+    supports = Supports(causal=True, cross=True, key_padding=True, dropout=True, state=True)
     time_exponent = 2.0
     memory_exponent = 1.0
 

@@ -45,6 +45,7 @@ class XFormersAttention(ExactAttention):
         cross=True,
         key_padding=True,
         dropout=True,
+        state=True,
         dtypes={"cuda": (torch.float32, torch.bfloat16, torch.float16)},
     )
     time_exponent = 2.0

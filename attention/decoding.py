@@ -1,0 +1,246 @@
+"""Decode with a state: the calls of a backend that go on where the last one stopped.
+
+``init_state``, then `prefill` with chunks of any size and `step` token by token give what one
+causal call on the whole sequence gives. A backend that declares `Supports.state` writes
+`make_state` and `advance`; checks, padding and counting are here. Decoding is inference: no graph
+is kept, and no weight dropped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from attention.checks import UnsupportedError, check_int, check_mask, check_qkv
+from attention.state import Chunk, DecodeState, StateShape
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from attention.base import Supports
+
+
+class Decoding:
+    """What `attention.base.Attention` says about states."""
+
+    if TYPE_CHECKING:
+        name: ClassVar[str]
+        num_heads: int
+        head_dim: int
+        supports: ClassVar[Supports]
+
+        @property
+        def active_dropout_p(self) -> float:
+            """The dropout probability of this call."""
+            ...
+
+        def extra_repr(self) -> str:
+            """Show every option."""
+            ...
+
+        def check_call_inputs(
+            self, q: Tensor, k: Tensor, given: Mapping[str, Any]
+        ) -> dict[str, Any]:
+            """Return the declared extra inputs of a call, validated."""
+            ...
+
+        @classmethod
+        def why_not(cls, what: str) -> str:
+            """Return why a declared no is one."""
+            ...
+
+    # -- what a backend with states writes ----------------------------------------------------
+
+    def make_state(self, shape: StateShape) -> DecodeState:
+        """Make the state before any token, one of those in `attention.state`."""
+        raise NotImplementedError(f"{self.name} declares states, but makes none")
+
+    def advance(self, chunk: Chunk, state: Any) -> Tensor:
+        """Attend from the tokens of a chunk to all seen and to each other, causally.
+
+        Args:
+            chunk: validated; its real tokens come first.
+            state: made by `make_state`; takes the chunk in.
+
+        A backend with extra inputs takes those given as further arguments, validated and in the
+        order of the call: `Chunk.order` says which token is where.
+
+        Returns:
+            ``[B, H, C, D]``, in the chunk's order; unspecified but finite at padding.
+        """
+        raise NotImplementedError(f"{self.name} declares states, but does not advance them")
+
+    # -- what users call ------------------------------------------------------------------------
+
+    def init_state(
+        self,
+        *,
+        batch_size: int,
+        max_len: int | None = None,
+        num_kv_heads: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> DecodeState:
+        """Make the state of a batch of sequences before their first token.
+
+        Args:
+            batch_size: B.
+            max_len: the most tokens of a sequence, over all calls; more are refused. ``None`` =
+                without end, for backends whose state does not grow.
+            num_kv_heads: H_kv; ``None`` means H.
+            dtype: of q, k and v.
+            device: theirs.
+
+        Raises:
+            UnsupportedError: if this backend decodes with no state.
+            ValueError: if an argument is out of range.
+            TypeError: if an argument is of the wrong type.
+        """
+        self._check_has_state()
+        kv_heads = self.num_heads
+        if num_kv_heads is not None:
+            kv_heads = check_int("num_kv_heads", num_kv_heads, minimum=1)
+            if self.num_heads % kv_heads:
+                raise ValueError(
+                    f"num_kv_heads: expected a divisor of num_heads={self.num_heads}, "
+                    f"got {kv_heads}"
+                )
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise TypeError(f"dtype: expected a floating-point dtype, got {dtype!r}")
+        served = self.supports.dtypes.get(torch.device(device).type, ())
+        if dtype not in served:
+            names = ", ".join(str(d).removeprefix("torch.") for d in served) or "nothing"
+            raise UnsupportedError(
+                f"dtype: {self.name} on {torch.device(device).type} takes {names}, got {dtype}"
+            )
+        shape = StateShape(
+            batch_size=check_int("batch_size", batch_size, minimum=1),
+            max_len=None if max_len is None else check_int("max_len", max_len, minimum=1),
+            num_heads=self.num_heads,
+            num_kv_heads=kv_heads,
+            head_dim=self.head_dim,
+            dtype=dtype,
+            device=torch.device(device),
+        )
+        return self.make_state(shape)
+
+    def prefill(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        state: DecodeState,
+        *,
+        key_padding_mask: Tensor | None = None,
+        **call_inputs: Any,
+    ) -> Tensor:
+        """Attend causally from a chunk of tokens to those in the state and to each other.
+
+        Args:
+            q: ``[B, H, C, D]``.
+            k: ``[B, H_kv, C, D]``.
+            v: ``[B, H_kv, C, D]``.
+            state: made by `init_state` of this backend; takes the tokens in.
+            key_padding_mask: bool ``[B, C]``, True = a token. What is not one leaves no trace, so
+                the sequences of a batch may have different lengths.
+            **call_inputs: the inputs that the backend declares; of Longformer's global tokens, in
+                the first chunk only.
+
+        Returns:
+            ``[B, H, C, D]``; unspecified but finite where there is no token.
+
+        Raises:
+            UnsupportedError: if this backend decodes with no state, or not with that input.
+            ValueError: if the state is not of this backend, batch, dtype or device, is full, or a
+                shape does not fit; if a graph would be needed; or in training with dropout.
+            TypeError: if an argument is of the wrong type.
+        """
+        self._check_has_state()
+        if not isinstance(state, DecodeState):
+            raise TypeError(f"state: expected one by init_state, got {type(state).__name__}")
+        q, k, v = check_qkv(q, k, v, num_heads=self.num_heads, head_dim=self.head_dim)
+        if k.shape[2] != q.shape[2]:
+            raise ValueError(
+                f"k: expected as many tokens as q, {q.shape[2]}: the others are in the state; "
+                f"got {k.shape[2]}"
+            )
+        self._check_state(state, q, k)
+        if key_padding_mask is not None:
+            check_mask("key_padding_mask", key_padding_mask, (q.shape[0], q.shape[2]), q)
+        extra = self.check_call_inputs(q, k, call_inputs)
+        if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
+            raise ValueError("q: a state keeps no graph; decode under torch.no_grad()")
+        if self.active_dropout_p:
+            raise ValueError(
+                f"dropout_p: decoding drops no weight, got {self.active_dropout_p} in training "
+                "mode; call eval() first"
+            )
+        with torch.no_grad():
+            chunk = Chunk.of(q, k, v, key_padding_mask)
+            if state.shape.max_len is not None and (
+                state.longest + chunk.longest > state.shape.max_len
+            ):
+                self._check_room(state, chunk)
+            return chunk.in_order(self.advance(chunk, state, **extra))
+
+    def step(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        state: DecodeState,
+        *,
+        key_padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Attend from one token of each sequence; arguments and errors as in `prefill`.
+
+        Args:
+            q: ``[B, H, 1, D]``.
+            k: ``[B, H_kv, 1, D]``.
+            v: ``[B, H_kv, 1, D]``.
+            state: takes the token in.
+            key_padding_mask: bool ``[B, 1]``, False = this sequence has ended.
+
+        Returns:
+            ``[B, H, 1, D]``.
+        """
+        if isinstance(q, Tensor) and q.dim() == 4 and q.shape[2] != 1:
+            raise ValueError(f"q: a step takes one token, got {q.shape[2]}; prefill takes more")
+        return self.prefill(q, k, v, state, key_padding_mask=key_padding_mask)
+
+    # -- checks ---------------------------------------------------------------------------------
+
+    def _check_has_state(self) -> None:
+        if not self.supports.state:
+            raise UnsupportedError(f"state: {self.name} decodes with none{self.why_not('state')}")
+
+    def shown(self) -> str:
+        """Write the backend with its options, as a state remembers it; made once."""
+        known: str | None = self.__dict__.get("_shown")
+        if known is None:
+            known = self.__dict__["_shown"] = f"{self.name}({self.extra_repr()})"
+        return known
+
+    def _check_state(self, state: DecodeState, q: Tensor, k: Tensor) -> None:
+        if state.made_by != self.shown():
+            raise ValueError(f"state: made by {state.made_by}, this is {self.shown()}")
+        made = state.shape
+        for what, there, here in (
+            ("batch", made.batch_size, q.shape[0]),
+            ("num_kv_heads", made.num_kv_heads, k.shape[1]),
+            ("dtype", made.dtype, q.dtype),
+            ("device", made.device.type, q.device.type),
+        ):
+            if there != here:
+                raise ValueError(f"state: made for {what} {there}, q and k have {here}")
+
+    def _check_room(self, state: DecodeState, chunk: Chunk) -> None:
+        most = int((state.lengths + chunk.counts).max())
+        assert state.shape.max_len is not None
+        if most > state.shape.max_len:
+            raise ValueError(
+                f"max_len: the state was made for {state.shape.max_len} tokens, "
+                f"with this chunk a sequence has {most}"
+            )

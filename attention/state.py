@@ -1,0 +1,320 @@
+"""Decode states: what a backend keeps of the tokens it has seen, so that one more costs little.
+
+A state belongs to a batch of sequences, each with a length of its own. Tokens come in chunks of
+any size (`attention.decoding.Decoding.prefill`) or one at a time (`step`); the padding of a chunk
+never enters a state. Three kinds of memory are enough for all backends:
+
+- `KeyValueCache`: every key and value, for exact attention and for sparse patterns that reach back
+  at random;
+- `SlidingWindow`: the last keys and values, for windows, and the global tokens of the beginning;
+- `RunningSums`: sums over keys, for kernel attention.
+
+All tensors are allocated when the state is made. States keep no graph: decoding is inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class StateShape:
+    """What a state is made for.
+
+    Attributes:
+        batch_size: B.
+        max_len: the most tokens of a sequence; ``None`` = no end, where the size of the state does
+            not depend on it.
+        num_heads: H.
+        num_kv_heads: H_kv.
+        head_dim: D.
+        dtype: of keys and values.
+        device: where it lives.
+    """
+
+    batch_size: int
+    max_len: int | None
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def zeros(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Make a zero tensor that may be written to in and out of inference mode."""
+        with torch.inference_mode(mode=False):
+            return torch.zeros(shape, dtype=dtype or self.dtype, device=self.device)
+
+
+class DecodeState:
+    """What a backend keeps of a batch of sequences; made by `Attention.init_state`.
+
+    Attributes:
+        made_by: the backend and its options, as it shows itself.
+        shape: what the state was made for.
+        lengths: tokens seen of each sequence, int64 ``[B]``.
+        shortest: the least of them.
+        longest: the largest of them.
+    """
+
+    def __init__(self, made_by: str, shape: StateShape) -> None:
+        self.made_by, self.shape = made_by, shape
+        self.lengths = shape.zeros(shape.batch_size, dtype=torch.int64)
+        self.shortest = self.longest = 0
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all sequences are of the same length."""
+        return self.shortest == self.longest
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors of the state."""
+        held = [x if isinstance(x, tuple) else (x,) for x in vars(self).values()]
+        return sum(x.nbytes for part in held for x in part if isinstance(x, Tensor))
+
+    def advance(self, chunk: Chunk) -> None:
+        """Count the tokens of a chunk as seen."""
+        self.lengths += chunk.counts
+        if chunk.is_even:
+            self.shortest += chunk.size
+            self.longest += chunk.size
+        else:
+            self.shortest, self.longest = int(self.lengths.min()), int(self.lengths.max())
+
+
+class KeyValueCache(DecodeState):
+    """All keys and values.
+
+    Attributes:
+        k: ``[B, H_kv, max_len, D]``; sequence b holds ``lengths[b]`` of them.
+        v: likewise.
+    """
+
+    def __init__(self, made_by: str, shape: StateShape) -> None:
+        super().__init__(made_by, shape)
+        if shape.max_len is None:
+            raise ValueError(
+                f"max_len: {made_by} keeps every key; expected the most tokens of a sequence, "
+                "got None"
+            )
+        size = (shape.batch_size, shape.num_kv_heads, shape.max_len, shape.head_dim)
+        self.k, self.v = shape.zeros(*size), shape.zeros(*size)
+
+    def append(self, chunk: Chunk) -> None:
+        """Write the keys and values of a chunk behind those of each sequence."""
+        if self.is_even and chunk.is_even:
+            at = slice(self.longest, self.longest + chunk.size)
+            self.k[:, :, at], self.v[:, :, at] = chunk.k, chunk.v
+        else:
+            row, place = torch.nonzero(chunk.is_real, as_tuple=True)
+            at_each = self.lengths[row] + place
+            self.k[row, :, at_each] = chunk.k.transpose(1, 2)[row, place]
+            self.v[row, :, at_each] = chunk.v.transpose(1, 2)[row, place]
+        self.advance(chunk)
+
+
+class SlidingWindow(DecodeState):
+    """The last keys and values, and the global tokens of the first chunk.
+
+    The buffers hold twice what is looked at: tokens are written one behind the other, and moved to
+    the front when the end is reached. So the window is a slice, and a step moves nothing.
+
+    Args:
+        made_by: see `DecodeState`.
+        shape: see `DecodeState`.
+        reach: tokens before the present one that are looked at.
+
+    Attributes:
+        reach: as given.
+        end: one past the last token in the buffers; every sequence ends there.
+        k: ``[B, H_kv, 2·(reach + 1), D]``.
+        v: likewise.
+        seen: bool ``[B, 2·(reach + 1)]``, True = takes part in the window: a token, not a global.
+        globals: keys and values ``[B, H_kv, X, D]`` of the global tokens, and bool ``[B, X]``,
+            False = this sequence has fewer; ``None`` = there are none.
+    """
+
+    def __init__(self, made_by: str, shape: StateShape, *, reach: int) -> None:
+        super().__init__(made_by, shape)
+        self.reach, self.end = reach, 0
+        room = 2 * (reach + 1)
+        size = (shape.batch_size, shape.num_kv_heads, room, shape.head_dim)
+        self.k, self.v = shape.zeros(*size), shape.zeros(*size)
+        self.seen = shape.zeros(shape.batch_size, room, dtype=torch.bool)
+        self.globals: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every token of the window takes part, in every sequence."""
+        return self.globals is None and self.shortest > self.reach
+
+    def append(self, chunk: Chunk, is_global: Tensor | None = None) -> None:
+        """Write the keys and values of a chunk, of which the last `reach` + 1 are kept.
+
+        Args:
+            chunk: the tokens.
+            is_global: bool ``[B, C]``, True = not a part of the window; or ``None``.
+        """
+        seen = chunk.is_real if is_global is None else chunk.is_real & ~is_global
+        if chunk.is_even and chunk.size <= self.reach + 1:
+            if self.end + chunk.size > self.k.shape[2]:
+                self._keep(self.end - self.reach - 1 + chunk.size)
+            at = slice(self.end, self.end + chunk.size)
+            self.k[:, :, at], self.v[:, :, at], self.seen[:, at] = chunk.k, chunk.v, seen
+            self.end += chunk.size
+        else:
+            self._write_last(chunk, seen)
+        self.advance(chunk)
+
+    def _keep(self, first: int) -> None:
+        """Move the tokens from `first` on to the front."""
+        for buffer in (self.k, self.v):
+            buffer[:, :, : self.end - first] = buffer[:, :, first : self.end].clone()
+        self.seen[:, : self.end - first] = self.seen[:, first : self.end].clone()
+        self.end -= first
+
+    def _write_last(self, chunk: Chunk, seen: Tensor) -> None:
+        """Put the last tokens of what is there and the chunk at the front, each sequence's own."""
+        kept = min(self.reach + 1, self.end + chunk.size)
+        # Position in (what is there, the chunk) of the last tokens of each sequence.
+        stop = self.end + chunk.counts[:, None]
+        at = stop - kept + torch.arange(kept, device=stop.device)  # [B, kept]
+        absent = at < 0
+        index = at.clamp_min(0)
+        for buffer, new in ((self.k, chunk.k), (self.v, chunk.v)):
+            both = torch.cat([buffer[:, :, : self.end], new], dim=2)
+            where = index[:, None, :, None].expand(-1, both.shape[1], -1, both.shape[3])
+            buffer[:, :, :kept] = both.gather(2, where)
+        both = torch.cat([self.seen[:, : self.end], seen], dim=1)
+        self.seen[:, :kept] = both.gather(1, index) & ~absent
+        self.end = kept
+
+
+class RunningSums(DecodeState):
+    """Sums over keys, as `attention.linear` carries them.
+
+    Args:
+        made_by: see `DecodeState`.
+        shape: see `DecodeState`.
+        rank: R, features.
+        lowest: the stabiliser before any key.
+
+    Attributes:
+        s: ``Σ φ(k)vᵀ``, ``[B·H, R, D]``, float32 or wider.
+        z: ``Σ φ(k)``, ``[B·H, R]``.
+        top: the stabiliser, ``[B·H, R]``.
+    """
+
+    def __init__(self, made_by: str, shape: StateShape, *, rank: int, lowest: float) -> None:
+        super().__init__(made_by, shape)
+        wide = torch.promote_types(shape.dtype, torch.float32)
+        groups = shape.batch_size * shape.num_heads
+        self.s = shape.zeros(groups, rank, shape.head_dim, dtype=wide)
+        self.z = shape.zeros(groups, rank, dtype=wide)
+        self.top = shape.zeros(groups, rank, dtype=wide).fill_(lowest)
+
+
+# -- chunks --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The tokens of one call, the real ones of each sequence first.
+
+    Attributes:
+        q: ``[B, H, C, D]``.
+        k: ``[B, H_kv, C, D]``.
+        v: ``[B, H_kv, C, D]``.
+        counts: real tokens of each sequence, int64 ``[B]``.
+        is_real: bool ``[B, C]``.
+        is_even: whether all tokens of all sequences are real.
+        order: where each token was in the call, int64 ``[B, C]``; ``None`` = where it is.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    counts: Tensor
+    is_real: Tensor
+    is_even: bool
+    order: Tensor | None = None
+
+    @classmethod
+    def of(cls, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Chunk:
+        """Gather the real tokens of a call to the front.
+
+        Args:
+            q: ``[B, H, C, D]``.
+            k: ``[B, H_kv, C, D]``.
+            v: ``[B, H_kv, C, D]``.
+            mask: bool ``[B, C]``, True = real; ``None`` = all are.
+        """
+        batch, _, size, _ = q.shape
+        if mask is None or bool(mask.all()):
+            counts = torch.full((batch,), size, dtype=torch.int64, device=q.device)
+            real = torch.ones(batch, size, dtype=torch.bool, device=q.device)
+            return cls(q, k, v, counts, real, is_even=True)
+        order = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
+        counts = mask.sum(dim=1)
+        real = torch.arange(size, device=q.device) < counts[:, None]
+        q, k, v = (gathered(x, order) for x in (q, k, v))
+        return cls(q, k, v, counts, real, is_even=False, order=order)
+
+    @property
+    def size(self) -> int:
+        """C."""
+        return self.q.shape[2]
+
+    @property
+    def longest(self) -> int:
+        """Real tokens of the sequence that has most."""
+        return self.size if self.is_even else int(self.counts.max())
+
+    def in_order(self, out: Tensor) -> Tensor:
+        """Put an output ``[B, H, C, D]`` back to where its tokens were."""
+        if self.order is None:
+            return out
+        return torch.zeros_like(out).scatter_(2, _index(out, self.order), out)
+
+    def mask_in_order(self, mask: Tensor) -> Tensor:
+        """Gather a mask of the call ``[B, C]`` as the tokens were."""
+        return mask if self.order is None else mask.gather(1, self.order)
+
+
+def gathered(x: Tensor, order: Tensor) -> Tensor:
+    """Gather tokens of ``[B, h, C, D]`` by ``[B, C]``."""
+    return x.gather(2, _index(x, order))
+
+
+def _index(x: Tensor, order: Tensor) -> Tensor:
+    return order[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
+
+
+def alike(state: DecodeState, chunk: Chunk) -> Iterator[tuple[Tensor, int, int]]:
+    """Walk the sequences that have as many tokens, and get as many: (rows, tokens, new ones)."""
+    if state.is_even and chunk.is_even:
+        every = torch.arange(state.shape.batch_size, device=chunk.q.device)
+        yield every, state.longest, chunk.size
+        return
+    pairs = torch.stack([state.lengths, chunk.counts], dim=1)
+    kinds, member = torch.unique(pairs, dim=0, return_inverse=True)
+    for kind, (length, count) in enumerate(kinds.tolist()):
+        if count:
+            yield torch.nonzero(member == kind)[:, 0], length, count
+
+
+__all__ = [
+    "Chunk",
+    "DecodeState",
+    "KeyValueCache",
+    "RunningSums",
+    "SlidingWindow",
+    "StateShape",
+    "alike",
+    "gathered",
+]

@@ -1,0 +1,236 @@
+"""Generate tokens: greedy, or drawn with a temperature, from the likeliest few or a nucleus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attention.checks import check_bool, check_float, check_int, check_mask, check_seed
+from models.block import Memory
+from models.transformer import ModelState, TransformerModel
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What was generated.
+
+    Attributes:
+        ids: the new tokens, int64 ``[B, T]``; behind a sequence's stop token stands the padding.
+        lengths: new tokens of each sequence, its stop token included, int64 ``[B]``.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the next token is chosen.
+
+    Attributes:
+        temperature: divides the logits; 0 = the likeliest token.
+        top_k: only so many of the likeliest tokens; ``None`` = all.
+        top_p: only the likeliest tokens that together have this probability (Holtzman et al. 2020,
+            arXiv 1904.09751); ``None`` = all.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        check_float("temperature", self.temperature, minimum=0.0)
+        if self.top_k is not None:
+            check_int("top_k", self.top_k, minimum=1)
+        if self.top_p is not None and check_float("top_p", self.top_p, above=0.0) > 1.0:
+            raise ValueError(f"top_p: expected at most 1, got {self.top_p}")
+        if not self.temperature:
+            for name in ("top_k", "top_p"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name}: the likeliest token is taken at temperature 0; "
+                        f"got {getattr(self, name)}"
+                    )
+
+    def next_token(self, logits: Tensor, generator: torch.Generator) -> Tensor:
+        """Choose from logits ``[B, V]``: int64 ``[B]``."""
+        if not self.temperature:
+            return logits.argmax(dim=-1)
+        ordered, ids = (logits.float() / self.temperature).sort(dim=-1, descending=True)
+        if self.top_k is not None:
+            ordered[:, self.top_k :] = -torch.inf
+        weights = ordered.softmax(dim=-1)
+        if self.top_p is not None:
+            before = weights.cumsum(dim=-1) - weights  # of the likelier ones
+            weights = weights.masked_fill(before >= self.top_p, 0.0)
+        picked = torch.multinomial(weights, 1, generator=generator)
+        return ids.gather(1, picked)[:, 0]
+
+
+@torch.no_grad()
+def generate(
+    model: TransformerModel,
+    input_ids: Tensor,
+    *,
+    max_new_tokens: int,
+    key_padding_mask: Tensor | None = None,
+    start_id: int | None = None,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop_ids: Sequence[int] = (),
+    pad_id: int = 0,
+    seed: int = 0,
+    use_state: bool = True,
+) -> Generated:
+    """Generate tokens behind a prompt, or, with an encoder-decoder, an answer to an input.
+
+    The model runs in eval mode. With and without a state the tokens are the same, up to what
+    rounding decides between two that are equally likely.
+
+    Args:
+        model: a decoder or an encoder-decoder.
+        input_ids: int64 ``[B, N]``.
+        max_new_tokens: of each sequence.
+        key_padding_mask: bool ``[B, N]``, True = a token; so prompts may differ in length.
+        start_id: first token of an encoder-decoder's answer.
+        temperature: see `Choice`.
+        top_k: see `Choice`.
+        top_p: see `Choice`.
+        stop_ids: a sequence ends with any of these.
+        pad_id: stands behind the end.
+        seed: of the draws.
+        use_state: whether each step computes its own token alone; ``False`` computes all anew.
+
+    Raises:
+        ValueError: if an argument is out of range, has no use or does not fit the model.
+        TypeError: if an argument has the wrong type.
+        UnsupportedError: if the backend decodes with no state and `use_state` is true.
+    """
+    choice = Choice(temperature, top_k, top_p)
+    model.check_ids(input_ids, key_padding_mask)
+    vocabulary = model.config.vocab_size
+    for name, token in (
+        ("pad_id", pad_id),
+        ("start_id", start_id or 0),
+        *(("stop_ids", i) for i in stop_ids),
+    ):
+        if check_int(name, token, minimum=0) >= vocabulary:
+            raise ValueError(f"{name}: expected below vocab_size={vocabulary}, got {token}")
+    check_int("max_new_tokens", max_new_tokens, minimum=1)
+    check_bool("use_state", use_state)
+    generator = torch.Generator(input_ids.device).manual_seed(check_seed(seed))
+    was_training = model.training
+    model.eval()
+    try:
+        run = _Run.begin(model, input_ids, key_padding_mask, start_id, max_new_tokens, use_state)
+        stops = torch.tensor(list(stop_ids), dtype=torch.int64, device=input_ids.device)
+        going = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        new, lengths = [], torch.zeros_like(going, dtype=torch.int64)
+        logits = run.first()
+        for step in range(max_new_tokens):
+            token = choice.next_token(logits, generator).masked_fill(~going, pad_id)
+            new.append(token)
+            lengths += going
+            going = going & ~torch.isin(token, stops)
+            if not bool(going.any()) or step + 1 == max_new_tokens:
+                break
+            logits = run.after(token, going)
+    finally:
+        model.train(was_training)
+    return Generated(torch.stack(new, dim=1), lengths)
+
+
+class _Run:
+    """A model that is asked for the logits after the tokens so far."""
+
+    def __init__(
+        self,
+        model: TransformerModel,
+        ids: Tensor,
+        mask: Tensor,
+        memory: Memory | None,
+        state: ModelState | None,
+    ) -> None:
+        self.model, self.memory, self.state = model, memory, state
+        self.ids, self.mask = ids, mask
+
+    @classmethod
+    def begin(
+        cls,
+        model: TransformerModel,
+        input_ids: Tensor,
+        mask: Tensor | None,
+        start_id: int | None,
+        max_new_tokens: int,
+        use_state: bool,
+    ) -> _Run:
+        """Encode the input, if there is an encoder, and check that the answer fits."""
+        architecture, memory = model.config.architecture, None
+        if architecture == "encoder":
+            raise ValueError("model: an encoder sees the tokens to come; a decoder generates")
+        if (start_id is None) != (architecture == "decoder"):
+            raise ValueError(
+                f"start_id: an encoder-decoder needs one, a decoder has its prompt; got {start_id}"
+            )
+        if mask is None:
+            mask = torch.ones_like(input_ids, dtype=torch.bool)
+        else:
+            check_mask(
+                "key_padding_mask", mask, (input_ids.shape[0], input_ids.shape[1]), input_ids
+            )
+            if not bool(mask.any(dim=1).all()):
+                raise ValueError("key_padding_mask: a prompt without any token")
+        ids = input_ids
+        if start_id is not None:
+            memory = model.encode(input_ids, key_padding_mask=mask)
+            memory.projected = {}
+            ids = input_ids.new_full(
+                (len(input_ids), 1), check_int("start_id", start_id, minimum=0)
+            )
+            mask = torch.ones_like(ids, dtype=torch.bool)
+        # Real tokens first: what is generated follows them.
+        order = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
+        ids, mask = ids.gather(1, order), mask.gather(1, order)
+        longest = int(mask.sum(dim=1).max())
+        ids, mask = ids[:, :longest], mask[:, :longest]
+        if longest + max_new_tokens > model.config.max_len:
+            raise ValueError(
+                f"max_new_tokens: {longest} tokens and {max_new_tokens} more are over the model's "
+                f"max_len={model.config.max_len}"
+            )
+        state = None
+        if use_state:
+            # The last token that is generated is never read.
+            state = model.init_state(batch_size=len(ids), max_len=longest + max_new_tokens)
+            state.memory = memory
+        return cls(model, ids, mask, memory, state)
+
+    def first(self) -> Tensor:
+        """Return the logits after the prompt, ``[B, V]``."""
+        return self._last(self._run(self.ids, self.mask))
+
+    def after(self, token: Tensor, going: Tensor) -> Tensor:
+        """Return the logits after one more token of each sequence that is `going`, ``[B, V]``."""
+        if self.state is not None:
+            return self._run(token[:, None], going[:, None])[:, -1]
+        at = self.mask.sum(dim=1, keepdim=True)
+        self.ids = torch.cat([self.ids, torch.zeros_like(at)], dim=1).scatter(
+            1, at, token[:, None]
+        )
+        grown = torch.cat([self.mask, torch.zeros_like(self.mask[:, :1])], dim=1)
+        self.mask = grown.scatter(1, at, going[:, None])
+        return self._last(self._run(self.ids, self.mask))
+
+    def _run(self, ids: Tensor, mask: Tensor) -> Tensor:
+        whole = None if bool(mask.all()) else mask
+        return self.model.decode(ids, memory=self.memory, key_padding_mask=whole, state=self.state)
+
+    def _last(self, logits: Tensor) -> Tensor:
+        """Return the logits of each sequence's last token."""
+        at = (self.mask.sum(dim=1) - 1)[:, None, None].expand(-1, 1, logits.shape[2])
+        return logits.gather(1, at)[:, 0]

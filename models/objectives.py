@@ -1,0 +1,152 @@
+"""Training objectives as plain functions of a model and its tokens: masked, next, shifted.
+
+Each returns the mean cross-entropy in nats a token, a scalar with a graph. Padding counts nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attention.checks import check_float, check_int
+
+IGNORED = -100
+"""The label of a token that is not predicted."""
+
+
+def mask_tokens(
+    input_ids: Tensor,
+    *,
+    vocab_size: int,
+    mask_id: int,
+    probability: float = 0.15,
+    key_padding_mask: Tensor | None = None,
+    special_ids: Sequence[int] = (),
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Choose tokens to predict and hide them: 80 % masked, 10 % replaced, 10 % kept.
+
+    Devlin et al. 2019, arXiv 1810.04805, section 3.1.
+
+    Args:
+        input_ids: int64 ``[B, N]``.
+        vocab_size: of the random replacements.
+        mask_id: what stands for a masked token.
+        probability: that a token is chosen.
+        key_padding_mask: bool ``[B, N]``, True = a token.
+        special_ids: tokens that are never chosen.
+        generator: of the choice; ``None`` = torch's own.
+
+    Returns:
+        inputs and labels, int64 ``[B, N]``; a label is `IGNORED` where nothing is predicted.
+    """
+    check_int("mask_id", mask_id, minimum=0)
+    check_float("probability", probability, above=0.0)
+    shape, device = input_ids.shape, input_ids.device
+    draw = torch.rand(shape, generator=generator, device=device)
+    chosen = draw < probability
+    for special in special_ids:
+        chosen &= input_ids != special
+    if key_padding_mask is not None:
+        chosen &= key_padding_mask
+    kind = torch.rand(shape, generator=generator, device=device)
+    other = torch.randint(0, vocab_size, shape, generator=generator, device=device)
+    hidden = input_ids.masked_fill(chosen & (kind < 0.8), mask_id)
+    hidden = torch.where(chosen & (kind >= 0.8) & (kind < 0.9), other, hidden)
+    return hidden, input_ids.masked_fill(~chosen, IGNORED)
+
+
+def masked_lm_loss(
+    model: nn.Module,
+    input_ids: Tensor,
+    *,
+    vocab_size: int,
+    mask_id: int,
+    probability: float = 0.15,
+    key_padding_mask: Tensor | None = None,
+    special_ids: Sequence[int] = (),
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Predict hidden tokens from both sides; arguments as in `mask_tokens`.
+
+    Raises:
+        ValueError: if no token was chosen.
+    """
+    inputs, labels = mask_tokens(
+        input_ids,
+        vocab_size=vocab_size,
+        mask_id=mask_id,
+        probability=probability,
+        key_padding_mask=key_padding_mask,
+        special_ids=special_ids,
+        generator=generator,
+    )
+    if not bool((labels != IGNORED).any()):
+        raise ValueError(
+            f"input_ids: of {input_ids.numel()} tokens none was chosen; give more tokens or a "
+            "larger probability"
+        )
+    return _cross_entropy(model(inputs, key_padding_mask=key_padding_mask), labels)
+
+
+def next_token_loss(
+    model: nn.Module, input_ids: Tensor, *, key_padding_mask: Tensor | None = None
+) -> Tensor:
+    """Predict each token from those before it.
+
+    Args:
+        model: a decoder.
+        input_ids: int64 ``[B, N]``, N at least 2.
+        key_padding_mask: bool ``[B, N]``, True = a token.
+
+    Raises:
+        ValueError: if there is no next token.
+    """
+    if input_ids.shape[1] < 2:
+        raise ValueError(f"input_ids: expected at least 2 tokens, got {input_ids.shape[1]}")
+    labels = input_ids[:, 1:]
+    mask = None
+    if key_padding_mask is not None:
+        mask = key_padding_mask[:, :-1]
+        labels = labels.masked_fill(~(key_padding_mask[:, 1:] & mask), IGNORED)
+    return _cross_entropy(model(input_ids[:, :-1], key_padding_mask=mask), labels)
+
+
+def sequence_to_sequence_loss(
+    model: nn.Module,
+    input_ids: Tensor,
+    target_ids: Tensor,
+    *,
+    start_id: int,
+    key_padding_mask: Tensor | None = None,
+    target_padding_mask: Tensor | None = None,
+) -> Tensor:
+    """Predict a target from an input and the target's tokens before it.
+
+    Args:
+        model: an encoder-decoder.
+        input_ids: int64 ``[B, N]``.
+        target_ids: int64 ``[B, M]``.
+        start_id: stands before the first token of a target.
+        key_padding_mask: bool ``[B, N]``, True = a token.
+        target_padding_mask: bool ``[B, M]``, likewise; padding behind the tokens.
+    """
+    start = target_ids.new_full((len(target_ids), 1), check_int("start_id", start_id, minimum=0))
+    shifted = torch.cat([start, target_ids[:, :-1]], dim=1)
+    labels, mask = target_ids, None
+    if target_padding_mask is not None:
+        labels = target_ids.masked_fill(~target_padding_mask, IGNORED)
+        first = torch.ones_like(target_padding_mask[:, :1])
+        mask = torch.cat([first, target_padding_mask[:, :-1]], dim=1)
+    logits = model(
+        input_ids, shifted, key_padding_mask=key_padding_mask, decoder_key_padding_mask=mask
+    )
+    return _cross_entropy(logits, labels)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return F.cross_entropy(logits.flatten(0, 1).to(wide), labels.flatten(), ignore_index=IGNORED)

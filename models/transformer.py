@@ -1,0 +1,597 @@
+"""Whole models: embeddings, stacks of the one block, logits.
+
+Encoder-only, decoder-only and encoder-decoder (Vaswani et al. 2017, arXiv 1706.03762) from a
+`ModelConfig`, around any backend that can serve them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from attention.base import UnsupportedError
+from attention.checks import check_int, check_mask
+from attention.registry import get
+from attention.state import DecodeState
+from models.block import Memory
+from models.config import ModelConfig
+from models.multihead import MultiheadAttention
+from models.norm import make_norm
+from models.positional import LearnedPositions, RotaryPositions, SinusoidalPositions
+from models.recurrent import LSTM
+from models.stack import TransformerStack
+
+if TYPE_CHECKING:
+    from models.generation import Generated
+
+DEVIATION = 0.02
+"""Of the normal distribution that embeddings are drawn from, as in BERT and GPT-2."""
+
+
+@dataclass
+class ModelState:
+    """What a model that decodes has seen: the states of its layers, and how long each sequence is.
+
+    Attributes:
+        layers: of the decoder's blocks.
+        lengths: tokens of each sequence, int64 ``[B]``.
+        memory: of an encoder-decoder: the encoder's output, and what its readers made of it.
+    """
+
+    layers: list[DecodeState]
+    lengths: Tensor
+    memory: Memory | None = field(default=None)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the layers' states."""
+        return sum(state.nbytes for state in self.layers)
+
+
+class Embeddings(nn.Module):
+    """Tokens, their positions and segments, then norm and dropout.
+
+    Args:
+        config: of the model.
+        tokens: the token embedding; stacks of one model share it.
+    """
+
+    def __init__(self, config: ModelConfig, tokens: nn.Embedding) -> None:
+        super().__init__()
+        self.max_len = config.max_len
+        self.tokens = tokens
+        # Vaswani et al., section 3.4: beside sinusoids of amplitude 1 the tokens would be lost.
+        self.scale = config.d_model**0.5 if config.positions == "sinusoidal" else 1.0
+        self.positions: LearnedPositions | SinusoidalPositions | None = None
+        shape = {"d_model": config.d_model, "max_len": config.max_len}
+        if config.positions == "learned":
+            self.positions = LearnedPositions(**shape, offset=config.position_offset)
+        elif config.positions == "sinusoidal":
+            self.positions = SinusoidalPositions(**shape)
+        self.token_types: nn.Embedding | None = None
+        if config.num_token_types:
+            self.token_types = new_embedding(config.num_token_types, config.d_model)
+        self.norm: nn.Module = nn.Identity()
+        if config.embedding_norm:
+            self.norm = make_norm(
+                config.normalization, config.d_model, eps=config.norm_eps, bias=config.bias
+            )
+        self.dropout = nn.Dropout(config.dropout_p)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Embed ids ``[B, N]``: ``[B, N, d_model]``."""
+        x: Tensor = self.tokens(input_ids) * self.scale
+        if self.token_types is not None:
+            types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            x = x + self.token_types(types)
+        elif token_type_ids is not None:
+            raise ValueError("token_type_ids: this model has no token types; expected None")
+        if self.positions is not None:
+            x = self.positions(x, positions)
+        out: Tensor = self.dropout(self.norm(x))
+        return out
+
+
+class Logits(nn.Module):
+    """Map hidden states to logits.
+
+    Args:
+        config: of the model.
+        tokens: the token embedding, whose weight a tied head uses.
+    """
+
+    def __init__(self, config: ModelConfig, tokens: nn.Embedding) -> None:
+        super().__init__()
+        self.transform: nn.Sequential | None = None
+        bias = config.head == "transform"
+        if bias:
+            self.transform = nn.Sequential(
+                nn.Linear(config.d_model, config.d_model),
+                nn.GELU(),
+                make_norm(config.normalization, config.d_model, eps=config.norm_eps),
+            )
+        self.proj = nn.Linear(config.d_model, config.vocab_size, bias=bias)
+        if config.tied:
+            self.proj.weight = tokens.weight
+        else:
+            nn.init.normal_(self.proj.weight, std=DEVIATION)
+        if bias:
+            nn.init.zeros_(self.proj.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, N, d_model]`` to ``[B, N, vocab_size]``."""
+        out: Tensor = self.proj(x if self.transform is None else self.transform(x))
+        return out
+
+
+class TransformerModel(nn.Module):
+    """A whole model.
+
+    Args:
+        config: its shape.
+        attention: backend of the self-attention: of the encoder, or of the only stack.
+        attention_options: its constructor arguments, for all layers.
+        decoder_attention: of an encoder-decoder's decoder; ``None`` = as `attention`.
+        decoder_attention_options: its arguments; ``None`` = `attention_options`, if the backend is
+            the same.
+        cross_attention: of an encoder-decoder.
+        cross_attention_options: its arguments.
+
+    Dropout on the attention weights acts where the backend forms weights; a backend that declares
+    none has none to drop.
+
+    Raises:
+        ValueError: if an argument has no use in this architecture or is out of range.
+        TypeError: if an argument has the wrong type.
+        UnsupportedError: if a backend cannot do what the architecture asks of it: be causal,
+            attend to another sequence, or leave padding out.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        attention: str = "sdpa",
+        attention_options: Mapping[str, Any] | None = None,
+        decoder_attention: str | None = None,
+        decoder_attention_options: Mapping[str, Any] | None = None,
+        cross_attention: str | None = None,
+        cross_attention_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(config, ModelConfig):
+            raise TypeError(f"config: expected a ModelConfig, got {type(config).__name__}")
+        self.config = config
+        self.chosen: dict[str, Any] = {
+            "attention": attention,
+            "attention_options": attention_options,
+            "decoder_attention": decoder_attention,
+            "decoder_attention_options": decoder_attention_options,
+            "cross_attention": cross_attention,
+            "cross_attention_options": cross_attention_options,
+        }
+        self.swap_notes: tuple[str, ...] = ()
+        both = config.architecture == "encoder_decoder"
+        for name, value in (
+            ("decoder_attention", decoder_attention),
+            ("decoder_attention_options", decoder_attention_options),
+            ("cross_attention", cross_attention),
+            ("cross_attention_options", cross_attention_options),
+        ):
+            if value is not None and not both:
+                raise ValueError(f"{name}: only an encoder-decoder has one; got {value!r}")
+        self.tokens = new_embedding(config.vocab_size, config.d_model)
+        self.rotary: RotaryPositions | None = None
+        if config.positions == "rotary":
+            self.rotary = RotaryPositions(head_dim=config.head_dim)
+        self.encoder_embeddings: Embeddings | None = None
+        self.encoder: TransformerStack | None = None
+        self.decoder_embeddings: Embeddings | None = None
+        self.decoder: TransformerStack | None = None
+        options = dict(attention_options or {})
+        if config.architecture != "decoder":
+            check_serves(attention, "attention", causal=False)
+            self.encoder_embeddings = Embeddings(config, self.tokens)
+            self.encoder = self._stack(attention, options, is_causal=False)
+        if config.architecture == "decoder":
+            check_serves(attention, "attention", causal=True)
+            self.decoder_embeddings = Embeddings(config, self.tokens)
+            self.decoder = self._stack(attention, options, is_causal=True)
+        if both:
+            name = decoder_attention or attention
+            if decoder_attention_options is not None:
+                options = dict(decoder_attention_options)
+            elif name != attention:
+                options = {}
+            check_serves(name, "decoder_attention", causal=True)
+            self.decoder_embeddings = Embeddings(config, self.tokens)
+            self.decoder = self._stack(
+                name,
+                options,
+                is_causal=True,
+                cross_attention=cross_attention or "sdpa",
+                cross_attention_options=cross_attention_options,
+            )
+        self.logits = Logits(config, self.tokens)
+
+    def _stack(
+        self, attention: str, options: dict[str, Any], *, is_causal: bool, **crossing: Any
+    ) -> TransformerStack:
+        config = self.config
+        drops = attention != LSTM and get(attention).supports.dropout
+        if crossing:
+            reads = get(crossing["cross_attention"]).supports.dropout
+            crossing["cross_attention_dropout_p"] = config.attention_dropout_p if reads else 0.0
+        return TransformerStack(
+            num_layers=config.num_layers,
+            d_model=config.d_model,
+            num_heads=config.num_heads,
+            max_len=config.max_len,
+            attention=attention,
+            attention_options=options,
+            d_ff=config.d_ff,
+            num_kv_heads=config.num_kv_heads,
+            norm=config.norm,
+            activation=config.activation,
+            dropout_p=config.dropout_p,
+            attention_dropout_p=config.attention_dropout_p if drops else 0.0,
+            activation_dropout_p=config.activation_dropout_p,
+            bias=config.bias,
+            normalization=config.normalization,
+            norm_eps=config.norm_eps,
+            rotary=self.rotary,
+            is_causal=is_causal,
+            **crossing,
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        decoder_input_ids: Tensor | None = None,
+        *,
+        key_padding_mask: Tensor | None = None,
+        decoder_key_padding_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        state: ModelState | None = None,
+        **call_inputs: Tensor | None,
+    ) -> Tensor:
+        """Return the logits of the tokens: of the decoder's, if there are two stacks.
+
+        Args:
+            input_ids: int64 ``[B, N]``.
+            decoder_input_ids: int64 ``[B, M]``, of an encoder-decoder.
+            key_padding_mask: bool ``[B, N]``, **True = a token**.
+            decoder_key_padding_mask: bool ``[B, M]``, likewise.
+            token_type_ids: int64 ``[B, N]``, segments; ``None`` = all 0.
+            state: of a decoder-only model (`init_state`): what came before `input_ids`, which it
+                takes in.
+            **call_inputs: the token masks that the backend declares, bool ``[B, N]``.
+
+        Returns:
+            ``[B, N, vocab_size]``, or ``[B, M, vocab_size]``.
+
+        Raises:
+            ValueError: if an id is not below the vocabulary's size, a sequence is longer than
+                `ModelConfig.max_len`, a shape does not fit, or an input has no use here.
+            TypeError: if an input is of the wrong type.
+            UnsupportedError: if the backend declares that it cannot serve the request.
+        """
+        if self.config.architecture == "encoder_decoder":
+            if decoder_input_ids is None:
+                raise ValueError("decoder_input_ids: an encoder-decoder needs them; got None")
+            if state is not None:
+                raise ValueError("state: an encoder-decoder decodes by encode and decode")
+            memory = self.encode(
+                input_ids,
+                key_padding_mask=key_padding_mask,
+                token_type_ids=token_type_ids,
+                **call_inputs,
+            )
+            return self.decode(
+                decoder_input_ids, memory=memory, key_padding_mask=decoder_key_padding_mask
+            )
+        for name, value in (
+            ("decoder_input_ids", decoder_input_ids),
+            ("decoder_key_padding_mask", decoder_key_padding_mask),
+        ):
+            if value is not None:
+                raise ValueError(f"{name}: only an encoder-decoder takes it; expected None")
+        if self.config.architecture == "encoder":
+            if state is not None:
+                raise UnsupportedError(
+                    "state: an encoder sees the tokens to come; a decoder decodes with a state"
+                )
+            memory = self.encode(
+                input_ids,
+                key_padding_mask=key_padding_mask,
+                token_type_ids=token_type_ids,
+                **call_inputs,
+            )
+            out: Tensor = self.logits(memory.hidden)
+            return out
+        return self.decode(
+            input_ids,
+            key_padding_mask=key_padding_mask,
+            token_type_ids=token_type_ids,
+            state=state,
+            **call_inputs,
+        )
+
+    def encode(
+        self,
+        input_ids: Tensor,
+        *,
+        key_padding_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **call_inputs: Tensor | None,
+    ) -> Memory:
+        """Run the encoder; arguments as in `forward`."""
+        if self.encoder is None or self.encoder_embeddings is None:
+            raise ValueError("input_ids: a decoder-only model encodes nothing; call the model")
+        self._check_ids("", input_ids, key_padding_mask)
+        x = self.encoder_embeddings(input_ids, token_type_ids)
+        hidden = self.encoder(x, key_padding_mask=key_padding_mask, **call_inputs)
+        return Memory(hidden, key_padding_mask)
+
+    def decode(
+        self,
+        input_ids: Tensor,
+        *,
+        memory: Memory | None = None,
+        key_padding_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        state: ModelState | None = None,
+        **call_inputs: Tensor | None,
+    ) -> Tensor:
+        """Run the decoder on ids ``[B, N]``; arguments as in `forward`.
+
+        Args:
+            input_ids: int64 ``[B, N]``.
+            memory: of `encode`; ``None`` = what the state holds, or there is no encoder.
+            key_padding_mask: bool ``[B, N]``, True = a token.
+            token_type_ids: int64 ``[B, N]``.
+            state: what came before, by `init_state`; takes the tokens in.
+            **call_inputs: the token masks that the backend declares.
+
+        Returns:
+            logits ``[B, N, vocab_size]``.
+        """
+        if self.decoder is None or self.decoder_embeddings is None:
+            raise ValueError("input_ids: an encoder decodes nothing; call the model")
+        self._check_ids("decoder_" if self.encoder else "", input_ids, key_padding_mask)
+        positions = layers = None
+        if state is not None:
+            positions = self._positions(input_ids, key_padding_mask, state)
+            memory = state.memory if memory is None else memory
+            layers = state.layers
+        elif key_padding_mask is not None:  # a position is that among the tokens
+            positions = (key_padding_mask.cumsum(dim=1) - 1).clamp_min(0)
+        x = self.decoder_embeddings(input_ids, token_type_ids, positions)
+        x = self.decoder(
+            x,
+            is_causal=True,
+            key_padding_mask=key_padding_mask,
+            memory=memory,
+            positions=positions,
+            states=layers,
+            **call_inputs,
+        )
+        if state is not None:
+            counts = input_ids.shape[1] if key_padding_mask is None else key_padding_mask.sum(1)
+            state.lengths += counts
+        out: Tensor = self.logits(x)
+        return out
+
+    def _positions(self, ids: Tensor, mask: Tensor | None, state: ModelState) -> Tensor:
+        """Return where the tokens of a chunk stand in their sequences, ``[B, N]``."""
+        if not isinstance(state, ModelState):
+            raise TypeError(f"state: expected one by init_state, got {type(state).__name__}")
+        assert self.decoder is not None
+        if len(state.layers) != len(self.decoder.blocks):
+            raise ValueError(
+                f"state: made for {len(state.layers)} layers, this model has "
+                f"{len(self.decoder.blocks)}"
+            )
+        if ids.shape[0] != len(state.lengths):
+            raise ValueError(f"state: made for batch {len(state.lengths)}, got {ids.shape[0]}")
+        if mask is None:
+            steps = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        else:
+            steps = (mask.cumsum(dim=1) - 1).clamp_min(0)
+        counts = ids.shape[1] if mask is None else mask.sum(dim=1)
+        longest = int((state.lengths + counts).max())
+        if longest > self.config.max_len:
+            raise ValueError(
+                f"input_ids: a sequence would have {longest} tokens, the model is built for "
+                f"max_len={self.config.max_len}"
+            )
+        return (state.lengths[:, None] + steps).clamp_max(self.config.max_len - 1)
+
+    def init_state(self, *, batch_size: int, max_len: int | None = None) -> ModelState:
+        """Make the state of a decoder before its first token.
+
+        Args:
+            batch_size: B.
+            max_len: the most tokens of a sequence; ``None`` = the model's.
+
+        Raises:
+            UnsupportedError: if the backend decodes with no state.
+            ValueError: if an argument is out of range, or there is no decoder.
+        """
+        if self.decoder is None:
+            raise UnsupportedError("state: an encoder sees the tokens to come; it decodes nothing")
+        weight = self.tokens.weight
+        layers = self.decoder.init_states(
+            batch_size=check_int("batch_size", batch_size, minimum=1),
+            max_len=self.config.max_len if max_len is None else max_len,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+        with torch.inference_mode(mode=False):
+            lengths = torch.zeros(batch_size, dtype=torch.int64, device=weight.device)
+        return ModelState(layers, lengths)
+
+    def check_ids(self, ids: Any, key_padding_mask: Tensor | None = None) -> None:
+        """Check ids ``[B, N]`` and their mask; errors as in `forward`."""
+        self._check_ids("", ids, key_padding_mask)
+
+    def _check_ids(self, prefix: str, ids: Any, mask: Tensor | None) -> None:
+        name = f"{prefix}input_ids"
+        if not isinstance(ids, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(ids).__name__}")
+        if ids.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"{name}: expected whole numbers (int64 or int32), got {ids.dtype}")
+        if ids.dim() != 2 or not ids.numel():
+            raise ValueError(
+                f"{name}: expected [B, N] with B and N at least 1, got {tuple(ids.shape)}"
+            )
+        if ids.shape[1] > self.config.max_len:
+            raise ValueError(
+                f"{name}: {ids.shape[1]} tokens are more than the model's "
+                f"max_len={self.config.max_len}"
+            )
+        if not torch.compiler.is_compiling():
+            low, high = (int(x) for x in torch.aminmax(ids))
+            if low < 0 or high >= self.config.vocab_size:
+                raise ValueError(
+                    f"{name}: expected ids from 0 to {self.config.vocab_size - 1} "
+                    f"(vocab_size={self.config.vocab_size}), got {low if low < 0 else high}"
+                )
+        if mask is not None:
+            check_mask(f"{prefix}key_padding_mask", mask, (ids.shape[0], ids.shape[1]), ids)
+
+    def copy_call_projections(self) -> None:
+        """Start the projections that only some backends have as copies of the usual ones."""
+        for layer in self.modules():
+            if isinstance(layer, MultiheadAttention):
+                layer.copy_call_projections()
+
+    def with_attention(
+        self, attention: str, *, max_len: int | None = None, **options: Any
+    ) -> TransformerModel:
+        """Return a model with another self-attention and, as far as they fit, the same weights.
+
+        Of an encoder-decoder the encoder's is replaced. A longer `max_len` gets its learned
+        positions by repeating those there are (Beltagy et al. 2020, arXiv 2004.05150, section 5).
+        What was not kept, and what is new, is said in `swap_notes` of the result.
+
+        Args:
+            attention: a registered backend's name.
+            max_len: the longest sequence; ``None`` = as it is.
+            **options: the backend's constructor arguments, for all layers.
+
+        Raises:
+            ValueError: if an argument is out of range.
+            TypeError: if the backend has no such option.
+            UnsupportedError: if the backend cannot do what the architecture asks of it.
+        """
+        config = self.config
+        if max_len is not None:
+            config = config.scaled(max_len=check_int("max_len", max_len, minimum=1))
+        chosen = {**self.chosen, "attention": attention, "attention_options": options}
+        if config.architecture == "encoder_decoder":
+            chosen["decoder_attention"] = (
+                self.chosen["decoder_attention"] or self.chosen["attention"]
+            )
+            same = chosen["decoder_attention"] == self.chosen["attention"]
+            if self.chosen["decoder_attention_options"] is None:
+                given = self.chosen["attention_options"] if same else None
+                chosen["decoder_attention_options"] = given or {}
+        made = TransformerModel(config, **chosen).to(self.tokens.weight.device, self.dtype)
+        theirs, notes = dict(self.named_parameters()), list[str]()
+        extra = [n for n, _ in made.named_parameters() if ".call_projections." in n]
+        with torch.no_grad():
+            for name, own in made.named_parameters():
+                if name in extra:
+                    continue
+                given = theirs.pop(name, None)
+                if given is None:
+                    notes.append(f"{name}: new, drawn at random")
+                elif given.shape == own.shape:
+                    own.copy_(given)
+                elif name.endswith("positions.weight"):
+                    notes.append(_repeat_positions(name, own, given, config.position_offset))
+                else:
+                    notes.append(
+                        f"{name}: drawn at random; {tuple(given.shape)} does not fit "
+                        f"{tuple(own.shape)}"
+                    )
+            made.copy_call_projections()
+            for name, own in made.named_parameters():
+                if name in extra and name in theirs:
+                    own.copy_(theirs.pop(name))
+                    extra.remove(name)
+        notes += [f"{name}: not kept, {attention} has none" for name in theirs]
+        if extra:
+            notes.append("call_projections: new, copies of the usual projections")
+        if config.attention_dropout_p and not (
+            attention != LSTM and get(attention).supports.dropout
+        ):
+            notes.append(
+                f"attention_dropout_p: {config.attention_dropout_p} is not kept, {attention} "
+                "forms no weights to drop"
+            )
+        made.swap_notes = tuple(notes)
+        return made.train(self.training)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters."""
+        return self.tokens.weight.dtype
+
+    def generate(self, input_ids: Tensor, **how: Any) -> Generated:
+        """Generate tokens; see `models.generation.generate`."""
+        from models.generation import generate
+
+        return generate(self, input_ids, **how)
+
+    def num_parameters(self) -> int:
+        """Count the parameters; a tied one once."""
+        return sum(p.numel() for p in self.parameters())
+
+
+def _repeat_positions(name: str, own: Tensor, given: Tensor, offset: int) -> str:
+    """Fill learned positions of another length; return what was done."""
+    own[:offset] = given[:offset]
+    rows, source = own[offset:], given[offset:]
+    repeats = -(-len(rows) // len(source))
+    rows.copy_(source.repeat(repeats, 1)[: len(rows)])
+    if len(rows) <= len(source):
+        return f"{name}: the first {len(rows)} of {len(source)} positions are kept"
+    return f"{name}: {len(source)} positions, repeated to {len(rows)}"
+
+
+def new_embedding(count: int, d_model: int) -> nn.Embedding:
+    """Make an embedding of `count` rows, drawn as in BERT."""
+    made = nn.Embedding(count, d_model)
+    nn.init.normal_(made.weight, std=DEVIATION)
+    return made
+
+
+def check_serves(name: str, argument: str, *, causal: bool) -> None:
+    """Refuse a backend that a stack of this kind has no use for, when the model is built.
+
+    Raises:
+        UnsupportedError: with the backend's reason.
+    """
+    if name == LSTM:
+        return
+    cls = get(name)
+    if causal and not cls.supports.causal:
+        raise UnsupportedError(
+            f"{argument}: {name} cannot be causal, and a decoder is{cls.why_not('causal')}"
+        )
+    if not cls.supports.key_padding:
+        raise UnsupportedError(f"{argument}: {name} takes no mask, and a batch is padded")
+
+
+__all__ = ["Embeddings", "Logits", "ModelState", "TransformerModel"]

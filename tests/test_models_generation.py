@@ -1,0 +1,170 @@
+"""Generation: the same tokens with and without a state, in batches of different lengths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from attention.base import UnsupportedError
+from models import ModelConfig, TransformerModel, generate
+from models.generation import Choice
+
+SHAPE = {
+    "vocab_size": 50, "d_model": 32, "num_layers": 2, "num_heads": 4, "d_ff": 48, "max_len": 64,
+}  # fmt: skip
+
+BACKENDS: list[tuple[str, dict[str, Any]]] = [
+    ("full", {}),
+    ("sdpa", {}),
+    ("longformer", {"window": 4}),
+    ("bigbird", {"block_size": 4, "num_random_blocks": 1}),
+    ("performer", {"num_features": 32, "seed": 0}),
+]
+
+
+def model(
+    attention: str = "sdpa",
+    options: dict[str, Any] | None = None,
+    architecture: Any = "decoder",
+    **changes: Any,
+) -> TransformerModel:
+    torch.manual_seed(0)
+    config = ModelConfig(architecture, **{**SHAPE, "tied": False, **changes})
+    made = TransformerModel(config, attention=attention, attention_options=options).double()
+    with torch.no_grad():
+        made.tokens.weight.mul_(20)  # logits that differ
+    return made
+
+
+def prompts() -> tuple[Tensor, Tensor]:
+    ids = torch.randint(0, 50, (3, 11), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones(3, 11, dtype=torch.bool)
+    mask[1, 6:] = False
+    mask[2, :9] = False
+    return ids, mask
+
+
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize(("name", "options"), BACKENDS, ids=[name for name, _ in BACKENDS])
+def test_same_tokens_with_and_without_a_state(
+    name: str, options: dict[str, Any], sampled: bool, positions: Any
+) -> None:
+    made = model(name, options, positions=positions)
+    ids, mask = prompts()
+    how: dict[str, Any] = {"max_new_tokens": 20, "key_padding_mask": mask}
+    if sampled:
+        how |= {"temperature": 0.8, "top_k": 20, "top_p": 0.9, "seed": 3}
+    with_state, without = (generate(made, ids, use_state=use, **how) for use in (True, False))
+    assert torch.equal(with_state.ids, without.ids)
+    assert with_state.ids.shape == (3, 20)
+    assert len(with_state.ids.unique()) > 3
+    for row in range(3):  # as if alone
+        if not sampled:
+            alone = generate(made, ids[row : row + 1, mask[row]], max_new_tokens=20)
+            assert torch.equal(alone.ids[0], with_state.ids[row])
+
+
+@pytest.mark.parametrize("use_state", [True, False])
+def test_an_encoder_decoder_answers(use_state: bool) -> None:
+    made = model(architecture="encoder_decoder")
+    ids, mask = prompts()
+    found = generate(
+        made, ids, max_new_tokens=12, key_padding_mask=mask, start_id=2, use_state=use_state
+    )
+    so_far = torch.full((3, 1), 2)
+    for _ in range(12):
+        logits = made(ids, so_far, key_padding_mask=mask)
+        so_far = torch.cat([so_far, logits[:, -1].argmax(-1, keepdim=True)], dim=1)
+    assert torch.equal(found.ids, so_far[:, 1:])
+
+
+@pytest.mark.parametrize("use_state", [True, False])
+def test_a_stop_token_ends_a_sequence(use_state: bool) -> None:
+    made = model()
+    ids, mask = prompts()
+    free = generate(made, ids, max_new_tokens=20, key_padding_mask=mask).ids
+    stop = int(free[0, 4])
+    found = generate(
+        made, ids, max_new_tokens=20, key_padding_mask=mask, stop_ids=[stop], pad_id=49,
+        use_state=use_state,
+    )  # fmt: skip
+    for row in range(3):
+        hits = (free[row] == stop).nonzero()
+        length = int(hits[0]) + 1 if len(hits) else found.ids.shape[1]
+        assert int(found.lengths[row]) == length
+        assert torch.equal(found.ids[row, :length], free[row, :length])
+        assert (found.ids[row, length:] == 49).all()
+
+
+def test_seeds_and_modes() -> None:
+    made = model(dropout_p=0.5).train()
+    ids, mask = prompts()
+    how: dict[str, Any] = {"max_new_tokens": 20, "key_padding_mask": mask, "temperature": 1.0}
+    first, again, other = (generate(made, ids, seed=seed, **how).ids for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert made.training
+
+
+def test_choices() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0, 3.0]]).repeat(2000, 1)
+    generator = torch.Generator().manual_seed(0)
+    assert set(Choice().next_token(logits, generator).tolist()) == {3}
+    assert set(Choice(1.0, top_k=2).next_token(logits, generator).tolist()) == {2, 3}
+    # The likeliest has 0.64: a nucleus of 0.6 is it alone, one of 0.7 has the second too.
+    assert set(Choice(1.0, top_p=0.6).next_token(logits, generator).tolist()) == {3}
+    assert set(Choice(1.0, top_p=0.7).next_token(logits, generator).tolist()) == {2, 3}
+    share = (Choice(1.0).next_token(logits, generator) == 3).double().mean()
+    assert abs(float(share) - 0.6439) < 0.05
+    cold = (Choice(0.25).next_token(logits, generator) == 3).double().mean()
+    assert float(cold) > 0.95
+
+
+def test_bad_input_is_named() -> None:
+    made, (ids, mask) = model(), prompts()
+    for wrong, said in (
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"temperature": 1.0, "top_k": 0}, "top_k"),
+        ({"temperature": 1.0, "top_p": 1.5}, "top_p"),
+        ({"top_k": 3}, "top_k: the likeliest token is taken at temperature 0"),
+        ({"max_new_tokens": 60}, r"max_new_tokens: 11 tokens and 60 more are over .*max_len=64"),
+        ({"start_id": 2}, "start_id: an encoder-decoder needs one"),
+        ({"key_padding_mask": mask & False}, "key_padding_mask: a prompt without any token"),
+        ({"seed": -1}, "seed"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            generate(made, ids, **{"max_new_tokens": 5, **wrong})
+    with pytest.raises(ValueError, match="model: an encoder sees the tokens to come"):
+        generate(model(architecture="encoder"), ids, max_new_tokens=2)
+    with pytest.raises(UnsupportedError, match="state: an encoder sees the tokens to come"):
+        model(architecture="encoder").init_state(batch_size=2)
+
+
+def test_a_state_of_another_batch_is_refused() -> None:
+    made, (ids, _) = model(), prompts()
+    with torch.no_grad():
+        state = made.init_state(batch_size=2)
+        with pytest.raises(ValueError, match="state: made for batch 2, got 3"):
+            made(ids, state=state)
+        state = made.init_state(batch_size=3, max_len=20)
+        made(ids, state=state)
+        with pytest.raises(ValueError, match="max_len: the state was made for 20 tokens"):
+            made(ids, state=state)
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_an_lstm_generates_the_same_with_and_without_its_state(positions: Any) -> None:
+    made = model("lstm", positions=positions, tied=False)
+    ids, mask = prompts()
+    how: dict[str, Any] = {"max_new_tokens": 20, "key_padding_mask": mask}
+    with_state, without = (generate(made, ids, use_state=use, **how) for use in (True, False))
+    assert torch.equal(with_state.ids, without.ids)
+    assert len(with_state.ids.unique()) > 3
+    for row in range(3):
+        alone = generate(made, ids[row : row + 1, mask[row]], max_new_tokens=20)
+        assert torch.equal(alone.ids[0], with_state.ids[row])
