@@ -114,13 +114,13 @@ def generate(
     choice = Choice(temperature, top_k, top_p)
     model.check_ids(input_ids, key_padding_mask)
     vocabulary = model.config.vocab_size
-    for name, token in (
+    for name, given in (
         ("pad_id", pad_id),
         ("start_id", start_id or 0),
         *(("stop_ids", i) for i in stop_ids),
     ):
-        if check_int(name, token, minimum=0) >= vocabulary:
-            raise ValueError(f"{name}: expected below vocab_size={vocabulary}, got {token}")
+        if check_int(name, given, minimum=0) >= vocabulary:
+            raise ValueError(f"{name}: expected below vocab_size={vocabulary}, got {given}")
     check_int("max_new_tokens", max_new_tokens, minimum=1)
     check_bool("use_state", use_state)
     generator = torch.Generator(input_ids.device).manual_seed(check_seed(seed))

@@ -262,7 +262,7 @@ class TransformerModel(nn.Module):
         decoder_key_padding_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         state: ModelState | None = None,
-        **call_inputs: Tensor | None,
+        **call_inputs: Any,
     ) -> Tensor:
         """Return the logits of the tokens: of the decoder's, if there are two stacks.
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from attention.base import Attention, check_choice
+from attention.base import Attention
+from attention.checks import check_choice
 from models.projection import saved_ops, sequence_first
 from suites.peers.base import Projections
 
