@@ -301,6 +301,11 @@ def draw_seed() -> int:
     return int(torch.randint(0, 2**62, (1,)).item())
 
 
+def real_first(mask: Tensor) -> Tensor:
+    """Return an order of each row of ``[B, N]`` with what is True in front, int64 ``[B, N]``."""
+    return torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
+
+
 def only_trailing_padding(key_padding_mask: Tensor) -> bool:
     """Whether each row of ``[B, M]`` is real tokens first, padding after."""
     return bool((key_padding_mask[:, 1:] <= key_padding_mask[:, :-1]).all())

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attention.functional import real_first
+
 
 @dataclass(frozen=True)
 class StateShape:
@@ -259,7 +261,7 @@ class Chunk:
             counts = torch.full((batch,), size, dtype=torch.int64, device=q.device)
             real = torch.ones(batch, size, dtype=torch.bool, device=q.device)
             return cls(q, k, v, counts, real, is_even=True)
-        order = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
+        order = real_first(mask)
         counts = mask.sum(dim=1)
         real = torch.arange(size, device=q.device) < counts[:, None]
         q, k, v = (gathered(x, order) for x in (q, k, v))

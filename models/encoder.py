@@ -108,6 +108,12 @@ class TransformerEncoder(TransformerStack):
             UnsupportedError: if the backend declares that it cannot serve the request.
         """
         check_hidden("x", x, self.d_model)
+        for name in ("states", "positions", "memory"):
+            if name in call_inputs:  # it would go on from position 0
+                raise TypeError(
+                    f"{name}: an encoder counts its positions from 0 and reads one sequence; "
+                    "TransformerModel decodes"
+                )
         x = self.dropout(self.positions(x))
         return super().forward(
             x, is_causal=is_causal, key_padding_mask=key_padding_mask, **call_inputs

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attention.checks import check_bool, check_float, check_int, check_mask, check_seed
+from attention.functional import real_first
 from models.block import Memory
 from models.transformer import ModelState, TransformerModel
 
@@ -194,7 +195,7 @@ class _Run:
             )
             mask = torch.ones_like(ids, dtype=torch.bool)
         # Real tokens first: what is generated follows them.
-        order = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
+        order = real_first(mask)
         ids, mask = ids.gather(1, order), mask.gather(1, order)
         longest = int(mask.sum(dim=1).max())
         ids, mask = ids[:, :longest], mask[:, :longest]

@@ -44,7 +44,8 @@ def mask_tokens(
         inputs and labels, int64 ``[B, N]``; a label is `IGNORED` where nothing is predicted.
     """
     check_int("mask_id", mask_id, minimum=0)
-    check_float("probability", probability, above=0.0)
+    if check_float("probability", probability, above=0.0) > 1.0:
+        raise ValueError(f"probability: expected at most 1, got {probability}")
     shape, device = input_ids.shape, input_ids.device
     draw = torch.rand(shape, generator=generator, device=device)
     chosen = draw < probability

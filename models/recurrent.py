@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from attention.base import UnsupportedError
 from attention.checks import check_bool, check_choice, check_float, check_int, check_mask
+from attention.functional import real_first
 from attention.state import DecodeState, StateShape
 from models.block import Memory, Norm
 from models.feedforward import Activation, FeedForward
@@ -151,7 +152,7 @@ class LSTMBlock(nn.Module):
             out, after = self.lstm(x, before)
             counts = None
         else:
-            order = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
+            order = real_first(mask)
             index = order[:, :, None].expand_as(x)
             counts = mask.sum(dim=1)
             packed = pack_padded_sequence(

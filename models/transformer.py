@@ -92,6 +92,11 @@ class Embeddings(nn.Module):
         x: Tensor = self.tokens(input_ids) * self.scale
         if self.token_types is not None:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            if types.shape != input_ids.shape:
+                raise ValueError(
+                    f"token_type_ids: expected {tuple(input_ids.shape)} as input_ids, "
+                    f"got {tuple(types.shape)}"
+                )
             x = x + self.token_types(types)
         elif token_type_ids is not None:
             raise ValueError("token_type_ids: this model has no token types; expected None")

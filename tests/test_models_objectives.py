@@ -140,6 +140,8 @@ def test_padding_counts_nowhere() -> None:
 def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="input_ids: expected at least 2 tokens, got 1"):
         next_token_loss(model("decoder", "sdpa"), sequences()[:, :1])
+    with pytest.raises(ValueError, match=r"probability: expected at most 1, got 1.5"):
+        mask_tokens(sequences(), vocab_size=20, mask_id=MASK, probability=1.5)
     with pytest.raises(ValueError, match="input_ids: of 16 tokens none was chosen"):
         masked_lm_loss(
             model("encoder", "sdpa"), sequences()[:1], vocab_size=20, mask_id=MASK,

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from attention.base import UnsupportedError
-from models import CONFIGS, ModelConfig, TransformerModel, from_huggingface, named_config
+from models import (
+    CONFIGS,
+    ModelConfig,
+    TransformerEncoder,
+    TransformerModel,
+    from_huggingface,
+    named_config,
+)
 
 transformers = pytest.importorskip("transformers", reason="needs the extra 'peers'")
 
@@ -186,6 +193,15 @@ def test_bad_input_is_named() -> None:
         ours(ids(), ids())
     with pytest.raises(ValueError, match="token_type_ids: this model has no token types"):
         ours(ids(), token_type_ids=ids())
+    bert = from_huggingface(theirs("BertForMaskedLM"))
+    with pytest.raises(ValueError, match=r"token_type_ids: expected \(3, 21\) as input_ids, got"):
+        bert(ids(), token_type_ids=ids()[:, :5])
+    encoder = TransformerEncoder(num_layers=1, d_model=16, num_heads=2, max_len=9)
+    with (
+        torch.no_grad(),
+        pytest.raises(TypeError, match=r"states: an encoder counts its positions"),
+    ):
+        encoder(torch.randn(1, 4, 16), states=encoder.init_states(batch_size=1, max_len=9))
     both = from_huggingface(theirs("BartForConditionalGeneration"))
     with pytest.raises(ValueError, match="decoder_input_ids: an encoder-decoder needs them"):
         both(ids())

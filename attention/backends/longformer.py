@@ -34,6 +34,7 @@ from attention.functional import (
     expand_kv_heads,
     opaque,
     query_positions,
+    real_first,
     sdpa_rows,
     visible_keys,
 )
@@ -567,7 +568,7 @@ class _GlobalTokens:
         self.mask = mask
         count = mask.sum(dim=1)
         most = int(count.max())
-        order = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
+        order = real_first(mask)
         self.positions = order[:, :most]  # [B, X]
         self.absent = torch.arange(most, device=mask.device) >= count[:, None]  # [B, X]
 
