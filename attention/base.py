@@ -202,6 +202,10 @@ class Attention(Decoding, nn.Module, ABC):
     supports: ClassVar[Supports]
     time_exponent: ClassVar[float]
     memory_exponent: ClassVar[float]
+    decode_time_exponent: ClassVar[float] = 1.0
+    """Of one step in the tokens before it, where `supports` has a state; 1 = a cache is read."""
+    decode_memory_exponent: ClassVar[float] = 1.0
+    """Of the state's size, likewise."""
     call_inputs: ClassVar[Mapping[str, CallInput]] = {}
 
     kernel: str

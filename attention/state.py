@@ -14,8 +14,9 @@ All tensors are allocated when the state is made. States keep no graph: decoding
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,10 +53,27 @@ class StateShape:
             return torch.zeros(shape, dtype=dtype or self.dtype, device=self.device)
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A place to go back to; made by `DecodeState.mark`.
+
+    Attributes:
+        state: whose it is.
+        serial: which of its marks; a later one has a larger number.
+        content: what the state held there.
+    """
+
+    state: DecodeState
+    serial: int
+    content: Mapping[str, Any]
+
+
 class DecodeState:
     """What a backend keeps of a batch of sequences; made by `Attention.init_state`.
 
     Attributes:
+        append_only: names of tensors that tokens are only ever written behind the others of: a
+            mark needs no copy of them.
         made_by: the backend and its options, as it shows itself.
         shape: what the state was made for.
         lengths: tokens seen of each sequence, int64 ``[B]``.
@@ -63,10 +81,14 @@ class DecodeState:
         longest: the largest of them.
     """
 
+    append_only: ClassVar[frozenset[str]] = frozenset()
+
     def __init__(self, made_by: str, shape: StateShape) -> None:
         self.made_by, self.shape = made_by, shape
         self.lengths = shape.zeros(shape.batch_size, dtype=torch.int64)
         self.shortest = self.longest = 0
+        self._marks: list[int] = []  # serials that can be gone back to
+        self._made = 0
 
     @property
     def is_even(self) -> bool:
@@ -88,6 +110,42 @@ class DecodeState:
         else:
             self.shortest, self.longest = int(self.lengths.min()), int(self.lengths.max())
 
+    def mark(self) -> Mark:
+        """Remember where the state is, for `rewind`: to take tokens back that came after.
+
+        It costs a copy of the state where that has one size, and hardly anything for a cache.
+        """
+        kept = {
+            name: value.clone() if isinstance(value, Tensor) else value
+            for name, value in vars(self).items()
+            if name not in (*self.append_only, "_marks", "_made")
+        }
+        mark = Mark(self, self._made, kept)
+        self._marks.append(mark.serial)
+        self._made += 1
+        return mark
+
+    def rewind(self, mark: Mark) -> None:
+        """Go back to a mark, in place; as often as you like.
+
+        Raises:
+            ValueError: if the mark is another state's, or is later than one that the state went
+                back to since: the tokens there are no longer held.
+        """
+        if mark.state is not self:
+            raise ValueError(f"mark: of another state, made by {mark.state.made_by}")
+        if mark.serial not in self._marks:
+            raise ValueError(
+                "mark: later than one that the state went back to since; its tokens are gone"
+            )
+        for name, value in mark.content.items():
+            held = getattr(self, name)
+            if isinstance(value, Tensor) and isinstance(held, Tensor):
+                held.copy_(value)
+            else:
+                setattr(self, name, value)
+        del self._marks[self._marks.index(mark.serial) + 1 :]
+
 
 class KeyValueCache(DecodeState):
     """All keys and values.
@@ -96,6 +154,8 @@ class KeyValueCache(DecodeState):
         k: ``[B, H_kv, max_len, D]``; sequence b holds ``lengths[b]`` of them.
         v: likewise.
     """
+
+    append_only = frozenset({"k", "v"})
 
     def __init__(self, made_by: str, shape: StateShape) -> None:
         super().__init__(made_by, shape)
@@ -314,6 +374,7 @@ __all__ = [
     "Chunk",
     "DecodeState",
     "KeyValueCache",
+    "Mark",
     "RunningSums",
     "SlidingWindow",
     "StateShape",

@@ -40,6 +40,7 @@ RESULT_COLUMNS = (
 _KINDS: Mapping[str, tuple[str, str]] = {
     "latency": ("time", "seconds"),
     "peak_memory": ("peakmemory", "bytes"),
+    "state_bytes": ("track", "bytes"),
     "relative_error": ("track", "relative L2"),
 }
 _PARAMS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +52,14 @@ class Chapter:
         """The modes that were tried, forward first."""
         return [m for m in MODES if (self.points["mode"] == m).any()]
 
-    def slopes(self, mode: str, metric: str) -> dict[tuple[str, str], str]:
-        """Return the fitted exponents as a legend writes them: ``N^1.02 (0.98–1.05)``."""
-        rows = self.fits[(self.fits["mode"] == mode) & (self.fits["metric"] == metric)]
+    def slopes(self, mode: str, metrics: Collection[str]) -> dict[tuple[str, str], str]:
+        """Return the fitted exponents as a legend writes them: ``N^1.02 (0.98–1.05)``.
+
+        Args:
+            mode: of the rows.
+            metrics: of which a mode has one.
+        """
+        rows = self.fits[(self.fits["mode"] == mode) & self.fits["metric"].isin(metrics)]
         notes = {}
         for row in rows.to_dict("records"):
             fit = row["fit"]

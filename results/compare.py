@@ -21,8 +21,8 @@ BASELINES = ("full", "sdpa")
 
 CROSSOVER_COLUMNS = (
     "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",
-    "is_causal", "threads", "allocator", "matmul_precision", "compile", "metric", "baseline",
-    "seq_len", "ci_low", "ci_high", "reason",
+    "is_causal", "threads", "allocator", "matmul_precision", "compile", "model", "checkpointing",
+    "metric", "baseline", "seq_len", "ci_low", "ci_high", "reason",
 )  # fmt: skip
 
 Curve = Mapping[int, Array]

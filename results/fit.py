@@ -47,12 +47,19 @@ class Fit:
         return self.constant + self.coefficient * np.power(lengths, self.exponent)
 
 
-def fit_exponent(lengths: Sequence[int], launches: Sequence[Sequence[float] | Array]) -> Fit:
+def fit_exponent(
+    lengths: Sequence[int],
+    launches: Sequence[Sequence[float] | Array],
+    *,
+    with_constant: bool = True,
+) -> Fit:
     """Fit t = a + c·Nᵖ.
 
     Args:
         lengths: increasing lengths in tokens, shape [L].
         launches: per length the launches' medians, all positive.
+        with_constant: whether a may be more than 0: beside a constant, one that a flat line
+            consists of, any exponent would fit.
 
     Returns:
         The fit. Below four lengths or a factor of four it is the plain slope without interval,
@@ -70,6 +77,8 @@ def fit_exponent(lengths: Sequence[int], launches: Sequence[Sequence[float] | Ar
         slope, level = np.polyfit(np.log(n), means, 1, w=np.sqrt(counts))
         return Fit(float(slope), math.nan, math.nan, 0.0, math.exp(level), reason)
     plain, profile, shares = _profile(tuple(int(v) for v in lengths), means, counts)
+    if not with_constant:
+        profile = plain
     least = float(profile.min())
     variance, df = _variance(logs, least, free=3 if least < plain.min() else 2)
     limit = least + t_quantile(df) ** 2 * variance

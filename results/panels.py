@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from results import format
+from results.modes import WORDS
 from results.series import label, rank
 from results.theme import Look, Theme
 
@@ -26,8 +27,6 @@ LONGEST_LABEL = 44
 
 WIDEST_BAND = 4.0
 """An interval wider than this factor is left to the tables: its band would hide the lines."""
-
-_LENGTH = "sequence length (tokens)"
 
 
 def make_panels(count: int, layout: Layout, columns: int = 0) -> tuple[Figure, list[Axes]] | None:
@@ -70,14 +69,19 @@ def keys(part: pd.DataFrame) -> list[SeriesKey]:
 
 
 def finish(
-    ax: Axes, title: str, what: str, part: pd.DataFrame, ticks: Callable[[Any], None]
+    ax: Axes,
+    title: str,
+    what: str,
+    part: pd.DataFrame,
+    ticks: Callable[[Any], None],
+    mode: str,
 ) -> None:
     """Give a panel of lines its title, its logarithmic axes and their ticks."""
     ax.set_yscale("log")
     # From the values: an interval of two launches may be a hundred times as wide.
     pad(ax.set_ylim, part["value"], 1.5)
     ticks(ax.yaxis)
-    length_axis(ax, part["seq_len"])
+    length_axis(ax, part["seq_len"], mode)
     ax.set_title(title)
     ax.set_ylabel(what)
 
@@ -87,8 +91,8 @@ def pad(setter: Callable[..., Any], values: pd.Series, factor: float) -> None:
     setter(float(values.min()) / factor, float(values.max()) * factor)
 
 
-def length_axis(ax: Axes, lengths: pd.Series) -> None:
-    """Make the x axis one of lengths: base 2, ticks at measured lengths."""
+def length_axis(ax: Axes, lengths: pd.Series, mode: str) -> None:
+    """Make the x axis one of a mode's lengths: base 2, ticks at measured lengths."""
     shown = sorted(set(lengths))
     ax.set_xscale("log", base=2)
     pad(ax.set_xlim, pd.Series(shown), 1.18)
@@ -101,7 +105,7 @@ def length_axis(ax: Axes, lengths: pd.Series) -> None:
     ax.xaxis.set_major_locator(FixedLocator(sorted(kept)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format.tick_length(x)))
-    ax.set_xlabel(_LENGTH)
+    ax.set_xlabel(WORDS[mode].length)
 
 
 def _round_length(n: int) -> bool:

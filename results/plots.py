@@ -8,7 +8,7 @@ the wide layout, below each other in the narrow one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter
 
 from results import format
 from results.chapters import Chapter
+from results.modes import MEMORY_METRICS, WORDS
 from results.panels import (
     Layout,
     error_ticks,
@@ -44,14 +45,14 @@ ERROR_FLOOR = 1e-8
 
 def time_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
     """Latency against length, log-log, with the fitted exponents in the legend."""
-    return _scaling_figure(chapter, theme, layout, "latency", "time per call", time_ticks)
+    titles = {mode: words.call.lower() for mode, words in WORDS.items()}
+    return _scaling_figure(chapter, theme, layout, ("latency",), titles, time_ticks)
 
 
 def memory_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
-    """Peak memory above the inputs against length, log-log, with the fitted exponents."""
-    return _scaling_figure(
-        chapter, theme, layout, "peak_memory", "peak memory above the inputs", size_ticks
-    )
+    """Peak memory above the inputs, or the state, against length, log-log, with exponents."""
+    titles = {mode: _lowered(words.memory_title) for mode, words in WORDS.items()}
+    return _scaling_figure(chapter, theme, layout, MEMORY_METRICS, titles, size_ticks)
 
 
 def speedup_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
@@ -71,7 +72,8 @@ def speedup_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> F
         part = data[(data["baseline"] == baseline) & (data["mode"] == mode)]
         lines(ax, part, chapter.looks, theme)
         ax.axhline(1.0, color=theme.ink, linewidth=1.0, linestyle=(0, (4, 3)))
-        finish(ax, f"{mode}, over {baseline}", f"speed-up over {baseline}", part, ratio_ticks)
+        what = f"speed-up over {baseline}"
+        finish(ax, f"{mode}, over {baseline}", what, part, ratio_ticks, mode)
         low, high = ax.get_ylim()
         ax.set_ylim(min(low, 0.8), max(high, 1.25))
         legend(ax, part, chapter.looks, theme, layout, {})
@@ -123,7 +125,7 @@ def fraction_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> 
     for ax, mode in zip(axes, modes, strict=True):
         part = data[data["mode"] == mode]
         lines(ax, part, chapter.looks, theme)
-        length_axis(ax, part["seq_len"])
+        length_axis(ax, part["seq_len"], mode)
         ax.set_ylim(0, top)
         ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g} %"))
         ax.set_title(mode)
@@ -146,11 +148,12 @@ def _scaling_figure(
     chapter: Chapter,
     theme: Theme,
     layout: Layout,
-    metric: str,
-    title: str,
+    metrics: Collection[str],
+    titles: Mapping[str, str],
     ticks: Callable[[Any], None],
 ) -> Figure | None:
-    data = chapter.points[chapter.points["metric"] == metric]
+    """Draw one of `metrics`, whichever a mode has, in a panel a mode."""
+    data = chapter.points[chapter.points["metric"].isin(metrics)]
     modes = [m for m in chapter.modes if (data[data["mode"] == m]["value"] > 0).any()]
     made = make_panels(len(modes), layout)
     if made is None:
@@ -160,11 +163,15 @@ def _scaling_figure(
         part = data[data["mode"] == mode]
         good = part[part["value"] > 0]
         lines(ax, good, chapter.looks, theme)
-        finish(ax, mode, title, good, ticks)
-        length_axis(ax, pd.concat([good["seq_len"], failed_cases(part)["seq_len"]]))
+        finish(ax, mode, titles[mode], good, ticks, mode)
+        length_axis(ax, pd.concat([good["seq_len"], failed_cases(part)["seq_len"]]), mode)
         mark_failures(ax, part, chapter.looks, theme)
-        legend(ax, good, chapter.looks, theme, layout, chapter.slopes(mode, metric))
+        legend(ax, good, chapter.looks, theme, layout, chapter.slopes(mode, metrics))
     return figure
+
+
+def _lowered(title: str) -> str:
+    return title[:1].lower() + title[1:]
 
 
 def _at_longest_error(chapter: Chapter, mode: str) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from results.fit import fit_exponent
 from results.load import Run
+from results.modes import MEMORY_METRICS
 from results.roofs import Roofs
 from results.series import SERIES, points
 
@@ -28,11 +29,15 @@ EMPTY_FACTOR = 20.0
 MEMORY_FLOOR = 2 * 2**20
 """Bytes: a peak on a CPU is known to about 1 MiB, so a smaller one than this says no slope."""
 
-METRICS: Mapping[str, str] = {"latency": "expected_time", "peak_memory": "expected_memory"}
+METRICS: Mapping[str, str] = {
+    "latency": "expected_time",
+    **dict.fromkeys(MEMORY_METRICS, "expected_memory"),
+}
 
 COLUMNS = (
     "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",
-    "is_causal", "threads", "allocator", "matmul_precision", "compile", "metric", "exponent",
+    "is_causal", "threads", "allocator", "matmul_precision", "compile", "model", "checkpointing",
+    "metric", "exponent",
     "ci_low", "ci_high", "expected", "seq_len_min", "seq_len_max", "reason",
 )  # fmt: skip
 
@@ -130,7 +135,8 @@ def _fit_series(
         reason = f"one asymptotic length ({good['seq_len'].iloc[-1]}): no slope"
     if reason:
         return {**row, "reason": reason}
-    fit = fit_exponent(list(good["seq_len"]), list(good["launches"]))
+    # What is declared not to grow has no part that grows apart from a constant.
+    fit = fit_exponent(list(good["seq_len"]), list(good["launches"]), with_constant=declared != 0)
     return {
         **row, "exponent": fit.exponent, "ci_low": fit.low, "ci_high": fit.high, "fit": fit,
         "seq_len_min": int(good["seq_len"].iloc[0]), "seq_len_max": int(good["seq_len"].iloc[-1]),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 SCHEMA = 1
@@ -27,8 +27,8 @@ ENVIRONMENTS = "environments.jsonl"
 
 Status = Literal["ok", "unsupported", "out_of_memory", "timeout", "crashed", "failed", "not_run"]
 Kind = Literal["speed", "peer", "roof"]
-Level = Literal["attention", "layer", "block"]
-Mode = Literal["forward", "training"]
+Level = Literal["attention", "layer", "block", "model"]
+Mode = Literal["forward", "training", "decode"]
 Allocator = Literal["default", "retained"]
 MatmulPrecision = Literal["highest", "high", "medium"]
 
@@ -47,7 +47,10 @@ FULL_PRECISION: MatmulPrecision = "highest"
 """Torch's default, and what a case has that does not say: records are older than the field."""
 
 IDENTITY = "identity"
-"""Name of the arm that has everything of a layer or block but the attention."""
+"""Name of the arm that has everything of a layer, block or model but the attention."""
+
+LSTM = "lstm"
+"""Name of the arm with torch's LSTM in the place of a layer's attention."""
 
 PEER = "peer:"
 """What stands before the name of an arm that is another library's implementation."""
@@ -67,6 +70,7 @@ allocation.
 UNITS: Mapping[str, str] = {
     "latency": "s",
     "peak_memory": "B",
+    "state_bytes": "B",
     "throughput": "tokens/s",
     "relative_error": "1",
     "output_difference": "1",
@@ -78,6 +82,8 @@ UNITS: Mapping[str, str] = {
 }
 """Metric name to unit. A roof case carries the last five, a speed case the others;
 `torch_matmul_rate` is what products reach by the library that torch takes by itself.
+
+`state_bytes` is mode decode's, in place of `peak_memory`: what is kept of the tokens so far.
 
 `output_difference` is a peer's: the relative L2 distance of its output from our counterpart's, on
 inputs of the scale that stands beside it.
@@ -127,9 +133,18 @@ def format_option(value: Any) -> str:
 class Case:
     """One thing measured in one process: its shape, where it runs, and its arms.
 
-    Lengths are in tokens. At level layer and block the width is ``num_heads * head_dim``.
-    `matmul_precision` is that of float32 matrix products, in the words of
-    ``torch.set_float32_matmul_precision``.
+    Lengths are in tokens; in mode decode `seq_len` is that of the context, and a call is one token
+    more. At level layer and block the width is ``num_heads * head_dim``. At level model the
+    model's configuration has the heads and says whether attention is causal: here they are 0 and
+    false.
+
+    Attributes:
+        matmul_precision: of float32 matrix products, in the words of
+            ``torch.set_float32_matmul_precision``.
+        model: the configuration, as the command line writes it (``bert-base:num_layers=4``);
+            "" at the other levels.
+        checkpointing: whether training keeps the blocks' inputs alone and computes the rest anew;
+            of level model.
     """
 
     kind: Kind
@@ -150,15 +165,15 @@ class Case:
     compile: bool
     seed: int
     matmul_precision: MatmulPrecision = FULL_PRECISION
+    model: str = ""
+    checkpointing: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the case as the record holds it, its ``id`` first."""
         content = asdict(self)
         content["arms"] = [{"name": a.name, "options": dict(a.options)} for a in self.arms]
-        named = dict(content)
-        if self.matmul_precision == FULL_PRECISION:
-            # A case from before the field was there is the same case, and keeps its id.
-            del named["matmul_precision"]
+        # A case from before a field was there is the same case, and keeps its id.
+        named = {k: v for k, v in content.items() if k not in LATER_FIELDS or v != LATER_FIELDS[k]}
         return {"id": content_id(named), **content}
 
     @property
@@ -174,7 +189,7 @@ class Case:
             RecordError: if a field is missing, unknown or of the wrong type.
         """
         names = {f.name for f in fields(cls)}
-        given: dict[str, Any] = {"matmul_precision": FULL_PRECISION}
+        given: dict[str, Any] = dict(LATER_FIELDS)
         given |= {key: value for key, value in data.items() if key != "id"}
         if missing := names - given.keys():
             raise RecordError(f"case: missing {', '.join(sorted(missing))}")
@@ -188,6 +203,11 @@ class Case:
         return cls(arms=tuple(_arm(a) for a in arms), **given)
 
 
+LATER_FIELDS: Mapping[str, Any] = {
+    f.name: f.default for f in fields(Case) if f.default is not MISSING
+}  # fmt: skip
+"""Fields that old records lack, and what they then were."""
+
 _TEXT_FIELDS: Mapping[str, tuple[str, ...]] = {
     "kind": KINDS, "level": LEVELS, "mode": MODES, "device": DEVICES, "dtype": DTYPES,
     "allocator": ALLOCATORS, "matmul_precision": MATMUL_PRECISIONS,
@@ -200,7 +220,10 @@ def _check_case_field(key: str, value: Any) -> None:
             raise RecordError(
                 f"case.{key}: expected one of {', '.join(_TEXT_FIELDS[key])}, got {value!r}"
             )
-    elif key in ("is_causal", "compile"):
+    elif key == "model":
+        if not isinstance(value, str):
+            raise RecordError(f"case.{key}: expected a string, got {value!r}")
+    elif key in ("is_causal", "compile", "checkpointing"):
         if not isinstance(value, bool):
             raise RecordError(f"case.{key}: expected true or false, got {value!r}")
     elif isinstance(value, bool) or not isinstance(value, int) or value < 0:

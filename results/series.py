@@ -15,20 +15,19 @@ import pandas as pd
 
 from results.checks import COSTS
 from results.load import Run
+from results.modes import WORDS
 from results.schema import IDENTITY
 from results.statistics import Estimate, estimate
 
 SETTING = (
     "machine", "environment", "level", "device", "dtype", "batch", "num_heads", "num_kv_heads",
     "head_dim", "is_causal", "threads", "allocator", "matmul_precision", "compile",
-    "cross_len",
+    "cross_len", "model", "checkpointing",
 )  # fmt: skip
 """What must be equal before two numbers are compared; `cross_len` is 0 for self-attention."""
 
 SERIES = (*SETTING, "mode", "backend", "options")
 
-SHAPE_METRICS = ("latency", "peak_memory")
-"""What a speed case owes: a case without results is missing both."""
 
 BACKENDS = ("full", "sdpa", "xformers", "longformer", "bigbird", "linformer", "performer")
 """The order of the known backends in tables and figures; others follow by name."""
@@ -90,8 +89,8 @@ def summarise(part: pd.DataFrame) -> list[dict[str, Any]]:
     declared = {**{c: _first(part[c]) for c in _DECLARED}, **_details(part)}
     measured = part[part["metric"] != ""]
     if measured.empty:
-        units = {"latency": "s", "peak_memory": "B"}
-        return [_row(m, units[m], [], status, reason, declared, 0) for m in SHAPE_METRICS]
+        owed = {"latency": "s", WORDS[str(part["mode"].iloc[0])].memory: "B"}
+        return [_row(m, unit, [], status, reason, declared, 0) for m, unit in owed.items()]
     return [
         _row(
             str(metric), str(rows["unit"].iloc[0]), list(rows["value"]), status, reason, declared,

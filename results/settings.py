@@ -15,6 +15,8 @@ def _threads(setting: Mapping[str, Any]) -> str:
 
 def _heads(setting: Mapping[str, Any]) -> str:
     count = setting["num_heads"]
+    if not count:  # a model's own
+        return ""
     return f"{count} head{'s' if count != 1 else ''} × {setting['head_dim']}"
 
 
@@ -25,6 +27,7 @@ def _precision(setting: Mapping[str, Any]) -> str:
 
 
 _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "model": lambda s: str(s["model"]),
     "level": lambda s: f"{s['level']} level, {s['device']}",
     "dtype": lambda s: str(s["dtype"]),
     "matmul_precision": _precision,
@@ -35,8 +38,9 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "num_kv_heads": lambda s: (
         f"{s['num_kv_heads']} key heads" if s["num_kv_heads"] != s["num_heads"] else ""
     ),
-    "is_causal": lambda s: "causal" if s["is_causal"] else "not causal",
+    "is_causal": lambda s: "" if s["model"] else "causal" if s["is_causal"] else "not causal",
     "compile": lambda s: "compiled" if s["compile"] else "",
+    "checkpointing": lambda s: "activations checkpointed" if s["checkpointing"] else "",
     "cross_len": lambda s: f"{s['cross_len']} keys" if s["cross_len"] else "",
 }
 """In the order of a title; `device` stands with the level, `head_dim` with the heads."""

@@ -36,6 +36,7 @@ def short_inputs(points: pd.DataFrame) -> pd.DataFrame:
         (the backend's fixed sizes that are larger than the input).
     """
     rows = points[(points["metric"] == "latency") & (points["seq_len"] <= SHORT)]
+    rows = rows[rows["mode"] != "decode"]  # a step's context is no input
     rows = rows[rows["value"].notna()]
     exact = rows[rows["backend"] == BASELINE]
     best = exact.groupby(["mode", "seq_len"])["value"].min().to_dict()

@@ -14,18 +14,18 @@ import pandas as pd
 from results import format
 from results.chapters import Chapter
 from results.compare import BASELINES
+from results.modes import WORDS
 from results.schema import IDENTITY
 from results.series import label
 from results.short import BASELINE, FACTOR, SLACK, short_inputs
 from results.statistics import Estimate, ratio
+from results.worth import worth
 
 AGREEMENT = 0.1
 """An exponent agrees with the declared one within this, or if its interval holds it."""
 
 WIDEST = 0.5
 """An interval of an exponent wider than this tells linear and quadratic hardly apart."""
-
-MODE_WORDS = {"forward": "forward pass", "training": "training step"}
 
 
 class Paragraph(NamedTuple):
@@ -47,7 +47,7 @@ def summarise(chapter: Chapter) -> list[Paragraph]:
             *_limit(chapter, mode),
             *_exponents(chapter, mode),
         ]
-        found.append(Paragraph(MODE_WORDS[mode].capitalize(), sentences))
+        found.append(Paragraph(WORDS[mode].heading, sentences))
     found.append(Paragraph("Short inputs", _short(chapter)))
     found.append(Paragraph("How far each one goes", _reach(chapter)))
     return [p for p in found if p.sentences]
@@ -81,7 +81,7 @@ def _fastest(chapter: Chapter, mode: str) -> list[str]:
     if not rows:
         return []
     best = rows[0]
-    place = f"At {format.tokens(best['seq_len'])} tokens"
+    place = f"{WORDS[mode].place} {format.tokens(best['seq_len'])} tokens"
     spent = format.seconds(best["value"])
     if len(rows) == 1:
         return [f"{place} only {_name(best)} was measured: {spent}."]
@@ -157,17 +157,19 @@ def _doubt(row: dict[Hashable, Any]) -> str:
 
 
 def _memory(chapter: Chapter, mode: str) -> list[str]:
-    every = _rows(chapter, mode, "peak_memory")
+    words = WORDS[mode]
+    every = _rows(chapter, mode, words.memory)
     rows = _longest(every).to_dict("records")
     if len(rows) < 2:
         return []
     least, most = rows[0], rows[-1]
     sentence = (
-        f"Least memory at {format.tokens(least['seq_len'])} tokens: {_name(least)} with "
-        f"{format.size(least['value'])} above its inputs; most: {_name(most)} with "
+        f"Least memory {words.place.lower()} {format.tokens(least['seq_len'])} tokens: "
+        f"{_name(least)} with {format.size(least['value'])} {words.memory_sentence}; most: "
+        f"{_name(most)} with "
         f"{format.size(most['value'])}."
     )
-    return [sentence, *_materialised(every)]
+    return [sentence, *(_materialised(every) if words.memory == "peak_memory" else [])]
 
 
 def _materialised(every: pd.DataFrame) -> list[str]:
@@ -194,10 +196,19 @@ def _floor(chapter: Chapter, mode: str) -> list[str]:
     if floor.empty:
         return []
     last = floor.iloc[-1]
-    return [
-        f"Everything but attention takes {format.seconds(last['value'])} at "
+    place = WORDS[mode].place.lower()
+    found = [
+        f"Everything but attention takes {format.seconds(last['value'])} {place} "
         f"{format.tokens(last['seq_len'])} tokens (the identity arm)."
     ]
+    shares = [
+        f"{_name(row)} {format.percent(row['attention_share'])}"
+        for row in _longest(worth(chapter.points, mode)).to_dict("records")
+        if row["attention_share"] > 0
+    ]
+    if shares:
+        found.append(f"Attention's share of the time there: {format.listing(shares)}.")
+    return found
 
 
 def _limit(chapter: Chapter, mode: str) -> list[str]:
@@ -216,7 +227,7 @@ def _limit(chapter: Chapter, mode: str) -> list[str]:
 
 def _exponents(chapter: Chapter, mode: str) -> list[str]:
     sentences = []
-    for metric, word in (("latency", "Time"), ("peak_memory", "Memory")):
+    for metric, word in (("latency", "Time"), (WORDS[mode].memory, "Memory")):
         rows = chapter.fits
         rows = rows[(rows["mode"] == mode) & (rows["metric"] == metric)]
         rows = rows[rows["exponent"].notna() & rows["expected"].notna()]

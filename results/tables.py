@@ -29,7 +29,8 @@ CASE_TABLE = (
 
 CASE_CONTEXT = (
     "num_kv_heads", "key_len", "threads", "allocator", "matmul_precision", "compile", "seed",
-    "num_launches", "kernel", "case_id", "commit", "machine", "environment",
+    "model",
+    "checkpointing", "num_launches", "kernel", "case_id", "commit", "machine", "environment",
 )  # fmt: skip
 
 MACHINE = ("cpu", "cores", "ram_bytes", "os", "gpu", "gpu_memory_bytes")
@@ -95,7 +96,7 @@ def _derived(run: Run, measured: pd.DataFrame) -> pd.DataFrame:
     for row in with_limits(run, measured).to_dict("records"):
         if not row["value"] > 0:
             continue
-        tokens = row["batch"] * row["seq_len"]
+        tokens = row["batch"] * (1 if row["mode"] == "decode" else row["seq_len"])
         rows.append(_over_latency(row, "throughput", "tokens/s", tokens))
         for cost in COSTS:
             if math.isfinite(row[cost]):

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from results.checks import COSTS, clean
-from results.schema import FULL_PRECISION, Arm
+from results.schema import LATER_FIELDS, Arm
 
 CASE_COLUMNS = (
     "kind", "level", "mode", "batch", "num_heads", "num_kv_heads", "head_dim", "seq_len",
     "key_len", "device", "dtype", "is_causal", "threads", "allocator", "compile", "seed",
-    "matmul_precision",
+    "matmul_precision", "model", "checkpointing",
 )  # fmt: skip
 
 COLUMNS = (
@@ -55,8 +55,8 @@ def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "environment": clean(record["environment"]),
         "commit": clean(record.get("commit") or ""),
         "case_id": case["id"],
-        **{c: case[c] for c in CASE_COLUMNS if c != "matmul_precision"},
-        "matmul_precision": case.get("matmul_precision", FULL_PRECISION),
+        **{c: case[c] if c in case else LATER_FIELDS[c] for c in CASE_COLUMNS},
+        "model": clean(case.get("model", ""))[:_LONGEST_OPTIONS],
         "launch": record["launch"]["index"],
         "started": clean(record["launch"].get("started") or ""),
         "status": record["status"],

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 from results import format
 from results.chapters import Chapter
+from results.modes import WORDS
 from results.profiles import longest
 from results.schema import ITEM_SIZE, PROFILE_PARTS
 from results.series import label
 from results.short import BASELINE, FACTOR, SHORT, SLACK, short_inputs
+from results.worth import worth
 
 LONG = 40
 """A table with more rows than this is folded away on a page."""
@@ -51,8 +53,9 @@ def tables(chapter: Chapter) -> list[TableView]:
     """Return the tables of a chapter that have rows."""
     views = []
     for mode in chapter.modes:
-        views.append(_matrix(chapter, mode, "latency", f"Time per call, {mode}", format.seconds))
-        views.append(_memory(chapter, mode))
+        title = f"{WORDS[mode].call}, {mode}"
+        views += [_matrix(chapter, mode, "latency", title, format.seconds), _memory(chapter, mode)]
+    views.append(_worth(chapter))
     views += [_scaling(chapter), _crossovers(chapter), _short(chapter)]
     views += [_profile(chapter), _products(chapter), _every_case(chapter)]
     return [v for v in views if v.rows]
@@ -87,11 +90,12 @@ def _matrix(
 
 def _memory(chapter: Chapter, mode: str) -> TableView:
     """Return backends by lengths, and what the longest one takes a token."""
-    view = _matrix(
-        chapter, mode, "peak_memory", f"Peak memory above the inputs, {mode}", format.size
-    )
+    words = WORDS[mode]
+    view = _matrix(chapter, mode, words.memory, f"{words.memory_title}, {mode}", format.size)
+    if words.memory != "peak_memory":
+        return view
     rows = chapter.points
-    rows = rows[(rows["mode"] == mode) & (rows["metric"] == "peak_memory")]
+    rows = rows[(rows["mode"] == mode) & (rows["metric"] == words.memory)]
     rows = rows[rows["value"].notna()].sort_values("seq_len")
     last = {label(r["backend"], r["options"]): r for r in rows.to_dict("records")}
     for cells in view.rows:
@@ -114,6 +118,8 @@ def _io_per_token(setting: Mapping[str, Any]) -> str:
     attention = setting["level"] == "attention"
     elements = 2 * query + (2 * key if attention else 0)
     what = "q, k, v and the output" if attention else "the input and the output"
+    if not elements:  # a model's heads are its own
+        return "Bytes per token: the peak at the longest length, over batch × tokens."
     size = format.tokens(elements * ITEM_SIZE[setting["dtype"]])
     return (
         "Bytes per token: the peak at the longest length that was measured, over batch × tokens; "
@@ -137,6 +143,45 @@ def status_word(status: str) -> str:
     return format.STATUS_WORDS.get(status, status)
 
 
+def _worth(chapter: Chapter) -> TableView:
+    """Return what each attention is worth within a layer, block or model, beside the floor."""
+    rows = []
+    for mode in chapter.modes:
+        for row in worth(chapter.points, mode).to_dict("records"):
+            against = Cell(format.NONE)
+            if math.isfinite(row["speedup"]):
+                text = format.times(row["speedup"], row["speedup_low"], row["speedup_high"])
+                value, _, between = text.partition(" × ")
+                against = Cell(f"{value.removesuffix(' ×')} ×", between)
+            rows.append(
+                [
+                    Cell(label(row["backend"], row["options"])),
+                    Cell(mode),
+                    Cell(format.tokens(row["seq_len"])),
+                    Cell(format.seconds(row["value"]), plus_minus(row)),
+                    Cell(format.tokens(row["tokens_per_s"], rounded=True)),
+                    Cell(format.size(row["memory"])),
+                    Cell(format.percent(row["attention_share"])),
+                    against,
+                ]
+            )
+    head = [
+        "backend", "mode", "tokens", "time", "tokens/s", "memory", "attention's share",
+        f"× {BASELINE}",
+    ]  # fmt: skip
+    notes = [
+        "Attention's share: what is left of the time without the identity arm's, which has "
+        "everything else and is measured in alternation with each backend.",
+        f"× {BASELINE}: how many times as fast the whole is as with {BASELINE}, with the 95 % "
+        "interval over launches.",
+    ]
+    title = f"What the attention is worth in a {chapter.setting['level']}"
+    return TableView(title, head, rows, 2, notes, is_long=len(rows) > LONG)
+
+
+_MEASURED = {"latency": "time", "state_bytes": "state"}
+
+
 def _scaling(chapter: Chapter) -> TableView:
     rows = []
     for row in chapter.fits.to_dict("records"):
@@ -148,7 +193,7 @@ def _scaling(chapter: Chapter) -> TableView:
             [
                 Cell(label(row["backend"], row["options"])),
                 Cell(row["mode"]),
-                Cell("time" if row["metric"] == "latency" else "memory"),
+                Cell(_MEASURED.get(row["metric"], "memory")),
                 Cell(f"{row['exponent']:.2f}" if known else format.NONE),
                 Cell(between or format.NONE),
                 Cell(f"{row['expected']:g}" if math.isfinite(row["expected"]) else format.NONE),
@@ -302,7 +347,7 @@ def _every_case(chapter: Chapter) -> TableView:
         time = metric.get("latency", {})
         near = limits.loc[key].to_dict() if key in limits.index else {}
         first = part.iloc[0]
-        memory, error = metric.get("peak_memory", {}), metric.get("relative_error", {})
+        memory, error = metric.get(WORDS[key[0]].memory, {}), metric.get("relative_error", {})
         rows.append(
             [
                 Cell(label(key[1], key[2])),
@@ -324,13 +369,14 @@ def _every_case(chapter: Chapter) -> TableView:
             ]
         )  # fmt: skip
     head = [
-        "backend", "mode", "tokens", "time", "peak memory", "bytes per token", "relative error",
+        "backend", "mode", "tokens", "time", "memory", "bytes per token", "relative error",
         "gate error", "of the limit", "tiles", "kernel", "launches / samples", "status", "reason",
     ]  # fmt: skip
     notes = [
         "Of the limit: the time that the pattern's products, exponentials and bytes need at this "
         "machine's measured peaks, over the time taken, with the roof that decides. It is tiles "
         "(operations of the pattern over those executed) times kernel.",
+        "Memory: the peak above the inputs; in mode decode the state.",
         "Gate error: relative L2 distance of the timed output (in training the larger of it and "
         "the gradient of q) from the method's own formula in float64; reduced: more than full "
         "precision allows, within what the reduced precision of products does.",

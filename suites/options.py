@@ -10,7 +10,7 @@ import click
 
 from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MATMUL_PRECISIONS, MODES
 from suites.parsing import parse_backend, parse_shard
-from suites.sweep import ANY, PRESETS, SUITES, Grid
+from suites.sweep import ANY, DEFAULT_PRESET, PRESETS, SUITES, Grid
 
 if TYPE_CHECKING:
     _Type = click.ParamType[Any]
@@ -67,7 +67,7 @@ class Parsed(_Type):
             self.fail(str(error), param, ctx)
 
 
-class Compile(_Type):
+class Switch(_Type):
     """``on``, ``off`` or both, as booleans."""
 
     name = "off|on,…"
@@ -103,6 +103,14 @@ def _by_device(field: str) -> str:
         if field in values
     ]
     return f"Default: {'; '.join([_listed(default), *others])}."
+
+
+def _models() -> str:
+    """Name the models of the presets."""
+    usual = PRESETS[DEFAULT_PRESET].models
+    own = PRESETS["models"].models
+    shown = [", ".join(arm.label for arm in arms) for arms in (usual, own)]
+    return f"{shown[0]}; of preset models on a CPU {shown[1]}"
 
 
 def _listed(values: tuple[Any, ...]) -> str:
@@ -151,14 +159,35 @@ OPTIONS = (
         "--mode",
         "modes",
         type=Several(click.Choice(MODES)),
-        help="training = forward and backward. Default: both, or as the preset says.",
+        help="training = forward and backward; decode = one token after a context of each "
+        "length, with a state. Default: forward and training, or as the preset says.",
     ),
     click.option(
         "--level",
         "levels",
         type=Several(click.Choice(LEVELS)),
-        help="attention = q, k, v in; layer = with projections; block = with all the rest. "
-        "Default: attention; a peer sets its own.",
+        help="attention = q, k, v in; layer = with projections; block = with all the rest; "
+        "model = a whole one, whose training takes the optimiser's step too. "
+        "Default: attention, of preset models model; a peer sets its own.",
+    ),
+    click.option(
+        "--model",
+        "models",
+        multiple=True,
+        type=Parsed("NAME[:key=value,…]", parse_backend),
+        help="A configuration of level model, with values in place of its own. Repeatable. "
+        f"Default: {_models()}.",
+    ),
+    click.option(
+        "--checkpointing",
+        "checkpointings",
+        type=Switch(),
+        is_flag=False,
+        flag_value="on",
+        default="off",
+        show_default=True,
+        help="Of a model's training: keep the blocks' inputs alone, and compute the rest anew. "
+        "off,on compares. Alone: on.",
     ),
     click.option(
         "--device",
@@ -212,7 +241,7 @@ OPTIONS = (
     click.option(
         "--compile",
         "compiles",
-        type=Compile(),
+        type=Switch(),
         is_flag=False,
         flag_value="on",
         default="off",

@@ -51,6 +51,34 @@ class Pick:
     causal: tuple[bool, ...] = (False,)
 
 
+_QUICK = (768, 1024, 1536, 2048, 4096)
+_STANDARD = (512, *_QUICK[:4], 3072, 4096, 6144, 8192, 16384)
+_FULL = (128, 256, *_STANDARD, 24576, *(2**power for power in range(15, 21)))
+
+_SCALING = (4096, 8192, 16384, 32768, 65536)
+_MILLION = (2**16, 2**18, 2**20)
+
+_BOTH: tuple[Mode, ...] = ("forward", "training")
+
+_CONTEXTS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
+
+# A quarter of the layers and of the vocabulary: the parts keep their proportions.
+_QUARTERS = (
+    Arm("bert-base", {"num_layers": 3, "vocab_size": 7680}),
+    Arm("gpt2-small", {"num_layers": 3, "vocab_size": 12544}),
+)
+_PUBLISHED = (Arm("bert-base"), Arm("gpt2-small"), Arm("bart-base"))
+
+_EXACT = (
+    Arm("sdpa"),
+    *(Arm("sdpa", {"kernel": kernel}) for kernel in ("flash", "cudnn", "efficient", "math")),
+    Arm("xformers"),
+)
+_ON_A_GPU: Mapping[str, Any] = {
+    "seq_lens": (16384,), "dtypes": ("bfloat16",), "batches": (4,), "num_heads": (16,),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Preset:
     """What a sweep measures where the options do not say otherwise.
@@ -63,6 +91,8 @@ class Preset:
         case_timeout_s: the longest that one launch may take, in seconds.
         picks: the backends, each with modes and causality of its own; empty = as `backends`.
         backends: what is compared; empty = the picks, or all that are registered.
+        levels: of each length.
+        models: configurations of level model, which the command line writes as it does backends.
         by_device: further fields of `Grid` on a device, or on `ANY`, in place of its defaults.
     """
 
@@ -73,26 +103,10 @@ class Preset:
     case_timeout_s: float
     picks: tuple[Pick, ...] = ()
     backends: tuple[Arm, ...] = ()
+    levels: tuple[Level, ...] = ("attention",)
+    models: tuple[Arm, ...] = _PUBLISHED
     by_device: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-
-_QUICK = (768, 1024, 1536, 2048, 4096)
-_STANDARD = (512, *_QUICK[:4], 3072, 4096, 6144, 8192, 16384)
-_FULL = (128, 256, *_STANDARD, 24576, *(2**power for power in range(15, 21)))
-
-_SCALING = (4096, 8192, 16384, 32768, 65536)
-_MILLION = (2**16, 2**18, 2**20)
-
-_BOTH: tuple[Mode, ...] = ("forward", "training")
-
-_EXACT = (
-    Arm("sdpa"),
-    *(Arm("sdpa", {"kernel": kernel}) for kernel in ("flash", "cudnn", "efficient", "math")),
-    Arm("xformers"),
-)
-_ON_A_GPU: Mapping[str, Any] = {
-    "seq_lens": (16384,), "dtypes": ("bfloat16",), "batches": (4,), "num_heads": (16,),
-}  # fmt: skip
 
 PRESETS: Mapping[str, Preset] = {
     "quick": Preset(_QUICK, _BOTH, launches=3, budget_s=0.25, case_timeout_s=60.0),
@@ -121,9 +135,17 @@ PRESETS: Mapping[str, Preset] = {
         (1024,), _BOTH, launches=3, budget_s=0.5, case_timeout_s=180.0,
         backends=_EXACT, by_device={"cuda": _ON_A_GPU},
     ),
+    "decode": Preset(
+        _CONTEXTS, ("decode",), launches=3, budget_s=0.25, case_timeout_s=180.0,
+    ),
+    "models": Preset(
+        (512, 1024, 2048), _BOTH, launches=3, budget_s=0.25, case_timeout_s=180.0,
+        levels=("model",), models=_QUARTERS, by_device={"cuda": {"models": _PUBLISHED}},
+    ),
 }  # fmt: skip
 """By name. Lengths lie close enough for four of them to fit an exponent, but in ``million``;
-``kernels`` has one length, and asks which exact kernel is the fastest."""
+``kernels`` has one length, and asks which exact kernel is the fastest; ``decode`` has contexts, and
+``models`` whole models, on a CPU at a quarter of their size."""
 
 DEFAULT_PRESET = "quick"
 """Of suite speed."""
@@ -142,6 +164,8 @@ class Grid:
         seq_lens: in tokens; empty, in suite peers: every row's own.
         matmul_precisions: of float32 products; other dtypes have `FULL_PRECISION` alone.
         compiles: whether the module goes through ``torch.compile``.
+        models: configurations of level model.
+        checkpointings: whether a model's training keeps the blocks' inputs alone.
         picks: the modes and the causality of the backends named here; `modes` and `is_causal`
             hold for the others.
         peers: names; empty = all that run on `device`.
@@ -164,6 +188,8 @@ class Grid:
     allocators: tuple[Allocator, ...] = ("default",)
     matmul_precisions: tuple[MatmulPrecision, ...] = (FULL_PRECISION,)
     compiles: tuple[bool, ...] = (False,)
+    models: tuple[Arm, ...] = _PUBLISHED
+    checkpointings: tuple[bool, ...] = (False,)
     is_causal: bool = False
     seed: int = 0
     launches: int = 1
@@ -208,7 +234,7 @@ def grid_from(preset: str | None, **chosen: Any) -> Grid:
         values.update(by_device.get(where, {}))
     values["backends"] = values["backends"] or tuple(Arm(p.backend) for p in values["picks"])
     if suite == "peers":
-        values.update(backends=(), picks=())
+        values.update(backends=(), picks=(), levels=("attention",))
         if chosen.get("device", "cpu") == "cpu":
             values["allocators"] = ALLOCATORS
     values["threads"] = (available_cores(),)
@@ -220,6 +246,7 @@ def grid_from(preset: str | None, **chosen: Any) -> Grid:
         changes["modes"] = grid.modes
     if grid.is_causal:
         changes["causal"] = (True,)
+    _check_levels(grid, given)
     return replace(grid, picks=tuple(replace(pick, **changes) for pick in grid.picks))
 
 
@@ -236,6 +263,31 @@ def _check_suite(suite: str, chosen: Mapping[str, Any]) -> None:
             "level: a peer sets its own, layer where it carries projections, else attention; "
             f"got {', '.join(chosen['levels'])}"
         )
+
+
+def _check_levels(grid: Grid, given: Mapping[str, Any]) -> None:
+    """Check that no field is given that no case of the grid would have.
+
+    Raises:
+        ValueError: naming the field and what came.
+    """
+    trained = "model" in grid.levels and "training" in grid.modes
+    if any(grid.checkpointings) and not trained:
+        raise ValueError("checkpointing: only level model in mode training has it; got on")
+    if "model" not in grid.levels and given.get("models"):
+        named = ", ".join(arm.label for arm in given["models"])
+        raise ValueError(f"model: only with level model; got {named}")
+    if any(grid.compiles) and set(grid.modes) == {"decode"}:
+        raise ValueError("compile: a step of a decoder runs as it is; got on")
+    if set(grid.levels) == {"model"}:
+        for name, option in (("num_heads", "num-heads"), ("head_dims", "head-dim")):
+            if given.get(name):
+                raise ValueError(
+                    f"{option}: a model has its own; got {given[name][0]}. Scale a model by its "
+                    "options: --model bert-base:num_layers=4"
+                )
+        if grid.is_causal:
+            raise ValueError("causal: a model is causal or not by itself; got it at level model")
 
 
 def available_cores() -> int:
@@ -261,15 +313,29 @@ def _speed_cases(grid: Grid) -> list[Case]:
             level=level,
             mode=mode,
             arms=(arm,) if level == "attention" else (arm, Arm(IDENTITY)),
-            is_causal=is_causal,
-            **point,
+            **{**point, **fixed},
         )
         for arm in grid.backends
         for level in grid.levels
         for mode in _picked(grid, arm).modes
-        for is_causal in _picked(grid, arm).causal
+        for fixed in _fixed(grid, arm, level, mode)
         for point in _points(grid, grid.seq_lens)
+        if not (mode == "decode" and point["compile"])
     ]
+
+
+def _fixed(grid: Grid, arm: Arm, level: Level, mode: Mode) -> Iterator[dict[str, Any]]:
+    """Walk what level and mode decide of a case, as fields of `Case`."""
+    if level != "model":
+        causal = (True,) if mode == "decode" else _picked(grid, arm).causal
+        yield from ({"is_causal": is_causal} for is_causal in causal)
+        return
+    for model in grid.models:
+        for checkpointing in grid.checkpointings if mode == "training" else (False,):
+            yield {
+                "model": model.label, "checkpointing": checkpointing, "is_causal": False,
+                "num_heads": 0, "num_kv_heads": 0, "head_dim": 0,
+            }  # fmt: skip
 
 
 def _peer_cases(grid: Grid) -> list[Case]:

@@ -79,6 +79,8 @@ class PatternCache(KeyValueCache):
         random: random blocks ``[H, blocks, r]``, -1 = none.
     """
 
+    append_only = KeyValueCache.append_only | {"random"}
+
     def __init__(self, backend: BigBirdAttention, shape: StateShape) -> None:
         super().__init__(backend.shown(), shape)
         assert shape.max_len is not None
@@ -112,6 +114,7 @@ class BigBirdAttention(Attention):
     supports = Supports(causal=True, cross=False, key_padding=True, dropout=True, state=True)
     refusals = {"cross": "its blocks are positions of one sequence"}
     time_exponent = memory_exponent = 1.0
+    decode_time_exponent = 0.0
     cuda_kernel = "flex"
 
     def __init__(

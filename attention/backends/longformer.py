@@ -84,6 +84,7 @@ class LongformerAttention(Attention):
     supports = Supports(causal=True, cross=False, key_padding=True, dropout=True, state=True)
     refusals = {"cross": "a window is a distance between positions of one sequence"}
     time_exponent = memory_exponent = 1.0
+    decode_time_exponent = decode_memory_exponent = 0.0
     cuda_kernel = "flex"
     call_inputs = {
         "global_mask": CallInput("token_mask", "bool [B, N], True = global token"),

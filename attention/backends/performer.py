@@ -59,6 +59,7 @@ class PerformerAttention(Attention):
     exact = False
     supports = Supports(causal=True, cross=True, key_padding=True, dropout=False, state=True)
     time_exponent = memory_exponent = 1.0
+    decode_time_exponent = decode_memory_exponent = 0.0
     cuda_kernel = "chunked"
 
     projection: Tensor

@@ -1,4 +1,8 @@
-"""From an arm and its case to a module, its inputs, and what its surroundings cost."""
+"""From an arm and its case to a module, its inputs, and what its surroundings cost.
+
+What is compared is a *mixer*: a backend or torch's LSTM, alone or inside a layer or a block. Whole
+models are built in `suites.kinds.whole`.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,15 @@ from torch import Tensor, nn
 
 from attention import registry
 from attention.base import Attention, Problem
-from models import IdentityAttention, MultiheadAttention, TransformerBlock
+from models import IdentityAttention, LSTMLayer, MultiheadAttention, TransformerBlock
 from models.projection import saved_ops
-from results.schema import FULL_PRECISION, IDENTITY, Arm, Case
+from results.schema import FULL_PRECISION, IDENTITY, LSTM, Arm, Case
 
 FEED_FORWARD_FACTOR = 4
 """Width of a block's feed-forward layer, in units of d_model."""
+
+Mixer = Attention | LSTMLayer
+"""What an arm is about: where tokens see each other."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +30,9 @@ class Inputs:
     """What every arm of a case is called with, drawn once: normal, scale 1, under the seed.
 
     Attributes:
-        tensors: q, k and v at level attention; x ``[B, N, d_model]`` at the others.
-        output_grad: what a backward pass starts from; ``None`` in mode forward.
+        tensors: q, k and v at level attention; x ``[B, N, d_model]`` at layer and block; ids
+            ``[B, N]``, and a decoder's, at level model. In mode decode there is one token more.
+        output_grad: what a backward pass starts from; ``None`` unless there is one.
     """
 
     tensors: tuple[Tensor, ...]
@@ -59,9 +67,10 @@ def check_case(case: Case) -> None:
     Raises:
         ValueError: naming the field, what came and what is accepted.
     """
-    for name in ("batch", "num_heads", "num_kv_heads", "head_dim", "seq_len", "key_len"):
+    for name in ("batch", "seq_len", "key_len"):
         if getattr(case, name) < 1:
             raise ValueError(f"{name}: expected at least 1, got {getattr(case, name)}")
+    _check_shape(case)
     if case.threads < 1:
         raise ValueError(f"threads: expected at least 1, got {case.threads}")
     if case.matmul_precision != FULL_PRECISION and case.dtype != "float32":
@@ -69,18 +78,50 @@ def check_case(case: Case) -> None:
             f"matmul_precision: for {case.dtype} products only {FULL_PRECISION} is accepted; "
             f"got {case.matmul_precision}"
         )
-    if case.num_heads % case.num_kv_heads:
+    if case.checkpointing and (case.level, case.mode) != ("model", "training"):
         raise ValueError(
-            f"num_kv_heads: expected a divisor of the {case.num_heads} heads, "
-            f"got {case.num_kv_heads}"
+            f"checkpointing: only a model's training has it; got level {case.level}, mode "
+            f"{case.mode}"
         )
+    if case.mode == "decode" and case.compile:
+        raise ValueError("compile: a step of a decoder runs as it is; got on")
+    if case.mode == "decode" and case.level != "model" and not case.is_causal:
+        raise ValueError("is_causal: a decoder sees the past alone; got false")
     if case.level != "attention" and case.key_len != case.seq_len:
         raise ValueError(
             f"key_len: level {case.level} attends within one sequence of {case.seq_len} tokens; "
             f"got {case.key_len}"
         )
-    if case.level == "attention" and any(arm.name == IDENTITY for arm in case.arms):
-        raise ValueError(f"backend: {IDENTITY} is the floor of level layer and block only")
+    if case.level == "attention":
+        for arm in case.arms:
+            if arm.name == IDENTITY:
+                raise ValueError(f"backend: {IDENTITY} is the floor of layers, blocks and models")
+            if arm.name == LSTM:
+                raise ValueError(
+                    f"backend: {LSTM} stands in the place of a whole layer; expected level layer, "
+                    "block or model, got attention"
+                )
+
+
+def _check_shape(case: Case) -> None:
+    """Check the heads: of a model they are its own."""
+    shape = ("num_heads", "num_kv_heads", "head_dim")
+    if case.level == "model":
+        if not case.model:
+            raise ValueError("model: expected a configuration at level model, got none")
+        if any(getattr(case, name) for name in shape) or case.is_causal:
+            raise ValueError("num_heads: a model's configuration says it; expected 0 and false")
+        return
+    if case.model:
+        raise ValueError(f"model: only at level model; got {case.model} at level {case.level}")
+    for name in shape:
+        if getattr(case, name) < 1:
+            raise ValueError(f"{name}: expected at least 1, got {getattr(case, name)}")
+    if case.num_heads % case.num_kv_heads:
+        raise ValueError(
+            f"num_kv_heads: expected a divisor of the {case.num_heads} heads, "
+            f"got {case.num_kv_heads}"
+        )
 
 
 def build_attention(arm: Arm, case: Case) -> Attention:
@@ -104,30 +145,46 @@ def build_attention(arm: Arm, case: Case) -> Attention:
     return registry.build(arm.name, **fixed, **{**chosen, **arm.options})
 
 
-def unsupported_reasons(attention: Attention, case: Case) -> list[str]:
+def build_mixer(arm: Arm, case: Case) -> Mixer:
+    """Build an arm's backend or LSTM; errors as in `build_attention`."""
+    if arm.name != LSTM:
+        return build_attention(arm, case)
+    if arm.options:
+        raise TypeError(f"{next(iter(arm.options))}: {LSTM} takes no option")
+    return LSTMLayer(d_model=case.num_heads * case.head_dim, is_causal=case.is_causal)
+
+
+def unsupported_reasons(mixer: Mixer, case: Case) -> list[str]:
     """Say why a backend cannot serve a case; empty = it can."""
-    reasons = attention.unsupported_reasons(problem_of(case))
-    if case.mode == "training" and attention.dropout_p:
+    reasons = mixer.unsupported_reasons(problem_of(case))
+    if case.mode == "training" and mixer.dropout_p:
         reasons.append(
             f"dropout_p: a measured output is held against the formula without dropout; "
-            f"got {attention.dropout_p}, accepted is 0"
+            f"got {mixer.dropout_p}, accepted is 0"
         )
+    if case.mode == "decode" and isinstance(mixer, Attention) and not mixer.supports.state:
+        reasons.append(f"state: {mixer.name} decodes with none{mixer.why_not('state')}")
     return reasons
 
 
-def build_module(attention: Attention, case: Case) -> nn.Module:
-    """Build what the case's level measures around a backend, on its device, in its mode."""
+def module_is_mixer(mixer: Mixer, case: Case) -> bool:
+    """Say whether the case's level has nothing around the mixer: an LSTM is a whole layer."""
+    return case.level == "attention" or (case.level == "layer" and isinstance(mixer, LSTMLayer))
+
+
+def build_module(mixer: Mixer, case: Case) -> nn.Module:
+    """Build what the case's level measures around a mixer."""
     torch.manual_seed(case.seed)  # equal projections for all arms
     d_model = case.num_heads * case.head_dim
     module: nn.Module
-    if case.level == "attention":
-        module = attention
+    if module_is_mixer(mixer, case):
+        module = mixer
     elif case.level == "layer":
         module = MultiheadAttention(
             d_model=d_model,
             num_heads=case.num_heads,
             num_kv_heads=case.num_kv_heads,
-            attention=attention,
+            attention=mixer,
         )
     else:
         module = TransformerBlock(
@@ -135,44 +192,57 @@ def build_module(attention: Attention, case: Case) -> nn.Module:
             num_heads=case.num_heads,
             num_kv_heads=case.num_kv_heads,
             d_ff=FEED_FORWARD_FACTOR * d_model,
-            attention=attention,
+            attention=mixer,
         )
-    return module.to(case.device, dtype_of(case)).train(case.mode == "training")
+    return module
 
 
 def draw_inputs(case: Case) -> Inputs:
     """Draw the inputs of a case; in mode training they require gradients."""
     generator = torch.Generator().manual_seed(case.seed)
     training = case.mode == "training"
+    more = 1 if case.mode == "decode" else 0
 
     def draw(*shape: int) -> Tensor:
         drawn = torch.randn(shape, generator=generator, dtype=torch.float32)
         return drawn.to(case.device, dtype_of(case))
 
-    query = (case.batch, case.num_heads, case.seq_len, case.head_dim)
-    key = (case.batch, case.num_kv_heads, case.key_len, case.head_dim)
-    hidden = (case.batch, case.seq_len, case.num_heads * case.head_dim)
+    query = (case.batch, case.num_heads, case.seq_len + more, case.head_dim)
+    key = (case.batch, case.num_kv_heads, case.key_len + more, case.head_dim)
+    hidden = (case.batch, case.seq_len + more, case.num_heads * case.head_dim)
     shapes = (query, key, key) if case.level == "attention" else (hidden,)
     tensors = tuple(draw(*shape).requires_grad_(training) for shape in shapes)
     return Inputs(tensors, draw(*shapes[0]) if training else None)
 
 
-def cost_of(attention: Attention, case: Case) -> dict[str, int]:
+def expected_exponents(mixer: Mixer, case: Case) -> dict[str, float]:
+    """Return how time and memory are declared to grow in the case's mode."""
+    if case.mode == "decode":
+        return {"time": mixer.decode_time_exponent, "memory": mixer.decode_memory_exponent}
+    return {"time": mixer.time_exponent, "memory": mixer.memory_exponent}
+
+
+def cost_of(mixer: Mixer, case: Case) -> dict[str, int] | None:
     """Return the cost of a call at the case's level, as the record holds it.
 
-    At level layer and block the operations of the projections and of the feed-forward layer come
-    on top; the bytes are then x, the output and those weights, q, k and v being intermediate.
+    ``None`` in mode decode, whose steps no backend counts. At level layer and block the operations
+    of the projections and of the feed-forward layer come on top; the bytes are then x, the output
+    and those weights, q, k and v being intermediate.
     """
-    inner = attention.cost(problem_of(case), case.mode)
-    if case.level == "attention":
+    if case.mode == "decode":
+        return None
+    inner = mixer.cost(problem_of(case), case.mode)
+    if module_is_mixer(mixer, case):
         return asdict(inner)
     width, key_width = case.num_heads * case.head_dim, case.num_kv_heads * case.head_dim
-    weights = 2 * width * width + 2 * width * key_width
+    weights, saved = 0, 0
+    if isinstance(mixer, Attention):
+        weights = 2 * width * width + 2 * width * key_width
+        saved = 0 if case.is_causal else saved_ops(mixer, width, key_width, case.key_len)
     if case.level == "block":
         weights += 2 * FEED_FORWARD_FACTOR * width * width
     tokens = case.batch * case.seq_len
     passes = 1 if case.mode == "forward" else 3
-    saved = 0 if case.is_causal else saved_ops(attention, width, key_width, case.key_len)
     ops = (2 * tokens * weights - case.batch * saved) * passes
     # Training reads x, the weights and the output's gradient again, and writes two gradients.
     activations = 2 if case.mode == "forward" else 5

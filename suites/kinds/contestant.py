@@ -10,9 +10,18 @@ from torch import Tensor, nn
 
 from attention.base import Attention
 from attention.functional import relative_l2
-from results.schema import Case
-from suites.kinds.arms import Inputs, dtype_of
-from suites.measure.gate import Call, WrongOutputError, reduced_floor
+from models import IdentityAttention, LSTMLayer
+from results.schema import UNITS, Case
+from suites.kinds.arms import Inputs, Mixer, dtype_of
+from suites.measure.gate import (
+    GATE_ROWS,
+    Call,
+    WrongOutputError,
+    check_call,
+    check_rows,
+    reduced_floor,
+)
+from suites.measure.memory import peak_memory
 
 REORDERED = 16
 """How much further than a repetition a reordered product may be: sums over the sequence round
@@ -63,20 +72,55 @@ class Runner:
 
 
 class Contestant(Runner):
-    """One arm with a backend of ours inside.
+    """One arm with a mixer of ours inside.
 
     Args:
-        attention: the backend inside `module`, or `module` itself.
+        mixer: the backend or LSTM inside `module`, or `module` itself.
         module: what the case's level measures.
         inputs: shared by all arms.
         case: gives the mode, the causality and whether to compile.
     """
 
-    def __init__(
-        self, attention: Attention, module: nn.Module, inputs: Inputs, case: Case
-    ) -> None:
+    def __init__(self, mixer: Mixer, module: nn.Module, inputs: Inputs, case: Case) -> None:
         super().__init__(module, inputs, case)
-        self.attention = attention
+        self.mixer = mixer
+        self.case = case
+
+    def gate(self) -> dict[str, Any] | None:
+        """Hold the output of the last call against its reference; the floor has none.
+
+        Raises:
+            WrongOutputError: if it is off.
+        """
+        if isinstance(self.mixer, IdentityAttention):
+            return None
+        if isinstance(self.mixer, LSTMLayer):
+            return self.check_recurrence()
+        return check_call(
+            self.gate_call(), seed=self.case.seed, precision=self.case.matmul_precision
+        )
+
+    def gate_call(self) -> Call:
+        """Return what went into the backend and what came out, in the last call."""
+        return backend_call(self, self.case)
+
+    def check_recurrence(self) -> dict[str, Any]:
+        """Hold the beginning against the LSTM's recurrence, and a second call to the last."""
+        last = self.output
+
+        def again() -> None:
+            call_plainly(self, self.case)
+            floor = reduced_floor(dtype_of(self.case), self.case.matmul_precision)
+            check_same("output", last, self.output, REORDERED * floor)
+
+        return follows_recurrence(self, again)
+
+    def memory(self) -> dict[str, Any]:
+        """Call once more; return the metric of its memory, and keep the output."""
+        with torch.inference_mode(self.case.mode == "forward"):
+            peak = peak_memory(self.call, self.case.device)
+        self.settle()
+        return {"peak_memory": {"unit": UNITS["peak_memory"], "value": peak}}
 
 
 def backend_call(contestant: Contestant, case: Case) -> Call:
@@ -93,10 +137,11 @@ def backend_call(contestant: Contestant, case: Case) -> Call:
         WrongOutputError: if the two calls differ.
     """
     assert contestant.output is not None
+    assert isinstance(contestant.mixer, Attention)
     if case.level == "attention":
         q, k, v = contestant.inputs.tensors
         return Call(
-            contestant.attention, q, k, v, case.is_causal, contestant.output,
+            contestant.mixer, q, k, v, case.is_causal, contestant.output,
             contestant.inputs.output_grad, contestant.input_grad,
         )  # fmt: skip
     last_output, last_grad = contestant.output, contestant.input_grad
@@ -111,40 +156,81 @@ def backend_call(contestant: Contestant, case: Case) -> Call:
             layer.projection_order = order
     budget = reduced_floor(dtype_of(case), case.matmul_precision)
     budget *= REORDERED if reordered else 1
-    _check_same("output", last_output, contestant.output, budget)
-    _check_same("gradient of x", last_grad, contestant.input_grad, budget)
+    check_same("output", last_output, contestant.output, budget)
+    check_same("gradient of x", last_grad, contestant.input_grad, budget)
     q, output = seen["q"], seen["output"]
     training = case.mode == "training"
     return Call(
-        contestant.attention, q, seen["k"], seen["v"], case.is_causal, output.detach(),
+        contestant.mixer, q, seen["k"], seen["v"], seen["is_causal"], output.detach(),
         output.grad if training else None, q.grad if training else None,
     )  # fmt: skip
 
 
-def _call_recorded(contestant: Contestant, case: Case) -> dict[str, Tensor]:
-    """Call an arm's module; return q, k, v and output of its backend, gradients kept."""
-    seen: dict[str, Tensor] = {}
+def _call_recorded(contestant: Contestant, case: Case) -> dict[str, Any]:
+    """Call an arm's module; return q, k, v, causality and output of its backend, with gradients.
+
+    Of several layers with the same backend the arm's mixer is the one that is watched.
+    """
+    seen: dict[str, Any] = {}
 
     def record(
         _module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor
     ) -> None:
         named = {**dict(zip("qkv", args, strict=False)), **kwargs}
         seen.update({name: named[name] for name in "qkv"}, output=output)
+        seen["is_causal"] = named.get("is_causal", False)
         if output.requires_grad:
             seen["q"].retain_grad()
             output.retain_grad()
 
+    handle = contestant.mixer.register_forward_hook(record, with_kwargs=True)
+    try:
+        call_plainly(contestant, case)
+    finally:
+        handle.remove()
+    return seen
+
+
+def call_plainly(contestant: Contestant, case: Case) -> None:
+    """Call an arm's module as it is, neither compiled nor recomputing."""
     contestant.prepare()
     run, contestant.run = contestant.run, contestant.module
-    handle = contestant.attention.register_forward_hook(record, with_kwargs=True)
+    recomputing = [m for m in contestant.module.modules() if getattr(m, "checkpointing", False)]
+    for module in recomputing:
+        module.checkpointing = False  # type: ignore[assignment]
     try:
-        with torch.inference_mode(case.mode == "forward"):
+        with torch.inference_mode(case.mode != "training"):
             contestant.call()
             contestant.settle()
     finally:
-        handle.remove()
         contestant.run = run
-    return seen
+        for module in recomputing:
+            module.checkpointing = True  # type: ignore[assignment]
+
+
+def follows_recurrence(contestant: Contestant, call: Callable[[], None]) -> dict[str, Any]:
+    """Hold the first tokens that `call` gives an arm's LSTM against its recurrence.
+
+    Raises:
+        WrongOutputError: if they are off.
+    """
+    case, layer = contestant.case, contestant.mixer
+    assert isinstance(layer, LSTMLayer)
+    seen: dict[str, Tensor] = {}
+
+    def record(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        if not seen:
+            seen.update(x=args[0].detach(), output=output.detach())
+
+    handle = layer.register_forward_hook(record)
+    try:
+        call()
+    finally:
+        handle.remove()
+    expected = layer.reference_rows(seen["x"], min(GATE_ROWS, seen["x"].shape[1]))
+    rows, width = expected.shape[1:]
+    budget = REORDERED * reduced_floor(dtype_of(case), case.matmul_precision)
+    return check_rows(layer.name, seen["output"][:, :rows, :width], expected, budget)
 
 
 def _layers(contestant: Contestant) -> list[Any]:
@@ -152,7 +238,7 @@ def _layers(contestant: Contestant) -> list[Any]:
     return [m for m in contestant.module.modules() if hasattr(m, "projection_order")]
 
 
-def _check_same(what: str, timed: Tensor | None, again: Tensor | None, budget: float) -> None:
+def check_same(what: str, timed: Tensor | None, again: Tensor | None, budget: float) -> None:
     if timed is None or again is None:
         return
     if not (error := relative_l2(timed, again)) <= budget:

@@ -29,11 +29,12 @@ from suites.kinds.arms import (
     cost_of,
     draw_inputs,
     dtype_of,
+    expected_exponents,
     unsupported_reasons,
 )
-from suites.kinds.contestant import Contestant, Runner, backend_call
+from suites.kinds.contestant import Contestant, Runner
 from suites.measure.clock import Timing, sample_in_turn, timer_for
-from suites.measure.gate import INPUT_SCALE, WrongOutputError, check_call, reduced_floor
+from suites.measure.gate import INPUT_SCALE, WrongOutputError, reduced_floor
 from suites.measure.memory import peak_memory
 from suites.peers.base import Built, Peer
 from suites.peers.projected import ProjectedAttention
@@ -95,6 +96,7 @@ def peer_of(case: Case) -> Peer:
 def cost_beside(attention: Attention, case: Case, peer: Peer) -> dict[str, int]:
     """Return the cost of our arm, as the record holds it: the backend and the projections."""
     inner = cost_of(attention, replace(case, level="attention"))
+    assert inner is not None
     if not peer.num_projections:
         return inner
     num_projections = peer.num_projections
@@ -147,7 +149,7 @@ def _measure(
     kernel = attention.kernel
     theirs = others[0]
     agreement = _agreement(peer, theirs, ours, case)
-    gate = check_call(backend_call(ours, case), seed=case.seed, precision=case.matmul_precision)
+    gate = ours.gate()
     for runner in runners:
         runner.prepare()
     with torch.no_grad():
@@ -162,7 +164,7 @@ def _measure(
         "kernel": kernel,
         "gate": gate,
         "cost": cost_beside(attention, case, peer),
-        "expected": {"time": attention.time_exponent, "memory": attention.memory_exponent},
+        "expected": expected_exponents(attention, case),
     }
     arms[1] |= {"kernel": f"{peer.version()}: {built.kernel}", "gate": agreement}
     arms[1]["peer"] = {

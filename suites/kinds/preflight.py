@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ import torch
 from attention import registry
 from attention.base import Attention, UnsupportedError
 from results.schema import Case
-from suites.kinds.arms import build_attention, check_case, cost_of, unsupported_reasons
+from suites.kinds.arms import Mixer, check_case, expected_exponents
+from suites.kinds.levels import build_light, cost_of, unsupported_reasons
 from suites.kinds.peer import cost_beside, peer_of
 from suites.measure.machine import environment, machine
 from suites.peers import registry as peers
@@ -84,32 +86,27 @@ def inspect_case(case: Case) -> dict[str, Any]:
     return told
 
 
-def _build_light(case: Case, index: int) -> Attention:
-    """Build an arm's backend without its numbers, if its constructor can do without them."""
-    try:
-        with torch.device("meta"):
-            return build_attention(case.arms[index], case)
-    except Exception:  # what the constructor says about real tensors decides
-        return build_attention(case.arms[index], case)
-
-
 def _inspect_arm(case: Case, index: int, told: dict[str, Any]) -> None:
-    attention = _build_light(case, index)
+    mixer, module = build_light(case.arms[index], case)
     if index == 0:
-        told["unsupported"] += unsupported_reasons(attention, case)
-        told["time_exponent"] = attention.time_exponent
-        told["memory_exponent"] = attention.memory_exponent
+        told["unsupported"] += unsupported_reasons(mixer, case)
+        _expect(mixer, case, told)
     if not told["unsupported"]:
-        told["cost"][index] = cost_of(attention, case)
+        told["cost"][index] = cost_of(mixer, module, case)
 
 
 def _inspect_peer(case: Case, told: dict[str, Any]) -> None:
     """Tell of our arm as of any, and whether the peer can run beside it; its cost is unknown."""
     peer = peer_of(case)
-    ours = _build_light(case, 0)
+    ours, _ = build_light(case.arms[0], replace(case, level="attention"))
+    assert isinstance(ours, Attention)
     told["unsupported"] += unsupported_reasons(ours, case)
     told["unsupported"] += peer.unsupported_reasons(ours, case)
-    told["time_exponent"] = ours.time_exponent
-    told["memory_exponent"] = ours.memory_exponent
+    _expect(ours, case, told)
     if not told["unsupported"]:
         told["cost"][0] = cost_beside(ours, case, peer)
+
+
+def _expect(mixer: Mixer, case: Case, told: dict[str, Any]) -> None:
+    for what, exponent in expected_exponents(mixer, case).items():
+        told[f"{what}_exponent"] = exponent

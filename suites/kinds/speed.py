@@ -6,6 +6,9 @@ runs on inputs of the scale at which the error against exact softmax is taken, a
 So a case costs at least three calls an arm: one to warm up, one sample, the last one; at level
 layer and block a fourth, in which the gate watches the backend.
 
+In mode decode the memory is the size of the state, and at level model there is no error against
+softmax, as at layer and block (`suites.kinds.decoding`, `suites.kinds.whole`).
+
 Where it is asked for, each arm is then called a few times under the profiler, the floor of level
 layer and block too.
 """
@@ -20,19 +23,11 @@ from typing import Any
 
 import torch
 
-from attention.base import UnsupportedError
-from models import IdentityAttention
+from attention.base import Attention, UnsupportedError
 from results.schema import UNITS, Case
-from suites.kinds.arms import (
-    build_attention,
-    build_module,
-    check_case,
-    cost_of,
-    draw_inputs,
-    dtype_of,
-    unsupported_reasons,
-)
-from suites.kinds.contestant import Contestant, backend_call
+from suites.kinds.arms import check_case, dtype_of, expected_exponents
+from suites.kinds.contestant import Contestant
+from suites.kinds.levels import build, contestants_of, cost_of, placed, unsupported_reasons
 from suites.measure.clock import Timing, sample_in_turn, timer_for
 from suites.measure.compiling import compile_by_calling
 from suites.measure.gate import (
@@ -40,10 +35,8 @@ from suites.measure.gate import (
     INPUT_SCALE,
     Call,
     WrongOutputError,
-    check_call,
     error_against_softmax,
 )
-from suites.measure.memory import peak_memory
 from suites.measure.process import TimeLimitError, seconds_left
 from suites.measure.profile import MIN_CALLS, profiled
 from suites.outcome import scrub
@@ -78,14 +71,14 @@ def run(
     """
     stage("building")
     check_case(case)
-    attentions = [build_attention(arm, case) for arm in case.arms]
-    for attention in attentions:
-        if reasons := unsupported_reasons(attention, case):
+    built = [placed(build(arm, case), case) for arm in case.arms]
+    for mixer, _ in built:
+        if reasons := unsupported_reasons(mixer, case):
             raise UnsupportedError("; ".join(reasons))
-    inputs = draw_inputs(case)
-    contestants = [Contestant(a, build_module(a, case), inputs, case) for a in attentions]
+    stage("feeding the context" if case.mode == "decode" else "building")
+    contestants = contestants_of(built, case)
     compiled: list[dict[str, Any] | None] = [None] * len(contestants)
-    with torch.inference_mode(case.mode == "forward"):
+    with torch.inference_mode(case.mode != "training"):
         if case.compile:
             stage("compiling")
             compiled = [compile_by_calling(c, case.device) for c in contestants]
@@ -93,25 +86,22 @@ def run(
         timer = timer_for(case.device)
         timings = sample_in_turn(contestants, timer, budget_s=budget_s, seed=case.seed)
     stage("checking the output")
-    kernels = [attention.kernel for attention in attentions]
-    gates = [_gate(contestant, case) for contestant in contestants]
+    kernels = [contestant.mixer.kernel for contestant in contestants]
+    gates = [contestant.gate() for contestant in contestants]
     for contestant in contestants:
         contestant.prepare()
-    if case.level == "attention":
+    if has_error(case):
         with torch.no_grad():
-            for tensor in inputs.tensors:
+            for tensor in contestants[0].inputs.tensors:
                 tensor.mul_(INPUT_SCALE)  # in place: the memory has no room for a second set
     stage("measuring memory")
     arms: list[dict[str, Any]] = [
         {
             "kernel": kernel,
             "gate": gate,
-            "cost": cost_of(contestant.attention, case),
-            "expected": {
-                "time": contestant.attention.time_exponent,
-                "memory": contestant.attention.memory_exponent,
-            },
-            "fixed_size": dict(contestant.attention.fixed_sizes()),
+            "cost": cost_of(contestant.mixer, contestant.module, case),
+            "expected": expected_exponents(contestant.mixer, case),
+            "fixed_size": dict(contestant.mixer.fixed_sizes()),
             "compiled": made,
             "metrics": {"latency": _latency(timing), **_last_call(contestant, case)},
         }
@@ -137,13 +127,13 @@ def _profiles(
     """Profile each arm; where that fails, say why: what is measured already stands without it."""
     profiles: list[dict[str, Any]] = []
     try:
-        if case.level == "attention":
+        if has_error(case):
             with torch.no_grad():
                 for tensor in contestants[0].inputs.tensors:
                     tensor.div_(INPUT_SCALE)  # what was timed is profiled
         for contestant, kernel, timing in zip(contestants, kernels, timings, strict=True):
             _check_time(timing)
-            with torch.inference_mode(case.mode == "forward"):
+            with torch.inference_mode(case.mode != "training"):
                 profiles.append(
                     profiled(
                         contestant, case.device, kernel=kernel, dtype=dtype_of(case),
@@ -180,20 +170,23 @@ def _latency(timing: Timing) -> dict[str, Any]:
     }
 
 
+def has_error(case: Case) -> bool:
+    """Say whether a case's last call also gives the error against exact softmax."""
+    return case.level == "attention" and case.mode != "decode"
+
+
 def _last_call(contestant: Contestant, case: Case) -> dict[str, Any]:
-    """Take the metrics that one more call gives: its peak memory, and its output's error."""
-    with torch.inference_mode(case.mode == "forward"):
-        peak = peak_memory(contestant.call, case.device)
-    contestant.settle()
-    metrics: dict[str, Any] = {"peak_memory": {"unit": UNITS["peak_memory"], "value": peak}}
-    if case.level == "attention" and case.key_len <= ERROR_LIMIT:
+    """Take the metrics that one more call gives: its memory, and its output's error."""
+    metrics = contestant.memory()
+    if has_error(case) and case.key_len <= ERROR_LIMIT:
         metrics["relative_error"] = _relative_error(contestant, case)
     contestant.prepare()
     return metrics
 
 
 def _relative_error(contestant: Contestant, case: Case) -> dict[str, Any]:
-    attention, (q, k, v) = contestant.attention, contestant.inputs.tensors
+    attention, (q, k, v) = contestant.mixer, contestant.inputs.tensors
+    assert isinstance(attention, Attention)
     assert contestant.output is not None
     call = Call(attention, q, k, v, case.is_causal, contestant.output)
     value = error_against_softmax(call, seed=case.seed)
@@ -207,12 +200,3 @@ def _relative_error(contestant: Contestant, case: Case) -> dict[str, Any]:
         "input_scale": INPUT_SCALE,
         "rows": min(ERROR_ROWS, case.seq_len),
     }
-
-
-def _gate(contestant: Contestant, case: Case) -> dict[str, Any] | None:
-    """Hold the output of an arm's last sample against its reference; the floor has none."""
-    if isinstance(contestant.attention, IdentityAttention):
-        return None
-    return check_call(
-        backend_call(contestant, case), seed=case.seed, precision=case.matmul_precision
-    )

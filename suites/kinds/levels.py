@@ -1,0 +1,69 @@
+"""What each level is built of: one place that knows a model from a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import nn
+
+from models import TransformerModel
+from results.schema import Arm, Case
+from suites.kinds import arms, whole
+from suites.kinds.arms import Mixer
+from suites.kinds.contestant import Contestant
+from suites.kinds.decoding import Stepper
+
+Built = tuple[Mixer, nn.Module]
+"""A mixer, and the module it is in."""
+
+
+def build(arm: Arm, case: Case) -> Built:
+    """Build an arm at the case's level; errors as in `build_attention` and `build_model`."""
+    if case.level == "model":
+        return whole.build_model(arm, case)
+    mixer = arms.build_mixer(arm, case)
+    return mixer, arms.build_module(mixer, case)
+
+
+def build_light(arm: Arm, case: Case) -> Built:
+    """Build an arm without its numbers, if its constructor can do without them."""
+    try:
+        with torch.device("meta"):
+            return build(arm, case)
+    except Exception:  # what the constructor says about real tensors decides
+        return build(arm, case)
+
+
+def placed(built: Built, case: Case) -> Built:
+    """Bring an arm to its device, into its dtype and mode."""
+    mixer, module = built
+    return mixer, module.to(case.device, arms.dtype_of(case)).train(case.mode == "training")
+
+
+def unsupported_reasons(mixer: Mixer, case: Case) -> list[str]:
+    """Say why a mixer cannot serve a case; empty = it can."""
+    if case.level == "model":
+        return whole.unsupported_reasons(mixer, case)
+    return arms.unsupported_reasons(mixer, case)
+
+
+def contestants_of(built: Sequence[Built], case: Case) -> list[Contestant]:
+    """Make the arms ready to be called, on inputs that they share."""
+    inputs = whole.draw_ids(case) if case.level == "model" else arms.draw_inputs(case)
+    if case.mode == "decode":
+        return [Stepper(mixer, module, inputs, case) for mixer, module in built]
+    if case.level == "model":
+        return [
+            whole.WholeModel(mixer, cast("TransformerModel", module), inputs, case)
+            for mixer, module in built
+        ]
+    return [Contestant(mixer, module, inputs, case) for mixer, module in built]
+
+
+def cost_of(mixer: Mixer, module: nn.Module, case: Case) -> dict[str, int] | None:
+    """Return the cost of a call, as the record holds it; ``None`` where it is not counted."""
+    if case.level == "model":
+        return whole.cost_of(mixer, cast("TransformerModel", module), case)
+    return arms.cost_of(mixer, case)
