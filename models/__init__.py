@@ -19,7 +19,7 @@ from models.objectives import (
     sequence_to_sequence_loss,
 )
 from models.positional import LearnedPositions, RotaryPositions, SinusoidalPositions
-from models.recurrent import LSTMBlock
+from models.recurrent import LSTMLayer
 from models.stack import TransformerStack
 from models.transformer import ModelState, TransformerModel
 
@@ -28,7 +28,7 @@ __all__ = [
     "FeedForward",
     "Generated",
     "IdentityAttention",
-    "LSTMBlock",
+    "LSTMLayer",
     "LearnedPositions",
     "Memory",
     "ModelConfig",

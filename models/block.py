@@ -10,13 +10,15 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from attention.base import Attention, UnsupportedError
+from attention.base import Attention
 from attention.checks import check_choice, check_float
 from attention.state import DecodeState
 from models.feedforward import Activation, FeedForward
+from models.mixing import Mixer, check_crosses, make_mixer
 from models.multihead import MultiheadAttention
 from models.norm import EPSILON, Normalization, make_norm
 from models.positional import RotaryPositions
+from models.recurrent import LSTMLayer
 
 Norm = Literal["pre", "post"]
 
@@ -50,6 +52,7 @@ class Memory:
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention if there is an encoder, and a feed-forward network.
 
+    In place of the self-attention may stand another layer that mixes tokens: see `models.mixing`.
     Each has a residual and a norm. ``post`` normalises after each residual (Vaswani et al. 2017,
     arXiv 1706.03762); ``pre`` normalises the input of each sub-layer (Xiong et al. 2020, arXiv
     2002.04745). Dropout acts in the three customary places: on the attention weights
@@ -61,8 +64,9 @@ class TransformerBlock(nn.Module):
         d_model: width of the input and the output.
         num_heads: H; divides `d_model`.
         d_ff: width inside the feed-forward network; ``None`` means ``4·d_model``.
-        attention: a registered backend's name, or a built backend.
-        attention_options: see `MultiheadAttention`.
+        attention: a registered backend's name, a built backend, or ``lstm`` for a `LSTMLayer`.
+        attention_options: constructor arguments of what `attention` names; an `LSTMLayer` needs
+            ``is_causal``.
         num_kv_heads: see `MultiheadAttention`.
         norm: ``pre`` or ``post``.
         activation: see `FeedForward`.
@@ -81,8 +85,9 @@ class TransformerBlock(nn.Module):
     Raises:
         ValueError: if an argument is out of range or the widths do not divide.
         TypeError: if an argument has the wrong type.
-        UnsupportedError: if `attention_dropout_p` is not 0 and the backend has no dropout, or if
-            `cross_attention` is a backend that attends within one sequence only.
+        UnsupportedError: if `attention_dropout_p` is not 0 and the backend has no dropout, if
+            `cross_attention` is a backend that attends within one sequence only, or if an LSTM
+            would ignore `num_kv_heads` or `rotary`.
     """
 
     def __init__(
@@ -91,7 +96,7 @@ class TransformerBlock(nn.Module):
         d_model: int,
         num_heads: int,
         d_ff: int | None = None,
-        attention: str | Attention = "sdpa",
+        attention: str | Attention | LSTMLayer = "sdpa",
         attention_options: Mapping[str, Any] | None = None,
         num_kv_heads: int | None = None,
         norm: Norm = "pre",
@@ -113,31 +118,29 @@ class TransformerBlock(nn.Module):
         check_float("attention_dropout_p", attention_dropout_p, minimum=0.0, below=1.0)
         inside = dropout_p if activation_dropout_p is None else activation_dropout_p
         check_float("activation_dropout_p", inside, minimum=0.0, below=1.0)
-        make_attention = partial(
-            MultiheadAttention,
-            d_model=d_model,
-            num_heads=num_heads,
-            num_kv_heads=num_kv_heads,
-            bias=bias,
-        )
+        shape: dict[str, Any] = {
+            "d_model": d_model, "num_heads": num_heads, "num_kv_heads": num_kv_heads, "bias": bias,
+        }  # fmt: skip
         new_norm = partial(make_norm, normalization, d_model, eps=norm_eps, bias=bias)
-        self.attention = make_attention(
-            attention=attention,
+        self.attention: Mixer = make_mixer(
+            attention,
             attention_options=attention_options,
             dropout_p=attention_dropout_p,
             rotary=rotary,
+            **shape,
         )
         self.attention_norm = new_norm()
         self.cross_attention: MultiheadAttention | None = None
         if cross_attention is not None:
-            self.cross_attention = make_attention(
+            check_crosses(cross_attention)
+            self.cross_attention = MultiheadAttention(
                 attention=cross_attention,
                 attention_options=cross_attention_options,
                 dropout_p=attention_dropout_p
                 if cross_attention_dropout_p is None
                 else cross_attention_dropout_p,
+                **shape,
             )
-            _check_crosses(self.cross_attention.attention)
             self.cross_attention_norm = new_norm()
         elif cross_attention_options:
             raise ValueError(
@@ -219,17 +222,3 @@ class TransformerBlock(nn.Module):
     def extra_repr(self) -> str:
         """Show where the norms stand."""
         return f"norm={self.norm!r}"
-
-
-def _check_crosses(attention: Attention) -> None:
-    """Refuse a backend that cannot attend to another sequence, or not where that is padded."""
-    supports = attention.supports
-    if not supports.cross:
-        raise UnsupportedError(
-            f"cross_attention: {attention.name} attends within one sequence"
-            f"{attention.why_not('cross')}"
-        )
-    if not supports.key_padding:
-        raise UnsupportedError(
-            f"cross_attention: {attention.name} takes no mask, and an encoder's batch is padded"
-        )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attention.base import Attention, Cost, Mode, Problem, Supports
+from attention.state import Chunk, DecodeState, StateShape
 
 
 class IdentityAttention(Attention):
@@ -28,7 +29,7 @@ class IdentityAttention(Attention):
     summary = "returns the values: the floor of a layer or block"
     family = "dense"
     exact = False
-    supports = Supports(causal=True, cross=False, key_padding=True)
+    supports = Supports(causal=True, cross=False, key_padding=True, state=True)
     refusals: ClassVar[Mapping[str, str]] = {
         "cross": "each query takes the value at its own position"
     }
@@ -47,6 +48,16 @@ class IdentityAttention(Attention):
         """
         self.kernel = "identity"
         return _expand_heads(_PassValues.apply(q, k, v), self.num_heads)  # type: ignore[no-untyped-call]
+
+    def make_state(self, shape: StateShape) -> DecodeState:
+        """Keep nothing: no token sees another one."""
+        return DecodeState(self.shown(), shape)
+
+    def advance(self, chunk: Chunk, state: DecodeState) -> Tensor:
+        """Return the values of the chunk, and count it."""
+        self.kernel = "identity"
+        state.advance(chunk)
+        return _expand_heads(chunk.v, self.num_heads)
 
     def reference(
         self,

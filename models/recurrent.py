@@ -1,24 +1,20 @@
-"""The recurrent rival: a block with an LSTM where the others have attention."""
+"""The recurrent rival: an LSTM that stands where a block has its multi-head attention."""
 
 from __future__ import annotations
 
-from typing import Any, get_args
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from attention.base import UnsupportedError
-from attention.checks import check_bool, check_choice, check_float, check_int, check_mask
+from attention.base import CallInput, Cost, Family, Mode, Problem, Supports, UnsupportedError
+from attention.checks import check_bool, check_int, check_mask
 from attention.functional import real_first
 from attention.state import DecodeState, StateShape
-from models.block import Memory, Norm
-from models.feedforward import Activation, FeedForward
-from models.norm import EPSILON, Normalization, make_norm
 from models.projection import check_hidden
-
-LSTM = "lstm"
-"""What stands for it where a backend's name is asked for."""
 
 
 class LSTMState(DecodeState):
@@ -35,55 +31,48 @@ class LSTMState(DecodeState):
         self.c = shape.zeros(1, shape.batch_size, shape.head_dim)
 
 
-class LSTMBlock(nn.Module):
-    """An LSTM and a feed-forward network, each with a residual and a norm.
+class LSTMLayer(nn.Module):
+    """Mix the tokens of a sequence by an LSTM, as torch has it.
 
-    Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", as torch has it; called as
-    `TransformerBlock` is, so that it can stand beside one. It reads its tokens one by one:
-    time is linear, its state does not grow, and no two tokens are computed at once.
+    Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", Neural Computation 9(8), with the
+    forget gate of Gers et al. 2000. It reads its tokens one by one: time is linear, its state does
+    not grow, and no two tokens of a sequence are computed at once. Called as `MultiheadAttention`
+    is, and asked what it supports and costs as a backend is; order is all it knows of positions.
 
     Args:
-        d_model: width; even where the LSTM reads both ways.
+        d_model: width of the input and the output; even where the LSTM reads both ways.
         is_causal: whether it reads forwards only; else one half of the channels comes from the
             past and the other from the future.
-        d_ff: see `FeedForward`.
-        norm: ``pre`` or ``post``; see `TransformerBlock`.
-        activation: see `FeedForward`.
-        dropout_p: dropout on the sub-layers' outputs.
-        activation_dropout_p: dropout inside the feed-forward network; ``None`` means `dropout_p`.
-        bias: whether linear layers, the LSTM and norms have a bias.
-        normalization: see `TransformerBlock`.
-        norm_eps: see `TransformerBlock`.
+        bias: whether the LSTM has biases.
 
     Raises:
         ValueError: if an argument is out of range.
         TypeError: if an argument has the wrong type.
     """
 
-    def __init__(
-        self,
-        *,
-        d_model: int,
-        is_causal: bool,
-        d_ff: int | None = None,
-        norm: Norm = "pre",
-        activation: Activation = "relu",
-        dropout_p: float = 0.0,
-        activation_dropout_p: float | None = None,
-        bias: bool = True,
-        normalization: Normalization = "layer",
-        norm_eps: float = EPSILON,
-    ) -> None:
+    name: ClassVar[str] = "lstm"
+    summary: ClassVar[str] = "torch's LSTM in place of attention"
+    paper: ClassVar[str] = "Hochreiter and Schmidhuber 1997, Neural Computation 9(8)"
+    family: ClassVar[Family] = "recurrent"
+    exact: ClassVar[bool] = False
+    supports: ClassVar[Supports] = Supports(causal=True, cross=False, key_padding=True, state=True)
+    refusals: ClassVar[Mapping[str, str]] = {"cross": "it has no queries: it reads one sequence"}
+    call_inputs: ClassVar[Mapping[str, CallInput]] = {}
+    time_exponent: ClassVar[float] = 1.0
+    memory_exponent: ClassVar[float] = 1.0
+    decode_time_exponent: ClassVar[float] = 0.0
+    decode_memory_exponent: ClassVar[float] = 0.0
+    kernel = "torch.nn.LSTM"
+    dropout_p = 0.0
+
+    def __init__(self, *, d_model: int, is_causal: bool, bias: bool = True) -> None:
         super().__init__()
-        self.norm = check_choice("norm", norm, get_args(Norm))
-        self.is_causal = check_bool("is_causal", is_causal)
         self.d_model = check_int("d_model", d_model, minimum=1)
+        self.is_causal = check_bool("is_causal", is_causal)
         if not is_causal and d_model % 2:
             raise ValueError(
                 f"d_model: an LSTM that reads both ways halves its width; got {d_model}, not even"
             )
-        check_float("dropout_p", dropout_p, minimum=0.0, below=1.0)
-        inside = dropout_p if activation_dropout_p is None else activation_dropout_p
         self.lstm = nn.LSTM(
             d_model,
             d_model if is_causal else d_model // 2,
@@ -91,12 +80,108 @@ class LSTMBlock(nn.Module):
             batch_first=True,
             bidirectional=not is_causal,
         )
-        self.lstm_norm = make_norm(normalization, d_model, eps=norm_eps, bias=bias)
-        self.feed_forward = FeedForward(
-            d_model=d_model, d_ff=d_ff, activation=activation, dropout_p=inside, bias=bias
+
+    # -- what a backend says of itself ----------------------------------------------------------
+
+    @classmethod
+    def options(cls) -> dict[str, inspect.Parameter]:
+        """Return the constructor's arguments; see `Attention.options`."""
+        parameters = inspect.signature(cls.__init__).parameters
+        return {name: p for name, p in parameters.items() if name != "self"}
+
+    @classmethod
+    def shared_options(cls, **options: Any) -> dict[str, Any]:
+        """Share nothing between layers; see `Attention.shared_options`."""
+        return {}
+
+    @classmethod
+    def why_not(cls, what: str) -> str:
+        """Return why a declared no is one, as a clause in brackets."""
+        return f" ({cls.refusals[what]})" if what in cls.refusals else ""
+
+    def fixed_sizes(self) -> Mapping[str, int]:
+        """Name what stands in for the N keys: nothing does."""
+        return {}
+
+    def unsupported_reasons(self, problem: Problem) -> list[str]:
+        """Say why a call on `problem` would be refused; empty = it will run."""
+        reasons = []
+        if problem.is_causal != self.is_causal:
+            reasons.append(self._other_way(problem.is_causal))
+        if problem.seq_len != problem.key_len:
+            reasons.append(
+                f"k: {self.name} needs as many keys as queries{self.why_not('cross')}; "
+                f"got N={problem.seq_len}, M={problem.key_len}"
+            )
+        if problem.num_kv_heads != problem.num_heads:
+            reasons.append(
+                f"num_kv_heads: {self.name} has no heads to group; expected num_heads="
+                f"{problem.num_heads}, got {problem.num_kv_heads}"
+            )
+        return reasons
+
+    def cost(self, problem: Problem, mode: Mode) -> Cost:
+        """Count the whole layer on the ``B·N`` tokens, whose width is `d_model`.
+
+        Each token meets every matrix once: with W in all, ``2·W`` operations, of which the
+        backward pass has two for each; W is ``8·d_model²`` where the LSTM reads forwards only. A
+        hidden unit takes five exponentials: three sigmoids (input, forget and output gate) and two
+        tanh (candidate and cell). Bytes are those of the input, the output and the weights;
+        training adds the output's gradient, input and weights read again, and two gradients
+        written.
+        """
+        tokens = problem.batch * problem.seq_len
+        matrices = [p for n, p in self.lstm.named_parameters() if n.startswith("weight")]
+        weights = sum(p.numel() for p in self.lstm.parameters())
+        ops = 2 * tokens * sum(m.numel() for m in matrices) * (1 if mode == "forward" else 3)
+        numbers = 2 * tokens * self.d_model + weights
+        if mode == "training":
+            numbers += 3 * tokens * self.d_model + 2 * weights
+        return Cost(
+            pattern_ops=ops,
+            executed_ops=ops,
+            exponentials=5 * tokens * self.d_model,
+            bytes=numbers * problem.dtype.itemsize,
         )
-        self.feed_forward_norm = make_norm(normalization, d_model, eps=norm_eps, bias=bias)
-        self.dropout = nn.Dropout(dropout_p)
+
+    def reference_rows(self, x: Tensor, rows: int) -> Tensor:
+        """Write out the recurrence for the first tokens, forwards, in float64: the oracle.
+
+        ``i, f, o = σ(W x_t + b + U h_{t-1} + b')`` with matrices of their own, ``g`` likewise with
+        tanh, ``c_t = f∘c_{t-1} + i∘g`` and ``h_t = o∘tanh(c_t)``; h and c start at zero. Torch
+        keeps the four matrices in the order i, f, g, o.
+
+        Args:
+            x: ``[B, N, d_model]``.
+            rows: how many tokens, at most N.
+
+        Returns:
+            float64 ``[B, rows, hidden]``: all channels, or where the LSTM reads both ways the
+            first half.
+
+        Raises:
+            ValueError: if a shape does not fit or `rows` is out of range.
+            TypeError: if an argument has the wrong type.
+        """
+        check_hidden("x", x, self.d_model)
+        if check_int("rows", rows, minimum=1) > x.shape[1]:
+            raise ValueError(f"rows: expected at most the {x.shape[1]} tokens of x, got {rows}")
+        parts = {name: p.double() for name, p in self.lstm.named_parameters()}
+        w, u = parts["weight_ih_l0"], parts["weight_hh_l0"]
+        size = u.shape[1]
+        b = torch.zeros(4 * size, dtype=torch.float64, device=x.device)
+        if self.lstm.bias:
+            b = parts["bias_ih_l0"] + parts["bias_hh_l0"]
+        h = c = torch.zeros(x.shape[0], size, dtype=torch.float64, device=x.device)
+        outs = []
+        for token in x[:, :rows].double().unbind(1):
+            i, f, g, o = (token @ w.T + h @ u.T + b).split(size, dim=1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            outs.append(h)
+        return torch.stack(outs, dim=1)
+
+    # -- the layer -------------------------------------------------------------------------------
 
     def forward(
         self,
@@ -104,7 +189,6 @@ class LSTMBlock(nn.Module):
         *,
         is_causal: bool = False,
         key_padding_mask: Tensor | None = None,
-        memory: Memory | None = None,
         positions: Tensor | None = None,
         state: DecodeState | None = None,
     ) -> Tensor:
@@ -112,63 +196,56 @@ class LSTMBlock(nn.Module):
 
         Args:
             x: ``[B, N, d_model]``.
-            is_causal: must be as the block was built.
-            key_padding_mask: bool ``[B, N]``, **True = a token**; padding leaves no trace.
-            memory: refused; there is no cross-attention.
+            is_causal: must be as the layer was built.
+            key_padding_mask: bool ``[B, N]``, **True = a token**; padding leaves no trace, and
+                gives zeros.
             positions: of no use to it, which reads in order.
             state: of what came before, by `init_state`; takes the tokens in.
 
         Raises:
-            ValueError: if a shape does not fit, or the state is of another batch.
-            TypeError: if an input is no tensor or the state is not an LSTM's.
-            UnsupportedError: if the direction is the other one, or for a memory.
+            ValueError: if a shape does not fit, or the state is of another layer, batch, dtype or
+                device, or is full, or a graph would be needed.
+            TypeError: if an input is no tensor or the state is none.
+            UnsupportedError: if the direction is the other one.
         """
         check_hidden("x", x, self.d_model)
-        if memory is not None:
-            raise UnsupportedError("memory: an LSTM block has no cross-attention")
         if is_causal != self.is_causal:
-            built = "forwards only" if self.is_causal else "both ways"
-            raise UnsupportedError(
-                f"is_causal: this LSTM was built to read {built}; got {is_causal}"
-            )
+            raise UnsupportedError(self._other_way(is_causal))
         if key_padding_mask is not None:
             check_mask("key_padding_mask", key_padding_mask, (x.shape[0], x.shape[1]), x)
-        if state is not None:
-            self._check_state(state, x)
-
-        def recur(tokens: Tensor) -> Tensor:
-            return self._recur(tokens, key_padding_mask, state)
-
-        if self.norm == "pre":
-            x = x + self.dropout(recur(self.lstm_norm(x)))
-            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))  # type: ignore[no-any-return]
-        x = self.lstm_norm(x + self.dropout(recur(x)))
-        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))  # type: ignore[no-any-return]
-
-    def _recur(self, x: Tensor, mask: Tensor | None, state: Any) -> Tensor:
-        """Run the LSTM over the tokens: ``[B, N, d_model]``, zeros at padding."""
-        before = None if state is None else (state.h, state.c)
-        if mask is None or bool(mask.all()):
-            out, after = self.lstm(x, before)
-            counts = None
+            if bool(key_padding_mask.all()):
+                key_padding_mask = None
+        if state is None:
+            return self._recur(x, key_padding_mask, None)[0]
+        counts = x.shape[1] if key_padding_mask is None else key_padding_mask.sum(dim=1)
+        held = self._check_state(state, x, counts)
+        out, after = self._recur(x, key_padding_mask, (held.h, held.c))
+        some = slice(None) if isinstance(counts, int) else counts > 0
+        for kept, new in zip((held.h, held.c), after, strict=True):
+            kept[:, some] = new[:, some].detach()
+        held.lengths += counts
+        if isinstance(counts, int):
+            held.shortest, held.longest = held.shortest + counts, held.longest + counts
         else:
-            order = real_first(mask)
-            index = order[:, :, None].expand_as(x)
-            counts = mask.sum(dim=1)
-            packed = pack_padded_sequence(
-                x.gather(1, index), counts.clamp_min(1).cpu(), batch_first=True,
-                enforce_sorted=False,
-            )  # fmt: skip
-            packed, after = self.lstm(packed, before)
-            out, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
-            out = torch.zeros_like(out).scatter(1, index, out) * mask[:, :, None]
-        if state is not None:
-            some = slice(None) if counts is None else counts > 0
-            for held, new in zip((state.h, state.c), after, strict=True):
-                held[:, some] = new[:, some].detach()
-            state.lengths += x.shape[1] if counts is None else counts
-            state.shortest, state.longest = int(state.lengths.min()), int(state.lengths.max())
-        return out  # type: ignore[no-any-return]
+            held.shortest, held.longest = int(held.lengths.min()), int(held.lengths.max())
+        return out
+
+    def _recur(
+        self, x: Tensor, mask: Tensor | None, before: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Run the LSTM: ``[B, N, d_model]``, zeros at padding, and hidden state and cell after."""
+        if mask is None:
+            out, after = self.lstm(x, before)
+            return out, after
+        order = real_first(mask)
+        index = order[:, :, None].expand_as(x)
+        counts = mask.sum(dim=1).clamp_min(1).cpu()  # an empty sequence counts for nothing below
+        packed = pack_padded_sequence(
+            x.gather(1, index), counts, batch_first=True, enforce_sorted=False
+        )
+        packed, after = self.lstm(packed, before)
+        out, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
+        return torch.zeros_like(out).scatter(1, index, out) * mask[:, :, None], after
 
     def init_state(
         self,
@@ -182,33 +259,63 @@ class LSTMBlock(nn.Module):
 
         Args:
             batch_size: B.
-            max_len: accepted, since others need it; the state does not grow.
-            dtype: of the channels.
-            device: where it lives.
+            max_len: the most tokens of a sequence, over all calls; more are refused. ``None`` =
+                without end: the state does not grow.
+            dtype: of the hidden states.
+            device: where they live.
 
         Raises:
             UnsupportedError: if the LSTM reads both ways.
+            ValueError: if an argument is out of range.
+            TypeError: if an argument has the wrong type.
         """
         if not self.is_causal:
             raise UnsupportedError("state: an LSTM that reads both ways sees the tokens to come")
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise TypeError(f"dtype: expected a floating-point dtype, got {dtype!r}")
         shape = StateShape(
-            batch_size=check_int("batch_size", batch_size, minimum=1), max_len=max_len,
-            num_heads=1, num_kv_heads=1, head_dim=self.d_model, dtype=dtype,
+            batch_size=check_int("batch_size", batch_size, minimum=1),
+            max_len=None if max_len is None else check_int("max_len", max_len, minimum=1),
+            num_heads=1,
+            num_kv_heads=1,
+            head_dim=self.d_model,
+            dtype=dtype,
             device=torch.device(device),
-        )  # fmt: skip
-        return LSTMState(f"{LSTM}(d_model={self.d_model})", shape)
+        )
+        return LSTMState(self._shown(), shape)
 
-    def _check_state(self, state: DecodeState, x: Tensor) -> None:
-        if not isinstance(state, LSTMState):
-            raise TypeError(f"state: expected an LSTM's, got one made by {state.made_by}")
-        if state.shape.head_dim != self.d_model or state.shape.batch_size != x.shape[0]:
-            raise ValueError(
-                f"state: made for [B, d_model] = [{state.shape.batch_size}, "
-                f"{state.shape.head_dim}], got [{x.shape[0]}, {self.d_model}]"
-            )
-        if torch.is_grad_enabled():
+    def _check_state(self, state: Any, x: Tensor, counts: int | Tensor) -> LSTMState:
+        """Check that a state is of this layer and this call, and has room."""
+        if not isinstance(state, DecodeState):
+            raise TypeError(f"state: expected one by init_state, got {type(state).__name__}")
+        if not isinstance(state, LSTMState) or state.made_by != self._shown():
+            raise ValueError(f"state: made by {state.made_by}, this is {self._shown()}")
+        made = state.shape
+        for what, there, here in (
+            ("batch", made.batch_size, x.shape[0]),
+            ("dtype", made.dtype, x.dtype),
+            ("device", made.device.type, x.device.type),
+        ):
+            if there != here:
+                raise ValueError(f"state: made for {what} {there}, x has {here}")
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *self.lstm.parameters())):
             raise ValueError("x: a state keeps no graph; decode under torch.no_grad()")
+        if made.max_len is not None and state.longest + x.shape[1] > made.max_len:
+            most = int((state.lengths + counts).max())
+            if most > made.max_len:
+                raise ValueError(
+                    f"max_len: the state was made for {made.max_len} tokens, "
+                    f"with this chunk a sequence has {most}"
+                )
+        return state
+
+    def _other_way(self, is_causal: bool) -> str:
+        built = "forwards only" if self.is_causal else "both ways"
+        return f"is_causal: this LSTM was built to read {built}; got {is_causal}"
+
+    def _shown(self) -> str:
+        return f"{self.name}(d_model={self.d_model})"
 
     def extra_repr(self) -> str:
-        """Show where the norms stand, and which way the LSTM reads."""
-        return f"norm={self.norm!r}, is_causal={self.is_causal}"
+        """Show the width, and which way the LSTM reads."""
+        return f"d_model={self.d_model}, is_causal={self.is_causal}"

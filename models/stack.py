@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attention.base import UnsupportedError
 from attention.checks import check_int
-from attention.registry import check_options, get
 from attention.state import DecodeState
 from models.block import Memory, Norm, TransformerBlock
 from models.feedforward import Activation
+from models.mixing import layer_options
 from models.norm import EPSILON, Normalization, make_norm
 from models.positional import RotaryPositions
-from models.recurrent import LSTM, LSTMBlock
 
 
 class TransformerStack(nn.Module):
@@ -33,9 +32,9 @@ class TransformerStack(nn.Module):
         num_heads: H; divides `d_model`.
         max_len: the longest length that will be asked for, in tokens: of a backend that is built
             for a length (an option ``seq_len`` that is not given).
-        attention: a registered backend's name; or ``lstm``, for blocks with an LSTM in its place.
-            Layers have states of their own, so a built backend is not accepted here.
-        attention_options: the backend's constructor arguments, for all layers.
+        attention: a registered backend's name, or ``lstm``; see `TransformerBlock`. Layers have
+            states of their own, so a built backend is not accepted here.
+        attention_options: its constructor arguments, for all layers.
         d_ff: see `TransformerBlock`.
         num_kv_heads: see `MultiheadAttention`.
         norm: ``pre`` or ``post``.
@@ -50,7 +49,8 @@ class TransformerStack(nn.Module):
         cross_attention: a registered backend's name; see `TransformerBlock`.
         cross_attention_options: its constructor arguments, for all layers.
         cross_attention_dropout_p: see `TransformerBlock`.
-        is_causal: which way LSTM blocks read; an attention is told at each call.
+        is_causal: how the stack will be called: of a layer that is built for a direction (an
+            option ``is_causal`` that is not given). An attention is told at each call.
 
     Raises:
         ValueError: if an argument is out of range or the widths do not divide.
@@ -91,35 +91,18 @@ class TransformerStack(nn.Module):
         self.final_norm: nn.Module = nn.Identity()
         if norm == "pre":
             self.final_norm = make_norm(normalization, d_model, eps=norm_eps, bias=bias)
-        if attention == LSTM:
-            _check_lstm(attention_options, cross_attention)
-            self.blocks = nn.ModuleList(
-                LSTMBlock(
-                    d_model=d_model,
-                    is_causal=is_causal,
-                    d_ff=d_ff,
-                    norm=norm,
-                    activation=activation,
-                    dropout_p=dropout_p,
-                    activation_dropout_p=activation_dropout_p,
-                    bias=bias,
-                    normalization=normalization,
-                    norm_eps=norm_eps,
-                )
-                for _ in range(num_layers)
-            )
-            return
-        shape = {
-            "num_layers": num_layers,
-            "num_heads": num_heads,
-            "head_dim": d_model // num_heads,
-            "max_len": max_len,
-        }
-        own = layer_options("attention", attention, dict(attention_options or {}), **shape)
+        each_layer = partial(
+            layer_options,
+            num_layers=num_layers,
+            d_model=d_model,
+            num_heads=num_heads,
+            max_len=max_len,
+        )
+        own = each_layer("attention", attention, attention_options or {}, is_causal=is_causal)
         crossing: list[dict[str, Any] | None] = [None] * num_layers
         if cross_attention is not None:
-            crossing = [*layer_options(
-                "cross_attention", cross_attention, dict(cross_attention_options or {}), **shape
+            crossing = [*each_layer(
+                "cross_attention", cross_attention, cross_attention_options or {}, is_causal=False
             )]  # fmt: skip
         self.blocks = nn.ModuleList(
             TransformerBlock(
@@ -197,45 +180,10 @@ class TransformerStack(nn.Module):
         """Make the states of all blocks; see `Attention.init_state`."""
         made: list[DecodeState] = []
         for block in self.blocks:
-            assert isinstance(block, TransformerBlock | LSTMBlock)
+            assert isinstance(block, TransformerBlock)
             made.append(
                 block.init_state(
                     batch_size=batch_size, max_len=max_len, dtype=dtype, device=device
                 )
             )
         return made
-
-
-def _check_lstm(options: Mapping[str, Any] | None, cross_attention: str | None) -> None:
-    """Refuse what an LSTM has no use for."""
-    if options:
-        raise TypeError(f"attention_options: an LSTM has none; got {', '.join(options)}")
-    if cross_attention is not None:
-        raise UnsupportedError(f"cross_attention: an LSTM block has none; got {cross_attention!r}")
-
-
-def layer_options(
-    argument: str,
-    name: str,
-    options: dict[str, Any],
-    *,
-    num_layers: int,
-    num_heads: int,
-    head_dim: int,
-    max_len: int,
-) -> list[dict[str, Any]]:
-    """Return each layer's backend options: what is shared, the length, a seed of its own."""
-    if not isinstance(name, str):
-        raise TypeError(f"{argument}: expected a backend's name, got {type(name).__name__}")
-    cls = get(name)
-    accepted = cls.options()
-    if "seq_len" in accepted:
-        options.setdefault("seq_len", max_len)
-    check_options(cls, {"num_heads": num_heads, "head_dim": head_dim, **options})
-    shared = cls.shared_options(num_heads=num_heads, head_dim=head_dim, **options)
-    options = {**options, **shared}
-    first = options.get("seed", accepted["seed"].default) if "seed" in accepted else None
-    if first is None:  # nothing random, or every layer draws from torch's own generator
-        return [options] * num_layers
-    check_int("seed", first, minimum=0)
-    return [{**options, "seed": first + layer} for layer in range(num_layers)]

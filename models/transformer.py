@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from attention.base import UnsupportedError
 from attention.checks import check_int, check_mask
-from attention.registry import get
 from attention.state import DecodeState
 from models.block import Memory
 from models.config import ModelConfig
+from models.mixing import check_serves, mixer_class
 from models.multihead import MultiheadAttention
 from models.norm import make_norm
 from models.positional import LearnedPositions, RotaryPositions, SinusoidalPositions
-from models.recurrent import LSTM
 from models.stack import TransformerStack
 
 if TYPE_CHECKING:
@@ -143,7 +142,8 @@ class TransformerModel(nn.Module):
 
     Args:
         config: its shape.
-        attention: backend of the self-attention: of the encoder, or of the only stack.
+        attention: backend of the self-attention, or ``lstm`` in its place: of the encoder, or of
+            the only stack.
         attention_options: its constructor arguments, for all layers.
         decoder_attention: of an encoder-decoder's decoder; ``None`` = as `attention`.
         decoder_attention_options: its arguments; ``None`` = `attention_options`, if the backend is
@@ -232,9 +232,9 @@ class TransformerModel(nn.Module):
         self, attention: str, options: dict[str, Any], *, is_causal: bool, **crossing: Any
     ) -> TransformerStack:
         config = self.config
-        drops = attention != LSTM and get(attention).supports.dropout
+        drops = mixer_class(attention).supports.dropout
         if crossing:
-            reads = get(crossing["cross_attention"]).supports.dropout
+            reads = mixer_class(crossing["cross_attention"], "cross_attention").supports.dropout
             crossing["cross_attention_dropout_p"] = config.attention_dropout_p if reads else 0.0
         return TransformerStack(
             num_layers=config.num_layers,
@@ -538,9 +538,7 @@ class TransformerModel(nn.Module):
         notes += [f"{name}: not kept, {attention} has none" for name in theirs]
         if extra:
             notes.append("call_projections: new, copies of the usual projections")
-        if config.attention_dropout_p and not (
-            attention != LSTM and get(attention).supports.dropout
-        ):
+        if config.attention_dropout_p and not mixer_class(attention).supports.dropout:
             notes.append(
                 f"attention_dropout_p: {config.attention_dropout_p} is not kept, {attention} "
                 "forms no weights to drop"
@@ -580,23 +578,6 @@ def new_embedding(count: int, d_model: int) -> nn.Embedding:
     made = nn.Embedding(count, d_model)
     nn.init.normal_(made.weight, std=DEVIATION)
     return made
-
-
-def check_serves(name: str, argument: str, *, causal: bool) -> None:
-    """Refuse a backend that a stack of this kind has no use for, when the model is built.
-
-    Raises:
-        UnsupportedError: with the backend's reason.
-    """
-    if name == LSTM:
-        return
-    cls = get(name)
-    if causal and not cls.supports.causal:
-        raise UnsupportedError(
-            f"{argument}: {name} cannot be causal, and a decoder is{cls.why_not('causal')}"
-        )
-    if not cls.supports.key_padding:
-        raise UnsupportedError(f"{argument}: {name} takes no mask, and a batch is padded")
 
 
 __all__ = ["Embeddings", "Logits", "ModelState", "TransformerModel"]

@@ -157,7 +157,7 @@ def test_a_state_of_another_batch_is_refused() -> None:
             made(ids, state=state)
 
 
-@pytest.mark.parametrize("positions", ["learned", "rotary"])
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
 def test_an_lstm_generates_the_same_with_and_without_its_state(positions: Any) -> None:
     made = model("lstm", positions=positions, tied=False)
     ids, mask = prompts()

@@ -89,9 +89,10 @@ def test_next_tokens_are_learned(name: str) -> None:
     assert last < 0.5 * first
 
 
-@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize("name", [*available(), "lstm"])
 def test_targets_are_learned(name: str) -> None:
-    made = model("encoder_decoder", name, decoder_attention="sdpa")
+    decoder = "lstm" if name == "lstm" else "sdpa"
+    made = model("encoder_decoder", name, decoder_attention=decoder)
     source = sequences()
     first, last = train(
         lambda: sequence_to_sequence_loss(made, source, source[:, :6], start_id=START), made
