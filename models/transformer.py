@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from attention.base import UnsupportedError
 from attention.checks import check_int, check_mask
-from attention.state import DecodeState
+from attention.state import DecodeState, Mark
 from models.block import Memory
 from models.config import ModelConfig
 from models.mixing import check_serves, mixer_class
@@ -49,6 +49,17 @@ class ModelState:
     def nbytes(self) -> int:
         """Bytes of the layers' states."""
         return sum(state.nbytes for state in self.layers)
+
+    def mark(self) -> tuple[Tensor, list[Mark]]:
+        """Remember where the state is, for `rewind`; see `DecodeState.mark`."""
+        return self.lengths.clone(), [state.mark() for state in self.layers]
+
+    def rewind(self, mark: tuple[Tensor, list[Mark]]) -> None:
+        """Go back to a mark; see `DecodeState.rewind`."""
+        lengths, layers = mark
+        for state, own in zip(self.layers, layers, strict=True):
+            state.rewind(own)
+        self.lengths.copy_(lengths)
 
 
 class Embeddings(nn.Module):

@@ -144,8 +144,8 @@ PRESETS: Mapping[str, Preset] = {
     ),
 }  # fmt: skip
 """By name. Lengths lie close enough for four of them to fit an exponent, but in ``million``;
-``kernels`` has one length, and asks which exact kernel is the fastest; ``decode`` has contexts, and
-``models`` whole models, on a CPU at a quarter of their size."""
+``kernels`` has one length, and asks which exact kernel is the fastest; ``decode`` has contexts,
+and ``models`` whole models, on a CPU at a quarter of their size."""
 
 DEFAULT_PRESET = "quick"
 """Of suite speed."""

@@ -180,6 +180,7 @@ def build_module(mixer: Mixer, case: Case) -> nn.Module:
     if module_is_mixer(mixer, case):
         module = mixer
     elif case.level == "layer":
+        assert isinstance(mixer, Attention)
         module = MultiheadAttention(
             d_model=d_model,
             num_heads=case.num_heads,

@@ -239,6 +239,11 @@ def _layers(contestant: Contestant) -> list[Any]:
 
 
 def check_same(what: str, timed: Tensor | None, again: Tensor | None, budget: float) -> None:
+    """Hold what a timed call gave against what a second one gave; absent on either side is well.
+
+    Raises:
+        WrongOutputError: if they are further apart than `budget` (relative L2).
+    """
     if timed is None or again is None:
         return
     if not (error := relative_l2(timed, again)) <= budget:

@@ -2,8 +2,8 @@
 
 The context is fed in chunks before anything is timed, and the state is marked there. Every sample
 is then the same step: it goes back to the mark, untimed, and takes the token that follows. So a
-cache is measured at its length, and what a window pays now and then to move its tokens to the front
-of its buffers is left out (one move in as many steps as it is long).
+cache is measured at its length, and what a window pays now and then to move its tokens to the
+front of its buffers is left out (one move in as many steps as it is long).
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ class Stepper(Contestant):
         out: Tensor
         if self.case.level == "attention":
             assert isinstance(self.mixer, Attention)
+            q, k, v = tokens
             take = self.mixer.step if stop - start == 1 else self.mixer.prefill
-            return take(*tokens, state)
+            return take(q, k, v, state)
         if self.case.level == "model":
             out = self.module(*tokens, state=state)
         else:
