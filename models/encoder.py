@@ -36,6 +36,7 @@ class TransformerEncoder(TransformerStack):
         attention_dropout_p: dropout on the attention weights.
         bias: whether linear layers and norms have a bias.
         positions: ``sinusoidal``, or ``None`` for embeddings that hold their positions already.
+        checkpointing: see `TransformerStack`.
 
     Raises:
         ValueError: if an argument is out of range or the widths do not divide.
@@ -60,6 +61,7 @@ class TransformerEncoder(TransformerStack):
         attention_dropout_p: float = 0.0,
         bias: bool = True,
         positions: Literal["sinusoidal"] | None = "sinusoidal",
+        checkpointing: bool = False,
     ) -> None:
         check_float("dropout_p", dropout_p, minimum=0.0, below=1.0)
         super().__init__(
@@ -76,6 +78,7 @@ class TransformerEncoder(TransformerStack):
             dropout_p=dropout_p,
             attention_dropout_p=attention_dropout_p,
             bias=bias,
+            checkpointing=checkpointing,
         )
         self.positions: nn.Module = nn.Identity()
         if positions is not None:

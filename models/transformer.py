@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from attention.base import UnsupportedError
-from attention.checks import check_int, check_mask
+from attention.checks import check_bool, check_int, check_mask
 from attention.state import DecodeState, Mark
 from models.block import Memory
 from models.config import ModelConfig
@@ -161,6 +161,7 @@ class TransformerModel(nn.Module):
             the same.
         cross_attention: of an encoder-decoder.
         cross_attention_options: its arguments.
+        checkpointing: of all stacks, see `TransformerStack`; can be set later too.
 
     Dropout on the attention weights acts where the backend forms weights; a backend that declares
     none has none to drop.
@@ -182,6 +183,7 @@ class TransformerModel(nn.Module):
         decoder_attention_options: Mapping[str, Any] | None = None,
         cross_attention: str | None = None,
         cross_attention_options: Mapping[str, Any] | None = None,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(config, ModelConfig):
@@ -238,6 +240,21 @@ class TransformerModel(nn.Module):
                 cross_attention_options=cross_attention_options,
             )
         self.logits = Logits(config, self.tokens)
+        self.checkpointing = checkpointing
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether training computes each block again in the backward pass."""
+        return all(stack.checkpointing for stack in self._stacks)
+
+    @checkpointing.setter
+    def checkpointing(self, value: bool) -> None:
+        for stack in self._stacks:
+            stack.checkpointing = check_bool("checkpointing", value)
+
+    @property
+    def _stacks(self) -> list[TransformerStack]:
+        return [stack for stack in (self.encoder, self.decoder) if stack is not None]
 
     def _stack(
         self, attention: str, options: dict[str, Any], *, is_causal: bool, **crossing: Any
@@ -523,6 +540,8 @@ class TransformerModel(nn.Module):
                 given = self.chosen["attention_options"] if same else None
                 chosen["decoder_attention_options"] = given or {}
         made = TransformerModel(config, **chosen).to(self.tokens.weight.device, self.dtype)
+        for new, old in zip(made._stacks, self._stacks, strict=True):
+            new.checkpointing = old.checkpointing
         theirs, notes = dict(self.named_parameters()), list[str]()
         extra = [n for n, _ in made.named_parameters() if ".call_projections." in n]
         with torch.no_grad():
