@@ -1,8 +1,8 @@
 """Level ``model``: whole models around the arms, their training step, and what they must compute.
 
 A named configuration, scaled as the case says, with an arm's backend in every layer; of an
-encoder-decoder in the encoder, as where long inputs are summarised: its decoder writes a quarter as
-many tokens, by exact attention. Dropout is off, since what is dropped could not be checked.
+encoder-decoder in the encoder, as where long inputs are summarised: its decoder writes a quarter
+as many tokens, by exact attention. Dropout is off, since what is dropped could not be checked.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class WholeModel(Contestant):
             self.output = self.run(*self.inputs.tensors)
             return
         loss = self._loss()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         self.output = loss
 
