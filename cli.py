@@ -86,6 +86,9 @@ def list_backends(as_json: bool, of_peers: bool) -> None:
         click.echo(f"  {one['summary']}. {one['paper']}")
         click.echo(f"  supports: {', '.join(able) or 'bidirectional self-attention only'}")
         exponents = f"time N^{one['time_exponent']:g}, memory N^{one['memory_exponent']:g}"
+        if one["state"]:
+            step, size = one["decode_time_exponent"], one["decode_memory_exponent"]
+            exponents += f"; a step N^{step:g}, its state N^{size:g}"
         click.echo(f"  expected: {exponents}")
         click.echo(f"  options: {', '.join(_shown(n, o) for n, o in one['options'].items())}")
         for device, reasons in one["unavailable"].items():

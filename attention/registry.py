@@ -99,10 +99,11 @@ def check_options(cls: type[Attention], options: dict[str, Any]) -> None:
 def describe(name: str) -> dict[str, Any]:
     """Return what a backend declares, as plain values for JSON and tables.
 
-    Keys: name, class, summary, paper, family, exact, time_exponent, memory_exponent, causal,
-    cross, key_padding, dropout, state, dtypes (device to names), options (name to type, default
-    and, where there are few, choices), call_inputs, unavailable (device to reasons; an empty
-    list = available).
+    Keys: name, class, summary, paper, family, exact, time_exponent, memory_exponent,
+    decode_time_exponent, decode_memory_exponent (``None`` without a state), causal, cross,
+    key_padding, dropout, state, dtypes (device to names), options (name to type, default and,
+    where there are few, choices), call_inputs, unavailable (device to reasons; an empty list =
+    available).
     """
     cls = get(name)
     supports = cls.supports
@@ -115,6 +116,8 @@ def describe(name: str) -> dict[str, Any]:
         "exact": cls.exact,
         "time_exponent": cls.time_exponent,
         "memory_exponent": cls.memory_exponent,
+        "decode_time_exponent": cls.decode_time_exponent if supports.state else None,
+        "decode_memory_exponent": cls.decode_memory_exponent if supports.state else None,
         "causal": supports.causal,
         "cross": supports.cross,
         "key_padding": supports.key_padding,
