@@ -36,6 +36,8 @@ STATUSES: tuple[str, ...] = get_args(Status)
 KINDS: tuple[str, ...] = get_args(Kind)
 LEVELS: tuple[str, ...] = get_args(Level)
 MODES: tuple[str, ...] = get_args(Mode)
+CALL_MODES: tuple[str, ...] = ("forward", "training")
+"""Modes of a call on whole sequences."""
 ALLOCATORS: tuple[str, ...] = get_args(Allocator)
 MATMUL_PRECISIONS: tuple[str, ...] = get_args(MatmulPrecision)
 DTYPES: tuple[str, ...] = ("float32", "float64", "bfloat16", "float16")

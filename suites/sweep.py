@@ -256,6 +256,8 @@ def _check_suite(suite: str, chosen: Mapping[str, Any]) -> None:
         raise ValueError(f"suite: expected one of {', '.join(SUITES)}, got {suite!r}")
     if suite == "speed" and chosen.get("peers"):
         raise ValueError(f"peers: only with suite peers; got {', '.join(chosen['peers'])}")
+    if suite == "peers" and "decode" in (chosen.get("modes") or ()):
+        raise ValueError("mode: peers are measured in forward and training; got decode")
     if suite == "peers" and chosen.get("profile"):
         raise ValueError("profile: only with suite speed; got suite peers")
     if suite == "peers" and chosen.get("levels"):

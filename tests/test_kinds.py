@@ -362,7 +362,7 @@ def test_preflight_allocates_nothing_large():
         (case(arms=(Arm("linformer", {"rank": -1}),)), "rank: expected at least 1, got -1"),
         (case(arms=(Arm("sdpa", {"windw": 1}),)), "windw: sdpa has no such option"),
         (case(arms=(Arm("sdpa", {"num_heads": 4}),)), "num_heads: it is a property of the case"),
-        (case("identity"), "identity is the floor of level layer and block only"),
+        (case("identity"), "identity is the floor of layers, blocks and models"),
         (case("sdpa", num_kv_heads=3), "num_kv_heads: expected a divisor of the 2 heads, got 3"),
         (case("sdpa", level="layer", key_len=64), "key_len: level layer"),
         (

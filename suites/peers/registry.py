@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from attention import registry as backends
 from attention.plugins import Registry
-from results.schema import DEVICES, MODES, PEER
+from results.schema import CALL_MODES, DEVICES, PEER
 from suites.peers.base import Peer
 
 P = TypeVar("P", bound=Peer)
@@ -94,7 +94,7 @@ def describe() -> list[dict[str, Any]]:
                     "subtracts_projections": peer.subtracts_projections,
                     "seq_lens": {
                         mode: peer.seq_len(mode, is_causal=is_causal)  # type: ignore[arg-type]
-                        for mode in MODES
+                        for mode in CALL_MODES
                     },
                 }
             )
