@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from attention.checks import check_bool, check_float, check_int, check_mask, check_seed
 from attention.functional import real_first
 from models.block import Memory
+from models.mixing import token_masks
 from models.transformer import ModelState, TransformerModel
 
 
@@ -87,6 +89,7 @@ def generate(
     pad_id: int = 0,
     seed: int = 0,
     use_state: bool = True,
+    **call_inputs: Tensor | None,
 ) -> Generated:
     """Generate tokens behind a prompt, or, with an encoder-decoder, an answer to an input.
 
@@ -106,6 +109,8 @@ def generate(
         pad_id: stands behind the end.
         seed: of the draws.
         use_state: whether each step computes its own token alone; ``False`` computes all anew.
+        **call_inputs: the token masks that the backend declares for `input_ids`, bool ``[B, N]``;
+            of a decoder-only model, False for every new token.
 
     Raises:
         ValueError: if an argument is out of range, has no use or does not fit the model.
@@ -124,11 +129,14 @@ def generate(
             raise ValueError(f"{name}: expected below vocab_size={vocabulary}, got {given}")
     check_int("max_new_tokens", max_new_tokens, minimum=1)
     check_bool("use_state", use_state)
+    extra = _checked_inputs(model, input_ids, call_inputs)
     generator = torch.Generator(input_ids.device).manual_seed(check_seed(seed))
     was_training = model.training
     model.eval()
     try:
-        run = _Run.begin(model, input_ids, key_padding_mask, start_id, max_new_tokens, use_state)
+        run = _Run.begin(
+            model, input_ids, key_padding_mask, start_id, max_new_tokens, use_state, extra
+        )
         stops = torch.tensor(list(stop_ids), dtype=torch.int64, device=input_ids.device)
         going = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
         new, lengths = [], torch.zeros_like(going, dtype=torch.int64)
@@ -146,6 +154,24 @@ def generate(
     return Generated(torch.stack(new, dim=1), lengths)
 
 
+def _checked_inputs(
+    model: TransformerModel, ids: Tensor, given: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Return the token masks that were given, checked; those that are ``None`` are absent."""
+    name = model.chosen["attention"]
+    accepted = token_masks(name)
+    for argument, mask in given.items():
+        if argument not in accepted:
+            known = f"also takes {', '.join(accepted)}" if accepted else "takes none"
+            raise TypeError(
+                f"{argument}: no argument of generate, and no token mask that {name} takes; "
+                f"{name} {known}"
+            )
+        if mask is not None:
+            check_mask(argument, mask, (ids.shape[0], ids.shape[1]), ids)
+    return {argument: mask for argument, mask in given.items() if mask is not None}
+
+
 class _Run:
     """A model that is asked for the logits after the tokens so far."""
 
@@ -156,9 +182,10 @@ class _Run:
         mask: Tensor,
         memory: Memory | None,
         state: ModelState | None,
+        extra: dict[str, Tensor],
     ) -> None:
         self.model, self.memory, self.state = model, memory, state
-        self.ids, self.mask = ids, mask
+        self.ids, self.mask, self.extra = ids, mask, extra
 
     @classmethod
     def begin(
@@ -169,6 +196,7 @@ class _Run:
         start_id: int | None,
         max_new_tokens: int,
         use_state: bool,
+        extra: dict[str, Tensor],
     ) -> _Run:
         """Encode the input, if there is an encoder, and check that the answer fits."""
         architecture, memory = model.config.architecture, None
@@ -188,8 +216,8 @@ class _Run:
                 raise ValueError("key_padding_mask: a prompt without any token")
         ids = input_ids
         if start_id is not None:
-            memory = model.encode(input_ids, key_padding_mask=mask)
-            memory.projected = {}
+            memory = model.encode(input_ids, key_padding_mask=mask, **extra)
+            memory.projected, extra = {}, {}
             ids = input_ids.new_full(
                 (len(input_ids), 1), check_int("start_id", start_id, minimum=0)
             )
@@ -199,6 +227,8 @@ class _Run:
         ids, mask = ids.gather(1, order), mask.gather(1, order)
         longest = int(mask.sum(dim=1).max())
         ids, mask = ids[:, :longest], mask[:, :longest]
+        # False where new tokens will stand in place of padding.
+        extra = {name: x.gather(1, order)[:, :longest] & mask for name, x in extra.items()}
         if longest + max_new_tokens > model.config.max_len:
             raise ValueError(
                 f"max_new_tokens: {longest} tokens and {max_new_tokens} more are over the model's "
@@ -209,11 +239,11 @@ class _Run:
             # The last token that is generated is never read.
             state = model.init_state(batch_size=len(ids), max_len=longest + max_new_tokens)
             state.memory = memory
-        return cls(model, ids, mask, memory, state)
+        return cls(model, ids, mask, memory, state, extra)
 
     def first(self) -> Tensor:
         """Return the logits after the prompt, ``[B, V]``."""
-        return self._last(self._run(self.ids, self.mask))
+        return self._last(self._run(self.ids, self.mask, **self.extra))
 
     def after(self, token: Tensor, going: Tensor) -> Tensor:
         """Return the logits after one more token of each sequence that is `going`, ``[B, V]``."""
@@ -225,11 +255,15 @@ class _Run:
         )
         grown = torch.cat([self.mask, torch.zeros_like(self.mask[:, :1])], dim=1)
         self.mask = grown.scatter(1, at, going[:, None])
-        return self._last(self._run(self.ids, self.mask))
+        none = torch.zeros_like(self.mask[:, :1])
+        self.extra = {name: torch.cat([x, none], dim=1) for name, x in self.extra.items()}
+        return self._last(self._run(self.ids, self.mask, **self.extra))
 
-    def _run(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def _run(self, ids: Tensor, mask: Tensor, **extra: Tensor) -> Tensor:
         whole = None if bool(mask.all()) else mask
-        return self.model.decode(ids, memory=self.memory, key_padding_mask=whole, state=self.state)
+        return self.model.decode(
+            ids, memory=self.memory, key_padding_mask=whole, state=self.state, **extra
+        )
 
     def _last(self, logits: Tensor) -> Tensor:
         """Return the logits of each sequence's last token."""

@@ -105,6 +105,21 @@ def _activation(given: Any, name: str) -> str:
     return ACTIVATIONS[found]
 
 
+def _both(theirs: dict[str, Tensor], their: str, our: str) -> Named:
+    """Yield weight and bias of a layer."""
+    yield f"{our}.weight", theirs[f"{their}.weight"]
+    yield f"{our}.bias", theirs[f"{their}.bias"]
+
+
+def _layers(
+    theirs: dict[str, Tensor], parts: dict[str, str], their: str, stack: str, config: ModelConfig
+) -> Named:
+    """Yield weights and biases of the parts of every block: their names of parts, and ours."""
+    for layer in range(config.num_layers):
+        for name, part in parts.items():
+            yield from _both(theirs, f"{their}.{layer}.{name}", f"{stack}.blocks.{layer}.{part}")
+
+
 # -- BERT ----------------------------------------------------------------------------------------
 
 
@@ -155,23 +170,13 @@ def _bert_names(theirs: dict[str, Tensor], config: ModelConfig) -> Named:
         theirs["bert.embeddings.token_type_embeddings.weight"],
     )
     yield from _both(theirs, "bert.embeddings.LayerNorm", "encoder_embeddings.norm")
-    for layer in range(config.num_layers):
-        for their, our in BERT_LAYER.items():
-            yield from _both(
-                theirs, f"bert.encoder.layer.{layer}.{their}", f"encoder.blocks.{layer}.{our}"
-            )
+    yield from _layers(theirs, BERT_LAYER, "bert.encoder.layer", "encoder", config)
     yield from _both(theirs, "cls.predictions.transform.dense", "logits.transform.0")
     yield from _both(theirs, "cls.predictions.transform.LayerNorm", "logits.transform.2")
     bias = "cls.predictions.bias" if config.tied else "cls.predictions.decoder.bias"
     yield "logits.proj.bias", theirs[bias]
     if not config.tied:
         yield "logits.proj.weight", theirs["cls.predictions.decoder.weight"]
-
-
-def _both(theirs: dict[str, Tensor], their: str, our: str) -> Named:
-    """Yield weight and bias of a layer."""
-    yield f"{our}.weight", theirs[f"{their}.weight"]
-    yield f"{our}.bias", theirs[f"{their}.bias"]
 
 
 # -- GPT-2 ---------------------------------------------------------------------------------------
@@ -199,30 +204,36 @@ def _gpt2_shape(given: Any) -> ModelConfig:
     )
 
 
+GPT2_LAYER = {
+    "ln_1": "attention_norm",
+    **{f"attn.c_attn.{x}": f"attention.qkv.{x}_proj" for x in "qkv"},
+    "attn.c_proj": "attention.out_proj",
+    "ln_2": "feed_forward_norm",
+    "mlp.c_fc": "feed_forward.up_proj",
+    "mlp.c_proj": "feed_forward.down_proj",
+}
+
+
 def _gpt2_names(theirs: dict[str, Tensor], config: ModelConfig) -> Named:
     yield "tokens.weight", theirs["transformer.wte.weight"]
     yield "decoder_embeddings.positions.weight", theirs["transformer.wpe.weight"]
-    for layer in range(config.num_layers):
-        their, our = f"transformer.h.{layer}", f"decoder.blocks.{layer}"
-        yield from _both(theirs, f"{their}.ln_1", f"{our}.attention_norm")
-        # Its layers hold their matrices transposed, and q, k and v in one.
-        names = ("q_proj", "k_proj", "v_proj")
-        matrices = theirs[f"{their}.attn.c_attn.weight"].T.split(config.d_model)
-        biases = theirs[f"{their}.attn.c_attn.bias"].split(config.d_model)
-        for name, matrix, bias in zip(names, matrices, biases, strict=True):
-            yield f"{our}.attention.qkv.{name}.weight", matrix
-            yield f"{our}.attention.qkv.{name}.bias", bias
-        for name, part in (
-            ("attn.c_proj", "attention.out_proj"),
-            ("mlp.c_fc", "feed_forward.up_proj"),
-            ("mlp.c_proj", "feed_forward.down_proj"),
-        ):
-            yield f"{our}.{part}.weight", theirs[f"{their}.{name}.weight"].T
-            yield f"{our}.{part}.bias", theirs[f"{their}.{name}.bias"]
-        yield from _both(theirs, f"{their}.ln_2", f"{our}.feed_forward_norm")
+    yield from _layers(dict(_as_linear(theirs)), GPT2_LAYER, "transformer.h", "decoder", config)
     yield from _both(theirs, "transformer.ln_f", "decoder.final_norm")
     if not config.tied:
         yield "logits.proj.weight", theirs["lm_head.weight"]
+
+
+def _as_linear(theirs: dict[str, Tensor]) -> Named:
+    """Yield GPT-2's layers, whose matrices are transposed and q, k and v in one, as others are."""
+    for name, x in theirs.items():
+        layer, _, kind = name.rpartition(".")
+        of_theirs = layer.rpartition(".")[2].startswith("c_")
+        turned = x.T if of_theirs and kind == "weight" else x
+        if layer.endswith("c_attn"):
+            for part, own in zip("qkv", turned.chunk(3), strict=True):
+                yield f"{layer}.{part}.{kind}", own
+        else:
+            yield name, turned
 
 
 # -- BART ----------------------------------------------------------------------------------------
@@ -280,11 +291,7 @@ def _bart_names(theirs: dict[str, Tensor], config: ModelConfig) -> Named:
         yield f"{ours}.positions.weight", theirs[f"{their}.embed_positions.weight"]
         yield from _both(theirs, f"{their}.layernorm_embedding", f"{ours}.norm")
         parts = BART_LAYER | (BART_CROSS if side == "decoder" else {})
-        for layer in range(config.num_layers):
-            for name, part in parts.items():
-                yield from _both(
-                    theirs, f"{their}.layers.{layer}.{name}", f"{side}.blocks.{layer}.{part}"
-                )
+        yield from _layers(theirs, parts, f"{their}.layers", side, config)
 
 
 Reader = tuple[Callable[[Any], ModelConfig], Callable[[dict[str, Tensor], ModelConfig], Named]]

@@ -130,6 +130,12 @@ def layer_options(
     return [{**options, "seed": first + layer} for layer in range(num_layers)]
 
 
+def token_masks(name: str) -> list[str]:
+    """Return the names of the token masks that a layer built by this name takes at the call."""
+    declared = mixer_class(name).call_inputs
+    return [n for n, spec in declared.items() if spec.kind == "token_mask"]
+
+
 def check_serves(name: str, argument: str, *, causal: bool) -> None:
     """Refuse what a stack of this kind has no use for, when the model is built.
 

@@ -47,8 +47,10 @@ class ModelState:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the layers' states."""
-        return sum(state.nbytes for state in self.layers)
+        """Bytes of the layers' states, and of keys and values made of the encoder's output."""
+        projected = (self.memory.projected or {}) if self.memory is not None else {}
+        read = sum(x.nbytes for pair in projected.values() for x in pair)
+        return read + sum(state.nbytes for state in self.layers)
 
     def mark(self) -> tuple[Tensor, list[Mark]]:
         """Remember where the state is, for `rewind`; see `DecodeState.mark`."""
@@ -400,7 +402,7 @@ class TransformerModel(nn.Module):
         """
         if self.decoder is None or self.decoder_embeddings is None:
             raise ValueError("input_ids: an encoder decodes nothing; call the model")
-        self._check_ids("decoder_" if self.encoder else "", input_ids, key_padding_mask)
+        self._check_ids(self._decoder_prefix, input_ids, key_padding_mask)
         positions = layers = None
         if state is not None:
             positions = self._positions(input_ids, key_padding_mask, state)
@@ -424,6 +426,11 @@ class TransformerModel(nn.Module):
         out: Tensor = self.logits(x)
         return out
 
+    @property
+    def _decoder_prefix(self) -> str:
+        """What stands before the names of the decoder's inputs in `forward`."""
+        return "decoder_" if self.encoder is not None else ""
+
     def _positions(self, ids: Tensor, mask: Tensor | None, state: ModelState) -> Tensor:
         """Return where the tokens of a chunk stand in their sequences, ``[B, N]``."""
         if not isinstance(state, ModelState):
@@ -444,8 +451,8 @@ class TransformerModel(nn.Module):
         longest = int((state.lengths + counts).max())
         if longest > self.config.max_len:
             raise ValueError(
-                f"input_ids: a sequence would have {longest} tokens, the model is built for "
-                f"max_len={self.config.max_len}"
+                f"{self._decoder_prefix}input_ids: a sequence would have {longest} tokens, "
+                f"the model is built for max_len={self.config.max_len}"
             )
         return (state.lengths[:, None] + steps).clamp_max(self.config.max_len - 1)
 

@@ -110,6 +110,102 @@ def test_seeds_and_modes() -> None:
     assert made.training
 
 
+def test_a_state_counts_what_is_read_of_the_encoder() -> None:
+    made, (ids, mask) = model(architecture="encoder_decoder", num_kv_heads=2), prompts()
+    with torch.no_grad():
+        memory = made.encode(ids, key_padding_mask=mask)
+        state = made.init_state(batch_size=3, max_len=5)
+        alone = state.nbytes
+        assert alone == sum(layer.nbytes for layer in state.layers)
+        state.memory = memory
+        assert state.nbytes == alone
+        unprojected = made.decode(ids[:, :4], memory=memory)
+        memory.projected = {}
+        assert state.nbytes == alone
+        # Keys and values of two layers, 2 heads of 8 channels, float64.
+        for _ in range(2):
+            torch.testing.assert_close(made.decode(ids[:, :4], memory=memory), unprojected)
+            assert state.nbytes == alone + 2 * 2 * 3 * 11 * 2 * 8 * 8
+        assert len(memory.projected) == 2
+
+
+@pytest.mark.parametrize(("positions", "window"), [("learned", 1), ("rotary", 4)])
+def test_global_tokens_of_the_prompt_act_with_and_without_a_state(
+    positions: Any, window: int
+) -> None:
+    made = model("longformer", {"window": window}, positions=positions)
+    ids, mask = prompts()
+    is_global = torch.zeros_like(mask)
+    is_global[:, [0, 3, 10]] = True
+    is_global[0, 5] = True
+    how: dict[str, Any] = {"max_new_tokens": 10, "key_padding_mask": mask}
+    with_state, without = (
+        generate(made, ids, use_state=use, global_mask=is_global, **how).ids
+        for use in (True, False)
+    )
+    assert torch.equal(with_state, without)
+    assert not torch.equal(with_state, generate(made, ids, **how).ids)
+    assert torch.equal(
+        generate(made, ids, global_mask=None, **how).ids, generate(made, ids, **how).ids
+    )
+    for row in range(3):  # as if alone, and as the whole sequence computes it
+        own = mask[row]
+        prompt, told = ids[row : row + 1, own], is_global[row : row + 1, own]
+        alone = made.generate(prompt, max_new_tokens=10, global_mask=told).ids[0]
+        assert torch.equal(alone, with_state[row])
+        whole = torch.cat([prompt[0], alone])[None]
+        seen = torch.zeros_like(whole, dtype=torch.bool)
+        seen[:, : told.shape[1]] = told
+        logits = made(whole, global_mask=seen)[0, prompt.shape[1] - 1 : -1]
+        assert torch.equal(logits.argmax(-1), alone)
+
+
+@pytest.mark.parametrize("use_state", [True, False])
+def test_an_encoder_reads_its_own_inputs_of_the_call(use_state: bool) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig("encoder_decoder", **{**SHAPE, "tied": False})
+    made = TransformerModel(
+        config, attention="longformer", attention_options={"window": 1}, decoder_attention="sdpa"
+    ).double()
+    with torch.no_grad():
+        made.tokens.weight.mul_(20)
+    ids, mask = prompts()
+    is_global = torch.zeros_like(mask)
+    is_global[:, ::3] = True
+    found = generate(
+        made, ids, max_new_tokens=8, key_padding_mask=mask, start_id=2, use_state=use_state,
+        global_mask=is_global,
+    )  # fmt: skip
+    so_far = torch.full((3, 1), 2)
+    for _ in range(8):
+        logits = made(ids, so_far, key_padding_mask=mask, global_mask=is_global)
+        so_far = torch.cat([so_far, logits[:, -1].argmax(-1, keepdim=True)], dim=1)
+    assert torch.equal(found.ids, so_far[:, 1:])
+
+
+def test_an_input_of_the_call_that_does_not_fit_is_named() -> None:
+    ids, _ = prompts()
+    for name, given, error, said in (
+        (
+            "sdpa",
+            {"temprature": 0.5},
+            TypeError,
+            "temprature: no argument of generate.*sdpa takes none",
+        ),
+        ("lstm", {"global_mask": None}, TypeError, "global_mask: no argument .*lstm takes none"),
+        ("longformer", {"global_qkv": None}, TypeError, "global_qkv: .* also takes global_mask"),
+        ("longformer", {"global_mask": ids}, TypeError, "global_mask: expected dtype bool"),
+        (
+            "longformer",
+            {"global_mask": ids[:, 1:] > 0},
+            ValueError,
+            r"global_mask: expected shape \(3, 11\)",
+        ),
+    ):
+        with pytest.raises(error, match=said):
+            generate(model(name), ids, max_new_tokens=2, **given)  # type: ignore[arg-type]
+
+
 def test_choices() -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0, 3.0]]).repeat(2000, 1)
     generator = torch.Generator().manual_seed(0)
@@ -155,6 +251,73 @@ def test_a_state_of_another_batch_is_refused() -> None:
         made(ids, state=state)
         with pytest.raises(ValueError, match="max_len: the state was made for 20 tokens"):
             made(ids, state=state)
+
+
+def test_a_state_of_another_model_is_refused() -> None:
+    made, (ids, _) = model(), prompts()
+    deeper, full = model(num_layers=3), model("full")
+    grouped, lstm = model(num_kv_heads=2), model("lstm")
+    both = model(architecture="encoder_decoder")
+    with torch.no_grad():
+        for asked, given, error, said in (
+            (made, deeper, ValueError, "state: made for 3 layers, this model has 2"),
+            (made, full, ValueError, r"state: made by full\(.*\), this is sdpa\("),
+            (made, lstm, ValueError, r"state: made by lstm\(.*\), this is sdpa\("),
+            (lstm, made, ValueError, r"state: made by sdpa\(.*\), this is lstm\("),
+            (made, grouped, ValueError, "state: made for num_kv_heads 2, q and k have 4"),
+            (made, model().float(), ValueError, "state: made for dtype torch.float32"),
+        ):
+            state = given.init_state(batch_size=3)
+            with pytest.raises(error, match=said):
+                asked(ids, state=state)
+            assert not state.lengths.any()  # nothing was taken in
+            assert not any(layer.longest for layer in state.layers)
+        with pytest.raises(TypeError, match="state: expected one by init_state, got list"):
+            made(ids, state=made.init_state(batch_size=3).layers)
+        with pytest.raises(ValueError, match="state: an encoder-decoder decodes by encode and"):
+            both(ids, ids, state=both.init_state(batch_size=3))
+
+
+def test_bad_ids_of_a_decoder_are_named_as_its_own() -> None:
+    both, (ids, _) = model(architecture="encoder_decoder"), prompts()
+    for given, error, said in (
+        (ids + 50, ValueError, "^decoder_input_ids: expected ids from 0 to 49"),
+        (ids[0], ValueError, r"^decoder_input_ids: expected \[B, N\]"),
+        (ids.float(), TypeError, "^decoder_input_ids: expected whole numbers"),
+        (ids.repeat(1, 6), ValueError, "^decoder_input_ids: 66 tokens are more than"),
+    ):
+        with pytest.raises(error, match=said):
+            both(ids, given)
+    with pytest.raises(ValueError, match=r"^decoder_key_padding_mask: expected shape"):
+        both(ids, ids, decoder_key_padding_mask=ids[:, 1:] > 0)
+    with torch.no_grad():
+        memory, state = both.encode(ids), both.init_state(batch_size=3)
+        for _ in range(5):
+            both.decode(ids, memory=memory, state=state)
+        with pytest.raises(ValueError, match=r"^decoder_input_ids: a sequence would have 66 tok"):
+            both.decode(ids, memory=memory, state=state)
+
+
+@pytest.mark.parametrize("attention", ["full", "sdpa", "longformer", "performer"])
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_logits_in_chunks_are_those_at_once(attention: str, positions: Any) -> None:
+    options = dict(BACKENDS)[attention]
+    made = model(attention, options, positions=positions, num_kv_heads=2).eval()
+    ids = torch.randint(0, 50, (3, 40), generator=torch.Generator().manual_seed(2))
+    mask = torch.ones(3, 40, dtype=torch.bool)
+    mask[1, 3:9], mask[1, 30:], mask[2, 12:] = False, False, False
+    with torch.no_grad():
+        state = made.init_state(batch_size=3, max_len=40)
+        sizes = [7, 1, 1, 20, 11]
+        outs = [
+            made(part, key_padding_mask=some, state=state)
+            for part, some in zip(ids.split(sizes, 1), mask.split(sizes, 1), strict=True)
+        ]
+        out = torch.cat(outs, dim=1)
+        for row in range(3):  # what is no token is nowhere, also in a window's distances
+            whole = made(ids[row : row + 1, mask[row]])
+            torch.testing.assert_close(out[row : row + 1, mask[row]], whole)
+    assert state.lengths.tolist() == mask.sum(dim=1).tolist()
 
 
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal"])

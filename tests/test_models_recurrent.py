@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import attention
 from attention.base import Problem, UnsupportedError
@@ -185,6 +186,14 @@ def test_cost_is_that_of_its_weights(is_causal: bool, bias: bool) -> None:
     assert training.bytes == 4 * (5 * moved + 3 * held)
     assert made.cost(replace(PROBLEM, dtype=torch.float64), "forward").bytes == 2 * forward.bytes
     assert dict(made.fixed_sizes()) == {}
+    with FlopCounterMode(display=False) as counted:
+        out = made(tokens().requires_grad_(), is_causal=is_causal)
+    assert counted.get_total_flops() == products
+    with FlopCounterMode(display=False) as counted:
+        out.sum().backward()
+    # The first token of each direction has no hidden state before it to hand a gradient to.
+    first = 2 * 3 * sum(p.numel() for n, p in made.lstm.named_parameters() if "weight_hh" in n)
+    assert counted.get_total_flops() == 2 * products - first
 
 
 def test_what_it_cannot_do_is_refused() -> None:

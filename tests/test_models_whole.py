@@ -81,6 +81,18 @@ def test_logits_are_those_of_transformers(kind: str, padded: bool) -> None:
     assert (actual - expected)[real].abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("kind", ["BertForMaskedLM", "GPT2LMHeadModel"])
+def test_logits_of_their_own_matrix_are_those_of_transformers(kind: str) -> None:
+    hf = theirs(kind, tie_word_embeddings=False)
+    ours = from_huggingface(hf)
+    assert not ours.config.tied
+    assert ours.num_parameters() == from_huggingface(theirs(kind)).num_parameters() + 99 * 32
+    with torch.no_grad():
+        expected = hf(ids(), attention_mask=padding().long()).logits
+        actual = ours(ids(), key_padding_mask=padding())
+    assert (actual - expected)[padding()].abs().max() < 1e-4
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -163,6 +175,39 @@ def test_a_swap_copies_the_weights() -> None:
     torch.testing.assert_close(ours(ids()), before)
 
 
+@pytest.mark.parametrize(
+    ("kind", "first", "options"),
+    [
+        ("GPT2LMHeadModel", "longformer", {"window": 4}),
+        ("BartForConditionalGeneration", "performer", {"num_features": 16, "seed": 0}),
+        ("BertForMaskedLM", "bigbird", {"block_size": 4, "num_random_blocks": 1}),
+    ],
+)
+def test_two_swaps_lead_back_to_the_same_model(
+    kind: str, first: str, options: dict[str, Any]
+) -> None:
+    ours = from_huggingface(theirs(kind))
+    second = (ids(length=9, seed=2),) if kind == "BartForConditionalGeneration" else ()
+    swapped = ours.with_attention(first, **options)
+    back = swapped.with_attention("sdpa")
+    state, kept = ours.state_dict(), back.state_dict()
+    assert state.keys() == kept.keys()
+    assert all(torch.equal(value, kept[name]) for name, value in state.items())
+    with torch.no_grad():
+        expected = ours(ids(), *second)
+        assert (swapped(ids(), *second) - expected).abs().max() > 1e-4
+        assert torch.equal(back(ids(), *second), expected)
+    # What the second backend has for itself survives a third swap to the same one.
+    if first == "longformer":
+        with torch.no_grad():
+            swapped.decoder.blocks[0].attention.call_projections["global_qkv"].q_proj.bias += 1.0
+        again = swapped.with_attention("longformer", window=8)
+        assert all(
+            torch.equal(value, again.state_dict()[name])
+            for name, value in swapped.state_dict().items()
+        )
+
+
 def test_what_cannot_serve_is_refused_when_the_model_is_built() -> None:
     decoder = named_config("gpt2-small").scaled(num_layers=1, d_model=32, num_heads=4, d_ff=8)
     both = named_config("bart-base").scaled(num_layers=1, d_model=32, num_heads=4, d_ff=8)
@@ -215,6 +260,8 @@ def test_bad_input_is_named() -> None:
         from_huggingface(torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match=r"hf_model.config.scale_embedding: expected False"):
         from_huggingface(theirs("BartForConditionalGeneration", scale_embedding=True))
+    with pytest.raises(ValueError, match=r"hf_model.config.tie_word_embeddings: expected True"):
+        from_huggingface(theirs("BartForConditionalGeneration", tie_word_embeddings=False))
 
 
 @pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary"])
