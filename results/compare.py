@@ -109,7 +109,8 @@ def _overtakes(lengths: Sequence[int], log_speedups: Array) -> Array:
     rows = np.arange(len(log_speedups))
     before, after = log_speedups[rows, inner], log_speedups[rows, inner + 1]
     rise = np.where(after > before, after - before, 1.0)
-    at = np.exp(x[inner] - before / rise * (x[inner + 1] - x[inner]))
+    share = np.clip(-before / rise, 0.0, 1.0)  # rows where the sign does not turn are not used
+    at = np.exp(x[inner] + share * (x[inner + 1] - x[inner]))
     result: Array = np.where(last < 0, -np.inf, np.where(last == len(x) - 1, np.inf, at))
     return result
 

@@ -43,12 +43,13 @@ _CAPTIONS = {
         "Median over launches, both axes logarithmic, so that a straight line's slope is the "
         "exponent p of t = a + c·N^p; it stands behind the name, with its 95 % interval. Bands "
         "are 95 % intervals between launches, where they are narrower than fourfold. A "
-        "cross marks a length that gave no time, and why."
+        "cross marks a length that gave no time, and why. In mode decode: one token after a "
+        "context; a flat line is a state that does not grow."
     ),
     "memory": (
         "Peak above the inputs, output included; both axes logarithmic, exponents as above. "
         "Materialised softmax (full) holds all scores at once; fused exact attention (sdpa) "
-        "does not."
+        "does not. In mode decode: what is kept of the tokens so far."
     ),
     "speedup": (
         "Time of the baseline over time of the backend, in the same run; above the dashed line "

@@ -27,8 +27,8 @@ def _precision(setting: Mapping[str, Any]) -> str:
 
 
 _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "model": lambda s: str(s["model"]),
     "level": lambda s: f"{s['level']} level, {s['device']}",
+    "model": lambda s: str(s["model"]),
     "dtype": lambda s: str(s["dtype"]),
     "matmul_precision": _precision,
     "batch": lambda s: f"batch {s['batch']}",

@@ -108,6 +108,24 @@ class AttentionSpeed:
         return _measure_ours(backend, {}, seq_len, mode)
 
 
+class DecodeStep:
+    """Latency of one token after a context, for every backend that decodes."""
+
+    version = str(MEASUREMENT)
+    timeout = 120.0
+    param_names = ("backend", "context")
+    params = (("bigbird", "full", "longformer", "performer", "sdpa", "xformers"), (1024, 8192))
+
+    def measure_latency(self, backend: str, context: int) -> dict[str, Any]:
+        """Measure a step: fp32 on the CPU, B=1, H=8, D=64, all threads.
+
+        Raises:
+            SkipNotImplemented: if the backend does not run here; asv shows ``n/a``.
+            RuntimeError: with the reason, if the case did not end well; asv shows ``failed``.
+        """
+        return _measure_ours(backend, {}, context, "decode", is_causal=True)
+
+
 PEER_ROWS: Mapping[str, tuple[str, dict[str, Any], str, bool]] = {
     "transformers-longformer": ("longformer", {"window": 256}, "attention", False),
     "transformers-bigbird": (

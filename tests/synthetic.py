@@ -174,10 +174,22 @@ def _case(
 def _arm(
     law: Law, n: int, mode: str, rng: np.random.Generator, noise: float, sample_noise: float
 ) -> dict[str, Any]:
-    factor = 1.0 if mode == "forward" else 2.8
+    factor = 2.8 if mode == "training" else 1.0
     centre = law.seconds(n) * factor * float(np.exp(noise * rng.standard_normal()))
     samples = centre * np.exp(sample_noise * rng.standard_normal(7))
     ops = law.ops * float(n) ** (law.ops_exponent or law.exponent) * factor
+    size = {"unit": "B", "value": int(law.memory[0] * n ** law.memory[1])}
+    if mode == "decode":
+        return {
+            "kernel": "synthetic", "gate": {"relative_l2": 3e-7, "budget": 1e-6, "rows": 1},
+            "cost": None,
+            "expected": {"time": round(law.exponent), "memory": round(law.memory[1])},
+            "metrics": {
+                "latency": {"unit": "s", "samples": [float(s) for s in samples], "cache": "warm"},
+                "state_bytes": size,
+            },
+            **law.extra,
+        }  # fmt: skip
     return {
         "kernel": "synthetic",
         "gate": {"relative_l2": 3e-7, "budget": 1e-6, "rows": 64},
@@ -186,7 +198,7 @@ def _arm(
         "expected": {"time": round(law.exponent), "memory": round(law.memory[1])},
         "metrics": {
             "latency": {"unit": "s", "samples": [float(s) for s in samples], "cache": "warm"},
-            "peak_memory": {"unit": "B", "value": int(law.memory[0] * n ** law.memory[1])},
+            "peak_memory": size,
             "relative_error": {"unit": "1", "value": law.error, "input_scale": 0.3, "rows": 256},
         },
         **law.extra,

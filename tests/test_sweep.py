@@ -285,3 +285,71 @@ def test_a_profile_is_of_the_run_and_not_of_its_cases():
     )
     assert (plain.profile, profiled.profile) == (False, True)
     assert [c.id for c in cases(plain)] == [c.id for c in cases(profiled)]
+
+
+# -- decode and whole models ---------------------------------------------------------------------
+
+
+def test_decode_preset_is_what_the_documentation_says():
+    grid = grid_from("decode", backends=ARMS)
+    every = cases(grid)
+    assert {c.mode for c in every} == {"decode"}
+    assert all(c.is_causal for c in every)
+    assert [c.seq_len for c in every[:7]] == [512, 1024, 2048, 4096, 8192, 16384, 32768]
+    assert PRESETS["decode"].backends == ()
+
+
+def test_a_decoder_is_causal_whatever_the_other_modes_are():
+    grid = quick(modes=("forward", "decode"), compiles=(False, True), seq_lens=(512,))
+    by_mode = {m: [c for c in cases(grid) if c.mode == m] for m in ("forward", "decode")}
+    assert not any(c.is_causal for c in by_mode["forward"])
+    assert all(c.is_causal and not c.compile for c in by_mode["decode"])
+    assert len(by_mode["forward"]) == 2 * len(by_mode["decode"]) == 6
+
+
+def test_models_preset_holds_quarters_on_a_cpu_and_the_published_ones_on_a_gpu():
+    on_cpu, on_gpu = (
+        {c.model for c in cases(grid_from("models", backends=ARMS, device=device))}
+        for device in ("cpu", "cuda")
+    )
+    assert on_cpu == {
+        "bert-base:num_layers=3,vocab_size=7680",
+        "gpt2-small:num_layers=3,vocab_size=12544",
+    }
+    assert on_gpu == {"bert-base", "gpt2-small", "bart-base"}
+
+
+def test_a_model_case_has_its_floor_and_no_heads():
+    grid = quick(
+        levels=("model",), models=(Arm("gpt2-small", {"num_layers": 2}),), seq_lens=(512,),
+        modes=("forward", "training", "decode"), checkpointings=(False, True),
+    )  # fmt: skip
+    every = cases(grid)
+    assert all(c.arms[1] == Arm(IDENTITY) for c in every)
+    assert {(c.num_heads, c.num_kv_heads, c.head_dim, c.is_causal) for c in every} == {
+        (0, 0, 0, False)
+    }
+    found = {(c.mode, c.checkpointing) for c in every}
+    assert found == {
+        ("forward", False), ("training", False), ("training", True), ("decode", False)
+    }  # fmt: skip
+    assert all(c.model == "gpt2-small:num_layers=2" for c in every)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"checkpointings": (True,)}, "checkpointing: only level model in mode training"),
+        ({"checkpointings": (True,), "levels": ("model",), "modes": ("forward",)},
+         "checkpointing: only level model in mode training"),
+        ({"models": (Arm("bert-base"),)}, "model: only with level model; got bert-base"),
+        ({"levels": ("model",), "num_heads": (4,)}, "num-heads: a model has its own; got 4"),
+        ({"levels": ("model",), "head_dims": (4,)}, "head-dim: a model has its own; got 4"),
+        ({"levels": ("model",), "is_causal": True}, "causal: a model is causal or not by itself"),
+        ({"compiles": (True,), "modes": ("decode",)}, "compile: a step of a decoder"),
+        ({"suite": "peers", "modes": ("decode",)}, "mode: peers are measured in forward"),
+    ],
+)  # fmt: skip
+def test_what_no_case_would_have_is_refused(chosen, said):
+    with pytest.raises(ValueError, match=said):
+        grid_from(None, **chosen)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from attention.base import UnsupportedError
-from results.schema import Case
+from results.schema import FULL_PRECISION, Case
 from suites.kinds import peer, roof, speed
 from suites.kinds.preflight import preflight
 from suites.measure.process import TimeLimitError, deadline, memory_limit
@@ -76,6 +76,9 @@ def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> list[d
     for path in request.get("plugins", []):
         load_plugin(path)
     torch.set_float32_matmul_precision(case.matmul_precision)
+    if case.device == "cuda":  # an LSTM has a switch of its own, which stands on TF32
+        full = case.matmul_precision == FULL_PRECISION
+        torch.backends.cudnn.rnn.fp32_precision = "ieee" if full else "tf32"  # type: ignore[attr-defined]
     start_threads(case.threads)
     extra = limit if case.device == "cpu" else None
 

@@ -156,15 +156,22 @@ def build_mixer(arm: Arm, case: Case) -> Mixer:
 
 def unsupported_reasons(mixer: Mixer, case: Case) -> list[str]:
     """Say why a backend cannot serve a case; empty = it can."""
+    if case.mode == "decode" and (reason := no_state(mixer)):
+        return [reason]
     reasons = mixer.unsupported_reasons(problem_of(case))
     if case.mode == "training" and mixer.dropout_p:
         reasons.append(
             f"dropout_p: a measured output is held against the formula without dropout; "
             f"got {mixer.dropout_p}, accepted is 0"
         )
-    if case.mode == "decode" and isinstance(mixer, Attention) and not mixer.supports.state:
-        reasons.append(f"state: {mixer.name} decodes with none{mixer.why_not('state')}")
     return reasons
+
+
+def no_state(mixer: Mixer) -> str:
+    """Say why a mixer decodes with no state; "" = it has one."""
+    if mixer.supports.state:
+        return ""
+    return f"state: {mixer.name} decodes with none{mixer.why_not('state')}"
 
 
 def module_is_mixer(mixer: Mixer, case: Case) -> bool:

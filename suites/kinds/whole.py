@@ -30,7 +30,7 @@ from models import (
 )
 from models.projection import saved_ops
 from results.schema import IDENTITY, LSTM, Arm, Case
-from suites.kinds.arms import Inputs, Mixer, dtype_of
+from suites.kinds.arms import Inputs, Mixer, dtype_of, no_state
 from suites.kinds.contestant import Contestant
 from suites.parsing import parse_backend
 
@@ -119,16 +119,12 @@ def problem_of(config: ModelConfig, case: Case) -> Problem:
 def unsupported_reasons(mixer: Mixer, case: Case) -> list[str]:
     """Say why a case cannot be served; empty = it can."""
     config = config_of(case)
-    reasons = mixer.unsupported_reasons(problem_of(config, case))
-    if case.mode == "decode":
-        if config.architecture != "decoder":
-            reasons.append(
-                f"mode: decode is measured of decoders; {case.model} is an "
-                f"{config.architecture.replace('_', '-')}"
-            )
-        elif isinstance(mixer, Attention) and not mixer.supports.state:
-            reasons.append(f"state: {mixer.name} decodes with none{mixer.why_not('state')}")
-    return reasons
+    if case.mode == "decode" and config.architecture != "decoder":
+        kind = config.architecture.replace("_", "-")
+        return [f"mode: decode is measured of decoders; {case.model} is an {kind}"]
+    if case.mode == "decode" and (reason := no_state(mixer)):
+        return [reason]
+    return mixer.unsupported_reasons(problem_of(config, case))
 
 
 def draw_ids(case: Case) -> Inputs:
