@@ -1,4 +1,4 @@
-"""Mode decode and level model, end to end in this process: what is measured, refused and caught."""
+"""Mode decode and level model, in this process: what is measured, refused and caught."""
 
 from __future__ import annotations
 
@@ -165,7 +165,8 @@ def test_a_wrong_recurrence_has_no_speed(monkeypatch: pytest.MonkeyPatch):
          "num_heads: a model's configuration says it"),
         (model("bert-base", "sdpa", "identity", checkpointing=True), "failed",
          "checkpointing: only a model's training"),
-        (model("gpt2-small", "linformer", "identity"), "unsupported", "linformer cannot be causal"),
+        (model("gpt2-small", "linformer", "identity"), "unsupported",
+         "linformer cannot be causal"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_refused_alike_before_and_in_the_case(
