@@ -16,7 +16,7 @@ from results.load import Run, load
 from results.peer_views import peer_tables
 from results.peers import comparisons, peer_chapters
 from results.report import escape_markdown
-from results.schema import ALLOCATORS, MODES
+from results.schema import ALLOCATORS, CALL_MODES
 from results.series import points
 from results.summary import summarise
 from results.svg import png
@@ -29,7 +29,17 @@ PERFORMANCE = ROOT / "docs" / "performance.md"
 REFERENCE = ROOT / "results" / "reference" / "epyc-2-cores"
 BESIDE = {
     name: REFERENCE.with_name(f"{REFERENCE.name}-{name}")
-    for name in ("profile", "peers", "scaling", "million", "settings", "compile")
+    for name in (
+        "profile",
+        "peers",
+        "scaling",
+        "million",
+        "settings",
+        "compile",
+        "decode",
+        "decode-block",
+        "models",
+    )
 }
 """Further sweeps on that machine, each by a command that docs/performance.md names."""
 GOALS = {
@@ -44,7 +54,7 @@ GOALS = {
         ("performer", "performer-pytorch", False, (3.8, 1.4), (2, 1.3)),
         ("performer", "performer-pytorch", True, (27, 25), (10, 10)),
     )
-    for mode, aims in zip(MODES, both, strict=True)
+    for mode, aims in zip(CALL_MODES, both, strict=True)
 } | {("longformer", "torch-flex-attention", False, "forward"): (1.2, 1.2)}  # fmt: skip
 """What was aimed at: how many times as long a peer takes, by allocator."""
 FRACTIONS = {
@@ -56,7 +66,7 @@ FRACTIONS = {
         ("performer", False, 0.7, 0.55),
         ("performer", True, 0.6, 0.45),
     )
-    for mode, aim in zip(MODES, both, strict=True)
+    for mode, aim in zip(CALL_MODES, both, strict=True)
 }
 """What was aimed at: the share of the limit."""
 FRACTION_LENGTHS = (4096, 8192)
@@ -119,7 +129,7 @@ def beside(run: Run) -> str:
     """Write how many times as long each peer takes as our counterpart, a row a pair."""
     rows = comparisons(run)
     rows = rows[rows["status"] == "ok"]
-    columns = [(mode, allocator) for mode in MODES for allocator in ALLOCATORS]
+    columns = [(mode, allocator) for mode in CALL_MODES for allocator in ALLOCATORS]
     lines = [
         "| ours | beside | " + " | ".join(f"{m}, {a}" for m, a in columns) + " |",
         "| :-- | :-- |" + " --: |" * len(columns),
@@ -356,6 +366,14 @@ def performance() -> str:
     text = fill(text, "million", from_chapters(runs["million"], *million))
     text = fill(text, "dtypes", by_dtype(runs["settings"]))
     text = fill(text, "settings", titled(axis_tables(points(runs["settings"]))))
+    steps = [
+        "Time per token, decode", "State kept of the context, decode",
+        "Exponents of time and memory in the length", "From which length on a backend is faster",
+    ]  # fmt: skip
+    text = fill(text, "decode", from_chapters(runs["decode"], *steps))
+    text = fill(text, "decode-block", from_chapters(runs["decode-block"], *steps[:2]))
+    worth = "What the attention is worth in a model"
+    text = fill(text, "models", from_chapters(runs["models"], worth))
     return fill(text, "compile", titled(axis_tables(points(runs["compile"]))))
 
 
