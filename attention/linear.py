@@ -157,13 +157,12 @@ def _continue_by_one(
     that torch takes. Both sides of all groups get their features in one product.
     """
     s, z, top = sums
-    groups, dim = q.shape[0], q.shape[2]
     unit = math.log2(math.e) if features.exponential else 1.0
-    x = torch.cat([q, k]).view(-1, dim).to(s.dtype) * (features.scale * unit)  # [2·G, D]
+    x = torch.cat([q, k]).view(-1, q.shape[2]).to(s.dtype) * (features.scale * unit)  # [2·G, D]
     phi = torch.mm(x, features.projection.to(s.dtype).T)  # for softmax, logits in base 2
-    phi_q, phi_k = phi.narrow(0, 0, groups), phi.narrow(0, groups, groups)  # [G, R]
+    phi_q, phi_k = phi.chunk(2)  # [G, R]
     if features.exponential:
-        norm = torch.linalg.vector_norm(x.narrow(0, groups, groups), dim=1, keepdim=True)
+        norm = torch.linalg.vector_norm(x.chunk(2)[1], dim=1, keepdim=True)
         phi_k.sub_(norm.square_(), alpha=0.5 / unit)
         if hidden is not None:
             phi_k.masked_fill_(hidden, torch.finfo(s.dtype).min)
