@@ -405,7 +405,7 @@ def test_a_step_unlike_the_last_is_checked() -> None:
     state = new_state(module, q)
     module.step(q, k, v, state)
     module.step(q, k, v, state)
-    other = build("longformer", {"window": 3}).init_state(batch_size=BATCH)
+    other = new_state(build("longformer", {"window": 3}), q)  # of the same shape
     calls: list[tuple[tuple[Any, ...], type[Exception], str]] = [
         ((q, k, v, None), TypeError, "state: expected one by init_state"),
         ((q, k, v, other), ValueError, "state: made by longformer"),
