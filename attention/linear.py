@@ -158,7 +158,8 @@ def _continue_by_one(
     """
     s, z, top = sums
     unit = math.log2(math.e) if features.exponential else 1.0
-    x = torch.cat([q, k]).view(-1, q.shape[2]).to(s.dtype) * (features.scale * unit)  # [2·G, D]
+    x = torch.cat([q, k]).view(-1, q.shape[2]).to(s.dtype)  # [2·G, D]
+    x.mul_(features.scale * unit)
     phi = torch.mm(x, features.projection.to(s.dtype).T)  # for softmax, logits in base 2
     phi_q, phi_k = phi.chunk(2)  # [G, R]
     if features.exponential:
@@ -170,7 +171,7 @@ def _continue_by_one(
         # On a CPU it costs less to ask than to read and write S once more.
         if s.device.type != "cpu" or not torch.equal(risen, top):
             factor = (top - risen).exp2_()
-            s.mul_(factor[:, :, None])
+            s.mul_(factor.unsqueeze(2))
             z.mul_(factor)
             top.copy_(risen)
         phi_q.add_(top)
@@ -181,10 +182,10 @@ def _continue_by_one(
         phi.relu_().add_(features.epsilon)
     if hidden is not None:
         phi_k.masked_fill_(hidden, 0.0)
-    s.addcmul_(phi_k[:, :, None], v)  # [G, R, 1] times [G, 1, D]
+    s.addcmul_(phi_k.unsqueeze(2), v)  # [G, R, 1] times [G, 1, D]
     z.add_(phi_k)
-    number = torch.bmm(phi_q[:, None], s)  # [G, 1, D]
-    total = (phi_q * z).sum(dim=1)[:, None, None]
+    row = phi_q.unsqueeze(1)
+    number, total = torch.bmm(row, s), torch.bmm(row, z.unsqueeze(2))  # [G, 1, D], [G, 1, 1]
     if features.exponential and hidden is None:
         return number.div_(total).to(q.dtype)  # a token sees itself: its total is no less than 1
     return number.mul_(_inverse(total)).to(q.dtype)
