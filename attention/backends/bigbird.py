@@ -77,8 +77,8 @@ class PatternCache(KeyValueCache):
     """All keys and values, and which blocks a row reads.
 
     Attributes:
-        seen: blocks that a row of blocks sees beside its own, ``[H, blocks, 2 + r]``: block 0, the
-            one before, the random ones; -1 = none, behind all others.
+        seen: blocks that a row of blocks sees, ``[H, blocks, 3 + r]``: block 0, the one before,
+            the random ones, and last its own; -1 = none, behind all others.
         start: where the keys of a head begin, all sequences and their heads counted as one:
             ``[B, H, 1, 1]``.
         latest: the row that the last step was in, and where its keys are, by `start`; or ``None``.
@@ -326,9 +326,12 @@ class BigBirdAttention(Attention):
         tokens = max(max_len, self.num_global_tokens + 1)  # one block at least
         grid = BlockGrid(tokens, self.block_size, self.num_global_tokens, is_causal=True)
         random = self._random_blocks(grid, device)
+        seen = torch.nn.functional.pad(random, (2, 1), value=-1)
+        seen[:, 1:, 0] = 0
         row = torch.arange(grid.blocks, device=device)
-        near = torch.stack([torch.where(row >= 1, 0, -1), torch.where(row >= 2, row - 1, -1)])
-        return torch.cat([near.T.expand(self.num_heads, -1, -1), random], dim=2)
+        seen[:, 2:, 1] = row[1:-1]
+        seen[:, row, (seen[0] >= 0).sum(dim=1)] = row  # as many in every head
+        return seen
 
     def _random_blocks(self, grid: BlockGrid, device: torch.device) -> Tensor:
         """Return the random blocks ``[H, blocks, r]``, -1 where a row has fewer; cached."""
@@ -438,12 +441,10 @@ class BigBirdAttention(Attention):
         last the own block, which may reach beyond the end of the cache: the end in its place.
         """
         first, size, device = self.num_global_tokens, self.block_size, state.k.device
-        others = 1 if row == 1 else 2 + min(self.num_random_blocks, row - 2)
-        own = torch.arange(row, row + count, device=device)
-        own = own[:, None].expand(self.num_heads, -1, -1)
-        blocks = torch.cat([state.seen[:, row : row + count, :others], own], dim=2)
-        at = torch.arange(first, first + size, device=device) + blocks[..., None] * size
-        at = at.flatten(2).clamp_(max=state.k.shape[2] - 1)  # [H, count, K]
+        blocks = 2 if row == 1 else 3 + min(self.num_random_blocks, row - 2)
+        at = state.seen.narrow(1, row, count).narrow(2, 0, blocks).unsqueeze(3) * size
+        at = (at + torch.arange(first, first + size, device=device)).flatten(2)
+        at.clamp_(max=state.k.shape[2] - 1)  # [H, count, K]
         if first:
             everyone = torch.arange(first, device=device).expand(*at.shape[:2], -1)
             at = torch.cat([everyone, at], dim=2)
@@ -455,8 +456,7 @@ class BigBirdAttention(Attention):
         state.append(chunk)
         first, size = self.num_global_tokens, self.block_size
         row = (own - first).div(size, rounding_mode="floor").clamp_min_(0)
-        blocks = state.seen[:, row].transpose(0, 1)  # [B, H, 1, 2 + r]
-        blocks = torch.cat([blocks, row[:, None, :, None].expand(-1, blocks.shape[1], -1, -1)], 3)
+        blocks = state.seen[:, row].transpose(0, 1)  # [B, H, 1, 3 + r]
         inside = torch.arange(first, first + size, device=own.device)
         at = torch.where(blocks[..., None] >= 0, blocks[..., None] * size + inside, -1).flatten(3)
         everyone = torch.arange(first, device=own.device).expand(*at.shape[:3], -1)
