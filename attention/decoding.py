@@ -19,7 +19,7 @@ from attention.state import Chunk, DecodeState, StateShape
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from attention.base import Supports
+    from attention.base import Problem, Supports
 
 
 class Decoding:
@@ -44,6 +44,10 @@ class Decoding:
             self, q: Tensor, k: Tensor, given: Mapping[str, Any]
         ) -> dict[str, Any]:
             """Return the declared extra inputs of a call, validated."""
+            ...
+
+        def unsupported_reasons(self, problem: Problem) -> list[str]:
+            """Say why a call would be refused."""
             ...
 
         @classmethod
@@ -94,7 +98,7 @@ class Decoding:
             device: theirs.
 
         Raises:
-            UnsupportedError: if this backend decodes with no state.
+            UnsupportedError: if this backend decodes with no state, or would refuse a call.
             ValueError: if an argument is out of range.
             TypeError: if an argument is of the wrong type.
         """
@@ -109,12 +113,6 @@ class Decoding:
                 )
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise TypeError(f"dtype: expected a floating-point dtype, got {dtype!r}")
-        served = self.supports.dtypes.get(torch.device(device).type, ())
-        if dtype not in served:
-            names = ", ".join(str(d).removeprefix("torch.") for d in served) or "nothing"
-            raise UnsupportedError(
-                f"dtype: {self.name} on {torch.device(device).type} takes {names}, got {dtype}"
-            )
         shape = StateShape(
             batch_size=check_int("batch_size", batch_size, minimum=1),
             max_len=None if max_len is None else check_int("max_len", max_len, minimum=1),
@@ -124,6 +122,8 @@ class Decoding:
             dtype=dtype,
             device=torch.device(device),
         )
+        if reasons := self.unsupported_reasons(_problem(shape)):
+            raise UnsupportedError("; ".join(reasons))
         return self.make_state(shape)
 
     def prefill(
@@ -157,6 +157,11 @@ class Decoding:
                 shape does not fit; if a graph would be needed; or in training with dropout.
             TypeError: if an argument is of the wrong type.
         """
+        plain = None
+        if key_padding_mask is None and not call_inputs and not torch.compiler.is_compiling():
+            plain = _signature(q, k, v, state, self.active_dropout_p)
+            if plain is not None and plain == self.__dict__.get("_continued"):
+                return self._take(Chunk.of(q, k, v, None), state, {})
         self._check_has_state()
         if not isinstance(state, DecodeState):
             raise TypeError(f"state: expected one by init_state, got {type(state).__name__}")
@@ -166,23 +171,36 @@ class Decoding:
                 f"k: expected as many tokens as q, {q.shape[2]}: the others are in the state; "
                 f"got {k.shape[2]}"
             )
-        self._check_state(state, q, k)
+        if torch.is_autocast_enabled(q.device.type):
+            to = torch.get_autocast_dtype(q.device.type)
+            q, k, v = (x if x.dtype == torch.float64 else x.to(to) for x in (q, k, v))
+        self._check_state(state, q, k, v)
         if key_padding_mask is not None:
             check_mask("key_padding_mask", key_padding_mask, (q.shape[0], q.shape[2]), q)
         extra = self.check_call_inputs(q, k, call_inputs)
-        if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
-            raise ValueError("q: a state keeps no graph; decode under torch.no_grad()")
         if self.active_dropout_p:
             raise ValueError(
                 f"dropout_p: decoding drops no weight, got {self.active_dropout_p} in training "
                 "mode; call eval() first"
             )
+        chunk = Chunk.of(q, k, v, key_padding_mask)
+        if not torch.is_autocast_enabled(q.device.type):
+            out = self._take(chunk, state, extra)
+            self.__dict__["_continued"] = plain
+            return out
+        with torch.autocast(q.device.type, enabled=False):
+            return self._take(chunk, state, extra)
+
+    def _take(self, chunk: Chunk, state: DecodeState, extra: dict[str, Any]) -> Tensor:
+        """Take in a chunk that fits the state in all but, perhaps, its length, and attend."""
+        most = state.shape.max_len
+        if most is not None and state.longest + chunk.size > most:
+            self._check_room(state, chunk, most)
+        if not torch.is_grad_enabled():
+            return chunk.in_order(self.advance(chunk, state, **extra))
+        if chunk.q.requires_grad or chunk.k.requires_grad or chunk.v.requires_grad:
+            raise ValueError("q: a state keeps no graph; decode under torch.no_grad()")
         with torch.no_grad():
-            chunk = Chunk.of(q, k, v, key_padding_mask)
-            if state.shape.max_len is not None and (
-                state.longest + chunk.longest > state.shape.max_len
-            ):
-                self._check_room(state, chunk)
             return chunk.in_order(self.advance(chunk, state, **extra))
 
     def step(
@@ -223,24 +241,58 @@ class Decoding:
             known = self.__dict__["_shown"] = f"{self.name}({self.extra_repr()})"
         return known
 
-    def _check_state(self, state: DecodeState, q: Tensor, k: Tensor) -> None:
+    def _check_state(self, state: DecodeState, q: Tensor, k: Tensor, v: Tensor) -> None:
         if state.made_by != self.shown():
             raise ValueError(f"state: made by {state.made_by}, this is {self.shown()}")
         made = state.shape
         for what, there, here in (
             ("batch", made.batch_size, q.shape[0]),
             ("num_kv_heads", made.num_kv_heads, k.shape[1]),
-            ("dtype", made.dtype, q.dtype),
+            *(("dtype", made.dtype, x.dtype) for x in (q, k, v)),
             ("device", made.device.type, q.device.type),
         ):
             if there != here:
                 raise ValueError(f"state: made for {what} {there}, q and k have {here}")
 
-    def _check_room(self, state: DecodeState, chunk: Chunk) -> None:
+    def _check_room(self, state: DecodeState, chunk: Chunk, room: int) -> None:
         most = int((state.lengths + chunk.counts).max())
-        assert state.shape.max_len is not None
-        if most > state.shape.max_len:
+        if most > room:
             raise ValueError(
-                f"max_len: the state was made for {state.shape.max_len} tokens, "
+                f"max_len: the state was made for {room} tokens, "
                 f"with this chunk a sequence has {most}"
             )
+
+
+def _signature(q: Any, k: Any, v: Any, state: Any, dropout_p: float) -> tuple[Any, ...] | None:
+    """Return what the checks of a call without mask depend on; ``None`` = look closer.
+
+    A step would spend more on checks than on attention: one like the last is not checked again,
+    but for room in the state and for a graph, which the next one may lack or have.
+    """
+    if not type(q) is type(k) is type(v) is Tensor or not isinstance(state, DecodeState):
+        return None
+    device = q.device
+    if torch.is_autocast_enabled(device.type):
+        return None
+    return (
+        q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype,
+        device, k.device, v.device, dropout_p, state.made_by, state.shape,
+    )  # fmt: skip
+
+
+def _problem(shape: StateShape) -> Problem:
+    """Return the call that a state's first chunk makes, as far as it is known."""
+    from attention.base import Problem  # whose backends are built on this module
+
+    tokens = shape.max_len or 1
+    return Problem(
+        batch=shape.batch_size,
+        num_heads=shape.num_heads,
+        head_dim=shape.head_dim,
+        seq_len=tokens,
+        key_len=tokens,
+        num_kv_heads=shape.num_kv_heads,
+        dtype=shape.dtype,
+        device=shape.device.type,
+        is_causal=True,
+    )

@@ -70,11 +70,9 @@ class ExactAttention(Attention):
             if not state.is_even:
                 at = torch.arange(state.longest, device=chunk.q.device)
                 mask = at < state.lengths[:, None]
-            k, v = state.k[:, :, : state.longest], state.v[:, :, : state.longest]
-            return self.attend(chunk.q, k, v, is_causal=False, key_padding_mask=mask)
+            return self.attend(chunk.q, *state.held(), is_causal=False, key_padding_mask=mask)
         if len(before) == 1 and chunk.is_even:
-            k, v = state.k[:, :, : state.longest], state.v[:, :, : state.longest]
-            return self.attend(chunk.q, k, v, is_causal=True, key_padding_mask=None)
+            return self.attend(chunk.q, *state.held(), is_causal=True, key_padding_mask=None)
         out = torch.zeros_like(chunk.q)
         for rows, length, count in before:
             k, v = (x[rows, :, : length + count] for x in (state.k, state.v))

@@ -103,11 +103,12 @@ class DecodeState:
 
     def advance(self, chunk: Chunk) -> None:
         """Count the tokens of a chunk as seen."""
-        self.lengths += chunk.counts
         if chunk.is_even:
+            self.lengths.add_(chunk.size)
             self.shortest += chunk.size
             self.longest += chunk.size
         else:
+            self.lengths += chunk.counts
             self.shortest, self.longest = int(self.lengths.min()), int(self.lengths.max())
 
     def mark(self) -> Mark:
@@ -169,15 +170,19 @@ class KeyValueCache(DecodeState):
 
     def append(self, chunk: Chunk) -> None:
         """Write the keys and values of a chunk behind those of each sequence."""
-        if self.is_even and chunk.is_even:
-            at = slice(self.longest, self.longest + chunk.size)
-            self.k[:, :, at], self.v[:, :, at] = chunk.k, chunk.v
+        if chunk.is_even and self.is_even:
+            self.k.narrow(2, self.longest, chunk.size).copy_(chunk.k)
+            self.v.narrow(2, self.longest, chunk.size).copy_(chunk.v)
         else:
             row, place = torch.nonzero(chunk.is_real, as_tuple=True)
             at_each = self.lengths[row] + place
             self.k[row, :, at_each] = chunk.k.transpose(1, 2)[row, place]
             self.v[row, :, at_each] = chunk.v.transpose(1, 2)[row, place]
         self.advance(chunk)
+
+    def held(self) -> tuple[Tensor, Tensor]:
+        """Return keys and values up to the end of the longest sequence."""
+        return self.k.narrow(2, 0, self.longest), self.v.narrow(2, 0, self.longest)
 
 
 class SlidingWindow(DecodeState):
@@ -222,15 +227,20 @@ class SlidingWindow(DecodeState):
             chunk: the tokens.
             is_global: bool ``[B, C]``, True = not a part of the window; or ``None``.
         """
-        seen = chunk.is_real if is_global is None else chunk.is_real & ~is_global
         if chunk.is_even and chunk.size <= self.reach + 1:
-            if self.end + chunk.size > self.k.shape[2]:
+            if self.end + chunk.size > 2 * (self.reach + 1):
                 self._keep(self.end - self.reach - 1 + chunk.size)
-            at = slice(self.end, self.end + chunk.size)
-            self.k[:, :, at], self.v[:, :, at], self.seen[:, at] = chunk.k, chunk.v, seen
+            self.k.narrow(2, self.end, chunk.size).copy_(chunk.k)
+            self.v.narrow(2, self.end, chunk.size).copy_(chunk.v)
+            seen = self.seen.narrow(1, self.end, chunk.size)
+            if is_global is None:
+                seen.fill_(True)
+            else:
+                torch.logical_not(is_global, out=seen)
             self.end += chunk.size
         else:
-            self._write_last(chunk, seen)
+            real = chunk.is_real
+            self._write_last(chunk, real if is_global is None else real & ~is_global)
         self.advance(chunk)
 
     def _keep(self, first: int) -> None:
@@ -284,7 +294,7 @@ class RunningSums(DecodeState):
 # -- chunks --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Chunk:
     """The tokens of one call, the real ones of each sequence first.
 
@@ -292,18 +302,16 @@ class Chunk:
         q: ``[B, H, C, D]``.
         k: ``[B, H_kv, C, D]``.
         v: ``[B, H_kv, C, D]``.
-        counts: real tokens of each sequence, int64 ``[B]``.
-        is_real: bool ``[B, C]``.
-        is_even: whether all tokens of all sequences are real.
+        size: C.
+        mask: bool ``[B, C]``, True = real; ``None`` = all tokens of all sequences are.
         order: where each token was in the call, int64 ``[B, C]``; ``None`` = where it is.
     """
 
     q: Tensor
     k: Tensor
     v: Tensor
-    counts: Tensor
-    is_real: Tensor
-    is_even: bool
+    size: int
+    mask: Tensor | None = None
     order: Tensor | None = None
 
     @classmethod
@@ -316,26 +324,31 @@ class Chunk:
             v: ``[B, H_kv, C, D]``.
             mask: bool ``[B, C]``, True = real; ``None`` = all are.
         """
-        batch, _, size, _ = q.shape
+        size = q.shape[2]
         if mask is None or bool(mask.all()):
-            counts = torch.full((batch,), size, dtype=torch.int64, device=q.device)
-            real = torch.ones(batch, size, dtype=torch.bool, device=q.device)
-            return cls(q, k, v, counts, real, is_even=True)
+            return cls(q, k, v, size)
         order = real_first(mask)
-        counts = mask.sum(dim=1)
-        real = torch.arange(size, device=q.device) < counts[:, None]
         q, k, v = (gathered(x, order) for x in (q, k, v))
-        return cls(q, k, v, counts, real, is_even=False, order=order)
+        return cls(q, k, v, size, mask.gather(1, order), order)
 
     @property
-    def size(self) -> int:
-        """C."""
-        return self.q.shape[2]
+    def is_even(self) -> bool:
+        """Whether all tokens of all sequences are real."""
+        return self.mask is None
 
     @property
-    def longest(self) -> int:
-        """Real tokens of the sequence that has most."""
-        return self.size if self.is_even else int(self.counts.max())
+    def is_real(self) -> Tensor:
+        """Which tokens are real, bool ``[B, C]``; where all are, made anew."""
+        if self.mask is not None:
+            return self.mask
+        return torch.ones(self.q.shape[0], self.size, dtype=torch.bool, device=self.q.device)
+
+    @property
+    def counts(self) -> Tensor:
+        """Real tokens of each sequence, int64 ``[B]``; made anew."""
+        if self.mask is not None:
+            return self.mask.sum(dim=1)
+        return torch.full((self.q.shape[0],), self.size, device=self.q.device)
 
     def in_order(self, out: Tensor) -> Tensor:
         """Put an output ``[B, H, C, D]`` back to where its tokens were."""

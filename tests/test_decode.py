@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import attention
+from attention.backends import bigbird
 from attention.base import Attention, UnsupportedError
 from attention.functional import error_budget, relative_l2
 from attention.state import DecodeState
@@ -173,6 +174,293 @@ def test_performer_far_out_of_range(sizes: list[int], scale: float) -> None:
     k = k * (1 + scale * torch.linspace(0, 6, 256).sin().abs()[:, None])
     out = decode(module, (q, k, v), sizes, new_state(module, q, room=256))
     torch.testing.assert_close(out, module(q, k, v, is_causal=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("features", ["softmax", "relu"])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_performer_steps_as_it_takes_chunks(
+    features: str, ragged: bool, dtype: torch.dtype
+) -> None:
+    """One token goes its own way: the same output and sums, as keys grow by a thousand."""
+    module = build("performer", {"num_features": 24, "seed": 1, "features": features})
+    module = module.double() if dtype == torch.float64 else module
+    q, k, v = draw(64)
+    k = k * torch.logspace(-1, 1.5 if features == "softmax" else 2, 64, dtype=k.dtype)[:, None]
+    inputs = tuple(x.to(dtype) for x in (q, k, v))
+    mask = torch.ones(BATCH, 64, dtype=torch.bool)
+    if ragged:
+        mask = torch.rand(BATCH, 64, generator=torch.Generator().manual_seed(5)) < 0.7
+        mask[2, :30] = False  # a sequence that begins late
+    given = mask if ragged else None
+    one, many = (new_state(module, inputs[0], room=64) for _ in range(2))
+    moved, outs = 0, []
+    for at in range(64):
+        q1, k1, v1 = (x[:, :, at : at + 1] for x in inputs)
+        held = one.top.clone()
+        given_1 = None if given is None else given[:, at : at + 1]
+        outs.append(module.step(q1, k1, v1, one, key_padding_mask=given_1))
+        moved += int((one.top > held).any())
+    assert (moved > 20) == (features == "softmax")
+    chunks = decode(module, inputs, [2, 30, 32], many, given)
+    budget = error_budget(dtype, 2e-5 if dtype == torch.float32 else 1e-12)
+    if dtype == torch.bfloat16:
+        budget = 0.02  # chunks multiply their features in it, steps in float32
+    real = mask[:, None, :, None]
+    stepped = torch.cat(outs, dim=2)
+    assert stepped.dtype == dtype
+    assert stepped.isfinite().all()
+    close = relative_l2(stepped.where(real, 0.0).double(), chunks.where(real, 0.0).double())
+    assert close <= budget
+    torch.testing.assert_close(one.top, many.top, rtol=1e-4, atol=1e-4)
+    for name in ("s", "z"):
+        assert relative_l2(getattr(one, name), getattr(many, name)) <= max(budget, 1e-3)
+
+
+BIGBIRDS: list[dict[str, Any]] = [
+    {"block_size": 4, "num_random_blocks": 2},
+    {"block_size": 4, "num_random_blocks": 0},
+    {"block_size": 4, "num_random_blocks": 3, "num_global_tokens": 6},
+    {"block_size": 1, "num_random_blocks": 2},
+    {"block_size": 100, "num_global_tokens": 3},
+]
+
+
+@pytest.mark.parametrize("kv_heads", [HEADS, 1])
+@pytest.mark.parametrize("options", BIGBIRDS, ids=str)
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("elements", [1, 2**11, 2**22])
+def test_bigbird_chunks_begin_and_end_anywhere(
+    options: dict[str, Any],
+    kv_heads: int,
+    ragged: bool,
+    elements: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In and between blocks, across one and many, a row at a time or more."""
+    monkeypatch.setitem(bigbird.GATHERED_ELEMENTS, "cpu", elements)
+    module = build("bigbird", options).double()
+    inputs = draw(157, kv_heads)
+    mask = torch.ones(BATCH, 157, dtype=torch.bool)
+    if ragged:
+        mask[1] = torch.rand(157, generator=torch.Generator().manual_seed(3)) < 0.6
+        mask[2, :50] = False
+    expected = module.reference(*inputs, is_causal=True)
+    for sizes in ([1, 2, 1, 3, 5, 1, 90, 2, 52], [8, 4, 64, 1, 80], [3, 154], [6, 4, 1, 1, 145]):
+        state = new_state(module, inputs[0], kv_heads, room=157)
+        if not ragged:
+            out = decode(module, inputs, sizes, state)
+            torch.testing.assert_close(out, expected)
+            continue
+        out = decode(module, inputs, sizes, state, mask)
+        for row in range(BATCH):
+            alone = tuple(x[row : row + 1, :, mask[row]] for x in inputs)
+            whole = module.reference(*alone, is_causal=True)
+            torch.testing.assert_close(out[row : row + 1, :, mask[row]], whole)
+
+
+def test_bigbird_has_room_for_global_tokens_alone() -> None:
+    module = build("bigbird", {"block_size": 4, "num_global_tokens": 9}).double()
+    inputs = draw(8)
+    out = decode(module, inputs, [2, 1, 4, 1], new_state(module, inputs[0], room=8))
+    torch.testing.assert_close(out, module.reference(*inputs, is_causal=True))
+
+
+# -- marks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("before", [1, 7, 23, 24])
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+def test_a_state_goes_back_to_a_mark(
+    name: str, options: dict[str, Any], before: int, ragged: bool, dtype: torch.dtype
+) -> None:
+    """The same tokens give the same bits again, whatever was seen in between."""
+    module = build(name, options)
+    inputs = draw(60, dtype=dtype)
+    other = draw(61, dtype=dtype)
+    mask = torch.ones(BATCH, 60, dtype=torch.bool)
+    if ragged:
+        mask[1, ::3], mask[2, 2:20] = False, False
+    state = new_state(module, inputs[0])
+    decode(module, tuple(x[:, :, :before] for x in inputs), [before], state, mask[:, :before])
+    mark = state.mark()
+    held = {n: x.clone() for n, x in vars(state).items() if isinstance(x, Tensor)}
+    counted = state.lengths.clone(), state.shortest, state.longest
+    rest = tuple(x[:, :, before:] for x in inputs)
+
+    def go_on(sizes: list[int], state: DecodeState = state) -> Tensor:
+        out = decode(module, rest, sizes, state, mask[:, before:] if ragged else None)
+        return out.where(mask[:, None, before : before + out.shape[2], None], 0.0)
+
+    plans = [[1] * 20, [1, 11, 1, 1], [13, *[1] * 8]]
+    found = []
+    for sizes in plans:
+        found.append(go_on(sizes))
+        state.rewind(mark)
+        assert torch.equal(state.lengths, counted[0])
+        assert (state.shortest, state.longest) == counted[1:]
+        for tensor, value in held.items():
+            if tensor not in state.append_only:
+                assert torch.equal(getattr(state, tensor), value)
+    for sizes, once in zip(plans, found, strict=True):
+        # Other tokens in between, which end in another place.
+        decode(module, other, [3, 1, 1, 17, 1], state)
+        state.rewind(mark)
+        assert torch.equal(go_on(sizes), once)
+        state.rewind(mark)
+    fresh = new_state(module, inputs[0])
+    decode(module, tuple(x[:, :, :before] for x in inputs), [before], fresh, mask[:, :before])
+    assert torch.equal(go_on(plans[0], fresh), found[0])
+
+
+def test_global_tokens_are_taken_back_too() -> None:
+    module = build("longformer", {"window": 5})
+    inputs = draw(20, dtype=torch.float32)
+    is_global = torch.zeros(BATCH, 20, dtype=torch.bool)
+    is_global[:, 3] = True
+    state = new_state(module, inputs[0])
+    empty = state.mark()
+    plain = module.prefill(*inputs, state)
+    state.rewind(empty)
+    module.prefill(*inputs, state, global_mask=is_global)
+    assert state.globals is not None
+    state.rewind(empty)
+    assert state.globals is None
+    assert torch.equal(module.prefill(*inputs, state), plain)
+
+
+def test_marks_that_cannot_be_gone_back_to() -> None:
+    module = build("sdpa", {})
+    inputs = draw(4, dtype=torch.float32)
+    state, other = new_state(module, inputs[0]), new_state(module, inputs[0])
+    first = state.mark()
+    module.prefill(*inputs, state)
+    second = state.mark()
+    module.prefill(*inputs, state)
+    state.rewind(second)
+    state.rewind(first)
+    state.rewind(first)
+    with pytest.raises(ValueError, match=r"mark: later than one .* tokens are gone"):
+        state.rewind(second)
+    with pytest.raises(ValueError, match=r"mark: of another state, made by sdpa"):
+        state.rewind(other.mark())
+    third = state.mark()
+    assert third.serial > second.serial
+    with pytest.raises(ValueError, match="mark: later than one"):
+        state.rewind(second)
+    state.rewind(third)
+    assert state.lengths.tolist() == [0] * BATCH
+
+
+@pytest.mark.parametrize("name", ["full", "sdpa", "bigbird"])
+def test_marking_a_cache_copies_no_keys(name: str) -> None:
+    module = build(name, {})
+    state = module.init_state(batch_size=2, max_len=4096)
+    module.prefill(*(x[:2] for x in draw(70, dtype=torch.float32)), state)
+    q, k, v = (x[:2, :, :1] for x in draw(70, dtype=torch.float32))
+    module.step(q, k, v, state)
+    kept = [x for x in state.mark().content.values() if isinstance(x, Tensor)]
+    assert sum(x.nbytes for x in kept) < 100
+
+
+# -- modes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+def test_steps_in_every_mode(name: str, options: dict[str, Any]) -> None:
+    """One state, token by token, in turn under inference mode, without grad and with it."""
+    module = build(name, options).double()
+    inputs = draw(60)
+    state, outs = new_state(module, inputs[0]), []
+    modes = (torch.inference_mode, torch.no_grad, torch.enable_grad)
+    for at in range(60):
+        with modes[at % 3]():
+            q, k, v = (x[:, :, at : at + 1].clone() for x in inputs)
+            outs.append(module.step(q, k, v, state).clone())
+        assert not outs[-1].requires_grad
+    expected = module.reference(*inputs, is_causal=True)
+    torch.testing.assert_close(torch.cat([x.clone() for x in outs], dim=2), expected)
+    q, k, v = (x[:, :, :1] for x in draw(61))
+    free = module.init_state(batch_size=BATCH, max_len=2, dtype=torch.float64)
+    module.step(q, k, v, free)
+    for wants in range(3):  # a step like the last one, but for the graph
+        given = [x.clone().requires_grad_(n == wants) for n, x in enumerate((q, k, v))]
+        with pytest.raises(ValueError, match="q: a state keeps no graph"):
+            module.step(*given, free)
+        with torch.no_grad():
+            mark = free.mark()
+            module.step(*given, free)
+            free.rewind(mark)
+    module.step(q, k, v, free)
+    with pytest.raises(ValueError, match=r"max_len: .*made for 2 tokens, .*has 3"):
+        module.step(q, k, v, free)
+    assert free.lengths.tolist() == [2] * BATCH
+
+
+def test_a_step_unlike_the_last_is_checked() -> None:
+    module = build("sdpa", {"dropout_p": 0.1})
+    q, k, v = (x[:, :, :1] for x in draw(4, dtype=torch.float32))
+    state = new_state(module, q)
+    module.step(q, k, v, state)
+    module.step(q, k, v, state)
+    other = new_state(build("longformer", {"window": 3}), q)  # of the same shape
+    calls: list[tuple[tuple[Any, ...], type[Exception], str]] = [
+        ((q, k, v, None), TypeError, "state: expected one by init_state"),
+        ((q, k, v, other), ValueError, "state: made by longformer"),
+        ((q, k, v, module.init_state(batch_size=2, max_len=6)), ValueError, "made for batch 2"),
+        ((q[:2], k, v, state), ValueError, "k: expected"),
+        ((q, k[:, :2], v, state), ValueError, "v: expected the shape of k"),
+        ((q, k, v.double(), state), ValueError, "v: expected dtype"),
+        ((q.double(), k.double(), v.double(), state), ValueError, "made for dtype"),
+        ((q, k, [v], state), TypeError, "v: expected a tensor"),
+    ]
+    for given, error, said in calls:
+        with pytest.raises(error, match=said):
+            module.step(*given)
+        module.step(q, k, v, state)
+    with pytest.raises(TypeError, match="key_padding_mask: expected dtype bool"):
+        module.step(q, k, v, state, key_padding_mask=torch.ones(BATCH, 1))
+    module.train()
+    with pytest.raises(ValueError, match="dropout_p: decoding drops no weight"):
+        module.step(q, k, v, state)
+    assert state.lengths.tolist() == [10] * BATCH
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+def test_autocast_casts_as_a_call_does(name: str, options: dict[str, Any]) -> None:
+    module = build(name, options)
+    inputs = draw(30, dtype=torch.float32)
+    half = tuple(x.bfloat16() for x in inputs)
+    sizes = [11, 1, 1, 8, *[1] * 9]
+    plain = decode(module, half, sizes, new_state(module, half[0]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = decode(module, inputs, sizes, new_state(module, half[0]))
+        wide = new_state(module, inputs[0])
+        with pytest.raises(ValueError, match=r"state: made for dtype torch.float32, .*bfloat16"):
+            module.prefill(*inputs, wide)
+        double = tuple(x.double() for x in inputs)  # stays
+        precise = build(name, options).double()
+        kept = decode(precise, double, sizes, new_state(precise, double[0]))
+        with pytest.raises(ValueError, match=r"state: made for dtype torch.float64, .*bfloat16"):
+            precise.prefill(double[0], inputs[1], inputs[2], new_state(precise, double[0]))
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, plain)
+    torch.testing.assert_close(kept, precise.reference(*double, is_causal=True))
+
+
+def test_init_state_refuses_what_a_call_would() -> None:
+    flex = build("bigbird", {"kernel": "flex", "block_size": 20})
+    with pytest.raises(UnsupportedError, match="block_size: kernel 'flex' needs a multiple of"):
+        flex.init_state(batch_size=2, max_len=64)
+    pinned = build("sdpa", {"kernel": "efficient"})
+    with pytest.raises(UnsupportedError, match="kernel: efficient does not exist on cpu"):
+        pinned.init_state(batch_size=2, max_len=64)
+    with pytest.raises(UnsupportedError, match=r"device: xformers' .* has no CPU kernel"):
+        build("xformers", {}).init_state(batch_size=2, max_len=64)
+    with pytest.raises(UnsupportedError, match=r"dtype: sdpa on cpu takes .*, not float8"):
+        build("sdpa", {}).init_state(batch_size=2, max_len=64, dtype=torch.float8_e4m3fn)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ from attention.functional import (
 )
 from attention.products import mark
 from attention.registry import register
-from attention.state import Chunk, KeyValueCache, StateShape
+from attention.state import Chunk, KeyValueCache, StateShape, alike
 from attention.tiled import (
     Hidden,
     Tiles,
@@ -68,23 +68,42 @@ FULL_ROWS = 64
 """Queries that see all keys, at a time."""
 
 
-GATHERED_ELEMENTS = 2**22
-"""Elements of the keys gathered at a time, while decoding."""
+GATHERED_ELEMENTS = {"cpu": 2**18}
+"""Elements of the keys gathered at a time, while decoding; 2²² elsewhere. On a CPU: of a row or
+two, which then lie in its cache."""
 
 
 class PatternCache(KeyValueCache):
     """All keys and values, and which blocks a row reads.
 
     Attributes:
-        random: random blocks ``[H, blocks, r]``, -1 = none.
+        seen: blocks that a row of blocks sees, ``[H, blocks, 3 + r]``: block 0, the one before,
+            the random ones, and last its own; -1 = none, behind all others.
+        start: where the keys of a head begin, all sequences and their heads counted as one:
+            ``[B, H, 1, 1]``.
+        latest: the row that the last step was in, and where its keys are, by `start`; or ``None``.
     """
 
-    append_only = KeyValueCache.append_only | {"random"}
+    append_only = KeyValueCache.append_only | {"seen", "start"}
 
     def __init__(self, backend: BigBirdAttention, shape: StateShape) -> None:
         super().__init__(backend.shown(), shape)
         assert shape.max_len is not None
-        self.random = backend.random_blocks_up_to(shape.max_len, shape.device)
+        with torch.inference_mode(mode=False):
+            self.seen = backend.blocks_seen(shape.max_len, shape.device)
+            batch, shared = shape.batch_size, shape.num_heads // shape.num_kv_heads
+            heads = torch.arange(batch * shape.num_kv_heads, device=shape.device) * shape.max_len
+            start = heads.view(batch, -1).repeat_interleave(shared, dim=1)
+            self.start = start[:, :, None, None]
+        self.latest: tuple[int, Tensor] | None = None
+
+    def gather(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Gather keys and values by their places, counted as in `start`: ``[*at, D]``."""
+        k, v = (
+            x.view(-1, self.shape.head_dim).index_select(0, at.view(-1)).view(*at.shape, -1)
+            for x in (self.k, self.v)
+        )
+        return k, v
 
 
 @register("bigbird")
@@ -299,10 +318,20 @@ class BigBirdAttention(Attention):
             )
         return outs[0].unflatten(0, q.shape[:2]) if len(folded) == 1 else torch.stack(outs)
 
-    def random_blocks_up_to(self, max_len: int, device: torch.device) -> Tensor:
-        """Return the random blocks of a causal sequence, which no longer one changes."""
-        grid = BlockGrid(max_len, self.block_size, self.num_global_tokens, is_causal=True)
-        return self._random_blocks(grid, device)
+    def blocks_seen(self, max_len: int, device: torch.device) -> Tensor:
+        """Return which blocks the rows of a causal sequence see; see `PatternCache`.
+
+        No longer sequence changes them.
+        """
+        tokens = max(max_len, self.num_global_tokens + 1)  # one block at least
+        grid = BlockGrid(tokens, self.block_size, self.num_global_tokens, is_causal=True)
+        random = self._random_blocks(grid, device)
+        seen = torch.nn.functional.pad(random, (2, 1), value=-1)
+        seen[:, 1:, 0] = 0
+        row = torch.arange(grid.blocks, device=device)
+        seen[:, 2:, 1] = row[1:-1]
+        seen[:, row, (seen[0] >= 0).sum(dim=1)] = row  # as many in every head
+        return seen
 
     def _random_blocks(self, grid: BlockGrid, device: torch.device) -> Tensor:
         """Return the random blocks ``[H, blocks, r]``, -1 where a row has fewer; cached."""
@@ -320,58 +349,122 @@ class BigBirdAttention(Attention):
         return PatternCache(self, shape)
 
     def advance(self, chunk: Chunk, state: PatternCache) -> Tensor:
-        """Attend to the blocks of each token's row, gathered from the cache."""
+        """Attend to the blocks of each row of blocks, gathered from the cache once for a row."""
         if not state.longest:
             state.append(chunk)
             mask = None if chunk.is_even else chunk.is_real
             return self.attend(chunk.q, chunk.k, chunk.v, is_causal=True, key_padding_mask=mask)
-        self.kernel = "gathered_blocks"
-        own = state.lengths[:, None] + torch.arange(chunk.size, device=chunk.q.device)  # [B, C]
-        own.clamp_(max=state.k.shape[2] - 1)  # where there is no token, and no room for one
+        if self.kernel != "gathered_blocks":  # a module is slow to write to
+            self.kernel = "gathered_blocks"
+        even = state.is_even and chunk.is_even
+        if chunk.size == 1:
+            return self._newest(chunk, state) if even else self._newest_of_each(chunk, state)
+        if even:
+            before = state.longest
+            state.append(chunk)
+            out = torch.empty_like(chunk.q)
+            self._rows(chunk.q, out, state, before, None)
+            return out
+        out = torch.zeros_like(chunk.q)
+        groups = list(alike(state, chunk))
         state.append(chunk)
-        out = torch.empty_like(chunk.q)
-        columns = self.num_global_tokens + (3 + self.num_random_blocks) * self.block_size
-        cells = chunk.q.shape[0] * self.num_heads * columns * self.head_dim
-        for at in torch.arange(chunk.size).split(max(1, GATHERED_ELEMENTS // cells)):
-            some = slice(int(at[0]), int(at[-1]) + 1)
-            out[:, :, some] = self._read(chunk.q[:, :, some], own[:, some], state)
+        for members, before, count in groups:
+            q = chunk.q[members, :, :count]
+            part = torch.empty_like(q)
+            self._rows(q, part, state, before, members)
+            out[members, :, :count] = part
         return out
 
-    def _read(self, q: Tensor, own: Tensor, state: PatternCache) -> Tensor:
-        """Attend from the tokens at the positions `own` ``[B, T]``: ``[B, H, T, D]``."""
-        at = self._keys_of(own, state.random)  # [B, H, T, K]
-        hidden = (at < 0) | (at > own[:, None, :, None])
-        batch, heads, tokens, columns = at.shape
-        row = torch.arange(batch, device=q.device)[:, None, None]
-        shared = heads // state.k.shape[1]
-        head = (torch.arange(heads, device=q.device) // shared)[:, None]
-        index = at.clamp(0, state.k.shape[2] - 1).flatten(2)  # [B, H, T·K]
-        k, v = (x[row, head, index].unflatten(2, (tokens, columns)) for x in (state.k, state.v))
-        out = sdpa_rows(
-            q.flatten(1, 2)[:, :, None],
-            k.flatten(1, 2),
-            v.flatten(1, 2),
-            hidden=hidden.flatten(1, 2)[:, :, None],
-            scale=self.scale,
-            may_be_empty=False,  # a token sees itself
-        )
-        return out.view(batch, heads, tokens, -1)
+    def _newest(self, chunk: Chunk, state: PatternCache) -> Tensor:
+        """Attend from the last tokens of sequences that are equally long: ``[B, H, 1, D]``."""
+        row, inside = divmod(state.longest - self.num_global_tokens, self.block_size)
+        state.append(chunk)
+        if row < 1:
+            k, v = state.held()
+        else:
+            if state.latest is None or state.latest[0] != row:
+                state.latest = row, self._keys_of_rows(row, 1, state, None)[:, :, 0]
+            at = state.latest[1]
+            seen = at.shape[2] - self.block_size + inside + 1
+            k, v = (x.narrow(2, 0, seen) for x in state.gather(at))
+        return sdpa_rows(chunk.q, k, v, hidden=None, scale=self.scale)
 
-    def _keys_of(self, own: Tensor, random: Tensor) -> Tensor:
-        """Return the keys that tokens may see, -1 for none: ``[B, H, T, K]``.
+    def _rows(
+        self, q: Tensor, out: Tensor, state: PatternCache, before: int, members: Tensor | None
+    ) -> None:
+        """Attend from the last tokens of sequences that are equally long, row by row.
 
-        Global tokens and block 0, the block before, the own one, and the random ones of the row.
+        Args:
+            q: ``[b, H, C, D]``, of tokens that are in the cache already.
+            out: likewise, written to.
+            state: the cache.
+            before: tokens before these.
+            members: which sequences, int64 ``[b]``; ``None`` = all.
         """
-        size, first = self.block_size, self.num_global_tokens
-        block = (own - first).div(size, rounding_mode="floor")  # [B, T]
-        near = torch.stack([block - 1, block], dim=-1)
-        near = torch.where(near >= 1, near, -1)[:, None].expand(-1, random.shape[0], -1, -1)
-        picked = random[:, block.clamp_min(0)].transpose(0, 1)  # [B, H, T, r]
-        blocks = torch.cat([near, picked], dim=-1)  # [B, H, T, 2 + r]
-        inside = first + blocks[..., None] * size + torch.arange(size, device=own.device)
-        inside = torch.where(blocks[..., None] >= 0, inside, -1).flatten(3)
-        head = torch.arange(first + size, device=own.device).expand(*inside.shape[:3], -1)
-        return torch.cat([head, inside], dim=-1)
+        first, size, end = self.num_global_tokens, self.block_size, before + q.shape[2]
+        columns = first + (3 + self.num_random_blocks) * size
+        cells = q.shape[0] * self.num_heads * columns * self.head_dim
+        most = max(1, GATHERED_ELEMENTS.get(q.device.type, 2**22) // cells)  # rows at a time
+        at = before
+        while at < end:
+            row, inside = divmod(at - first, size)
+            count = 1
+            if row < 1:  # the global tokens and block 0 see their past
+                stop = min(end, first + size)
+                some = slice(None) if members is None else members
+                k, v = (x[some, :, :stop] for x in (state.k, state.v))
+            else:
+                if not inside and row >= 2 + self.num_random_blocks:  # all see as many blocks
+                    count = max(1, min(most, (end - at) // size))
+                stop = min(end, first + (row + count) * size)
+                places = self._keys_of_rows(row, count, state, members)
+                absent = first + (row + count) * size - stop  # of the last row: tokens to come
+                places = places[..., : places.shape[3] - absent].contiguous()
+                k, v = (x.flatten(0, 1) for x in state.gather(places))  # [b·H, count, K, D]
+            here = slice(at - before, stop - before)
+            x = q[:, :, here]
+            if row >= 1:
+                x = x.unflatten(2, (count, -1)).flatten(0, 1)  # [b·H, count, tokens, D]
+            tokens, keys = x.shape[2], k.shape[2]
+            hidden = torch.ones(tokens, keys, dtype=torch.bool, device=q.device)
+            hidden = hidden.triu_(keys - tokens + 1)  # a token sees itself, and all before
+            found = sdpa_rows(x, k, v, hidden=hidden, scale=self.scale, may_be_empty=False)
+            out[:, :, here] = found.reshape(*out.shape[:2], -1, self.head_dim)
+            at = stop
+
+    def _keys_of_rows(
+        self, row: int, count: int, state: PatternCache, members: Tensor | None
+    ) -> Tensor:
+        """Return the places of the keys of rows that see as many blocks: ``[b, H, count, K]``.
+
+        Places are counted as in `PatternCache.start`. The global tokens, blocks of the past, and
+        last the own block, which may reach beyond the end of the cache: the end in its place.
+        """
+        first, size, device = self.num_global_tokens, self.block_size, state.k.device
+        blocks = 2 if row == 1 else 3 + min(self.num_random_blocks, row - 2)
+        at = state.seen.narrow(1, row, count).narrow(2, 0, blocks).unsqueeze(3) * size
+        at = (at + torch.arange(first, first + size, device=device)).flatten(2)
+        at.clamp_(max=state.k.shape[2] - 1)  # [H, count, K]
+        if first:
+            everyone = torch.arange(first, device=device).expand(*at.shape[:2], -1)
+            at = torch.cat([everyone, at], dim=2)
+        return at + (state.start if members is None else state.start[members])
+
+    def _newest_of_each(self, chunk: Chunk, state: PatternCache) -> Tensor:
+        """Attend from the last token of sequences of any length: ``[B, H, 1, D]``."""
+        own = state.lengths.clamp(max=state.k.shape[2] - 1)[:, None]  # [B, 1]; may be no token
+        state.append(chunk)
+        first, size = self.num_global_tokens, self.block_size
+        row = (own - first).div(size, rounding_mode="floor").clamp_min_(0)
+        blocks = state.seen[:, row].transpose(0, 1)  # [B, H, 1, 3 + r]
+        inside = torch.arange(first, first + size, device=own.device)
+        at = torch.where(blocks[..., None] >= 0, blocks[..., None] * size + inside, -1).flatten(3)
+        everyone = torch.arange(first, device=own.device).expand(*at.shape[:3], -1)
+        at = torch.cat([everyone, at], dim=3)  # [B, H, 1, K]
+        hidden = (at < 0) | (at > own[:, None, :, None])
+        k, v = state.gather((at.clamp_(0, state.k.shape[2] - 1) + state.start)[:, :, 0])
+        # A token sees itself.
+        return sdpa_rows(chunk.q, k, v, hidden=hidden, scale=self.scale, may_be_empty=False)
 
     def reference(
         self,

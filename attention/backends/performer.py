@@ -130,7 +130,9 @@ class PerformerAttention(Attention):
     def advance(self, chunk: Chunk, state: RunningSums) -> Tensor:
         """Read the sums, chunk by chunk, and add to them."""
         k, v = (expand_kv_heads(x, self.num_heads) for x in (chunk.k, chunk.v))
-        self.kernel = "running_sums" + mark(chunk.q)
+        kernel = "running_sums" if chunk.size == 1 else "running_sums" + mark(chunk.q)
+        if self.kernel != kernel:  # a module is slow to write to
+            self.kernel = kernel
         hidden = None
         if not chunk.is_even:
             hidden = (~chunk.is_real).repeat_interleave(self.num_heads, dim=0)
