@@ -67,13 +67,20 @@ def main() -> None:
 
 @main.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: all that is declared.")
-@click.option("--peers", "of_peers", is_flag=True, help="List the peers of suite peers instead.")
-def list_backends(as_json: bool, of_peers: bool) -> None:
+@click.option("--peers", "of_peers", is_flag=True, help="List the peers of suite peers.")
+@click.option("--models", "of_models", is_flag=True, help="List the models of level model.")
+@click.pass_context
+def list_backends(ctx: click.Context, /, as_json: bool, of_peers: bool, of_models: bool) -> None:
     """List the backends: family, what they support, whether they run here and why not."""
     from attention import registry
 
+    if of_peers and of_models:
+        raise click.UsageError("--models: beside --peers there is no one list; give one", ctx)
     if of_peers:
         _list_peers(as_json)
+        return
+    if of_models:
+        _list_models(as_json)
         return
     described = [registry.describe(name) for name in registry.names()]
     if as_json:
@@ -114,6 +121,26 @@ def _list_peers(as_json: bool) -> None:
             click.echo(f"  {device}: {'; '.join(reasons) or 'available'}")
     for name, error in registry.broken_plugins().items():
         click.echo(f"plug-in {name} failed to load: {error}", err=True)
+
+
+def _list_models(as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from models import CONFIGS, count_parameters
+
+    described = [
+        {"name": name, "parameters": count_parameters(config), **asdict(config)}
+        for name, config in CONFIGS.items()
+    ]
+    if as_json:
+        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
+        return
+    for one in described:
+        kind = str(one["architecture"]).replace("_", "-")
+        click.echo(f"{one['name']}  ({kind}, {one['parameters']:,} parameters)")
+        hidden = ("name", "parameters", "architecture")
+        values = (f"{name}={value}" for name, value in one.items() if name not in hidden)
+        click.echo(f"  values: {', '.join(values)}")
 
 
 def _shown(name: str, option: dict[str, Any]) -> str:

@@ -100,12 +100,8 @@ def whole(view: TableView) -> str:
     """Write a table as Markdown, its columns without any content left out."""
     rows = [[f"{c.text} {c.small}".strip() for c in row] for row in view.rows]
     keep = [i for i in range(len(view.head)) if any(row[i] != format.NONE for row in rows)]
-    lines = [
-        "| " + " | ".join(view.head[i] for i in keep) + " |",
-        "|" + "|".join(" :-- " if i < view.text_columns else " --: " for i in keep) + "|",
-    ]
-    lines += ["| " + " | ".join(escape_markdown(row[i]) for i in keep) + " |" for row in rows]
-    return "\n".join(lines)
+    head = [view.head[i] for i in keep]
+    return markdown_rows(head, [[row[i] for i in keep] for row in rows], view.text_columns)
 
 
 def titled(views: list[TableView]) -> str:
@@ -311,6 +307,51 @@ def peaks(chapter: Chapter) -> str:
     return "\n".join(lines)
 
 
+def steps_table(run: Run) -> str:
+    """Write time per token by context, and the state at the longest, a row a backend."""
+    (chapter,) = chapters(run)
+    views = {view.title: view for view in tables(chapter)}
+    times, states = views["Time per token, decode"], views["State kept of the context, decode"]
+    longest = {row[0].text: row[-1].text for row in states.rows}
+    rows = [
+        [row[0].text, *(f"{c.text} {c.small}".strip() for c in row[2:]), longest[row[0].text]]
+        for row in times.rows
+        if not row[1].is_status
+    ]
+    head = ["backend", *times.head[2:], f"state at {states.head[-1]}"]
+    return markdown_rows(head, rows, 1)
+
+
+def models_table(run: Run) -> str:
+    """Write what an attention is worth in BERT, at the longest length of each mode."""
+    chapter = next(c for c in chapters(run) if is_plain_bert(c))
+    (view,) = (v for v in tables(chapter) if v.title.startswith("What the attention is worth"))
+    by_mode: dict[str, dict[int, list[list[str]]]] = {}
+    for row in view.rows:
+        cells = [f"{c.text} {c.small}".strip() for c in row]
+        length = int(row[2].text.replace(",", ""))
+        by_mode.setdefault(row[1].text, {}).setdefault(length, []).append(cells)
+    rows = [cells for lengths in by_mode.values() for cells in lengths[max(lengths)]]
+    return markdown_rows(view.head, rows, 2)
+
+
+def is_plain_bert(chapter: Chapter) -> bool:
+    """Say whether a chapter is of BERT, neither compiled nor with checkpoints."""
+    setting = chapter.setting
+    named = str(setting["model"]).startswith("bert-base")
+    return named and not setting["compile"] and not setting["checkpointing"]
+
+
+def markdown_rows(head: list[str], rows: list[list[str]], text_columns: int) -> str:
+    """Write a table as Markdown."""
+    lines = [
+        "| " + " | ".join(head) + " |",
+        "|" + "|".join(" :-- " if i < text_columns else " --: " for i in range(len(head))) + "|",
+    ]
+    lines += ["| " + " | ".join(escape_markdown(c) for c in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
 def reference() -> tuple[Chapter, str]:
     """Return the reference sweep and where it was measured."""
     run = load(REFERENCE)
@@ -335,6 +376,8 @@ def readme(*, write: bool = False) -> str:
         table(views["Peak memory above the inputs, forward"]),
     ]
     text = fill(text, "table", "\n".join(shown))
+    text = fill(text, "decode", steps_table(load(BESIDE["decode"])))
+    text = fill(text, "models", models_table(load(BESIDE["models"])))
     text = fill(text, "peers", beside(load(BESIDE["peers"])))
     sentences = [
         f"- {escape_markdown(sentence)}"

@@ -21,7 +21,7 @@ from models.objectives import (
 from models.positional import LearnedPositions, RotaryPositions, SinusoidalPositions
 from models.recurrent import LSTMLayer
 from models.stack import TransformerStack
-from models.transformer import ModelState, TransformerModel
+from models.transformer import ModelState, TransformerModel, count_parameters
 
 __all__ = [
     "CONFIGS",
@@ -40,6 +40,7 @@ __all__ = [
     "TransformerEncoder",
     "TransformerModel",
     "TransformerStack",
+    "count_parameters",
     "from_huggingface",
     "generate",
     "mask_tokens",

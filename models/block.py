@@ -14,7 +14,7 @@ from attention.base import Attention
 from attention.checks import check_choice, check_float
 from attention.state import DecodeState
 from models.feedforward import Activation, FeedForward
-from models.mixing import Mixer, check_crosses, make_mixer
+from models.mixing import MixingLayer, check_crosses, make_mixer
 from models.multihead import MultiheadAttention
 from models.norm import EPSILON, Normalization, make_norm
 from models.positional import RotaryPositions
@@ -122,7 +122,7 @@ class TransformerBlock(nn.Module):
             "d_model": d_model, "num_heads": num_heads, "num_kv_heads": num_kv_heads, "bias": bias,
         }  # fmt: skip
         new_norm = partial(make_norm, normalization, d_model, eps=norm_eps, bias=bias)
-        self.attention: Mixer = make_mixer(
+        self.attention: MixingLayer = make_mixer(
             attention,
             attention_options=attention_options,
             dropout_p=attention_dropout_p,

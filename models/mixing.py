@@ -16,14 +16,14 @@ from models.multihead import MultiheadAttention
 from models.positional import RotaryPositions
 from models.recurrent import LSTMLayer
 
-Mixer: TypeAlias = MultiheadAttention | LSTMLayer
-MixerClass: TypeAlias = type[Attention] | type[LSTMLayer]
+MixingLayer: TypeAlias = MultiheadAttention | LSTMLayer
+MixingClass: TypeAlias = type[Attention] | type[LSTMLayer]
 
 LAYERS: Mapping[str, type[LSTMLayer]] = {LSTMLayer.name: LSTMLayer}
 """Layers that mix tokens without attention, by name."""
 
 
-def mixer_class(name: Any, argument: str = "attention") -> MixerClass:
+def mixer_class(name: Any, argument: str = "attention") -> MixingClass:
     """Return the class that declares what a name can do: a backend, or one of `LAYERS`.
 
     Raises:
@@ -45,7 +45,7 @@ def make_mixer(
     dropout_p: float = 0.0,
     bias: bool = True,
     rotary: RotaryPositions | None = None,
-) -> Mixer:
+) -> MixingLayer:
     """Build what mixes the tokens of a block.
 
     Args:
@@ -191,7 +191,7 @@ def _refuse_unused(
         )
 
 
-def _check_options(cls: MixerClass, options: dict[str, Any]) -> None:
+def _check_options(cls: MixingClass, options: dict[str, Any]) -> None:
     # It asks for a name and `options`, which layers have as backends do.
     check_options(cast("type[Attention]", cls), options)
 

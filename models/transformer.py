@@ -610,6 +610,12 @@ def _repeat_positions(name: str, own: Tensor, given: Tensor, offset: int) -> str
     return f"{name}: {len(source)} positions, repeated to {len(rows)}"
 
 
+def count_parameters(config: ModelConfig) -> int:
+    """Count the parameters of a configuration with `sdpa`; nothing is allocated."""
+    with torch.device("meta"):
+        return TransformerModel(config).num_parameters()
+
+
 def new_embedding(count: int, d_model: int) -> nn.Embedding:
     """Make an embedding of `count` rows, drawn as in BERT."""
     made = nn.Embedding(count, d_model)
@@ -617,4 +623,4 @@ def new_embedding(count: int, d_model: int) -> nn.Embedding:
     return made
 
 
-__all__ = ["Embeddings", "Logits", "ModelState", "TransformerModel"]
+__all__ = ["Embeddings", "Logits", "ModelState", "TransformerModel", "count_parameters"]

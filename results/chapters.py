@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from results import format
 from results.checks import clean
 from results.compare import crossovers, feasible, speedups
 from results.fit import Fit
@@ -64,8 +64,9 @@ class Chapter:
         for row in rows.to_dict("records"):
             fit = row["fit"]
             if isinstance(fit, Fit):
-                between = f" ({fit.low:.2f}–{fit.high:.2f})" if math.isfinite(fit.low) else ""
-                notes[row["backend"], row["options"]] = f"\u2002N^{fit.exponent:.2f}{between}"
+                between = format.interval(fit.low, fit.high, format.exponent)
+                told = f"\u2002N^{format.exponent(fit.exponent)} {between}".rstrip()
+                notes[row["backend"], row["options"]] = told
         return notes
 
 

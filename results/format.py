@@ -69,6 +69,11 @@ def tokens(value: float, *, rounded: bool = False) -> str:
     return digits(value, 2) if rounded and value >= 10 else f"{round(value):,}"
 
 
+def exponent(value: float) -> str:
+    """Write an exponent to two digits; what rounds to nothing has no sign."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
 def interval(low: float, high: float, write: object = None, *, unit: str = "") -> str:
     """Write an interval in brackets, or nothing where there is none."""
     if not (math.isfinite(low) and math.isfinite(high)):

@@ -125,7 +125,7 @@ def _fit_series(
     )
     good = good.iloc[start:]
     note = ""
-    if metric == "latency" and not reason:
+    if metric == "latency" and not reason and series["mode"] != "decode":
         good, reason, note = _above_empty(good, roofs.empty_latency(series))
     if metric == "peak_memory" and not reason and series["device"] == "cpu":
         good = _from_first_above(good, MEMORY_FLOOR)

@@ -62,25 +62,40 @@ def points(run: Run) -> pd.DataFrame:
 
     Columns: those of `SERIES`, `seq_len`, `metric`, `unit`, `launches` (the median of each
     launch that succeeded, in `unit`), `value`, `ci_low`, `ci_high`, `num_samples`, `status`,
-    `reason`, the declared costs and exponents, and what was seen beside the numbers: the errors
-    at the gate, what the compiler did, the fixed sizes. A length at which nothing succeeded has a
-    row for latency and one for peak memory with its status, its reason and no value.
+    `reason`, the declared costs and exponents, what was seen beside the numbers: the errors at the
+    gate, what the compiler did, the fixed sizes; and `floors`: of latencies, the identity arm's in
+    the same launches, NaN where there was none. A length at which nothing succeeded has a row for
+    latency and one for the mode's memory with its status, its reason and no value.
     """
     frame = speed_frame(run)
     # The floor is measured again in every case: that a case failed says nothing about it.
     frame = frame[(frame["backend"] != IDENTITY) | (frame["status"] == "ok")]
+    floors = _floors(frame)
     rows: list[dict[str, Any]] = []
     for key, part in frame.groupby([*SERIES, "seq_len"], sort=False):
         shared = dict(zip([*SERIES, "seq_len"], key, strict=True))
+        times = part[part["metric"] == "latency"]
+        beside = [floors.get(at, math.nan) for at in _places(times)]
+        shared["floors"] = np.asarray(beside, dtype=np.float64)
         rows.extend({**shared, **row} for row in summarise(part))
     columns = [
         *SERIES, "seq_len", "metric", "unit", "launches", "value", "ci_low", "ci_high",
-        "num_samples", "status", "reason", *_DECLARED, *_DETAILS,
+        "num_samples", "status", "reason", *_DECLARED, *_DETAILS, "floors",
     ]  # fmt: skip
     table = pd.DataFrame.from_records(rows, columns=columns)
     table["rank"] = [rank(b) for b in table["backend"]]
     order = [*SETTING, "mode", "rank", "options", "seq_len", "metric"]
     return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
+
+
+def _places(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
+    return list(zip(rows["run"], rows["case_id"], rows["launch"], strict=True))
+
+
+def _floors(frame: pd.DataFrame) -> dict[tuple[Any, ...], float]:
+    """Return the latency of the identity arm of every launch that has one."""
+    rows = frame[(frame["backend"] == IDENTITY) & (frame["metric"] == "latency")]
+    return dict(zip(_places(rows), rows["value"], strict=True))
 
 
 def summarise(part: pd.DataFrame) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ Each function returns the sentences that its chapter supports, none where it sup
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -198,8 +198,8 @@ def _floor(chapter: Chapter, mode: str) -> list[str]:
     last = floor.iloc[-1]
     place = WORDS[mode].place.lower()
     found = [
-        f"Everything but attention takes {format.seconds(last['value'])} {place} "
-        f"{format.tokens(last['seq_len'])} tokens (the identity arm)."
+        f"Without the attention that is compared the rest takes {format.seconds(last['value'])} "
+        f"{place} {format.tokens(last['seq_len'])} tokens (the identity arm)."
     ]
     shares = [
         f"{_name(row)} {format.percent(row['attention_share'])}"
@@ -231,7 +231,7 @@ def _exponents(chapter: Chapter, mode: str) -> list[str]:
         rows = chapter.fits
         rows = rows[(rows["mode"] == mode) & (rows["metric"] == metric)]
         rows = rows[rows["exponent"].notna() & rows["expected"].notna()]
-        agree, differ, unsure, wide = [], [], [], []
+        agree, flat, differ, unsure, wide = [], [], [], [], []
         for row in rows.to_dict("records"):
             text = f"{_name(row)} {_exponent(row)}"
             if not math.isfinite(row["ci_low"]):
@@ -239,12 +239,17 @@ def _exponents(chapter: Chapter, mode: str) -> list[str]:
             elif row["ci_high"] - row["ci_low"] > WIDEST:
                 wide.append(text)
             elif _agrees(row):
-                agree.append(text)
+                (agree if row["expected"] else flat).append(text)
             else:
                 differ.append(f"{text} against {row['expected']:g}")
         if agree:
             sentences.append(
                 f"{word} grows with length as declared, by the exponent: {format.listing(agree)}."
+            )
+        if flat:
+            sentences.append(
+                f"{word} does not grow with length, as declared, by the exponent: "
+                f"{format.listing(flat)}."
             )
         if differ:
             sentences.append(f"{word} grows otherwise than declared: {format.listing(differ)}.")
@@ -261,9 +266,8 @@ def _exponents(chapter: Chapter, mode: str) -> list[str]:
 
 
 def _exponent(row: dict[Hashable, Any]) -> str:
-    two: Callable[[float], str] = "{:.2f}".format
-    between = format.interval(row["ci_low"], row["ci_high"], two)
-    return f"{row['exponent']:.2f}{f' {between}' if between else ''}"
+    between = format.interval(row["ci_low"], row["ci_high"], format.exponent)
+    return f"{format.exponent(row['exponent'])} {between}".rstrip()
 
 
 def _agrees(row: dict[Hashable, Any]) -> bool:

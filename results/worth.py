@@ -1,18 +1,26 @@
-"""What an attention is worth in a whole: its share of the time, and what another one brings."""
+"""What an attention is worth in a whole: its share of the time, and what another one brings.
+
+The share is taken launch by launch, from arms that were sampled in alternation. An LSTM has none:
+it stands in the place of the projections too, which the floor keeps.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from results.modes import WORDS
-from results.schema import IDENTITY
+from results.schema import IDENTITY, LSTM
 from results.short import BASELINE
-from results.statistics import ratio
+from results.statistics import Estimate, estimate, ratio
 
-_ADDED = ("memory", "tokens_per_s", "attention_share", "speedup", "speedup_low", "speedup_high")
+_ADDED = (
+    "memory", "tokens_per_s", "attention_share", "share_low", "share_high", "speedup",
+    "speedup_low", "speedup_high",
+)  # fmt: skip
 
 
 def worth(points: pd.DataFrame, mode: str) -> pd.DataFrame:
@@ -24,13 +32,12 @@ def worth(points: pd.DataFrame, mode: str) -> pd.DataFrame:
 
     Returns:
         The rows that were measured where an identity arm was, with `memory` in B, `tokens_per_s`
-        (in mode decode the new tokens), `attention_share` (1 - the floor's time / the row's; 0
-        where the floor is not faster) and `speedup` over the whole with `sdpa`, with
-        `speedup_low` and `speedup_high`; NaN where unknown. Empty at level attention.
+        (of the input; in mode decode the new tokens), `attention_share` (1 - the floor's time /
+        the row's) with `share_low` and `share_high`, and `speedup` over the whole with `sdpa`,
+        with `speedup_low` and `speedup_high`; NaN where unknown. Empty at level attention.
     """
     own = points[(points["mode"] == mode) & points["value"].notna()]
     times = own[own["metric"] == "latency"]
-    floors = times[times["backend"] == IDENTITY].set_index("seq_len")["value"].to_dict()
     exact = {
         row["seq_len"]: row["launches"]
         for row in times[(times["backend"] == BASELINE) & (times["options"] == "")].to_dict(
@@ -45,7 +52,7 @@ def worth(points: pd.DataFrame, mode: str) -> pd.DataFrame:
     found: list[dict[str, Any]] = []
     for row in times[times["backend"] != IDENTITY].to_dict("records"):
         length = row["seq_len"]
-        if length not in floors:
+        if not math.isfinite(sum(row["floors"])):
             continue
         tokens = row["batch"] * (1 if mode == "decode" else length)
         speedup = (math.nan, math.nan, math.nan)
@@ -55,8 +62,17 @@ def worth(points: pd.DataFrame, mode: str) -> pd.DataFrame:
         values = (
             memory.get((row["backend"], row["options"], length), math.nan),
             tokens / row["value"],
-            max(0.0, 1 - floors[length] / row["value"]),
+            *_share(row)[:3],
             *speedup,
         )
         found.append({**row, **dict(zip(_ADDED, values, strict=True))})
     return pd.DataFrame.from_records(found, columns=[*points.columns, *_ADDED])
+
+
+def _share(row: Mapping[Hashable, Any]) -> Estimate:
+    """Return what is left of a row's time without the floor's, over its launches."""
+    if row["backend"] == LSTM:
+        return Estimate(math.nan, math.nan, math.nan)
+    # What is left over, not the share, scatters by a factor.
+    rest = estimate(row["floors"] / row["launches"])
+    return Estimate(1 - rest.value, 1 - rest.high, 1 - rest.low)

@@ -14,6 +14,9 @@ from typing import Any
 from results.schema import ITEM_SIZE, Case
 from suites.sweep import Item, series_id
 
+APART_FROM_FEEDING_S = 2.0
+"""Seconds of a launch in mode decode that no context lengthens, at most."""
+
 
 def needed_calls(case: Case) -> int:
     """Return the fewest calls that a measurement makes.
@@ -84,7 +87,9 @@ class History:
             self._add_roof(case, record)
             return
         latencies = [_middle(arm, "latency") for arm in record["arms"]]
-        peaks = [_middle(arm, "peak_memory") for arm in record["arms"]]
+        peaks = [
+            _middle(arm, "peak_memory") or _middle(arm, "state_bytes") for arm in record["arms"]
+        ]
         seen = _Seen(
             case=case,
             launch=int(record["launch"]["index"]),
@@ -136,6 +141,8 @@ class History:
         return None
 
     def _too_slow(self, case: Case, timeout_s: float) -> str | None:
+        if case.mode == "decode":
+            return self._too_long_a_context(case, timeout_s)
         predicted = self.latency(case)
         if predicted is None:
             return None
@@ -147,6 +154,22 @@ class History:
         return (
             f"predicted {seconds:.3g} s a call ({source}), {needed:.3g} s for the "
             f"{calls} calls of a measurement; the limit of a case is {timeout_s:g} s"
+        )
+
+    def _too_long_a_context(self, case: Case, timeout_s: float) -> str | None:
+        """Say that a context takes too long to be fed: a step's growth, over all its tokens."""
+        shorter = [s for s in self._measured(case) if s.case.seq_len < case.seq_len]
+        if not shorter:
+            return None
+        base = shorter[-1]
+        exponent = 1 + self._declaration(case).time_exponent
+        fed = max(0.0, base.wall_s - APART_FROM_FEEDING_S)
+        needed = fed * (case.seq_len / base.case.seq_len) ** exponent
+        if needed <= timeout_s:
+            return None
+        return (
+            f"predicted {needed:.3g} s to feed the context (from length {base.case.seq_len}); the "
+            f"limit of a case is {timeout_s:g} s"
         )
 
     def _too_large(self, case: Case, free_bytes: int | None) -> str | None:

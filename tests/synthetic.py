@@ -124,8 +124,12 @@ def write_run(
     measurement: int = MEASUREMENT,
     roof: Mapping[str, float] | None = ROOF,
     case: Mapping[str, Any] | None = None,
+    floor: Law | None = None,
 ) -> Path:
-    """Write a run folder and return it; equal arguments give equal bytes."""
+    """Write a run folder and return it; equal arguments give equal bytes.
+
+    With `floor` every case has the identity arm too, whose times scatter as the first arm's do.
+    """
     rng = np.random.default_rng(seed)
     head = {
         "schema": SCHEMA, "measurement": measurement, "run": run, "commit": commit,
@@ -144,11 +148,14 @@ def write_run(
             for key, law in laws.items():
                 for n in lengths:
                     one = _case(law.name or key, law.options, n, {**shape, "mode": mode})
+                    if floor is not None:
+                        one = replace(one, arms=(*one.arms, Arm("identity")))
                     if n in law.fails:
                         records.append(_record(head, one, launch, started, [], *law.fails[n]))
                         continue
                     arm = _arm(law, n, mode, rng, noise, sample_noise)
-                    records.append(_record(head, one, launch, started, [arm]))
+                    arms = [arm] if floor is None else [arm, _beside(arm, law, floor, n)]
+                    records.append(_record(head, one, launch, started, arms))
     folder.mkdir(parents=True, exist_ok=True)
     _lines(folder / RECORDS, records)
     _lines(folder / MACHINES, [{"id": content_id(machine), **machine}])
@@ -203,6 +210,14 @@ def _arm(
         },
         **law.extra,
     }  # fmt: skip
+
+
+def _beside(arm: Mapping[str, Any], law: Law, floor: Law, n: int) -> dict[str, Any]:
+    """Return the floor of an arm: its samples in the ratio of the laws."""
+    latency = arm["metrics"]["latency"]
+    ratio = floor.seconds(n) / law.seconds(n)
+    samples = [s * ratio for s in latency["samples"]]
+    return {**arm, "metrics": {**arm["metrics"], "latency": {**latency, "samples": samples}}}
 
 
 def _record(

@@ -151,3 +151,17 @@ def test_a_case_may_have_a_share_of_what_is_free_on_its_device():
     assert memory_for_case(case(device="cuda"), machine) == MEMORY_SHARE * 1000
     assert memory_for_case(case(device="cuda"), {"gpu_memory_bytes": None}) is None
     assert 0 < memory_for_case(case(), machine) <= MEMORY_SHARE * 2**50
+
+
+def test_a_context_that_takes_too_long_to_be_fed_is_objected_to():
+    cases = [case(seq_len=n, mode="decode", is_causal=True) for n in (1000, 10_000)]
+    history = History({c.id: Declared((), (None,), 1.0, 1.0) for c in cases})
+    history.add(record(cases[0], latency=1e-4, wall_s=4.0))
+    said = objection(history, cases[1], timeout_s=100.0)
+    assert said == (
+        "predicted 200 s to feed the context (from length 1000); the limit of a case is 100 s"
+    )
+    assert objection(history, cases[1], timeout_s=300.0) is None
+    short = History({c.id: Declared((), (None,), 1.0, 1.0) for c in cases})
+    short.add(record(cases[0], latency=1e-4, wall_s=1.9))  # no more than any launch takes
+    assert objection(short, cases[1], timeout_s=1.0) is None

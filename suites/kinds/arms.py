@@ -21,6 +21,9 @@ from results.schema import FULL_PRECISION, IDENTITY, LSTM, Arm, Case
 FEED_FORWARD_FACTOR = 4
 """Width of a block's feed-forward layer, in units of d_model."""
 
+STEPPED = 2
+"""Tokens after the context in mode decode: one that goes before, and the one that is timed."""
+
 Mixer = Attention | LSTMLayer
 """What an arm is about: where tokens see each other."""
 
@@ -31,7 +34,7 @@ class Inputs:
 
     Attributes:
         tensors: q, k and v at level attention; x ``[B, N, d_model]`` at layer and block; ids
-            ``[B, N]``, and a decoder's, at level model. In mode decode there is one token more.
+            ``[B, N]``, and a decoder's, at level model. In mode decode there are `STEPPED` more.
         output_grad: what a backward pass starts from; ``None`` unless there is one.
     """
 
@@ -209,7 +212,7 @@ def draw_inputs(case: Case) -> Inputs:
     """Draw the inputs of a case; in mode training they require gradients."""
     generator = torch.Generator().manual_seed(case.seed)
     training = case.mode == "training"
-    more = 1 if case.mode == "decode" else 0
+    more = STEPPED if case.mode == "decode" else 0
 
     def draw(*shape: int) -> Tensor:
         drawn = torch.randn(shape, generator=generator, dtype=torch.float32)

@@ -63,8 +63,12 @@ class Runner:
         """Keep the output and the gradient of q (or x); free the shared inputs for other arms."""
         if self.output is not None:
             self.output = self.output.detach()
-        self.input_grad = self.inputs.tensors[0].grad
+        self.input_grad = self._watched().grad
         self._drop_grads()
+
+    def _watched(self) -> Tensor:
+        """Return the tensor whose gradient a second call must leave again."""
+        return self.inputs.tensors[0]
 
     def _drop_grads(self) -> None:
         for leaf in self.leaves:
@@ -106,12 +110,12 @@ class Contestant(Runner):
 
     def check_recurrence(self) -> dict[str, Any]:
         """Hold the beginning against the LSTM's recurrence, and a second call to the last."""
-        last = self.output
+        last, last_grad = self.output, self.input_grad
 
         def again() -> None:
             call_plainly(self, self.case)
-            floor = reduced_floor(dtype_of(self.case), self.case.matmul_precision)
-            check_same("output", last, self.output, REORDERED * floor)
+            check_same("output", last, self.output, repeated_budget(self.case))
+            check_same("gradient", last_grad, self.input_grad, repeated_budget(self.case))
 
         return follows_recurrence(self, again)
 
@@ -126,7 +130,7 @@ class Contestant(Runner):
 def backend_call(contestant: Contestant, case: Case) -> Call:
     """Return what went into the backend and what came out, in the last call of an arm.
 
-    At level attention that is the call itself. Within a layer or block the module runs once more,
+    At level attention that is the call itself. Within a layer, block or model it runs once more,
     uncompiled, with the backend's inputs and output recorded; its result must be that of the last
     call, so that what is true of the one is true of the other.
 
@@ -154,10 +158,9 @@ def backend_call(contestant: Contestant, case: Case) -> Call:
     finally:
         for layer, order in zip(reordered, orders, strict=True):
             layer.projection_order = order
-    budget = reduced_floor(dtype_of(case), case.matmul_precision)
-    budget *= REORDERED if reordered else 1
+    budget = repeated_budget(case, reordered=bool(reordered))
     check_same("output", last_output, contestant.output, budget)
-    check_same("gradient of x", last_grad, contestant.input_grad, budget)
+    check_same("gradient", last_grad, contestant.input_grad, budget)
     q, output = seen["q"], seen["output"]
     training = case.mode == "training"
     return Call(
@@ -206,6 +209,13 @@ def call_plainly(contestant: Contestant, case: Case) -> None:
         contestant.run = run
         for module in recomputing:
             module.checkpointing = True  # type: ignore[assignment]
+
+
+def repeated_budget(case: Case, *, reordered: bool = False) -> float:
+    """Return how far a second call, neither compiled nor recomputing, may be from a timed one."""
+    floor = reduced_floor(dtype_of(case), case.matmul_precision)
+    further = reordered or case.compile or case.level == "model"
+    return floor * (REORDERED if further else 1)
 
 
 def follows_recurrence(contestant: Contestant, call: Callable[[], None]) -> dict[str, Any]:

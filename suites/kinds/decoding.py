@@ -1,14 +1,16 @@
 """Mode ``decode``: the step of a decoder, one token after a context, at any level.
 
-The context is fed in chunks before anything is timed, and the state is marked there. Every sample
-is then the same step: it goes back to the mark, untimed, and takes the token that follows. So a
-cache is measured at its length, and what a window pays now and then to move its tokens to the
-front of its buffers is left out (one move in as many steps as it is long).
+The context is fed in chunks before anything is timed, and one token by a step of its own, so that
+what a step prepares for those that follow is there (BigBird's index of a row of blocks). There the
+state is marked: every sample goes back to the mark, untimed, and takes the same next token. So a
+cache is measured at its length; what comes once in many steps is left out: a window that moves its
+tokens to the front of its buffers, a new row of blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from attention.base import Attention
 from attention.state import Chunk, DecodeState
 from models import ModelState
 from results.schema import UNITS, Case
-from suites.kinds.arms import Inputs, Mixer, dtype_of
+from suites.kinds.arms import STEPPED, Inputs, Mixer, dtype_of
 from suites.kinds.contestant import REORDERED, Contestant, check_same, follows_recurrence
 from suites.measure.gate import Call, reduced_floor
 
@@ -31,9 +33,11 @@ class Stepper(Contestant):
 
     def __init__(self, mixer: Mixer, module: nn.Module, inputs: Inputs, case: Case) -> None:
         super().__init__(mixer, module, inputs, case)
+        self.last = case.seq_len + STEPPED - 1
         with torch.inference_mode():
             self.state = self._fed()
         self.mark = self.state.mark()
+        self.step = self._taking(self.state, self.last, self.last + 1)
 
     def prepare(self) -> None:
         """Take the last token back."""
@@ -42,7 +46,7 @@ class Stepper(Contestant):
 
     def call(self) -> None:
         """Take the token after the context."""
-        self.output = self._take(self.state, self.case.seq_len, self.case.seq_len + 1)
+        self.output = self.step()
 
     def settle(self) -> None:
         """Keep the output."""
@@ -55,7 +59,7 @@ class Stepper(Contestant):
         return {"state_bytes": {"unit": UNITS["state_bytes"], "value": self.state.nbytes}}
 
     def _new_state(self) -> DecodeState | ModelState:
-        case, tokens = self.case, self.case.seq_len + 1
+        case, tokens = self.case, self.case.seq_len + STEPPED
         if case.level == "model":
             return self.module.init_state(batch_size=case.batch, max_len=tokens)  # type: ignore[no-any-return, operator]
         heads = {"num_kv_heads": case.num_kv_heads} if case.level == "attention" else {}
@@ -65,27 +69,23 @@ class Stepper(Contestant):
         )  # fmt: skip
 
     def _fed(self) -> Any:
-        """Make a state that holds the context."""
+        """Make a state that holds the context and one token."""
         state = self._new_state()
         for start, stop in _chunks(self.case.seq_len):
-            self._take(state, start, stop)
+            self._taking(state, start, stop)()
+        self._taking(state, self.last - 1, self.last)()
         return state
 
-    def _take(self, state: Any, start: int, stop: int) -> Tensor:
-        """Feed the tokens from `start` to `stop`; return their outputs."""
+    def _taking(self, state: Any, start: int, stop: int) -> Callable[[], Tensor]:
+        """Make the call that feeds the tokens from `start` to `stop`."""
         axis = 2 if self.case.level == "attention" else 1
         tokens = [x.narrow(axis, start, stop - start) for x in self.inputs.tensors]
-        out: Tensor
         if self.case.level == "attention":
             assert isinstance(self.mixer, Attention)
-            q, k, v = tokens
             take = self.mixer.step if stop - start == 1 else self.mixer.prefill
-            return take(q, k, v, state)
-        if self.case.level == "model":
-            out = self.module(*tokens, state=state)
-        else:
-            out = self.module(*tokens, is_causal=True, state=state)
-        return out
+            return partial(take, *tokens, state)
+        how = {} if self.case.level == "model" else {"is_causal": True}
+        return partial(self.module, *tokens, state=state, **how)
 
     def gate_call(self) -> Call:
         """Return the step as a call on the whole sequence, of which it is the last row.
@@ -95,7 +95,7 @@ class Stepper(Contestant):
         """
         assert isinstance(self.mixer, Attention)
         assert self.output is not None
-        last = torch.tensor([self.case.seq_len], device=self.case.device)
+        last = torch.tensor([self.last], device=self.case.device)
         if self.case.level == "attention":
             q, k, v = self.inputs.tensors
             return Call(self.mixer, q, k, v, True, self.output, rows=last)
@@ -130,7 +130,7 @@ class Stepper(Contestant):
         """Feed the whole sequence to a new state; the step must come out as the last one did."""
         with torch.inference_mode():
             state = self._fed()
-            again = self._take(state, self.case.seq_len, self.case.seq_len + 1)
+            again = self._taking(state, self.last, self.last + 1)()
         check_same("output", self.output, again, self._budget())
 
     def _budget(self, times: float = 1.0) -> float:

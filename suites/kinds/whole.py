@@ -30,7 +30,7 @@ from models import (
 )
 from models.projection import saved_ops
 from results.schema import IDENTITY, LSTM, Arm, Case
-from suites.kinds.arms import Inputs, Mixer, dtype_of, no_state
+from suites.kinds.arms import STEPPED, Inputs, Mixer, dtype_of, no_state
 from suites.kinds.contestant import Contestant
 from suites.parsing import parse_backend
 
@@ -52,7 +52,7 @@ def config_of(case: Case) -> ModelConfig:
         if name in _NO_DROPOUT:
             raise ValueError(f"{name}: what is dropped cannot be checked; accepted is 0, unset")
     config = named_config(named.name).scaled(**named.options)
-    tokens = case.seq_len + (1 if case.mode == "decode" else 0)
+    tokens = case.seq_len + (STEPPED if case.mode == "decode" else 0)
     return config.scaled(max_len=max(config.max_len, tokens), **_NO_DROPOUT)
 
 
@@ -136,9 +136,10 @@ def draw_ids(case: Case) -> Inputs:
         shape = (case.batch, tokens)
         return torch.randint(config.vocab_size, shape, generator=generator).to(case.device)
 
-    more = 1 if case.mode == "decode" else 0
+    more = {"decode": STEPPED, "training": 1 if config.architecture == "decoder" else 0}
+    more_ids = more.get(case.mode, 0)  # the last one of a decoder's training is a label alone
     if config.architecture != "encoder_decoder":
-        return Inputs((draw(case.seq_len + more),), None)
+        return Inputs((draw(case.seq_len + more_ids),), None)
     return Inputs((draw(case.seq_len), draw(decoder_len(case))), None)
 
 
@@ -172,6 +173,11 @@ class WholeModel(Contestant):
         loss.backward()
         self.optimizer.step()
         self.output = loss
+
+    def _watched(self) -> Tensor:
+        """Return the token embedding: ids have no gradient, and its own comes through all."""
+        weight: Tensor = self.module.tokens.weight  # type: ignore[union-attr, assignment]
+        return weight
 
     def _loss(self) -> Tensor:
         model: Any = self.run

@@ -1,7 +1,8 @@
 """Peak memory of one call above what is there before it.
 
 The baseline holds the inputs and the module's parameters, so the peak is what the call adds: its
-output, its temporaries and, in training, the gradients of inputs and parameters.
+output, its temporaries and, in training, the gradients of inputs and parameters. Of a whole
+model's training it holds the optimiser's moments too, which the first step has made.
 
 On a CPU the peak is the kernel's high-water mark of resident memory, so pages that were reserved
 and never touched do not count. It is exact to a page where the kernel counts exactly; since Linux
