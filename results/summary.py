@@ -231,7 +231,9 @@ def _exponents(chapter: Chapter, mode: str) -> list[str]:
         rows = chapter.fits
         rows = rows[(rows["mode"] == mode) & (rows["metric"] == metric)]
         rows = rows[rows["exponent"].notna() & rows["expected"].notna()]
-        agree, flat, differ, unsure, wide = [], [], [], [], []
+        agree: list[str] = []
+        flat: list[str] = []
+        differ, unsure, wide = [], [], []
         for row in rows.to_dict("records"):
             text = f"{_name(row)} {_exponent(row)}"
             if not math.isfinite(row["ci_low"]):

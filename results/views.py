@@ -184,10 +184,13 @@ def _worth(chapter: Chapter) -> TableView:
 
 def _between(row: Mapping[Hashable, Any]) -> tuple[str, str]:
     """Write a share and its interval."""
-    low, high = row["share_low"], row["share_high"]
-    between = format.interval(low, high, lambda x: f"{100 * x:.0f}", unit=" %")
+
+    def write(share: float) -> str:
+        return f"{round(100 * share) + 0}"  # what rounds to nothing has no sign
+
     value = row["attention_share"]
-    return (f"{100 * value:.0f} %" if math.isfinite(value) else format.NONE), between
+    between = format.interval(row["share_low"], row["share_high"], write, unit=" %")
+    return (f"{write(value)} %" if math.isfinite(value) else format.NONE), between
 
 
 _MEASURED = {"latency": "time", "state_bytes": "state"}

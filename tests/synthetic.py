@@ -154,7 +154,7 @@ def write_run(
                         records.append(_record(head, one, launch, started, [], *law.fails[n]))
                         continue
                     arm = _arm(law, n, mode, rng, noise, sample_noise)
-                    arms = [arm] if floor is None else [arm, _beside(arm, law, floor, n)]
+                    arms = [arm] if floor is None else [arm, _floor_of(arm, law, floor, n)]
                     records.append(_record(head, one, launch, started, arms))
     folder.mkdir(parents=True, exist_ok=True)
     _lines(folder / RECORDS, records)
@@ -212,7 +212,7 @@ def _arm(
     }  # fmt: skip
 
 
-def _beside(arm: Mapping[str, Any], law: Law, floor: Law, n: int) -> dict[str, Any]:
+def _floor_of(arm: Mapping[str, Any], law: Law, floor: Law, n: int) -> dict[str, Any]:
     """Return the floor of an arm: its samples in the ratio of the laws."""
     latency = arm["metrics"]["latency"]
     ratio = floor.seconds(n) / law.seconds(n)

@@ -158,7 +158,7 @@ def backend_call(contestant: Contestant, case: Case) -> Call:
     finally:
         for layer, order in zip(reordered, orders, strict=True):
             layer.projection_order = order
-    budget = repeated_budget(case, reordered=bool(reordered))
+    budget = repeated_budget(case, reordered=len(reordered))
     check_same("output", last_output, contestant.output, budget)
     check_same("gradient", last_grad, contestant.input_grad, budget)
     q, output = seen["q"], seen["output"]
@@ -211,11 +211,17 @@ def call_plainly(contestant: Contestant, case: Case) -> None:
             module.checkpointing = True  # type: ignore[assignment]
 
 
-def repeated_budget(case: Case, *, reordered: bool = False) -> float:
-    """Return how far a second call, neither compiled nor recomputing, may be from a timed one."""
+def repeated_budget(case: Case, *, reordered: int = 0) -> float:
+    """Return how far a second call, neither compiled nor recomputing, may be from a timed one.
+
+    Args:
+        case: what is called.
+        reordered: layers whose products the second call takes in another order; what they add up
+            to goes through those behind them.
+    """
     floor = reduced_floor(dtype_of(case), case.matmul_precision)
     further = reordered or case.compile or case.level == "model"
-    return floor * (REORDERED if further else 1)
+    return floor * (REORDERED * max(1, reordered) if further else 1)
 
 
 def follows_recurrence(contestant: Contestant, call: Callable[[], None]) -> dict[str, Any]:

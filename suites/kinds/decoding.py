@@ -82,8 +82,9 @@ class Stepper(Contestant):
         tokens = [x.narrow(axis, start, stop - start) for x in self.inputs.tensors]
         if self.case.level == "attention":
             assert isinstance(self.mixer, Attention)
+            q, k, v = tokens
             take = self.mixer.step if stop - start == 1 else self.mixer.prefill
-            return partial(take, *tokens, state)
+            return partial(take, q, k, v, state)
         how = {} if self.case.level == "model" else {"is_causal": True}
         return partial(self.module, *tokens, state=state, **how)
 
