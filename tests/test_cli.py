@@ -253,7 +253,7 @@ def test_run_of_an_unknown_option_of_a_backend_names_the_valid_ones(tmp_path):
         (["--preset", "fast"], "quick"),
         (["--suite", "tasks"], "speed"),
         (["--mode", "forward,decoding"], "training"),
-        (["--level", "model"], "layer"),
+        (["--level", "stack"], "layer"),
         (["--device", "tpu"], "cuda"),
         (["--dtype", "int8"], "bfloat16"),
         (["--allocator", "jemalloc"], "retained"),

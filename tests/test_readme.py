@@ -15,6 +15,8 @@ import torch
 
 import attention
 import cli
+from models import LSTMLayer
+from results.schema import LSTM
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -97,7 +99,10 @@ def test_backends_in_the_commands_accept_their_options() -> None:
         for flag, value in itertools.pairwise(words):
             if flag == "--backend" and "--plugin" not in words:
                 arm = option.type.convert(value, option, None)
-                attention.build(arm.name, num_heads=8, head_dim=64, **arm.options)
+                if arm.name == LSTM:
+                    LSTMLayer(d_model=512, is_causal=True, **arm.options)
+                else:
+                    attention.build(arm.name, num_heads=8, head_dim=64, **arm.options)
                 seen += 1
     assert seen >= 3
 
