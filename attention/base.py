@@ -482,7 +482,9 @@ class Attention(Decoding, nn.Module, ABC):
         kept = {n: getattr(self, n, None) for n in self.options()}
         if "kernel" in kept:  # under its own name stands what ran
             kept["kernel"] = getattr(self, "kernel_choice", None)
-        shown = {n: value for n, value in kept.items() if isinstance(value, int | float | str)}
+        shown = {
+            n: value for n, value in kept.items() if isinstance(value, int | float | str | tuple)
+        }
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
 

@@ -163,8 +163,6 @@ class Decoding:
             if plain is not None and plain == self.__dict__.get("_continued"):
                 return self._take(Chunk.of(q, k, v, None), state, {})
         self._check_has_state()
-        if not isinstance(state, DecodeState):
-            raise TypeError(f"state: expected one by init_state, got {type(state).__name__}")
         q, k, v = check_qkv(q, k, v, num_heads=self.num_heads, head_dim=self.head_dim)
         if k.shape[2] != q.shape[2]:
             raise ValueError(
@@ -174,7 +172,7 @@ class Decoding:
         if torch.is_autocast_enabled(q.device.type):
             to = torch.get_autocast_dtype(q.device.type)
             q, k, v = (x if x.dtype == torch.float64 else x.to(to) for x in (q, k, v))
-        self._check_state(state, q, k, v)
+        check_fits(state, self.shown(), "q and k have", q, k, v, num_kv_heads=k.shape[1])
         if key_padding_mask is not None:
             check_mask("key_padding_mask", key_padding_mask, (q.shape[0], q.shape[2]), q)
         extra = self.check_call_inputs(q, k, call_inputs)
@@ -195,11 +193,10 @@ class Decoding:
         """Take in a chunk that fits the state in all but, perhaps, its length, and attend."""
         most = state.shape.max_len
         if most is not None and state.longest + chunk.size > most:
-            self._check_room(state, chunk, most)
+            check_room(state, chunk.size, None if chunk.is_even else chunk.counts)
         if not torch.is_grad_enabled():
             return chunk.in_order(self.advance(chunk, state, **extra))
-        if chunk.q.requires_grad or chunk.k.requires_grad or chunk.v.requires_grad:
-            raise ValueError("q: a state keeps no graph; decode under torch.no_grad()")
+        check_no_graph("q", chunk.q, chunk.k, chunk.v)
         with torch.no_grad():
             return chunk.in_order(self.advance(chunk, state, **extra))
 
@@ -234,33 +231,74 @@ class Decoding:
         if not self.supports.state:
             raise UnsupportedError(f"state: {self.name} decodes with none{self.why_not('state')}")
 
+    def drawn(self) -> str:
+        """Tell apart what was drawn at random, where no option does: the same text, the same draw.
+
+        Part of `shown`. A backend that draws anew, or loads what another one drew, calls
+        `forget_shown`.
+        """
+        return ""
+
     def shown(self) -> str:
-        """Write the backend with its options, as a state remembers it; made once."""
+        """Write the backend with its options and draws, as a state remembers it; made once."""
         known: str | None = self.__dict__.get("_shown")
         if known is None:
-            known = self.__dict__["_shown"] = f"{self.name}({self.extra_repr()})"
+            drawn = self.drawn()
+            known = f"{self.name}({self.extra_repr()}{', ' if drawn else ''}{drawn})"
+            self.__dict__["_shown"] = known
         return known
 
-    def _check_state(self, state: DecodeState, q: Tensor, k: Tensor, v: Tensor) -> None:
-        if state.made_by != self.shown():
-            raise ValueError(f"state: made by {state.made_by}, this is {self.shown()}")
-        made = state.shape
-        for what, there, here in (
-            ("batch", made.batch_size, q.shape[0]),
-            ("num_kv_heads", made.num_kv_heads, k.shape[1]),
-            *(("dtype", made.dtype, x.dtype) for x in (q, k, v)),
-            ("device", made.device.type, q.device.type),
-        ):
-            if there != here:
-                raise ValueError(f"state: made for {what} {there}, q and k have {here}")
+    def forget_shown(self) -> None:
+        """Write it anew, and check the next call closely: what a state remembers has changed."""
+        self.__dict__.pop("_shown", None)
+        self.__dict__.pop("_continued", None)
 
-    def _check_room(self, state: DecodeState, chunk: Chunk, room: int) -> None:
-        most = int((state.lengths + chunk.counts).max())
-        if most > room:
-            raise ValueError(
-                f"max_len: the state was made for {room} tokens, "
-                f"with this chunk a sequence has {most}"
-            )
+
+def check_fits(state: Any, shown: str, here: str, *inputs: Tensor, **heads: int) -> None:
+    """Check that a state is of this layer and of inputs like these.
+
+    Args:
+        state: as it was given.
+        shown: the layer, as its states remember it.
+        here: which inputs they are, with a verb: "x has".
+        *inputs: ``[B, ...]``.
+        **heads: other values of `StateShape`, by name.
+
+    Raises:
+        TypeError: if it is no state.
+        ValueError: if it does not fit.
+    """
+    if not isinstance(state, DecodeState):
+        raise TypeError(f"state: expected one by init_state, got {type(state).__name__}")
+    if state.made_by != shown:
+        raise ValueError(f"state: made by {state.made_by}, this is {shown}")
+    made = state.shape
+    for what, there, given in (
+        ("batch", made.batch_size, inputs[0].shape[0]),
+        *((name, getattr(made, name), value) for name, value in heads.items()),
+        *(("dtype", made.dtype, x.dtype) for x in inputs),
+        ("device", made.device.type, inputs[0].device.type),
+    ):
+        if there != given:
+            raise ValueError(f"state: made for {what} {there}, {here} {given}")
+
+
+def check_room(state: DecodeState, size: int, counts: Tensor | None = None) -> None:
+    """Check that a state has room for a chunk; arguments as of `DecodeState.count`."""
+    room = state.shape.max_len
+    if room is None or state.longest + size <= room:
+        return
+    most = int((state.lengths + (size if counts is None else counts)).max())
+    if most > room:
+        raise ValueError(
+            f"max_len: the state was made for {room} tokens, with this chunk a sequence has {most}"
+        )
+
+
+def check_no_graph(name: str, *inputs: Tensor) -> None:
+    """Refuse inputs that a graph would be kept of; `name` is what the error calls them."""
+    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+        raise ValueError(f"{name}: a state keeps no graph; decode under torch.no_grad()")
 
 
 def _signature(q: Any, k: Any, v: Any, state: Any, dropout_p: float) -> tuple[Any, ...] | None:

@@ -14,6 +14,7 @@ All tensors are allocated when the state is made. States keep no graph: decoding
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -53,7 +54,7 @@ class StateShape:
             return torch.zeros(shape, dtype=dtype or self.dtype, device=self.device)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mark:
     """A place to go back to; made by `DecodeState.mark`.
 
@@ -74,7 +75,7 @@ class DecodeState:
     Attributes:
         append_only: names of tensors that tokens are only ever written behind the others of: a
             mark needs no copy of them.
-        made_by: the backend and its options, as it shows itself.
+        made_by: the backend with its options and draws, as it shows itself.
         shape: what the state was made for.
         lengths: tokens seen of each sequence, int64 ``[B]``.
         shortest: the least of them.
@@ -87,8 +88,19 @@ class DecodeState:
         self.made_by, self.shape = made_by, shape
         self.lengths = shape.zeros(shape.batch_size, dtype=torch.int64)
         self.shortest = self.longest = 0
-        self._marks: list[int] = []  # serials that can be gone back to
+        # Those that can be gone back to, as long as somebody holds them: a mark that nobody can
+        # hand back takes no room here.
+        self._marks: weakref.WeakSet[Mark] = weakref.WeakSet()
         self._made = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the marks out: they are of this state, and no copy's."""
+        return {name: value for name, value in vars(self).items() if name != "_marks"}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        """Take what was kept, without a mark."""
+        vars(self).update(kept)
+        self._marks = weakref.WeakSet()
 
     @property
     def is_even(self) -> bool:
@@ -103,12 +115,16 @@ class DecodeState:
 
     def advance(self, chunk: Chunk) -> None:
         """Count the tokens of a chunk as seen."""
-        if chunk.is_even:
-            self.lengths.add_(chunk.size)
-            self.shortest += chunk.size
-            self.longest += chunk.size
+        self.count(chunk.size, None if chunk.is_even else chunk.counts)
+
+    def count(self, size: int, counts: Tensor | None = None) -> None:
+        """Count tokens as seen: `size` of each sequence, or as many as `counts` ``[B]`` says."""
+        if counts is None:
+            self.lengths.add_(size)
+            self.shortest += size
+            self.longest += size
         else:
-            self.lengths += chunk.counts
+            self.lengths += counts
             self.shortest, self.longest = int(self.lengths.min()), int(self.lengths.max())
 
     def mark(self) -> Mark:
@@ -122,7 +138,7 @@ class DecodeState:
             if name not in (*self.append_only, "_marks", "_made")
         }
         mark = Mark(self, self._made, kept)
-        self._marks.append(mark.serial)
+        self._marks.add(mark)
         self._made += 1
         return mark
 
@@ -135,7 +151,7 @@ class DecodeState:
         """
         if mark.state is not self:
             raise ValueError(f"mark: of another state, made by {mark.state.made_by}")
-        if mark.serial not in self._marks:
+        if mark not in self._marks:
             raise ValueError(
                 "mark: later than one that the state went back to since; its tokens are gone"
             )
@@ -145,7 +161,8 @@ class DecodeState:
                 held.copy_(value)
             else:
                 setattr(self, name, value)
-        del self._marks[self._marks.index(mark.serial) + 1 :]
+        for later in [other for other in self._marks if other.serial > mark.serial]:
+            self._marks.discard(later)
 
 
 class KeyValueCache(DecodeState):

@@ -168,7 +168,7 @@ class TransformerBlock(nn.Module):
 
         Args:
             x: ``[B, N, d_model]``.
-            is_causal: token ``i`` sees tokens up to ``i`` only.
+            is_causal: token ``i`` sees tokens up to ``i`` only; must be true beside a state.
             key_padding_mask: bool ``[B, N]``, **True = this token takes part**. The output at a
                 padded token is finite and unspecified.
             memory: what the cross-attention reads; needed where there is one.

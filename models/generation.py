@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,7 @@ def generate(
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    stop_ids: Sequence[int] = (),
+    stop_ids: int | Sequence[int] = (),
     pad_id: int = 0,
     seed: int = 0,
     use_state: bool = True,
@@ -99,13 +99,14 @@ def generate(
     Args:
         model: a decoder or an encoder-decoder.
         input_ids: int64 ``[B, N]``.
-        max_new_tokens: of each sequence.
+        max_new_tokens: of each sequence; the last one is not read, so a prompt and the others
+            may be as long as the model allows.
         key_padding_mask: bool ``[B, N]``, True = a token; so prompts may differ in length.
         start_id: first token of an encoder-decoder's answer.
         temperature: see `Choice`.
         top_k: see `Choice`.
         top_p: see `Choice`.
-        stop_ids: a sequence ends with any of these.
+        stop_ids: a sequence ends with this token, or with any of these.
         pad_id: stands behind the end.
         seed: of the draws.
         use_state: whether each step computes its own token alone; ``False`` computes all anew.
@@ -119,11 +120,12 @@ def generate(
     """
     choice = Choice(temperature, top_k, top_p)
     model.check_ids(input_ids, key_padding_mask)
+    stops = _checked_stops(stop_ids)
     vocabulary = model.config.vocab_size
     for name, given in (
         ("pad_id", pad_id),
         ("start_id", start_id or 0),
-        *(("stop_ids", i) for i in stop_ids),
+        *(("stop_ids", i) for i in stops),
     ):
         if check_int(name, given, minimum=0) >= vocabulary:
             raise ValueError(f"{name}: expected below vocab_size={vocabulary}, got {given}")
@@ -131,13 +133,13 @@ def generate(
     check_bool("use_state", use_state)
     extra = _checked_inputs(model, input_ids, call_inputs)
     generator = torch.Generator(input_ids.device).manual_seed(check_seed(seed))
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         run = _Run.begin(
             model, input_ids, key_padding_mask, start_id, max_new_tokens, use_state, extra
         )
-        stops = torch.tensor(list(stop_ids), dtype=torch.int64, device=input_ids.device)
+        ends = torch.tensor(stops, dtype=torch.int64, device=input_ids.device)
         going = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
         new, lengths = [], torch.zeros_like(going, dtype=torch.int64)
         logits = run.first()
@@ -145,13 +147,23 @@ def generate(
             token = choice.next_token(logits, generator).masked_fill(~going, pad_id)
             new.append(token)
             lengths += going
-            going = going & ~torch.isin(token, stops)
+            going = going & ~torch.isin(token, ends)
             if not bool(going.any()) or step + 1 == max_new_tokens:
                 break
             logits = run.after(token, going)
     finally:
-        model.train(was_training)
+        for module, mode in modes:
+            module.training = mode
     return Generated(torch.stack(new, dim=1), lengths)
+
+
+def _checked_stops(stop_ids: Any) -> list[Any]:
+    """Return the stop tokens as a list, of which each is yet to be checked."""
+    if isinstance(stop_ids, int):
+        return [stop_ids]
+    if not isinstance(stop_ids, Iterable):
+        raise TypeError(f"stop_ids: expected whole numbers or one, got {type(stop_ids).__name__}")
+    return list(stop_ids)
 
 
 def _checked_inputs(
@@ -229,15 +241,15 @@ class _Run:
         ids, mask = ids[:, :longest], mask[:, :longest]
         # False where new tokens will stand in place of padding.
         extra = {name: x.gather(1, order)[:, :longest] & mask for name, x in extra.items()}
-        if longest + max_new_tokens > model.config.max_len:
+        read = longest + max_new_tokens - 1  # the last token that is generated is not
+        if read > model.config.max_len:
             raise ValueError(
                 f"max_new_tokens: {longest} tokens and {max_new_tokens} more are over the model's "
-                f"max_len={model.config.max_len}"
+                f"max_len={model.config.max_len}, and one that is not read"
             )
         state = None
         if use_state:
-            # The last token that is generated is never read.
-            state = model.init_state(batch_size=len(ids), max_len=longest + max_new_tokens)
+            state = model.init_state(batch_size=len(ids), max_len=read)
             state.memory = memory
         return cls(model, ids, mask, memory, state, extra)
 

@@ -34,6 +34,7 @@ class IdentityAttention(Attention):
         "cross": "each query takes the value at its own position"
     }
     time_exponent = memory_exponent = 1.0
+    decode_time_exponent = decode_memory_exponent = 0.0
 
     def __init__(self, *, num_heads: int, head_dim: int) -> None:
         super().__init__(num_heads=num_heads, head_dim=head_dim)

@@ -17,7 +17,7 @@ from attention.base import Attention, Problem, UnsupportedError
 from attention.checks import check_bool, check_choice, check_float, check_int, check_mask
 from attention.registry import build, get
 from attention.state import DecodeState
-from models.positional import RotaryPositions
+from models.positional import RotaryPositions, places_after
 from models.projection import (
     QKVProjection,
     check_hidden,
@@ -128,7 +128,8 @@ class MultiheadAttention(nn.Module):
         Args:
             x: ``[B, N, d_model]``, makes the queries.
             key: ``[B, M, d_model]``, makes keys and values; ``None`` means `x`.
-            is_causal: query ``i`` sees keys up to ``M - N + i`` only.
+            is_causal: query ``i`` sees keys up to ``M - N + i`` only; must be true beside a
+                state.
             key_padding_mask: bool ``[B, M]``, **True = this key takes part** (the opposite of
                 ``torch.nn.MultiheadAttention``).
             positions: of the tokens of `x`, int64 ``[B, N]``, for rotary ones; ``None`` = from 0
@@ -145,12 +146,13 @@ class MultiheadAttention(nn.Module):
         Raises:
             ValueError: if a shape does not fit.
             TypeError: if an input is no tensor or the backend takes no input of that name.
-            UnsupportedError: if the backend declares that it cannot serve the request.
+            UnsupportedError: if the backend declares that it cannot serve the request, or the
+                order of the projections does not fit, or `is_causal` is false beside a state.
         """
         check_hidden("x", x, self.d_model)
         if projected is not None:
-            if key is not None or state is not None:
-                raise ValueError("projected: stands in place of key, and beside no state")
+            self._check_call_inputs(call_inputs)
+            self._check_read(key=key, state=state, positions=positions, **call_inputs)
             return self._read(x, projected, is_causal, key_padding_mask)
         if key is None:
             key = x
@@ -162,14 +164,16 @@ class MultiheadAttention(nn.Module):
                 raise ValueError(
                     "key: rotary positions are those of one sequence; a layer between two has none"
                 )
+        if state is not None and not is_causal:
+            raise UnsupportedError(
+                "is_causal: a token that comes after a state sees no later one; expected True "
+                f"beside a state, got {is_causal}"
+            )
         self._check_call_inputs(call_inputs)
         if is_causal is False and state is None and self.is_sequence_first(key.shape[1]):
             return self._merge(self._attend_sequence_first(x, key, key_padding_mask))
         if positions is None and state is not None and self.rotary is not None:
-            steps = torch.arange(x.shape[1], device=x.device)
-            if key_padding_mask is not None:
-                steps = (key_padding_mask.cumsum(dim=1) - 1).clamp_min(0)
-            positions = state.lengths[:, None] + steps
+            positions = places_after(state.lengths, x.shape[1], key_padding_mask)
         q, k, v = self._turned(self.qkv(x, key), positions)  # [B, H, N, D], 2 × [B, H_kv, M, D]
         extra = {**call_inputs, **self._project_call_inputs(x, key, positions, call_inputs)}
         if state is not None:
@@ -298,6 +302,28 @@ class MultiheadAttention(nn.Module):
         )
         if reasons := self.attention.unsupported_reasons(problem):
             raise UnsupportedError("; ".join(reasons))
+
+    def _check_read(self, **given: Any) -> None:
+        """Refuse what a call on projected keys would ignore."""
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"{name}: of no use beside projected; expected None")
+        if self.rotary is not None:
+            raise ValueError(
+                "projected: rotary positions are those of one sequence; a layer between two has "
+                "none"
+            )
+        if self.projection_order == "sequence_first":
+            raise UnsupportedError(
+                "projection_order: the features of projected keys are made already; accepted: "
+                "auto, features_first"
+            )
+        for name in self.call_projections:
+            if self.attention.call_inputs[name].needed_by is None:
+                raise UnsupportedError(
+                    f"projected: {self.attention.name} needs {name} at every call, which is made "
+                    "of key; give that"
+                )
 
     def _check_call_inputs(self, given: Mapping[str, Any]) -> None:
         """Refuse what the backend does not take, and what this layer makes by itself."""

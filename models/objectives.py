@@ -6,12 +6,14 @@ Each returns the mean cross-entropy in nats a token, a scalar with a graph. Padd
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention.checks import check_float, check_int
+from attention.checks import check_float, check_int, check_mask
+from attention.functional import only_trailing_padding
 
 IGNORED = -100
 """The label of a token that is not predicted."""
@@ -42,8 +44,14 @@ def mask_tokens(
 
     Returns:
         inputs and labels, int64 ``[B, N]``; a label is `IGNORED` where nothing is predicted.
+
+    Raises:
+        ValueError: if an argument is out of range or does not fit.
+        TypeError: if an argument has the wrong type.
     """
-    check_int("mask_id", mask_id, minimum=0)
+    _check_ids(None, input_ids, key_padding_mask)
+    check_int("vocab_size", vocab_size, minimum=1)
+    _check_id("mask_id", mask_id, vocab_size)
     if check_float("probability", probability, above=0.0) > 1.0:
         raise ValueError(f"probability: expected at most 1, got {probability}")
     shape, device = input_ids.shape, input_ids.device
@@ -74,8 +82,10 @@ def masked_lm_loss(
     """Predict hidden tokens from both sides; arguments as in `mask_tokens`.
 
     Raises:
-        ValueError: if no token was chosen.
+        ValueError: if no token was chosen, or an argument is out of range or does not fit.
+        TypeError: if an argument has the wrong type.
     """
+    _check_ids(model, input_ids, key_padding_mask)
     inputs, labels = mask_tokens(
         input_ids,
         vocab_size=vocab_size,
@@ -104,8 +114,10 @@ def next_token_loss(
         key_padding_mask: bool ``[B, N]``, True = a token.
 
     Raises:
-        ValueError: if there is no next token.
+        ValueError: if there is no next token, or the ids or the mask do not fit the model.
+        TypeError: if an argument has the wrong type.
     """
+    _check_ids(model, input_ids, key_padding_mask, unread=1)
     if input_ids.shape[1] < 2:
         raise ValueError(f"input_ids: expected at least 2 tokens, got {input_ids.shape[1]}")
     labels = input_ids[:, 1:]
@@ -134,8 +146,24 @@ def sequence_to_sequence_loss(
         start_id: stands before the first token of a target.
         key_padding_mask: bool ``[B, N]``, True = a token.
         target_padding_mask: bool ``[B, M]``, likewise; padding behind the tokens.
+
+    Raises:
+        ValueError: if the ids or a mask do not fit the model, or a target's padding does not
+            stand behind its tokens.
+        TypeError: if an argument has the wrong type.
     """
-    start = target_ids.new_full((len(target_ids), 1), check_int("start_id", start_id, minimum=0))
+    _check_ids(model, input_ids, key_padding_mask)
+    _check_ids(
+        model, target_ids, target_padding_mask,
+        name="target_ids", mask_name="target_padding_mask",
+    )  # fmt: skip
+    if target_padding_mask is not None and not only_trailing_padding(target_padding_mask):
+        raise ValueError(
+            "target_padding_mask: expected padding behind the tokens alone: a token is predicted "
+            "from the one before it; got some in front of a token"
+        )
+    vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
+    start = target_ids.new_full((len(target_ids), 1), _check_id("start_id", start_id, vocabulary))
     shifted = torch.cat([start, target_ids[:, :-1]], dim=1)
     labels, mask = target_ids, None
     if target_padding_mask is not None:
@@ -146,6 +174,42 @@ def sequence_to_sequence_loss(
         input_ids, shifted, key_padding_mask=key_padding_mask, decoder_key_padding_mask=mask
     )
     return _cross_entropy(logits, labels)
+
+
+def _check_ids(
+    model: nn.Module | None,
+    ids: Any,
+    mask: Any,
+    *,
+    name: str = "input_ids",
+    mask_name: str = "key_padding_mask",
+    unread: int = 0,
+) -> None:
+    """Check ids and their mask as the model does, where it can; see `TransformerModel.check_ids`.
+
+    Of a model that cannot, only what all have in common.
+    """
+    check = getattr(model, "check_ids", None)
+    if check is not None:
+        check(ids, mask, name=name, mask_name=mask_name, unread=unread)
+        return
+    if not isinstance(ids, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(ids).__name__}")
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"{name}: expected whole numbers (int64 or int32), got {ids.dtype}")
+    if ids.dim() != 2:
+        raise ValueError(f"{name}: expected [B, N], got {tuple(ids.shape)}")
+    if not torch.compiler.is_compiling() and bool((ids < 0).any()):
+        raise ValueError(f"{name}: expected ids from 0 on, got {int(ids.min())}")
+    if mask is not None:
+        check_mask(mask_name, mask, (ids.shape[0], ids.shape[1]), ids)
+
+
+def _check_id(name: str, value: int, vocab_size: int | None) -> int:
+    """Check that one id is in the vocabulary, where its size is known."""
+    if check_int(name, value, minimum=0) >= (vocab_size or value + 1):
+        raise ValueError(f"{name}: expected below vocab_size={vocab_size}, got {value}")
+    return value
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

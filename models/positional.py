@@ -9,6 +9,8 @@ in front.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +116,43 @@ class LearnedPositions(_AddedPositions):
         return self.weight[self.offset :][positions]
 
 
+class _Angles(NamedTuple):
+    """Cosine and sine of one call, and what they are of.
+
+    Attributes:
+        positions: the tensor that was given, or ``None``.
+        version: how often it had been written to; ``None`` = it does not count that.
+        held: a copy of it.
+        wanted: length, dtype and device of the call.
+        cos: ``[B or 1, 1, N, D / 2]``.
+        sin: likewise.
+    """
+
+    positions: Tensor | None
+    version: int | None
+    held: Tensor | None
+    wanted: tuple[Any, ...]
+    cos: Tensor
+    sin: Tensor
+
+    def fits(self, positions: Tensor | None, wanted: tuple[Any, ...]) -> bool:
+        """Whether a call with these positions needs the same angles.
+
+        Their values are looked at only where a tensor does not count how often it is written to.
+        """
+        if self.positions is not positions or self.wanted != wanted:
+            return False
+        if positions is None or self.held is None:
+            return True
+        version = _version(positions)
+        return torch.equal(self.held, positions) if version is None else version == self.version
+
+
+def _version(x: Tensor) -> int | None:
+    """Return how often a tensor was written to in place; one of inference mode does not count."""
+    return None if x.is_inference() else x._version
+
+
 class RotaryPositions(nn.Module):
     """Turn pairs of channels of queries and keys by angles that grow with the position.
 
@@ -137,7 +176,7 @@ class RotaryPositions(nn.Module):
             raise ValueError(f"head_dim: rotary positions turn pairs; got {head_dim}, not even")
         self.head_dim = head_dim
         self.base = check_float("base", base, above=1.0)
-        self._last: tuple[object, ...] = ()
+        self._last: _Angles | None = None
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """Turn ``[B, heads, N, D]``; `positions` int64 ``[B, N]``, ``None`` = from 0 on."""
@@ -148,24 +187,59 @@ class RotaryPositions(nn.Module):
     def _angles(self, x: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return cosine and sine, ``[B or 1, 1, N, D / 2]``: of the last call if they fit."""
         wanted = (x.shape[2], x.dtype, x.device)
-        if self._last and self._last[0] is positions and self._last[1] == wanted:
-            _, _, cos, sin = self._last
-            assert isinstance(cos, Tensor)
-            assert isinstance(sin, Tensor)
-            return cos, sin
+        known = self._last
+        kept = positions is None or not torch.compiler.is_compiling()  # a graph keeps no tensors
+        if kept and known is not None and known.fits(positions, wanted):
+            return known.cos, known.sin
         with torch.inference_mode(mode=False):  # they may serve a call that trains
             at = torch.arange(x.shape[2], device=x.device)[None]
-            at = at if positions is None else positions.clone()
+            held = None if positions is None else positions.clone()
+            at = at if held is None else held
             # In float64: in float32 the angle of a late position is off by more than a weight is.
             channel = torch.arange(0, self.head_dim, 2, dtype=torch.float64, device=x.device)
             angle = at[:, None, :, None] * self.base ** (-channel / self.head_dim)
             cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-        self._last = (positions, wanted, cos, sin)
+        if kept:
+            version = None if positions is None else _version(positions)
+            self._last = _Angles(positions, version, held, wanted, cos, sin)
         return cos, sin
 
     def extra_repr(self) -> str:
         """Show the width and the base."""
         return f"head_dim={self.head_dim}, base={self.base:g}"
+
+
+def _known_again() -> AbstractContextManager[Any]:
+    """Make tensors that count how often they are written to: angles are kept by them."""
+    if torch.compiler.is_compiling():
+        return nullcontext()
+    return torch.inference_mode(mode=False)
+
+
+def places(mask: Tensor) -> Tensor:
+    """Return where each token of bool ``[B, N]`` stands among the real ones, int64 ``[B, N]``.
+
+    From 0 on; padding has the place of the token before it, or 0.
+    """
+    with _known_again():
+        return (mask.cumsum(dim=1) - 1).clamp_min(0)
+
+
+def places_after(
+    lengths: Tensor, size: int, mask: Tensor | None, *, last: int | None = None
+) -> Tensor:
+    """Return where the tokens of a chunk stand in their sequences, int64 ``[B, size]``.
+
+    Args:
+        lengths: tokens that came before, int64 ``[B]``.
+        size: tokens of the chunk.
+        mask: bool ``[B, size]``, True = a token; ``None`` = all are.
+        last: the last place there is, for padding behind it; ``None`` = there is no last.
+    """
+    with _known_again():
+        steps = torch.arange(size, device=lengths.device) if mask is None else places(mask)
+        at = lengths[:, None] + steps
+        return at if last is None else at.clamp_max(last)
 
 
 def sinusoidal_table(max_len: int, d_model: int) -> Tensor:

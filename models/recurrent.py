@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from attention.base import CallInput, Cost, Family, Mode, Problem, Supports, UnsupportedError
 from attention.checks import check_bool, check_int, check_mask
+from attention.decoding import check_fits, check_no_graph, check_room
 from attention.functional import real_first
 from attention.state import DecodeState, StateShape
 from models.projection import check_hidden
@@ -196,7 +197,7 @@ class LSTMLayer(nn.Module):
 
         Args:
             x: ``[B, N, d_model]``.
-            is_causal: must be as the layer was built.
+            is_causal: must be as the layer was built; so, true beside a state.
             key_padding_mask: bool ``[B, N]``, **True = a token**; padding leaves no trace, and
                 gives zeros.
             positions: of no use to it, which reads in order.
@@ -217,17 +218,13 @@ class LSTMLayer(nn.Module):
                 key_padding_mask = None
         if state is None:
             return self._recur(x, key_padding_mask, None)[0]
-        counts = x.shape[1] if key_padding_mask is None else key_padding_mask.sum(dim=1)
+        counts = None if key_padding_mask is None else key_padding_mask.sum(dim=1)
         held = self._check_state(state, x, counts)
         out, after = self._recur(x, key_padding_mask, (held.h, held.c))
-        some = slice(None) if isinstance(counts, int) else counts > 0
+        some = slice(None) if counts is None else counts > 0
         for kept, new in zip((held.h, held.c), after, strict=True):
             kept[:, some] = new[:, some].detach()
-        held.lengths += counts
-        if isinstance(counts, int):
-            held.shortest, held.longest = held.shortest + counts, held.longest + counts
-        else:
-            held.shortest, held.longest = int(held.lengths.min()), int(held.lengths.max())
+        held.count(x.shape[1], counts)
         return out
 
     def _recur(
@@ -284,29 +281,12 @@ class LSTMLayer(nn.Module):
         )
         return LSTMState(self._shown(), shape)
 
-    def _check_state(self, state: Any, x: Tensor, counts: int | Tensor) -> LSTMState:
+    def _check_state(self, state: Any, x: Tensor, counts: Tensor | None) -> LSTMState:
         """Check that a state is of this layer and this call, and has room."""
-        if not isinstance(state, DecodeState):
-            raise TypeError(f"state: expected one by init_state, got {type(state).__name__}")
-        if not isinstance(state, LSTMState) or state.made_by != self._shown():
-            raise ValueError(f"state: made by {state.made_by}, this is {self._shown()}")
-        made = state.shape
-        for what, there, here in (
-            ("batch", made.batch_size, x.shape[0]),
-            ("dtype", made.dtype, x.dtype),
-            ("device", made.device.type, x.device.type),
-        ):
-            if there != here:
-                raise ValueError(f"state: made for {what} {there}, x has {here}")
-        if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *self.lstm.parameters())):
-            raise ValueError("x: a state keeps no graph; decode under torch.no_grad()")
-        if made.max_len is not None and state.longest + x.shape[1] > made.max_len:
-            most = int((state.lengths + counts).max())
-            if most > made.max_len:
-                raise ValueError(
-                    f"max_len: the state was made for {made.max_len} tokens, "
-                    f"with this chunk a sequence has {most}"
-                )
+        check_fits(state, self._shown(), "x has", x)
+        check_no_graph("x", x, *self.lstm.parameters())
+        check_room(state, x.shape[1], counts)
+        assert isinstance(state, LSTMState)
         return state
 
     def _other_way(self, is_causal: bool) -> str:

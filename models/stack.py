@@ -149,7 +149,7 @@ class TransformerStack(nn.Module):
 
         Args:
             x: ``[B, N, d_model]``, N at most `max_len`.
-            is_causal: token ``i`` sees tokens up to ``i`` only.
+            is_causal: token ``i`` sees tokens up to ``i`` only; must be true beside states.
             key_padding_mask: bool ``[B, N]``, **True = this token takes part**.
             memory: see `TransformerBlock.forward`.
             positions: see `MultiheadAttention.forward`.

@@ -21,7 +21,13 @@ from models.config import ModelConfig
 from models.mixing import check_serves, mixer_class
 from models.multihead import MultiheadAttention
 from models.norm import make_norm
-from models.positional import LearnedPositions, RotaryPositions, SinusoidalPositions
+from models.positional import (
+    LearnedPositions,
+    RotaryPositions,
+    SinusoidalPositions,
+    places,
+    places_after,
+)
 from models.stack import TransformerStack
 
 if TYPE_CHECKING:
@@ -29,6 +35,9 @@ if TYPE_CHECKING:
 
 DEVIATION = 0.02
 """Of the normal distribution that embeddings are drawn from, as in BERT and GPT-2."""
+
+EXTRA = "_extra_state"
+"""How torch ends the name of what a module keeps in a checkpoint beside tensors."""
 
 
 @dataclass
@@ -104,11 +113,8 @@ class Embeddings(nn.Module):
         x: Tensor = self.tokens(input_ids) * self.scale
         if self.token_types is not None:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-            if types.shape != input_ids.shape:
-                raise ValueError(
-                    f"token_type_ids: expected {tuple(input_ids.shape)} as input_ids, "
-                    f"got {tuple(types.shape)}"
-                )
+            if token_type_ids is not None:
+                _check_token_types(token_type_ids, input_ids, self.token_types.num_embeddings)
             x = x + self.token_types(types)
         elif token_type_ids is not None:
             raise ValueError("token_type_ids: this model has no token types; expected None")
@@ -116,6 +122,30 @@ class Embeddings(nn.Module):
             x = self.positions(x, positions)
         out: Tensor = self.dropout(self.norm(x))
         return out
+
+
+def _check_token_types(types: Any, ids: Tensor, count: int) -> None:
+    """Check segments ``[B, N]``, of which there are `count`."""
+    if not isinstance(types, Tensor):
+        raise TypeError(f"token_type_ids: expected a tensor, got {type(types).__name__}")
+    if types.shape != ids.shape:
+        raise ValueError(
+            f"token_type_ids: expected {tuple(ids.shape)} as input_ids, got {tuple(types.shape)}"
+        )
+    _check_rows("token_type_ids", types, count, "num_token_types")
+
+
+def _check_rows(name: str, ids: Tensor, count: int, counted: str) -> None:
+    """Check that whole numbers are rows of an embedding that has `count`, under that name."""
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"{name}: expected whole numbers (int64 or int32), got {ids.dtype}")
+    if ids.numel() and not torch.compiler.is_compiling():
+        low, high = (int(x) for x in torch.aminmax(ids))
+        if low < 0 or high >= count:
+            raise ValueError(
+                f"{name}: expected ids from 0 to {count - 1} ({counted}={count}), "
+                f"got {low if low < 0 else high}"
+            )
 
 
 class Logits(nn.Module):
@@ -372,7 +402,7 @@ class TransformerModel(nn.Module):
         """Run the encoder; arguments as in `forward`."""
         if self.encoder is None or self.encoder_embeddings is None:
             raise ValueError("input_ids: a decoder-only model encodes nothing; call the model")
-        self._check_ids("", input_ids, key_padding_mask)
+        self.check_ids(input_ids, key_padding_mask)
         x = self.encoder_embeddings(input_ids, token_type_ids)
         hidden = self.encoder(x, key_padding_mask=key_padding_mask, **call_inputs)
         return Memory(hidden, key_padding_mask)
@@ -402,14 +432,20 @@ class TransformerModel(nn.Module):
         """
         if self.decoder is None or self.decoder_embeddings is None:
             raise ValueError("input_ids: an encoder decodes nothing; call the model")
-        self._check_ids(self._decoder_prefix, input_ids, key_padding_mask)
+        of = self._decoder_prefix
+        self.check_ids(
+            input_ids,
+            key_padding_mask,
+            name=f"{of}input_ids",
+            mask_name=f"{of}key_padding_mask",
+        )
         positions = layers = None
         if state is not None:
             positions = self._positions(input_ids, key_padding_mask, state)
             memory = state.memory if memory is None else memory
             layers = state.layers
         elif key_padding_mask is not None:  # a position is that among the tokens
-            positions = (key_padding_mask.cumsum(dim=1) - 1).clamp_min(0)
+            positions = places(key_padding_mask)
         x = self.decoder_embeddings(input_ids, token_type_ids, positions)
         x = self.decoder(
             x,
@@ -443,10 +479,6 @@ class TransformerModel(nn.Module):
             )
         if ids.shape[0] != len(state.lengths):
             raise ValueError(f"state: made for batch {len(state.lengths)}, got {ids.shape[0]}")
-        if mask is None:
-            steps = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        else:
-            steps = (mask.cumsum(dim=1) - 1).clamp_min(0)
         counts = ids.shape[1] if mask is None else mask.sum(dim=1)
         longest = int((state.lengths + counts).max())
         if longest > self.config.max_len:
@@ -454,10 +486,14 @@ class TransformerModel(nn.Module):
                 f"{self._decoder_prefix}input_ids: a sequence would have {longest} tokens, "
                 f"the model is built for max_len={self.config.max_len}"
             )
-        return (state.lengths[:, None] + steps).clamp_max(self.config.max_len - 1)
+        # An ended sequence has padding alone, for which there may be no position left.
+        last = self.config.max_len - 1
+        return places_after(state.lengths, ids.shape[1], mask, last=last)
 
     def init_state(self, *, batch_size: int, max_len: int | None = None) -> ModelState:
         """Make the state of a decoder before its first token.
+
+        Made under ``torch.autocast`` it is for decoding under it.
 
         Args:
             batch_size: B.
@@ -470,44 +506,52 @@ class TransformerModel(nn.Module):
         if self.decoder is None:
             raise UnsupportedError("state: an encoder sees the tokens to come; it decodes nothing")
         weight = self.tokens.weight
+        dtype, device = weight.dtype, weight.device.type
+        attends = isinstance(self.decoder.blocks[0].attention, MultiheadAttention)
+        if attends and dtype != torch.float64 and torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)  # of queries and keys; an LSTM keeps its own
         layers = self.decoder.init_states(
             batch_size=check_int("batch_size", batch_size, minimum=1),
             max_len=self.config.max_len if max_len is None else max_len,
-            dtype=weight.dtype,
+            dtype=dtype,
             device=weight.device,
         )
         with torch.inference_mode(mode=False):
             lengths = torch.zeros(batch_size, dtype=torch.int64, device=weight.device)
         return ModelState(layers, lengths)
 
-    def check_ids(self, ids: Any, key_padding_mask: Tensor | None = None) -> None:
-        """Check ids ``[B, N]`` and their mask; errors as in `forward`."""
-        self._check_ids("", ids, key_padding_mask)
+    def check_ids(
+        self,
+        ids: Any,
+        key_padding_mask: Tensor | None = None,
+        *,
+        name: str = "input_ids",
+        mask_name: str = "key_padding_mask",
+        unread: int = 0,
+    ) -> None:
+        """Check ids ``[B, N]`` and their mask; errors as in `forward`.
 
-    def _check_ids(self, prefix: str, ids: Any, mask: Tensor | None) -> None:
-        name = f"{prefix}input_ids"
+        Args:
+            ids: int64 ``[B, N]``.
+            key_padding_mask: bool ``[B, N]``.
+            name: what errors call the ids.
+            mask_name: what they call the mask.
+            unread: tokens at the end that are predicted, but not read: they need no position.
+        """
         if not isinstance(ids, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(ids).__name__}")
-        if ids.dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"{name}: expected whole numbers (int64 or int32), got {ids.dtype}")
         if ids.dim() != 2 or not ids.numel():
             raise ValueError(
                 f"{name}: expected [B, N] with B and N at least 1, got {tuple(ids.shape)}"
             )
-        if ids.shape[1] > self.config.max_len:
+        _check_rows(name, ids, self.config.vocab_size, "vocab_size")
+        if ids.shape[1] - unread > self.config.max_len:
             raise ValueError(
                 f"{name}: {ids.shape[1]} tokens are more than the model's "
                 f"max_len={self.config.max_len}"
             )
-        if not torch.compiler.is_compiling():
-            low, high = (int(x) for x in torch.aminmax(ids))
-            if low < 0 or high >= self.config.vocab_size:
-                raise ValueError(
-                    f"{name}: expected ids from 0 to {self.config.vocab_size - 1} "
-                    f"(vocab_size={self.config.vocab_size}), got {low if low < 0 else high}"
-                )
-        if mask is not None:
-            check_mask(f"{prefix}key_padding_mask", mask, (ids.shape[0], ids.shape[1]), ids)
+        if key_padding_mask is not None:
+            check_mask(mask_name, key_padding_mask, (ids.shape[0], ids.shape[1]), ids)
 
     def copy_call_projections(self) -> None:
         """Start the projections that only some backends have as copies of the usual ones."""
@@ -522,7 +566,8 @@ class TransformerModel(nn.Module):
 
         Of an encoder-decoder the encoder's is replaced. A longer `max_len` gets its learned
         positions by repeating those there are (Beltagy et al. 2020, arXiv 2004.05150, section 5).
-        What was not kept, and what is new, is said in `swap_notes` of the result.
+        What was drawn at random is kept too, where it fits and no seed is given for it. What was
+        not kept, and what is new, is said in `swap_notes` of the result.
 
         Args:
             attention: a registered backend's name.
@@ -573,6 +618,7 @@ class TransformerModel(nn.Module):
                     own.copy_(theirs.pop(name))
                     extra.remove(name)
         notes += [f"{name}: not kept, {attention} has none" for name in theirs]
+        notes += self._keep_draws(made, attention, drawn=options.get("seed") is not None)
         if extra:
             notes.append("call_projections: new, copies of the usual projections")
         if config.attention_dropout_p and not mixer_class(attention).supports.dropout:
@@ -582,6 +628,34 @@ class TransformerModel(nn.Module):
             )
         made.swap_notes = tuple(notes)
         return made.train(self.training)
+
+    def _keep_draws(self, made: TransformerModel, attention: str, *, drawn: bool) -> list[str]:
+        """Copy the buffers that checkpoints hold, as far as they fit; return what is new or lost.
+
+        Args:
+            made: gets them, and what its layers keep beside tensors.
+            attention: of the stack that was swapped.
+            drawn: whether a seed was given for that: what is drawn by it there is not replaced.
+        """
+        swapped = "encoder." if made.encoder is not None else "decoder."
+        theirs, kept, notes = _drawn_by_layer(self), dict[str, Any](), list[str]()
+        for layer, own in _drawn_by_layer(made).items():
+            given = theirs.pop(layer, {})
+            by_seed = drawn and layer.startswith(swapped)
+            old, new = (m.get_submodule(layer) if given else None for m in (self, made))
+            if not by_seed and type(old) is type(new) and _all_fit(own, given):
+                kept |= given
+                continue
+            how = "drawn by the seed that was given" if by_seed else "drawn at random"
+            notes += [f"{name}: new, {how}" for name in own if not name.endswith(EXTRA)]
+        for lost in theirs.values():
+            notes += [
+                f"{name}: not kept, {attention} has none"
+                for name in lost
+                if not name.endswith(EXTRA)
+            ]
+        made.load_state_dict(kept, strict=False)
+        return notes
 
     @property
     def dtype(self) -> torch.dtype:
@@ -597,6 +671,23 @@ class TransformerModel(nn.Module):
     def num_parameters(self) -> int:
         """Count the parameters; a tied one once."""
         return sum(p.numel() for p in self.parameters())
+
+
+def _drawn_by_layer(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """Return what a checkpoint holds beside parameters, by layer: buffers, and extra state."""
+    trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in model.state_dict().items():
+        if name not in trained:
+            found.setdefault(name.rpartition(".")[0], {})[name] = value
+    return found
+
+
+def _all_fit(own: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Whether a layer has the same buffers as another, of the same shapes."""
+    return own.keys() == given.keys() and all(
+        getattr(x, "shape", None) == getattr(given[name], "shape", None) for name, x in own.items()
+    )
 
 
 def _repeat_positions(name: str, own: Tensor, given: Tensor, offset: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 from typing import Any
 
 import pytest
@@ -354,6 +356,51 @@ def test_marks_that_cannot_be_gone_back_to() -> None:
     assert state.lengths.tolist() == [0] * BATCH
 
 
+def test_marks_of_two_branches_are_told_apart() -> None:
+    """Each way back cuts off what was behind it, for good, whatever was marked since."""
+    state = new_state(build("sdpa", {}), draw(4)[0])
+    first = state.mark()
+    cut = [state.mark(), state.mark()]
+    state.rewind(first)
+    kept = state.mark()
+    cut.append(state.mark())
+    state.rewind(kept)
+    newest = state.mark()
+    for mark in cut:
+        with pytest.raises(ValueError, match="mark: later than one"):
+            state.rewind(mark)
+    for mark in (newest, kept, first, first):
+        state.rewind(mark)
+    for mark in (newest, kept, *cut):
+        with pytest.raises(ValueError, match="mark: later than one"):
+            state.rewind(mark)
+
+
+def test_marks_that_nobody_holds_take_no_room() -> None:
+    state = new_state(build("sdpa", {}), draw(4)[0])
+    first = state.mark()
+    for _ in range(1000):
+        state.mark()
+    gc.collect()
+    assert len(state._marks) == 1
+    state.rewind(first)
+
+
+def test_a_copy_of_a_state_goes_its_own_way() -> None:
+    module, inputs = build("sdpa", {}), draw(4, dtype=torch.float32)
+    state = new_state(module, inputs[0])
+    mark = state.mark()
+    twin = copy.deepcopy(state)
+    module.prefill(*inputs, twin)
+    assert (state.longest, twin.longest) == (0, 4)
+    with pytest.raises(ValueError, match="mark: of another state"):
+        twin.rewind(mark)
+    again = twin.mark()
+    module.prefill(*inputs, twin)
+    twin.rewind(again)
+    assert twin.lengths.tolist() == [4] * BATCH
+
+
 @pytest.mark.parametrize("name", ["full", "sdpa", "bigbird"])
 def test_marking_a_cache_copies_no_keys(name: str) -> None:
     module = build(name, {})
@@ -363,6 +410,93 @@ def test_marking_a_cache_copies_no_keys(name: str) -> None:
     module.step(q, k, v, state)
     kept = [x for x in state.mark().content.values() if isinstance(x, Tensor)]
     assert sum(x.nbytes for x in kept) < 100
+
+
+# -- whose a state is ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        ("longformer", {"window": 5, "dilation": 1}, {"window": 5, "dilation": 3}),
+        (
+            "longformer",
+            {"window": 4, "dilation": (1, 3, 3, 2)},
+            {"window": 4, "dilation": (3, 1, 3, 2)},
+        ),
+        ("bigbird", {"block_size": 4, "seed": 0}, {"block_size": 4, "seed": 1}),
+        ("performer", {"num_features": 24, "seed": 0}, {"num_features": 24, "seed": 1}),
+        ("performer", {"num_features": 24}, {"num_features": 24}),
+    ],
+)
+def test_a_state_of_other_options_is_refused(
+    name: str, one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    inputs, makes = draw(10, dtype=torch.float32), build(name, one)
+    state = new_state(makes, inputs[0])
+    makes.prefill(*inputs, state)
+    with pytest.raises(ValueError, match=rf"state: made by {name}\(.*, this is {name}\("):
+        build(name, other).prefill(*inputs, state)
+    assert state.longest == 10
+    copy.deepcopy(makes).prefill(*inputs, state)
+    makes.prefill(*inputs, state)
+
+
+def test_a_state_goes_with_the_features_that_made_it() -> None:
+    inputs, options = draw(10, dtype=torch.float32), {"num_features": 24}
+    token = tuple(x[:, :, :1] for x in inputs)
+    first = build("performer", {**options, "seed": 0})
+    state = new_state(first, inputs[0])
+    first.prefill(*inputs, state)
+    for _ in range(2):  # of which the second is checked lightly
+        first.step(*token, state)
+    twin, loaded = copy.deepcopy(first), build("performer", {**options, "seed": 1})
+    elsewhere = new_state(loaded, inputs[0])
+    for _ in range(2):
+        loaded.step(*token, elsewhere)
+    loaded.load_state_dict(first.state_dict())
+    for same in (loaded, twin, first, first.double().float()):
+        same.step(*token, state)
+    with pytest.raises(ValueError, match="state: made by performer"):
+        loaded.step(*token, elsewhere)
+    first.redraw()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="state: made by performer"):
+            first.step(*token, state)
+    twin.step(*token, state)
+    twin.redraw()
+    assert twin.shown() == first.shown()
+    assert copy.deepcopy(twin).half().shown() != first.shown()  # rounded
+    first.load_state_dict(loaded.state_dict())
+    first.step(*token, state)
+
+
+@pytest.mark.parametrize("kv_heads", [HEADS, 1])
+@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+def test_a_first_chunk_of_padding_leaves_no_trace(
+    name: str, options: dict[str, Any], size: int, kv_heads: int
+) -> None:
+    module = build(name, options).double()
+    inputs, padding = draw(30, kv_heads), tuple(x[:, :, :size] for x in draw(31, kv_heads))
+    state = new_state(module, inputs[0], kv_heads)
+    none = torch.zeros(BATCH, size, dtype=torch.bool)
+    for mask in (none, none):
+        out = module.prefill(*padding, state, key_padding_mask=mask)
+        assert out.isfinite().all()
+        assert state.longest == 0
+    one = none.clone()
+    one[1] = True  # then in all sequences but one
+    module.prefill(*padding, state, key_padding_mask=one)
+    assert state.lengths.tolist() == [0, size, 0]
+    out = decode(module, inputs, [11, 1, 1, 17], state)
+    for row in range(BATCH):
+        alone = tuple(x[row : row + 1] for x in inputs)
+        if row == 1:
+            before = (x[1:2] for x in padding)
+            alone = tuple(torch.cat(pair, dim=2) for pair in zip(before, alone, strict=True))
+        expected = module.reference(*alone, is_causal=True)[:, :, -30:]
+        torch.testing.assert_close(out[row : row + 1], expected)
 
 
 # -- modes ---------------------------------------------------------------------------------------
@@ -484,7 +618,7 @@ def test_what_a_state_takes(name: str, options: dict[str, Any], grows: bool) -> 
         for _ in range(3):
             module.prefill(*inputs, state)
         assert state.nbytes == module.init_state(batch_size=BATCH).nbytes
-    elif name != "linformer":
+    else:
         with pytest.raises(ValueError, match=r"max_len: .*keeps every key"):
             module.init_state(batch_size=2)
 

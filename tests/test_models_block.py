@@ -10,12 +10,16 @@ import torch
 from torch import Tensor, nn
 
 import attention
+from attention import registry
+from attention.base import Supports, UnsupportedError
 from models import (
     FeedForward,
     IdentityAttention,
+    ModelConfig,
     SinusoidalPositions,
     TransformerBlock,
     TransformerEncoder,
+    TransformerModel,
 )
 
 D_MODEL, HEADS, LENGTH = 32, 4, 21
@@ -363,3 +367,29 @@ def test_autocast_runs_the_block_in_half_precision() -> None:
     assert half.isfinite().all()
     error = (half.float() - exact).norm() / exact.norm()
     assert 0 < error < 0.02
+
+
+class Unmasked(IdentityAttention):
+    """Attends to another sequence, but takes no mask."""
+
+    name = "unmasked"
+    supports = Supports(causal=True, cross=True, key_padding=False)
+
+
+def test_what_takes_no_mask_serves_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._registry, "unmasked", Unmasked)
+    config = ModelConfig(
+        "encoder_decoder", vocab_size=9, d_model=D_MODEL, num_layers=1, num_heads=HEADS, d_ff=8,
+        max_len=9,
+    )  # fmt: skip
+    for argument in ("attention", "decoder_attention"):
+        with pytest.raises(UnsupportedError, match=f"^{argument}: unmasked takes no mask, and a"):
+            TransformerModel(config, **{argument: "unmasked"})
+    for given in ("unmasked", Unmasked(num_heads=HEADS, head_dim=8)):
+        with pytest.raises(UnsupportedError, match=r"^cross_attention: unmasked takes no mask"):
+            TransformerBlock(d_model=D_MODEL, num_heads=HEADS, cross_attention=given)
+
+
+def test_the_floor_of_a_step_grows_with_nothing() -> None:
+    assert IdentityAttention.decode_time_exponent == 0.0
+    assert IdentityAttention.decode_memory_exponent == 0.0

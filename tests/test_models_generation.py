@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attention.base import UnsupportedError
+from attention.functional import relative_l2
 from models import ModelConfig, TransformerModel, generate
 from models.generation import Choice
 
@@ -241,6 +242,105 @@ def test_bad_input_is_named() -> None:
         model(architecture="encoder").init_state(batch_size=2)
 
 
+@pytest.mark.parametrize("use_state", [True, False])
+def test_the_last_token_takes_no_room(use_state: bool) -> None:
+    """It is not read: 11 tokens and 54 more are 65, of which the model reads 64."""
+    made, (ids, _) = model(), prompts()
+    found = generate(made, ids, max_new_tokens=54, use_state=use_state)
+    assert torch.equal(found.ids[:, :53], generate(made, ids, max_new_tokens=53).ids)
+    logits = made(torch.cat([ids, found.ids[:, :53]], dim=1))[:, -1]
+    assert torch.equal(logits.argmax(-1), found.ids[:, 53])
+    with pytest.raises(ValueError, match="max_new_tokens: 11 tokens and 55 more are over"):
+        generate(made, ids, max_new_tokens=55, use_state=use_state)
+
+
+def test_every_module_keeps_its_mode() -> None:
+    made, (ids, _) = model(dropout_p=0.5).train(), prompts()
+    assert made.decoder is not None
+    made.decoder.blocks[0].eval()  # as one that is frozen
+    modes = [module.training for module in made.modules()]
+    generate(made, ids, max_new_tokens=2)
+    assert [module.training for module in made.modules()] == modes
+
+
+def test_one_stop_token_needs_no_list() -> None:
+    made, (ids, _) = model(), prompts()
+    stop = int(generate(made, ids, max_new_tokens=4).ids[0, 3])
+    stops: list[Any] = [stop, iter([stop])]
+    one, several = (generate(made, ids, max_new_tokens=9, stop_ids=given) for given in stops)
+    assert torch.equal(one.ids, several.ids)
+    assert torch.equal(one.lengths, several.lengths)
+    assert int(one.lengths[0]) <= 4
+    with pytest.raises(TypeError, match="stop_ids: expected whole numbers or one, got NoneType"):
+        generate(made, ids, max_new_tokens=2, stop_ids=None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"stop_ids: expected a whole number, got 0.5"):
+        generate(made, ids, max_new_tokens=2, stop_ids=[0.5])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="stop_ids: expected below vocab_size=50, got 50"):
+        generate(made, ids, max_new_tokens=2, stop_ids=50)
+
+
+AUTOCAST = [(name, positions) for name in dict(BACKENDS) for positions in ("learned", "rotary")]
+
+
+@pytest.mark.parametrize(("name", "positions"), [*AUTOCAST, ("lstm", "learned")])
+def test_autocast_decodes_with_a_state(name: str, positions: Any) -> None:
+    made = model(name, dict(BACKENDS).get(name), positions=positions).float().eval()
+    ids = torch.randint(0, 50, (3, 20), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        exact = made(ids)
+        with torch.autocast("cpu", torch.bfloat16):
+            whole = made(ids).float()
+            state = made.init_state(batch_size=3, max_len=20)
+            outs = [made(part, state=state) for part in ids.split([9, 1, 1, 7, 1, 1], 1)]
+            found = made.generate(ids, max_new_tokens=3)
+    rounding = relative_l2(whole, exact)
+    assert 0 < rounding < 0.1
+    assert relative_l2(torch.cat(outs, dim=1).float(), whole) < max(2 * rounding, 0.02)
+    assert found.ids.shape == (3, 3)
+
+
+def test_autocast_leaves_float64_as_it_is() -> None:
+    made, (ids, mask) = model(), prompts()
+    how: dict[str, Any] = {"max_new_tokens": 6, "key_padding_mask": mask}
+    with torch.autocast("cpu", torch.bfloat16):
+        found = generate(made, ids, **how)
+    assert torch.equal(found.ids, generate(made, ids, **how).ids)
+
+
+def test_an_encoder_decoder_answers_under_autocast() -> None:
+    made, (ids, mask) = model(architecture="encoder_decoder").float(), prompts()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        memory = made.encode(ids, key_padding_mask=mask)
+        state = made.init_state(batch_size=3)
+        state.memory = memory
+        outs = [made.decode(part, state=state).float() for part in ids.split([5, 1, 5], 1)]
+        whole = made.decode(ids, memory=memory).float()
+        generate(made, ids, max_new_tokens=3, start_id=2)
+    assert relative_l2(torch.cat(outs, dim=1), whole) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("performer", {"num_features": 32, "seed": 0}),
+        ("performer", {"num_features": 32}),
+        ("bigbird", {"block_size": 4, "num_random_blocks": 1}),
+    ],
+)
+def test_states_of_two_layers_do_not_change_places(name: str, options: dict[str, Any]) -> None:
+    made, (ids, _) = model(name, options), prompts()
+    with torch.no_grad():
+        state = made.init_state(batch_size=3)
+        made(ids, state=state)
+        made(ids[:, :1], state=state)
+        state.layers.reverse()
+        for _ in range(2):
+            with pytest.raises(ValueError, match=f"state: made by {name}"):
+                made(ids[:, :1], state=state)
+        state.layers.reverse()
+        made(ids[:, :1], state=state)
+
+
 def test_a_state_of_another_batch_is_refused() -> None:
     made, (ids, _) = model(), prompts()
     with torch.no_grad():
@@ -298,7 +398,7 @@ def test_bad_ids_of_a_decoder_are_named_as_its_own() -> None:
             both.decode(ids, memory=memory, state=state)
 
 
-@pytest.mark.parametrize("attention", ["full", "sdpa", "longformer", "performer"])
+@pytest.mark.parametrize("attention", dict(BACKENDS))
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_logits_in_chunks_are_those_at_once(attention: str, positions: Any) -> None:
     options = dict(BACKENDS)[attention]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import attention
 from attention.base import CallInput, Supports, UnsupportedError
-from models import IdentityAttention, MultiheadAttention
+from models import IdentityAttention, LSTMLayer, MultiheadAttention, RotaryPositions
 
 D_MODEL, HEADS, LENGTH = 32, 4, 13
 
@@ -318,3 +318,42 @@ def test_a_reordered_layer_refuses_what_its_backend_refuses() -> None:
         layer(x[:, :8], is_causal=True)
     with pytest.raises(ValueError, match="key_padding_mask"):
         layer(x[:, :8], key_padding_mask=torch.ones(1, 9, dtype=torch.bool))
+
+
+def test_a_call_on_projected_keys_refuses_what_it_would_ignore() -> None:
+    ours, x, key = layer(), hidden(), hidden(2, 7, D_MODEL)
+    made = ours.project_keys(key)
+    torch.testing.assert_close(ours(x, projected=made), ours(x, key))
+    state = ours.init_state(batch_size=2, max_len=20, dtype=torch.float64)
+    for given in ({"key": key}, {"state": state}, {"positions": torch.zeros(2, LENGTH)}):
+        with pytest.raises(ValueError, match=f"{next(iter(given))}: of no use beside projected"):
+            ours(x, projected=made, **given)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="global_mask: sdpa takes no such input"):
+        ours(x, projected=made, global_mask=None)
+    local = layer(attention="longformer", attention_options={"window": 2})
+    with pytest.raises(ValueError, match="global_mask: of no use beside projected"):
+        local(
+            x,
+            projected=local.project_keys(x),
+            global_mask=torch.ones(2, LENGTH, dtype=torch.bool),
+        )
+    turned = layer(rotary=RotaryPositions(head_dim=8))
+    with pytest.raises(ValueError, match="projected: rotary positions are those of one sequence"):
+        turned(x, projected=turned.project_keys(key))
+    ordered = linformer_layer("sequence_first")
+    with pytest.raises(UnsupportedError, match=r"projection_order: .*made already"):
+        ordered(x, projected=ordered.project_keys(key))
+    probing = layer(attention=Probe(num_heads=HEADS, head_dim=8))
+    with pytest.raises(UnsupportedError, match="projected: identity needs more_qkv"):
+        probing(x, projected=probing.project_keys(key))
+
+
+def test_a_state_is_causal_in_every_layer() -> None:
+    x = hidden(2, 3, D_MODEL)
+    for made in (layer(), LSTMLayer(d_model=D_MODEL, is_causal=True).double()):
+        state = made.init_state(batch_size=2, max_len=6, dtype=torch.float64)
+        with torch.no_grad():
+            with pytest.raises(UnsupportedError, match=r"is_causal: .*got False"):
+                made(x, state=state)
+            assert not state.longest
+            made(x, is_causal=True, state=state)

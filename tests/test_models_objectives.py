@@ -148,3 +148,72 @@ def test_bad_input_is_named() -> None:
             model("encoder", "sdpa"), sequences()[:1], vocab_size=20, mask_id=MASK,
             special_ids=range(20),
         )  # fmt: skip
+
+
+def test_bad_ids_are_named_before_anything_is_learned_from_them() -> None:
+    decoder, both = model("decoder", "sdpa"), model("encoder_decoder", "sdpa")
+    encoder, ids = model("encoder", "sdpa"), sequences()
+    for wrong, said in ((20, "got 20"), (IGNORED, "got -100")):
+        last = ids.clone()
+        last[0, -1] = wrong  # never read by the decoder
+        with pytest.raises(ValueError, match=rf"^input_ids: expected ids from 0 to 19 .*{said}"):
+            next_token_loss(decoder, last)
+        with pytest.raises(ValueError, match=rf"^target_ids: expected ids from 0 to 19 .*{said}"):
+            sequence_to_sequence_loss(both, ids, last, start_id=START)
+        with pytest.raises(ValueError, match=rf"^input_ids: expected ids from 0 to 19 .*{said}"):
+            sequence_to_sequence_loss(both, last, ids, start_id=START)
+        with pytest.raises(ValueError, match=rf"^input_ids: expected ids from 0 to 19 .*{said}"):
+            masked_lm_loss(encoder, last, vocab_size=20, mask_id=MASK, probability=1.0)
+    with pytest.raises(ValueError, match=r"^start_id: expected below vocab_size=20, got 20"):
+        sequence_to_sequence_loss(both, ids, ids, start_id=20)
+    with pytest.raises(ValueError, match=r"^target_padding_mask: expected shape"):
+        sequence_to_sequence_loss(
+            both, ids, ids, start_id=START, target_padding_mask=ids[:, 1:] > 0
+        )
+    with pytest.raises(TypeError, match=r"^input_ids: expected whole numbers"):
+        next_token_loss(decoder, ids.float())
+    call: dict[str, Any] = {"input_ids": ids, "vocab_size": 20, "mask_id": MASK}
+    for given, error, said in (
+        ({"mask_id": 20}, ValueError, "mask_id: expected below vocab_size=20, got 20"),
+        ({"vocab_size": 0}, ValueError, "vocab_size: expected at least 1"),
+        ({"input_ids": ids - 100}, ValueError, "input_ids: expected ids from 0 on, got -"),
+        ({"key_padding_mask": ids}, TypeError, "key_padding_mask: expected dtype bool"),
+    ):
+        with pytest.raises(error, match=said):
+            mask_tokens(**{**call, **given})
+
+
+def test_the_last_token_needs_no_position() -> None:
+    """It is predicted, not read: a sequence may be one longer than the model."""
+    ids = torch.randint(3, 20, (2, 26), generator=torch.Generator().manual_seed(0))
+    assert next_token_loss(model("decoder", "sdpa"), ids[:, :25]).isfinite()
+    with pytest.raises(ValueError, match="input_ids: 26 tokens are more than the model's max_len"):
+        next_token_loss(model("decoder", "sdpa"), ids)
+
+
+def test_a_target_is_padded_behind_its_tokens() -> None:
+    both, ids = model("encoder_decoder", "sdpa"), sequences()[:2]
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    mask[1, :3] = False
+    with pytest.raises(ValueError, match="target_padding_mask: expected padding behind"):
+        sequence_to_sequence_loss(both, ids, ids, start_id=START, target_padding_mask=mask)
+    # Of what is read the padding may stand anywhere.
+    loss = sequence_to_sequence_loss(both, ids, ids, start_id=START, key_padding_mask=mask)
+    assert loss.isfinite()
+
+
+def test_segments_are_checked() -> None:
+    config = ModelConfig(
+        "encoder", vocab_size=20, d_model=32, num_layers=1, num_heads=4, d_ff=48, max_len=24,
+        num_token_types=2,
+    )  # fmt: skip
+    made, ids = TransformerModel(config), sequences()
+    made(ids, token_type_ids=(ids > 9).int())
+    for types, error, said in (
+        (ids * 0 + 2, ValueError, r"token_type_ids: expected ids from 0 to 1 .*=2\), got 2"),
+        (ids * 0 - 1, ValueError, "token_type_ids: expected ids from 0 to 1 .*got -1"),
+        (ids > 9, TypeError, "token_type_ids: expected whole numbers .* got torch.bool"),
+        ([[0]], TypeError, "token_type_ids: expected a tensor, got list"),
+    ):
+        with pytest.raises(error, match=said):
+            made(ids, token_type_ids=types)

@@ -28,6 +28,21 @@ def test_rotary_positions_turn_pairs_by_the_papers_angles() -> None:
         torch.testing.assert_close(out[..., pair + 4], expected.imag)
 
 
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("made_in_it", [False, True])
+def test_positions_that_are_written_to_are_read_again(made_in_it: bool, inference: bool) -> None:
+    rotary, x = RotaryPositions(head_dim=8), draw(2, 3, 5, 8)
+    with torch.inference_mode(made_in_it):
+        at = torch.arange(5).repeat(2, 1)
+        first = rotary(x, at)
+        assert rotary._angles(x, at)[0] is rotary._angles(x, at)[0]  # computed once
+    with torch.inference_mode(inference or made_in_it):
+        at += 1
+        expected = RotaryPositions(head_dim=8)(x, at)
+        assert torch.equal(rotary(x, at), expected)
+    assert (expected - first).abs().max() > 1e-3
+
+
 def test_a_score_depends_on_the_distance_alone() -> None:
     rotary = RotaryPositions(head_dim=8)
     q, k = draw(1, 1, 1, 8), draw(1, 1, 1, 8, seed=1)

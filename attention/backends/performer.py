@@ -13,6 +13,7 @@ order one, and no ε is needed. Half precision computes its features in float32.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any, Literal, get_args
 
@@ -102,6 +103,25 @@ class PerformerAttention(Attention):
         """Replace the random features by the next ones of the seed's stream."""
         with torch.no_grad():
             self.projection.copy_(self._draw())
+        self.forget_shown()
+
+    def drawn(self) -> str:
+        """Return a digest of the features: equal ones have the same, whichever seed drew them."""
+        if self.projection.is_meta:
+            return "drawn='nowhere'"
+        values = self.projection.detach().double().cpu().numpy()
+        return f"drawn={hashlib.blake2b(values.tobytes(), digest_size=8).hexdigest()!r}"
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Move or convert the features, which may round them."""
+        moved = super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self.forget_shown()
+        return moved
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Load features, which may be others."""
+        super()._load_from_state_dict(*args, **kwargs)
+        self.forget_shown()
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
