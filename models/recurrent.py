@@ -145,8 +145,8 @@ class LSTMLayer(nn.Module):
             bytes=numbers * problem.dtype.itemsize,
         )
 
-    def reference_rows(self, x: Tensor, rows: int) -> Tensor:
-        """Write out the recurrence for the first tokens, forwards, in float64: the oracle.
+    def reference_rows(self, x: Tensor, rows: int, *, backwards: bool = False) -> Tensor:
+        """Write out the recurrence for the first tokens that are read, in float64: the oracle.
 
         ``i, f, o = σ(W x_t + b + U h_{t-1} + b')`` with matrices of their own, ``g`` likewise with
         tanh, ``c_t = f∘c_{t-1} + i∘g`` and ``h_t = o∘tanh(c_t)``; h and c start at zero. Torch
@@ -155,10 +155,12 @@ class LSTMLayer(nn.Module):
         Args:
             x: ``[B, N, d_model]``.
             rows: how many tokens, at most N.
+            backwards: read from the end, where the LSTM reads both ways.
 
         Returns:
-            float64 ``[B, rows, hidden]``: all channels, or where the LSTM reads both ways the
-            first half.
+            float64 ``[B, rows, hidden]`` of the first `rows` tokens: all channels, or where the
+            LSTM reads both ways the first half. Backwards: of the last ones, in their order, the
+            second half.
 
         Raises:
             ValueError: if a shape does not fit or `rows` is out of range.
@@ -167,20 +169,24 @@ class LSTMLayer(nn.Module):
         check_hidden("x", x, self.d_model)
         if check_int("rows", rows, minimum=1) > x.shape[1]:
             raise ValueError(f"rows: expected at most the {x.shape[1]} tokens of x, got {rows}")
+        if check_bool("backwards", backwards) and self.is_causal:
+            raise ValueError("backwards: this LSTM reads forwards only; expected False")
+        end = "_reverse" if backwards else ""
         parts = {name: p.double() for name, p in self.lstm.named_parameters()}
-        w, u = parts["weight_ih_l0"], parts["weight_hh_l0"]
+        w, u = parts[f"weight_ih_l0{end}"], parts[f"weight_hh_l0{end}"]
         size = u.shape[1]
         b = torch.zeros(4 * size, dtype=torch.float64, device=x.device)
         if self.lstm.bias:
-            b = parts["bias_ih_l0"] + parts["bias_hh_l0"]
+            b = parts[f"bias_ih_l0{end}"] + parts[f"bias_hh_l0{end}"]
         h = c = torch.zeros(x.shape[0], size, dtype=torch.float64, device=x.device)
         outs = []
-        for token in x[:, :rows].double().unbind(1):
+        read = x.flip(1) if backwards else x
+        for token in read[:, :rows].double().unbind(1):
             i, f, g, o = (token @ w.T + h @ u.T + b).split(size, dim=1)
             c = f.sigmoid() * c + i.sigmoid() * g.tanh()
             h = o.sigmoid() * c.tanh()
             outs.append(h)
-        return torch.stack(outs, dim=1)
+        return torch.stack(outs[::-1] if backwards else outs, dim=1)
 
     # -- the layer -------------------------------------------------------------------------------
 

@@ -79,6 +79,12 @@ def test_the_written_out_recurrence_is_torchs(is_causal: bool, bias: bool) -> No
     assert out.shape == (3, 5, 16 if is_causal else 8)
     torch.testing.assert_close(out, expected(x)[0][:, :5])
     torch.testing.assert_close(made(x, is_causal=is_causal)[:, :5, : out.shape[2]], out)
+    if is_causal:
+        with pytest.raises(ValueError, match="backwards: this LSTM reads forwards only"):
+            made.reference_rows(x, 5, backwards=True)
+    else:
+        last = made.reference_rows(x, 5, backwards=True)
+        torch.testing.assert_close(made(x)[:, -5:, 8:], last)
     single = made.float().reference_rows(x.float(), 9)
     assert single.dtype == torch.float64
     with pytest.raises(ValueError, match="rows: expected at most the 9 tokens of x, got 10"):

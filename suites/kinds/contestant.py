@@ -227,6 +227,8 @@ def repeated_budget(case: Case, *, reordered: int = 0) -> float:
 def follows_recurrence(contestant: Contestant, call: Callable[[], None]) -> dict[str, Any]:
     """Hold the first tokens that `call` gives an arm's LSTM against its recurrence.
 
+    Of one that reads both ways the last ones too, as they are read from the end.
+
     Raises:
         WrongOutputError: if they are off.
     """
@@ -243,10 +245,15 @@ def follows_recurrence(contestant: Contestant, call: Callable[[], None]) -> dict
         call()
     finally:
         handle.remove()
-    expected = layer.reference_rows(seen["x"], min(GATE_ROWS, seen["x"].shape[1]))
-    rows, width = expected.shape[1:]
+    x, output = seen["x"], seen["output"]
+    rows = min(GATE_ROWS, x.shape[1])
+    expected = [layer.reference_rows(x, rows)]
+    actual = [output[:, :rows, : expected[0].shape[2]]]
+    if not layer.is_causal:
+        expected.append(layer.reference_rows(x, rows, backwards=True))
+        actual.append(output[:, -rows:, expected[0].shape[2] :])
     budget = REORDERED * reduced_floor(dtype_of(case), case.matmul_precision)
-    return check_rows(layer.name, seen["output"][:, :rows, :width], expected, budget)
+    return check_rows(layer.name, torch.cat(actual, dim=2), torch.cat(expected, dim=2), budget)
 
 
 def _layers(contestant: Contestant) -> list[Any]:
