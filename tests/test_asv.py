@@ -82,7 +82,9 @@ def test_asv_discovers_exactly_what_is_meant(tmp_path: Path):
         cwd=tmp_path,
         env={**os.environ, "ASV_PYTHONPATH": str(ROOT)},
     )
-    grid, beside = sorted(json.loads(found.read_text()), key=lambda one: str(one["name"]))
+    grid, beside, step = sorted(json.loads(found.read_text()), key=lambda one: str(one["name"]))
+    assert step["name"] == "benchmarks.DecodeStep.measure_latency"
+    assert step["param_names"] == ["backend", "context"]
     assert beside["name"] == "benchmarks.BesidePeers.measure_latency"
     assert beside["param_names"] == ["beside", "mode"]
     assert grid["name"] == "benchmarks.AttentionSpeed.measure_latency"
@@ -187,6 +189,22 @@ def test_grid_point_as_asv_runs_it(launcher: Any, tmp_path: Path):
     assert data["number"] == 1
     assert len(data["samples"]) >= 3
     assert data["record"]["arms"][0]["kernel"]
+
+
+def test_step_as_asv_runs_it(launcher: Any, tmp_path: Path):
+    index = 4 * 2  # sdpa, 1024
+    _, code, data = run(launcher, tmp_path, f"benchmarks.DecodeStep.measure_latency-{index}")
+    assert code == 0
+    (arm,) = data["record"]["arms"]
+    assert arm["metrics"]["state_bytes"]["value"] > 2 * 1024 * 8 * 64 * 4
+
+
+def test_every_backend_that_decodes_has_its_step():
+    import attention
+    from suites.benchmarks import DecodeStep
+
+    backends, _ = DecodeStep.params
+    assert list(backends) == [n for n in attention.names() if attention.describe(n)["state"]]
 
 
 def test_unsupported_grid_point_is_skipped(launcher: Any, tmp_path: Path):

@@ -218,7 +218,7 @@ def cost_of(mixer: Mixer, model: TransformerModel, case: Case) -> dict[str, int]
         blocks -= layers * case.batch * saved
     pattern, executed = layers * inner.pattern_ops, layers * inner.executed_ops
     exponentials = layers * inner.exponentials
-    written = tokens
+    written, again = tokens, layers * mixer.cost(problem, "forward").executed_ops
     if config.architecture == "encoder_decoder":
         assert model.decoder is not None
         written = case.batch * decoder_len(case)
@@ -226,10 +226,10 @@ def cost_of(mixer: Mixer, model: TransformerModel, case: Case) -> dict[str, int]
         for other in _decoder_costs(model.decoder, problem, case, mode):
             pattern, executed = pattern + other.pattern_ops, executed + other.executed_ops
             exponentials += other.exponentials
+        for other in _decoder_costs(model.decoder, problem, case, "forward"):
+            again += other.executed_ops
     logits = sum(2 * written * m.weight.numel() for m in _linears(model.logits))
-    again = 0
-    if case.checkpointing:
-        again = blocks + layers * mixer.cost(problem, "forward").executed_ops
+    again = again + blocks if case.checkpointing else 0
     parameters = sum(p.numel() for p in model.parameters())
     return {
         "pattern_ops": pattern + passes * (blocks + logits),
