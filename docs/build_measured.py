@@ -416,7 +416,9 @@ def performance() -> str:
     text = fill(text, "decode", from_chapters(runs["decode"], *steps))
     text = fill(text, "decode-block", from_chapters(runs["decode-block"], *steps[:2]))
     worth = "What the attention is worth in a model"
-    text = fill(text, "models", from_chapters(runs["models"], worth))
+    plain = from_chapters(runs["models"], worth)
+    axes = titled(axis_tables(points(runs["models"])))
+    text = fill(text, "models", f"{plain}\n\n{axes}")
     return fill(text, "compile", titled(axis_tables(points(runs["compile"]))))
 
 

@@ -15,30 +15,34 @@ from results.schema import FULL_PRECISION
 from results.series import SERIES, SETTING
 from results.statistics import Estimate, ratio
 
-BASE: Mapping[str, Any] = {"matmul_precision": FULL_PRECISION, "compile": False}
+BASE: Mapping[str, Any] = {
+    "matmul_precision": FULL_PRECISION, "compile": False, "checkpointing": False,
+}  # fmt: skip
 """What the others are compared with; of threads it is the smallest number in the run."""
 
 _ADDED = (
-    "base", "base_value", "base_gate_error", "base_gradient_error", "speedup", "speedup_low",
-    "speedup_high",
+    "base", "base_value", "base_gate_error", "base_gradient_error", "base_memory", "speedup",
+    "speedup_low", "speedup_high",
 )  # fmt: skip
 
 
 def along(table: pd.DataFrame, axis: str) -> pd.DataFrame:
     """Return the latency rows of `table` beside those of the same case at the axis's base value.
 
-    The base is full precision, not compiled, and of threads the fewest that the run holds. Every
-    other row is there, with NaN where the case was not measured at the base.
+    The base is full precision, not compiled, nothing computed again, and of threads the fewest
+    that the run holds. Every other row is there, with NaN where the case was not measured at the
+    base.
 
     Args:
         table: `series.points` of a run.
-        axis: ``threads``, ``matmul_precision`` or ``compile``.
+        axis: ``threads``, ``matmul_precision``, ``compile`` or ``checkpointing``.
 
     Returns:
         The rows, with `base` (its value of the axis), `base_value` in s, the gate's errors of the
-        base, and `speedup` = base / own with `speedup_low` and `speedup_high` over launches.
+        base, `speedup` = base / own with `speedup_low` and `speedup_high` over launches, and the
+        peak memory of both, `memory` and `base_memory`, in B.
     """
-    latency = table[table["metric"] == "latency"]
+    latency = _with_memory(table)
     shared = [c for c in (*SERIES, "seq_len") if c != axis]
     base = BASE.get(axis, min(latency[axis], default=None))
     rows = []
@@ -46,7 +50,18 @@ def along(table: pd.DataFrame, axis: str) -> pd.DataFrame:
         found = part.to_dict("records")
         first = next((r for r in found if r[axis] == base), None)
         rows += [{**r, **_against(first, r, base)} for r in found if r[axis] != base]
-    return pd.DataFrame.from_records(rows, columns=[*table.columns, *_ADDED])
+    return pd.DataFrame.from_records(rows, columns=[*table.columns, "memory", *_ADDED])
+
+
+def _with_memory(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the latency rows, each with its peak memory as `memory`."""
+    case = [*SERIES, "seq_len"]
+    peaks = table[table["metric"] == "peak_memory"]
+    known = dict(zip(peaks[case].itertuples(index=False, name=None), peaks["value"], strict=True))
+    latency = table[table["metric"] == "latency"].copy()
+    places = latency[case].itertuples(index=False, name=None)
+    latency["memory"] = [known.get(place, math.nan) for place in places]
+    return latency
 
 
 def _against(first: Mapping[Any, Any] | None, own: Mapping[Any, Any], base: Any) -> dict[str, Any]:
@@ -54,7 +69,8 @@ def _against(first: Mapping[Any, Any] | None, own: Mapping[Any, Any], base: Any)
     if first is not None and first["value"] > 0 and own["value"] > 0:
         got = ratio(first["launches"], own["launches"])
     known: Mapping[Any, Any] = {} if first is None else first
-    values = (known.get(c, math.nan) for c in ("value", "gate_error", "gradient_error"))
+    kept = ("value", "gate_error", "gradient_error", "memory")
+    values = (known.get(c, math.nan) for c in kept)
     return dict(zip(_ADDED, (base, *values, got.value, got.low, got.high), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Tables across chapters: what threads, the precision of products and the compiler bring."""
+"""Tables across chapters: what threads, precision, the compiler and checkpointing bring."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def axis_tables(table: pd.DataFrame) -> list[TableView]:
     Args:
         table: `series.points` of the run.
     """
-    views = [*_threads(table), _precision(table), _compiled(table)]
+    views = [*_threads(table), _precision(table), _compiled(table), _checkpointed(table)]
     return [view for view in views if view.rows]
 
 
@@ -163,6 +163,36 @@ def _compiled(table: pd.DataFrame) -> TableView:
         "call; recompiled: graphs that the second call at the same shape compiled anew."
     ]
     return TableView("torch.compile", head, result, len(_head(others)), notes, len(result) > LONG)
+
+
+# -- activation checkpointing --------------------------------------------------------------------
+
+
+def _checkpointed(table: pd.DataFrame) -> TableView:
+    rows = along(table, "checkpointing")
+    others = varying(rows, "checkpointing")
+    result = [
+        [
+            *_named(row, others),
+            Cell(format.tokens(row["seq_len"])),
+            Cell(format.seconds(row["base_value"])),
+            _time(row),
+            _ratio(row),
+            Cell(format.size(row["base_memory"])),
+            Cell(format.size(row["memory"])),
+        ]
+        for row in rows.to_dict("records")
+    ]
+    head = [
+        *_head(others), "tokens", "time, kept", "time, computed anew", "speed-up", "memory, kept",
+        "memory, computed anew",
+    ]  # fmt: skip
+    notes = [
+        "A training step that keeps all activations, beside one that keeps the blocks' inputs and "
+        "computes the rest anew in the backward pass."
+    ]
+    title = "Activation checkpointing"
+    return TableView(title, head, result, len(_head(others)), notes, len(result) > LONG)
 
 
 def _count(value: float) -> str:

@@ -156,3 +156,26 @@ def test_a_compile_beyond_the_limit_is_a_timeout(tmp_path: Path) -> None:
     row = dict(zip(view.head, texts(view)[0], strict=True))
     assert (row["compiled"], row["compile time"], row["remark"]) == ("timeout", "–", why)
     assert row["eager"] != "–"
+
+
+def test_checkpointing_tells_time_and_memory(tmp_path: Path) -> None:
+    model = {"level": "model", "model": "bert-base", "num_heads": 0, "num_kv_heads": 0,
+             "head_dim": 0}  # fmt: skip
+    kept = {"performer": synthetic.Law(LAW.coefficient, 1.0, memory=(4096.0, 1.0))}
+    anew = {"performer": synthetic.Law(1.25 * LAW.coefficient, 1.0, memory=(1024.0, 1.0))}
+    folders = [
+        synthetic.write_run(
+            tmp_path / str(i), laws, lengths=(512, 2048), modes=("training",), noise=0.001,
+            case={**model, "checkpointing": bool(i)}, run=f"run-{i}", seed=i,
+        )
+        for i, laws in enumerate((kept, anew))
+    ]  # fmt: skip
+    found = views(*folders)
+    assert list(found) == ["Activation checkpointing"]
+    view = found["Activation checkpointing"]
+    rows = [dict(zip(view.head, row, strict=True)) for row in texts(view)]
+    assert [row["tokens"] for row in rows] == ["512", "2,048"]
+    for row, size in zip(rows, ("512 KiB", "2.00 MiB"), strict=True):
+        assert float(row["speed-up"].split()[0]) == pytest.approx(0.8, rel=0.02)
+        assert row["memory, computed anew"] == size
+    assert [row["memory, kept"] for row in rows] == ["2.00 MiB", "8.00 MiB"]
