@@ -135,10 +135,10 @@ def format_option(value: Any) -> str:
 class Case:
     """One thing measured in one process: its shape, where it runs, and its arms.
 
-    Lengths are in tokens; in mode decode `seq_len` is that of the context, and a call is the second
-    token behind it. At level layer and block the width is ``num_heads * head_dim``. At level model the
-    model's configuration has the heads and says whether attention is causal: here they are 0 and
-    false.
+    Lengths are in tokens; in mode decode `seq_len` is that of the context, and a call is the
+    second token behind it. At level layer and block the width is ``num_heads * head_dim``. At
+    level model the model's configuration has the heads and says whether attention is causal: here
+    they are 0 and false.
 
     Attributes:
         matmul_precision: of float32 matrix products, in the words of

@@ -104,11 +104,12 @@ def label(case: Case) -> str:
     if case.kind == "roof":
         threads = f"{case.threads} thread{'s'[: case.threads != 1]}"
         return f"roof {case.dtype}{_precision(case)} {threads}"
-    level = "" if case.level == "attention" else f" {case.level}"
+    level = "" if case.level == "attention" else f" {case.model or case.level}"
     beside = f" beside {case.arms[1].name.removeprefix(PEER)}" if case.kind == "peer" else ""
     causal = " causal" if case.is_causal else ""
     compiled = " compiled" if case.compile else ""
-    how = f"{case.mode}{causal}{compiled}{_precision(case)}"
+    anew = " checkpointed" if case.checkpointing else ""
+    how = f"{case.mode}{causal}{compiled}{anew}{_precision(case)}"
     return f"{case.arms[0].label}{beside}{level} {how} N={case.seq_len}"
 
 

@@ -102,3 +102,10 @@ def test_closing_says_what_was_done_and_what_comes_next():
         "records: runs/x",
         "report:  attnbench report runs/x",
     ]
+
+
+def test_a_model_is_named_and_its_checkpoints_are() -> None:
+    model = {"level": "model", "model": "bert-base:num_layers=3", "num_heads": 0}
+    trained = case(mode="training", checkpointing=True, **model)
+    assert label(trained) == "linear bert-base:num_layers=3 training checkpointed N=64"
+    assert label(case(level="block")) == "linear block forward N=64"
