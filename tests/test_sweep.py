@@ -307,7 +307,7 @@ def test_a_decoder_is_causal_whatever_the_other_modes_are():
     assert len(by_mode["forward"]) == 2 * len(by_mode["decode"]) == 6
 
 
-def test_models_preset_holds_quarters_on_a_cpu_and_the_published_ones_on_a_gpu():
+def test_models_preset_holds_parts_on_a_cpu_and_the_published_ones_on_a_gpu():
     on_cpu, on_gpu = (
         {c.model for c in cases(grid_from("models", backends=ARMS, device=device))}
         for device in ("cpu", "cuda")
@@ -315,6 +315,7 @@ def test_models_preset_holds_quarters_on_a_cpu_and_the_published_ones_on_a_gpu()
     assert on_cpu == {
         "bert-base:num_layers=3,vocab_size=7680",
         "gpt2-small:num_layers=3,vocab_size=12544",
+        "bart-base:num_layers=2,vocab_size=16755",
     }
     assert on_gpu == {"bert-base", "gpt2-small", "bart-base"}
 
