@@ -173,7 +173,8 @@ def _worth(chapter: Chapter) -> TableView:
         "Attention's share: what is left of the time without the identity arm's, which has "
         "everything else and is sampled in alternation, with the 95 % interval over launches; of "
         "lstm there is none, since it stands in the place of the projections too. Of an "
-        "encoder-decoder it is the encoder's self-attention.",
+        "encoder-decoder it is the encoder's self-attention. It is below 0 where a method saves "
+        "more in the projections than it takes (Linformer).",
         "Tokens/s: of the input. Memory: of a model above weights and optimiser's moments.",
         f"× {BASELINE}: how many times as fast the whole is as with {BASELINE}, with the 95 % "
         "interval over launches.",
