@@ -36,7 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from attention.checks import UnsupportedError as UnsupportedError
-from attention.checks import check_float, check_int, check_mask, check_qkv, dtype_names
+from attention.checks import check_float, check_int, check_mask, check_qkv, dtype_names, signature
 from attention.decoding import Decoding
 from attention.products import is_faster_here
 
@@ -397,8 +397,9 @@ class Attention(Decoding, nn.Module, ABC):
             UnsupportedError: if the backend declares that it cannot serve the request.
         """
         plain = None
-        if key_padding_mask is None and not call_inputs and not torch.compiler.is_compiling():
-            plain = _signature(q, k, v, is_causal, self.active_dropout_p)
+        unmasked = key_padding_mask is None and not call_inputs and type(is_causal) is bool
+        if unmasked and not torch.compiler.is_compiling():
+            plain = signature(q, k, v, is_causal, self.active_dropout_p)
             if plain is not None and plain == self._served:
                 return self.attend(q, k, v, is_causal=is_causal, key_padding_mask=None)
         q, k, v = check_qkv(q, k, v, num_heads=self.num_heads, head_dim=self.head_dim)
@@ -486,23 +487,6 @@ class Attention(Decoding, nn.Module, ABC):
             n: value for n, value in kept.items() if isinstance(value, int | float | str | tuple)
         }
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
-
-
-def _signature(q: Any, k: Any, v: Any, is_causal: Any, dropout_p: float) -> tuple[Any, ...] | None:
-    """Return what the checks of a call without mask depend on; ``None`` = look closer.
-
-    A short call would spend more on checks than on attention: one like the last is not checked
-    again.
-    """
-    if not type(q) is type(k) is type(v) is Tensor or type(is_causal) is not bool:
-        return None
-    device = q.device
-    if torch.is_autocast_enabled(device.type):
-        return None
-    return (
-        q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype,
-        device, k.device, v.device, is_causal, dropout_p,
-    )  # fmt: skip
 
 
 BackendFactory = Callable[..., Attention]

@@ -129,3 +129,25 @@ def check_bool(name: str, value: Any) -> bool:
 def dtype_names(dtypes: tuple[torch.dtype, ...]) -> str:
     """Write dtypes without their module."""
     return ", ".join(str(d).removeprefix("torch.") for d in dtypes)
+
+
+def signature(q: Any, k: Any, v: Any, *also: object) -> tuple[object, ...] | None:
+    """Return what the checks of a call without mask depend on; ``None`` = look closer.
+
+    A short call would spend more on checks than on attention: one like the last is not checked
+    again.
+
+    Args:
+        q: of the call.
+        k: likewise.
+        v: likewise.
+        *also: what else the checks look at.
+    """
+    if not type(q) is type(k) is type(v) is Tensor:
+        return None
+    device = q.device
+    if torch.is_autocast_enabled(device.type):
+        return None
+    return (
+        q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, device, k.device, v.device, *also,
+    )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from attention.checks import UnsupportedError, check_int, check_mask, check_qkv
+from attention.checks import UnsupportedError, check_int, check_mask, check_qkv, signature
 from attention.state import Chunk, DecodeState, StateShape
 
 if TYPE_CHECKING:
@@ -158,8 +158,10 @@ class Decoding:
             TypeError: if an argument is of the wrong type.
         """
         plain = None
-        if key_padding_mask is None and not call_inputs and not torch.compiler.is_compiling():
-            plain = _signature(q, k, v, state, self.active_dropout_p)
+        unmasked = key_padding_mask is None and not call_inputs and isinstance(state, DecodeState)
+        if unmasked and not torch.compiler.is_compiling():
+            # Room in the state and a graph are no part of it: they are asked about every time.
+            plain = signature(q, k, v, self.active_dropout_p, state.made_by, state.shape)
             if plain is not None and plain == self.__dict__.get("_continued"):
                 return self._take(Chunk.of(q, k, v, None), state, {})
         self._check_has_state()
@@ -299,23 +301,6 @@ def check_no_graph(name: str, *inputs: Tensor) -> None:
     """Refuse inputs that a graph would be kept of; `name` is what the error calls them."""
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
         raise ValueError(f"{name}: a state keeps no graph; decode under torch.no_grad()")
-
-
-def _signature(q: Any, k: Any, v: Any, state: Any, dropout_p: float) -> tuple[Any, ...] | None:
-    """Return what the checks of a call without mask depend on; ``None`` = look closer.
-
-    A step would spend more on checks than on attention: one like the last is not checked again,
-    but for room in the state and for a graph, which the next one may lack or have.
-    """
-    if not type(q) is type(k) is type(v) is Tensor or not isinstance(state, DecodeState):
-        return None
-    device = q.device
-    if torch.is_autocast_enabled(device.type):
-        return None
-    return (
-        q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype,
-        device, k.device, v.device, dropout_p, state.made_by, state.shape,
-    )  # fmt: skip
 
 
 def _problem(shape: StateShape) -> Problem:

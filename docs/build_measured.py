@@ -86,14 +86,8 @@ def fill(text: str, name: str, content: str) -> str:
 def table(view: TableView) -> str:
     """Write the columns of `LENGTHS` as Markdown."""
     keep = [0, *(view.head.index(n) for n in LENGTHS)]
-    lines = [
-        "| " + " | ".join(view.head[i] for i in keep) + " |",
-        "|" + "|".join(" :-- " if i == 0 else " --: " for i in keep) + "|",
-    ]
-    for row in view.rows:
-        cells = (f"{row[i].text} {row[i].small}".strip() for i in keep)
-        lines.append("| " + " | ".join(escape_markdown(c) for c in cells) + " |")
-    return "\n".join(lines)
+    rows = [[f"{row[i].text} {row[i].small}".strip() for i in keep] for row in view.rows]
+    return markdown_rows([view.head[i] for i in keep], rows, 1)
 
 
 def whole(view: TableView) -> str:
@@ -126,10 +120,7 @@ def beside(run: Run) -> str:
     rows = comparisons(run)
     rows = rows[rows["status"] == "ok"]
     columns = [(mode, allocator) for mode in CALL_MODES for allocator in ALLOCATORS]
-    lines = [
-        "| ours | beside | " + " | ".join(f"{m}, {a}" for m, a in columns) + " |",
-        "| :-- | :-- |" + " --: |" * len(columns),
-    ]
+    written = []
     pairs = rows.groupby(["backend", "peer", "is_causal"], sort=False)
     for (backend, peer, causal), part in pairs:
         found = {(r["mode"], r["allocator"]): r for r in part.to_dict("records")}
@@ -139,8 +130,8 @@ def beside(run: Run) -> str:
             alone = row is not None and math.isfinite(row["attention_ratio"])
             ratio = row["attention_ratio" if alone else "ratio"] if row is not None else math.nan
             cells.append(f"{ratio:.2f}" if math.isfinite(ratio) else format.NONE)
-        lines.append("| " + " | ".join(escape_markdown(c) for c in cells) + " |")
-    return "\n".join(lines)
+        written.append(cells)
+    return markdown_rows(["ours", "beside", *(f"{m}, {a}" for m, a in columns)], written, 2)
 
 
 def from_chapters(run: Run, *wanted: str) -> str:
@@ -159,10 +150,7 @@ def by_dtype(run: Run) -> str:
     rows = rows[rows["matmul_precision"] == "highest"]
     keys = ["backend", "mode", "is_causal", "seq_len"]
     wide = rows.pivot_table("value", keys, ["metric", "dtype"], sort=False)
-    lines = [
-        "| backend | mode | tokens | float32 | bfloat16 | as fast | memory |",
-        "| :-- | :-- | --: | --: | --: | --: | --: |",
-    ]
+    written = []
     for (backend, mode, causal, length), row in wide.iterrows():
         time, memory = row["latency"], row["peak_memory"]
         cells = [
@@ -174,8 +162,9 @@ def by_dtype(run: Run) -> str:
             f"{time['float32'] / time['bfloat16']:.2f} ×",
             f"{memory['bfloat16'] / memory['float32']:.2f} ×",
         ]
-        lines.append("| " + " | ".join(escape_markdown(c) for c in cells) + " |")
-    return "\n".join(lines)
+        written.append(cells)
+    head = ["backend", "mode", "tokens", "float32", "bfloat16", "as fast", "memory"]
+    return markdown_rows(head, written, 2)
 
 
 def figure(chapter: Chapter, name: str, alt: str, *, write: bool) -> str:
@@ -256,10 +245,7 @@ def against_goals(run: Run) -> str:
 
 def against_limits(*runs: Run) -> str:
     """Write the shares of the limit beside what was aimed at; of the first run that has each."""
-    lines = [
-        "| backend | mode | tokens | aim | share | by torch's products |",
-        "| :-- | :-- | --: | --: | --: | --: |",
-    ]
+    written = []
     shown = set[tuple[object, ...]]()
     for chapter in (c for run in runs for c in chapters(run) if c.setting["dtype"] == "float32"):
         causal = bool(chapter.setting["is_causal"])
@@ -279,8 +265,10 @@ def against_limits(*runs: Run) -> str:
                 format.percent(row["fraction_of_limit"]),
                 format.percent(row["fraction_of_torch"]),
             ]
-            lines.append("| " + " | ".join(escape_markdown(c) for c in cells) + " |")
-    return "\n".join(lines)
+            written.append(cells)
+    return markdown_rows(
+        ["backend", "mode", "tokens", "aim", "share", "by torch's products"], written, 2
+    )
 
 
 def where_time_goes(run: Run) -> str:

@@ -13,7 +13,7 @@ from results.axes import along, varying
 from results.schema import FULL_PRECISION, IDENTITY
 from results.series import label
 from results.settings import differing
-from results.views import LONG, Cell, TableView, gate_error
+from results.views import LONG, Cell, TableView, gate_error, ratio_cell
 
 
 def axis_tables(table: pd.DataFrame) -> list[TableView]:
@@ -34,14 +34,6 @@ def _named(row: Mapping[Any, Any], columns: list[str]) -> list[Cell]:
 
 def _head(columns: list[str]) -> list[str]:
     return ["backend", "mode", "setting"] if columns else ["backend", "mode"]
-
-
-def _ratio(row: Mapping[Any, Any]) -> Cell:
-    if not math.isfinite(row["speedup"]):
-        return Cell(format.NONE)
-    text = format.times(row["speedup"], row["speedup_low"], row["speedup_high"])
-    value, _, between = text.partition(" × ")
-    return Cell(f"{value.removesuffix(' ×')} ×", between)
 
 
 # -- threads -------------------------------------------------------------------------------------
@@ -79,7 +71,7 @@ def _threads(table: pd.DataFrame) -> list[TableView]:
 def _speedup(row: Mapping[Any, Any]) -> Cell:
     if row["status"] != "ok" and not row["value"] > 0:
         return Cell(format.STATUS_WORDS.get(row["status"], row["status"]), is_status=True)
-    return _ratio(row)
+    return ratio_cell(row)
 
 
 # -- precision of products -----------------------------------------------------------------------
@@ -102,7 +94,7 @@ def _precision(table: pd.DataFrame) -> TableView:
                 Cell(row["matmul_precision"]),
                 Cell(format.seconds(row["base_value"])),
                 _time(row),
-                _ratio(row),
+                ratio_cell(row),
                 Cell(gate_error(first)),
                 Cell(gate_error(row)),
                 Cell(kept if row["value"] > 0 and math.isfinite(row["gate_error"]) else ""),
@@ -146,7 +138,7 @@ def _compiled(table: pd.DataFrame) -> TableView:
                 Cell(format.tokens(row["seq_len"])),
                 Cell(format.seconds(row["base_value"])),
                 _time(row),
-                _ratio(row),
+                ratio_cell(row),
                 Cell(format.seconds(row["compile_time"])),
                 *(Cell(_count(row[c])) for c in ("graphs", "breaks", "recompiles")),
                 Cell(_remark(row) if ran else row["reason"]),
@@ -177,7 +169,7 @@ def _checkpointed(table: pd.DataFrame) -> TableView:
             Cell(format.tokens(row["seq_len"])),
             Cell(format.seconds(row["base_value"])),
             _time(row),
-            _ratio(row),
+            ratio_cell(row),
             Cell(format.size(row["base_memory"])),
             Cell(format.size(row["memory"])),
         ]

@@ -143,16 +143,20 @@ def status_word(status: str) -> str:
     return format.STATUS_WORDS.get(status, status)
 
 
+def ratio_cell(row: Mapping[Any, Any]) -> Cell:
+    """Write the columns `speedup`, `speedup_low` and `speedup_high` of a row."""
+    if not math.isfinite(row["speedup"]):
+        return Cell(format.NONE)
+    text = format.times(row["speedup"], row["speedup_low"], row["speedup_high"])
+    value, _, between = text.partition(" × ")
+    return Cell(f"{value.removesuffix(' ×')} ×", between)
+
+
 def _worth(chapter: Chapter) -> TableView:
     """Return what each attention is worth within a layer, block or model, beside the floor."""
     rows = []
     for mode in chapter.modes:
         for row in worth(chapter.points, mode).to_dict("records"):
-            against = Cell(format.NONE)
-            if math.isfinite(row["speedup"]):
-                text = format.times(row["speedup"], row["speedup_low"], row["speedup_high"])
-                value, _, between = text.partition(" × ")
-                against = Cell(f"{value.removesuffix(' ×')} ×", between)
             rows.append(
                 [
                     Cell(label(row["backend"], row["options"])),
@@ -162,7 +166,7 @@ def _worth(chapter: Chapter) -> TableView:
                     Cell(format.tokens(row["tokens_per_s"], rounded=True)),
                     Cell(format.size(row["memory"])),
                     Cell(*_between(row)),
-                    against,
+                    ratio_cell(row),
                 ]
             )
     head = [

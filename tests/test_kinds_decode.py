@@ -14,7 +14,7 @@ from attention.state import KeyValueCache
 from models import named_config
 from results.schema import Arm, Case
 from suites.kinds import whole
-from suites.kinds.arms import draw_inputs
+from suites.kinds.arms import draw_inputs, problem_of
 from suites.kinds.decoding import CHUNK, Stepper
 from suites.kinds.levels import build_light, cost_of
 from suites.kinds.preflight import inspect_case
@@ -269,7 +269,7 @@ def test_operations_are_those_that_torch_counts(name: str, backend: str):
         decoders = sum(
             c.executed_ops
             for c in whole._decoder_costs(
-                module.decoder, whole.problem_of(module.config, of), of, "forward"
+                module.decoder, problem_of(whole.layer_case(module.config, of)), of, "forward"
             )
         )
     else:
@@ -284,10 +284,8 @@ def test_operations_are_those_that_torch_counts(name: str, backend: str):
     if name == "gpt2-small" and backend == "full":  # causal pairs; the products cover all
         config = module.config
         every = 4 * 96 * 96 * config.head_dim * config.num_heads * config.num_layers
-        counted += (
-            every
-            - config.num_layers * mixer.cost(whole.problem_of(config, of), "forward").executed_ops
-        )
+        pairs = mixer.cost(problem_of(whole.layer_case(config, of)), "forward").executed_ops
+        counted += every - config.num_layers * pairs
     assert counted == products
 
 

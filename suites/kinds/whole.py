@@ -8,7 +8,7 @@ as many tokens, by exact attention. Dropout is off, since what is dropped could 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -18,9 +18,7 @@ from attention import registry
 from attention.base import Attention, Cost, Mode, Problem
 from models import (
     IdentityAttention,
-    LSTMLayer,
     ModelConfig,
-    MultiheadAttention,
     TransformerModel,
     TransformerStack,
     masked_lm_loss,
@@ -30,7 +28,8 @@ from models import (
 )
 from models.projection import saved_ops
 from results.schema import IDENTITY, LSTM, Arm, Case
-from suites.kinds.arms import STEPPED, Inputs, Mixer, dtype_of, no_state
+from suites.kinds import arms
+from suites.kinds.arms import STEPPED, Inputs, Mixer, dtype_of
 from suites.kinds.contestant import Contestant
 from suites.parsing import parse_backend
 
@@ -77,12 +76,13 @@ def build_model(arm: Arm, case: Case) -> tuple[Mixer, TransformerModel]:
     if config.architecture == "encoder_decoder":
         chosen["decoder_attention"] = "sdpa"
     model = TransformerModel(config, checkpointing=case.checkpointing, **chosen)
+    layers: list[Any] = [block.attention for block in compared_stack(model).blocks]
     if arm.name == IDENTITY:
-        for layer in _layers(compared_stack(model)):
+        for layer in layers:
             layer.attention = IdentityAttention(
                 num_heads=config.num_heads, head_dim=config.head_dim
             )
-    return _mixers(compared_stack(model))[0], model
+    return layers[0] if arm.name == LSTM else layers[0].attention, model
 
 
 def compared_stack(model: TransformerModel) -> TransformerStack:
@@ -92,26 +92,13 @@ def compared_stack(model: TransformerModel) -> TransformerStack:
     return stack
 
 
-def _layers(stack: TransformerStack) -> list[MultiheadAttention]:
-    return [block.attention for block in stack.blocks]  # type: ignore[misc]
-
-
-def _mixers(stack: TransformerStack) -> list[Mixer]:
-    layers: list[Any] = [block.attention for block in stack.blocks]
-    return [x if isinstance(x, LSTMLayer) else x.attention for x in layers]
-
-
-def problem_of(config: ModelConfig, case: Case) -> Problem:
-    """Return the call that each layer of the compared stack makes."""
-    return Problem(
-        batch=case.batch,
+def layer_case(config: ModelConfig, case: Case) -> Case:
+    """Return the case with the model's heads and causality: that of a compared layer."""
+    return replace(
+        case,
         num_heads=config.num_heads,
-        head_dim=config.head_dim,
-        seq_len=case.seq_len,
-        key_len=case.seq_len,
         num_kv_heads=config.num_kv_heads or config.num_heads,
-        dtype=dtype_of(case),
-        device=case.device,
+        head_dim=config.head_dim,
         is_causal=config.architecture == "decoder",
     )
 
@@ -122,9 +109,7 @@ def unsupported_reasons(mixer: Mixer, case: Case) -> list[str]:
     if case.mode == "decode" and config.architecture != "decoder":
         kind = config.architecture.replace("_", "-")
         return [f"mode: decode is measured of decoders; {case.model} is an {kind}"]
-    if case.mode == "decode" and (reason := no_state(mixer)):
-        return [reason]
-    return mixer.unsupported_reasons(problem_of(config, case))
+    return arms.unsupported_reasons(mixer, layer_case(config, case))
 
 
 def draw_ids(case: Case) -> Inputs:
@@ -207,7 +192,7 @@ def cost_of(mixer: Mixer, model: TransformerModel, case: Case) -> dict[str, int]
     mode: Mode = case.mode
     passes = 1 if mode == "forward" else 3
     tokens = case.batch * case.seq_len
-    problem = problem_of(config, case)
+    problem = arms.problem_of(layer_case(config, case))
     inner = mixer.cost(problem, mode)
     stack = compared_stack(model)
     layers = len(stack.blocks)
