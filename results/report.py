@@ -43,13 +43,12 @@ _CAPTIONS = {
         "Median over launches, both axes logarithmic, so that a straight line's slope is the "
         "exponent p of t = a + c·N^p; it stands behind the name, with its 95 % interval. Bands "
         "are 95 % intervals between launches, where they are narrower than fourfold. A "
-        "cross marks a length that gave no time, and why. In mode decode: one token after a "
-        "context; a flat line is a state that does not grow."
+        "cross marks a length that gave no time, and why."
     ),
     "memory": (
         "Peak above the inputs, output included; both axes logarithmic, exponents as above. "
         "Materialised softmax (full) holds all scores at once; fused exact attention (sdpa) "
-        "does not. In mode decode: what is kept of the tokens so far."
+        "does not."
     ),
     "speedup": (
         "Time of the baseline over time of the backend, in the same run; above the dashed line "
@@ -70,6 +69,11 @@ _CAPTIONS = {
         "of this name says what the parts are."
     ),
 }
+_OF_DECODING = {
+    "time": "In mode decode: a token after a context; a flat line is a state that does not grow.",
+    "memory": "In mode decode: what is kept of the tokens so far.",
+}
+"""What a caption says besides, where a run has that mode."""
 
 
 class ReportError(ValueError):
@@ -209,12 +213,17 @@ def _context(run: Run, sections: list[Section], peers: list[PeerSection]) -> dic
         "warnings": run.warnings,
         "machines": list(dict.fromkeys(machines)),
         "num_launches": len(run.records),
+        "modes": set(run.frame["mode"]),
+        "levels": set(run.frame["level"]),
     }
 
 
 def _caption(name: str, run: Run) -> str:
     scale = input_scale(run) if name == "error" else ""
-    return f"{_CAPTIONS[name]} Taken on {scale}." if scale else _CAPTIONS[name]
+    parts = [_CAPTIONS[name], f"Taken on {scale}." if scale else ""]
+    if "decode" in set(run.frame["mode"]):
+        parts.append(_OF_DECODING.get(name, ""))
+    return " ".join(part for part in parts if part)
 
 
 def _page_figures(chapter: Chapter, index: int, run: Run) -> Iterator[PageFigure]:

@@ -397,7 +397,7 @@ def _every_case(chapter: Chapter) -> TableView:
         "Of the limit: the time that the pattern's products, exponentials and bytes need at this "
         "machine's measured peaks, over the time taken, with the roof that decides. It is tiles "
         "(operations of the pattern over those executed) times kernel.",
-        "Memory: the peak above the inputs; in mode decode the state.",
+        *(f"Memory, {mode}: {WORDS[mode].memory_title.lower()}." for mode in chapter.modes),
         "Gate error: relative L2 distance of the timed output (in training the larger of it and "
         "the gradient of q) from the method's own formula in float64; reduced: more than full "
         "precision allows, within what the reduced precision of products does.",

@@ -95,6 +95,15 @@ def test_pages_of_decoding_name_the_context(decoded: Path, tmp_path: Path):
     assert "context (tokens)" in page
     assert "state kept of the context" in page
     assert "Time per token, decode" in markdown.read_text()
+    for text in (page, markdown.read_text()):
+        assert "a flat line is a state that does not grow" in text
+        assert "In mode decode a context is fed" in text
+        assert "optimiser's step" not in text
+
+
+def test_pages_without_decoding_speak_of_none(tmp_path: Path):
+    for path in write_report([write_run(tmp_path / "run")], out=tmp_path / "out"):
+        assert "decode" not in path.read_text()
 
 
 def test_throughput_of_decoding_counts_the_new_token(decoded: Path):
