@@ -26,7 +26,7 @@ MACHINES = "machines.jsonl"
 ENVIRONMENTS = "environments.jsonl"
 
 Status = Literal["ok", "unsupported", "out_of_memory", "timeout", "crashed", "failed", "not_run"]
-Kind = Literal["speed", "peer", "roof"]
+Kind = Literal["speed", "peer", "roof", "sentinel"]
 Level = Literal["attention", "layer", "block", "model"]
 Mode = Literal["forward", "training", "decode"]
 Allocator = Literal["default", "retained"]
@@ -59,6 +59,33 @@ PEER = "peer:"
 
 PROJECTIONS = "projections"
 """Name of the arm that has a peer's projections alone."""
+
+SENTINEL = "sentinel"
+"""Kind and only arm of the case that is repeated through a run: the same work in every version, so
+that what changes in it is the machine."""
+
+STOPS: tuple[str, ...] = ("spread", "budget", "count")
+"""Why an arm's sampling ended (``metrics.latency.stopped``): the samples agreed, their time was
+spent, or there were enough for any purpose. Records from before the word was there have none."""
+
+CONDITIONS: Mapping[str, str] = {
+    "steal": "1",
+    "other_cpu": "1",
+    "frequency": "Hz",
+    "throttled": "1",
+    "switches": "1",
+    "gpu_users": "1",
+    "gpu_temperature": "degC",
+    "gpu_frequency": "Hz",
+}
+"""What a record's ``conditions`` say of the machine while a launch was timed, and their units.
+
+Each is a number, or null where the system does not tell: processors' time (in processors: 0.5 =
+half of one) that the hypervisor gave to others, and that other programs took; the mean clock of
+the processors; times a processor slowed itself down for heat or power; involuntary context
+switches; processes beside ours on the GPU, its temperature and clock. ``gpu_throttled`` beside
+them is a list of reasons.
+"""
 
 PROFILE_PARTS: tuple[str, ...] = (
     "products", "fused", "exponentials", "copies", "passes", "compiled", "between",
