@@ -333,7 +333,7 @@ def test_run_stopped_keeps_what_is_done_and_says_how_to_go_on(tmp_path, number, 
     assert "Traceback" not in said
     wait_until(lambda: not any(is_alive(pid) for pid in started))
     written = map(json.loads, (folder / "records.jsonl").read_text().splitlines())
-    assert [r["case"]["kind"] for r in written] == ["sentinel"]
+    assert [r["case"]["kind"] for r in written] == ["sentinel", "roof"]
 
 
 # -- report, merge, export ----------------------------------------------------------------------

@@ -119,7 +119,7 @@ def test_whatever_a_case_does_the_sweep_goes_on(tmp_path):
     for record in records(tmp_path):
         assert (record["reason"] is None) == (record["status"] == "ok")
         assert (record["arms"] == []) == (record["status"] != "ok")
-    assert sum(summary.statuses.values()) == len(names) + 3  # the roof, a sentinel at each end
+    assert sum(summary.statuses.values()) == len(names) + 4  # the roof and three sentinels
     (raised,) = (r for r in records(tmp_path) if r["case"]["arms"][0]["name"] == "raises")
     assert "RuntimeError: no luck at 16, in ~" in raised["log_tail"]
 
