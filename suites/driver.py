@@ -26,7 +26,15 @@ from suites.outcome import Outcome, scrub
 from suites.peer_rows import PeerRow, choose_rows
 from suites.prediction import Declared, History
 from suites.provenance import commit_of
-from suites.sweep import Grid, Item, cases, order, roof_cases
+from suites.sweep import (
+    Grid,
+    Item,
+    cases,
+    launch_budget_s,
+    order,
+    roof_cases,
+    sentinel_case,
+)
 
 SUITES = Path(__file__).parent
 """The folder of the suites, as asv takes it."""
@@ -127,7 +135,7 @@ def _preflight(
     elif not grid.backends:
         names = _ask(launcher, [], plugins)["names"]
         grid = replace(grid, backends=tuple(Arm(name) for name in names))
-    every = [*roof_cases(grid, single_thread=True), *cases(grid)]
+    every = [*roof_cases(grid, single_thread=True), sentinel_case(grid), *cases(grid)]
     told = _ask(launcher, every, plugins)
     for case in every:
         if misuse := told["cases"][case.id]["misuse"]:
@@ -248,6 +256,7 @@ class _Sweep:
     def _settle(self, item: Item) -> dict[str, Any]:
         """Bring one launch to its end, by running it or by saying why not."""
         case, started, load = item.case, utc_now(), os.getloadavg()[0]
+        predicted = self._history.foretold(case)
 
         def record(wall_s: float, **ending: Any) -> dict[str, Any]:
             launch = {
@@ -256,6 +265,7 @@ class _Sweep:
                 "started": started,
                 "wall_s": round(wall_s, 4),
                 "load": round(load, 2),
+                "predicted": predicted,
             }
             ending = {"status": "failed", "reason": None, "log_tail": None, "arms": []} | ending
             return {**self._origin, "case": case.to_json(), "launch": launch, **ending}
@@ -282,7 +292,7 @@ class _Sweep:
         request = {
             "do": "case",
             "case": case.to_json(),
-            "budget_s": self._grid.budget_s,
+            "budget_s": launch_budget_s(self._grid, case),
             "profile": self._grid.profile,
             "deadline_s": deadline,
             "memory_limit": memory_limit,

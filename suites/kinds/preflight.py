@@ -15,7 +15,7 @@ import torch
 
 from attention import registry
 from attention.base import Attention, UnsupportedError
-from results.schema import Case
+from results.schema import SENTINEL, Case
 from suites.kinds.arms import Mixer, check_case, expected_exponents
 from suites.kinds.levels import build_light, cost_of, unsupported_reasons
 from suites.kinds.peer import cost_beside, peer_of
@@ -66,7 +66,7 @@ def inspect_case(case: Case) -> dict[str, Any]:
         "time_exponent": 0.0,
         "memory_exponent": 0.0,
     }
-    if case.kind == "roof":
+    if case.kind in ("roof", SENTINEL):
         if case.device == "cuda" and not torch.cuda.is_available():
             told["unsupported"] = ["device: torch sees no CUDA device here"]
         return told
