@@ -193,8 +193,8 @@ def _terminable() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for each, handler in previous.items():
+            signal.signal(each, handler)
 
 
 # -- the sweep -----------------------------------------------------------------------------------

@@ -71,7 +71,9 @@ def read_outcome(
             return Outcome(_read_answer(answer), None, None, printed, wall)
         except FileNotFoundError:
             problem = "it left none"
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except OSError as error:  # its text would name a folder of this machine
+            problem = error.strerror or type(error).__name__
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             problem = f"{type(error).__name__}: {error}"
         return Outcome(None, "failed", scrub(f"no readable answer ({problem})"), printed, wall)
     status, reason = _explain(code, out, late, timeout_s)
