@@ -207,14 +207,14 @@ def test_a_case_that_takes_the_last_memory_is_ended(launcher, method, monkeypatc
     name = f"attnbench-test-{tmp_path.name}-{os.getpid()}"
     monkeypatch.setattr(guard_module, "total_memory", lambda: 1 << 30)
     monkeypatch.setattr(
-        guard_module, "free_memory", lambda: (300 << 20) - shared_bytes(name)
-    )  # of which 102 MiB are kept
+        guard_module, "free_memory", lambda: (100 << 20) - shared_bytes(name)
+    )  # of which half is kept
     ask = request("fills_shared_memory", segment=name)
     try:
         outcome = launcher.ask(ask, timeout_s=60, method=method)
         assert (outcome.record, outcome.status) == (None, "out_of_memory")
         assert "ended by the memory guard: " in outcome.reason
-        assert "102 MiB are kept free" in outcome.reason
+        assert "50 MiB are kept free" in outcome.reason
         assert outcome.wall_s < 30
         assert shared_bytes(name) == 0  # it was seen with it: removed
         assert launcher.ask(request("linear"), timeout_s=20).record["status"] == "ok"

@@ -320,11 +320,11 @@ def _links_temporary(one, request):
 
 
 def _fills_shared_memory(one, request):
-    """Fill shared memory from a child, until something ends it or 256 MiB are taken."""
+    """Fill shared memory from a child, until something ends it or 60 MiB are taken."""
     name = Path(f"/dev/shm/{one.arms[0].options['segment']}")
     if not os.fork():
         with name.open("wb") as file:
-            for _ in range(256):
+            for _ in range(60):
                 file.write(bytes(1 << 20))
                 file.flush()
                 time.sleep(0.02)
