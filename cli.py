@@ -41,6 +41,21 @@ class OneLineGroup(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
+class StoppedError(click.ClickException):
+    """A command could not go on; told with the command's name."""
+
+    def __init__(self, message: str, ctx: click.Context) -> None:
+        super().__init__(message)
+        self.ctx = ctx
+
+
+def _named(error: Exception) -> str:
+    """Return what an error says, an error of the system with its file first."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
 def _one_line(error: click.ClickException) -> str:
     """Return the message on one line; where a name is unknown, with those that are accepted."""
     text = " ".join(error.format_message().split())
@@ -189,7 +204,7 @@ def run(
     except (MisuseError, JournalError) as error:
         raise click.UsageError(str(error), ctx) from None
     except (LaunchError, OSError) as error:
-        raise click.ClickException(f"the sweep cannot go on: {error}") from None
+        raise StoppedError(f"the sweep cannot go on: {_named(error)}", ctx) from None
     except (KeyboardInterrupt, Terminated) as error:
         console.end()
         Stream(sys.stderr).write(

@@ -223,8 +223,8 @@ class Journal:
         file = self._files[name]
         line = f"{canonical(content)}\n".encode()
         try:
-            if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            while line:  # after a part was written, the next try tells why not more
+                line = line[file.write(line) :]
             os.fsync(file.fileno())
             self._check_place(name, file)
         except OSError as error:

@@ -142,7 +142,8 @@ def _ok(arms):
 
 
 def _sleeps(one, request):
-    time.sleep(float(one.arms[0].options.get("seconds", 0.3)))
+    pause = os.environ.get("TEST_PAUSE", one.arms[0].options.get("seconds", 0.3))
+    time.sleep(float(pause))
 
 
 def _hangs(one, request):
