@@ -1,7 +1,7 @@
 """The command `attnbench`: a thin group; what is heavy is imported inside the commands.
 
 Exit codes: 0 done, 1 not done, 2 misuse (one line that says what is accepted), 130 after Ctrl-C,
-143 after SIGTERM.
+143 after SIGTERM, 129 after SIGHUP (a closed terminal).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from suites.options import confirm_options, sweep_options
+from suites.stream import Stream
 
 if TYPE_CHECKING:
     from results.changes import Comparison
@@ -36,11 +37,26 @@ class OneLineGroup(click.Group):
         except click.ClickException as error:
             context: click.Context | None = getattr(error, "ctx", None)
             where = context.command_path if context else "attnbench"
-            click.echo(f"{where}: {_one_line(error)}", err=True)
+            Stream(sys.stderr).write(f"{where}: {_one_line(error)}\n")
             code = error.exit_code
         except (click.Abort, KeyboardInterrupt):
             code = 130
         sys.exit(code if isinstance(code, int) else 0)
+
+
+class StoppedError(click.ClickException):
+    """A command could not go on; told with the command's name."""
+
+    def __init__(self, message: str, ctx: click.Context) -> None:
+        super().__init__(message)
+        self.ctx = ctx
+
+
+def _named(error: Exception) -> str:
+    """Return what an error says, an error of the system with its file first."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def _one_line(error: click.ClickException) -> str:
@@ -174,8 +190,10 @@ def run(
     from suites.journal import JournalError
     from suites.launch import LaunchError
     from suites.progress import Console, closing
+    from suites.stream import open_standard
     from suites.sweep import DEFAULT_PRESET, grid_from
 
+    open_standard()
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     named = preset or (DEFAULT_PRESET if chosen["suite"] == "speed" else chosen["suite"])
     folder = out or Path("runs") / f"{stamp}-{named}"
@@ -189,18 +207,17 @@ def run(
     except (MisuseError, JournalError) as error:
         raise click.UsageError(str(error), ctx) from None
     except (LaunchError, OSError) as error:
-        raise click.ClickException(f"the sweep cannot go on: {error}") from None
+        raise StoppedError(f"the sweep cannot go on: {_named(error)}", ctx) from None
     except (KeyboardInterrupt, Terminated) as error:
         console.end()
-        click.echo(
+        Stream(sys.stderr).write(
             f"stopped; what is done lies in {folder}\n"
-            f"go on with the same command and --resume --out {folder}",
-            err=True,
+            f"go on with the same command and --resume --out {folder}\n"
         )
-        ctx.exit(130 if isinstance(error, KeyboardInterrupt) else 143)
+        ctx.exit(128 + error.signal if isinstance(error, Terminated) else 130)
     finally:
         console.end()
-    click.echo(closing(summary))
+    Stream(sys.stdout).write(f"{closing(summary)}\n")
 
 
 @main.command()

@@ -49,7 +49,15 @@ class MisuseError(ValueError):
 
 
 class Terminated(BaseException):
-    """The process got SIGTERM: it is asked to end, as by Ctrl-C."""
+    """The process is asked to end, as by Ctrl-C: SIGTERM, or SIGHUP of a closed terminal.
+
+    Attributes:
+        signal: which.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(number)
+        self.signal = number
 
 
 class Progress(Protocol):
@@ -93,7 +101,7 @@ def run_sweep(
 ) -> Summary:
     """Measure the grid and append every launch to the journal in `folder`.
 
-    Ctrl-C and SIGTERM end the case that runs and keep what is done.
+    Ctrl-C, SIGTERM and SIGHUP end the case that runs and keep what is done.
 
     Args:
         grid: the sweep; without backends, all that are registered; without peers, all of them.
@@ -107,8 +115,9 @@ def run_sweep(
         MisuseError: if a backend, a peer or an option is not accepted.
         JournalError: if the folder cannot be used.
         LaunchError: if no case can be started at all.
+        OSError: if a record or a temporary file cannot be written; what is done is kept.
         KeyboardInterrupt: on Ctrl-C, after cleaning up.
-        Terminated: on SIGTERM, after cleaning up.
+        Terminated: on SIGTERM or SIGHUP, after cleaning up.
     """
     started = time.perf_counter()
     files = [str(path.resolve()) for path in plugins]
@@ -171,19 +180,29 @@ def _ask(launcher: Launcher, every: Sequence[Case], plugins: list[str]) -> dict[
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that it cleans up as Ctrl-C does."""
+    """Turn SIGTERM and SIGHUP into an exception, so that they clean up as Ctrl-C does.
 
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        raise Terminated
+    One that is ignored, as SIGHUP is under nohup, stays so; a second one does not disturb the
+    clean-up.
+    """
+    previous: dict[int, Any] = {}
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for each in previous:
+            signal.signal(each, signal.SIG_IGN)
+        raise Terminated(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
         return
-    previous = signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            previous[number] = signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for each, handler in previous.items():
+            signal.signal(each, handler)
 
 
 # -- the sweep -----------------------------------------------------------------------------------
