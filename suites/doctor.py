@@ -22,6 +22,7 @@ from attention.backends.sdpa import KERNELS
 from attention.backends.xformers import operators
 from suites.free import free_memory
 from suites.measure.machine import environment, machine
+from suites.peers import registry as peers
 
 Level = Literal["fine", "note", "problem"]
 
@@ -236,5 +237,5 @@ def _backends() -> list[Finding]:
 def _plugins() -> list[Finding]:
     return [
         Finding(f"plug-in {name}", "problem", error, "repair or uninstall the package")
-        for name, error in registry.broken_plugins().items()
+        for name, error in (registry.broken_plugins() | peers.broken_plugins()).items()
     ]
