@@ -102,6 +102,7 @@ def list_backends(ctx: click.Context, /, as_json: bool, of_peers: bool, of_model
         _list_models(as_json)
         return
     described = [registry.describe(name) for name in registry.names()]
+    _say_broken(registry.broken_plugins())
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False, default=str))
         return
@@ -119,7 +120,10 @@ def list_backends(ctx: click.Context, /, as_json: bool, of_peers: bool, of_model
         click.echo(f"  options: {', '.join(_shown(n, o) for n, o in one['options'].items())}")
         for device, reasons in one["unavailable"].items():
             click.echo(f"  {device}: {'; '.join(reasons) or 'available'}")
-    for name, error in registry.broken_plugins().items():
+
+
+def _say_broken(plugins: Mapping[str, str]) -> None:
+    for name, error in plugins.items():
         click.echo(f"plug-in {name} failed to load: {error}", err=True)
 
 
@@ -128,6 +132,7 @@ def _list_peers(as_json: bool) -> None:
     from suites.peers import registry
 
     described = registry.catalogue()
+    _say_broken(registry.broken_plugins())
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return
@@ -138,8 +143,6 @@ def _list_peers(as_json: bool) -> None:
         click.echo(f"  {one['difference'] or 'the same function'}")
         for device, reasons in one["unavailable"].items():
             click.echo(f"  {device}: {'; '.join(reasons) or 'available'}")
-    for name, error in registry.broken_plugins().items():
-        click.echo(f"plug-in {name} failed to load: {error}", err=True)
 
 
 def _list_models(as_json: bool) -> None:
@@ -458,6 +461,7 @@ def check(ctx: click.Context, /, backend: str, timing: bool) -> None:
     with _misuse(ctx):
         names = registry.load_file(backend) if backend.endswith(".py") else [backend]
         findings = [(name, f) for name in names for f in testing.check(name, measure=timing)]
+    _say_broken(registry.broken_plugins())
     for name, finding in findings:
         said = f": {finding.message}" if finding.message else ""
         click.echo(f"{name}  {finding.status:7}  {finding.check}{said}")

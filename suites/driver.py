@@ -154,8 +154,6 @@ def _preflight(
 
 def _rows(grid: Grid, told: Mapping[str, Any]) -> tuple[PeerRow, ...]:
     """Return the rows that the grid asks for, of those that a child tells of."""
-    if told["broken"]:
-        raise MisuseError(f"--plugin: {told['broken']}")
     try:
         return choose_rows(
             [PeerRow.from_json(row) for row in told["peers"]],
@@ -165,7 +163,8 @@ def _rows(grid: Grid, told: Mapping[str, Any]) -> tuple[PeerRow, ...]:
             device=grid.device,
         )
     except ValueError as error:
-        raise MisuseError(f"--{error}") from None
+        broken = "".join(f"; --plugin: {reason}" for reason in told["broken"].values())
+        raise MisuseError(f"--{error}{broken}") from None
 
 
 def _ask(launcher: Launcher, every: Sequence[Case], plugins: list[str]) -> dict[str, Any]:
@@ -223,6 +222,7 @@ class _Sweep:
         self._grid, self._plugins = grid, plugins
         self._launcher, self._journal = launcher, journal
         self._machine: Mapping[str, Any] = told["machine"]
+        self._broken: Sequence[str] = list(told.get("broken", {}).values())
         self._declared = {key: Declared.from_json(case) for key, case in told["cases"].items()}
         self._history = History(self._declared)
         self._origin = {
@@ -242,7 +242,8 @@ class _Sweep:
         every = order(self._grid, cases(self._grid))
         done = self._journal.done
         left = [item for item in every if (item.case.id, item.launch) not in done]
-        notices = [*self._journal.notices, *self._without_profile(every)]
+        broken = [f"--plugin: {reason}; going on without it" for reason in self._broken]
+        notices = [*self._journal.notices, *broken, *self._without_profile(every)]
         progress.begin(self._journal.folder, len(every), len(every) - len(left), notices)
         statuses: Counter[str] = Counter()
         for position, item in enumerate(left, start=1):
