@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from results.checks import check_profile, check_values, clean
+from results.checks import check_profile, check_values, clean, drop_faults
 from results.schema import (
     ENVIRONMENTS,
     MACHINES,
@@ -36,8 +36,8 @@ class Run:
 
     Attributes:
         frame: the tidy frame, columns `COLUMNS`.
-        records: the records used, as they stood in the files; profiles that cannot be read are
-            left out of them.
+        records: the records used, as they stood in the files; profiles, conditions and
+            predictions that cannot be read are left out of them.
         machines: content id to what the machine is.
         environments: content id to versions and settings.
         warnings: what was left out or mended, one sentence each.
@@ -103,6 +103,7 @@ def read_records(paths: tuple[Path, ...], warnings: list[str]) -> list[dict[str,
                 warnings.append(f"{file}:{line.number}: {_short(error)}; left out")
                 continue
             _drop_bad_profiles(record, line, warnings)
+            warnings.extend(f"{file}:{line.number}: {fault}" for fault in drop_faults(record))
             source = f"{record['run']}\0{record['machine']}"
             key = (source, record["case"]["id"], record["launch"]["index"])
             duplicates += key in kept

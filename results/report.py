@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+from matplotlib.figure import Figure
 
 from results.axis_views import axis_tables
 from results.chapters import Chapter, chapters, machine_name
 from results.files import write_bytes, write_text
 from results.load import NoRunError, Run, load
+from results.panels import Layout
 from results.peer_plots import CAPTION, peer_figure
 from results.peer_views import peer_tables
 from results.peers import PeerChapter, peer_chapters
@@ -23,7 +25,16 @@ from results.series import points
 from results.summary import Paragraph, summarise
 from results.svg import drawn_png, drawn_svg, inline_svg, png
 from results.theme import DARK, LIGHT, PAGE, Theme, css_variables
+from results.trust import Trust, trust
+from results.trust_plots import CAPTION as TRUST_CAPTION
+from results.trust_plots import TITLE as TRUST_FIGURE_TITLE
+from results.trust_plots import drift_figure
+from results.trust_summary import TITLE as TRUST_TITLE
+from results.trust_summary import trust_paragraphs
+from results.trust_views import trust_tables
 from results.views import TableView, tables
+
+Draw = Callable[[Theme, Layout], Figure | None]
 
 FORMATS = ("html", "md")
 FIGURE_FOLDER = "figures"
@@ -190,10 +201,12 @@ def page(run: Run, sections: list[Section], peers: list[PeerSection]) -> str:
         lstrip_blocks=True,
     )
     variables = sorted(css_variables().values())
+    context = _context(run, sections, peers)
     return environment.get_template("report.html.j2").render(
-        **_context(run, sections, peers),
+        **context,
         figures=[list(_page_figures(s.chapter, i, run)) for i, s in enumerate(sections)],
         peer_figures=[_peer_page_figure(s.chapter, i) for i, s in enumerate(peers)],
+        trust_figure=_trust_page_figure(context["trust"]),
         light={name: light for name, light, _ in variables},
         dark={name: dark for name, _, dark in variables},
     )
@@ -201,6 +214,7 @@ def page(run: Run, sections: list[Section], peers: list[PeerSection]) -> str:
 
 def _context(run: Run, sections: list[Section], peers: list[PeerSection]) -> dict[str, Any]:
     facts: list[Facts] = provenance(run, [s.chapter for s in sections])
+    trusted = trust(run)
     machines = [
         machine_name(run.machines.get(m, {})) or "a machine that is not described"
         for m in run.frame["machine"].unique()
@@ -210,7 +224,11 @@ def _context(run: Run, sections: list[Section], peers: list[PeerSection]) -> dic
         "comparisons": axis_tables(points(run)),
         "peers": peers,
         "facts": facts,
-        "warnings": run.warnings,
+        "warnings": (*trusted.warnings, *run.warnings),
+        "trust": trusted,
+        "trust_title": TRUST_TITLE,
+        "trust_paragraphs": trust_paragraphs(trusted),
+        "trust_tables": trust_tables(trusted),
         "machines": list(dict.fromkeys(machines)),
         "num_launches": len(run.records),
         "modes": set(run.frame["mode"]),
@@ -237,15 +255,19 @@ def _page_figures(chapter: Chapter, index: int, run: Run) -> Iterator[PageFigure
 
 
 def _peer_page_figure(chapter: PeerChapter, index: int) -> PageFigure | None:
-    wide = drawn_svg(
-        lambda: peer_figure(chapter, PAGE, "wide"), prefix=f"peers-wide-{index}", title=PEER_TITLE
-    )
-    narrow = drawn_svg(
-        lambda: peer_figure(chapter, PAGE, "narrow"),
-        prefix=f"peers-narrow-{index}",
-        title=PEER_TITLE,
-    )
-    return PageFigure(PEER_TITLE, CAPTION, wide, narrow) if wide else None
+    return _page_figure(partial(peer_figure, chapter), f"peers-{{}}-{index}", PEER_TITLE, CAPTION)
+
+
+def _trust_page_figure(trusted: Trust) -> PageFigure | None:
+    draw = partial(drift_figure, trusted)
+    return _page_figure(draw, "trust-{}", TRUST_FIGURE_TITLE, TRUST_CAPTION)
+
+
+def _page_figure(draw: Draw, prefix: str, title: str, caption: str) -> PageFigure | None:
+    """Return what `draw` draws in both layouts, whose name stands for {} in `prefix`."""
+    wide = drawn_svg(lambda: draw(PAGE, "wide"), prefix=prefix.format("wide"), title=title)
+    narrow = drawn_svg(lambda: draw(PAGE, "narrow"), prefix=prefix.format("narrow"), title=title)
+    return PageFigure(title, caption, wide, narrow) if wide else None
 
 
 # -- Markdown ------------------------------------------------------------------------------------
@@ -264,10 +286,12 @@ def _write_markdown(
     )
     environment.filters["plain"] = _Plain
     figures = [list(_file_figures(s.chapter, i, run, path.parent)) for i, s in enumerate(sections)]
+    context = _context(run, sections, peers)
     text = environment.get_template("report.md.j2").render(
-        **_context(run, sections, peers),
+        **context,
         figures=figures,
         peer_figures=[_peer_file_figure(s.chapter, i, path.parent) for i, s in enumerate(peers)],
+        trust_figure=_trust_file_figure(context["trust"], path.parent),
     )
     write_text(path, text)
 
@@ -280,11 +304,18 @@ def _file_figures(chapter: Chapter, index: int, run: Run, home: Path) -> Iterato
 
 
 def _peer_file_figure(chapter: PeerChapter, index: int, home: Path) -> FileFigure | None:
-    def draw(theme: Theme) -> bytes:
-        return drawn_png(lambda: peer_figure(chapter, theme, "wide"), theme)
+    draw = partial(peer_figure, chapter)
+    return _file_figure(draw, f"peers-{index + 1}", PEER_TITLE, CAPTION, home)
 
-    files = _write_figures(home, f"peers-{index + 1}", draw)
-    return FileFigure(PEER_TITLE, CAPTION, *files) if files else None
+
+def _trust_file_figure(trusted: Trust, home: Path) -> FileFigure | None:
+    draw = partial(drift_figure, trusted)
+    return _file_figure(draw, "trust", TRUST_FIGURE_TITLE, TRUST_CAPTION, home)
+
+
+def _file_figure(draw: Draw, name: str, title: str, caption: str, home: Path) -> FileFigure | None:
+    files = _write_figures(home, name, lambda theme: drawn_png(lambda: draw(theme, "wide"), theme))
+    return FileFigure(title, caption, *files) if files else None
 
 
 def _write_figures(
