@@ -57,7 +57,8 @@ class Conditions:
                 )
         if self.throttled > 0:
             said.append(
-                f"Processors slowed themselves down {self.throttled:,.0f} times for heat or power "
+                f"Processors slowed themselves down {self.throttled:,.0f} "
+                f"time{'s' if self.throttled != 1 else ''} for heat or power "
                 f"(most in {self.spans['throttled'].where}): see to cooling, or cap the clock."
             )
         if self.shared:

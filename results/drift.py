@@ -30,6 +30,8 @@ FEWEST = 4
 DRAWN = 3
 """Repetitions behind a figure."""
 
+_NAMED = ("device", "threads")
+
 Array = NDArray[np.float64]
 
 
@@ -38,7 +40,7 @@ class Drift:
     """The sentinel's times in one run.
 
     Attributes:
-        name: its setting in words.
+        name: the sentinel's setting in words.
         seconds: medians of the repetitions that succeeded, in the order they ran, shape [n].
         smooth: their running median of three, shape [n]; as `seconds` where n < `FEWEST`.
         minutes: when each was started, from the first on, shape [n]; NaN where not recorded.
@@ -84,25 +86,26 @@ class Drift:
         """Say what a disturbed run is worth."""
         return (
             f"The machine's speed drifted by {format.percent(self.drift)} during the run "
-            f"({self.name}, {len(self.seconds)} repetitions): compare with care; measure again on "
-            "a quiet machine."
+            f"(sentinel, {self.name}, {len(self.seconds)} repetitions): compare with care; "
+            "measure again on a quiet machine."
         )
 
 
 def drifts(frame: pd.DataFrame) -> tuple[Drift, ...]:
     """Return the drift of each sentinel case in the tidy rows of one run."""
     rows = frame[frame["kind"] == SENTINEL].assign(cross_len=0)
-    varying = [c for c in SETTING if rows[c].nunique() > 1]
+    varying = [c for c in SETTING if c not in _NAMED and rows[c].nunique() > 1]
     found = []
     for _, part in rows.groupby("case_id", sort=False):
         launches = part.drop_duplicates("launch").sort_values("launch", kind="stable")
         good = part[(part["status"] == "ok") & (part["metric"] == "latency")]
         good = good.drop_duplicates("launch").sort_values("launch", kind="stable")
         seconds = good["value"].to_numpy(dtype=np.float64)
-        words = differing(launches.iloc[0], [*varying, "level", "threads"])
+        case = launches.iloc[0]
+        words = (str(case["device"]), differing(case, ["threads"]), differing(case, varying))
         found.append(
             Drift(
-                name=f"sentinel, {words}",
+                name=", ".join(w for w in words if w),
                 seconds=seconds,
                 smooth=running_median(seconds) if len(seconds) >= FEWEST else seconds,
                 minutes=_minutes(list(good["started"])),

@@ -11,7 +11,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from results.drift import DRAWN, Drift
 from results.panels import Layout
-from results.schema import SENTINEL
 from results.theme import Look, Theme, looks
 from results.trust import RunTrust, Trust
 
@@ -24,9 +23,9 @@ PANEL_HEIGHT = 2.5
 """Inches."""
 
 CAPTION = (
-    "Time of the sentinel, the same work every time, relative to its median over the run: dots "
-    "are repetitions, each a process of its own, the line is their running median of three. A "
-    "machine that keeps its speed gives a level line."
+    "Time of the sentinel, the same work every time, relative to its median over the run: "
+    "marks are repetitions, each a process of its own, the line is their running median of three. "
+    "A machine that keeps its speed gives a level line."
 )
 
 
@@ -39,7 +38,7 @@ def drift_figure(trust: Trust, theme: Theme, layout: Layout = "wide") -> Figure 
         return None
     columns = 2 if layout == "wide" and len(runs) > 1 else 1
     rows = math.ceil(len(runs) / columns)
-    width = 4.6 if layout == "narrow" else 10.4 if columns == 2 else 7.0
+    width = 4.6 if layout == "narrow" else 10.4
     figure = Figure(figsize=(width, (PANEL_HEIGHT + 0.6) * rows), layout="constrained")
     for index, run in enumerate(runs):
         ax = figure.add_subplot(rows, columns, index + 1)
@@ -59,18 +58,20 @@ def _largest(run: RunTrust) -> float:
 
 def _panel(ax: Axes, drawn: list[Drift], theme: Theme) -> None:
     by_clock = all(drift.has_clock for drift in drawn)
-    styles = looks((SENTINEL, drift.name) for drift in drawn)
+    styles = looks((drift.name, "") for drift in drawn)
     ax.axhline(0.0, color=theme.ink, linewidth=1.0, linestyle=(0, (4, 3)))
     for drift in drawn:
-        look: Look = styles[SENTINEL, drift.name]
+        look: Look = styles[drift.name, ""]
         middle = float(np.median(drift.seconds))
         x = drift.minutes if by_clock else np.arange(1, len(drift.seconds) + 1)
         color = look.color(theme)
         dots = 100 * (drift.seconds / middle - 1)
-        ax.plot(x, dots, linestyle="none", marker="o", markersize=5, color=color, alpha=0.55)
         ax.plot(
-            x, 100 * (drift.smooth / middle - 1), color=color, label=drift.name,
-            linestyle=(0, look.dashes) if look.dashes else "-",
+            x, dots, linestyle="none", marker=look.marker, markersize=5, color=color, alpha=0.55
+        )
+        ax.plot(
+            x, 100 * (drift.smooth / middle - 1), color=color, marker=look.marker, markevery=[-1],
+            label=drift.name,
         )  # fmt: skip
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, -2.0), max(high, 2.0))
@@ -79,4 +80,4 @@ def _panel(ax: Axes, drawn: list[Drift], theme: Theme) -> None:
     ax.set_xlabel("minutes since the first" if by_clock else "repetition")
     if not by_clock:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=1, handlelength=3.6)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=1 if len(drawn) < 2 else 2)

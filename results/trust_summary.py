@@ -49,10 +49,13 @@ def _drifted(drift: Drift) -> str:
     if drift.is_disturbed:
         return drift.warning
     if drift.reason:
-        return f"Whether the machine's speed drifted is not known: {drift.name}: {drift.reason}."
+        return (
+            f"Whether the machine's speed drifted is not known (sentinel, {drift.name}): "
+            f"{drift.reason}."
+        )
     return (
         f"The machine's speed drifted by {format.percent(drift.drift)} during the run "
-        f"({drift.name}, {len(drift.seconds)} repetitions), which is below the limit of "
+        f"(sentinel, {drift.name}, {len(drift.seconds)} repetitions), which is below the limit of "
         f"{LIMIT_TEXT}."
     )
 

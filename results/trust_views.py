@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from results import format
 from results.conditions import LOAD
@@ -14,17 +15,17 @@ from results.trust_summary import LIMIT_TEXT, TARGET_TEXT, share
 from results.views import LONG, Cell, TableView
 
 _STOPPED = {
-    "spread": f"median known to ±{TARGET_TEXT}",
+    "spread": f"within ±{TARGET_TEXT}",
     "budget": "time spent",
     "count": "enough samples",
     "": "not recorded",
 }
 
 _CONDITIONS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "steal": ("taken by the hypervisor", lambda v: format.digits(v, 2)),
-    "other_cpu": ("taken by other programs", lambda v: format.digits(v, 2)),
+    "steal": ("hypervisor", lambda v: format.digits(v, 2)),
+    "other_cpu": ("other programs", lambda v: format.digits(v, 2)),
     "frequency": ("processors' clock", lambda v: f"{format.rate(v)}Hz"),
-    "throttled": ("slow-downs (heat, power)", lambda v: f"{v:,.0f}"),
+    "throttled": ("slow-downs", lambda v: f"{v:,.0f}"),
     "switches": ("context switches", lambda v: f"{v:,.0f}"),
     LOAD: ("load at the start", lambda v: format.digits(v, 2)),
     "gpu_users": ("GPU: other processes", lambda v: f"{v:,.0f}"),
@@ -73,23 +74,26 @@ def _drift_table(trust: Trust) -> TableView:
                 Cell("disturbed" if d.is_disturbed else d.reason, is_status=d.is_disturbed),
             ]
 
-    head = ["case", "repetitions", "time", "drift", "spread", "remark"]
+    head = ["setting", "repetitions", "time", "drift", "spread", "remark"]
     notes = [
-        "The sentinel is the same work every time. Drift: largest over smallest running median of "
+        "The same work every time. Drift: largest over smallest running median of "
         "three repetitions, less 1, so that one odd process does not count; spread: the same of "
         f"the repetitions themselves. A run that drifted by more than "
         f"{LIMIT_TEXT} is disturbed."
     ]
-    return _table(trust, "The machine's speed through the run", head, rows, notes)
+    view = _table(trust, "The sentinel", head, rows, notes)
+    if any(cells[-1].text for cells in view.rows):
+        return view
+    return replace(view, head=view.head[:-1], rows=[cells[:-1] for cells in view.rows])
 
 
 def _spread_table(trust: Trust) -> TableView:
     def rows(run: RunTrust) -> Iterable[list[Cell]]:
         told = run.sampling
         for what, found in (
-            ("between launches", told.between),
-            ("within a launch", told.within),
-            ("median of a launch", told.half_width),
+            ("of launches", told.between),
+            ("of samples", told.within),
+            ("of a median", told.half_width),
         ):
             if found.num_values:
                 yield [
@@ -102,9 +106,9 @@ def _spread_table(trust: Trust) -> TableView:
 
     head = ["spread", "of", "median", "worst", "where"]
     notes = [
-        "Between launches: largest over smallest median of a case's launches, less 1. Within: "
+        "Of launches: largest over smallest median of a case's launches, less 1. Of samples: "
         f"interquartile range of a launch's samples over their median, from {FEWEST} samples on. "
-        "Median of a launch: half-width of its 95 % interval by order statistics, from 6 samples "
+        "Of a median: half-width of its 95 % interval by order statistics, from 6 samples "
         "on.",
         "Intervals elsewhere on this page come from launches, never from samples.",
     ]
@@ -120,7 +124,7 @@ def _stop_table(trust: Trust) -> TableView:
                     yield [Cell(_STOPPED[word]), Cell(f"{count:,}"),
                            Cell(share(count, told.arms))]  # fmt: skip
         if told.warm_ups:
-            yield [Cell("warm-up did not converge"), Cell(f"{told.not_converged:,}"),
+            yield [Cell("warm-up cut short"), Cell(f"{told.not_converged:,}"),
                    Cell(share(told.not_converged, told.warm_ups))]  # fmt: skip
 
     head = ["sampling ended by", "arms of launches", "share"]
@@ -130,6 +134,7 @@ def _stop_table(trust: Trust) -> TableView:
     ]
     if not any(run.has_stops for run in trust.runs):
         head, notes = ["sampling", *head[1:]], []
+    notes.append("Warm-up cut short: the budget was spent before calls stopped getting faster.")
     return _table(trust, "How sampling ended", head, rows, notes)
 
 
@@ -174,8 +179,9 @@ def _condition_table(trust: Trust) -> TableView:
 
     head = ["while cases were timed", "launches", "median", "lowest", "highest", "where"]
     notes = [
-        "Taken: processors' time, 0.5 is half of one's. Context switches: involuntary ones. What "
-        "the system does not tell is left out."
+        "Hypervisor and other programs: processors' time that they took, 0.5 is half of one's. "
+        "Slow-downs: for heat or power. Context switches: involuntary ones. What the system does "
+        "not tell is left out."
     ]
     return _table(trust, "What else the machine did", head, rows, notes)
 
