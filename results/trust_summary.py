@@ -22,21 +22,33 @@ TARGET_TEXT, LIMIT_TEXT, VISIBLE_TEXT = (
 
 
 def trust_paragraphs(trust: Trust) -> list[Paragraph]:
-    """Return what the chapter says: a paragraph a run, those with nothing to say left out."""
-    found = []
-    for run in trust.runs:
-        sentences = [
-            *_drift(run),
-            *run.conditions.disturbances(),
-            *_undisturbed(run),
-            *_launches(run),
-            *_sampling(run),
-            *_outliers(run),
-            *_harness(run),
-            *_predictions(run),
-        ]
-        found.append(Paragraph(f"{run.name[:1].upper()}{run.name[1:]}", sentences))
+    """Return what the chapter says: of all runs what holds for each of them, then run by run."""
+    said = {run.name: _sentences(run) for run in trust.runs}
+    if len(said) == 1:
+        return [Paragraph(_headed(name), told) for name, told in said.items() if told]
+    first = next(iter(said.values()), [])
+    shared = [s for s in first if all(s in told for told in said.values())]
+    found = [Paragraph("All runs", shared)]
+    for name, told in said.items():
+        found.append(Paragraph(_headed(name), [s for s in told if s not in shared]))
     return [p for p in found if p.sentences]
+
+
+def _headed(name: str) -> str:
+    return f"{name[:1].upper()}{name[1:]}"
+
+
+def _sentences(run: RunTrust) -> list[str]:
+    return [
+        *_drift(run),
+        *run.conditions.disturbances(),
+        *_undisturbed(run),
+        *_launches(run),
+        *_sampling(run),
+        *_outliers(run),
+        *_harness(run),
+        *_predictions(run),
+    ]
 
 
 def _drift(run: RunTrust) -> list[str]:
@@ -139,9 +151,9 @@ def _harness(run: RunTrust) -> list[str]:
             f"{VISIBLE_TEXT} of the time of {'; '.join(named)}."
         )
     if run.harness and not said:
-        share = max(cost.share.high for cost in run.harness)
+        largest = max(cost.share.high for cost in run.harness)
         said.append(
-            f"An empty call takes at most {format.percent(share)} of any case's time: what "
+            f"An empty call takes at most {tiny_share(largest)} of any case's time: what "
             "measuring costs does not show."
         )
     return said
@@ -167,3 +179,8 @@ def _predictions(run: RunTrust) -> list[str]:
 def share(part: int, whole: int) -> str:
     """Write a part of a whole: 12 %; 0 % for nothing of something."""
     return format.percent(part / whole) if part and whole else "0 %" if whole else format.NONE
+
+
+def tiny_share(value: float) -> str:
+    """Write a share that may be next to nothing."""
+    return "0.1 %" if value < 0.001 else format.percent(value)

@@ -11,7 +11,7 @@ from results.conditions import LOAD
 from results.sampling import FENCES, FEWEST, MILD, SEVERE
 from results.scaling import EMPTY_FACTOR
 from results.trust import RunTrust, Trust
-from results.trust_summary import LIMIT_TEXT, TARGET_TEXT, share
+from results.trust_summary import LIMIT_TEXT, TARGET_TEXT, share, tiny_share
 from results.views import LONG, Cell, TableView
 
 _STOPPED = {
@@ -178,10 +178,16 @@ def _condition_table(trust: Trust) -> TableView:
                 ]
 
     head = ["while cases were timed", "launches", "median", "lowest", "highest", "where"]
+    explained = {
+        "steal": "Hypervisor: processors' time that it gave to others, 0.5 is half of one's.",
+        "other_cpu": "Other programs: processors' time that they took.",
+        "throttled": "Slow-downs: times a processor held its clock back for heat or power.",
+        "switches": "Context switches: involuntary ones.",
+    }
     notes = [
-        "Hypervisor and other programs: processors' time that they took, 0.5 is half of one's. "
-        "Slow-downs: for heat or power. Context switches: involuntary ones. What the system does "
-        "not tell is left out."
+        note
+        for name, note in explained.items()
+        if any(run.conditions.spans[name].num_values for run in trust.runs)
     ]
     return _table(trust, "What else the machine did", head, rows, notes)
 
@@ -192,7 +198,7 @@ def _harness_table(trust: Trust) -> TableView:
             yield [
                 Cell(cost.name),
                 Cell(format.seconds(cost.empty)),
-                Cell(format.percent(cost.share.high)),
+                Cell(f"{'< ' if cost.share.high < 0.001 else ''}{tiny_share(cost.share.high)}"),
                 Cell(cost.share.where),
                 Cell(f"{len(cost.small):,} of {cost.cases:,}"),
             ]
