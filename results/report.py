@@ -12,6 +12,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from results.axis_views import axis_tables
+from results.captions import TITLES, figure_caption
 from results.chapters import Chapter, chapters, machine_name
 from results.files import write_bytes, write_text
 from results.load import NoRunError, Run, load
@@ -20,7 +21,7 @@ from results.peer_plots import CAPTION, peer_figure
 from results.peer_views import peer_tables
 from results.peers import PeerChapter, peer_chapters
 from results.plots import FIGURES
-from results.provenance import Facts, input_scale, provenance
+from results.provenance import Facts, provenance
 from results.series import points
 from results.summary import Paragraph, summarise
 from results.svg import drawn_png, drawn_svg, inline_svg, png
@@ -40,51 +41,6 @@ FORMATS = ("html", "md")
 FIGURE_FOLDER = "figures"
 
 _TEMPLATES = Path(__file__).parent / "templates"
-
-_TITLES = {
-    "time": "Time against length",
-    "memory": "Memory against length",
-    "speedup": "Speed-up over the exact baselines",
-    "error": "Error against cost",
-    "limit": "Share of the machine's limit",
-    "profile": "Where the time goes",
-}
-_CAPTIONS = {
-    "time": (
-        "Median over launches, both axes logarithmic, so that a straight line's slope is the "
-        "exponent p of t = a + c·N^p; it stands behind the name, with its 95 % interval. Bands "
-        "are 95 % intervals between launches, where they are narrower than fourfold. A "
-        "cross marks a length that gave no time, and why."
-    ),
-    "memory": (
-        "Peak above the inputs, output included; both axes logarithmic, exponents as above. "
-        "Materialised softmax (full) holds all scores at once; fused exact attention (sdpa) "
-        "does not."
-    ),
-    "speedup": (
-        "Time of the baseline over time of the backend, in the same run; above the dashed line "
-        "the backend is faster. full materialises the scores, sdpa is the fused exact kernel."
-    ),
-    "error": (
-        "Relative L2 distance of the output from exact softmax attention, against time; low and "
-        "left is better. Methods that compute softmax attention differ by rounding alone."
-    ),
-    "limit": (
-        "The least time that the method's products, exponentials and bytes need at the peaks "
-        "measured on this machine in this run, over the time taken."
-    ),
-    "profile": (
-        "Parts of a single call under torch's profiler, the fastest of a few, median over "
-        "launches, at the longest length that most backends were profiled at. A bar that would "
-        "leave nothing of the others is pressed together, and says so; its shares hold. The table "
-        "of this name says what the parts are."
-    ),
-}
-_OF_DECODING = {
-    "time": "In mode decode: a token after a context; a flat line is a state that does not grow.",
-    "memory": "In mode decode: what is kept of the tokens so far.",
-}
-"""What a caption says besides, where a run has that mode."""
 
 
 class ReportError(ValueError):
@@ -236,22 +192,14 @@ def _context(run: Run, sections: list[Section], peers: list[PeerSection]) -> dic
     }
 
 
-def _caption(name: str, run: Run) -> str:
-    scale = input_scale(run) if name == "error" else ""
-    parts = [_CAPTIONS[name], f"Taken on {scale}." if scale else ""]
-    if "decode" in set(run.frame["mode"]):
-        parts.append(_OF_DECODING.get(name, ""))
-    return " ".join(part for part in parts if part)
-
-
 def _page_figures(chapter: Chapter, index: int, run: Run) -> Iterator[PageFigure]:
-    for name, title in _TITLES.items():
+    for name, title in TITLES.items():
         wide, narrow = (
             inline_svg(chapter, name, layout, prefix=f"{name}-{layout}-{index}", title=title)
             for layout in ("wide", "narrow")
         )
         if wide:
-            yield PageFigure(title, _caption(name, run), wide, narrow)
+            yield PageFigure(title, figure_caption(name, run), wide, narrow)
 
 
 def _peer_page_figure(chapter: PeerChapter, index: int) -> PageFigure | None:
@@ -300,7 +248,7 @@ def _file_figures(chapter: Chapter, index: int, run: Run, home: Path) -> Iterato
     for name in FIGURES:
         files = _write_figures(home, f"{name}-{index + 1}", partial(png, chapter, name))
         if files:
-            yield FileFigure(_TITLES[name], _caption(name, run), *files)
+            yield FileFigure(TITLES[name], figure_caption(name, run), *files)
 
 
 def _peer_file_figure(chapter: PeerChapter, index: int, home: Path) -> FileFigure | None:

@@ -165,7 +165,7 @@ def _predictions(run: RunTrust) -> list[str]:
         if ratio.num_values:
             said.append(
                 f"{what} was {format.times(ratio.median)} what had been foretold at the median of "
-                f"{ratio.num_values:,} launches, {format.times(ratio.low)} to "
+                f"{ratio.num_values:,} cases, {format.times(ratio.low)} to "
                 f"{format.times(ratio.high)} over all."
             )
     if told.not_run:

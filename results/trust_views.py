@@ -224,6 +224,9 @@ def _prediction_table(trust: Trust) -> TableView:
                     Cell(ratio.where),
                 ]
 
-    head = ["measured over foretold", "launches", "median", "lowest", "highest", "where"]
-    notes = ["A prediction only keeps a case from being started; it is never a result."]
+    head = ["measured over foretold", "cases", "median", "lowest", "highest", "where"]
+    notes = [
+        "Of a case's first launch, since later ones are foretold from it. A prediction only keeps "
+        "a case from being started; it is never a result."
+    ]
     return _table(trust, "Predictions against what cases took", head, rows, notes)
