@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from results.bounds import LONGEST_ID, check_bounds
-from results.checks import check_profile, check_values, clean
+from results.checks import check_profile, check_values, clean, drop_faults
 from results.lines import Line, json_lines, open_regular, short
 from results.schema import (
     ENVIRONMENTS,
@@ -40,8 +40,8 @@ class Run:
 
     Attributes:
         frame: the tidy frame, columns `COLUMNS`.
-        records: the records used, as they stood in the files; profiles that cannot be read are
-            left out of them.
+        records: the records used, as they stood in the files; profiles, conditions and
+            predictions that cannot be read are left out of them.
         machines: content id to what the machine is.
         environments: content id to versions and settings.
         warnings: what was left out or mended, one sentence each.
@@ -103,6 +103,7 @@ def read_records(paths: tuple[Path, ...], warnings: list[str]) -> list[dict[str,
                 warnings.append(f"{line.place}: {short(error)}; left out")
                 continue
             _drop_bad_profiles(record, line, warnings)
+            warnings.extend(f"{line.place}: {fault}" for fault in drop_faults(record))
             of = record["run"], record["machine"], record["case"]["id"], record["launch"]["index"]
             first = kept.setdefault(of, record)
             if first is record:

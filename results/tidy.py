@@ -24,12 +24,14 @@ COLUMNS = (
     "options", "launch", "started", "status", "reason", "kernel", *COSTS, "expected_time",
     "expected_memory", "gate_error", "gate_budget", "gradient_error", "reduced", "compile_time",
     "graphs", "breaks", "recompiles", "fixed_size", "metric", "unit", "value", "samples",
+    "stopped", "converged",
 )  # fmt: skip
 """Columns of the tidy frame: one row per case, launch, arm and metric.
 
 `value` is the median of `samples`; `reduced` says that an output is within the budget of reduced
-precision only; `fixed_size` holds pairs of a name and a count. An arm without results has one row
-with an empty `metric`.
+precision only; `fixed_size` holds pairs of a name and a count. Of a latency `stopped` is why
+sampling ended (`STOPS`) and `converged` whether the warm-up did; "" and None where the record does
+not say. An arm without results has one row with an empty `metric`.
 """
 
 
@@ -82,9 +84,18 @@ def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "unit": clean(metric["unit"]),
                 "value": float(np.median(samples)),
                 "samples": samples,
+                "stopped": (metric.get("stopped") or "") if name == "latency" else "",
+                "converged": _converged(metric),
             }
         if not metrics:
-            yield {**base, "metric": "", "unit": "", "value": math.nan, "samples": ()}
+            nothing = {"metric": "", "unit": "", "value": math.nan, "samples": ()}
+            yield {**base, **nothing, "stopped": "", "converged": None}
+
+
+def _converged(metric: Mapping[str, Any]) -> bool | None:
+    warm_up = metric.get("warm_up")
+    told = warm_up.get("converged") if isinstance(warm_up, dict) else None
+    return told if isinstance(told, bool) else None
 
 
 def _bounded(text: str, longest: int) -> str:
