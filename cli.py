@@ -189,10 +189,12 @@ def run(
     A case that fails, crashes, runs out of memory or time gets its status and reason, and the
     sweep goes on. The exit code is 0 when the sweep completes, whatever its statuses.
     """
-    from suites.driver import MisuseError, Terminated, run_sweep
+    from suites.driver import run_sweep
     from suites.journal import JournalError
     from suites.launch import LaunchError
     from suites.progress import Console, closing
+    from suites.session import MisuseError
+    from suites.signals import Terminated
     from suites.stream import open_standard
     from suites.sweep import DEFAULT_PRESET, grid_from
 
@@ -351,9 +353,10 @@ def _confirmed(
     from results.confirmation import Confirmation
     from results.schema import Case
     from suites.confirm import run_pairs
-    from suites.driver import MisuseError, Terminated
     from suites.journal import JournalError
     from suites.launch import LaunchError
+    from suites.session import MisuseError
+    from suites.signals import Terminated
 
     confirmation = Confirmation(found, max_pairs=max_pairs)
     wanted = set(confirmation.undecided)

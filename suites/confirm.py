@@ -17,10 +17,11 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from results.schema import Case
-from suites.driver import SUITES, MisuseError, Session, ask_about, terminable
 from suites.journal import Journal
 from suites.launch import Launcher
 from suites.provenance import commit_of
+from suites.session import SUITES, MisuseError, Session, ask_about, check_accepted
+from suites.signals import terminable
 from suites.sweep import Grid, Item
 
 NAMES = ("base", "new")
@@ -153,9 +154,10 @@ class PairedSession:
         journal.check_free()
         launcher = self._exit.enter_context(Launcher(version.suites, python=version.python))
         told = ask_about(launcher, self._cases, self._plugins)
-        for case in self._cases:
-            if misuse := told["cases"][case.id]["misuse"]:
-                raise MisuseError(f"{name}: {case.arms[0].label}: {misuse}")
+        try:
+            check_accepted(told, self._cases)
+        except MisuseError as error:
+            raise MisuseError(f"{name}: {error}") from None
         self._exit.enter_context(journal)
         commit = commit_of(version.suites.parent, told["environment"].get("attnbench"))
         self._sessions[name] = Session(self._grid, told, self._plugins, launcher, journal, commit)

@@ -339,8 +339,8 @@ CONFIRM_OPTIONS = (
         type=PLUGIN,
         help="A Python file that registers backends or peers, for --confirm. Repeatable.",
     ),
-    click.option("--resume", is_flag=True, help="Go on with the pairs in --out.")
-    @ click.option(
+    click.option("--resume", is_flag=True, help="Go on with the pairs in --out."),
+    click.option(
         "--out",
         type=click.Path(file_okay=False, path_type=Path),
         help="Where the pairs are written, a run folder a side. Default: runs/<time>-confirm.",

@@ -14,14 +14,15 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from verification import Measured, Report, Scale
+from verification.rates import upper
+from verification.sweeps import Quiet
+
 from results.changes import compare
 from results.load import load
 from results.schema import Arm
 from suites.driver import run_sweep
 from suites.sweep import Grid
-from verification import Measured, Report, Scale
-from verification.rates import upper
-from verification.sweeps import Quiet
 
 BACKENDS = ("full", "sdpa", "longformer", "bigbird", "linformer", "performer")
 LENGTHS = (64, 96, 128, 192)
