@@ -89,9 +89,7 @@ def run_sweep(
     with terminable(), Launcher(benchmark_dir) as launcher:
         grid, told = _preflight(grid, files, launcher)
         every = order(grid, cases(grid))
-        notices = [
-            f"--plugin: {why}; going on without it" for why in told.get("broken", {}).values()
-        ]
+        broken = told.get("broken", {}).values()
         with journal:
             commit = commit_of(benchmark_dir.parent)
             session = Session(grid, told, files, launcher, journal, commit)
