@@ -99,10 +99,8 @@ def case(request):
         fcntl.flock(lock, fcntl.LOCK_SH)
     one = Case.from_json(request["case"])
     if one.kind == "roof":
-        rates = {
-            name: {"unit": "op/s", "samples": [1e9]}
-            for name in ("matmul_rate", "exp_rate", "bandwidth")
-        }
+        units = {"matmul_rate": "op/s", "exp_rate": "op/s", "bandwidth": "B/s"}
+        rates = {name: {"unit": unit, "samples": [1e9]} for name, unit in units.items()}
         return _ok([{"metrics": rates}])
     if one.kind == "sentinel":
         return _ok([{"metrics": {"latency": {"unit": "s", "samples": [1e-3] * 8}}}])
