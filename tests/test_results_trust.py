@@ -226,6 +226,13 @@ def test_the_spread_between_launches_names_the_worst_case(tmp_path: Path) -> Non
     assert "by 50 % at most (sdpa, forward, 2,048 tokens)" in told(folder)
 
 
+def test_an_arm_is_named_with_the_first_of_its_case(tmp_path: Path) -> None:
+    folder = made(tmp_path, floor=synthetic.Law(1e-9, 1.0), roof={"empty_latency": 1e-6})
+    small = read(folder).harness[0].small
+    assert "identity beside sdpa, forward, 512 tokens" in small
+    assert "identity beside performer, forward, 512 tokens" in small
+
+
 def test_a_single_launch_says_that_processes_are_not_compared(tmp_path: Path) -> None:
     assert "No case has several launches" in told(made(tmp_path, launches=1))
 
