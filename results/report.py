@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from results.axis_views import axis_tables
 from results.captions import TITLES, figure_caption
 from results.chapters import Chapter, chapters, machine_name
-from results.files import write_bytes, write_text
+from results.files import check_within, write_bytes, write_text
 from results.load import NoRunError, Run, load
 from results.panels import Layout
 from results.peer_plots import CAPTION, peer_figure
@@ -112,6 +113,7 @@ def write_report(
     Raises:
         NoRunError: if a folder holds no run.
         ReportError: if a format is unknown, or `out` does not fit the formats.
+        OSError: if a folder cannot be read, or `out` not written.
     """
     if not folders:
         raise NoRunError("DIR: expected at least one run folder")
@@ -273,11 +275,16 @@ def _write_figures(
     contents = {word: draw(theme) for theme, word in ((LIGHT, "light"), (DARK, "dark"))}
     if not all(contents.values()):
         return None
+    check_within(home, home / FIGURE_FOLDER)
     (home / FIGURE_FOLDER).mkdir(exist_ok=True)
     files = {word: f"{FIGURE_FOLDER}/{name}-{word}.png" for word in contents}
     for word, content in contents.items():
         write_bytes(home / files[word], content)
     return files["light"], files["dark"]
+
+
+_LIST_ITEM = re.compile(r"^(\d{0,9})([-+.)])(?=\s|$)")
+"""What begins a list where it begins a line."""
 
 
 class _Plain(str):
@@ -289,6 +296,6 @@ def escape_markdown(value: object) -> str:
     if isinstance(value, _Plain):
         return value
     text = str(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for mark in "\\`*_[]|~$":
+    for mark in "\\`*_[]|~$#":
         text = text.replace(mark, f"\\{mark}")
-    return text
+    return _LIST_ITEM.sub(r"\1\\\2", text)

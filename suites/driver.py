@@ -26,7 +26,15 @@ from suites.outcome import Outcome, scrub
 from suites.peer_rows import PeerRow, choose_rows
 from suites.prediction import Declared, History
 from suites.provenance import commit_of
-from suites.sweep import Grid, Item, cases, order, roof_cases
+from suites.sweep import (
+    Grid,
+    Item,
+    cases,
+    launch_budget_s,
+    order,
+    roof_cases,
+    sentinel_case,
+)
 
 SUITES = Path(__file__).parent
 """The folder of the suites, as asv takes it."""
@@ -41,7 +49,15 @@ class MisuseError(ValueError):
 
 
 class Terminated(BaseException):
-    """The process got SIGTERM: it is asked to end, as by Ctrl-C."""
+    """The process is asked to end, as by Ctrl-C: SIGTERM, or SIGHUP of a closed terminal.
+
+    Attributes:
+        signal: which.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(number)
+        self.signal = number
 
 
 class Progress(Protocol):
@@ -85,7 +101,7 @@ def run_sweep(
 ) -> Summary:
     """Measure the grid and append every launch to the journal in `folder`.
 
-    Ctrl-C and SIGTERM end the case that runs and keep what is done.
+    Ctrl-C, SIGTERM and SIGHUP end the case that runs and keep what is done.
 
     Args:
         grid: the sweep; without backends, all that are registered; without peers, all of them.
@@ -99,8 +115,9 @@ def run_sweep(
         MisuseError: if a backend, a peer or an option is not accepted.
         JournalError: if the folder cannot be used.
         LaunchError: if no case can be started at all.
+        OSError: if a record or a temporary file cannot be written; what is done is kept.
         KeyboardInterrupt: on Ctrl-C, after cleaning up.
-        Terminated: on SIGTERM, after cleaning up.
+        Terminated: on SIGTERM or SIGHUP, after cleaning up.
     """
     started = time.perf_counter()
     files = [str(path.resolve()) for path in plugins]
@@ -127,7 +144,7 @@ def _preflight(
     elif not grid.backends:
         names = _ask(launcher, [], plugins)["names"]
         grid = replace(grid, backends=tuple(Arm(name) for name in names))
-    every = [*roof_cases(grid, single_thread=True), *cases(grid)]
+    every = [*roof_cases(grid, single_thread=True), sentinel_case(grid), *cases(grid)]
     told = _ask(launcher, every, plugins)
     for case in every:
         if misuse := told["cases"][case.id]["misuse"]:
@@ -137,8 +154,6 @@ def _preflight(
 
 def _rows(grid: Grid, told: Mapping[str, Any]) -> tuple[PeerRow, ...]:
     """Return the rows that the grid asks for, of those that a child tells of."""
-    if told["broken"]:
-        raise MisuseError(f"--plugin: {told['broken']}")
     try:
         return choose_rows(
             [PeerRow.from_json(row) for row in told["peers"]],
@@ -148,7 +163,8 @@ def _rows(grid: Grid, told: Mapping[str, Any]) -> tuple[PeerRow, ...]:
             device=grid.device,
         )
     except ValueError as error:
-        raise MisuseError(f"--{error}") from None
+        broken = "".join(f"; --plugin: {reason}" for reason in told["broken"].values())
+        raise MisuseError(f"--{error}{broken}") from None
 
 
 def _ask(launcher: Launcher, every: Sequence[Case], plugins: list[str]) -> dict[str, Any]:
@@ -163,19 +179,29 @@ def _ask(launcher: Launcher, every: Sequence[Case], plugins: list[str]) -> dict[
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that it cleans up as Ctrl-C does."""
+    """Turn SIGTERM and SIGHUP into an exception, so that they clean up as Ctrl-C does.
 
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        raise Terminated
+    One that is ignored, as SIGHUP is under nohup, stays so; a second one does not disturb the
+    clean-up.
+    """
+    previous: dict[int, Any] = {}
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for each in previous:
+            signal.signal(each, signal.SIG_IGN)
+        raise Terminated(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
         return
-    previous = signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            previous[number] = signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for each, handler in previous.items():
+            signal.signal(each, handler)
 
 
 # -- the sweep -----------------------------------------------------------------------------------
@@ -196,6 +222,7 @@ class _Sweep:
         self._grid, self._plugins = grid, plugins
         self._launcher, self._journal = launcher, journal
         self._machine: Mapping[str, Any] = told["machine"]
+        self._broken: Sequence[str] = list(told.get("broken", {}).values())
         self._declared = {key: Declared.from_json(case) for key, case in told["cases"].items()}
         self._history = History(self._declared)
         self._origin = {
@@ -215,7 +242,8 @@ class _Sweep:
         every = order(self._grid, cases(self._grid))
         done = self._journal.done
         left = [item for item in every if (item.case.id, item.launch) not in done]
-        notices = [*self._journal.notices, *self._without_profile(every)]
+        broken = [f"--plugin: {reason}; going on without it" for reason in self._broken]
+        notices = [*self._journal.notices, *broken, *self._without_profile(every)]
         progress.begin(self._journal.folder, len(every), len(every) - len(left), notices)
         statuses: Counter[str] = Counter()
         for position, item in enumerate(left, start=1):
@@ -248,6 +276,7 @@ class _Sweep:
     def _settle(self, item: Item) -> dict[str, Any]:
         """Bring one launch to its end, by running it or by saying why not."""
         case, started, load = item.case, utc_now(), os.getloadavg()[0]
+        predicted = self._history.foretold(case)
 
         def record(wall_s: float, **ending: Any) -> dict[str, Any]:
             launch = {
@@ -256,6 +285,7 @@ class _Sweep:
                 "started": started,
                 "wall_s": round(wall_s, 4),
                 "load": round(load, 2),
+                "predicted": predicted,
             }
             ending = {"status": "failed", "reason": None, "log_tail": None, "arms": []} | ending
             return {**self._origin, "case": case.to_json(), "launch": launch, **ending}
@@ -282,7 +312,7 @@ class _Sweep:
         request = {
             "do": "case",
             "case": case.to_json(),
-            "budget_s": self._grid.budget_s,
+            "budget_s": launch_budget_s(self._grid, case),
             "profile": self._grid.profile,
             "deadline_s": deadline,
             "memory_limit": memory_limit,
