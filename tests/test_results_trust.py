@@ -111,7 +111,8 @@ def test_few_repetitions_have_no_drift_but_a_reason(tmp_path: Path, count: int) 
     assert math.isnan(drift.drift)
     assert not drift.is_disturbed
     assert drift.reason == f"{count} repetitions: a drift needs 4"
-    assert "is not known (sentinel, cpu, 2 threads): " + drift.reason in told(tmp_path)
+    spread = {1: "", 2: "; they spread by 100 %", 3: "; they spread by 200 %"}[count]
+    assert f"is not known (sentinel, cpu, 2 threads): {drift.reason}{spread}." in told(tmp_path)
 
 
 def test_failed_repetitions_are_counted_and_not_used(tmp_path: Path) -> None:
@@ -189,6 +190,14 @@ def test_outliers_are_reported_by_backend_and_dropped_nowhere(tmp_path: Path) ->
     frame = load(folder).frame
     kept = frame[(frame["backend"] == "sdpa") & (frame["metric"] == "latency")]["samples"]
     assert sum(9.0 in samples for samples in kept) == 4
+
+
+def test_samples_without_outliers_are_called_so(tmp_path: Path) -> None:
+    def change(_: int, record: dict[str, Any]) -> None:
+        if record["case"]["kind"] == "speed":
+            record["arms"][0]["metrics"]["latency"]["samples"] = [0.1] * 8
+
+    assert "None of 96 samples is an outlier." in told(made(tmp_path, change))
 
 
 def test_the_half_width_follows_order_statistics() -> None:
@@ -365,6 +374,7 @@ def test_an_old_run_shows_what_it_has_and_no_empty_table(tmp_path: Path) -> None
     assert all(len(row) == len(view.head) for view in views for row in view.rows)
     text = told(folder)
     assert "No sentinel was measured" in text
+    assert "outlier" not in text  # 7 samples a launch are too few to say
     assert "was not recorded" in text
     assert not re.search(r"\b(nan|inf|None)\b", text)
 
