@@ -76,12 +76,16 @@ def latencies(frame: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(cross_len=rows["key_len"].where(crossed, 0))
     varying = [c for c in SETTING if rows[c].nunique() > 1]
     series = [label(*key) for key in zip(rows["backend"], rows["options"], strict=True)]
-    names = [
-        ", ".join(p for p in (s, row["mode"], f"{row['seq_len']:,} tokens",
-                              differing(row, varying)) if p)
-        for s, row in zip(series, rows.to_dict("records"), strict=True)
-    ]  # fmt: skip
-    return rows.assign(series=series, name=names)
+    rows = rows.assign(series=series)
+    alone = rows[rows["arm"] == 0]
+    first = dict(zip(alone["case_id"], alone["series"], strict=True))
+    names = []
+    for row in rows.to_dict("records"):
+        arm, beside = row["series"], first.get(row["case_id"], row["series"])
+        parts = (arm if arm == beside else f"{arm} beside {beside}", row["mode"],
+                 f"{row['seq_len']:,} tokens", differing(row, varying))  # fmt: skip
+        names.append(", ".join(part for part in parts if part))
+    return rows.assign(name=names)
 
 
 def sampling(frame: pd.DataFrame) -> Sampling:

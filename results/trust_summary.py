@@ -61,9 +61,11 @@ def _drifted(drift: Drift) -> str:
     if drift.is_disturbed:
         return drift.warning
     if drift.reason:
+        several = len(drift.seconds) > 1
+        spread = f"; they spread by {format.percent(drift.spread)}" if several else ""
         return (
             f"Whether the machine's speed drifted is not known (sentinel, {drift.name}): "
-            f"{drift.reason}."
+            f"{drift.reason}{spread}."
         )
     return (
         f"The machine's speed drifted by {format.percent(drift.drift)} during the run "
@@ -133,6 +135,8 @@ def _outliers(run: RunTrust) -> list[str]:
     low, high = (
         int(table[[f"{side}_mild", f"{side}_severe"]].to_numpy().sum()) for side in ("low", "high")
     )
+    if not low + high:
+        return [f"None of {samples:,} samples is an outlier."]
     return [
         f"{share(low + high, samples)} of {samples:,} samples are outliers, {low:,} low and "
         f"{high:,} high; none was dropped."

@@ -111,7 +111,8 @@ def test_few_repetitions_have_no_drift_but_a_reason(tmp_path: Path, count: int) 
     assert math.isnan(drift.drift)
     assert not drift.is_disturbed
     assert drift.reason == f"{count} repetitions: a drift needs 4"
-    assert "is not known (sentinel, cpu, 2 threads): " + drift.reason in told(tmp_path)
+    spread = {1: "", 2: "; they spread by 100 %", 3: "; they spread by 200 %"}[count]
+    assert f"is not known (sentinel, cpu, 2 threads): {drift.reason}{spread}." in told(tmp_path)
 
 
 def test_failed_repetitions_are_counted_and_not_used(tmp_path: Path) -> None:
@@ -191,6 +192,14 @@ def test_outliers_are_reported_by_backend_and_dropped_nowhere(tmp_path: Path) ->
     assert sum(9.0 in samples for samples in kept) == 4
 
 
+def test_samples_without_outliers_are_called_so(tmp_path: Path) -> None:
+    def change(_: int, record: dict[str, Any]) -> None:
+        if record["case"]["kind"] == "speed":
+            record["arms"][0]["metrics"]["latency"]["samples"] = [0.1] * 8
+
+    assert "None of 96 samples is an outlier." in told(made(tmp_path, change))
+
+
 def test_the_half_width_follows_order_statistics() -> None:
     assert math.isnan(half_width([1.0, 2.0, 3.0, 4.0, 5.0]))
     # Binomial tails: of 6 and 8 the extremes enclose the median, of 9 the second and eighth do.
@@ -224,6 +233,13 @@ def test_the_spread_between_launches_names_the_worst_case(tmp_path: Path) -> Non
     assert between.high == pytest.approx(0.5)
     assert between.where == "sdpa, forward, 2,048 tokens"
     assert "by 50 % at most (sdpa, forward, 2,048 tokens)" in told(folder)
+
+
+def test_an_arm_is_named_with_the_first_of_its_case(tmp_path: Path) -> None:
+    folder = made(tmp_path, floor=synthetic.Law(1e-9, 1.0), roof={"empty_latency": 1e-6})
+    small = read(folder).harness[0].small
+    assert "identity beside sdpa, forward, 512 tokens" in small
+    assert "identity beside performer, forward, 512 tokens" in small
 
 
 def test_a_single_launch_says_that_processes_are_not_compared(tmp_path: Path) -> None:
@@ -358,6 +374,7 @@ def test_an_old_run_shows_what_it_has_and_no_empty_table(tmp_path: Path) -> None
     assert all(len(row) == len(view.head) for view in views for row in view.rows)
     text = told(folder)
     assert "No sentinel was measured" in text
+    assert "outlier" not in text  # 7 samples a launch are too few to say
     assert "was not recorded" in text
     assert not re.search(r"\b(nan|inf|None)\b", text)
 
