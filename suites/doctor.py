@@ -21,6 +21,7 @@ from suites import disturbances
 from suites.disturbances import Finding
 from suites.free import free_memory
 from suites.measure.machine import environment, machine
+from suites.peers import registry as peers
 
 LITTLE_MEMORY = 2 << 30
 
@@ -175,5 +176,5 @@ def _backends() -> list[Finding]:
 def _plugins() -> list[Finding]:
     return [
         Finding(f"plug-in {name}", "problem", error, "repair or uninstall the package")
-        for name, error in registry.broken_plugins().items()
+        for name, error in (registry.broken_plugins() | peers.broken_plugins()).items()
     ]

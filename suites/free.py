@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,20 @@ def free_memory(
             found.append(max(0, int(limit) - used + int(stat.get("inactive_file", 0))))
     except OSError:  # no control groups, or another version of them
         pass
+    return min(found) if found else None
+
+
+def total_memory(
+    meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")
+) -> int | None:
+    """Return the bytes of the machine, or of the control group's limit; ``None`` if not told."""
+    found: list[int] = []
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemTotal:"):
+                found.append(int(line.split()[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError):  # no control groups, or no limit
+        found.append(int((cgroup / "memory.max").read_text()))
     return min(found) if found else None
 
 

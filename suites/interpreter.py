@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -19,22 +21,39 @@ DRIVER_VARIABLE = "ATTNBENCH_DRIVER_PID"
 """Names the driver's process to its children, which end with it."""
 
 _GUARD = """
-import ctypes, os, runpy, sys
+import ctypes, os, runpy, sys, traceback
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
 if os.getppid() != int(os.environ["ATTNBENCH_DRIVER_PID"]):
     os._exit(1)
 sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+code = 1
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+    code = 0
+except SystemExit as end:
+    code = end.code & 255 if isinstance(end.code, int) else int(end.code is not None)
+except BaseException:
+    traceback.print_exc()
+finally:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass
+    os._exit(code)
 """
 # Asks for SIGKILL at the driver's end (PR_SET_PDEATHSIG) before anything else runs, so that
-# there is no moment at which a killed driver leaves a server behind.
+# there is no moment at which a killed driver leaves a server behind. The process ends with its
+# main thread, as a forked case does: threads that a case left running hold nothing up.
 
 
 class Interpreter:
     """What asv's runner asks of an environment: variables, and a way to run the interpreter."""
 
-    def __init__(self, python: str, root: Path, variables: Mapping[str, str], cwd: Path) -> None:
+    def __init__(
+        self, python: str, root: Path, variables: Mapping[str, str], cwd: Path, temporary: Path
+    ) -> None:
         self._command = [python, "-P", "-c", _GUARD]
         self._cwd = cwd
         self.process: subprocess.Popen[bytes] | None = None
@@ -43,6 +62,9 @@ class Interpreter:
             DRIVER_VARIABLE: str(os.getpid()),
             # Else asking whether there is a GPU would initialise CUDA before the fork.
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+            "TMPDIR": str(temporary),
+            # Compiled kernels stay where they would lie without the line above.
+            "TORCHINDUCTOR_CACHE_DIR": _kernel_cache(),
             **variables,
         }
 
@@ -81,6 +103,16 @@ class Interpreter:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process = None  # its number may be another's from now on
+
+
+def _kernel_cache() -> str:
+    """Return the folder in which torch keeps compiled kernels: its own default, or the user's."""
+    try:
+        user = re.sub(r'[\\/:*?"<>|]', "_", getpass.getuser())
+    except (KeyError, OSError):  # a container's user may have no name
+        user = f"uid_{os.getuid()}"
+    default = Path(tempfile.gettempdir()) / f"torchinductor_{user}"
+    return os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(default))
 
 
 def _limit_files(pid: int) -> None:

@@ -99,7 +99,8 @@ class Journal:
 
         Raises:
             RecordError: if it is no valid record; nothing is written then.
-            OSError: if it cannot be written; a torn line is mended when the run is resumed.
+            OSError: if it cannot be written, or if the file is no longer in the folder; a torn
+                line is mended when the run is resumed.
         """
         self._write(RECORDS, check_record(dict(record)))
 
@@ -136,7 +137,7 @@ class Journal:
     def _open(self) -> None:
         self.check_free()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            _make_folder(self.folder)
             self._lock()
             self._wait_for_children()
             for name in (RECORDS, MACHINES, ENVIRONMENTS):
@@ -150,7 +151,12 @@ class Journal:
         file = self._exit.enter_context((self.folder / LOCK).open("a+"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):  # ENOLCK, EOPNOTSUPP
+                raise JournalError(
+                    f"--out: {self.folder}: its file system cannot lock files ({error.strerror}), "
+                    "and two runs would mix; name a folder on a local disk"
+                ) from None
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise JournalError(
@@ -217,11 +223,37 @@ class Journal:
         file = self._files[name]
         line = f"{canonical(content)}\n".encode()
         try:
-            if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            while line:  # after a part was written, the next try tells why not more
+                line = line[file.write(line) :]
             os.fsync(file.fileno())
+            self._check_place(name, file)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.folder / name)) from error
+
+    def _check_place(self, name: str, file: FileIO) -> None:
+        """Check that what was written is in the folder: writing to a removed file succeeds.
+
+        Raises:
+            OSError: if the name is gone or names another file.
+        """
+        try:
+            there = (self.folder / name).stat()
+        except OSError:
+            there = None
+        if there is None or not os.path.samestat(there, os.fstat(file.fileno())):
+            raise OSError(
+                errno.ESTALE,
+                "the file was removed or replaced while the run went on; what was written to it "
+                "is lost",
+            )
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and make their names last."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,25 +3,32 @@
 asv's fork server imports the suites once and forks a child per request; its spawner starts a new
 interpreter each time, which CUDA needs. Both take arbitrary JSON as the child's parameters and
 leave the answer in a file. This module gives them an environment without git or configuration,
-holds the limits that asv does not, and never leaves a process behind.
+holds the limits that asv does not, and never leaves a process behind (`suites.keeper`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import secrets
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from suites import keeper
+from suites.guard import MemoryGuard
 from suites.interpreter import Interpreter
+from suites.leftovers import SharedMemory, empty
 from suites.outcome import Outcome, read_outcome, tail
 
 ENTRY = "benchmarks.Driven.measure_request"
@@ -35,6 +42,12 @@ RETAINED = {"MALLOC_MMAP_THRESHOLD_": str(8 << 30), "MALLOC_TRIM_THRESHOLD_": st
 IMPORT_TIMEOUT_S = 300.0
 WATCHDOG_S = 10.0
 """How long asv may be late with its own timeout before the whole process group is killed."""
+
+MOST_OUTPUT = 4 << 20
+"""Characters of output after which a server is replaced."""
+
+ROOM_BYTES = 1 << 20
+"""With less than this, the folder of temporary files is full."""
 
 
 class LaunchError(RuntimeError):
@@ -53,7 +66,12 @@ class Launcher:
     def __init__(self, benchmark_dir: Path, *, python: str = sys.executable) -> None:
         self._benchmark_dir = benchmark_dir.resolve()
         self._python = python
-        self._scratch = tempfile.TemporaryDirectory(prefix="attnbench-")
+        self._token = secrets.token_hex(16)
+        self._scratch = tempfile.TemporaryDirectory(
+            prefix="attnbench-", ignore_cleanup_errors=True
+        )
+        self._temporary = Path(self._scratch.name) / "tmp"
+        self._keeper: subprocess.Popen[bytes] | None = None
         self._servers: dict[str, _Server] = {}
 
     def __enter__(self) -> Launcher:
@@ -68,7 +86,12 @@ class Launcher:
         """Stop every server and whatever it started."""
         while self._servers:
             self._servers.popitem()[1].close()
+        keeper.kill_marked(self._token)
         self._scratch.cleanup()
+        if self._keeper is not None:  # last: an interrupt above leaves the work to it
+            with contextlib.suppress(OSError):  # it may have been killed
+                self._keeper.communicate(keeper.QUIET)
+            self._keeper = None
 
     def ask(
         self,
@@ -88,28 +111,74 @@ class Launcher:
 
         Raises:
             LaunchError: if no server can be started.
+            OSError: if the folder of temporary files cannot be written.
         """
+        empty(self._temporary)
         server = self._server(allocator, method)
         folder = Path(tempfile.mkdtemp(dir=self._scratch.name))
         answer = folder / "answer.json"
         cwd = folder / "cwd"
         cwd.mkdir()
+        shared = SharedMemory()
+        guard = MemoryGuard(lambda: self._end_case(shared), lambda: server.introduce(shared))
         started = time.perf_counter()
-        out, code, late = server.run(request, answer, cwd, timeout_s)
+        with guard:
+            out, code, late = server.run(request, answer, cwd, timeout_s)
         wall = time.perf_counter() - started
         if not server.alive:
             self._servers.pop(f"{method}:{allocator}").close()
+        self._end_case(shared)
         outcome = read_outcome(answer, out, code, late, timeout_s, wall)
         shutil.rmtree(folder, ignore_errors=True)  # else it goes with the scratch folder
+        empty(self._temporary)
+        unowned = shared.clear()
+        if outcome.record is None:
+            if guard.reason is not None:
+                left = f"; new in shared memory, and left there: {', '.join(unowned[:3])}"
+                reason = guard.reason + (left if unowned else "")
+                return replace(outcome, status="out_of_memory", reason=reason)
+            self._check_room()
         return outcome
+
+    def _end_case(self, shared: SharedMemory) -> None:
+        """Kill what belongs to the case: all that carries the run's mark, but the servers."""
+        servers = {s.server for s in self._servers.values() if s.server is not None}
+        if strays := set(keeper.marked(self._token)) - servers:
+            shared.note(strays)
+            keeper.kill_marked(self._token, servers)
+
+    def _check_room(self) -> None:
+        """Take note when it is no fault of a case that it left no answer.
+
+        Raises:
+            OSError: if the folder of temporary files is full, though the case's own are gone.
+        """
+        room = os.statvfs(self._scratch.name)
+        if room.f_bavail * room.f_frsize < ROOM_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._scratch.name)
+
+    def _start_keeper(self) -> None:
+        """Start the process that cleans up after a driver that was killed."""
+        self._keeper = subprocess.Popen(
+            [*keeper.command(sys.executable), self._token, self._scratch.name],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd="/", env={}, start_new_session=True,
+        )  # fmt: skip
 
     def _server(self, allocator: str, method: Method) -> _Server:
         key = f"{method}:{allocator}"
+        if self._keeper is None:
+            self._start_keeper()
         if key not in self._servers:
             variables = RETAINED if allocator == "retained" else {}
-            server = _Server(
-                self._benchmark_dir, self._python, variables, Path(self._scratch.name), method
+            interpreter = Interpreter(
+                self._python,
+                self._benchmark_dir.parent,
+                {keeper.VARIABLE: self._token, **variables},
+                Path(self._scratch.name),
+                self._temporary,
             )
+            server = _Server(self._benchmark_dir, interpreter, method)
             self._servers[key] = server  # before it starts: an interrupt must find it
             server.start()
         return self._servers[key]
@@ -118,14 +187,24 @@ class Launcher:
 class _Server:
     """One of asv's launchers, with a policy of the allocator, and a watchdog over it."""
 
-    def __init__(
-        self, folder: Path, python: str, variables: Mapping[str, str], cwd: Path, method: Method
-    ) -> None:
-        self._interpreter = Interpreter(python, folder.parent, variables, cwd)
+    def __init__(self, folder: Path, interpreter: Interpreter, method: Method) -> None:
+        self._interpreter = interpreter
         self._folder = folder
         self._method = method
         self._asv: Any = None
         self.alive = True
+
+    @property
+    def server(self) -> int | None:
+        """The process that outlives a case; ``None`` under spawn, or when it does not run."""
+        process = self._interpreter.process
+        return process.pid if process is not None and self._method == "forkserver" else None
+
+    def introduce(self, shared: SharedMemory) -> None:
+        """Tell of the case's processes, as long as they live."""
+        process = self._interpreter.process
+        if process is not None:
+            shared.meet(process.pid, itself=self._method == "spawn")
 
     def start(self) -> None:
         """Start asv's side and import the suites.
@@ -164,8 +243,8 @@ class _Server:
             except Exception as error:  # asv has no one type for a server that went away
                 self.alive = False
                 return str(error), None, barked.is_set()
-        if self._method == "forkserver" and self._interpreter.process is not None:
-            _kill_strays(self._interpreter.process.pid)
+        # What a child printed lies in the memory of a server, which later cases inherit.
+        self.alive = len(out) <= MOST_OUTPUT
         return out, code, False
 
     @contextlib.contextmanager
@@ -193,17 +272,3 @@ class _Server:
         if self._asv is not None:
             self._asv.interrupt()  # else it prints what the server printed
             self._asv.close()
-
-
-# -- processes -----------------------------------------------------------------------------------
-
-
-def _kill_strays(server: int) -> None:
-    """Kill what an ended child left behind: everything in the server's group but the server."""
-    for entry in Path("/proc").iterdir() if sys.platform == "linux" else ():
-        if not entry.name.isdecimal() or int(entry.name) == server:
-            continue
-        with contextlib.suppress(OSError):  # it may end while it is looked at
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[2]) == server and fields[0] != "Z":
-                os.kill(int(entry.name), signal.SIGKILL)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from results.schema import canonical
+
 TIMEOUT_CODE = -256
 """asv's exit code of a child that it ended because its time was over."""
 
 TAIL_LINES, TAIL_BYTES = 20, 4096
+
+ANSWER_LIMIT = 32 << 20
+"""An answer of more bytes is none: read, it would take many times that."""
 
 OUTPUT_LIMIT = 64 << 20
 """No file of a child grows beyond these bytes: a child that prints for ever fills no disk."""
@@ -32,7 +39,7 @@ class Outcome:
 
     Attributes:
         record: the child's answer; ``None`` if it left none.
-        status: without an answer: ``crashed``, ``timeout`` or ``failed``.
+        status: without an answer: ``crashed``, ``timeout``, ``out_of_memory`` or ``failed``.
         reason: one line why, without an answer.
         log_tail: the last lines that the child printed; ``None`` if it printed nothing.
         wall_s: seconds from the request to its end, the start of a server not included.
@@ -61,15 +68,41 @@ def read_outcome(
     printed = tail(out)
     if code == 0:
         try:
-            record = json.loads(answer.read_text())["record"]
-            if isinstance(record, dict):
-                return Outcome(record, None, None, printed, wall)
-            problem = f"expected an object, got {type(record).__name__}"
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return Outcome(_read_answer(answer), None, None, printed, wall)
+        except FileNotFoundError:
+            problem = "it left none"
+        except OSError as error:  # its text would name a folder of this machine
+            problem = error.strerror or type(error).__name__
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             problem = f"{type(error).__name__}: {error}"
-        return Outcome(None, "failed", f"no readable answer ({problem})", printed, wall)
+        return Outcome(None, "failed", scrub(f"no readable answer ({problem})"), printed, wall)
     status, reason = _explain(code, out, late, timeout_s)
     return Outcome(None, status, reason, printed, wall)
+
+
+def _read_answer(answer: Path) -> dict[str, Any]:
+    """Return the record in a child's file, which may be anything.
+
+    Raises:
+        OSError: if there is none.
+        ValueError: if it is no regular file, is too large, or holds what no record can.
+        KeyError: if it is JSON of another form; also `TypeError`, `RecursionError`.
+    """
+    # A pipe or a device in its place would be waited for, or never end.
+    descriptor = os.open(answer, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:  # noqa: PTH123
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("expected a regular file")
+        if status.st_size > ANSWER_LIMIT:
+            raise ValueError(f"{status.st_size} bytes; at most {ANSWER_LIMIT} are read")
+        record = json.loads(file.read().decode())["record"]
+    if not isinstance(record, dict):
+        raise TypeError(f"expected an object, got {type(record).__name__}")
+    if not isinstance(record.get("reason", ""), str | None):
+        raise TypeError(f"reason: expected a string, got {type(record['reason']).__name__}")
+    canonical(record)  # no NaN, nothing too deep
+    return record
 
 
 def _explain(code: int | None, out: str, late: bool, timeout_s: float) -> tuple[str, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -12,6 +14,7 @@ from typing import Any, TextIO
 
 from results.schema import FULL_PRECISION, PEER, SENTINEL, Case
 from suites.driver import Summary
+from suites.stream import Stream
 from suites.sweep import Item
 
 ERASE = "\r\x1b[K"
@@ -23,18 +26,23 @@ COLOURS: Mapping[str, int] = {
 
 BAR_WIDTH = 20
 
+UNSHOWN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of control and format characters, surrogates and line separators."""
+
 
 class Console:
     """Prints a line for every launch that ended; below, on a terminal, a bar.
 
+    A terminal that was closed, or a pipe that nobody reads, does not end what is told of.
+
     Args:
         stream: where to.
-        colour: ``None`` = if the stream is a terminal.
+        colour: ``None`` = if the stream is a terminal that knows colours.
     """
 
     def __init__(self, stream: TextIO | None = None, *, colour: bool | None = None) -> None:
-        self._stream = sys.stderr if stream is None else stream
-        self._live = self._stream.isatty()
+        self._stream = Stream(sys.stderr if stream is None else stream)
+        self._live = self._stream.is_terminal() and os.environ.get("TERM") != "dumb"
         self._colour = self._live if colour is None else colour
         self._total = self._count = 0
         self._remaining: float | None = None
@@ -45,9 +53,9 @@ class Console:
         """Say what is there and what is to come."""
         self._total, self._count = total, done
         there = f", {done} of them there already" if done else ""
-        self._line(f"{total} launches into {folder}{there}")
+        self._line(printable(f"{total} launches into {folder}{there}"))
         for notice in notices:
-            self._line(f"note: {notice}")
+            self._line(printable(f"note: {notice}"))
 
     def starting(self, item: Item) -> None:
         """Show what runs now."""
@@ -63,8 +71,8 @@ class Console:
         left = "" if self._live else f"  {self._time_left()}"
         status = self._paint(record["status"], COLOURS[record["status"]])
         self._line(
-            f"[{self._count:>{width}}/{self._total}] {label(case)}  {status}  "
-            f"{describe(record)}{left}".rstrip()
+            f"[{self._count:>{width}}/{self._total}] {printable(label(case))}  {status}  "
+            f"{printable(describe(record))}{left}".rstrip()
         )
         self._draw()
 
@@ -72,7 +80,6 @@ class Console:
         """Take the bar away."""
         if self._live:
             self._stream.write(ERASE)
-            self._stream.flush()
 
     def _time_left(self) -> str:
         if self._count >= self._total:
@@ -84,7 +91,6 @@ class Console:
 
     def _line(self, text: str) -> None:
         self._stream.write(f"{ERASE if self._live else ''}{text}\n")
-        self._stream.flush()
 
     def _draw(self) -> None:
         if not self._live:
@@ -92,11 +98,26 @@ class Console:
         filled = BAR_WIDTH * self._count // max(1, self._total)
         bar = "█" * filled + "░" * (BAR_WIDTH - filled)
         text = f"{bar} {self._count}/{self._total}  {self._time_left()}  now: {self._now}"
-        self._stream.write(ERASE + text[: shutil.get_terminal_size().columns - 1])
-        self._stream.flush()
+        self._stream.write(ERASE + fitted(text, shutil.get_terminal_size().columns - 1))
 
     def _paint(self, text: str, colour: int) -> str:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colour else text
+
+
+def printable(text: str) -> str:
+    """Replace what moves the cursor, turns the direction of writing or cannot be shown at all."""
+    return "".join("�" if unicodedata.category(c) in UNSHOWN else c for c in text)
+
+
+def fitted(text: str, columns: int) -> str:
+    """Cut a text to a number of columns of a terminal; a wide character takes two."""
+    text, width = printable(text), 0
+    for position, character in enumerate(text):
+        if not unicodedata.combining(character):
+            width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if width > columns:
+            return text[:position]
+    return text
 
 
 def label(case: Case) -> str:

@@ -14,12 +14,14 @@ from helpers_sweep import FAKE_SUITES, is_alive, pids_in, processes_of, wait_unt
 
 from results.load import load
 from results.schema import Arm, check_record
-from suites import driver as driver_module
-from suites.driver import MisuseError, Terminated, run_sweep
+from suites import session as session_module
+from suites.driver import run_sweep
 from suites.journal import JournalError
 from suites.launch import LaunchError
 from suites.outcome import Outcome
 from suites.parsing import parse_backend
+from suites.session import MisuseError
+from suites.signals import Terminated
 from suites.sweep import cases, grid_from, order
 
 pytestmark = pytest.mark.serial
@@ -132,7 +134,7 @@ def test_an_unsupported_case_starts_no_process(tmp_path):
 
 
 def test_a_hanging_case_is_recorded_and_the_next_one_runs(tmp_path, monkeypatch):
-    monkeypatch.setitem(driver_module.CHILD_GRACE_S, "forkserver", 0.3)
+    monkeypatch.setitem(session_module.CHILD_GRACE_S, "forkserver", 0.3)
     pids = tmp_path / "pids"
     sweep(tmp_path / "run", f"hangs:pids={pids}", "linear", seq_lens=(16,), case_timeout_s=0.5)
     assert ends(tmp_path / "run", "hangs") == ["timeout"]
@@ -151,7 +153,7 @@ def test_cases_predicted_too_slow_are_not_run_with_the_prediction(tmp_path):
 
 
 def test_cases_predicted_too_large_are_not_run_with_the_prediction(tmp_path, monkeypatch):
-    monkeypatch.setattr(driver_module, "memory_for_case", lambda *_: 1 << 30)
+    monkeypatch.setattr(session_module, "memory_for_case", lambda *_: 1 << 30)
     sweep(tmp_path, "quadratic:seconds=1e-12", "linear", seq_lens=(512, 2048))
     assert ends(tmp_path, "quadratic") == ["ok", "not_run"]
     assert ends(tmp_path, "linear") == ["ok", "ok"]
@@ -244,13 +246,13 @@ def test_plugins_and_limits_are_handed_to_the_child(tmp_path, monkeypatch):
     plugin = tmp_path / "mine.py"
     plugin.write_text("")
     asked = []
-    original = driver_module.Launcher.ask
+    original = session_module.Launcher.ask
 
     def ask(self, request, **options):
         asked.append((request, options))
         return original(self, request, **options)
 
-    monkeypatch.setattr(driver_module.Launcher, "ask", ask)
+    monkeypatch.setattr(session_module.Launcher, "ask", ask)
     monkeypatch.chdir(tmp_path)
     relative = plugin.relative_to(tmp_path)
     sweep(tmp_path / "run", "linear", plugins=[relative], budget_s=0.5, allocators=("retained",),
@@ -277,8 +279,8 @@ def test_cuda_cases_are_spawned(tmp_path, monkeypatch):
         methods[request["case"]["device"]] = options["method"]
         return Outcome(None, "failed", "no device in this test", None, 0.0)
 
-    original = driver_module.Launcher.ask
-    monkeypatch.setattr(driver_module.Launcher, "ask", ask)
+    original = session_module.Launcher.ask
+    monkeypatch.setattr(session_module.Launcher, "ask", ask)
     sweep(tmp_path, "linear", device="cuda")
     assert methods == {"cuda": "spawn"}
 

@@ -18,7 +18,7 @@ from suites.kinds import peer, roof, sentinel, speed
 from suites.kinds.preflight import preflight
 from suites.kinds.timing import Measured
 from suites.measure.process import TimeLimitError, deadline, memory_limit
-from suites.peers.registry import load_plugin
+from suites.peers.registry import load_plugins
 
 KINDS: Mapping[str, Callable[..., Measured]] = {
     "speed": speed.run, "peer": peer.run, "roof": roof.run, "sentinel": sentinel.run,
@@ -77,8 +77,8 @@ def measured(request: Mapping[str, Any]) -> dict[str, Any]:
 def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> Measured:
     case = Case.from_json(request["case"])
     gc.freeze()  # what is imported is no garbage: collections need not walk it
-    for path in request.get("plugins", []):
-        load_plugin(path)
+    for error in load_plugins(request.get("plugins", [])).values():
+        sys.stderr.write(f"plug-in: {error}\n")  # it costs the cases that need it, no others
     torch.set_float32_matmul_precision(case.matmul_precision)
     if case.device == "cuda":  # an LSTM has a switch of its own, which stands on TF32
         full = case.matmul_precision == FULL_PRECISION

@@ -4,9 +4,12 @@ import ctypes
 import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -96,10 +99,8 @@ def case(request):
         fcntl.flock(lock, fcntl.LOCK_SH)
     one = Case.from_json(request["case"])
     if one.kind == "roof":
-        rates = {
-            name: {"unit": "op/s", "samples": [1e9]}
-            for name in ("matmul_rate", "exp_rate", "bandwidth")
-        }
+        units = {"matmul_rate": "op/s", "exp_rate": "op/s", "bandwidth": "B/s"}
+        rates = {name: {"unit": unit, "samples": [1e9]} for name, unit in units.items()}
         return _ok([{"metrics": rates}])
     if one.kind == "sentinel":
         return _ok([{"metrics": {"latency": {"unit": "s", "samples": [1e-3] * 8}}}])
@@ -145,7 +146,8 @@ def _ok(arms):
 
 
 def _sleeps(one, request):
-    time.sleep(float(one.arms[0].options.get("seconds", 0.3)))
+    pause = os.environ.get("TEST_PAUSE", one.arms[0].options.get("seconds", 0.3))
+    time.sleep(float(pause))
 
 
 def _hangs(one, request):
@@ -203,6 +205,165 @@ def _prints_for_ever(one, request):
         sys.stdout.write("more and more and more and more\n" * 1000)
 
 
+def _prints_bytes(one, request):
+    """Megabytes without a line's end, no UTF-8, on both streams."""
+    for _ in range(30):
+        os.write(1, b"\xff\xfe\x00\xc3" * 25_000)
+        os.write(2, b"\xe2\x28\xa1 " * 25_000)
+    return {"status": "failed", "reason": "said enough", "arms": []}
+
+
+def _hangs_printing(one, request):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in range(1_000_000):
+        sys.stdout.write(f"still here {number}\n")
+        sys.stdout.flush()
+        time.sleep(0.001)
+
+
+def _dies(one, request):
+    os.write(1, b"last words\n")
+    signal.signal(int(one.arms[0].options["signal"]), signal.SIG_DFL)
+    os.kill(os.getpid(), int(one.arms[0].options["signal"]))
+    time.sleep(1000)
+
+
+def _leaves_daemon(one, request):
+    """Leave a process that is in no group, session or family of the case's."""
+    where = one.arms[0].options.get("pids")
+    if os.fork():
+        end = time.monotonic() + 10
+        while where and not Path(where).exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.chdir("/")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    if where:
+        made = Path(f"{where}.new")
+        made.write_text(f"{os.getpid()} {child.pid}")
+        made.rename(where)
+    time.sleep(1000)
+
+
+def _hangs_with_daemon(one, request):
+    _leaves_daemon(one, request)
+    time.sleep(1000)
+
+
+def _exits_content(one, request):
+    os.write(1, b"thank you\n")
+    os._exit(0)
+
+
+def _exits_by_exception(one, request):
+    raise SystemExit(0)
+
+
+def _interrupts_itself(one, request):
+    raise KeyboardInterrupt
+
+
+def _writes_answer(one, request):
+    """Put something in the answer's place and leave."""
+    place, what = Path.cwd().parent / "answer.json", one.arms[0].options["what"]
+    if what == "torn":
+        place.write_text('{"record": {"status": "o')
+    elif what == "huge":
+        place.write_text('{"record": {"status": "' + "x" * (40 << 20) + '"}}')
+    elif what == "deep":
+        place.write_text('{"record": {"arms": ' + "[" * 100_000 + "]" * 100_000 + "}}")
+    elif what == "infinite":
+        place.write_text('{"record": {"status": "ok", "reason": null, "arms": [], "x": 1e999}}')
+    elif what == "bytes":
+        place.write_bytes(b'{"record": "\xff\xfe"}')
+    elif what == "pipe":
+        os.mkfifo(place)
+    elif what == "zeros":
+        place.symlink_to("/dev/zero")
+    os._exit(0)
+
+
+def _closes_streams(one, request):
+    for descriptor in (0, 1, 2):
+        os.close(descriptor)
+
+
+def _removes_folders(one, request):
+    """Remove the working folder and all that is above it and the launcher's."""
+    shutil.rmtree(Path.cwd().parent.parent)
+
+
+def _moves(one, request):
+    os.chdir("/")
+
+
+def _leaves_threads(one, request):
+    for _ in range(3):
+        threading.Thread(target=time.sleep, args=(1000,)).start()
+
+
+def _stops_itself(one, request):
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _leaves_files(one, request):
+    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
+        (folder / "sub").mkdir()
+        (folder / "sub" / "large").write_bytes(bytes(1 << 20))
+    Path(one.arms[0].options["where"]).write_text(tempfile.gettempdir())
+
+
+def _links_temporary(one, request):
+    """Put a link to another folder in the temporary folder's place."""
+    place = Path(tempfile.gettempdir())
+    shutil.rmtree(place)
+    place.symlink_to(one.arms[0].options["where"])
+
+
+def _fills_shared_memory(one, request):
+    """Fill shared memory from a child, until something ends it or 60 MiB are taken."""
+    name = Path(f"/dev/shm/{one.arms[0].options['segment']}")
+    if not os.fork():
+        with name.open("wb") as file:
+            for _ in range(60):
+                file.write(bytes(1 << 20))
+                file.flush()
+                time.sleep(0.02)
+            time.sleep(1000)
+    time.sleep(1000)
+
+
+def _leaves_shared_memory(one, request):
+    Path(f"/dev/shm/torch_{os.getpid()}_{one.arms[0].options['segment']}").write_bytes(bytes(4096))
+    Path(f"/dev/shm/{one.arms[0].options['segment']}").write_bytes(bytes(4096))
+    time.sleep(0.7)
+
+
+def _fills_gpu(one, request):
+    """Take GPU memory, also in a process that goes on; tell what was free before."""
+    import torch
+
+    free, _ = torch.cuda.mem_get_info()
+    held = torch.empty(int(one.arms[0].options["bytes"]), dtype=torch.uint8, device="cuda")
+    code = (
+        "import torch, time, sys; from pathlib import Path;"
+        f"x = torch.empty({held.numel()}, dtype=torch.uint8, device='cuda');"
+        "Path(sys.argv[1]).write_text('held'); time.sleep(1000)"
+    )
+    where = Path(one.arms[0].options["where"])
+    where.unlink(missing_ok=True)
+    subprocess.Popen([sys.executable, "-c", code, str(where)], start_new_session=True)
+    while not where.exists():
+        time.sleep(0.05)
+    answer = _ok([_arm(one.arms[0], one)])
+    answer["arms"][0]["metrics"]["peak_memory"]["value"] = free
+    return answer
+
+
 def _answers_nonsense(one, request):
     return {"status": "splendid", "arms": []}
 
@@ -228,6 +389,10 @@ BEHAVIOURS = {
     if name in (
         "_sleeps", "_hangs", "_leaves_child", "_raises", "_segfaults", "_is_killed", "_exits",
         "_kills_server", "_stops_server", "_prints", "_prints_for_ever", "_answers_nonsense",
-        "_answers_nan", "_out_of_memory", "_times_out",
+        "_answers_nan", "_out_of_memory", "_times_out", "_prints_bytes", "_hangs_printing",
+        "_dies", "_leaves_daemon", "_hangs_with_daemon", "_exits_content", "_exits_by_exception",
+        "_interrupts_itself", "_writes_answer", "_closes_streams", "_removes_folders", "_moves",
+        "_leaves_threads", "_stops_itself", "_leaves_files", "_links_temporary",
+        "_fills_shared_memory", "_leaves_shared_memory", "_fills_gpu",
     )
 }  # fmt: skip

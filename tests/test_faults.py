@@ -1,0 +1,314 @@
+"""Each fault that a sweep promises to survive, injected."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers_faults import MARK, carrying, kill_and_resume, unbroken
+from helpers_sweep import FAKE_SUITES, case, is_alive, pids_in, processes_of, wait_until
+
+from suites import guard as guard_module
+from suites import keeper
+from suites import launch as launch_module
+from suites.guard import reserve
+from suites.launch import Launcher
+from suites.leftovers import SharedMemory, empty
+
+pytestmark = pytest.mark.serial
+
+
+def request(name, **options):
+    return {"do": "case", "case": case(name, options=options).to_json(), "deadline_s": 5}
+
+
+@pytest.fixture(scope="module")
+def launcher():
+    with Launcher(FAKE_SUITES) as one:
+        yield one
+        assert one.ask(request("linear"), timeout_s=20).record["status"] == "ok"
+
+
+@pytest.fixture(params=["forkserver", "spawn"])
+def method(request):
+    return request.param
+
+
+# -- what a case does to itself -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "status", "reason", "last"),
+    [
+        ("dies", {"signal": 6}, "crashed", "killed by signal 6 (SIGABRT)", "last words"),
+        ("dies", {"signal": 7}, "crashed", "killed by signal 7 (SIGBUS)", "last words"),
+        ("dies", {"signal": 4}, "crashed", "killed by signal 4 (SIGILL)", "last words"),
+        ("dies", {"signal": 15}, "crashed", "killed by signal 15 (SIGTERM)", "last words"),
+        ("exits_content", {}, "failed", "no readable answer (it left none)", "thank you"),
+        ("interrupts_itself", {}, "failed", "KeyboardInterrupt", "KeyboardInterrupt"),
+        ("writes_answer", {"what": "torn"}, "failed", "no readable answer (JSONDecodeError", None),
+        ("writes_answer", {"what": "huge"}, "failed", "bytes; at most 33554432 are read", None),
+        ("writes_answer", {"what": "deep"}, "failed", "no readable answer (RecursionError", None),
+        ("writes_answer", {"what": "infinite"}, "failed", "no readable answer (ValueError", None),
+        ("writes_answer", {"what": "bytes"}, "failed", "(UnicodeDecodeError", None),
+        ("writes_answer", {"what": "pipe"}, "failed", "expected a regular file", None),
+        (
+            "writes_answer",
+            {"what": "zeros"},
+            "failed",
+            "no readable answer (Too many levels",
+            None,
+        ),
+    ],
+)
+def test_an_end_without_an_answer(launcher, method, name, options, status, reason, last):
+    outcome = launcher.ask(request(name, **options), timeout_s=20, method=method)
+    assert (outcome.record, outcome.status) == (None, status)
+    assert reason in outcome.reason
+    assert "\n" not in outcome.reason
+    assert "attnbench-" not in outcome.reason  # a folder of this machine
+    if last:
+        assert outcome.log_tail.endswith(last)
+    assert outcome.wall_s < 15
+
+
+def test_an_exit_by_exception_is_no_answer(launcher, method):
+    outcome = launcher.ask(request("exits_by_exception"), timeout_s=20, method=method)
+    assert (outcome.record, outcome.status) == (None, "failed")
+
+
+@pytest.mark.parametrize("name", ["closes_streams", "removes_folders", "moves", "leaves_threads"])
+def test_a_case_that_spoils_its_surroundings_does_not_spoil_the_next(launcher, method, name):
+    outcome = launcher.ask(request(name), timeout_s=20, method=method)
+    assert outcome.wall_s < 15
+    assert outcome.record is not None or name == "removes_folders"  # its answer went with them
+    assert launcher.ask(request("linear"), timeout_s=20, method=method).record["status"] == "ok"
+
+
+@pytest.mark.parametrize("name", ["hangs_printing", "stops_itself"])
+def test_a_case_that_goes_on_for_ever_is_ended(launcher, method, name):
+    outcome = launcher.ask(request(name), timeout_s=1.5, method=method)
+    assert (outcome.status, outcome.reason) == (
+        "timeout", "killed after 1.5 s without an answer"
+    )  # fmt: skip
+    assert outcome.wall_s < 10
+    if name == "hangs_printing":
+        assert outcome.log_tail.splitlines()[-1].startswith("still here ")
+
+
+def test_bytes_that_are_no_text_are_kept_as_far_as_they_can_be_read(launcher, method):
+    outcome = launcher.ask(request("prints_bytes"), timeout_s=60, method=method)
+    assert outcome.record["reason"] == "said enough"
+    assert "�" in outcome.log_tail
+    assert len(outcome.log_tail.encode()) <= 4096
+
+
+def test_what_a_case_printed_does_not_stay_in_the_server():
+    with Launcher(FAKE_SUITES) as launcher:
+        launcher.ask(request("linear"), timeout_s=20)
+        before = processes_of(os.getpid())
+        launcher.ask(request("prints"), timeout_s=60)
+        launcher.ask(request("linear"), timeout_s=20)
+        assert len(set(processes_of(os.getpid())) - set(before)) == 1  # another server
+
+
+# -- processes that a case leaves ----------------------------------------------------------------
+
+
+def test_a_daemon_is_found_wherever_it_went(launcher, method, tmp_path):
+    pids = tmp_path / "pids"
+    outcome = launcher.ask(request("leaves_daemon", pids=str(pids)), timeout_s=20, method=method)
+    assert outcome.record["status"] == "ok"
+    daemon, child = pids_in(pids)
+    assert not is_alive(daemon)
+    assert not is_alive(child)
+
+
+def test_nothing_but_the_runs_own_processes_is_killed(launcher):
+    other = {**os.environ, keeper.VARIABLE: "another run's"}
+    with subprocess.Popen(["sleep", "100"], env=other) as bystander:
+        launcher.ask(request("leaves_daemon"), timeout_s=20)
+        assert bystander.poll() is None
+        assert keeper.marked("another run's") == [bystander.pid]
+        assert keeper.kill_marked("another run's", spare=[bystander.pid]) == 0
+        assert keeper.kill_marked("another run's") == 1
+    assert bystander.returncode == -9
+    assert keeper.marked("another run's") == []
+
+
+def test_a_zombie_is_not_waited_for():
+    ended = {**os.environ, keeper.VARIABLE: "ended"}
+    with subprocess.Popen(["true"], env=ended) as process:
+        wait_until(lambda: not is_alive(process.pid))  # and nobody has asked for its end yet
+        started = time.monotonic()
+        assert keeper.kill_marked("ended") == 0
+        assert time.monotonic() - started < 1
+
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from suites.launch import Launcher
+with Launcher(Path(sys.argv[1])) as launcher:
+    launcher.ask(json.loads(sys.argv[2]), timeout_s=100, method=sys.argv[3])
+"""
+
+
+def test_killing_the_driver_ends_daemons_and_removes_its_files(tmp_path, method):
+    pids, temporary = tmp_path / "pids", tmp_path / "tmp"
+    temporary.mkdir()
+    ask = json.dumps(request("hangs_with_daemon", pids=str(pids)))
+    command = [sys.executable, "-c", PROGRAM, str(FAKE_SUITES), ask, method]
+    driver = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(temporary)})
+    daemon, child = pids_in(pids)
+    started = processes_of(driver.pid)
+    driver.kill()
+    driver.wait()
+    wait_until(lambda: not any(map(is_alive, (daemon, child, *started))), 5)
+    assert list(temporary.glob("attnbench-*")) == []
+
+
+def test_the_keeper_costs_little_and_ends_with_the_launcher():
+    with Launcher(FAKE_SUITES) as launcher:
+        launcher.ask(request("linear"), timeout_s=20)
+        process = launcher._keeper
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        assert int(resident.split()[1]) < 16 << 10  # KiB
+        assert os.getsid(process.pid) == process.pid
+    assert process.returncode == 0
+
+
+def test_a_keeper_that_was_killed_stops_nobody():
+    with Launcher(FAKE_SUITES) as launcher:
+        launcher.ask(request("linear"), timeout_s=20)
+        launcher._keeper.kill()
+        launcher._keeper.wait()
+        assert launcher.ask(request("linear"), timeout_s=20).record["status"] == "ok"
+
+
+# -- memory and files that a case leaves ---------------------------------------------------------
+
+
+def shared_bytes(name):
+    try:
+        return Path(f"/dev/shm/{name}").stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def test_a_case_that_takes_the_last_memory_is_ended(launcher, method, monkeypatch, tmp_path):
+    name = f"attnbench-test-{tmp_path.name}-{os.getpid()}"
+    monkeypatch.setattr(guard_module, "total_memory", lambda: 1 << 30)
+    monkeypatch.setattr(
+        guard_module, "free_memory", lambda: (100 << 20) - shared_bytes(name)
+    )  # of which half is kept
+    ask = request("fills_shared_memory", segment=name)
+    try:
+        outcome = launcher.ask(ask, timeout_s=60, method=method)
+        assert (outcome.record, outcome.status) == (None, "out_of_memory")
+        assert "ended by the memory guard: " in outcome.reason
+        assert "50 MiB are kept free" in outcome.reason
+        assert outcome.wall_s < 30
+        assert shared_bytes(name) == 0  # it was seen with it: removed
+        assert launcher.ask(request("linear"), timeout_s=20).record["status"] == "ok"
+    finally:
+        Path(f"/dev/shm/{name}").unlink(missing_ok=True)
+
+
+def test_the_reserve_fits_the_machine_and_what_is_free():
+    gib = 1 << 30
+    assert reserve(128 * gib, 100 * gib) == int(0.03 * 128 * gib)
+    assert reserve(4 * gib, 3 * gib) == 256 << 20
+    assert reserve(gib, gib) == int(0.1 * gib)
+    assert reserve(128 * gib, gib) == gib // 2  # others have the rest: a case may take half
+
+
+def test_shared_memory_is_removed_if_it_is_surely_the_cases(launcher, tmp_path):
+    name = f"attnbench-test-{tmp_path.name}-{os.getpid()}"
+    try:
+        launcher.ask(request("leaves_shared_memory", segment=name), timeout_s=20)
+        assert list(Path("/dev/shm").glob(f"torch_*_{name}")) == []
+        assert shared_bytes(name) == 4096  # it may be another's
+    finally:
+        for path in Path("/dev/shm").glob(f"*{name}"):
+            path.unlink()
+
+
+def test_shared_memory_in_use_or_older_stays(tmp_path):
+    (tmp_path / "torch_1_old").touch()
+    shared = SharedMemory(tmp_path)
+    shared.meet(os.getpid(), itself=True)
+    for name in (f"torch_{os.getpid()}_a", f"torch_{os.getpid()}_b", "torch_1_c"):
+        (tmp_path / name).touch()
+    with (tmp_path / f"torch_{os.getpid()}_b").open():
+        assert shared.clear() == ["torch_1_c"]
+    left = sorted(p.name for p in tmp_path.iterdir())
+    assert left == ["torch_1_c", "torch_1_old", f"torch_{os.getpid()}_b"]
+
+
+def test_files_of_a_case_go_with_it(launcher, method, tmp_path):
+    where = tmp_path / "where"
+    outcome = launcher.ask(request("leaves_files", where=str(where)), timeout_s=20, method=method)
+    assert outcome.record["status"] == "ok"
+    temporary = Path(where.read_text())
+    assert temporary.parent.name.startswith("attnbench-")
+    assert list(temporary.iterdir()) == []
+    assert [p for p in temporary.parent.iterdir() if p != temporary] == []
+
+
+def test_a_link_in_the_temporary_folders_place_is_not_followed(launcher, method, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    launcher.ask(request("links_temporary", where=str(tmp_path)), timeout_s=20, method=method)
+    assert launcher.ask(request("linear"), timeout_s=20, method=method).record["status"] == "ok"
+    assert (tmp_path / "precious").read_text() == "mine"
+    link = tmp_path / "link"
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "file").touch()
+    link.symlink_to(tmp_path / "target")
+    empty(link)
+    assert (tmp_path / "target" / "file").exists()
+
+
+def test_a_full_temporary_folder_is_no_cases_fault(launcher, monkeypatch):
+    monkeypatch.setattr(launch_module, "ROOM_BYTES", 1 << 62)
+    assert launcher.ask(request("linear"), timeout_s=20).record["status"] == "ok"
+    with pytest.raises(OSError, match=r"No space left on device: '.*attnbench-"):
+        launcher.ask(request("is_killed"), timeout_s=20)
+
+
+def test_compiled_kernels_stay_where_they_were(launcher, monkeypatch):
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    from suites.interpreter import _kernel_cache
+
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    assert _kernel_cache() == default_cache_dir()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
+    assert _kernel_cache() == "/elsewhere"
+
+
+# -- the driver killed ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return unbroken(tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_driver_killed_at_any_moment_loses_nothing(tmp_path, whole, seed):
+    found = kill_and_resume(tmp_path / "one", random.Random(seed), whole)
+    assert found.harm == {}, found
+
+
+def test_the_check_for_orphans_would_find_one():
+    with subprocess.Popen(["sleep", "100"], env={**os.environ, MARK: "seen"}) as process:
+        assert carrying("seen") == [process.pid]
+        process.kill()
