@@ -9,7 +9,6 @@ their fixed costs behind, they grow as declared.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,18 +16,11 @@ from statistics import fmean, median
 from typing import Any
 
 from results.schema import ITEM_SIZE, SENTINEL, Case
+from suites.growth import LEAST_RATIO, Excess, Seen, exponent_of, scaled
 from suites.sweep import Item, series_id
 
 APART_FROM_FEEDING_S = 2.0
 """Seconds of a launch in mode decode that no context lengthens, at most."""
-
-
-LEAST_RATIO = 1.25
-"""Lengths nearer than this to each other say nothing about growth: processes differ by more."""
-MOST_EXCESS = 2.0
-"""No series is expected to exceed its declared growth by more than the square of the length."""
-TOLD_FACTOR = 1.1
-"""A prediction that was scaled up by so much says so."""
 
 
 def needed_calls(case: Case) -> int:
@@ -66,35 +58,14 @@ class Declared:
         )
 
 
-@dataclass
-class _Excess:
-    """By how much faster than declared a series last grew, as exponents of the length; from 0."""
-
-    latency: float = 0.0
-    peak_memory: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """One launch that was run: latency and peak of all arms together, as far as it came."""
-
-    case: Case
-    launch: int
-    status: str
-    reason: str
-    wall_s: float
-    latency_s: float | None
-    peak_bytes: int | None
-
-
 class History:
     """What the launches so far say about those to come."""
 
     def __init__(self, declared: Mapping[str, Declared]) -> None:
         """Begin with nothing seen; `declared` is what preflight told, by case id."""
         self._declared = declared
-        self._series: dict[str, list[_Seen]] = defaultdict(list)
-        self._excess: dict[str, _Excess] = defaultdict(_Excess)
+        self._series: dict[str, list[Seen]] = defaultdict(list)
+        self._excess: dict[str, Excess] = defaultdict(Excess)
         self._walls: dict[str, list[float]] = defaultdict(list)
         self._roofs: dict[tuple[Any, ...], dict[str, float]] = defaultdict(dict)
 
@@ -114,7 +85,7 @@ class History:
         peaks = [
             _middle(arm, "peak_memory") or _middle(arm, "state_bytes") for arm in record["arms"]
         ]
-        seen = _Seen(
+        seen = Seen(
             case=case,
             launch=int(record["launch"]["index"]),
             status=record["status"],
@@ -126,7 +97,7 @@ class History:
         self._compare(seen)
         self._series[series_id(case)].append(seen)
 
-    def _compare(self, seen: _Seen) -> None:
+    def _compare(self, seen: Seen) -> None:
         """Hold what a case took against what the longest shorter length foretold of it.
 
         Another launch of the same length says nothing about growth.
@@ -141,10 +112,10 @@ class History:
             return
         if seen.latency_s and base.latency_s:
             foretold = base.latency_s * self._work_ratio(base.case, case)
-            excess.latency = _exponent(seen.latency_s / foretold, ratio)
+            excess.latency = exponent_of(seen.latency_s / foretold, ratio)
         if seen.peak_bytes and base.peak_bytes:
             foretold = base.peak_bytes * ratio**declared.memory_exponent
-            excess.peak_memory = _exponent(seen.peak_bytes / foretold, ratio)
+            excess.peak_memory = exponent_of(seen.peak_bytes / foretold, ratio)
 
     def _add_roof(self, case: Case, record: Mapping[str, Any]) -> None:
         best = self._roofs[_setting(case)]
@@ -157,7 +128,7 @@ class History:
         """Return the record's ``launch.predicted``, each from the measured lengths or ``None``.
 
         Keys: ``latency``, seconds of one call of all arms together, and ``peak_memory``, bytes of
-        the arm that takes most.
+        the arm that takes most (in mode decode those of its state).
         """
         measured = case.kind not in ("roof", SENTINEL) and self._measured(case)
         latency = self._scaled_latency(case) if measured else None
@@ -221,8 +192,7 @@ class History:
         if not shorter:
             return None
         base = shorter[-1]
-        excess = self._excess[series_id(case)].latency
-        exponent = 1 + self._declaration(case).time_exponent + excess
+        exponent = 1 + self._declaration(case).time_exponent
         fed = max(0.0, base.wall_s - APART_FROM_FEEDING_S)
         needed = fed * (case.seq_len / base.case.seq_len) ** exponent
         if needed <= timeout_s:
@@ -253,8 +223,8 @@ class History:
         and by how much faster than those the series last grew.
         Else the declared operations at the machine's peak rates are a lower bound.
         """
-        if scaled := self._scaled_latency(case):
-            return scaled
+        if found := self._scaled_latency(case):
+            return found
         rates = self._roofs.get(_setting(case), {})
         costs = [cost for cost in self._declaration(case).costs if cost is not None]
         if not costs or not all(rates.get(name) for name in ("matmul_rate", "exp_rate")):
@@ -272,7 +242,7 @@ class History:
             return None
         base = measured[-1]
         grown = self._work_ratio(base.case, case)
-        return _scaled(
+        return scaled(
             base.latency_s or 0.0, grown, base, case, self._excess[series_id(case)].latency
         )
 
@@ -284,7 +254,7 @@ class History:
         base = measured[-1]
         ratio = case.seq_len / base.case.seq_len
         grown = ratio ** self._declaration(case).memory_exponent
-        return _scaled(
+        return scaled(
             base.peak_bytes or 0, grown, base, case, self._excess[series_id(case)].peak_memory
         )
 
@@ -310,7 +280,7 @@ class History:
             for case, _ in items
         )
 
-    def _measured(self, case: Case) -> list[_Seen]:
+    def _measured(self, case: Case) -> list[Seen]:
         """Return the measured launches of the series up to this length, lengths rising."""
         found = [
             s
@@ -329,23 +299,6 @@ class History:
             return after / before
         exponent = self._declaration(longer).time_exponent
         return float((longer.seq_len / shorter.seq_len) ** exponent)
-
-
-def _exponent(factor: float, ratio: float) -> float:
-    """Return by which exponent a factor beyond the declared one grew; from 0 to the limit."""
-    return min(max(0.0, math.log(factor, ratio)), MOST_EXCESS)
-
-
-def _scaled(
-    value: float, declared: float, base: _Seen, case: Case, excess: float
-) -> tuple[float, str]:
-    """Scale what `base` took by the declared factor and the excess; say from what."""
-    shorter = base.case.seq_len
-    more = (case.seq_len / shorter) ** excess
-    source = f"from length {shorter}"
-    if more >= TOLD_FACTOR:
-        source += f", times {more:.3g}: it grew faster than declared before"
-    return value * declared * more, source
 
 
 def _operations(costs: Iterable[Mapping[str, float] | None]) -> float:
