@@ -294,6 +294,20 @@ def test_compiled_kernels_stay_where_they_were(launcher, monkeypatch):
     assert _kernel_cache() == "/elsewhere"
 
 
+@pytest.mark.gpu
+def test_what_a_case_holds_on_a_gpu_is_free_for_the_next(launcher, tmp_path):
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device here")
+    ask = request("fills_gpu", bytes=4 << 30, where=str(tmp_path / "held"))
+    free = []
+    for _ in range(3):  # each leaves a process that holds 4 GiB
+        outcome = launcher.ask(ask, timeout_s=120, method="spawn")
+        free.append(outcome.record["arms"][0]["metrics"]["peak_memory"]["value"])
+    assert max(free) - min(free) < 256 << 20
+
+
 # -- the driver killed ---------------------------------------------------------------------------
 
 
