@@ -207,14 +207,14 @@ def test_a_case_that_takes_the_last_memory_is_ended(launcher, method, monkeypatc
     name = f"attnbench-test-{tmp_path.name}-{os.getpid()}"
     monkeypatch.setattr(guard_module, "total_memory", lambda: 1 << 30)
     monkeypatch.setattr(
-        guard_module, "free_memory", lambda: (100 << 20) - shared_bytes(name)
-    )  # of which half is kept
+        guard_module, "free_memory", lambda: (40 << 20) - shared_bytes(name)
+    )  # of which 2 MiB are kept
     ask = request("fills_shared_memory", segment=name)
     try:
         outcome = launcher.ask(ask, timeout_s=60, method=method)
         assert (outcome.record, outcome.status) == (None, "out_of_memory")
         assert "ended by the memory guard: " in outcome.reason
-        assert "50 MiB are kept free" in outcome.reason
+        assert "2 MiB are kept free" in outcome.reason
         assert outcome.wall_s < 30
         assert shared_bytes(name) == 0  # it was seen with it: removed
         assert launcher.ask(request("linear"), timeout_s=20).record["status"] == "ok"
@@ -225,9 +225,10 @@ def test_a_case_that_takes_the_last_memory_is_ended(launcher, method, monkeypatc
 def test_the_reserve_fits_the_machine_and_what_is_free():
     gib = 1 << 30
     assert reserve(128 * gib, 100 * gib) == int(0.03 * 128 * gib)
-    assert reserve(4 * gib, 3 * gib) == 256 << 20
-    assert reserve(gib, gib) == int(0.1 * gib)
-    assert reserve(128 * gib, gib) == gib // 2  # others have the rest: a case may take half
+    assert reserve(8 * gib, 7 * gib) == 256 << 20
+    assert reserve(16 * gib, 12 * gib) == int(0.03 * 16 * gib)
+    assert reserve(gib, gib) == pytest.approx(0.05 * gib)  # its own limit leaves a tenth
+    assert reserve(128 * gib, gib) == pytest.approx(0.05 * gib)
 
 
 def test_shared_memory_is_removed_if_it_is_surely_the_cases(launcher, tmp_path):
