@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from suites import keeper
 from suites import launch as launch_module
 from suites.guard import reserve
 from suites.launch import Launcher
-from suites.leftovers import SharedMemory, empty
+from suites.leftovers import SharedMemory
 
 pytestmark = pytest.mark.serial
 
@@ -160,9 +161,15 @@ with Launcher(Path(sys.argv[1])) as launcher:
 """
 
 
-def test_killing_the_driver_ends_daemons_and_removes_its_files(tmp_path, method):
-    pids, temporary = tmp_path / "pids", tmp_path / "tmp"
-    temporary.mkdir()
+@pytest.fixture
+def temporary():
+    """Return a temporary folder whose name is short: a socket's path lies in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_killing_the_driver_ends_daemons_and_removes_its_files(tmp_path, temporary, method):
+    pids = tmp_path / "pids"
     ask = json.dumps(request("hangs_with_daemon", pids=str(pids)))
     command = [sys.executable, "-c", PROGRAM, str(FAKE_SUITES), ask, method]
     driver = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(temporary)})
@@ -171,7 +178,7 @@ def test_killing_the_driver_ends_daemons_and_removes_its_files(tmp_path, method)
     driver.kill()
     driver.wait()
     wait_until(lambda: not any(map(is_alive, (daemon, child, *started))), 5)
-    assert list(temporary.glob("attnbench-*")) == []
+    wait_until(lambda: list(temporary.glob("a*")) == [], 5)  # attnbench-…, asv-forkserver-…
 
 
 def test_the_keeper_costs_little_and_ends_with_the_launcher():
@@ -258,23 +265,8 @@ def test_files_of_a_case_go_with_it(launcher, method, tmp_path):
     where = tmp_path / "where"
     outcome = launcher.ask(request("leaves_files", where=str(where)), timeout_s=20, method=method)
     assert outcome.record["status"] == "ok"
-    temporary = Path(where.read_text())
-    assert temporary.parent.name.startswith("attnbench-")
-    assert list(temporary.iterdir()) == []
-    assert [p for p in temporary.parent.iterdir() if p != temporary] == []
-
-
-def test_a_link_in_the_temporary_folders_place_is_not_followed(launcher, method, tmp_path):
-    (tmp_path / "precious").write_text("mine")
-    launcher.ask(request("links_temporary", where=str(tmp_path)), timeout_s=20, method=method)
-    assert launcher.ask(request("linear"), timeout_s=20, method=method).record["status"] == "ok"
-    assert (tmp_path / "precious").read_text() == "mine"
-    link = tmp_path / "link"
-    (tmp_path / "target").mkdir()
-    (tmp_path / "target" / "file").touch()
-    link.symlink_to(tmp_path / "target")
-    empty(link)
-    assert (tmp_path / "target" / "file").exists()
+    assert not Path(where.read_text()).exists()
+    assert list(Path(launcher._scratch.name).glob("*/cwd")) == []
 
 
 def test_a_full_temporary_folder_is_no_cases_fault(launcher, monkeypatch):
@@ -282,17 +274,6 @@ def test_a_full_temporary_folder_is_no_cases_fault(launcher, monkeypatch):
     assert launcher.ask(request("linear"), timeout_s=20).record["status"] == "ok"
     with pytest.raises(OSError, match=r"No space left on device: '.*attnbench-"):
         launcher.ask(request("is_killed"), timeout_s=20)
-
-
-def test_compiled_kernels_stay_where_they_were(launcher, monkeypatch):
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-
-    from suites.interpreter import _kernel_cache
-
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    assert _kernel_cache() == default_cache_dir()
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
-    assert _kernel_cache() == "/elsewhere"
 
 
 @pytest.mark.gpu
