@@ -8,6 +8,8 @@ VENV ?= .venv
 PRESET ?= quick
 OUT ?= runs/$(PRESET)
 JOBS ?= auto
+# For verify-method: --short, --only NAME,…, --out FILE.
+VERIFY ?=
 # The address of torch's own package index for a CPU or a given CUDA version; see the README.
 TORCH_INDEX ?=
 TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
@@ -19,10 +21,10 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 INPUTS := pyproject.toml constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: bench test dev lint types contracts check format constraints clean help
+.PHONY: bench test verify-method dev lint types contracts check format constraints clean help
 
 help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
 
 bench: $(VENV)/.installed-run ## quick sweep and report
 	$(BIN)/attnbench run --preset $(PRESET) --resume --out $(OUT)
@@ -32,6 +34,9 @@ bench: $(VENV)/.installed-run ## quick sweep and report
 test: $(VENV)/.installed-test ## the whole test suite
 	$(BIN)/pytest -n $(JOBS) -m "not serial"
 	$(BIN)/pytest -m serial
+
+verify-method: $(VENV)/.installed-test ## measure the method's promises, on a quiet machine: docs/method.md
+	PYTHONPATH=tests $(BIN)/python -m verification $(VERIFY)
 
 dev: $(VENV)/.installed-dev ## environment with linters and type checker
 

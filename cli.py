@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from suites.options import sweep_options
+from suites.options import confirm_options, sweep_options
 from suites.stream import Stream
+
+if TYPE_CHECKING:
+    from results.changes import Comparison
 
 
 class OneLineGroup(click.Group):
@@ -99,6 +102,7 @@ def list_backends(ctx: click.Context, /, as_json: bool, of_peers: bool, of_model
         _list_models(as_json)
         return
     described = [registry.describe(name) for name in registry.names()]
+    _say_broken(registry.broken_plugins())
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False, default=str))
         return
@@ -116,7 +120,10 @@ def list_backends(ctx: click.Context, /, as_json: bool, of_peers: bool, of_model
         click.echo(f"  options: {', '.join(_shown(n, o) for n, o in one['options'].items())}")
         for device, reasons in one["unavailable"].items():
             click.echo(f"  {device}: {'; '.join(reasons) or 'available'}")
-    for name, error in registry.broken_plugins().items():
+
+
+def _say_broken(plugins: Mapping[str, str]) -> None:
+    for name, error in plugins.items():
         click.echo(f"plug-in {name} failed to load: {error}", err=True)
 
 
@@ -125,6 +132,7 @@ def _list_peers(as_json: bool) -> None:
     from suites.peers import registry
 
     described = registry.catalogue()
+    _say_broken(registry.broken_plugins())
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return
@@ -135,8 +143,6 @@ def _list_peers(as_json: bool) -> None:
         click.echo(f"  {one['difference'] or 'the same function'}")
         for device, reasons in one["unavailable"].items():
             click.echo(f"  {device}: {'; '.join(reasons) or 'available'}")
-    for name, error in registry.broken_plugins().items():
-        click.echo(f"plug-in {name} failed to load: {error}", err=True)
 
 
 def _list_models(as_json: bool) -> None:
@@ -183,10 +189,12 @@ def run(
     A case that fails, crashes, runs out of memory or time gets its status and reason, and the
     sweep goes on. The exit code is 0 when the sweep completes, whatever its statuses.
     """
-    from suites.driver import MisuseError, Terminated, run_sweep
+    from suites.driver import run_sweep
     from suites.journal import JournalError
     from suites.launch import LaunchError
     from suites.progress import Console, closing
+    from suites.session import MisuseError
+    from suites.signals import Terminated
     from suites.stream import open_standard
     from suites.sweep import DEFAULT_PRESET, grid_from
 
@@ -243,6 +251,130 @@ def report(
     with _misuse(ctx):
         for path in write_report(folders, formats=formats or ("html", "md"), out=out):
             click.echo(path)
+
+
+@main.command()
+@click.argument("base", type=FOLDERS)
+@click.argument("new", type=FOLDERS)
+@click.option(
+    "--metric",
+    type=click.Choice(["latency", "peak_memory", "state_bytes"]),
+    default="latency",
+    show_default=True,
+    help="What is compared.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 900, min_open=True),
+    default=3.0,
+    show_default=True,
+    metavar="PERCENT",
+    help="A smaller change does not matter.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--markdown", "as_markdown", is_flag=True, help="Print Markdown, for a pull request."
+)
+@click.option(
+    "--confirm",
+    is_flag=True,
+    help="Measure the cases that may have become worse again, both versions in alternation; only "
+    "what that confirms is a regression.",
+)
+@confirm_options
+@click.pass_context
+def compare(
+    ctx: click.Context,
+    /,
+    base: Path,
+    new: Path,
+    metric: str,
+    threshold: float,
+    as_json: bool,
+    as_markdown: bool,
+    confirm: bool,
+    base_from: Path | None,
+    **options: Any,
+) -> None:
+    """Compare two runs case by case: slower, faster, no change or inconclusive.
+
+    The exit code is 1 if a case became worse, 0 if none did, 2 on misuse, and 3 if --confirm could
+    not be carried out. A verdict holds over the whole table: false alarms are accounted for.
+    """
+    from results import changes_text
+    from results.changes import compare as compared
+    from results.load import load
+
+    if as_json and as_markdown:
+        raise click.UsageError("--json: beside --markdown there is no one form; give one", ctx)
+    if confirm and base_from is None:
+        raise click.UsageError(
+            "--base-from: --confirm measures both versions again; say where BASE's is, a checkout "
+            "or an environment",
+            ctx,
+        )
+    if not confirm and (given := _given(ctx, "base_from", *options)):
+        raise click.UsageError(f"{given}: goes with --confirm", ctx)
+    with _misuse(ctx):
+        runs = [load(base), load(new)]
+        for name, run in zip(("BASE", "NEW"), runs, strict=True):
+            for warning in run.warnings:
+                click.echo(f"note: {name}: {warning}", err=True)
+        found = compared(*runs, metric=metric, threshold=threshold / 100)
+    if base_from is not None:
+        found = _confirmed(ctx, found, runs[1].records, base_from=base_from, **options)
+    write = (
+        changes_text.as_json if as_json else
+        changes_text.markdown if as_markdown else changes_text.text
+    )  # fmt: skip
+    click.echo(write(found), nl=False)
+    ctx.exit(1 if found.regressions else 0)
+
+
+def _given(ctx: click.Context, *names: str) -> str | None:
+    """Return the first of some options that the user gave, as it is written."""
+    default = click.core.ParameterSource.DEFAULT
+    for parameter in ctx.command.params:
+        if parameter.name in names and ctx.get_parameter_source(parameter.name) != default:
+            return parameter.opts[-1]
+    return None
+
+
+def _confirmed(
+    ctx: click.Context,
+    found: Comparison,
+    records: Sequence[Mapping[str, Any]],
+    *,
+    max_pairs: int,
+    out: Path | None,
+    **settings: Any,
+) -> Comparison:
+    """Return the comparison as pairs of launches settle it; tell the way on standard error."""
+    from results.confirmation import Confirmation
+    from results.schema import Case
+    from suites.confirm import run_pairs
+    from suites.journal import JournalError
+    from suites.launch import LaunchError
+    from suites.session import MisuseError
+    from suites.signals import Terminated
+
+    confirmation = Confirmation(found, max_pairs=max_pairs)
+    wanted = set(confirmation.undecided)
+    cases = [Case.from_json(r["case"]) for r in records if r["case"]["id"] in wanted]
+    folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-confirm"
+    try:
+        run_pairs(
+            confirmation, cases, folder, tell=lambda line: click.echo(line, err=True), **settings
+        )
+    except (MisuseError, JournalError) as error:
+        raise click.UsageError(str(error), ctx) from None
+    except (LaunchError, OSError) as error:
+        click.echo(f"{ctx.command_path}: the pairs cannot be measured: {error}", err=True)
+        ctx.exit(3)
+    except (KeyboardInterrupt, Terminated) as error:
+        click.echo(f"stopped; go on with the same command and --resume --out {folder}", err=True)
+        ctx.exit(130 if isinstance(error, KeyboardInterrupt) else 143)
+    return confirmation.result()
 
 
 @main.command()
@@ -332,6 +464,7 @@ def check(ctx: click.Context, /, backend: str, timing: bool) -> None:
     with _misuse(ctx):
         names = registry.load_file(backend) if backend.endswith(".py") else [backend]
         findings = [(name, f) for name in names for f in testing.check(name, measure=timing)]
+    _say_broken(registry.broken_plugins())
     for name, finding in findings:
         said = f": {finding.message}" if finding.message else ""
         click.echo(f"{name}  {finding.status:7}  {finding.check}{said}")

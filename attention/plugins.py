@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Generic, Protocol, TypeVar
 
@@ -25,9 +26,33 @@ class Named(Protocol):
 
 T = TypeVar("T", bound=Named)
 
+_LONGEST_MESSAGE = 500
+
+
+def interrupts(error: BaseException) -> bool:
+    """Say whether an error comes from outside of what was running: Ctrl-C, a time limit.
+
+    The class of such an error says so by the attribute ``interrupts = True``.
+    """
+    return isinstance(error, KeyboardInterrupt) or getattr(error, "interrupts", False) is True
+
+
+def said_of(error: BaseException) -> str:
+    """Return an error's type and message on one line, whatever its own methods do."""
+    try:
+        text = " ".join(str(error).split())[:_LONGEST_MESSAGE]
+    except Exception:  # a stranger's class
+        text = "(its message cannot be written)"
+    kind = type(error).__name__
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return f"{kind}: {text}" if text else kind
+
 
 class Registry(dict[str, type[T]], Generic[T]):
     """The classes of one kind, by name; what is found is found on demand.
+
+    A plug-in that raises when it is imported, whatever it raises but Ctrl-C, registers nothing,
+    is remembered with its error, and stops no other.
 
     Args:
         kind: what a class is, for messages.
@@ -44,6 +69,7 @@ class Registry(dict[str, type[T]], Generic[T]):
         self.kind, self.argument, self.blames_all = kind, argument, blames_all
         self.package, self.group = package, group
         self._broken: dict[str, str] = {}
+        self._broken_files: dict[str, str] = {}
         self._is_complete = False
 
     def add(self, name: str, cls: type[T]) -> None:
@@ -68,11 +94,24 @@ class Registry(dict[str, type[T]], Generic[T]):
         for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
             importlib.import_module(f"{self.package}.{module.name}")
         for entry in importlib.metadata.entry_points(group=self.group):
+            before = dict(self)
             try:
                 entry.load()
-            except Exception as error:  # a stranger's module: report it, keep the others
-                self._broken[entry.name] = f"{type(error).__name__}: {error}"
+            except BaseException as error:  # a stranger's module: report it, keep the others
+                if interrupts(error):
+                    raise
+                self._broken[entry.name] = said_of(error)
+                self.restore(before)
         self._is_complete = True
+
+    def restore(self, before: Mapping[str, type[T]]) -> None:
+        """Forget what was registered since `before` was copied."""
+        self.clear()
+        self.update(before)
+
+    def blame(self, path: str | Path, error: BaseException) -> None:
+        """Note that a file which may have been meant to register here failed."""
+        self._broken_files[str(path)] = said_of(error.__cause__ or error)
 
     def names(self) -> list[str]:
         """Return the registered names, sorted."""
@@ -95,10 +134,15 @@ class Registry(dict[str, type[T]], Generic[T]):
             return self[name]
         near = difflib.get_close_matches(str(name), self, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        broken = "".join(
-            f"; the plug-in {plugin!r} failed: {error}"
+        failed = {
+            repr(plugin): error
             for plugin, error in self._broken.items()
             if self.blames_all or plugin == name
+        }
+        # A file that was named may have been meant to register any name.
+        broken = "".join(
+            f"; the plug-in {plugin} failed: {error}"
+            for plugin, error in (failed | self._broken_files).items()
         )
         raise ValueError(
             f"{self.argument}: no {self.kind} {name!r}{hint}; "
@@ -109,7 +153,8 @@ class Registry(dict[str, type[T]], Generic[T]):
         """Import a Python file; return the names it registered here, maybe none.
 
         Raises:
-            ValueError: if the file does not exist or cannot be imported.
+            ValueError: if the file does not exist or cannot be imported; its cause is what the
+                file raised. `find` speaks of it from then on.
         """
         file = Path(path).resolve()
         if not file.is_file():
@@ -127,11 +172,11 @@ class Registry(dict[str, type[T]], Generic[T]):
         sys.modules[spec.name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[spec.name]
-            self.clear()
-            self.update(before)
-            raise ValueError(
-                f"path: {path} failed to import: {type(error).__name__}: {error}"
-            ) from error
+        except BaseException as error:
+            if interrupts(error):
+                raise
+            sys.modules.pop(spec.name, None)
+            self.restore(before)
+            self.blame(path, error)
+            raise ValueError(f"path: {path} failed to import: {said_of(error)}") from error
         return sorted(n for n, cls in self.items() if before.get(n) is not cls)

@@ -21,7 +21,7 @@ import pandas as pd
 
 from results.asv_commits import BRANCH, ExportError, make_commits, seconds
 from results.checks import clean
-from results.files import write_text
+from results.files import check_within, write_text
 from results.load import Run
 from results.schema import content_id, format_option
 from results.series import label, outcome, speed_frame
@@ -31,6 +31,9 @@ from results.tidy import CASE_COLUMNS
 RESULTS_DIR = "asv/results"
 HTML_DIR = "asv/html"
 REPOSITORY = "asv/commits.git"
+
+MOST_CELLS = 200_000
+"""Combinations of parameters in one of asv's tables."""
 
 RESULT_COLUMNS = (
     "result", "params", "version", "started_at", "duration", "stats_ci_99_a", "stats_ci_99_b",
@@ -55,8 +58,9 @@ def export_asv(run: Run, out: str | Path) -> Path:
     ``asv publish`` in `out` then writes its site to ``asv/html``.
 
     Raises:
-        ExportError: if `out` has an ``asv.conf.json`` that this export did not make, or git is
-            not installed.
+        ExportError: if `out` has an ``asv.conf.json`` that this export did not make, git is not
+            installed, or asv's tables, which hold every combination, would be too large.
+        OSError: if `out` cannot be written, or a link in it leads elsewhere.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,13 +68,15 @@ def export_asv(run: Run, out: str | Path) -> Path:
     if configuration.exists() and not _is_ours(configuration):
         raise ExportError(f"out: {configuration} is another project's; expected another folder")
     parts = [folder / RESULTS_DIR, folder / REPOSITORY]
+    for part in parts:  # what is there is removed below
+        check_within(folder, part)
     if not configuration.exists() and any(part.exists() for part in parts):
         raise ExportError(f"out: {folder} holds files that are not ours; expected another folder")
+    frame = _frame(run)
+    benchmarks = _benchmarks(frame)
     for part in parts:
         shutil.rmtree(part, ignore_errors=True)
-    frame = _frame(run)
     commits = make_commits(folder / REPOSITORY, frame)
-    benchmarks = _benchmarks(frame)
     results = folder / RESULTS_DIR
     results.mkdir(parents=True)
     _write_json(results / "benchmarks.json", {**benchmarks, "version": 2})
@@ -134,6 +140,12 @@ def _benchmarks(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     described: dict[str, dict[str, Any]] = {}
     for (level, mode), part in frame.groupby(["level", "mode"], sort=True):
         values = [[repr(v) for v in _values(part[n])] for n in names]
+        if (cells := math.prod(map(len, values))) > MOST_CELLS:
+            raise ExportError(
+                f"asv's table of level {level}, mode {mode} holds every combination of "
+                f"{', '.join(names)}: {cells:,} of them, more than {MOST_CELLS:,}; export runs "
+                "that vary less"
+            )
         for metric in metrics:
             kind, unit = _KINDS[metric]
             name = f"speed.{level}_{mode}.{metric}"
@@ -178,7 +190,7 @@ def _result_file(
     about = run.environments.get(environment, {})
     python = clean(about.get("python") or "unknown")
     versions = {k: clean(format_option(about[k])) for k in ("torch", "attnbench") if about.get(k)}
-    name = f"python{re.sub(r'[^0-9.]', '', python)}-{content_id(environment)[:6]}"
+    name = f"python{re.sub(r'[^0-9.]', '', python)[:20]}-{content_id(environment)[:6]}"
     started = [seconds(s) for s in part["started"]]
     rows = {}
     for key, benchmark in benchmarks.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -129,10 +129,15 @@ def machine_name(about: Mapping[str, Any]) -> str:
 
 
 def _told_apart(found: list[Chapter]) -> list[Chapter]:
-    """Add the environment's id to titles that would be equal."""
-    titles = [c.title for c in found]
-    return [
-        c if titles.count(c.title) == 1 else
-        Chapter(**{**vars(c), "title": f"{c.title}, environment {c.setting['environment'][:8]}"})
-        for c in found
-    ]  # fmt: skip
+    """Add the ids of machine and environment, whichever differ, to titles that would be equal."""
+    alike: dict[str, list[Chapter]] = {}
+    for chapter in found:
+        alike.setdefault(chapter.title, []).append(chapter)
+    told = []
+    for chapter in found:
+        title = chapter.title
+        for what in ("machine", "environment"):
+            if len({c.setting[what] for c in alike[chapter.title]}) > 1:
+                title += f", {what} {chapter.setting[what][:8]}"
+        told.append(replace(chapter, title=title))
+    return told

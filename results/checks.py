@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from results.schema import PROFILE_PARTS, RecordError
+from results.schema import CONDITIONS, PROFILE_PARTS, STOPS, RecordError
 
 COSTS = ("pattern_ops", "executed_ops", "exponentials", "bytes")
 """The declared cost of one call."""
@@ -14,6 +14,7 @@ _LARGEST_INT = 2**53
 _LARGEST_NUMBER = 1e300
 _LONGEST_S = 1e6
 _MOST_PRODUCTS = 100
+_MOST_REASONS, _LONGEST_REASON = 20, 100
 
 
 def clean(text: object) -> str:
@@ -129,6 +130,59 @@ def _check_share(where: str, share: Any) -> None:
     _check_number(f"{where}.calls", share.get("calls"), minimum=0.0)
     if share.get("operations") is not None:
         _check_number(f"{where}.operations", share["operations"], minimum=0.0)
+
+
+def drop_faults(record: dict[str, Any]) -> Iterator[str]:
+    """Take out what is said beside the measurements and cannot be read; yield the faults.
+
+    These are `conditions`, the launch's `predicted` and why sampling `stopped`: a fault in one
+    costs it alone, the measurements stand.
+    """
+    parts = [(record, "conditions", "conditions", _check_conditions),
+             (record["launch"], "predicted", "launch.predicted", _check_predicted)]  # fmt: skip
+    for index, arm in enumerate(record["arms"]):
+        if "latency" in arm["metrics"]:
+            where = f"arms[{index}].metrics.latency.stopped"
+            parts.append((arm["metrics"]["latency"], "stopped", where, _check_stopped))
+    for holder, key, where, check in parts:
+        if holder.get(key) is None:
+            continue
+        try:
+            check(where, holder[key])
+        except RecordError as error:
+            del holder[key]
+            yield f"{error}; {key} left out"
+
+
+def _check_conditions(where: str, conditions: Any) -> None:
+    if not isinstance(conditions, dict):
+        raise RecordError(f"{where}: expected an object or null")
+    for name in CONDITIONS:
+        if conditions.get(name) is not None:
+            _check_number(f"{where}.{name}", conditions[name], minimum=0.0)
+    reasons = conditions.get("gpu_throttled")
+    if reasons is not None and not (
+        isinstance(reasons, list)
+        and len(reasons) <= _MOST_REASONS
+        and all(isinstance(r, str) and len(r) <= _LONGEST_REASON for r in reasons)
+    ):
+        raise RecordError(
+            f"{where}.gpu_throttled: expected at most {_MOST_REASONS} strings of at most "
+            f"{_LONGEST_REASON} letters in a list"
+        )
+
+
+def _check_predicted(where: str, predicted: Any) -> None:
+    if not isinstance(predicted, dict):
+        raise RecordError(f"{where}: expected an object or null")
+    for name in ("latency", "peak_memory"):
+        if predicted.get(name) is not None:
+            _check_number(f"{where}.{name}", predicted[name], minimum=0.0)
+
+
+def _check_stopped(where: str, stopped: Any) -> None:
+    if stopped not in STOPS:
+        raise RecordError(f"{where}: expected one of {', '.join(STOPS)}")
 
 
 def _check_number(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -28,3 +29,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Write `content` as UTF-8; see `write_bytes`."""
     write_bytes(path, content.encode())
+
+
+def check_within(folder: Path, path: Path) -> None:
+    """Check that `path` lies in `folder` when links are followed: run folders are a stranger's.
+
+    Raises:
+        OSError: if it does not, with the path.
+    """
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise OSError(errno.ELOOP, f"a link leads out of {folder}; remove it", str(path))

@@ -6,24 +6,28 @@ costs that line, never the report.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from results.checks import check_profile, check_values, clean
+from results.bounds import LONGEST_ID, check_bounds
+from results.checks import check_profile, check_values, clean, drop_faults
+from results.lines import Line, json_lines, open_regular, short
 from results.schema import (
     ENVIRONMENTS,
     MACHINES,
+    MEASUREMENT,
     RECORDS,
     RecordError,
     check_record,
     content_id,
 )
 from results.tidy import tidy
+
+_MOST_NAMED = 10
 
 
 class NoRunError(ValueError):
@@ -36,8 +40,8 @@ class Run:
 
     Attributes:
         frame: the tidy frame, columns `COLUMNS`.
-        records: the records used, as they stood in the files; profiles that cannot be read are
-            left out of them.
+        records: the records used, as they stood in the files; profiles, conditions and
+            predictions that cannot be read are left out of them.
         machines: content id to what the machine is.
         environments: content id to versions and settings.
         warnings: what was left out or mended, one sentence each.
@@ -52,19 +56,12 @@ class Run:
     folders: tuple[Path, ...] = field(default=())
 
 
-class Line(NamedTuple):
-    """One readable JSON object of a file."""
-
-    path: Path
-    number: int
-    data: Any
-
-
 def load(*folders: str | Path) -> Run:
     """Read run folders, oldest measuring code left out, duplicates dropped.
 
     Raises:
         NoRunError: if a folder holds no ``records.jsonl`` or no record at all can be read.
+        OSError: if a ``records.jsonl`` is there and cannot be read.
     """
     if not folders:
         raise NoRunError("DIR: expected at least one run folder")
@@ -72,44 +69,64 @@ def load(*folders: str | Path) -> Run:
     warnings: list[str] = []
     records = read_records(paths, warnings)
     if not records:
-        detail = f": {warnings[0]}" if warnings else ""
-        raise NoRunError(f"{', '.join(map(str, paths))}: no record that can be read{detail}")
+        detail = f": {clean(warnings[0])}" if warnings else ""
+        raise NoRunError(f"{', '.join(map(clean, paths))}: no record that can be read{detail}")
     records = _one_measurement(records, warnings)
     _note_commits(records, warnings)
     machines = read_contents(paths, MACHINES, warnings)
     environments = read_contents(paths, ENVIRONMENTS, warnings)
     _note_unknown(records, "machine", machines, warnings)
     _note_unknown(records, "environment", environments, warnings)
-    return Run(tidy(records), tuple(records), machines, environments, tuple(warnings), paths)
+    said = tuple(clean(w) for w in warnings)  # a folder's name is a stranger's text too
+    return Run(tidy(records), tuple(records), machines, environments, said, paths)
 
 
 def read_records(paths: tuple[Path, ...], warnings: list[str]) -> list[dict[str, Any]]:
     """Return the valid records of the folders, first come first kept; `warnings` is added to.
 
+    Of two records of one launch the first is kept; where the second says something else, that is
+    said.
+
     Raises:
         NoRunError: if a folder holds no ``records.jsonl``.
+        OSError: if one cannot be read.
     """
-    kept: dict[tuple[str, str, int], dict[str, Any]] = {}
+    kept: dict[tuple[str, str, str, int], dict[str, Any]] = {}
     duplicates = 0
     for folder in paths:
-        file = folder / RECORDS
-        if not file.is_file():
-            raise NoRunError(f"{folder}: no run here (no {RECORDS})")
-        for line in _lines(file, warnings):
+        for line in _record_lines(folder, warnings):
             try:
                 record = check_record(line.data)
                 check_values(record)
-            except (ValueError, TypeError, RecursionError) as error:
-                warnings.append(f"{file}:{line.number}: {_short(error)}; left out")
+                check_bounds(record)
+            except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+                warnings.append(f"{line.place}: {short(error)}; left out")
                 continue
             _drop_bad_profiles(record, line, warnings)
-            source = f"{record['run']}\0{record['machine']}"
-            key = (source, record["case"]["id"], record["launch"]["index"])
-            duplicates += key in kept
-            kept.setdefault(key, record)
+            warnings.extend(f"{line.place}: {fault}" for fault in drop_faults(record))
+            of = record["run"], record["machine"], record["case"]["id"], record["launch"]["index"]
+            first = kept.setdefault(of, record)
+            if first is record:
+                continue
+            if first == record:
+                duplicates += 1
+            else:
+                warnings.append(
+                    f"{line.place}: another record of launch {of[3]} of case {of[2]} says "
+                    "something else; the first is kept, this one left out"
+                )
     if duplicates:
         warnings.append(f"{duplicates} duplicate record{'s'[: duplicates != 1]} dropped")
     return list(kept.values())
+
+
+def _record_lines(folder: Path, warnings: list[str]) -> Iterator[Line]:
+    file = folder / RECORDS
+    source = open_regular(file)
+    if source is None:
+        there = f"{RECORDS} is no file" if file.exists() else f"no {RECORDS}"
+        raise NoRunError(f"{clean(folder)}: no run here ({there})")
+    return json_lines(source, file, warnings)
 
 
 def _drop_bad_profiles(record: dict[str, Any], line: Line, warnings: list[str]) -> None:
@@ -119,7 +136,7 @@ def _drop_bad_profiles(record: dict[str, Any], line: Line, warnings: list[str]) 
             check_profile(f"arms[{index}].profile", arm.get("profile"))
         except RecordError as error:
             del arm["profile"]
-            warnings.append(f"{line.path}:{line.number}: {_short(error)}; the profile left out")
+            warnings.append(f"{line.place}: {short(error)}; the profile left out")
 
 
 def read_contents(
@@ -129,62 +146,64 @@ def read_contents(
     contents: dict[str, dict[str, Any]] = {}
     for folder in paths:
         file = folder / name
-        if not file.is_file():
-            warnings.append(f"{file}: missing")
-            continue
-        for line in _lines(file, warnings):
-            if not isinstance(line.data, dict):
-                warnings.append(f"{file}:{line.number}: expected an object; left out")
-                continue
-            content = {k: v for k, v in line.data.items() if k != "id"}
-            try:
-                address = clean(line.data.get("id") or content_id(content))
-            except (ValueError, RecursionError) as error:
-                warnings.append(f"{file}:{line.number}: {_short(error)}; left out")
-                continue
-            contents.setdefault(address, content)
+        try:
+            _read_contents(file, contents, warnings)
+        except OSError as error:  # a description is missed, no number
+            warnings.append(f"{file}: {error.strerror}; left out")
     return contents
 
 
-def _lines(file: Path, warnings: list[str]) -> Iterator[Line]:
-    """Yield the JSON values of a file's lines; a line that is none is named in `warnings`."""
-    for number, raw in enumerate(file.read_bytes().split(b"\n"), start=1):
-        if not raw.strip():
+def _read_contents(file: Path, contents: dict[str, dict[str, Any]], warnings: list[str]) -> None:
+    source = open_regular(file)
+    if source is None:
+        warnings.append(f"{file}: {'no file' if file.exists() else 'missing'}")
+        return
+    for line in json_lines(source, file, warnings):
+        if not isinstance(line.data, dict):
+            warnings.append(f"{line.place}: expected an object; left out")
             continue
-        try:
-            yield Line(file, number, json.loads(raw.decode(), parse_constant=_no_constant))
-        except (ValueError, RecursionError) as error:
-            warnings.append(f"{file}:{number}: not JSON ({_short(error)}); left out")
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _short(error: BaseException) -> str:
-    text = clean(str(error)) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:199]}…"
+        content = {k: v for k, v in line.data.items() if k != "id"}
+        address = line.data.get("id") or content_id(content)
+        if not isinstance(address, str) or len(address) > LONGEST_ID:
+            warnings.append(
+                f"{line.place}: id: expected a string of at most {LONGEST_ID} characters; left out"
+            )
+            continue
+        if contents.setdefault(clean(address), content) != content:
+            warnings.append(
+                f"{line.place}: {clean(address)} is described twice, and otherwise before; "
+                "left out"
+            )
 
 
 # -- what may not be mixed -----------------------------------------------------------------------
 
 
 def _one_measurement(records: list[dict[str, Any]], warnings: list[str]) -> list[dict[str, Any]]:
-    """Keep the newest version of the measuring code: numbers of two are not comparable."""
-    newest = max(r["measurement"] for r in records)
-    kept = [r for r in records if r["measurement"] == newest]
-    if left := len(records) - len(kept):
-        warnings.append(
-            f"{left} record{'s'[: left != 1]} of an older measuring code left out: their numbers "
-            f"are not comparable with measurement {newest}"
-        )
-    return kept
+    """Keep one version of the measuring code, the newest known: numbers of two do not compare.
+
+    A version newer than this one is taken only where there is no other.
+    """
+    found = {r["measurement"] for r in records}
+    kept = max((m for m in found if m <= MEASUREMENT), default=max(found))
+    for other, word in (
+        ([r for r in records if r["measurement"] < kept], "an older"),
+        ([r for r in records if r["measurement"] > kept], "a newer"),
+    ):
+        if left := len(other):
+            warnings.append(
+                f"{left} record{'s'[: left != 1]} of {word} measuring code left out: their "
+                f"numbers are not comparable with measurement {kept}"
+            )
+    return [r for r in records if r["measurement"] == kept]
 
 
 def _note_commits(records: list[dict[str, Any]], warnings: list[str]) -> None:
     commits = sorted({clean(r["commit"])[:8] for r in records if r.get("commit")})
     if len(commits) > 1:
-        warnings.append(f"launches of several commits are pooled: {', '.join(commits)}")
+        named = commits[:_MOST_NAMED]
+        more = f" and {len(commits) - len(named)} more" if len(commits) > len(named) else ""
+        warnings.append(f"launches of several commits are pooled: {', '.join(named)}{more}")
 
 
 def _note_unknown(

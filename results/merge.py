@@ -30,6 +30,7 @@ def merge(folders: Iterable[str | Path], out: str | Path) -> Merged:
     Raises:
         NoRunError: if a folder holds no run, or nothing in them can be read.
         ValueError: if `out` exists and is not an empty folder.
+        OSError: if a folder cannot be read, or `out` not written.
     """
     paths = tuple(Path(f) for f in folders)
     target = Path(out)
@@ -40,8 +41,8 @@ def merge(folders: Iterable[str | Path], out: str | Path) -> Merged:
     warnings: list[str] = []
     records = read_records(paths, warnings)
     if not records:
-        detail = f": {warnings[0]}" if warnings else ""
-        raise NoRunError(f"{', '.join(map(str, paths))}: no record that can be read{detail}")
+        detail = f": {clean(warnings[0])}" if warnings else ""
+        raise NoRunError(f"{', '.join(map(clean, paths))}: no record that can be read{detail}")
     machines = read_contents(paths, MACHINES, warnings)
     environments = read_contents(paths, ENVIRONMENTS, warnings)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -59,4 +60,5 @@ def merge(folders: Iterable[str | Path], out: str | Path) -> Merged:
 
 
 def _write_lines(file: Path, objects: Iterable[dict[str, Any]]) -> None:
-    file.write_text("".join(f"{canonical(o)}\n" for o in objects))
+    with file.open("w", encoding="utf-8", newline="\n") as out:
+        out.writelines(f"{canonical(o)}\n" for o in objects)

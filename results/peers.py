@@ -74,7 +74,7 @@ def comparisons(run: Run) -> pd.DataFrame:
     claims = _claims(run)
     rows = []
     for key, part in frame.groupby(["machine", "environment", "case_id"], sort=False):
-        rows.append(_compare(part, claims.get(key[2], {})))
+        rows.append(_compare(part, claims.get(key, {})))
     columns = [*PEER_TABLE, "machine", "environment", "num_kv_heads"]
     table = pd.DataFrame.from_records(rows, columns=columns)
     table["rank"] = [rank(backend) for backend in table["backend"]]
@@ -112,19 +112,21 @@ def _title(setting: Mapping[str, Any], run: Run, *, several: bool, precise: bool
 # -- one case ------------------------------------------------------------------------------------
 
 
-def _claims(run: Run) -> dict[str, dict[str, Any]]:
-    """Return by case what is said of its peer: `same_function`, `difference`, `input_scale`.
+def _claims(run: Run) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Return by machine, environment and case what is said of its peer.
 
+    Keys: `same_function`, `difference`, `input_scale`.
     Records are a stranger's: what has another form is left out.
     """
-    claims: dict[str, dict[str, Any]] = {}
+    claims: dict[tuple[str, str, str], dict[str, Any]] = {}
     for record in run.records:
         if record["case"]["kind"] != "peer" or len(record["arms"]) < 2:
             continue
         said = record["arms"][1].get("peer")
         if isinstance(said, dict) and isinstance(said.get("same_function"), bool):
             scale = record["arms"][1]["metrics"].get("output_difference", {}).get("input_scale")
-            claims[record["case"]["id"]] = {
+            place = clean(record["machine"]), clean(record["environment"]), record["case"]["id"]
+            claims[place] = {
                 "input_scale": scale if isinstance(scale, float) else math.nan,
                 "same_function": said["same_function"],
                 "difference": clean(said.get("difference") or "")[:_LONGEST_TEXT],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -19,6 +19,9 @@ _PEAKS = {
     "exp_rate": ("exponentials", "/s"),
     "bandwidth": ("memory traffic", "B/s"),
 }
+
+_LONGEST_NAME, _MOST_FACTS, _MOST_NAMED = 100, 100, 20
+"""Of a stranger's description no more is shown."""
 
 
 class Facts(NamedTuple):
@@ -37,7 +40,10 @@ def provenance(run: Run, found: list[Chapter]) -> list[Facts]:
     ):
         for address in run.frame[column].unique():
             about = known.get(address, {})
-            pairs = [(clean(k).replace("_", " "), _fact(k, v)) for k, v in about.items()]
+            pairs = [
+                (clean(k[:_LONGEST_NAME]).replace("_", " "), _fact(k, v))
+                for k, v in list(about.items())[:_MOST_FACTS]
+            ]
             facts.append(Facts(title, [p for p in pairs if p[1]] or [("id", clean(address))]))
     facts.append(Facts("Run", _run_facts(run)))
     shown = set()
@@ -70,16 +76,23 @@ def _run_facts(run: Run) -> list[tuple[str, str]]:
     failed = launches[launches["status"] != "ok"]["status"].value_counts()
     started = sorted(s for s in frame["started"].unique() if s)
     pairs = [
-        ("runs", ", ".join(frame["run"].unique())),
-        ("commits", ", ".join(c for c in frame["commit"].unique() if c)),
+        ("runs", _few(frame["run"].unique())),
+        ("commits", _few(frame["commit"].unique())),
         ("started", started[0] if started else ""),
         ("cases", f"{frame['case_id'].nunique():,}"),
         ("launches", f"{len(launches):,}"),
         ("not ok", ", ".join(f"{n} {format.STATUS_WORDS[s]}" for s, n in failed.items())),
         ("measuring code", f"version {run.records[0]['measurement']}"),
-        ("seeds", ", ".join(str(s) for s in sorted(frame["seed"].unique()))),
+        ("seeds", _few(sorted(frame["seed"].unique()))),
     ]
     return [p for p in pairs if p[1]]
+
+
+def _few(values: Iterable[object]) -> str:
+    """Join what is not empty, the first twenty of it."""
+    texts = [text for value in values if (text := str(value))]
+    more = len(texts) - _MOST_NAMED
+    return ", ".join(texts[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _fact(name: str, value: object) -> str:
@@ -108,4 +121,4 @@ def input_scale(run: Run) -> str:
             dtype=object,
         )
     )
-    return " / ".join(found)
+    return " / ".join(found[:3]) + (" / …" if len(found) > 3 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,71 +10,38 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+from matplotlib.figure import Figure
 
 from results.axis_views import axis_tables
+from results.captions import TITLES, figure_caption
 from results.chapters import Chapter, chapters, machine_name
-from results.files import write_bytes, write_text
+from results.files import check_within, write_bytes, write_text
 from results.load import NoRunError, Run, load
+from results.panels import Layout
 from results.peer_plots import CAPTION, peer_figure
 from results.peer_views import peer_tables
 from results.peers import PeerChapter, peer_chapters
 from results.plots import FIGURES
-from results.provenance import Facts, input_scale, provenance
+from results.provenance import Facts, provenance
 from results.series import points
 from results.summary import Paragraph, summarise
 from results.svg import drawn_png, drawn_svg, inline_svg, png
 from results.theme import DARK, LIGHT, PAGE, Theme, css_variables
+from results.trust import Trust, trust
+from results.trust_plots import CAPTION as TRUST_CAPTION
+from results.trust_plots import TITLE as TRUST_FIGURE_TITLE
+from results.trust_plots import drift_figure
+from results.trust_summary import TITLE as TRUST_TITLE
+from results.trust_summary import trust_paragraphs
+from results.trust_views import trust_tables
 from results.views import TableView, tables
+
+Draw = Callable[[Theme, Layout], Figure | None]
 
 FORMATS = ("html", "md")
 FIGURE_FOLDER = "figures"
 
 _TEMPLATES = Path(__file__).parent / "templates"
-
-_TITLES = {
-    "time": "Time against length",
-    "memory": "Memory against length",
-    "speedup": "Speed-up over the exact baselines",
-    "error": "Error against cost",
-    "limit": "Share of the machine's limit",
-    "profile": "Where the time goes",
-}
-_CAPTIONS = {
-    "time": (
-        "Median over launches, both axes logarithmic, so that a straight line's slope is the "
-        "exponent p of t = a + c·N^p; it stands behind the name, with its 95 % interval. Bands "
-        "are 95 % intervals between launches, where they are narrower than fourfold. A "
-        "cross marks a length that gave no time, and why."
-    ),
-    "memory": (
-        "Peak above the inputs, output included; both axes logarithmic, exponents as above. "
-        "Materialised softmax (full) holds all scores at once; fused exact attention (sdpa) "
-        "does not."
-    ),
-    "speedup": (
-        "Time of the baseline over time of the backend, in the same run; above the dashed line "
-        "the backend is faster. full materialises the scores, sdpa is the fused exact kernel."
-    ),
-    "error": (
-        "Relative L2 distance of the output from exact softmax attention, against time; low and "
-        "left is better. Methods that compute softmax attention differ by rounding alone."
-    ),
-    "limit": (
-        "The least time that the method's products, exponentials and bytes need at the peaks "
-        "measured on this machine in this run, over the time taken."
-    ),
-    "profile": (
-        "Parts of a single call under torch's profiler, the fastest of a few, median over "
-        "launches, at the longest length that most backends were profiled at. A bar that would "
-        "leave nothing of the others is pressed together, and says so; its shares hold. The table "
-        "of this name says what the parts are."
-    ),
-}
-_OF_DECODING = {
-    "time": "In mode decode: a token after a context; a flat line is a state that does not grow.",
-    "memory": "In mode decode: what is kept of the tokens so far.",
-}
-"""What a caption says besides, where a run has that mode."""
 
 
 class ReportError(ValueError):
@@ -145,6 +113,7 @@ def write_report(
     Raises:
         NoRunError: if a folder holds no run.
         ReportError: if a format is unknown, or `out` does not fit the formats.
+        OSError: if a folder cannot be read, or `out` not written.
     """
     if not folders:
         raise NoRunError("DIR: expected at least one run folder")
@@ -190,10 +159,12 @@ def page(run: Run, sections: list[Section], peers: list[PeerSection]) -> str:
         lstrip_blocks=True,
     )
     variables = sorted(css_variables().values())
+    context = _context(run, sections, peers)
     return environment.get_template("report.html.j2").render(
-        **_context(run, sections, peers),
+        **context,
         figures=[list(_page_figures(s.chapter, i, run)) for i, s in enumerate(sections)],
         peer_figures=[_peer_page_figure(s.chapter, i) for i, s in enumerate(peers)],
+        trust_figure=_trust_page_figure(context["trust"]),
         light={name: light for name, light, _ in variables},
         dark={name: dark for name, _, dark in variables},
     )
@@ -201,6 +172,7 @@ def page(run: Run, sections: list[Section], peers: list[PeerSection]) -> str:
 
 def _context(run: Run, sections: list[Section], peers: list[PeerSection]) -> dict[str, Any]:
     facts: list[Facts] = provenance(run, [s.chapter for s in sections])
+    trusted = trust(run)
     machines = [
         machine_name(run.machines.get(m, {})) or "a machine that is not described"
         for m in run.frame["machine"].unique()
@@ -210,7 +182,11 @@ def _context(run: Run, sections: list[Section], peers: list[PeerSection]) -> dic
         "comparisons": axis_tables(points(run)),
         "peers": peers,
         "facts": facts,
-        "warnings": run.warnings,
+        "warnings": (*trusted.warnings, *run.warnings),
+        "trust": trusted,
+        "trust_title": TRUST_TITLE,
+        "trust_paragraphs": trust_paragraphs(trusted),
+        "trust_tables": trust_tables(trusted),
         "machines": list(dict.fromkeys(machines)),
         "num_launches": len(run.records),
         "modes": set(run.frame["mode"]),
@@ -218,34 +194,30 @@ def _context(run: Run, sections: list[Section], peers: list[PeerSection]) -> dic
     }
 
 
-def _caption(name: str, run: Run) -> str:
-    scale = input_scale(run) if name == "error" else ""
-    parts = [_CAPTIONS[name], f"Taken on {scale}." if scale else ""]
-    if "decode" in set(run.frame["mode"]):
-        parts.append(_OF_DECODING.get(name, ""))
-    return " ".join(part for part in parts if part)
-
-
 def _page_figures(chapter: Chapter, index: int, run: Run) -> Iterator[PageFigure]:
-    for name, title in _TITLES.items():
+    for name, title in TITLES.items():
         wide, narrow = (
             inline_svg(chapter, name, layout, prefix=f"{name}-{layout}-{index}", title=title)
             for layout in ("wide", "narrow")
         )
         if wide:
-            yield PageFigure(title, _caption(name, run), wide, narrow)
+            yield PageFigure(title, figure_caption(name, run), wide, narrow)
 
 
 def _peer_page_figure(chapter: PeerChapter, index: int) -> PageFigure | None:
-    wide = drawn_svg(
-        lambda: peer_figure(chapter, PAGE, "wide"), prefix=f"peers-wide-{index}", title=PEER_TITLE
-    )
-    narrow = drawn_svg(
-        lambda: peer_figure(chapter, PAGE, "narrow"),
-        prefix=f"peers-narrow-{index}",
-        title=PEER_TITLE,
-    )
-    return PageFigure(PEER_TITLE, CAPTION, wide, narrow) if wide else None
+    return _page_figure(partial(peer_figure, chapter), f"peers-{{}}-{index}", PEER_TITLE, CAPTION)
+
+
+def _trust_page_figure(trusted: Trust) -> PageFigure | None:
+    draw = partial(drift_figure, trusted)
+    return _page_figure(draw, "trust-{}", TRUST_FIGURE_TITLE, TRUST_CAPTION)
+
+
+def _page_figure(draw: Draw, prefix: str, title: str, caption: str) -> PageFigure | None:
+    """Return what `draw` draws in both layouts, whose name stands for {} in `prefix`."""
+    wide = drawn_svg(lambda: draw(PAGE, "wide"), prefix=prefix.format("wide"), title=title)
+    narrow = drawn_svg(lambda: draw(PAGE, "narrow"), prefix=prefix.format("narrow"), title=title)
+    return PageFigure(title, caption, wide, narrow) if wide else None
 
 
 # -- Markdown ------------------------------------------------------------------------------------
@@ -264,10 +236,12 @@ def _write_markdown(
     )
     environment.filters["plain"] = _Plain
     figures = [list(_file_figures(s.chapter, i, run, path.parent)) for i, s in enumerate(sections)]
+    context = _context(run, sections, peers)
     text = environment.get_template("report.md.j2").render(
-        **_context(run, sections, peers),
+        **context,
         figures=figures,
         peer_figures=[_peer_file_figure(s.chapter, i, path.parent) for i, s in enumerate(peers)],
+        trust_figure=_trust_file_figure(context["trust"], path.parent),
     )
     write_text(path, text)
 
@@ -276,15 +250,22 @@ def _file_figures(chapter: Chapter, index: int, run: Run, home: Path) -> Iterato
     for name in FIGURES:
         files = _write_figures(home, f"{name}-{index + 1}", partial(png, chapter, name))
         if files:
-            yield FileFigure(_TITLES[name], _caption(name, run), *files)
+            yield FileFigure(TITLES[name], figure_caption(name, run), *files)
 
 
 def _peer_file_figure(chapter: PeerChapter, index: int, home: Path) -> FileFigure | None:
-    def draw(theme: Theme) -> bytes:
-        return drawn_png(lambda: peer_figure(chapter, theme, "wide"), theme)
+    draw = partial(peer_figure, chapter)
+    return _file_figure(draw, f"peers-{index + 1}", PEER_TITLE, CAPTION, home)
 
-    files = _write_figures(home, f"peers-{index + 1}", draw)
-    return FileFigure(PEER_TITLE, CAPTION, *files) if files else None
+
+def _trust_file_figure(trusted: Trust, home: Path) -> FileFigure | None:
+    draw = partial(drift_figure, trusted)
+    return _file_figure(draw, "trust", TRUST_FIGURE_TITLE, TRUST_CAPTION, home)
+
+
+def _file_figure(draw: Draw, name: str, title: str, caption: str, home: Path) -> FileFigure | None:
+    files = _write_figures(home, name, lambda theme: drawn_png(lambda: draw(theme, "wide"), theme))
+    return FileFigure(title, caption, *files) if files else None
 
 
 def _write_figures(
@@ -294,11 +275,16 @@ def _write_figures(
     contents = {word: draw(theme) for theme, word in ((LIGHT, "light"), (DARK, "dark"))}
     if not all(contents.values()):
         return None
+    check_within(home, home / FIGURE_FOLDER)
     (home / FIGURE_FOLDER).mkdir(exist_ok=True)
     files = {word: f"{FIGURE_FOLDER}/{name}-{word}.png" for word in contents}
     for word, content in contents.items():
         write_bytes(home / files[word], content)
     return files["light"], files["dark"]
+
+
+_LIST_ITEM = re.compile(r"^(\d{0,9})([-+.)])(?=\s|$)")
+"""What begins a list where it begins a line."""
 
 
 class _Plain(str):
@@ -310,6 +296,6 @@ def escape_markdown(value: object) -> str:
     if isinstance(value, _Plain):
         return value
     text = str(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for mark in "\\`*_[]|~$":
+    for mark in "\\`*_[]|~$#":
         text = text.replace(mark, f"\\{mark}")
-    return text
+    return _LIST_ITEM.sub(r"\1\\\2", text)

@@ -223,7 +223,7 @@ class Case:
         if missing := names - given.keys():
             raise RecordError(f"case: missing {', '.join(sorted(missing))}")
         if unknown := given.keys() - names:
-            raise RecordError(f"case: unknown {', '.join(sorted(unknown))}")
+            raise RecordError(f"case: unknown {', '.join(map(_shown, sorted(unknown)))}")
         arms = given.pop("arms")
         if not isinstance(arms, list) or not arms:
             raise RecordError(f"case.arms: expected a non-empty list, got {arms!r}")
@@ -241,6 +241,11 @@ _TEXT_FIELDS: Mapping[str, tuple[str, ...]] = {
     "kind": KINDS, "level": LEVELS, "mode": MODES, "device": DEVICES, "dtype": DTYPES,
     "allocator": ALLOCATORS, "matmul_precision": MATMUL_PRECISIONS,
 }  # fmt: skip
+
+
+def _shown(name: str) -> str:
+    """Return a stranger's name as a message may hold it."""
+    return name if name.isprintable() else repr(name)
 
 
 def _check_case_field(key: str, value: Any) -> None:
@@ -315,7 +320,7 @@ def _check_arms(data: Mapping[str, Any], count: int) -> None:
         if not isinstance(arm, dict) or not isinstance(arm.get("metrics"), dict):
             raise RecordError(f"arms[{index}]: expected an object with metrics, got {arm!r}")
         for name, metric in arm["metrics"].items():
-            _check_metric(f"arms[{index}].metrics.{name}", metric)
+            _check_metric(f"arms[{index}].metrics.{_shown(name)}", metric)
 
 
 def _check_metric(where: str, metric: Any) -> None:

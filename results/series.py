@@ -28,6 +28,9 @@ SETTING = (
 
 SERIES = (*SETTING, "mode", "backend", "options")
 
+LAUNCH = ("machine", "environment", "run", "case_id", "launch")
+"""What names one launch: two machines may have given their runs one name."""
+
 
 BACKENDS = ("full", "sdpa", "xformers", "longformer", "bigbird", "linformer", "performer")
 """The order of the known backends in tables and figures; others follow by name."""
@@ -89,7 +92,7 @@ def points(run: Run) -> pd.DataFrame:
 
 
 def _places(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
-    return list(zip(rows["run"], rows["case_id"], rows["launch"], strict=True))
+    return list(zip(*(rows[column] for column in LAUNCH), strict=True))
 
 
 def _floors(frame: pd.DataFrame) -> dict[tuple[Any, ...], float]:
@@ -141,7 +144,7 @@ def _row(
 
 def outcome(part: pd.DataFrame) -> tuple[str, str]:
     """Return status and reason of a case over its launches: ok if one of them was."""
-    launches = part.drop_duplicates(["run", "case_id", "launch"])
+    launches = part.drop_duplicates(list(LAUNCH))
     bad = launches[launches["status"] != "ok"]
     if bad.empty:
         return "ok", ""

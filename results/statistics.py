@@ -54,16 +54,16 @@ def t_quantile(df: int, level: float = LEVEL) -> float:
     if df < 1:
         raise ValueError(f"df: expected at least 1, got {df}")
     low, high = 0.0, 1.0
-    while _t_within(high, df) < level:
+    while t_within(high, df) < level:
         high *= 2
     for _ in range(80):
         middle = (low + high) / 2
-        low, high = (middle, high) if _t_within(middle, df) < level else (low, middle)
+        low, high = (middle, high) if t_within(middle, df) < level else (low, middle)
     return high
 
 
-def _t_within(t: float, df: int) -> float:
-    """P(|T| < t) for whole degrees of freedom (Abramowitz and Stegun 26.7.3, 26.7.4)."""
+def t_within(t: float, df: int) -> float:
+    """Return P(|T| < t) for whole degrees of freedom (Abramowitz and Stegun 26.7.3, 26.7.4)."""
     theta = math.atan(t / math.sqrt(df))
     cos2 = math.cos(theta) ** 2
     if df % 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,12 +24,14 @@ COLUMNS = (
     "options", "launch", "started", "status", "reason", "kernel", *COSTS, "expected_time",
     "expected_memory", "gate_error", "gate_budget", "gradient_error", "reduced", "compile_time",
     "graphs", "breaks", "recompiles", "fixed_size", "metric", "unit", "value", "samples",
+    "stopped", "converged",
 )  # fmt: skip
 """Columns of the tidy frame: one row per case, launch, arm and metric.
 
 `value` is the median of `samples`; `reduced` says that an output is within the budget of reduced
-precision only; `fixed_size` holds pairs of a name and a count. An arm without results has one row
-with an empty `metric`.
+precision only; `fixed_size` holds pairs of a name and a count. Of a latency `stopped` is why
+sampling ended (`STOPS`) and `converged` whether the warm-up did; "" and None where the record does
+not say. An arm without results has one row with an empty `metric`.
 """
 
 
@@ -56,20 +59,20 @@ def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "commit": clean(record.get("commit") or ""),
         "case_id": case["id"],
         **{c: case[c] if c in case else LATER_FIELDS[c] for c in CASE_COLUMNS},
-        "model": clean(case.get("model", ""))[:_LONGEST_OPTIONS],
+        "model": _bounded(case.get("model", ""), _LONGEST_OPTIONS),
         "launch": record["launch"]["index"],
-        "started": clean(record["launch"].get("started") or ""),
+        "started": clean(record["launch"].get("started") or "")[:_LONGEST_NAME],
         "status": record["status"],
         "reason": clean(record.get("reason") or "")[:_LONGEST_REASON],
     }
     for index, contestant in enumerate(case["arms"]):
-        named = Arm(clean(contestant["name"])[:_LONGEST_NAME], contestant.get("options", {}))
+        named = Arm(contestant["name"], contestant.get("options", {}))
         results = record["arms"][index] if index < len(record["arms"]) else {}
         base = {
             **shared,
             "arm": index,
-            "backend": named.name,
-            "options": clean(named.label[len(named.name) + 1 :])[:_LONGEST_OPTIONS],
+            "backend": _bounded(named.name, _LONGEST_NAME),
+            "options": _bounded(named.label[len(named.name) + 1 :], _LONGEST_OPTIONS),
             **_arm_columns(results),
         }
         metrics = results.get("metrics") or {}
@@ -81,9 +84,26 @@ def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "unit": clean(metric["unit"]),
                 "value": float(np.median(samples)),
                 "samples": samples,
+                "stopped": (metric.get("stopped") or "") if name == "latency" else "",
+                "converged": _converged(metric),
             }
         if not metrics:
-            yield {**base, "metric": "", "unit": "", "value": math.nan, "samples": ()}
+            nothing = {"metric": "", "unit": "", "value": math.nan, "samples": ()}
+            yield {**base, **nothing, "stopped": "", "converged": None}
+
+
+def _converged(metric: Mapping[str, Any]) -> bool | None:
+    warm_up = metric.get("warm_up")
+    told = warm_up.get("converged") if isinstance(warm_up, dict) else None
+    return told if isinstance(told, bool) else None
+
+
+def _bounded(text: str, longest: int) -> str:
+    """Return `text` clean; what is too long is cut, and told from others with one beginning."""
+    if len(text) <= longest:
+        return clean(text)
+    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=4).hexdigest()
+    return f"{clean(text[: longest - 9])}~{digest}"
 
 
 def _arm_columns(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +114,7 @@ def _arm_columns(results: Mapping[str, Any]) -> dict[str, Any]:
     compiled = results.get("compiled") or {}
     sizes = results.get("fixed_size") or {}
     return {
-        "kernel": clean(results.get("kernel") or ""),
+        "kernel": clean(results.get("kernel") or "")[:_LONGEST_OPTIONS],
         **{c: cost.get(c) for c in COSTS},
         "expected_time": expected.get("time"),
         "expected_memory": expected.get("memory"),

@@ -1,58 +1,37 @@
 """Look at this machine as a measuring instrument: what is here, what would disturb, what to do.
 
-Nothing is measured; torch may be imported.
+Nothing is measured but a second of the processors' time; torch may be imported.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
-import subprocess
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from attention import registry
 from attention.backends.sdpa import KERNELS
 from attention.backends.xformers import operators
+from suites import disturbances
+from suites.disturbances import Finding
 from suites.free import free_memory
 from suites.measure.machine import environment, machine
-
-Level = Literal["fine", "note", "problem"]
-
-BUSY_LOAD = 0.25
-"""A load beyond this many running processes disturbs."""
+from suites.peers import registry as peers
 
 LITTLE_MEMORY = 2 << 30
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor.
-
-    Attributes:
-        topic: what was looked at.
-        level: ``fine``, ``note`` (know it) or ``problem`` (it would disturb or prevent).
-        text: what is there.
-        advice: what to do; empty where nothing is to be done.
-    """
-
-    topic: str
-    level: Level
-    text: str
-    advice: str = ""
 
 
 def examine() -> list[Finding]:
     """Return what there is to know, the machine first."""
     checks: tuple[Callable[[], list[Finding]], ...] = (
-        _software, _hardware, _threads, _load, _frequency, _huge_pages, _memory, _gpu_users,
-        _sdpa_kernels, _xformers_kernels, _backends, _plugins,
+        _software, _hardware, _threads, disturbances.affinities, disturbances.load,
+        disturbances.steal, disturbances.clocks, disturbances.throttling, _huge_pages, _memory,
+        _gpu_users, _sdpa_kernels, _xformers_kernels, _backends, _plugins,
     )  # fmt: skip
     return [finding for check in checks for finding in check()]
 
@@ -111,33 +90,6 @@ def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
     return None if quota == "max" else int(quota) / int(period)
 
 
-def _load() -> list[Finding]:
-    load = os.getloadavg()[0]
-    text = f"{load:.2f} processes were running on average in the last minute"
-    if load <= BUSY_LOAD:
-        return [Finding("load", "fine", text)]
-    return [Finding("load", "problem", text, "end other programs, or wait for them")]
-
-
-def _frequency() -> list[Finding]:
-    folder = Path("/sys/devices/system/cpu")
-    found: list[Finding] = []
-    governor = folder / "cpu0/cpufreq/scaling_governor"
-    if not governor.is_file():
-        text = "the system shows no frequency scaling (usual in a virtual machine)"
-        found.append(Finding("frequency", "note", text, "take several launches: --launches 3"))
-    elif (name := governor.read_text().strip()) == "performance":
-        found.append(Finding("frequency", "fine", "governor performance"))
-    else:
-        advice = "as root: cpupower frequency-set --governor performance"
-        found.append(Finding("frequency", "problem", f"governor {name}", advice))
-    turbo = folder / "intel_pstate/no_turbo"
-    if turbo.is_file() and turbo.read_text().strip() == "0":
-        advice = f"as root: echo 1 > {turbo}"
-        found.append(Finding("frequency", "note", "turbo is on: speed depends on heat", advice))
-    return found
-
-
 def _huge_pages() -> list[Finding]:
     thp = environment()["thp"]
     if thp is None:
@@ -161,19 +113,7 @@ def _memory() -> list[Finding]:
 
 
 def _gpu_users() -> list[Finding]:
-    program = shutil.which("nvidia-smi")
-    if program is None or not torch.cuda.is_available():
-        return []
-    query = ["--query-compute-apps=pid,used_memory", "--format=csv,noheader"]
-    done = subprocess.run([program, *query], capture_output=True, text=True, check=False)
-    users = [line for line in done.stdout.splitlines() if line.strip()]
-    others = [line for line in users if line.split(",")[0].strip() != str(os.getpid())]
-    if done.returncode != 0:
-        return [Finding("gpu users", "note", f"nvidia-smi failed: {done.stderr.strip()[:200]}")]
-    if not others:
-        return [Finding("gpu users", "fine", "nobody else")]
-    text = f"{len(others)} other: process, memory {'; '.join(others[:5])}"
-    return [Finding("gpu users", "problem", text, "end them, or wait")]
+    return disturbances.gpu_users() if torch.cuda.is_available() else []
 
 
 def _sdpa_kernels() -> list[Finding]:
@@ -236,5 +176,5 @@ def _backends() -> list[Finding]:
 def _plugins() -> list[Finding]:
     return [
         Finding(f"plug-in {name}", "problem", error, "repair or uninstall the package")
-        for name, error in registry.broken_plugins().items()
+        for name, error in (registry.broken_plugins() | peers.broken_plugins()).items()
     ]

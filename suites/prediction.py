@@ -1,21 +1,34 @@
 """What a case will take, foretold from its declared cost and from the shorter lengths.
 
 No torch here. A prediction only ever keeps a case from being started; it is never a result.
+
+Predictions are held against what the cases then took: a series that grew faster than declared is
+expected to go on so. One that grew slower is not: where the longer lengths leave the caches, or
+their fixed costs behind, they grow as declared.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from results.schema import ITEM_SIZE, Case
+from results.schema import ITEM_SIZE, SENTINEL, Case
 from suites.sweep import Item, series_id
 
 APART_FROM_FEEDING_S = 2.0
 """Seconds of a launch in mode decode that no context lengthens, at most."""
+
+
+LEAST_RATIO = 1.25
+"""Lengths nearer than this to each other say nothing about growth: processes differ by more."""
+MOST_EXCESS = 2.0
+"""No series is expected to exceed its declared growth by more than the square of the length."""
+TOLD_FACTOR = 1.1
+"""A prediction that was scaled up by so much says so."""
 
 
 def needed_calls(case: Case) -> int:
@@ -53,6 +66,14 @@ class Declared:
         )
 
 
+@dataclass
+class _Excess:
+    """By how much faster than declared a series last grew, as exponents of the length; from 0."""
+
+    latency: float = 0.0
+    peak_memory: float = 0.0
+
+
 @dataclass(frozen=True)
 class _Seen:
     """One launch that was run: latency and peak of all arms together, as far as it came."""
@@ -73,6 +94,7 @@ class History:
         """Begin with nothing seen; `declared` is what preflight told, by case id."""
         self._declared = declared
         self._series: dict[str, list[_Seen]] = defaultdict(list)
+        self._excess: dict[str, _Excess] = defaultdict(_Excess)
         self._walls: dict[str, list[float]] = defaultdict(list)
         self._roofs: dict[tuple[Any, ...], dict[str, float]] = defaultdict(dict)
 
@@ -85,6 +107,8 @@ class History:
         self._walls[case.id].append(wall)
         if case.kind == "roof":
             self._add_roof(case, record)
+            return
+        if case.kind == SENTINEL:
             return
         latencies = [_middle(arm, "latency") for arm in record["arms"]]
         peaks = [
@@ -99,7 +123,28 @@ class History:
             latency_s=sum(x for x in latencies if x is not None) or None,
             peak_bytes=int(max((x for x in peaks if x is not None), default=0)) or None,
         )
+        self._compare(seen)
         self._series[series_id(case)].append(seen)
+
+    def _compare(self, seen: _Seen) -> None:
+        """Hold what a case took against what the longest shorter length foretold of it.
+
+        Another launch of the same length says nothing about growth.
+        """
+        case, excess = seen.case, self._excess[series_id(seen.case)]
+        shorter = [s for s in self._measured(case) if s.case.seq_len < case.seq_len]
+        if seen.status != "ok" or not shorter:
+            return
+        base, declared = shorter[-1], self._declaration(case)
+        ratio = case.seq_len / base.case.seq_len
+        if ratio < LEAST_RATIO:
+            return
+        if seen.latency_s and base.latency_s:
+            foretold = base.latency_s * self._work_ratio(base.case, case)
+            excess.latency = _exponent(seen.latency_s / foretold, ratio)
+        if seen.peak_bytes and base.peak_bytes:
+            foretold = base.peak_bytes * ratio**declared.memory_exponent
+            excess.peak_memory = _exponent(seen.peak_bytes / foretold, ratio)
 
     def _add_roof(self, case: Case, record: Mapping[str, Any]) -> None:
         best = self._roofs[_setting(case)]
@@ -107,6 +152,20 @@ class History:
             for name in ("matmul_rate", "exp_rate"):
                 rates = arm["metrics"].get(name, {}).get("samples") or [0.0]
                 best[name] = max(best.get(name, 0.0), *rates)
+
+    def foretold(self, case: Case) -> dict[str, float | int | None]:
+        """Return the record's ``launch.predicted``, each from the measured lengths or ``None``.
+
+        Keys: ``latency``, seconds of one call of all arms together, and ``peak_memory``, bytes of
+        the arm that takes most.
+        """
+        measured = case.kind not in ("roof", SENTINEL) and self._measured(case)
+        latency = self._scaled_latency(case) if measured else None
+        peak = self._scaled_peak(case) if measured else None
+        return {
+            "latency": float(f"{latency[0]:.4g}") if latency else None,
+            "peak_memory": round(peak[0]) if peak else None,
+        }
 
     # -- not to be started -----------------------------------------------------------------------
 
@@ -118,7 +177,7 @@ class History:
             timeout_s: the longest that a launch may take.
             free_bytes: memory that a case may have; ``None`` = unknown.
         """
-        if case.kind == "roof":
+        if case.kind in ("roof", SENTINEL):
             return None
         return (
             self._ended_before(case, timeout_s, free_bytes)
@@ -162,7 +221,8 @@ class History:
         if not shorter:
             return None
         base = shorter[-1]
-        exponent = 1 + self._declaration(case).time_exponent
+        excess = self._excess[series_id(case)].latency
+        exponent = 1 + self._declaration(case).time_exponent + excess
         fed = max(0.0, base.wall_s - APART_FROM_FEEDING_S)
         needed = fed * (case.seq_len / base.case.seq_len) ** exponent
         if needed <= timeout_s:
@@ -176,13 +236,7 @@ class History:
         if free_bytes is None:
             return None
         inputs = _inputs_bytes(case)
-        peak, source = 0.0, "its inputs alone"
-        shorter = [s for s in self._measured(case) if s.peak_bytes]
-        if shorter:
-            base = shorter[-1]
-            ratio = case.seq_len / base.case.seq_len
-            peak = (base.peak_bytes or 0) * ratio ** self._declaration(case).memory_exponent
-            source = f"from length {base.case.seq_len}"
+        peak, source = self._scaled_peak(case) or (0.0, "its inputs alone")
         if inputs + peak <= free_bytes:
             return None
         return (
@@ -195,15 +249,12 @@ class History:
     def latency(self, case: Case) -> tuple[float, str] | None:
         """Predict the seconds of one call of all arms, and say from what; ``None`` = unknown.
 
-        With shorter lengths measured, the longest of them is scaled by the declared operations.
+        With shorter lengths measured, the longest of them is scaled by the declared operations,
+        and by how much faster than those the series last grew.
         Else the declared operations at the machine's peak rates are a lower bound.
         """
-        measured = [s for s in self._measured(case) if s.latency_s]
-        if measured:
-            base = measured[-1]
-            assert base.latency_s is not None
-            ratio = self._work_ratio(base.case, case)
-            return base.latency_s * ratio, f"from length {base.case.seq_len}"
+        if scaled := self._scaled_latency(case):
+            return scaled
         rates = self._roofs.get(_setting(case), {})
         costs = [cost for cost in self._declaration(case).costs if cost is not None]
         if not costs or not all(rates.get(name) for name in ("matmul_rate", "exp_rate")):
@@ -213,6 +264,29 @@ class History:
         parts = (products, exponentials)
         bound = max(parts) if case.device == "cuda" else sum(parts)
         return bound, "at least, by the declared operations and the machine's peak rates"
+
+    def _scaled_latency(self, case: Case) -> tuple[float, str] | None:
+        """Predict the seconds of one call from the longest length measured, and say from which."""
+        measured = [s for s in self._measured(case) if s.latency_s]
+        if not measured:
+            return None
+        base = measured[-1]
+        grown = self._work_ratio(base.case, case)
+        return _scaled(
+            base.latency_s or 0.0, grown, base, case, self._excess[series_id(case)].latency
+        )
+
+    def _scaled_peak(self, case: Case) -> tuple[float, str] | None:
+        """Predict the bytes of a call from the longest length measured, and say from which."""
+        measured = [s for s in self._measured(case) if s.peak_bytes]
+        if not measured:
+            return None
+        base = measured[-1]
+        ratio = case.seq_len / base.case.seq_len
+        grown = ratio ** self._declaration(case).memory_exponent
+        return _scaled(
+            base.peak_bytes or 0, grown, base, case, self._excess[series_id(case)].peak_memory
+        )
 
     def wall(self, case: Case) -> float | None:
         """Estimate the seconds of a whole launch, ``None`` if nothing like it was seen."""
@@ -255,6 +329,23 @@ class History:
             return after / before
         exponent = self._declaration(longer).time_exponent
         return float((longer.seq_len / shorter.seq_len) ** exponent)
+
+
+def _exponent(factor: float, ratio: float) -> float:
+    """Return by which exponent a factor beyond the declared one grew; from 0 to the limit."""
+    return min(max(0.0, math.log(factor, ratio)), MOST_EXCESS)
+
+
+def _scaled(
+    value: float, declared: float, base: _Seen, case: Case, excess: float
+) -> tuple[float, str]:
+    """Scale what `base` took by the declared factor and the excess; say from what."""
+    shorter = base.case.seq_len
+    more = (case.seq_len / shorter) ** excess
+    source = f"from length {shorter}"
+    if more >= TOLD_FACTOR:
+        source += f", times {more:.3g}: it grew faster than declared before"
+    return value * declared * more, source
 
 
 def _operations(costs: Iterable[Mapping[str, float] | None]) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
 
-from results.schema import FULL_PRECISION, PEER, Case
+from results.schema import FULL_PRECISION, PEER, SENTINEL, Case
 from suites.driver import Summary
 from suites.stream import Stream
 from suites.sweep import Item
@@ -125,6 +125,8 @@ def label(case: Case) -> str:
     if case.kind == "roof":
         threads = f"{case.threads} thread{'s'[: case.threads != 1]}"
         return f"roof {case.dtype}{_precision(case)} {threads}"
+    if case.kind == SENTINEL:
+        return SENTINEL
     level = "" if case.level == "attention" else f" {case.model or case.level}"
     beside = f" beside {case.arms[1].name.removeprefix(PEER)}" if case.kind == "peer" else ""
     causal = " causal" if case.is_causal else ""

@@ -7,18 +7,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
-def commit_of(root: Path) -> str:
+def commit_of(root: Path, installed: str | None = None) -> str:
     """Return what code measured: the checkout's commit, else the installed version.
 
     A checkout with changes that are not committed says so by ``+dirty``.
 
     Args:
         root: the folder that holds the project's packages.
+        installed: the version in the environment of `root`; ``None`` = ask this one.
     """
     if (root / ".git").exists():  # not a repository further up that holds our environment
         found = _git(root, "describe", "--always", "--abbrev=40", "--dirty=+dirty", "--exclude=*")
         if found:
             return found
+    if installed is not None:
+        return installed
     try:
         return version("attnbench")
     except PackageNotFoundError:

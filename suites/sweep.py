@@ -17,6 +17,7 @@ from results.schema import (
     ALLOCATORS,
     FULL_PRECISION,
     IDENTITY,
+    SENTINEL,
     Allocator,
     Arm,
     Case,
@@ -31,6 +32,12 @@ Suite = Literal["speed", "peers"]
 
 SUITES: tuple[str, ...] = get_args(Suite)
 
+MOST_SENTINELS = 21
+"""Launches of the sentinel in a sweep, at most: one at each end and at every twentieth between."""
+LAUNCHES_PER_SENTINEL = 4
+"""There is no more than one sentinel to so many other launches, but for those at the ends."""
+SENTINEL_BUDGET_S = 0.1
+"""Sampling time of a sentinel, at most: some ten of its calls."""
 
 ANY = "any"
 """In `Preset.by_device`: every device."""
@@ -428,6 +435,21 @@ def roof_cases(grid: Grid, *, single_thread: bool) -> list[Case]:
     ]  # fmt: skip
 
 
+def sentinel_case(grid: Grid) -> Case:
+    """Return the case that is repeated through the sweep: of one shape, in every version."""
+    return Case(
+        kind="sentinel", level="attention", mode="forward", arms=(Arm(SENTINEL),),
+        batch=1, num_heads=8, num_kv_heads=8, head_dim=64, seq_len=512, key_len=512,
+        device=grid.device, dtype="float32", is_causal=False, threads=max(grid.threads),
+        allocator=grid.allocators[0], compile=False, seed=grid.seed,
+    )  # fmt: skip
+
+
+def launch_budget_s(grid: Grid, case: Case) -> float:
+    """Return the sampling time per arm of a launch."""
+    return min(grid.budget_s, SENTINEL_BUDGET_S) if case.kind == SENTINEL else grid.budget_s
+
+
 def order(grid: Grid, speed: Sequence[Case]) -> list[Item]:
     """Return every launch of the sweep in the order it is to be run.
 
@@ -435,13 +457,25 @@ def order(grid: Grid, speed: Sequence[Case]) -> list[Item]:
     over all cases. Each round begins with the roofs and is shuffled under the seed, within
     the constraint that a series is run in rising length, so that the shorter lengths predict the
     longer ones.
+
+    Between them, at both ends and evenly, stand the launches of the sentinel, counted from 0.
     """
     items: list[Item] = []
     for launch in range(grid.launches):
         roofs = roof_cases(grid, single_thread=launch == 0) if speed else []
         rng = random.Random(f"{grid.seed}:{launch}")
         items += [Item(case, launch) for case in (*roofs, *_shuffled(speed, rng))]
-    return items
+    return _with_sentinels(items, sentinel_case(grid))
+
+
+def _with_sentinels(items: Sequence[Item], case: Case) -> list[Item]:
+    """Put the sentinel's launches between those of a sweep; nowhere where there are none."""
+    if not items:
+        return []
+    count = max(2, min(MOST_SENTINELS, len(items) // LAUNCHES_PER_SENTINEL))
+    places = [round(i * len(items) / (count - 1)) for i in range(count)]
+    parts = zip(range(count), places, [*places[1:], len(items)], strict=True)
+    return [item for i, a, b in parts for item in (Item(case, i), *items[a:b])]
 
 
 def _shuffled(every: Sequence[Case], rng: random.Random) -> list[Case]:

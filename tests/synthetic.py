@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,56 @@ def profiled(laws: Mapping[str, Law], told: Any = None) -> Mapping[str, Law]:
     """Return the laws with a profile in every arm, as `profile` makes it or as `told`."""
     extra = {"profile": profile() if told is None else told}
     return {name: replace(law, extra={**law.extra, **extra}) for name, law in laws.items()}
+
+
+def sentinels(
+    seconds: Sequence[float],
+    *,
+    samples: int = 9,
+    apart_s: float = 60.0,
+    started: str = "2026-01-05T10:00:00Z",
+    run: str = "run-1",
+    machine: Mapping[str, Any] = MACHINE,
+    environment: Mapping[str, Any] = ENVIRONMENT,
+    **case: Any,
+) -> list[dict[str, Any]]:
+    """Return the records of a sentinel that took `seconds`, one launch each, `apart_s` apart."""
+    head = {
+        "schema": SCHEMA, "measurement": MEASUREMENT, "run": run, "commit": None,
+        "machine": content_id(machine), "environment": content_id(environment),
+    }  # fmt: skip
+    first = datetime.fromisoformat(started)
+    one = _case("sentinel", {}, 0, case, kind="sentinel")
+    records = []
+    for index, latency in enumerate(seconds):
+        time = (first + timedelta(seconds=apart_s * index)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        arm = {
+            "kernel": "", "gate": None, "cost": None,
+            "metrics": {"latency": {"unit": "s", "samples": [float(latency)] * samples,
+                                    "stopped": "spread"}},
+        }  # fmt: skip
+        records.append(_record(head, one, index, time, [arm]))
+    return records
+
+
+def conditions(**changes: Any) -> dict[str, Any]:
+    """Return a record's conditions, of a quiet machine without a GPU but for `changes`."""
+    return {
+        "steal": 0.01, "other_cpu": 0.02, "frequency": 3.2e9, "throttled": 0, "switches": 3,
+        "gpu_users": None, "gpu_temperature": None, "gpu_frequency": None, "gpu_throttled": [],
+        **changes,
+    }  # fmt: skip
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of a run folder."""
+    return [json.loads(line) for line in (folder / RECORDS).read_text().splitlines()]
+
+
+def write_records(folder: Path, records: Sequence[Mapping[str, Any]]) -> Path:
+    """Replace the records of a run folder; return the folder."""
+    _lines(folder / RECORDS, records)
+    return folder
 
 
 def write_run(

@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 import types
+from typing import Literal
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from attention.backends.sdpa import SDPAAttention
 from attention.backends.xformers import packed_bias
 from attention.base import Problem, UnsupportedError
 from attention.functional import exact_attention_rows, relative_l2
-from attention.testing import assert_matches
+from attention.testing import Bench, assert_matches, counted_ops
 
 
 def qkv(
@@ -217,6 +218,19 @@ def test_sdpa_pinned_flash_raises_where_torch_would_fall_back() -> None:
         match=r"kernel: flash cannot serve this call .*torch: .*dropout",
     ):
         pinned.train()(q, k, v)
+
+
+@pytest.mark.parametrize("mode", ["forward", "training"])
+@pytest.mark.parametrize(("n", "m"), [(33, 33), (33, 50), (50, 33)])
+def test_sdpa_by_torchs_plain_kernel_declares_the_hidden_pairs_too(
+    n: int, m: int, mode: Literal["forward", "training"]
+) -> None:
+    bench = Bench(SDPAAttention, {"kernel": "math"}, "cpu")
+    call = bench.inputs(n, m, is_causal=True, dtype=torch.float32)
+    module = bench.build(m)
+    cost = module.cost(Problem.of(call.q, call.k, is_causal=True), mode)
+    assert cost.executed_ops == counted_ops(module, call, mode)
+    assert cost.executed_ops > cost.pattern_ops
 
 
 # -- longformer ---------------------------------------------------------------------------------

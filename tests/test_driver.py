@@ -14,12 +14,14 @@ from helpers_sweep import FAKE_SUITES, is_alive, pids_in, processes_of, wait_unt
 
 from results.load import load
 from results.schema import Arm, check_record
-from suites import driver as driver_module
-from suites.driver import MisuseError, Terminated, run_sweep
+from suites import session as session_module
+from suites.driver import run_sweep
 from suites.journal import JournalError
 from suites.launch import LaunchError
 from suites.outcome import Outcome
 from suites.parsing import parse_backend
+from suites.session import MisuseError
+from suites.signals import Terminated
 from suites.sweep import cases, grid_from, order
 
 pytestmark = pytest.mark.serial
@@ -88,7 +90,9 @@ def test_records_have_the_documented_form_and_are_read_by_the_results(tmp_path):
             "schema", "measurement", "run", "machine", "environment", "commit", "case", "launch",
             "status", "reason", "log_tail", "arms",
         }  # fmt: skip
-        assert set(record["launch"]) == {"index", "order", "started", "wall_s", "load"}
+        assert set(record["launch"]) == {
+            "index", "order", "started", "wall_s", "load", "predicted"
+        }  # fmt: skip
         assert record["launch"]["started"].endswith("Z")
         assert record["launch"]["wall_s"] > 0
     run = load(tmp_path)
@@ -101,7 +105,7 @@ def test_records_have_the_documented_form_and_are_read_by_the_results(tmp_path):
 def test_without_backends_all_that_are_registered_are_measured(tmp_path):
     sweep(tmp_path)
     names = {r["case"]["arms"][0]["name"] for r in records(tmp_path)}
-    assert names == {"linear", "quadratic", "roof"}
+    assert names == {"linear", "quadratic", "roof", "sentinel"}
 
 
 def test_whatever_a_case_does_the_sweep_goes_on(tmp_path):
@@ -117,7 +121,7 @@ def test_whatever_a_case_does_the_sweep_goes_on(tmp_path):
     for record in records(tmp_path):
         assert (record["reason"] is None) == (record["status"] == "ok")
         assert (record["arms"] == []) == (record["status"] != "ok")
-    assert sum(summary.statuses.values()) == len(names) + 1  # and the roof
+    assert sum(summary.statuses.values()) == len(names) + 4  # the roof and three sentinels
     (raised,) = (r for r in records(tmp_path) if r["case"]["arms"][0]["name"] == "raises")
     assert "RuntimeError: no luck at 16, in ~" in raised["log_tail"]
 
@@ -130,7 +134,7 @@ def test_an_unsupported_case_starts_no_process(tmp_path):
 
 
 def test_a_hanging_case_is_recorded_and_the_next_one_runs(tmp_path, monkeypatch):
-    monkeypatch.setitem(driver_module.CHILD_GRACE_S, "forkserver", 0.3)
+    monkeypatch.setitem(session_module.CHILD_GRACE_S, "forkserver", 0.3)
     pids = tmp_path / "pids"
     sweep(tmp_path / "run", f"hangs:pids={pids}", "linear", seq_lens=(16,), case_timeout_s=0.5)
     assert ends(tmp_path / "run", "hangs") == ["timeout"]
@@ -142,13 +146,14 @@ def test_cases_predicted_too_slow_are_not_run_with_the_prediction(tmp_path):
     # 1 s at 1000 tokens: measured. 100 s at 10000: three calls would take 300 s.
     sweep(tmp_path, "quadratic:seconds=1e-6", seq_lens=(1000, 10_000), case_timeout_s=60.0)
     assert ends(tmp_path, "quadratic") == ["ok", "not_run"]
-    reason = records(tmp_path)[-1]["reason"]
-    assert "predicted 100 s a call (from length 1000)" in reason
-    assert records(tmp_path)[-1]["launch"]["wall_s"] == 0.0
+    (refused,) = (r for r in records(tmp_path) if r["status"] == "not_run")
+    assert "predicted 100 s a call (from length 1000)" in refused["reason"]
+    assert refused["launch"]["wall_s"] == 0.0
+    assert refused["launch"]["predicted"]["latency"] == 100.0
 
 
 def test_cases_predicted_too_large_are_not_run_with_the_prediction(tmp_path, monkeypatch):
-    monkeypatch.setattr(driver_module, "memory_for_case", lambda *_: 1 << 30)
+    monkeypatch.setattr(session_module, "memory_for_case", lambda *_: 1 << 30)
     sweep(tmp_path, "quadratic:seconds=1e-12", "linear", seq_lens=(512, 2048))
     assert ends(tmp_path, "quadratic") == ["ok", "not_run"]
     assert ends(tmp_path, "linear") == ["ok", "ok"]
@@ -179,9 +184,9 @@ def test_a_changed_grid_measures_the_difference_alone(tmp_path):
     _, summary, watch = sweep(tmp_path, "linear", "quadratic", seq_lens=(16, 64), resume=True)
     added = [(r["case"]["arms"][0]["name"], r["case"]["seq_len"]) for r in watch.records]
     assert sorted(added) == [("linear", 64), ("quadratic", 16), ("quadratic", 64)]
-    assert summary.skipped == 2
-    assert watch.begun[:2] == (5, 2)
-    assert [r["launch"]["order"] for r in records(tmp_path)] == list(range(6))
+    assert summary.skipped == 4  # the sentinels too
+    assert watch.begun[:2] == (7, 4)
+    assert [r["launch"]["order"] for r in records(tmp_path)] == list(range(8))
     assert len({r["run"] for r in records(tmp_path)}) == 1
     _, again, _ = sweep(tmp_path, "linear", "quadratic", seq_lens=(16, 64), resume=True)
     assert again.statuses == {}
@@ -241,20 +246,22 @@ def test_plugins_and_limits_are_handed_to_the_child(tmp_path, monkeypatch):
     plugin = tmp_path / "mine.py"
     plugin.write_text("")
     asked = []
-    original = driver_module.Launcher.ask
+    original = session_module.Launcher.ask
 
     def ask(self, request, **options):
         asked.append((request, options))
         return original(self, request, **options)
 
-    monkeypatch.setattr(driver_module.Launcher, "ask", ask)
+    monkeypatch.setattr(session_module.Launcher, "ask", ask)
     monkeypatch.chdir(tmp_path)
     relative = plugin.relative_to(tmp_path)
     sweep(tmp_path / "run", "linear", plugins=[relative], budget_s=0.5, allocators=("retained",),
           profile=True)  # fmt: skip
-    request, options = asked[-1]
+    request, options = next(a for a in asked if a[0].get("case", {}).get("kind") == "speed")
     assert request["plugins"] == asked[0][0]["plugins"] == [str(plugin)]
     assert request["budget_s"] == 0.5
+    assert asked[-1][0]["case"]["kind"] == "sentinel"
+    assert asked[-1][0]["budget_s"] == 0.1
     assert request["profile"] is True
     assert request["deadline_s"] == 2.0 < options["timeout_s"]
     assert request["memory_limit"] > 0
@@ -272,8 +279,8 @@ def test_cuda_cases_are_spawned(tmp_path, monkeypatch):
         methods[request["case"]["device"]] = options["method"]
         return Outcome(None, "failed", "no device in this test", None, 0.0)
 
-    original = driver_module.Launcher.ask
-    monkeypatch.setattr(driver_module.Launcher, "ask", ask)
+    original = session_module.Launcher.ask
+    monkeypatch.setattr(session_module.Launcher, "ask", ask)
     sweep(tmp_path, "linear", device="cuda")
     assert methods == {"cuda": "spawn"}
 
@@ -298,7 +305,7 @@ def test_a_signal_ends_the_case_and_keeps_what_is_done(tmp_path, number, error):
         sweep(tmp_path / "run", f"hangs:pids={pids}", seq_lens=(16,), case_timeout_s=50)
     presser.join()
     wait_until(lambda: not any(is_alive(pid) for pid in pids_in(pids)))
-    assert [r["case"]["kind"] for r in records(tmp_path / "run")] == ["roof"]
+    assert [r["case"]["kind"] for r in records(tmp_path / "run")] == ["sentinel", "roof"]
     assert signal.getsignal(signal.SIGTERM) == before
     sweep(tmp_path / "run", "linear", resume=True)
 
@@ -336,7 +343,7 @@ def test_kill_9_and_resume_loses_nothing_and_measures_nothing_twice(tmp_path, wr
     assert file.read_bytes().startswith(finished)
     pairs = Counter((r["case"]["id"], r["launch"]["index"]) for r in records(run))
     assert set(pairs.values()) == {1}
-    assert len(pairs) == 2 * (3 * 2 + 1)
+    assert len(pairs) == 2 * (3 * 2 + 1) + 3  # sentinels
 
 
 def test_the_drivers_process_imports_no_torch(tmp_path):

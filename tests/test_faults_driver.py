@@ -391,13 +391,13 @@ def test_a_clock_that_jumps_changes_nothing_but_the_dates(tmp_path):
 
 
 def test_a_signal_in_another_thread_is_left_alone(tmp_path):
-    from suites.driver import _terminable
+    from suites.signals import terminable
 
     before = signal.getsignal(signal.SIGHUP)
     seen = []
 
     def enter():
-        with _terminable():
+        with terminable():
             seen.append(signal.getsignal(signal.SIGHUP))
 
     thread = threading.Thread(target=enter)

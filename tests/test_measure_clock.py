@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import gc
+import math
+import random
 import statistics
 import time
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from results.schema import STOPS
 from suites.measure.clock import (
     FIRST_LOOK,
     MAX_SAMPLES,
@@ -88,18 +93,83 @@ def test_number_of_samples_follows_the_budget(latency: float, expected: int):
 def test_samples_that_agree_end_the_sampling_early():
     arm, timer = scripted(lambda _: 0.001)
     (timing,) = sample_in_turn([arm], timer, budget_s=0.4, seed=0)
-    assert len(timing.samples) == 8
+    assert len(timing.samples) == 64  # the first doubling after a tenth of the budget
+    assert timing.stopped == "spread"
 
 
 def test_number_of_samples_is_bounded():
     arm, timer = scripted(lambda i: 1e-6 * (1 + i % 2))
     (timing,) = sample_in_turn([arm], timer, budget_s=1.0, seed=0)
     assert len(timing.samples) == MAX_SAMPLES
+    assert timing.stopped == "count"
 
 
 def test_spread_is_that_of_the_median():
     assert is_narrow([1.0] * 15 + [50.0])
     assert not is_narrow([1.0, 1.1] * 8)
+
+
+def test_half_of_the_interval_is_held_against_two_percent_of_the_median():
+    assert is_narrow([1.0, 1.039] * 8)
+    assert not is_narrow([1.0, 1.042] * 8)
+
+
+@settings(max_examples=25)
+@given(
+    scale=st.floats(1e-4, 0.3), noise=st.floats(0, 0.5), budget_s=st.floats(0.01, 1.0),
+    num_arms=st.integers(1, 3), seed=st.integers(0, 2**16),
+)  # fmt: skip
+def test_why_sampling_stopped_is_told_truthfully(scale, noise, budget_s, num_arms, seed):
+    rng = random.Random(seed)
+    arms = [Scripted(name, []) for name in "abc"[:num_arms]]
+    timer = ScriptedTimer(lambda _: scale * (1 + noise * rng.random()))
+    timings = sample_in_turn(arms, timer, budget_s=budget_s, seed=seed)
+    spent = sum(t.every * sum(t.samples) for t in timings)
+    for timing in timings:
+        known = len(timing.samples) >= FIRST_LOOK and is_narrow(timing.samples)
+        assert (timing.stopped == "spread") == known
+        if timing.stopped == "count":
+            assert len(timing.samples) == MAX_SAMPLES
+        if timing.stopped == "budget":
+            assert spent >= 0.999 * budget_s * num_arms
+        assert timing.metric()["stopped"] in STOPS
+        assert timing.metric()["samples"] == timing.samples
+    if all(len(t.samples) < MAX_SAMPLES for t in timings):
+        assert spent >= 0.0999 * budget_s * num_arms
+
+
+def test_each_arm_says_for_itself_why_it_stopped():
+    class Each(ScriptedTimer):
+        def sample(self, timed: Timed) -> float:
+            assert isinstance(timed, Scripted)
+            self.calls += 1
+            steady = timed.name == "steady"
+            return 0.01 if steady else 0.01 * (1 + random.Random(self.calls).random())
+
+    arms = [Scripted(name, []) for name in ("steady", "restless")]
+    timings = sample_in_turn(arms, Each(lambda _: 0.0), budget_s=0.3, seed=0)
+    assert [t.stopped for t in timings] == ["spread", "budget"]
+    assert len(timings[0].samples) == len(timings[1].samples)
+
+
+def test_samples_of_a_very_short_call_lie_apart():
+    log: list[str] = []
+    (timing,) = sample_in_turn(
+        [Scripted("a", log)], ScriptedTimer(lambda _: 3e-6), budget_s=0.3, seed=0
+    )
+    assert timing.every == math.ceil(0.03 / (MAX_SAMPLES * 3e-6))
+    assert (len(timing.samples), timing.stopped) == (MAX_SAMPLES, "spread")
+    calls = timing.warm_up.calls + timing.every * len(timing.samples)
+    assert log.count("a.call") == calls
+
+
+def test_samples_lie_apart_by_themselves_where_caches_are_flushed():
+    class Flushed(ScriptedTimer):
+        cache = "flushed"
+
+    arm, timer = Scripted("a", []), Flushed(lambda _: 3e-6)
+    (timing,) = sample_in_turn([arm], timer, budget_s=0.3, seed=0)
+    assert timing.every == 1
 
 
 def test_a_short_call_is_sampled_beside_a_long_one():
@@ -124,7 +194,7 @@ def test_arms_take_turns_in_random_order_under_the_seed():
         timings = sample_in_turn(
             arms, ScriptedTimer(lambda i: 0.1 + 0.01 * (i % 5)), budget_s=1.0, seed=seed
         )
-        order = "".join(line[0] for line in log[sum(t.warm_up_calls for t in timings) :])
+        order = "".join(line[0] for line in log[sum(t.warm_up.calls for t in timings) :])
         assert {len(t.samples) for t in timings} == {len(order) // 3}
         return [order[i : i + 3] for i in range(0, len(order), 3)]
 

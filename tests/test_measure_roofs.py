@@ -64,7 +64,7 @@ def test_environment_is_described_in_json():
     assert told["asv"] == "0.6.6"
     assert set(told) == {
         "attnbench", "python", "torch", "blas", "numpy", "asv", "xformers", "triton", "cuda",
-        "driver", "thp", "governor", "flags", "glibc",
+        "driver", "thp", "governor", "turbo", "affinity", "flags", "glibc",
     }  # fmt: skip
     assert canonical(told)
 

@@ -165,3 +165,94 @@ def test_a_context_that_takes_too_long_to_be_fed_is_objected_to():
     short = History({c.id: Declared((), (None,), 1.0, 1.0) for c in cases})
     short.add(record(cases[0], latency=1e-4, wall_s=1.9))  # no more than any launch takes
     assert objection(short, cases[1], timeout_s=1.0) is None
+
+
+# -- predictions held against what cases took ---------------------------------------------------
+
+
+def series(*lengths, **changes):
+    """Cases that declare linear growth in time and memory."""
+    every = [case(seq_len=n, **changes) for n in lengths]
+    return every, History({c.id: Declared((), (None,), 1.0, 1.0) for c in every})
+
+
+def test_a_backend_that_declares_n_and_takes_n_squared_is_foreseen():
+    (a, b, c, d), history = series(1000, 2000, 4000, 16_000)
+    history.add(record(a, latency=1.0, peak=1 << 20))
+    assert history.foretold(b) == {"latency": 2.0, "peak_memory": 2 << 20}  # as declared
+    history.add(record(b, latency=4.0, peak=4 << 20))
+    assert history.foretold(c) == {"latency": 16.0, "peak_memory": 16 << 20}
+    history.add(record(c, latency=16.0, peak=16 << 20))
+    assert history.foretold(d) == {"latency": 256.0, "peak_memory": 256 << 20}
+    reason = objection(history, d, timeout_s=500)
+    assert "predicted 256 s a call (from length 4000, times 4: it grew faster" in reason
+    assert objection(history, d, timeout_s=1000) is None
+    assert "of memory (from length 4000, times 4" in objection(history, d, 1000, free=300 << 20)
+
+
+def test_a_prediction_is_never_scaled_down():
+    (a, b, c), history = series(1000, 2000, 4000)
+    history.add(record(a, latency=1.0, peak=1 << 20))
+    history.add(record(b, latency=1.1, peak=1 << 20))  # fixed costs hide the growth
+    assert history.foretold(c) == {"latency": 2.2, "peak_memory": 2 << 20}
+
+
+def test_only_the_last_growth_counts_and_only_in_its_series():
+    (a, b, c, d), history = series(1000, 2000, 4000, 8000)
+    history.add(record(a, latency=1.0))
+    history.add(record(b, latency=4.0))
+    history.add(record(c, latency=8.0))
+    assert history.foretold(d)["latency"] == 16.0
+    other = case("full", seq_len=1000)
+    history.add(record(other, latency=1.0))
+    assert history.foretold(case("full", seq_len=2000))["latency"] == 2.0
+
+
+def test_the_same_length_again_is_foretold_as_it_was_and_says_nothing_of_growth():
+    (a, b), history = series(1000, 2000)
+    history.add(record(a, latency=1.0))
+    history.add(record(b, latency=4.0))
+    history.add(record(a, 1, latency=9.0))
+    assert history.foretold(a)["latency"] == 9.0
+    assert history.foretold(b)["latency"] == 4.0
+
+
+def test_near_lengths_and_endings_without_numbers_correct_nothing():
+    (a, b, c, d), history = series(1000, 1001, 2000, 8000)
+    history.add(record(a, latency=1.0))
+    history.add(record(b, latency=1.5))
+    history.add({**record(c), "status": "failed", "reason": "x", "arms": []})
+    assert history.foretold(d)["latency"] == float(f"{1.5 * 8000 / 1001:.4g}")
+
+
+def test_no_growth_is_beyond_what_the_driver_can_count_with():
+    (a, b, c), history = series(1, 2, 1 << 40)
+    history.add(record(a, latency=1e-9, peak=1))
+    history.add(record(b, latency=1e300, peak=1 << 52))
+    assert objection(history, c) is not None
+
+
+def test_roofs_and_sentinels_are_not_foretold_and_always_run():
+    _, history = series(1000)
+    for kind in ("roof", "sentinel"):
+        one = case(kind=kind, arms=(Arm(kind),))
+        history.add({**record(one), "status": "timeout", "reason": "slow", "arms": []})
+        assert objection(history, one, timeout_s=0.0, free=0) is None
+        assert history.foretold(one) == {"latency": None, "peak_memory": None}
+
+
+def test_a_lower_bound_is_no_prediction():
+    one = case(seq_len=1000)
+    roof = case(kind="roof", arms=(Arm("roof"),), seq_len=0, key_len=0)
+    history = History({one.id: Declared((), ({"executed_ops": 8e9, "exponentials": 1e9},))})
+    metrics = {n: {"unit": "op/s", "samples": [1e9]} for n in ("matmul_rate", "exp_rate")}
+    history.add({**record(roof), "arms": [{"metrics": metrics}]})
+    assert history.latency(one) is not None
+    assert history.foretold(one) == {"latency": None, "peak_memory": None}
+
+
+def test_a_sentinels_time_counts_for_the_time_left():
+    _, history = series(1000)
+    sentinel = case(kind="sentinel", arms=(Arm("sentinel"),))
+    history.add(record(sentinel, wall_s=0.5))
+    assert history.remaining([Item(sentinel, 1), Item(sentinel, 2)]) == 1.0

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from attention.base import Problem, Supports, UnsupportedError
+from attention.base import Cost, Mode, Problem, Supports, UnsupportedError, softmax_ops
 from attention.checks import check_choice
 from attention.exact import ExactAttention
 from attention.functional import only_trailing_padding, sdpa_rows
@@ -205,6 +206,16 @@ class SDPAAttention(ExactAttention):
                 said_last = "no reason given"
         reasons = [str(one.message).partition(" (Triggered internally")[0] for one in said]
         return " ".join(reasons) or said_last
+
+    def cost(self, problem: Problem, mode: Mode) -> Cost:
+        """Count the pairs that are seen; torch's plain kernel executes the hidden ones too."""
+        cost = super().cost(problem, mode)
+        if self.pinned != "math" or not problem.is_causal:
+            return cost
+        # Queries before the first key are left out.
+        pairs = min(problem.seq_len, problem.key_len) * problem.key_len
+        whole = problem.batch * problem.num_heads * softmax_ops(pairs, problem.head_dim, mode)
+        return replace(cost, executed_ops=whole)
 
     @property
     def recomputes(self) -> bool:

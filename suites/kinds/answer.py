@@ -7,19 +7,22 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from attention.base import UnsupportedError
 from results.schema import FULL_PRECISION, Case
-from suites.kinds import peer, roof, speed
+from suites.kinds import peer, roof, sentinel, speed
 from suites.kinds.preflight import preflight
+from suites.kinds.timing import Measured
 from suites.measure.process import TimeLimitError, deadline, memory_limit
-from suites.peers.registry import load_plugin
+from suites.peers.registry import load_plugins
 
-KINDS = {"speed": speed.run, "peer": peer.run, "roof": roof.run}
+KINDS: Mapping[str, Callable[..., Measured]] = {
+    "speed": speed.run, "peer": peer.run, "roof": roof.run, "sentinel": sentinel.run,
+}  # fmt: skip
 
 CPU_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|std::bad_alloc")
 """How torch's CPU allocator says it, as a RuntimeError."""
@@ -52,13 +55,14 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measured(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a case; return its status, the reason if it is not ok, and its arms."""
+    """Run a case; return its status, the reason if it is not ok, its arms and the conditions."""
     at = ["starting"]
     limit = request.get("memory_limit")
     try:
         with deadline(request["deadline_s"]):
-            arms = _run(request, limit, at)
-        return {"status": "ok", "reason": None, "arms": arms}
+            arms, conditions = _run(request, limit, at)
+        told = {"status": "ok", "reason": None, "arms": arms}
+        return told if conditions is None else {**told, "conditions": conditions}
     except TimeLimitError as error:
         return _ended("timeout", f"{error} while {at[0]}")
     except UnsupportedError as error:
@@ -70,11 +74,11 @@ def measured(request: Mapping[str, Any]) -> dict[str, Any]:
         return _ended("failed", _one_line(f"{type(error).__name__}: {error}"))
 
 
-def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> list[dict[str, Any]]:
+def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> Measured:
     case = Case.from_json(request["case"])
     gc.freeze()  # what is imported is no garbage: collections need not walk it
-    for path in request.get("plugins", []):
-        load_plugin(path)
+    for error in load_plugins(request.get("plugins", [])).values():
+        sys.stderr.write(f"plug-in: {error}\n")  # it costs the cases that need it, no others
     torch.set_float32_matmul_precision(case.matmul_precision)
     if case.device == "cuda":  # an LSTM has a switch of its own, which stands on TF32
         full = case.matmul_precision == FULL_PRECISION

@@ -33,7 +33,8 @@ from suites.kinds.arms import (
     unsupported_reasons,
 )
 from suites.kinds.contestant import Contestant, Runner
-from suites.measure.clock import Timing, sample_in_turn, timer_for
+from suites.kinds.timing import Measured, timed
+from suites.measure.clock import Timing
 from suites.measure.gate import INPUT_SCALE, WrongOutputError, reduced_floor
 from suites.measure.memory import peak_memory
 from suites.peers.base import Built, Peer
@@ -41,7 +42,7 @@ from suites.peers.projected import ProjectedAttention
 from suites.peers.registry import of_arm
 
 
-def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> list[dict[str, Any]]:
+def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> Measured:
     """Measure a case of kind peer.
 
     Args:
@@ -50,7 +51,7 @@ def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> list[di
         stage: told what is being done, for the reason of a failure.
 
     Returns:
-        The record's ``arms``.
+        The record's ``arms`` and ``conditions``.
 
     Raises:
         UnsupportedError: if an arm cannot serve the case.
@@ -131,7 +132,7 @@ def agreement_budget(dtype: torch.dtype) -> float:
 
 def _measure(
     case: Case, peer: Peer, attention: Attention, budget_s: float, stage: Callable[[str], None]
-) -> list[dict[str, Any]]:
+) -> Measured:
     torch.manual_seed(case.seed)
     built = peer.build(attention, case)
     ours, *others = runners = _runners(case, attention, built, peer)
@@ -143,8 +144,7 @@ def _measure(
                 runner.call()
                 runner.settle()
         stage("timing")
-        timer = timer_for(case.device)
-        timings = sample_in_turn(runners, timer, budget_s=budget_s, seed=case.seed)
+        timings, conditions = timed(runners, case, budget_s=budget_s)
     stage("checking the output")
     kernel = attention.kernel
     theirs = others[0]
@@ -177,7 +177,7 @@ def _measure(
         "value": _difference(peer, theirs, ours),
         "input_scale": INPUT_SCALE,
     }
-    return arms
+    return Measured(arms, conditions)
 
 
 def _runners(
@@ -208,12 +208,7 @@ def _metrics(runner: Runner, timing: Timing, case: Case) -> dict[str, Any]:
         peak = peak_memory(runner.call, case.device)
     runner.settle()
     return {
-        "latency": {
-            "unit": UNITS["latency"],
-            "samples": timing.samples,
-            "cache": timing.cache,
-            "warm_up": {"calls": timing.warm_up_calls, "converged": timing.converged},
-        },
+        "latency": timing.metric(),
         "peak_memory": {"unit": UNITS["peak_memory"], "value": peak},
     }
 

@@ -15,7 +15,7 @@ import torch
 
 from attention import registry
 from attention.base import Attention, UnsupportedError
-from results.schema import Case
+from results.schema import SENTINEL, Case
 from suites.kinds.arms import Mixer, check_case, expected_exponents
 from suites.kinds.levels import build_light, cost_of, unsupported_reasons
 from suites.kinds.peer import cost_beside, peer_of
@@ -31,17 +31,12 @@ def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``machine``, ``environment``, ``names`` (the registered backends), ``peers`` (see
-        `suites.peers.registry.describe`), ``broken`` (why a file cannot be used, or ``None``) and
-        ``cases``: by id ``misuse`` (one line, or ``None``), ``unsupported`` (reasons of the first
-        arm and of a peer), ``cost`` (one per arm; ``None`` where it cannot be told),
-        ``time_exponent``, ``memory_exponent``.
+        `suites.peers.registry.describe`), ``broken`` (path to reason, of the files that
+        cannot be used) and ``cases``: by id ``misuse`` (one line, or ``None``), ``unsupported``
+        (reasons of the first arm and of a peer), ``cost`` (one per arm; ``None`` where it cannot
+        be told), ``time_exponent``, ``memory_exponent``.
     """
-    broken = None
-    for path in request.get("plugins", []):
-        try:
-            peers.load_plugin(path)
-        except ValueError as error:
-            broken = str(error)
+    broken = peers.load_plugins(request.get("plugins", []))
     cases = [Case.from_json(data) for data in request["cases"]]
     return {
         "machine": machine(),
@@ -49,12 +44,8 @@ def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
         "names": registry.names(),
         "peers": peers.describe(),
         "broken": broken,
-        "cases": {case.id: {**inspect_case(case), **_misuse(broken)} for case in cases},
+        "cases": {case.id: inspect_case(case) for case in cases},
     }
-
-
-def _misuse(message: str | None) -> dict[str, str]:
-    return {} if message is None else {"misuse": message}
 
 
 def inspect_case(case: Case) -> dict[str, Any]:
@@ -66,7 +57,7 @@ def inspect_case(case: Case) -> dict[str, Any]:
         "time_exponent": 0.0,
         "memory_exponent": 0.0,
     }
-    if case.kind == "roof":
+    if case.kind in ("roof", SENTINEL):
         if case.device == "cuda" and not torch.cuda.is_available():
             told["unsupported"] = ["device: torch sees no CUDA device here"]
         return told

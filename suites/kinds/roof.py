@@ -9,11 +9,12 @@ import torch
 
 from attention.base import UnsupportedError
 from results.schema import UNITS, Case
+from suites.kinds.timing import Measured
 from suites.measure import roofs
 from suites.measure.clock import timer_for
 
 
-def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> list[dict[str, Any]]:
+def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> Measured:
     """Measure matrix products, exponentials, memory traffic, and an empty call.
 
     Args:
@@ -53,4 +54,4 @@ def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> list[di
         for name, peak in peaks.items()
     }
     metrics["empty_latency"] = {"unit": UNITS["empty_latency"], "samples": empty.samples}
-    return [{"kernel": "", "gate": None, "cost": None, "metrics": metrics}]
+    return Measured([{"kernel": "", "gate": None, "cost": None, "metrics": metrics}])

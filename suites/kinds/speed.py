@@ -28,7 +28,8 @@ from results.schema import UNITS, Case
 from suites.kinds.arms import check_case, dtype_of, expected_exponents
 from suites.kinds.contestant import Contestant
 from suites.kinds.levels import build, contestants_of, cost_of, placed, unsupported_reasons
-from suites.measure.clock import Timing, sample_in_turn, timer_for
+from suites.kinds.timing import Measured, timed
+from suites.measure.clock import Timing
 from suites.measure.compiling import compile_by_calling
 from suites.measure.gate import (
     ERROR_ROWS,
@@ -53,7 +54,7 @@ SLOWED = 2.0
 
 def run(
     case: Case, *, budget_s: float, stage: Callable[[str], None], profile: bool = False
-) -> list[dict[str, Any]]:
+) -> Measured:
     """Measure a case of kind speed.
 
     Args:
@@ -63,7 +64,7 @@ def run(
         profile: say where each arm's time goes, too; a profiler that fails costs its answer alone.
 
     Returns:
-        The record's ``arms``.
+        The record's ``arms`` and ``conditions``.
 
     Raises:
         UnsupportedError: if an arm cannot serve the case.
@@ -83,8 +84,7 @@ def run(
             stage("compiling")
             compiled = [compile_by_calling(c, case.device) for c in contestants]
         stage("timing")
-        timer = timer_for(case.device)
-        timings = sample_in_turn(contestants, timer, budget_s=budget_s, seed=case.seed)
+        timings, conditions = timed(contestants, case, budget_s=budget_s)
     stage("checking the output")
     kernels = [contestant.mixer.kernel for contestant in contestants]
     gates = [contestant.gate() for contestant in contestants]
@@ -103,7 +103,7 @@ def run(
             "expected": expected_exponents(contestant.mixer, case),
             "fixed_size": dict(contestant.mixer.fixed_sizes()),
             "compiled": made,
-            "metrics": {"latency": _latency(timing), **_last_call(contestant, case)},
+            "metrics": {"latency": timing.metric(), **_last_call(contestant, case)},
         }
         for contestant, timing, gate, kernel, made in zip(
             contestants, timings, gates, kernels, compiled, strict=True
@@ -114,7 +114,7 @@ def run(
         profiles = _profiles(contestants, kernels, timings, case, budget_s)
         for arm, told in zip(arms, profiles, strict=True):
             arm["profile"] = told
-    return arms
+    return Measured(arms, conditions)
 
 
 def _profiles(
@@ -159,15 +159,6 @@ def _check_time(timing: Timing) -> None:
             f"{MIN_CALLS} calls under the profiler may take {needed:.3g} s; the time limit of the "
             f"case leaves {seconds_left():.3g} s"
         )
-
-
-def _latency(timing: Timing) -> dict[str, Any]:
-    return {
-        "unit": UNITS["latency"],
-        "samples": timing.samples,
-        "cache": timing.cache,
-        "warm_up": {"calls": timing.warm_up_calls, "converged": timing.converged},
-    }
 
 
 def has_error(case: Case) -> bool:

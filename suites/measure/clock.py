@@ -1,5 +1,8 @@
 """Latency: many samples after a warm-up that has converged, the arms of a case in alternation.
 
+How many follows from their spread: sampling ends when the median of every arm is known within
+`SPREAD`, or when its time is spent; the record says which. Every sample is kept, outliers too.
+
 On a CPU a sample is the difference of two readings of the monotonic clock around one call. On
 CUDA it is the time between two events around the call, with the L2 cache flushed before it.
 
@@ -17,18 +20,32 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from statistics import median
+from typing import Any, Literal, Protocol
 
 import torch
 
+from results.schema import UNITS
+
 MIN_SAMPLES = 3
 MAX_SAMPLES = 512
+"""Of an arm: a record keeps all of them, and a sweep's records are to stay below a mebibyte. The
+calls of an arm may be many more (see `calls_per_sample`)."""
 IMPROVEMENT = 0.02
 """The warm-up goes on while calls get faster than the best so far by more than this fraction."""
-SPREAD = 0.005
-"""Sampling may stop once the interval of the median is within this fraction of it."""
+SPREAD = 0.02
+"""Sampling may end once the interval of the median reaches no further from it than this fraction
+of it, to either side on average."""
+LEAST_SHARE = 0.1
+"""Sampling may end once it took this share of its time: samples that agree within a millisecond
+have seen a millisecond of the machine."""
 FIRST_LOOK = 8
 """Rounds before the spread is looked at; then at every doubling."""
+SHORTEST_S = 5e-7
+"""What a call takes at least, the harness around it included."""
+
+Stop = Literal["spread", "budget", "count"]
+"""Why sampling ended; see `results.schema.STOPS`."""
 
 
 class Timed(Protocol):
@@ -97,29 +114,43 @@ def timer_for(device: str) -> Timer:
 
 
 @dataclass(frozen=True)
+class WarmUp:
+    """How a warm-up ended: number of calls, whether they converged, seconds of the fastest."""
+
+    calls: int
+    converged: bool
+    best_s: float
+
+
+@dataclass(frozen=True)
 class Timing:
     """The latency of one arm.
 
     Attributes:
-        samples: in seconds, in the order taken.
+        samples: in seconds, in the order taken, every one of them.
         cache: state of the caches before a sample, ``warm`` or ``flushed``.
-        warm_up_calls: calls before the first sample.
-        converged: whether the warm-up ended because calls no longer got faster; if not, because
-            its budget was spent.
+        warm_up: the calls before the first sample; one that did not converge spent its budget.
+        stopped: ``spread`` if the samples say the median as well as asked for; else what ended
+            the sampling, ``budget`` or ``count``.
+        every: one of so many calls was timed.
     """
 
     samples: list[float]
     cache: str
-    warm_up_calls: int
-    converged: bool
+    warm_up: WarmUp
+    stopped: Stop
+    every: int
 
-
-@dataclass(frozen=True)
-class WarmUp:
-    """How a warm-up ended: number of calls, and whether they converged."""
-
-    calls: int
-    converged: bool
+    def metric(self) -> dict[str, Any]:
+        """Return the record's ``metrics.latency``."""
+        return {
+            "unit": UNITS["latency"],
+            "samples": self.samples,
+            "cache": self.cache,
+            "stopped": self.stopped,
+            "every": self.every,
+            "warm_up": {"calls": self.warm_up.calls, "converged": self.warm_up.converged},
+        }
 
 
 def sample_in_turn(
@@ -134,38 +165,68 @@ def sample_in_turn(
         arms: what is compared.
         timer: takes the samples.
         budget_s: time per arm, for the warm-up at most and for the samples at least, unless they
-            agree before. Three samples are taken of each at least, unless a single call exceeds
-            the budget; then one.
+            agree before (`SPREAD`, `LEAST_SHARE`). Three samples are taken of each at least,
+            unless a single call exceeds the budget; then one.
         seed: of the order.
     """
     with _no_garbage_collection():
         warm_ups = [warm_up(arm, timer, budget_s=budget_s) for arm in arms]
+        every = calls_per_sample(warm_ups, timer, budget_s=budget_s)
         order, rng = list(range(len(arms))), random.Random(seed)
         samples: list[list[float]] = [[] for _ in arms]
 
-        def take_round(members: list[int]) -> None:
+        def take_round(members: list[int]) -> float:
+            """Take a sample of each; return the time that it stands for."""
             rng.shuffle(members)
+            for _ in range(every - 1):
+                for index in members:
+                    _call_untimed(arms[index])
+            seconds = 0.0
             for index in members:
-                samples[index].append(timer.sample(arms[index]))
+                taken = timer.sample(arms[index])
+                samples[index].append(taken)
+                seconds += taken
+            return every * seconds
 
+        ended: Stop = "count"
+        whole, spent = budget_s * len(arms), 0.0
         for done in range(1, MAX_SAMPLES + 1):
-            take_round(order)
+            spent += take_round(order)
             single = any(taken[0] > budget_s for taken in samples)
-            spent = sum(map(sum, samples))
-            if spent >= budget_s * len(arms) and (single or done >= MIN_SAMPLES):
+            if spent >= whole and (single or done >= MIN_SAMPLES):
+                ended = "budget"
                 break
-            if done >= FIRST_LOOK and done.bit_count() == 1 and all(map(is_narrow, samples)):
+            is_look = done >= FIRST_LOOK and done.bit_count() == 1
+            if is_look and spent >= LEAST_SHARE * whole and all(map(is_narrow, samples)):
                 break
         while short := [
             index
             for index, taken in enumerate(samples)
-            if len(taken) < FIRST_LOOK and sum(taken) < budget_s
+            if len(taken) < FIRST_LOOK and every * sum(taken) < budget_s
         ]:
             take_round(short)
     return [
-        Timing(taken, timer.cache, w.calls, w.converged)
+        Timing(taken, timer.cache, w, "spread" if is_known(taken) else ended, every)
         for taken, w in zip(samples, warm_ups, strict=True)
     ]
+
+
+def calls_per_sample(warm_ups: Sequence[WarmUp], timer: Timer, *, budget_s: float) -> int:
+    """Return of how many calls one is timed, so that `MAX_SAMPLES` fill `LEAST_SHARE` of the time.
+
+    1 but for calls of a few microseconds: a thousand of them would all lie within one tick of the
+    machine's clock. Where the caches are flushed, samples lie apart by themselves.
+    """
+    if timer.cache != HostTimer.cache:
+        return 1
+    round_s = sum(max(w.best_s, SHORTEST_S) for w in warm_ups)
+    return max(1, math.ceil(LEAST_SHARE * budget_s * len(warm_ups) / (MAX_SAMPLES * round_s)))
+
+
+def _call_untimed(arm: Timed) -> None:
+    arm.prepare()
+    arm.call()
+    arm.settle()
 
 
 def warm_up(arm: Timed, timer: Timer, *, budget_s: float) -> WarmUp:
@@ -183,18 +244,26 @@ def warm_up(arm: Timed, timer: Timer, *, budget_s: float) -> WarmUp:
         else:
             stale, stale_time = stale + 1, stale_time + seconds
         if stale >= MIN_SAMPLES and stale_time >= 0.05 * budget_s:
-            return WarmUp(calls, True)
+            return WarmUp(calls, True, best)
         if spent >= budget_s:
-            return WarmUp(calls, False)
+            return WarmUp(calls, False, best)
+
+
+def is_known(samples: Sequence[float]) -> bool:
+    """Say whether there are enough samples to judge by, and they are narrow."""
+    return len(samples) >= FIRST_LOOK and is_narrow(samples)
 
 
 def is_narrow(samples: Sequence[float]) -> bool:
-    """Say whether the median's interval (about 95 %, by order statistics) is within `SPREAD`."""
+    """Say whether half of the median's interval is within `SPREAD` of the median.
+
+    The interval is that of order statistics, at about 95 %: no law of the samples is assumed.
+    """
     ordered, count = sorted(samples), len(samples)
     reach = 0.98 * math.sqrt(count)
     low = ordered[max(0, math.floor(count / 2 - reach))]
     high = ordered[min(count - 1, math.ceil(count / 2 + reach))]
-    return high - low <= SPREAD * ordered[count // 2]
+    return (high - low) / 2 <= SPREAD * median(ordered)
 
 
 @contextmanager

@@ -9,10 +9,13 @@ import importlib.metadata
 import os
 import platform
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+CPUS = Path("/sys/devices/system/cpu")
 
 
 def machine() -> dict[str, Any]:
@@ -53,9 +56,37 @@ def environment() -> dict[str, Any]:
         "driver": _gpu_driver(),
         "thp": _transparent_huge_pages(),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "turbo": turbo(),
+        "affinity": affinity(),
         "flags": torch.backends.cpu.get_cpu_capability(),
         "glibc": platform.libc_ver()[1] or None,
     }
+
+
+def affinity() -> str | None:
+    """Return the processors that this process may use, as ``0-3,6``."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    return as_ranges(os.sched_getaffinity(0))
+
+
+def as_ranges(numbers: Iterable[int]) -> str:
+    """Write whole numbers as ``0-3,6``."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ",".join("-".join(map(str, run)) for run in runs)
+
+
+def turbo(cpus: Path = CPUS) -> bool | None:
+    """Say whether processors may go beyond their base clock; ``None`` if the system does not."""
+    for name, word_for_on in (("intel_pstate/no_turbo", "0"), ("cpufreq/boost", "1")):
+        if (text := _read(str(cpus / name))) is not None:
+            return text == word_for_on
+    return None
 
 
 def _version(distribution: str) -> str | None:

@@ -39,6 +39,8 @@ so its default action, to end the process, needs nobody's cooperation."""
 class TimeLimitError(BaseException):
     """The case exceeded its time limit. Not an `Exception`, so no backend swallows it."""
 
+    interrupts = True  # an import that it ends is not a broken plug-in
+
 
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when `parent` ends; end at once if it already has.

@@ -7,7 +7,7 @@ on demand; plug-ins are installed distributions with an entry point in the group
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,6 +128,21 @@ def broken_plugins() -> dict[str, str]:
     return _registry.broken_plugins()
 
 
+def load_plugins(paths: Iterable[str | Path]) -> dict[str, str]:
+    """Import Python files that register backends or peers; one that cannot be costs itself only.
+
+    Returns:
+        Path to error of those that failed; what looks for a name later speaks of them too.
+    """
+    broken = {}
+    for path in paths:
+        try:
+            load_plugin(path)
+        except ValueError as error:
+            broken[str(path)] = str(error)
+    return broken
+
+
 def load_plugin(path: str | Path) -> None:
     """Import a Python file that registers backends, peers or both.
 
@@ -136,7 +151,13 @@ def load_plugin(path: str | Path) -> None:
     """
     _registry.discover()
     before = dict(_registry)
-    if not backends.import_file(path) and before == _registry:
+    try:
+        added = backends.import_file(path)
+    except ValueError as error:
+        _registry.restore(before)
+        _registry.blame(path, error)
+        raise
+    if not added and before == _registry:
         raise ValueError(
             f"path: {path} registers neither a backend nor a peer; decorate its class with "
             "@register"

@@ -66,7 +66,11 @@ def preflight(request):
     for data in request["cases"]:
         one = Case.from_json(data)
         arm = one.arms[0]
-        known = one.kind == "roof" or arm.name in (*NAMES, *BEHAVIOURS, "unsupported")
+        known = one.kind in ("roof", "sentinel") or arm.name in (
+            *NAMES,
+            *BEHAVIOURS,
+            "unsupported",
+        )
         told[one.id] = {
             "misuse": None if known else f"name: no backend {arm.name!r}; there are {NAMES}",
             "unsupported": ["device: not here"] if arm.name == "unsupported" else [],
@@ -94,11 +98,11 @@ def case(request):
         fcntl.flock(lock, fcntl.LOCK_SH)
     one = Case.from_json(request["case"])
     if one.kind == "roof":
-        rates = {
-            name: {"unit": "op/s", "samples": [1e9]}
-            for name in ("matmul_rate", "exp_rate", "bandwidth")
-        }
+        units = {"matmul_rate": "op/s", "exp_rate": "op/s", "bandwidth": "B/s"}
+        rates = {name: {"unit": unit, "samples": [1e9]} for name, unit in units.items()}
         return _ok([{"metrics": rates}])
+    if one.kind == "sentinel":
+        return _ok([{"metrics": {"latency": {"unit": "s", "samples": [1e-3] * 8}}}])
     behaviour = BEHAVIOURS.get(one.arms[0].name)
     ended = behaviour(one, request) if behaviour else None
     if ended is not None:

@@ -1,0 +1,282 @@
+"""What changed between two runs: a ratio per case, and a verdict that holds over the whole table.
+
+Two finished runs are judged by the variance between their launches, and by how far the machine
+itself moved between them, where the sentinel tells. Few launches on a noisy machine leave most
+cases inconclusive, as they should; pairs of launches taken side by side decide those
+(`results.confirmation`).
+
+A case is worse where no change is ruled out, over the whole table, and the best estimate is beyond
+the threshold; it has not changed where its whole interval is within the threshold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from results.inference import MIN_CASES, adjusted, apart, beyond_launches, scatters
+from results.load import Run
+from results.schema import Status
+from results.statistics import ONE_LAUNCH, Estimate
+from results.two_runs import (
+    IncomparableError,
+    Pairing,
+    Place,
+    Side,
+    differences,
+    named,
+    sides,
+)
+
+THRESHOLD = 0.03
+"""A change smaller than this fraction does not matter in practice."""
+
+FALSE_DISCOVERIES = 0.01
+"""Of the changes that a table of two finished runs claims, the share that is false on average."""
+
+Verdict = Literal["worse", "better", "no change", "inconclusive", "fails"]
+
+WORDS: Mapping[str, Mapping[Verdict, str]] = {
+    "latency": {"worse": "slower", "better": "faster"},
+    "peak_memory": {"worse": "larger", "better": "smaller"},
+    "state_bytes": {"worse": "larger", "better": "smaller"},
+}
+"""What a verdict is called, by metric; the others are called as they are."""
+
+RESOLUTION: Mapping[str, float] = {"peak_memory": 2.0**20}
+"""Of a metric on a CPU: a difference up to this is none."""
+
+BROKEN: tuple[Status, ...] = ("failed", "crashed", "out_of_memory")
+"""Ends of a launch that count against a case that ran before."""
+
+REGRESSIONS: tuple[Verdict, ...] = ("worse", "fails")
+
+_NONE = Estimate(math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One case in both runs.
+
+    Attributes:
+        case_id: of the case.
+        arm: place of the contestant in the case.
+        name: backend, options, mode and length, and the setting where it differs in the table.
+        base, new: what was measured.
+        ratio: new over base with its 95 % interval; above 1 is worse.
+        p: of so large a difference where there is none, adjusted for the number of cases; NaN
+            where it was not tested.
+        verdict: see the module.
+        reason: why there is no verdict, or what it rests on.
+        pairs: pairs of launches taken side by side that it rests on; 0 = the two runs alone.
+    """
+
+    case_id: str
+    arm: int
+    name: str
+    base: Side
+    new: Side
+    ratio: Estimate = _NONE
+    p: float = math.nan
+    verdict: Verdict = "inconclusive"
+    reason: str = ""
+    pairs: int = 0
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether this case alone makes the comparison fail."""
+        return self.verdict in REGRESSIONS
+
+    def may_be_worse(self, threshold: float) -> bool:
+        """Whether it is worse, or not shown not to be."""
+        if self.verdict != "inconclusive":
+            return self.is_regression
+        return bool(self.base.launches) and not self.ratio.high < 1 + threshold
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs, case by case.
+
+    Attributes:
+        metric: what is compared.
+        threshold: the fraction from which on a change matters.
+        changes: the cases that both runs hold, in the order of the new one.
+        differences: what differs between the runs: a name, the old value, the new one.
+        notes: what was left out, and what to keep in mind, one sentence each.
+    """
+
+    metric: str
+    threshold: float
+    changes: tuple[Change, ...]
+    differences: tuple[tuple[str, str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def regressions(self) -> list[Change]:
+        """The cases that make the comparison fail."""
+        return [change for change in self.changes if change.is_regression]
+
+    @property
+    def suspects(self) -> list[Change]:
+        """The cases that may have become worse: all but those shown not to have."""
+        return [change for change in self.changes if change.may_be_worse(self.threshold)]
+
+    def word(self, verdict: Verdict) -> str:
+        """Return what a verdict is called."""
+        return WORDS[self.metric].get(verdict, verdict)
+
+    def count(self, verdict: Verdict) -> int:
+        """Return how many cases have a verdict."""
+        return sum(change.verdict == verdict for change in self.changes)
+
+
+def compare(
+    base: Run, new: Run, *, metric: str = "latency", threshold: float = THRESHOLD
+) -> Comparison:
+    """Compare the cases that two runs share.
+
+    Of a case the arms of ours are compared: not the floor, not a peer, which no commit changes.
+
+    Args:
+        base: what it was.
+        new: what it is.
+        metric: ``latency``, ``peak_memory`` or ``state_bytes``.
+        threshold: the fraction from which on a change matters.
+
+    Raises:
+        IncomparableError: if the runs were measured by different versions of the measuring code,
+            share no case, or one of them holds a machine in several environments.
+        ValueError: if `metric` or `threshold` is not accepted.
+    """
+    if metric not in WORDS:
+        raise ValueError(f"metric: expected one of {', '.join(WORDS)}, got {metric!r}")
+    if not 0 < threshold < 10:
+        raise ValueError(f"threshold: expected a fraction between 0 and 10, got {threshold!r}")
+    pairing = Pairing(base, new)
+    before, after = sides(base, metric, "BASE"), sides(new, metric, "NEW")
+    known = named(new)
+    found: dict[Place, _Pair] = {}
+    for (machine, case_id, arm), side in after.items():
+        place = (pairing.machines.get(machine, ""), case_id, arm)
+        if place in before:
+            case = known[case_id, arm]
+            change = Change(case_id, arm, case.name, before[place], side)
+            found[place] = _Pair(change, case.device, pairing.shifts[machine])
+    if not found:
+        raise IncomparableError("NEW: it shares no case with BASE; expected runs of equal cases")
+    measured = [p for p in found.values() if p.change.base.launches or p.change.new.launches]
+    notes = [
+        *_alone(before, after, len(found), len(measured), metric), *pairing.notes(threshold),
+    ]  # fmt: skip
+    judged = judge(_tested(measured, metric), threshold, FALSE_DISCOVERIES)
+    return Comparison(metric, threshold, tuple(judged), differences(base, new), tuple(notes))
+
+
+class _Pair(NamedTuple):
+    """A case in both runs, before it is judged: where it runs, and how far the machine moved."""
+
+    change: Change
+    device: str
+    shift: float | None
+
+
+def _tested(pairs: Sequence[_Pair], metric: str) -> list[Change]:
+    """Return the changes with ratio and p, or with the verdict that needs none."""
+    changes = [_without_a_test(pair, metric) for pair in pairs]
+    places = [i for i, c in enumerate(changes) if c.verdict == "inconclusive" and not c.reason]
+    cases = [(changes[i].base.launches, changes[i].new.launches) for i in places]
+    found = scatters(cases)
+    plain = [apart(*case, scatter) for case, scatter in zip(cases, found, strict=True)]
+    beyond = beyond_launches(plain)
+    common = float(np.median([d.centre for d in plain])) if len(plain) >= MIN_CASES else 0.0
+    for i, case, scatter in zip(places, cases, found, strict=True):
+        # Without a sentinel, what most cases have in common may be the machine's.
+        shift = common if pairs[i].shift is None else pairs[i].shift
+        difference = apart(*case, scatter, beyond=beyond, shift=shift or 0.0)
+        changes[i] = replace(changes[i], ratio=difference.ratio, p=difference.p)
+    return changes
+
+
+def _alone(
+    before: Mapping[Place, Side],
+    after: Mapping[Place, Side],
+    shared: int,
+    measured: int,
+    metric: str,
+) -> Iterator[str]:
+    for name, held in (("BASE", before), ("NEW", after)):
+        if left := len(held) - shared:
+            yield f"{_cases(left)} of {name} alone: not compared"
+    if left := shared - measured:
+        yield f"{_cases(left)} without {metric.replace('_', ' ')} in either run: not compared"
+
+
+def _cases(count: int) -> str:
+    return f"{count} case{'s'[: count != 1]}"
+
+
+def _without_a_test(pair: _Pair, metric: str) -> Change:
+    """Return the change with the verdict that needs no statistics, or why there can be none."""
+    change = pair.change
+    before, after = change.base.launches, change.new.launches
+    if not before or not after:
+        return _ended(change)
+    floor = RESOLUTION.get(metric, 0.0) if pair.device == "cpu" else 0.0
+    if floor and abs(fmean(after) - fmean(before)) <= floor:
+        reason = "apart by less than a peak on a CPU is known to"
+        return replace(change, verdict="no change", reason=reason)
+    if min(*before, *after) <= 0:
+        return replace(change, reason="a value of 0 has no ratio")
+    if min(len(before), len(after)) == 1:
+        value = math.exp(fmean(map(math.log, after)) - fmean(map(math.log, before)))
+        return replace(change, ratio=Estimate(value, math.nan, math.nan), reason=ONE_LAUNCH)
+    return change
+
+
+def _ended(change: Change) -> Change:
+    """Return the verdict where one side measured nothing."""
+    base, new = change.base, change.new
+    if base.launches and new.status in BROKEN:
+        return replace(change, verdict="fails", reason=f"{new.status}: {new.reason}")
+    told = {"base": base, "new": new}
+    missing = [f"{name}: {s.status} ({s.reason})" for name, s in told.items() if not s.launches]
+    return replace(change, reason="; ".join(missing))
+
+
+def judge(found: Sequence[Change], threshold: float, false_discoveries: float) -> list[Change]:
+    """Return the changes with verdicts that hold over all of them.
+
+    Args:
+        found: with `p` not yet adjusted; one that has a verdict already keeps it.
+        threshold: the fraction from which on a change matters.
+        false_discoveries: the share of false ones among those that are claimed.
+    """
+    return [
+        change if change.verdict != "inconclusive" else
+        replace(change, p=q, verdict=verdict_of(change.ratio, q <= false_discoveries, threshold))
+        for change, q in zip(found, adjusted([change.p for change in found]), strict=True)
+    ]  # fmt: skip
+
+
+def verdict_of(ratio: Estimate, is_certain: bool, threshold: float) -> Verdict:
+    """Return the verdict of a ratio.
+
+    Args:
+        ratio: new over base, with its interval.
+        is_certain: whether no change at all is ruled out.
+        threshold: the fraction from which on a change matters.
+    """
+    limit = 1 + threshold
+    if is_certain and ratio.value >= limit:
+        return "worse"
+    if is_certain and ratio.value <= 1 / limit:
+        return "better"
+    if ratio.has_interval and 1 / limit < ratio.low and ratio.high < limit:
+        return "no change"
+    return "inconclusive"

@@ -1,0 +1,154 @@
+"""A comparison as people and programs read it: lines, Markdown for a pull request, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from results import format
+from results.changes import Change, Comparison, Verdict
+from results.report import escape_markdown
+from results.statistics import Estimate, estimate
+from results.two_runs import Side
+
+ORDER: tuple[Verdict, ...] = ("fails", "worse", "better", "inconclusive", "no change")
+"""What is read first."""
+
+
+def summary(comparison: Comparison) -> str:
+    """Count the verdicts: ``1 slower, 0 faster, 12 without change, 3 inconclusive``."""
+    found = [f"{comparison.count(v)} {comparison.word(v)}" for v in ("worse", "better")]
+    found += [f"{comparison.count('no change')} without change"]
+    found += [f"{count} {v}" for v in ("inconclusive", "fails") if (count := comparison.count(v))]
+    return ", ".join(found)
+
+
+def text(comparison: Comparison) -> str:
+    """Return the comparison as lines for a terminal."""
+    lines = [f"{name}: {old} → {new}" for name, old, new in comparison.differences]
+    lines += [f"note: {note}" for note in comparison.notes]
+    rows = [_cells(comparison, change) for change in _sorted(comparison)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    for *cells, last in rows:
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        lines.append("  ".join([*padded, last]).rstrip())
+    lines.append(f"{summary(comparison)} ({_terms(comparison)})")
+    return "\n".join(lines) + "\n"
+
+
+def markdown(comparison: Comparison) -> str:
+    """Return the comparison for a pull request: what changed first, the rest folded."""
+    ordered = _sorted(comparison)
+    changed = [c for c in ordered if c.verdict in ORDER[:3]]
+    rest = [c for c in ordered if c.verdict not in ORDER[:3]]
+    title = "a regression" if comparison.regressions else "no regression"
+    parts = [f"### attnbench: {title}", f"{summary(comparison)} ({_terms(comparison)})."]
+    if comparison.differences:
+        told = [f"{name} {old} → {new}" for name, old, new in comparison.differences]
+        parts.append("Between the runs: " + escape_markdown("; ".join(told)) + ".")
+    if changed:
+        parts.append(_table(comparison, changed))
+    if rest:
+        parts += [
+            f"<details><summary>{len(rest)} without a change that is certain</summary>",
+            _table(comparison, rest),
+            "</details>",
+        ]
+    parts += [f"- {escape_markdown(note)}" for note in comparison.notes]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_json(comparison: Comparison) -> str:
+    """Return the comparison as a JSON object; times in s, sizes in B, null where unknown."""
+    content = {
+        "metric": comparison.metric,
+        "threshold": comparison.threshold,
+        "regression": bool(comparison.regressions),
+        "differences": [
+            {"name": name, "base": old, "new": new} for name, old, new in comparison.differences
+        ],
+        "notes": list(comparison.notes),
+        "cases": [
+            {
+                "case_id": change.case_id,
+                "arm": change.arm,
+                "name": change.name,
+                "verdict": comparison.word(change.verdict),
+                "ratio": _number(change.ratio.value),
+                "ci_low": _number(change.ratio.low),
+                "ci_high": _number(change.ratio.high),
+                "p_adjusted": _number(change.p),
+                "base": list(change.base.launches),
+                "new": list(change.new.launches),
+                "base_status": change.base.status,
+                "new_status": change.new.status,
+                "pairs": change.pairs,
+                "reason": change.reason,
+            }
+            for change in comparison.changes
+        ],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _sorted(comparison: Comparison) -> list[Change]:
+    """Return the changes, what is read first before the rest, the largest ratios first."""
+
+    def place(change: Change) -> tuple[int, float]:
+        size = abs(math.log(change.ratio.value)) if change.ratio.value > 0 else 0.0
+        return ORDER.index(change.verdict), -size
+
+    return sorted(comparison.changes, key=place)
+
+
+def _terms(comparison: Comparison) -> str:
+    """Say what the verdicts are about."""
+    least = format.percent(comparison.threshold)
+    return f"{comparison.metric.replace('_', ' ')}, changes from {least} on"
+
+
+def _cells(comparison: Comparison, change: Change) -> list[str]:
+    return [
+        comparison.word(change.verdict),
+        change.name,
+        f"{_measured(comparison, change.base)} → {_measured(comparison, change.new)}",
+        ratio(change.ratio),
+        "; ".join(filter(None, [_pairs(change), change.reason])),
+    ]
+
+
+def _table(comparison: Comparison, changes: Sequence[Change]) -> str:
+    head = "| verdict | case | base → new | new / base | |\n|---|---|---|---|---|"
+    rows = [
+        "| " + " | ".join(map(escape_markdown, _cells(comparison, change))) + " |"
+        for change in changes
+    ]
+    return "\n".join([head, *rows])
+
+
+def ratio(value: Estimate) -> str:
+    """Write new over base to a hundredth: ``1.08 × (1.03–1.12)``."""
+    if not math.isfinite(value.value):
+        return format.NONE
+    if not value.has_interval:
+        return f"{value.value:.2f} ×"
+    if value.high > format.WIDEST * value.low:
+        return f"{value.value:.2f} × (interval wider than {format.WIDEST}-fold)"
+    return f"{value.value:.2f} × ({value.low:.2f}–{value.high:.2f})"
+
+
+def _measured(comparison: Comparison, side: Side) -> str:
+    if not side.launches:
+        return format.STATUS_WORDS.get(side.status, side.status)
+    write = format.seconds if comparison.metric == "latency" else format.size
+    return write(estimate(side.launches).value)
+
+
+def _pairs(change: Change) -> str:
+    return f"{change.pairs} pairs" if change.pairs else ""
+
+
+def _number(value: float) -> Any:
+    return value if math.isfinite(value) else None

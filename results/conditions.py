@@ -1,0 +1,114 @@
+"""What else went on while a run was timed: other programs, clocks, heat; and what to do."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from results import format
+from results.checks import clean
+from results.schema import CONDITIONS, Arm
+from results.spans import Span, number, span
+
+BUSY = 0.1
+"""Processors: so much of their time, at the median, may go elsewhere."""
+
+LOAD = "load"
+"""The launch's own field beside `CONDITIONS`: the system's load as it started."""
+
+_SLOW_IS_WORSE = ("frequency", "gpu_frequency")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The conditions of one run's launches.
+
+    Attributes:
+        launches: how many have conditions.
+        spans: by name of `CONDITIONS`, and `LOAD`; the worst clock is the slowest.
+        throttled: how often processors slowed themselves down, in all launches together.
+        shared: launches that were not alone on the GPU.
+        gpu_throttled: reasons for which the GPU held back, idleness aside, to launches.
+    """
+
+    launches: int
+    spans: Mapping[str, Span]
+    throttled: float
+    shared: int
+    gpu_throttled: Mapping[str, int]
+
+    def disturbances(self) -> list[str]:
+        """Say what disturbed the launches, and what to do about it; empty for nothing."""
+        said = []
+        for name, who, remedy in (
+            ("steal", "the hypervisor gave others",
+             "measure on a machine of your own, or when its host is quiet"),
+            ("other_cpu", "other programs took", "end them, or measure when they are done"),
+        ):  # fmt: skip
+            told = self.spans[name]
+            if told.median > BUSY:
+                said.append(
+                    f"While cases were timed {who} {format.digits(told.median, 2)} of a processor "
+                    f"at the median, {format.digits(told.high, 2)} at most ({told.where}): "
+                    f"{remedy}."
+                )
+        if self.throttled > 0:
+            said.append(
+                f"Processors slowed themselves down {self.throttled:,.0f} "
+                f"time{'s' if self.throttled != 1 else ''} for heat or power "
+                f"(most in {self.spans['throttled'].where}): see to cooling, or cap the clock."
+            )
+        if self.shared:
+            said.append(
+                f"{_launches(self.shared)} shared the GPU with other processes: end them, or "
+                "measure on a GPU of your own."
+            )
+        for reason, count in self.gpu_throttled.items():
+            said.append(
+                f"The GPU held its clock back in {_launches(count)} ({reason}): lock its clock "
+                "below the limit, or see to power and cooling."
+            )
+        return said
+
+
+def conditions(records: Sequence[Mapping[str, Any]]) -> Conditions:
+    """Return the conditions of one run's records; what a system does not tell is left out."""
+    told = [r["conditions"] if r.get("conditions") is not None else {} for r in records]
+    names = [launch_name(r) for r in records]
+    spans = {}
+    for name in CONDITIONS:
+        values = [number(c.get(name)) for c in told]
+        worst = [-v for v in values] if name in _SLOW_IS_WORSE else values
+        spans[name] = span(values, names, worst)
+    spans[LOAD] = span([number(r["launch"].get(LOAD)) for r in records], names)
+    reasons = Counter(
+        clean(reason)
+        for c in told
+        for reason in dict.fromkeys(c.get("gpu_throttled") or ())
+        if reason and "idle" not in reason.lower()
+    )
+    slowed = [number(c.get("throttled")) for c in told]
+    return Conditions(
+        launches=sum(bool(c) for c in told),
+        spans=spans,
+        throttled=sum(v for v in slowed if math.isfinite(v)),
+        shared=sum(number(c.get("gpu_users")) > 0 for c in told),
+        gpu_throttled=dict(sorted(reasons.items())),
+    )
+
+
+def launch_name(record: Mapping[str, Any]) -> str:
+    """Return a launch in words: its first arm, mode, length and index."""
+    case, index = record["case"], record["launch"]["index"]
+    arm = Arm(case["arms"][0]["name"], case["arms"][0].get("options", {}))
+    length = f"{case['seq_len']:,} tokens" if case["seq_len"] else ""
+    mode = case["mode"] if case["seq_len"] else ""
+    parts = (clean(arm.label)[:100], mode, length, f"launch {index}")
+    return ", ".join(part for part in parts if part)
+
+
+def _launches(count: int) -> str:
+    return f"{count:,} launch{'es' if count != 1 else ''}"

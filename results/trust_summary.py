@@ -1,0 +1,186 @@
+"""What the chapter "How far to trust these numbers" says, computed from the records."""
+
+from __future__ import annotations
+
+from results import format
+from results.drift import DRIFT_LIMIT, Drift
+from results.sampling import TARGET
+from results.scaling import EMPTY_FACTOR
+from results.schema import STOPS
+from results.summary import Paragraph
+from results.trust import RunTrust, Trust
+
+TITLE = "How far to trust these numbers"
+
+_NAMED = 3
+"""So many cases a sentence names."""
+
+TARGET_TEXT, LIMIT_TEXT, VISIBLE_TEXT = (
+    f"{100 * v:g} %" for v in (TARGET, DRIFT_LIMIT, 1 / EMPTY_FACTOR)
+)
+"""The limits of the chapter as it writes them: of sampling, of drift, of an empty call."""
+
+
+def trust_paragraphs(trust: Trust) -> list[Paragraph]:
+    """Return what the chapter says: of all runs what holds for each of them, then run by run."""
+    said = {run.name: _sentences(run) for run in trust.runs}
+    if len(said) == 1:
+        return [Paragraph(_headed(name), told) for name, told in said.items() if told]
+    first = next(iter(said.values()), [])
+    shared = [s for s in first if all(s in told for told in said.values())]
+    found = [Paragraph("All runs", shared)]
+    for name, told in said.items():
+        found.append(Paragraph(_headed(name), [s for s in told if s not in shared]))
+    return [p for p in found if p.sentences]
+
+
+def _headed(name: str) -> str:
+    return f"{name[:1].upper()}{name[1:]}"
+
+
+def _sentences(run: RunTrust) -> list[str]:
+    return [
+        *_drift(run),
+        *run.conditions.disturbances(),
+        *_undisturbed(run),
+        *_launches(run),
+        *_sampling(run),
+        *_outliers(run),
+        *_harness(run),
+        *_predictions(run),
+    ]
+
+
+def _drift(run: RunTrust) -> list[str]:
+    if not run.drifts:
+        return ["No sentinel was measured: whether the machine's speed drifted is not known."]
+    return [_drifted(drift) for drift in run.drifts]
+
+
+def _drifted(drift: Drift) -> str:
+    if drift.is_disturbed:
+        return drift.warning
+    if drift.reason:
+        return (
+            f"Whether the machine's speed drifted is not known (sentinel, {drift.name}): "
+            f"{drift.reason}."
+        )
+    return (
+        f"The machine's speed drifted by {format.percent(drift.drift)} during the run "
+        f"(sentinel, {drift.name}, {len(drift.seconds)} repetitions), which is below the limit of "
+        f"{LIMIT_TEXT}."
+    )
+
+
+def _undisturbed(run: RunTrust) -> list[str]:
+    known = run.conditions
+    if not known.launches:
+        return ["What else the machine did while cases were timed was not recorded."]
+    if known.disturbances():
+        return []
+    return [
+        f"Nothing else disturbed the {known.launches:,} "
+        f"launch{'es' if known.launches != 1 else ''} whose conditions were recorded."
+    ]
+
+
+def _launches(run: RunTrust) -> list[str]:
+    between, within = run.sampling.between, run.sampling.within
+    if not run.sampling.arms:
+        return []
+    if not between.num_values:
+        return ["No case has several launches: how far processes differ is not known."]
+    inside = (
+        f"; half of a launch's samples lie within {format.percent(within.median)} of each other"
+        if within.num_values
+        else ""
+    )
+    return [
+        f"Launches of a case differ by {format.percent(between.median)} at the median of "
+        f"{between.num_values:,} cases, by {format.percent(between.high)} at most "
+        f"({between.where}){inside}."
+    ]
+
+
+def _sampling(run: RunTrust) -> list[str]:
+    told, said = run.sampling, []
+    if run.has_stops:
+        known = sum(told.stopped[w] for w in STOPS)
+        said.append(
+            f"{share(told.stopped['spread'], known)} of the launches' arms were sampled until "
+            f"their median was known to ±{TARGET_TEXT}, "
+            f"{share(told.stopped['budget'], known)} until their time was spent."
+        )
+    if told.not_converged:
+        said.append(
+            f"{told.not_converged:,} of {told.warm_ups:,} warm-ups were ended by the budget "
+            "before they had converged: a longer budget gives them time."
+        )
+    width = told.half_width
+    if width.num_values and width.high > TARGET:
+        said.append(
+            f"The least certain median of a launch is known to ±{format.percent(width.high)} "
+            f"({width.where})."
+        )
+    return said
+
+
+def _outliers(run: RunTrust) -> list[str]:
+    table = run.sampling.outliers
+    looked, samples = int(table["looked"].sum()), int(table["samples"].sum())
+    if not looked:
+        return []
+    low, high = (
+        int(table[[f"{side}_mild", f"{side}_severe"]].to_numpy().sum()) for side in ("low", "high")
+    )
+    return [
+        f"{share(low + high, samples)} of {samples:,} samples are outliers, {low:,} low and "
+        f"{high:,} high; none was dropped."
+    ]
+
+
+def _harness(run: RunTrust) -> list[str]:
+    said = []
+    for cost in run.harness:
+        if not cost.small:
+            continue
+        more = len(cost.small) - _NAMED
+        named = [*cost.small[:_NAMED], *([f"{more:,} more"] if more > 0 else [])]
+        said.append(
+            f"An empty call takes {format.seconds(cost.empty)} ({cost.name}): more than "
+            f"{VISIBLE_TEXT} of the time of {'; '.join(named)}."
+        )
+    if run.harness and not said:
+        largest = max(cost.share.high for cost in run.harness)
+        said.append(
+            f"An empty call takes at most {tiny_share(largest)} of any case's time: what "
+            "measuring costs does not show."
+        )
+    return said
+
+
+def _predictions(run: RunTrust) -> list[str]:
+    told, said = run.predictions, []
+    for what, ratio in (("Latency", told.latency), ("Memory", told.memory)):
+        if ratio.num_values:
+            said.append(
+                f"{what} was {format.times(ratio.median)} what had been foretold at the median of "
+                f"{ratio.num_values:,} cases, {format.times(ratio.low)} to "
+                f"{format.times(ratio.high)} over all."
+            )
+    if told.not_run:
+        said.append(
+            f"{told.not_run:,} launch{'es were' if told.not_run != 1 else ' was'} not started, "
+            "because a prediction said that memory or time would not do."
+        )
+    return said
+
+
+def share(part: int, whole: int) -> str:
+    """Write a part of a whole: 12 %; 0 % for nothing of something."""
+    return format.percent(part / whole) if part and whole else "0 %" if whole else format.NONE
+
+
+def tiny_share(value: float) -> str:
+    """Write a share that may be next to nothing."""
+    return "0.1 %" if value < 0.001 else format.percent(value)

@@ -1,0 +1,232 @@
+"""The tables of the chapter "How far to trust these numbers"."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from results import format
+from results.conditions import LOAD
+from results.sampling import FENCES, FEWEST, MILD, SEVERE
+from results.scaling import EMPTY_FACTOR
+from results.trust import RunTrust, Trust
+from results.trust_summary import LIMIT_TEXT, TARGET_TEXT, share, tiny_share
+from results.views import LONG, Cell, TableView
+
+_STOPPED = {
+    "spread": f"within ±{TARGET_TEXT}",
+    "budget": "time spent",
+    "count": "enough samples",
+    "": "not recorded",
+}
+
+_CONDITIONS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "steal": ("hypervisor", lambda v: format.digits(v, 2)),
+    "other_cpu": ("other programs", lambda v: format.digits(v, 2)),
+    "frequency": ("processors' clock", lambda v: f"{format.rate(v)}Hz"),
+    "throttled": ("slow-downs", lambda v: f"{v:,.0f}"),
+    "switches": ("context switches", lambda v: f"{v:,.0f}"),
+    LOAD: ("load at the start", lambda v: format.digits(v, 2)),
+    "gpu_users": ("GPU: other processes", lambda v: f"{v:,.0f}"),
+    "gpu_temperature": ("GPU: temperature", lambda v: f"{v:.0f} °C"),
+    "gpu_frequency": ("GPU: clock", lambda v: f"{format.rate(v)}Hz"),
+}
+
+
+def trust_tables(trust: Trust) -> list[TableView]:
+    """Return the chapter's tables that have rows; several runs stand in a column of their own."""
+    views = [
+        _drift_table(trust), _spread_table(trust), _stop_table(trust), _outlier_table(trust),
+        _condition_table(trust), _harness_table(trust), _prediction_table(trust),
+    ]  # fmt: skip
+    return [view for view in views if view.rows]
+
+
+def _table(
+    trust: Trust,
+    title: str,
+    head: list[str],
+    rows: Callable[[RunTrust], Iterable[list[Cell]]],
+    notes: list[str],
+) -> TableView:
+    """Return a table of the rows of every run."""
+    several = len(trust.runs) > 1
+    cells = [
+        [*([Cell(run.name)] if several else []), *row] for run in trust.runs for row in rows(run)
+    ]
+    return TableView(
+        title, [*(["run"] if several else []), *head], cells, 1 + several, notes,
+        is_long=len(cells) > LONG,
+    )  # fmt: skip
+
+
+def _drift_table(trust: Trust) -> TableView:
+    def rows(run: RunTrust) -> Iterable[list[Cell]]:
+        for d in run.drifts:
+            middle = sorted(d.seconds)[len(d.seconds) // 2] if len(d.seconds) else math.nan
+            yield [
+                Cell(d.name),
+                Cell(f"{len(d.seconds)}"),
+                Cell(format.seconds(middle)),
+                Cell(format.percent(d.drift), is_status=d.is_disturbed),
+                Cell(format.percent(d.spread)),
+                Cell("disturbed" if d.is_disturbed else d.reason, is_status=d.is_disturbed),
+            ]
+
+    head = ["setting", "repetitions", "time", "drift", "spread", "remark"]
+    notes = [
+        "The same work every time. Drift: largest over smallest running median of "
+        "three repetitions, less 1, so that one odd process does not count; spread: the same of "
+        f"the repetitions themselves. A run that drifted by more than "
+        f"{LIMIT_TEXT} is disturbed."
+    ]
+    view = _table(trust, "The sentinel", head, rows, notes)
+    if any(cells[-1].text for cells in view.rows):
+        return view
+    return replace(view, head=view.head[:-1], rows=[cells[:-1] for cells in view.rows])
+
+
+def _spread_table(trust: Trust) -> TableView:
+    def rows(run: RunTrust) -> Iterable[list[Cell]]:
+        told = run.sampling
+        for what, found in (
+            ("of launches", told.between),
+            ("of samples", told.within),
+            ("of a median", told.half_width),
+        ):
+            if found.num_values:
+                yield [
+                    Cell(what),
+                    Cell(f"{found.num_values:,}"),
+                    Cell(format.percent(found.median)),
+                    Cell(format.percent(found.high)),
+                    Cell(found.where),
+                ]
+
+    head = ["spread", "of", "median", "worst", "where"]
+    notes = [
+        "Of launches: largest over smallest median of a case's launches, less 1. Of samples: "
+        f"interquartile range of a launch's samples over their median, from {FEWEST} samples on. "
+        "Of a median: half-width of its 95 % interval by order statistics, from 6 samples "
+        "on.",
+        "Intervals elsewhere on this page come from launches, never from samples.",
+    ]
+    return _table(trust, "Spread of launches and samples", head, rows, notes)
+
+
+def _stop_table(trust: Trust) -> TableView:
+    def rows(run: RunTrust) -> Iterable[list[Cell]]:
+        told = run.sampling
+        if run.has_stops:
+            for word, count in told.stopped.items():
+                if count:
+                    yield [Cell(_STOPPED[word]), Cell(f"{count:,}"),
+                           Cell(share(count, told.arms))]  # fmt: skip
+        if told.warm_ups:
+            yield [Cell("warm-up cut short"), Cell(f"{told.not_converged:,}"),
+                   Cell(share(told.not_converged, told.warm_ups))]  # fmt: skip
+
+    head = ["sampling ended by", "arms of launches", "share"]
+    notes = [
+        f"Sampling ends once the 95 % interval of an arm's median is within ±{TARGET_TEXT} of "
+        "it, or when its time is spent, or with enough samples for any purpose."
+    ]
+    if not any(run.has_stops for run in trust.runs):
+        head, notes = ["sampling", *head[1:]], []
+    notes.append("Warm-up cut short: the budget was spent before calls stopped getting faster.")
+    return _table(trust, "How sampling ended", head, rows, notes)
+
+
+def _outlier_table(trust: Trust) -> TableView:
+    def rows(run: RunTrust) -> Iterable[list[Cell]]:
+        for row in run.sampling.outliers.to_dict("records"):
+            if not row["looked"]:
+                continue
+            total = sum(row[f] for f in FENCES)
+            yield [
+                Cell(str(row["name"])),
+                Cell(f"{row['looked']:,} of {row['launches']:,}"),
+                Cell(f"{row['samples']:,}"),
+                *(Cell(f"{row[f]:,}") for f in FENCES),
+                Cell(share(total, row["samples"])),
+            ]
+
+    head = ["backend", "launches", "samples", "low, severe", "low, mild", "high, mild",
+            "high, severe", "share"]  # fmt: skip
+    notes = [
+        f"Samples beyond Tukey's fences: mild from {MILD:g} interquartile ranges beyond the "
+        f"quartiles of their launch, severe from {SEVERE:g}. Launches with {FEWEST} samples at "
+        "least were looked at.",
+        "Nothing is dropped: outliers stay in the records and in every median.",
+    ]
+    return _table(trust, "Outliers among the samples", head, rows, notes)
+
+
+def _condition_table(trust: Trust) -> TableView:
+    def rows(run: RunTrust) -> Iterable[list[Cell]]:
+        for name, (words, write) in _CONDITIONS.items():
+            told = run.conditions.spans[name]
+            if told.num_values:
+                yield [
+                    Cell(words),
+                    Cell(f"{told.num_values:,}"),
+                    Cell(write(told.median)),
+                    Cell(write(told.low)),
+                    Cell(write(told.high)),
+                    Cell(told.where if told.low != told.high else ""),
+                ]
+
+    head = ["while cases were timed", "launches", "median", "lowest", "highest", "where"]
+    explained = {
+        "steal": "Hypervisor: processors' time that it gave to others, 0.5 is half of one's.",
+        "other_cpu": "Other programs: processors' time that they took.",
+        "throttled": "Slow-downs: times a processor held its clock back for heat or power.",
+        "switches": "Context switches: involuntary ones.",
+    }
+    notes = [
+        note
+        for name, note in explained.items()
+        if any(run.conditions.spans[name].num_values for run in trust.runs)
+    ]
+    return _table(trust, "What else the machine did", head, rows, notes)
+
+
+def _harness_table(trust: Trust) -> TableView:
+    def rows(run: RunTrust) -> Iterable[list[Cell]]:
+        for cost in run.harness:
+            yield [
+                Cell(cost.name),
+                Cell(format.seconds(cost.empty)),
+                Cell(f"{'< ' if cost.share.high < 0.001 else ''}{tiny_share(cost.share.high)}"),
+                Cell(cost.share.where),
+                Cell(f"{len(cost.small):,} of {cost.cases:,}"),
+            ]
+
+    head = ["setting", "empty call", "largest share", "where", f"below {EMPTY_FACTOR:g} ×"]
+    notes = [
+        "An empty call is measured as a case is and does nothing: its time is part of every "
+        f"latency. Below {EMPTY_FACTOR:g} ×: cases that take less than {EMPTY_FACTOR:g} empty "
+        "calls; no exponent is fitted to them."
+    ]
+    return _table(trust, "What measuring itself costs", head, rows, notes)
+
+
+def _prediction_table(trust: Trust) -> TableView:
+    def rows(run: RunTrust) -> Iterable[list[Cell]]:
+        told = run.predictions
+        for what, ratio in (("latency", told.latency), ("peak memory", told.memory)):
+            if ratio.num_values:
+                yield [
+                    Cell(what),
+                    Cell(f"{ratio.num_values:,}"),
+                    *(Cell(format.times(v)) for v in (ratio.median, ratio.low, ratio.high)),
+                    Cell(ratio.where),
+                ]
+
+    head = ["measured over foretold", "cases", "median", "lowest", "highest", "where"]
+    notes = [
+        "Of a case's first launch, since later ones are foretold from it. A prediction only keeps "
+        "a case from being started; it is never a result."
+    ]
+    return _table(trust, "Predictions against what cases took", head, rows, notes)

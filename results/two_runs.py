@@ -1,0 +1,197 @@
+"""Two runs side by side: what each holds of a case, and what differs between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from results.chapters import machine_name
+from results.checks import clean
+from results.load import Run
+from results.schema import IDENTITY, PEER, PROJECTIONS, SENTINEL, format_option
+from results.series import SETTING, label
+from results.settings import differing
+
+Place = tuple[str, str, int]
+"""Machine, case id and arm."""
+
+
+class IncomparableError(ValueError):
+    """The two runs cannot be compared; the message says what differs and what is accepted."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one run holds of a case.
+
+    Attributes:
+        launches: the metric's medians, one a launch that succeeded.
+        status: where none did, how the first ended.
+        reason: likewise.
+    """
+
+    launches: tuple[float, ...] = ()
+    status: str = "ok"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A case as people name it, and where it runs."""
+
+    name: str
+    device: str
+
+
+class Pairing:
+    """The machines of two runs, one of NEW with one of BASE, and how far each moved between them.
+
+    Attributes:
+        machines: machine of NEW to that of BASE.
+        shifts: machine of NEW to the logarithm by which its sentinel moved; None = unknown.
+
+    Raises:
+        IncomparableError: if the runs were measured by different versions of the measuring code,
+            or share no machine and one of them holds several.
+    """
+
+    def __init__(self, base: Run, new: Run) -> None:
+        versions = [run.records[0]["measurement"] for run in (base, new)]
+        if versions[0] != versions[1]:
+            raise IncomparableError(
+                f"BASE: measured by version {versions[0]} of the measuring code, NEW by version "
+                f"{versions[1]}; expected the same, their numbers are not comparable"
+            )
+        self.machines = _pair_machines(base, new)
+        self.shifts = {
+            here: _moved(_sentinels(base, there), _sentinels(new, here))
+            for here, there in self.machines.items()
+        }
+
+    def notes(self, threshold: float) -> Iterator[str]:
+        """Yield what is to be kept in mind, one sentence each."""
+        if any(here != there for here, there in self.machines.items()):
+            yield "the runs are of two machines: a ratio is between them, not between commits"
+        moved = math.expm1(max(abs(shift or 0.0) for shift in self.shifts.values()))
+        if moved > threshold:
+            yield (
+                f"the sentinel, the same work in both runs, moved by {moved:.0%}: so much the "
+                "machine itself changed, and every interval allows for it"
+            )
+        if None in self.shifts.values():
+            yield (
+                "the runs have no sentinel in common: what most cases share counts as a change "
+                "of the machine"
+            )
+
+
+def _moved(before: Mapping[str, float], after: Mapping[str, float]) -> float | None:
+    """Return by which logarithm the sentinels moved, the one that moved most."""
+    moved = [math.log(after[case] / before[case]) for case in before.keys() & after.keys()]
+    return max(moved, key=abs, default=None)
+
+
+def _pair_machines(base: Run, new: Run) -> dict[str, str]:
+    here, there = (list(run.frame["machine"].unique()) for run in (new, base))
+    if shared := [machine for machine in here if machine in there]:
+        return {machine: machine for machine in shared}
+    if len(here) == len(there) == 1:
+        return {here[0]: there[0]}
+    raise IncomparableError(
+        f"NEW: none of its {len(here)} machines is among the {len(there)} of BASE; expected a "
+        "machine in common, or one in each"
+    )
+
+
+def _sentinels(run: Run, machine: str) -> dict[str, float]:
+    """Return the median latency of a machine's sentinels, by case."""
+    frame = run.frame
+    rows = frame[
+        (frame["kind"] == SENTINEL)
+        & (frame["machine"] == machine)
+        & (frame["metric"] == "latency")
+        & (frame["value"] > 0)
+    ]
+    return {str(case): float(part.median()) for case, part in rows.groupby("case_id")["value"]}
+
+
+# -- what a run holds ----------------------------------------------------------------------------
+
+
+def ours(run: Run) -> pd.DataFrame:
+    """Return the rows of a run whose arm a commit can change: no floor, no peer, no roof."""
+    frame = run.frame
+    kinds = frame["kind"].isin(("speed", "peer"))
+    fixed = frame["backend"].isin((IDENTITY, PROJECTIONS)) | frame["backend"].str.startswith(PEER)
+    return frame[kinds & ~fixed]
+
+
+def sides(run: Run, metric: str, name: str) -> dict[Place, Side]:
+    """Return what a run holds of a metric.
+
+    Args:
+        run: what was loaded.
+        metric: its name.
+        name: what an error calls the run.
+
+    Raises:
+        IncomparableError: if a machine stands there in several environments.
+    """
+    frame = ours(run)
+    for machine, part in frame.groupby("machine", sort=False):
+        if (count := part["environment"].nunique()) > 1:
+            raise IncomparableError(
+                f"{name}: machine {str(machine)[:8]} stands there in {count} environments; "
+                "expected one"
+            )
+    found: dict[Place, Side] = {}
+    for key, part in frame.groupby(["machine", "case_id", "arm"], sort=False):
+        values = part[(part["metric"] == metric) & (part["status"] == "ok")]["value"]
+        bad = part[part["status"] != "ok"]
+        if len(values):
+            found[key] = Side(tuple(map(float, values)))
+        elif len(bad):
+            found[key] = Side((), str(bad["status"].iloc[0]), str(bad["reason"].iloc[0]))
+    return found
+
+
+def named(run: Run) -> dict[tuple[str, int], Known]:
+    """Name every case and arm: backend, mode and length, and what else differs between them."""
+    frame = ours(run).drop_duplicates(["case_id", "arm"]).copy()
+    crossed = frame["key_len"] != frame["seq_len"]
+    frame["cross_len"] = frame["key_len"].where(crossed, 0)
+    places = ("machine", "environment")
+    several = [c for c in SETTING if c not in places and frame[c].nunique() > 1]
+    known = {}
+    for row in frame.to_dict("records"):
+        what = f"{label(row['backend'], row['options'])} {row['mode']} N={row['seq_len']}"
+        beside = "beside a peer" if row["kind"] == "peer" else ""
+        parts = [part for part in (what, beside, differing(row, several)) if part]
+        known[row["case_id"], row["arm"]] = Known(", ".join(parts), row["device"])
+    return known
+
+
+def differences(base: Run, new: Run) -> tuple[tuple[str, str, str], ...]:
+    """Return what the runs say differently of themselves: a name, the old value, the new one."""
+    before, after = _about(base), _about(new)
+    rows = ((key, before.get(key, ""), after.get(key, "")) for key in {**before, **after})
+    return tuple((key, old or "–", now or "–") for key, old, now in rows if old != now)
+
+
+def _about(run: Run) -> dict[str, str]:
+    frame = run.frame
+    machines = [machine_name(run.machines.get(m, {})) or m[:8] for m in frame["machine"].unique()]
+    about = {
+        "commit": " ".join(c[:12] for c in frame["commit"].unique() if c),
+        "machine": " / ".join(machines),
+    }
+    for known, column in ((run.machines, "machine"), (run.environments, "environment")):
+        for address in frame[column].unique():
+            for key, value in known.get(address, {}).items():
+                values = value if isinstance(value, list) else [value]
+                text = clean(" ".join(map(format_option, values)))[:80]
+                about.setdefault(clean(key).replace("_", " "), "" if text == "none" else text)
+    return about

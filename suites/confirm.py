@@ -1,0 +1,242 @@
+"""Measure cases of two versions in alternation: a launch of each, one right after the other.
+
+Each version has a run folder of its own, with records as of any run: the index of a launch is that
+of its pair. What a folder holds already is not measured again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
+
+from results.schema import Case
+from suites.journal import Journal
+from suites.launch import Launcher
+from suites.provenance import commit_of
+from suites.session import SUITES, MisuseError, Session, ask_about, check_accepted
+from suites.signals import terminable
+from suites.sweep import Grid, Item
+
+NAMES = ("base", "new")
+"""The two sides, and their folders."""
+
+ENTRY = "benchmarks.py"
+
+_WHERE = "import suites; print(suites.__path__[0])"
+_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a side is measured with.
+
+    Attributes:
+        python: the interpreter.
+        suites: the folder of the suites; the packages beside it are those that are measured.
+    """
+
+    python: str
+    suites: Path
+
+
+HERE = Version(sys.executable, SUITES)
+
+
+class Pair(NamedTuple):
+    """The records of two launches, side by side."""
+
+    base: Mapping[str, Any]
+    new: Mapping[str, Any]
+
+
+def version_at(path: Path) -> Version:
+    """Find a version: a checkout, an environment with attnbench in it, or that one's Python.
+
+    A checkout that has an environment of its own, ``.venv``, is measured with it, else with this
+    process's.
+
+    Raises:
+        MisuseError: if it is none of these.
+    """
+    if (path / "suites" / ENTRY).is_file():
+        own = path / ".venv" / "bin" / "python"
+        python = str(own.absolute()) if own.is_file() else sys.executable
+        return Version(python, path.resolve() / "suites")
+    python_file = path / "bin" / "python" if path.is_dir() else path
+    if not python_file.is_file():
+        raise MisuseError(
+            f"{path} is neither a checkout (a folder with suites/{ENTRY}) nor an environment "
+            "(a folder with bin/python) nor a Python"
+        )
+    python = str(python_file.absolute())  # not resolved: a link decides which environment it is
+    try:
+        done = subprocess.run(
+            [python, "-I", "-c", _WHERE], capture_output=True, text=True, timeout=_PATIENCE_S,
+            check=False, cwd="/",
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MisuseError(f"{path} cannot be run as a Python: {error}") from None
+    suites = Path(done.stdout.strip())
+    if done.returncode or not (suites / ENTRY).is_file():
+        raise MisuseError(f"{path} has no attnbench: {' '.join(done.stderr.split())[-200:]}")
+    return Version(python, suites)
+
+
+class PairedSession:
+    """Both versions, ready to be measured; use it as a context manager.
+
+    Args:
+        versions: of `NAMES`.
+        folder: holds a run folder for each; made if it does not exist.
+        cases: all that may be asked for.
+        plugins: Python files that register backends or peers, on both sides.
+        budget_s: sampling time per arm, in seconds.
+        case_timeout_s: the longest that one launch may take.
+        seed: of which side comes first.
+        resume: go on with the pairs that the folder holds.
+
+    Raises:
+        MisuseError: if a version does not accept a case.
+        JournalError: if a folder cannot be used.
+        LaunchError: if a version cannot be started.
+    """
+
+    def __init__(
+        self,
+        versions: Mapping[str, Version],
+        folder: Path,
+        cases: Sequence[Case],
+        *,
+        plugins: Sequence[Path] = (),
+        budget_s: float,
+        case_timeout_s: float,
+        seed: int = 0,
+        resume: bool = False,
+    ) -> None:
+        self._versions, self._folder, self._cases = versions, folder, cases
+        self._plugins = [str(path.resolve()) for path in plugins]
+        self._grid = Grid(
+            backends=(), seq_lens=(), modes=(), budget_s=budget_s, case_timeout_s=case_timeout_s
+        )
+        self._seed, self._resume = seed, resume
+        self._sessions: dict[str, Session] = {}
+        self._held: dict[tuple[str, str, int], Mapping[str, Any]] = {}
+        self._exit = contextlib.ExitStack()
+
+    def __enter__(self) -> PairedSession:
+        """Start both versions, and ask each about the cases."""
+        with self._exit:
+            self._exit.enter_context(terminable())
+            for name in NAMES:
+                self._start(name)
+            self._exit = self._exit.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End both."""
+        self._exit.close()
+
+    def _start(self, name: str) -> None:
+        version = self._versions[name]
+        journal = Journal(self._folder / name, resume=self._resume)
+        journal.check_free()
+        launcher = self._exit.enter_context(Launcher(version.suites, python=version.python))
+        told = ask_about(launcher, self._cases, self._plugins)
+        try:
+            check_accepted(told, self._cases)
+        except MisuseError as error:
+            raise MisuseError(f"{name}: {error}") from None
+        self._exit.enter_context(journal)
+        commit = commit_of(version.suites.parent, told["environment"].get("attnbench"))
+        self._sessions[name] = Session(self._grid, told, self._plugins, launcher, journal, commit)
+        for record in journal.records:
+            self._held[name, record["case"]["id"], record["launch"]["index"]] = record
+
+    def measure(self, case: Case, index: int) -> Pair:
+        """Launch both sides of a case, in an order that differs from pair to pair.
+
+        Args:
+            case: one of those given.
+            index: of the pair.
+        """
+        names = list(NAMES)
+        random.Random(f"{self._seed}:{case.id}:{index}").shuffle(names)
+        found = {name: self._launch(name, Item(case, index)) for name in names}
+        return Pair(*(found[name] for name in NAMES))
+
+    def _launch(self, name: str, item: Item) -> Mapping[str, Any]:
+        held = self._held.get((name, item.case.id, item.launch))
+        return self._sessions[name].launch(item) if held is None else held
+
+
+class Judge(Protocol):
+    """Decides, from the pairs so far, which cases need another one."""
+
+    @property
+    def undecided(self) -> Sequence[str]:
+        """The ids of those cases."""
+
+    def add(self, base: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+        """Take a pair of one case into account."""
+
+    def close_round(self) -> None:
+        """Judge what every undecided case has one more pair of."""
+
+
+def run_pairs(
+    judge: Judge,
+    cases: Sequence[Case],
+    folder: Path,
+    *,
+    base_from: Path,
+    new_from: Path | None,
+    tell: Callable[[str], None],
+    **settings: Any,
+) -> None:
+    """Measure pairs, one of every undecided case a round, until none is undecided.
+
+    So the pairs of a case lie apart in time, and what disturbs the machine for a while does not
+    hit all of them.
+
+    Args:
+        judge: says which cases go on.
+        cases: what they are.
+        folder: holds a run folder for each side.
+        base_from: where the old version is (`version_at`).
+        new_from: where the new one is; ``None`` = this one.
+        tell: takes a line for people.
+        **settings: of `PairedSession`.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C, after cleaning up.
+        Terminated: on SIGTERM or SIGHUP, after cleaning up.
+    """
+    known = {case.id: case for case in cases}
+    if not judge.undecided:
+        tell("nothing to confirm: no case may have become worse")
+        return
+    versions = {
+        "base": version_at(base_from),
+        "new": HERE if new_from is None else version_at(new_from),
+    }
+    index = 0
+    with PairedSession(versions, folder, list(known.values()), **settings) as session:
+        while left := judge.undecided:
+            tell(f"pair {index + 1}: {len(left)} of {len(known)} cases open")
+            for case_id in left:
+                judge.add(*session.measure(known[case_id], index))
+            judge.close_round()
+            index += 1
+    tell(f"pairs: {folder}")

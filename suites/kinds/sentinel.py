@@ -1,0 +1,67 @@
+"""Kind ``sentinel``: the same work in every version, so that what changes in it is the machine.
+
+Softmax attention in plain torch, of nothing that this project computes: a faster backend leaves
+it alone. It is launched again and again through a sweep (`suites.sweep.order`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from attention.base import UnsupportedError
+from results.schema import Case
+from suites.kinds.timing import Measured, timed
+
+
+class Sentinel:
+    """Softmax attention on ``[batch, heads, N, head_dim]``: a `suites.measure.clock.Timed`."""
+
+    def __init__(self, case: Case) -> None:
+        generator = torch.Generator().manual_seed(case.seed)
+        shape = (case.batch, case.num_heads, case.seq_len, case.head_dim)
+        dtype: torch.dtype = getattr(torch, case.dtype)
+        self._q, self._k, self._v = (
+            torch.randn(shape, generator=generator).to(case.device, dtype) for _ in range(3)
+        )
+        self._scale = 1 / math.sqrt(case.head_dim)
+        self.output: torch.Tensor | None = None
+
+    def prepare(self) -> None:
+        """Drop the last output."""
+        self.output = None
+
+    def call(self) -> None:
+        """Multiply, normalise, multiply."""
+        scores = torch.matmul(self._q * self._scale, self._k.transpose(-2, -1))
+        self.output = torch.matmul(torch.softmax(scores, dim=-1), self._v)
+
+    def settle(self) -> None:
+        """Nothing further is kept."""
+
+
+def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> Measured:
+    """Measure the sentinel.
+
+    Args:
+        case: gives shape, device, dtype and seed; its threads are already set.
+        budget_s: sampling time.
+        stage: told what is being done, for the reason of a failure.
+
+    Returns:
+        The latency of its one arm, and the conditions.
+
+    Raises:
+        UnsupportedError: if there is no such device here.
+    """
+    if case.device == "cuda" and not torch.cuda.is_available():
+        raise UnsupportedError("device: torch sees no CUDA device here")
+    stage("building")
+    sentinel = Sentinel(case)
+    stage("timing")
+    with torch.inference_mode():
+        (timing,), conditions = timed([sentinel], case, budget_s=budget_s)
+    metrics = {"latency": timing.metric()}
+    return Measured([{"kernel": "", "gate": None, "cost": None, "metrics": metrics}], conditions)

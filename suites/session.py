@@ -1,0 +1,177 @@
+"""One run folder being filled: a launch of a case becomes a record in its journal.
+
+A sweep has one session; two versions that are compared have one each.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from results.schema import MEASUREMENT, SCHEMA, Case, RecordError, check_record
+from suites.free import memory_for_case
+from suites.journal import Journal, utc_now
+from suites.launch import Launcher, LaunchError, Method
+from suites.outcome import Outcome, scrub
+from suites.prediction import Declared, History
+from suites.sweep import Grid, Item, launch_budget_s
+
+SUITES = Path(__file__).parent
+"""The folder of the suites, as asv takes it."""
+
+PREFLIGHT_TIMEOUT_S = 600.0
+CHILD_GRACE_S = {"forkserver": 15.0, "spawn": 75.0}
+"""Seconds beyond a case's own deadline until it is killed from outside; spawn imports torch."""
+
+
+class MisuseError(ValueError):
+    """The sweep cannot be what was asked for; one line that says what is accepted."""
+
+
+def ask_about(launcher: Launcher, every: Sequence[Case], plugins: list[str]) -> dict[str, Any]:
+    """Ask a child what it makes of cases: machine, environment, misuse, support and cost.
+
+    Raises:
+        LaunchError: if it does not answer.
+    """
+    request = {"do": "preflight", "cases": [c.to_json() for c in every], "plugins": plugins}
+    # Always by the fork server: spawn would pass the cases as one argument, which has a limit.
+    outcome = launcher.ask(request, timeout_s=PREFLIGHT_TIMEOUT_S)
+    if outcome.record is None:
+        printed = f"\n{outcome.log_tail}" if outcome.log_tail else ""
+        raise LaunchError(f"the suites cannot be asked about the cases: {outcome.reason}{printed}")
+    return outcome.record
+
+
+def check_accepted(told: Mapping[str, Any], every: Iterable[Case]) -> None:
+    """Check that a child accepts the cases it was asked about.
+
+    Raises:
+        MisuseError: naming the first that it does not.
+    """
+    for case in every:
+        if misuse := told["cases"][case.id]["misuse"]:
+            raise MisuseError(f"{case.arms[0].label}: {misuse}")
+
+
+class Session:
+    """A journal, the launcher whose cases fill it, and what was seen so far.
+
+    Args:
+        grid: gives the limits of a launch, and whether it is profiled.
+        told: what `ask_about` gave for every case that is launched.
+        plugins: Python files that register backends or peers.
+        launcher: runs the cases.
+        journal: open; what it holds already predicts what is to come.
+        commit: which code measures.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        told: Mapping[str, Any],
+        plugins: list[str],
+        launcher: Launcher,
+        journal: Journal,
+        commit: str,
+    ) -> None:
+        self._grid, self._plugins = grid, plugins
+        self._launcher, self._journal = launcher, journal
+        self._machine: Mapping[str, Any] = told["machine"]
+        self._declared = {key: Declared.from_json(case) for key, case in told["cases"].items()}
+        self._history = History(self._declared)
+        self._origin = {
+            "schema": SCHEMA,
+            "measurement": MEASUREMENT,
+            "run": journal.run,
+            "machine": journal.add_machine(told["machine"]),
+            "environment": journal.add_environment(told["environment"]),
+            "commit": commit,
+        }
+        for record in journal.records:
+            self._history.add(record)
+        self._next_order = len(journal.records)
+
+    def launch(self, item: Item) -> dict[str, Any]:
+        """Bring one launch to its end, and return its record when it is on the disk.
+
+        Raises:
+            LaunchError: if no case can be started.
+            OSError: if it cannot be written.
+        """
+        record = self._settle(item)
+        self._journal.append(record)
+        self._history.add(record)
+        self._next_order += 1
+        return record
+
+    def remaining(self, items: Sequence[Item]) -> float | None:
+        """Estimate the seconds that `items` will take, ``None`` while nothing is known."""
+        return self._history.remaining(items)
+
+    def _settle(self, item: Item) -> dict[str, Any]:
+        """Bring one launch to its end, by running it or by saying why not."""
+        case, started, load = item.case, utc_now(), os.getloadavg()[0]
+        predicted = self._history.foretold(case)
+
+        def record(wall_s: float, **ending: Any) -> dict[str, Any]:
+            launch = {
+                "index": item.launch,
+                "order": self._next_order,
+                "started": started,
+                "wall_s": round(wall_s, 4),
+                "load": round(load, 2),
+                "predicted": predicted,
+            }
+            ending = {"status": "failed", "reason": None, "log_tail": None, "arms": []} | ending
+            return {**self._origin, "case": case.to_json(), "launch": launch, **ending}
+
+        if reasons := self._declared[case.id].unsupported:
+            return record(0.0, status="unsupported", reason="; ".join(reasons))
+        free = memory_for_case(case, self._machine)
+        objection = self._history.objection(
+            case, timeout_s=self._grid.case_timeout_s, free_bytes=free
+        )
+        if objection is not None:
+            return record(0.0, status="not_run", reason=objection)
+        outcome = self._launch(case, free)
+        made = record(outcome.wall_s, **_ending(outcome))
+        try:
+            return check_record(made)
+        except RecordError as error:
+            reason = f"the answer is no record: {error}"
+            return record(outcome.wall_s, reason=reason, log_tail=outcome.log_tail)
+
+    def _launch(self, case: Case, memory_limit: int | None) -> Outcome:
+        method: Method = "spawn" if case.device == "cuda" else "forkserver"
+        deadline = self._grid.case_timeout_s
+        request = {
+            "do": "case",
+            "case": case.to_json(),
+            "budget_s": launch_budget_s(self._grid, case),
+            "profile": self._grid.profile,
+            "deadline_s": deadline,
+            "memory_limit": memory_limit,
+            "plugins": self._plugins,
+            "lock": str(self._journal.child_lock),
+        }
+        return self._launcher.ask(
+            request,
+            timeout_s=deadline + CHILD_GRACE_S[method],
+            allocator=case.allocator,
+            method=method,
+        )
+
+
+def _ending(outcome: Outcome) -> dict[str, Any]:
+    """Return the part of a record that the child, or its end, decides."""
+    if outcome.record is None:
+        return {"status": outcome.status, "reason": outcome.reason, "log_tail": outcome.log_tail}
+    answer = outcome.record
+    tail = None if answer.get("status") == "ok" else outcome.log_tail
+    if isinstance(answer.get("reason"), str):
+        answer = {**answer, "reason": scrub(answer["reason"])}
+    own = {"schema", "measurement", "run", "machine", "environment", "commit", "case", "launch"}
+    return {k: v for k, v in answer.items() if k not in own} | {"log_tail": tail}

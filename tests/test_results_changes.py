@@ -1,0 +1,332 @@
+"""Two runs compared: ratios, verdicts over the whole table, and what may not be compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import synthetic
+
+from results.changes import Comparison, compare, verdict_of
+from results.changes_text import as_json, markdown, text
+from results.load import load
+from results.schema import MEASUREMENT, RECORDS
+from results.statistics import Estimate
+from results.two_runs import IncomparableError
+
+SMALL: dict[str, Any] = {"lengths": (512, 1024, 2048), "modes": ("forward",), "roof": None}
+LAWS = {n: synthetic.SEVEN[n] for n in ("full", "sdpa", "longformer", "bigbird", "performer")}
+
+
+def both(
+    tmp_path: Path,
+    laws: Mapping[str, synthetic.Law] = LAWS,
+    *,
+    options: Mapping[str, Any] | None = None,
+    **new: Any,
+) -> Comparison:
+    base = synthetic.write_run(tmp_path / "a", LAWS, **SMALL, seed=1)
+    other = synthetic.write_run(tmp_path / "b", laws, **{**SMALL, "seed": 2, "run": "r2", **new})
+    return compare(load(base), load(other), **(options or {}))
+
+
+def slowed(name: str, factor: float) -> dict[str, synthetic.Law]:
+    law = LAWS[name]
+    return {**LAWS, name: replace(law, coefficient=law.coefficient * factor)}
+
+
+def verdicts(comparison: Comparison) -> dict[str, str]:
+    return {c.name: c.verdict for c in comparison.changes}
+
+
+def test_the_same_code_has_no_regression(tmp_path: Path) -> None:
+    got = both(tmp_path)
+    assert len(got.changes) == 15
+    assert got.regressions == []
+    for change in got.changes:
+        assert change.ratio.low < change.ratio.value < change.ratio.high
+        assert change.pairs == 0
+
+
+def test_a_slower_case_is_found_and_a_faster_one(tmp_path: Path) -> None:
+    got = verdicts(
+        both(tmp_path, {**slowed("sdpa", 1.4), **{"full": slowed("full", 0.6)["full"]}})
+    )
+    for n in SMALL["lengths"]:
+        assert got[f"sdpa forward N={n}"] == "worse"
+        assert got[f"full forward N={n}"] == "better"
+        assert got[f"longformer forward N={n}"] in ("inconclusive", "no change")
+
+
+def test_the_ratio_is_new_over_base(tmp_path: Path) -> None:
+    got = both(tmp_path, slowed("sdpa", 1.4))
+    change = next(c for c in got.changes if c.name == "sdpa forward N=1024")
+    logs = [np.mean(np.log(side.launches)) for side in (change.base, change.new)]
+    assert change.ratio.value == pytest.approx(math.exp(logs[1] - logs[0]))
+    assert 1.3 < change.ratio.value < 1.5
+
+
+def test_quiet_runs_show_that_nothing_changed(tmp_path: Path) -> None:
+    base = synthetic.write_run(tmp_path / "a", LAWS, **SMALL, noise=0.002)
+    new = synthetic.write_run(tmp_path / "b", LAWS, **SMALL, noise=0.002, seed=5, run="r2")
+    got = compare(load(base), load(new))
+    assert set(verdicts(got).values()) == {"no change"}
+    assert got.suspects == []
+
+
+def test_a_change_below_the_threshold_is_none(tmp_path: Path) -> None:
+    base = synthetic.write_run(tmp_path / "a", LAWS, **SMALL, noise=0.001, sample_noise=0.001)
+    new = synthetic.write_run(
+        tmp_path / "b", slowed("sdpa", 1.02), **SMALL, noise=0.001, sample_noise=0.001, seed=5,
+        run="r2",
+    )  # fmt: skip
+    assert compare(load(base), load(new)).regressions == []
+    strict = compare(load(base), load(new), threshold=0.01)
+    assert {c.name.split()[0] for c in strict.regressions} == {"sdpa"}
+
+
+def test_one_launch_has_a_ratio_and_no_verdict(tmp_path: Path) -> None:
+    got = both(tmp_path, slowed("sdpa", 1.5), launches=1)
+    assert set(verdicts(got).values()) == {"inconclusive"}
+    assert all(c.reason == "one launch: no interval" for c in got.changes)
+    assert len(got.suspects) == 15
+
+
+@pytest.mark.parametrize("status", ["failed", "crashed", "out_of_memory"])
+def test_a_case_that_broke_is_a_regression(tmp_path: Path, status: str) -> None:
+    law = replace(LAWS["sdpa"], fails={1024: (status, "boom")})
+    got = both(tmp_path, {**LAWS, "sdpa": law})
+    (broken,) = got.regressions
+    assert (broken.verdict, broken.reason) == ("fails", f"{status}: boom")
+
+
+@pytest.mark.parametrize("status", ["timeout", "not_run", "unsupported"])
+def test_a_case_that_was_not_measured_is_no_regression(tmp_path: Path, status: str) -> None:
+    law = replace(LAWS["sdpa"], fails={1024: (status, "too slow")})
+    got = both(tmp_path, {**LAWS, "sdpa": law})
+    assert got.regressions == []
+    change = next(c for c in got.changes if c.name == "sdpa forward N=1024")
+    assert (change.verdict, change.reason) == ("inconclusive", f"new: {status} (too slow)")
+    assert change in got.suspects
+
+
+def test_what_neither_run_measured_is_left_out_and_counted(tmp_path: Path) -> None:
+    laws = {**LAWS, "xformers": synthetic.SEVEN["xformers"]}
+    base = synthetic.write_run(tmp_path / "a", laws, **SMALL)
+    new = synthetic.write_run(tmp_path / "b", laws, **SMALL, run="r2", seed=2)
+    got = compare(load(base), load(new))
+    assert len(got.changes) == 15
+    assert "3 cases without latency in either run: not compared" in got.notes
+
+
+def test_cases_of_one_run_alone_are_counted(tmp_path: Path) -> None:
+    got = both(tmp_path, {k: v for k, v in LAWS.items() if k != "full"}, lengths=(512, 1024, 4096))
+    assert "7 cases of BASE alone: not compared" in got.notes
+    assert "4 cases of NEW alone: not compared" in got.notes
+
+
+def test_memory_is_compared_and_differences_below_its_resolution_are_none(tmp_path: Path) -> None:
+    more = {
+        **LAWS,
+        "full": replace(LAWS["full"], memory=(80.0, 2.0)),
+        "longformer": replace(LAWS["longformer"], memory=(5100.0, 1.0)),
+    }
+    got = both(tmp_path, more, options={"metric": "peak_memory"})
+    found = verdicts(got)
+    assert found["full forward N=2048"] == "worse"
+    assert got.word("worse") == "larger"
+    assert found["longformer forward N=2048"] == "no change"
+    assert found["sdpa forward N=2048"] == "no change"
+
+
+def test_layer_cases_compare_the_backend_and_not_the_floor(tmp_path: Path) -> None:
+    layer: dict[str, Any] = {
+        **SMALL, "floor": synthetic.Law(1e-8, 1.0), "case": {"level": "layer"},
+    }  # fmt: skip
+    base = synthetic.write_run(tmp_path / "a", LAWS, **layer)
+    new = synthetic.write_run(tmp_path / "b", LAWS, **layer, seed=2, run="r2")
+    got = compare(load(base), load(new))
+    assert {c.arm for c in got.changes} == {0}
+    assert len(got.changes) == 15
+
+
+def test_only_equal_cases_are_compared(tmp_path: Path) -> None:
+    with pytest.raises(IncomparableError, match="shares no case"):
+        both(tmp_path, case={"threads": 7})
+
+
+def test_versions_of_the_measuring_code_are_not_compared(tmp_path: Path) -> None:
+    with pytest.raises(IncomparableError, match="version 1 of the measuring code, NEW by version"):
+        both(tmp_path, measurement=MEASUREMENT + 1)
+
+
+def test_two_machines_are_compared_with_a_warning(tmp_path: Path) -> None:
+    got = both(tmp_path, machine={**synthetic.MACHINE, "cpu": "Another CPU"})
+    assert ("machine", "Example CPU 2.5 GHz", "Another CPU") in got.differences
+    assert any("two machines" in note for note in got.notes)
+
+
+def test_of_several_machines_each_is_compared_with_itself(tmp_path: Path) -> None:
+    other = {**synthetic.MACHINE, "cpu": "Another CPU"}
+    folders = {}
+    for name, seed in (("a", 1), ("b", 2)):
+        for index, machine in enumerate((synthetic.MACHINE, other)):
+            laws = slowed("sdpa", 1.5) if (name, index) == ("b", 1) else LAWS
+            folders[name, index] = synthetic.write_run(
+                tmp_path / f"{name}{index}", laws, **SMALL, seed=seed + index, machine=machine,
+                run=f"{name}{index}",
+            )  # fmt: skip
+    base, new = (load(folders[n, 0], folders[n, 1]) for n in "ab")
+    got = compare(base, new)
+    assert len(got.changes) == 30
+    assert len(got.regressions) == 3
+    third = synthetic.write_run(
+        tmp_path / "c", LAWS, **SMALL, machine={**synthetic.MACHINE, "cpu": "A third"}
+    )
+    with pytest.raises(IncomparableError, match="none of its 1 machines"):
+        compare(base, load(third))
+
+
+def test_two_environments_of_one_machine_are_refused(tmp_path: Path) -> None:
+    one = synthetic.write_run(tmp_path / "a", LAWS, **SMALL)
+    two = synthetic.write_run(
+        tmp_path / "b", LAWS, **SMALL, run="r2",
+        environment={**synthetic.ENVIRONMENT, "torch": "9"},
+    )  # fmt: skip
+    with pytest.raises(IncomparableError, match=r"NEW: machine .* 2 environments; expected one"):
+        compare(load(one), load(one, two))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "speed"}, "metric: expected one of latency"),
+        ({"threshold": 0.0}, "threshold: expected a fraction"),
+        ({"threshold": math.nan}, "threshold: expected a fraction"),
+    ],
+)
+def test_misuse_names_what_is_accepted(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        both(tmp_path, options=options)
+
+
+# -- the machine between the runs ----------------------------------------------------------------
+
+
+def add_sentinels(folder: Path, seconds: float) -> None:
+    records = [json.loads(line) for line in (folder / RECORDS).read_text().splitlines()]
+    case = synthetic._case("sentinel", {}, 512, {}, kind="sentinel").to_json()
+    latency = {"unit": "s", "samples": [seconds], "cache": "warm"}
+    with (folder / RECORDS).open("a") as file:
+        for index in range(5):
+            record = {
+                **records[0], "case": case, "launch": {**records[0]["launch"], "index": index},
+                "arms": [{"metrics": {"latency": latency}}],
+            }  # fmt: skip
+            file.write(json.dumps(record) + "\n")
+
+
+def test_what_the_sentinel_shares_is_the_machines_and_no_regression(tmp_path: Path) -> None:
+    slow = {n: replace(law, coefficient=1.3 * law.coefficient) for n, law in LAWS.items()}
+    found = {}
+    for name, moved in (("machine", 1.3), ("code", 1.0)):
+        base = synthetic.write_run(tmp_path / f"a{name}", LAWS, **SMALL)
+        new = synthetic.write_run(tmp_path / f"b{name}", slow, **SMALL, seed=3, run="r2")
+        add_sentinels(base, 0.01)
+        add_sentinels(new, 0.01 * moved)
+        found[name] = compare(load(base), load(new))
+    assert found["machine"].regressions == []
+    assert any("the sentinel" in note and "30%" in note for note in found["machine"].notes)
+    assert len(found["code"].regressions) == 15
+    assert found["code"].notes == ()
+
+
+def test_without_a_sentinel_what_most_cases_share_is_no_regression(tmp_path: Path) -> None:
+    slow = {n: replace(law, coefficient=1.3 * law.coefficient) for n, law in LAWS.items()}
+    got = both(tmp_path, slow)
+    assert got.regressions == []
+    assert len(got.suspects) == 15
+    assert any("no sentinel in common" in note for note in got.notes)
+
+
+# -- verdicts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ratio", "is_certain", "verdict"),
+    [
+        (Estimate(1.10, 1.05, 1.15), True, "worse"),
+        (Estimate(1.10, 1.05, 1.15), False, "inconclusive"),
+        (Estimate(1.02, 1.01, 1.028), True, "no change"),
+        (Estimate(1.02, 1.01, 1.05), True, "inconclusive"),
+        (Estimate(0.90, 0.85, 0.95), True, "better"),
+        (Estimate(1.00, 0.98, 1.02), False, "no change"),
+        (Estimate(1.00, 0.90, 1.11), False, "inconclusive"),
+        (Estimate(1.50, math.nan, math.nan), False, "inconclusive"),
+    ],
+)
+def test_verdicts_of_ratios(ratio: Estimate, is_certain: bool, verdict: str) -> None:
+    assert verdict_of(ratio, is_certain, 0.03) == verdict
+
+
+def test_false_alarms_are_rare_where_launches_and_runs_scatter(tmp_path: Path) -> None:
+    """Noise of 5 % between launches, 3 % between runs, and bursts."""
+    rng = np.random.default_rng(1)
+    law = synthetic.Law(1e-6, 1.0)
+    alarms = cases = 0
+    for table in range(12):
+        runs = []
+        for side in "ab":
+            laws = {
+                f"b{i}": replace(law, coefficient=1e-6 * math.exp(0.03 * rng.standard_normal()))
+                for i in range(30)
+            }
+            folder = synthetic.write_run(
+                tmp_path / f"{side}{table}", laws, lengths=(512,), modes=("forward",), roof=None,
+                noise=0.05, seed=int(rng.integers(2**31)), run=side,
+            )  # fmt: skip
+            runs.append(load(folder))
+        got = compare(*runs)
+        alarms += len(got.regressions)
+        cases += len(got.changes)
+    assert cases == 360
+    assert alarms == 0
+
+
+# -- how it is told ------------------------------------------------------------------------------
+
+
+def test_json_holds_the_launches_and_the_verdicts(tmp_path: Path) -> None:
+    got = both(tmp_path, slowed("sdpa", 1.4), environment={**synthetic.ENVIRONMENT, "torch": "9"})
+    told = json.loads(as_json(got))
+    assert told["regression"] is True
+    assert told["differences"] == [{"name": "torch", "base": "2.13.0", "new": "9"}]
+    slower = [c for c in told["cases"] if c["verdict"] == "slower"]
+    assert {c["name"] for c in slower} == {f"sdpa forward N={n}" for n in SMALL["lengths"]}
+    assert all(len(c["base"]) == len(c["new"]) == 3 for c in told["cases"])
+
+
+def test_text_counts_and_puts_what_is_worse_first(tmp_path: Path) -> None:
+    lines = text(both(tmp_path, slowed("sdpa", 1.4))).splitlines()
+    rows = [line for line in lines if " forward N=" in line]
+    assert all(row.startswith("slower") for row in rows[:3])
+    assert len(rows) == 15
+    assert lines[-1].startswith("3 slower, 0 faster, ")
+
+
+def test_markdown_escapes_and_folds(tmp_path: Path) -> None:
+    law = replace(LAWS["sdpa"], fails={1024: ("crashed", "<img src=x> | `boom`")})
+    page = markdown(both(tmp_path, {**LAWS, "sdpa": law}))
+    assert page.startswith("### attnbench: a regression")
+    assert "&lt;img src=x&gt; \\| \\`boom\\`" in page
+    assert "<details>" in page
+    table = [line for line in page.splitlines() if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in table}) == 1

@@ -1,0 +1,521 @@
+"""How far a run can be trusted: known series, known outliers, and sentences with their causes."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import synthetic
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from results.checks import drop_faults
+from results.drift import DRIFT_LIMIT, Drift, running_median
+from results.load import load
+from results.report import write_report
+from results.sampling import half_width, outliers
+from results.theme import DARK, LIGHT
+from results.trust import RunTrust, trust
+from results.trust_plots import drift_figure
+from results.trust_summary import trust_paragraphs
+from results.trust_views import trust_tables
+
+LAWS = {"sdpa": synthetic.SEVEN["sdpa"], "performer": synthetic.SEVEN["performer"]}
+SHAPE: dict[str, Any] = {"laws": LAWS, "lengths": (512, 2048), "modes": ("forward",)}
+
+Change = Callable[[int, dict[str, Any]], None]
+
+
+def made(folder: Path, change: Change | None = None, extra: Any = (), **options: Any) -> Path:
+    """Write a small run, change its records one by one, and add some."""
+    synthetic.write_run(folder, **{**SHAPE, **options})
+    records = synthetic.read_records(folder)
+    for index, record in enumerate(records):
+        if change is not None:
+            change(index, record)
+    return synthetic.write_records(folder, [*records, *extra])
+
+
+def read(folder: Path) -> RunTrust:
+    (one,) = trust(load(folder)).runs
+    return one
+
+
+def told(*folders: Path) -> str:
+    return "\n".join(s for p in trust_paragraphs(trust(load(*folders))) for s in p.sentences)
+
+
+def drift_of(folder: Path, seconds: list[float], **options: Any) -> Drift:
+    (one,) = read(made(folder, extra=synthetic.sentinels(seconds, **options))).drifts
+    return one
+
+
+# -- drift ---------------------------------------------------------------------------------------
+
+
+def test_a_steady_machine_has_no_drift_whatever_one_process_does(tmp_path: Path) -> None:
+    drift = drift_of(tmp_path, [1.0, 1.0, 1.0, 1.5, 1.0, 1.0])
+    assert drift.drift == 0
+    assert drift.spread == pytest.approx(0.5)
+    assert not drift.is_disturbed
+
+
+@pytest.mark.parametrize("odd", [0, -1])
+def test_an_odd_process_at_an_end_does_not_count(tmp_path: Path, odd: int) -> None:
+    seconds = [1.0] * 6
+    seconds[odd] = 1.4
+    assert drift_of(tmp_path, seconds).drift == pytest.approx(0)
+
+
+@pytest.mark.parametrize("count", [4, 5, 9, 30])
+def test_a_steady_drift_is_found_from_end_to_end(tmp_path: Path, count: int) -> None:
+    drift = drift_of(tmp_path, list(np.linspace(1.0, 1.2, count)))
+    assert drift.drift == pytest.approx(0.2)
+    assert drift.is_disturbed
+    assert "drifted by 20 % during the run (sentinel, cpu, 2 threads, " in drift.warning
+
+
+def test_a_step_is_found(tmp_path: Path) -> None:
+    assert drift_of(tmp_path, [1.0, 1.0, 1.0, 1.3, 1.3]).drift == pytest.approx(0.3)
+
+
+def test_the_running_median_of_a_known_series() -> None:
+    values = np.array([3.0, 1.0, 2.0, 8.0, 4.0])
+    # Inner medians 2, 2, 4; the ends: median(3, 2, 2) and median(4, 4, 8).
+    assert running_median(values).tolist() == [2.0, 2.0, 2.0, 4.0, 4.0]
+
+
+def test_the_drift_follows_the_order_of_running(tmp_path: Path) -> None:
+    records = synthetic.sentinels([1.0, 1.05, 1.1, 1.15], apart_s=120)
+    drift = read(made(tmp_path, extra=records[::-1])).drifts[0]
+    assert drift.seconds.tolist() == [1.0, 1.05, 1.1, 1.15]
+    assert drift.minutes.tolist() == [0, 2, 4, 6]
+    assert drift.has_clock
+
+
+def test_a_clock_that_was_set_back_is_not_an_axis(tmp_path: Path) -> None:
+    assert not drift_of(tmp_path, [1.0, 1.0, 1.0, 1.0], apart_s=-60).has_clock
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_repetitions_have_no_drift_but_a_reason(tmp_path: Path, count: int) -> None:
+    drift = drift_of(tmp_path, [1.0, 2.0, 3.0][:count])
+    assert math.isnan(drift.drift)
+    assert not drift.is_disturbed
+    assert drift.reason == f"{count} repetitions: a drift needs 4"
+    assert "is not known (sentinel, cpu, 2 threads): " + drift.reason in told(tmp_path)
+
+
+def test_failed_repetitions_are_counted_and_not_used(tmp_path: Path) -> None:
+    records = synthetic.sentinels([1.0] * 5)
+    for record in records[1:4]:
+        record |= {"status": "crashed", "reason": "killed", "arms": []}
+    drift = read(made(tmp_path, extra=records)).drifts[0]
+    assert drift.reason == "2 repetitions, 3 failed: a drift needs 4"
+
+
+def test_sentinels_of_several_settings_stand_apart(tmp_path: Path) -> None:
+    extra = [
+        *synthetic.sentinels([1.0] * 4),
+        *synthetic.sentinels(list(np.linspace(1, 1.5, 4)), threads=1),
+        *synthetic.sentinels([0.1] * 4, device="cuda", threads=1),
+    ]
+    found = {d.name: d.is_disturbed for d in read(made(tmp_path, extra=extra)).drifts}
+    assert found == {"cpu, 2 threads": False, "cpu, 1 thread": True, "cuda": False}
+
+
+def test_a_disturbed_run_is_said_before_everything_else(tmp_path: Path) -> None:
+    extra = synthetic.sentinels([1.0, 1.0, 1.2, 1.2])
+    page, markdown = (f.read_text() for f in write_report([made(tmp_path, extra=extra)]))
+    sentence = "speed drifted by 20 % during the run (sentinel, cpu, 2 threads, 4 repetitions)"
+    for text, summary in ((html.unescape(page), "<h2>Summary"), (markdown, "## Summary")):
+        assert sentence in text[: text.index(summary)]
+        assert "measure again on a quiet machine" in text[: text.index(summary)]
+    assert markdown.count(sentence) == 2
+
+
+def test_a_run_within_the_limit_is_not_called_disturbed(tmp_path: Path) -> None:
+    near = 1 + DRIFT_LIMIT
+    folder = made(tmp_path, extra=synthetic.sentinels([1.0, 1.0, near * 0.999, near * 0.999]))
+    assert trust(load(folder)).warnings == ()
+    assert "which is below the limit of 10 %" in told(folder)
+
+
+def test_only_the_disturbed_run_of_two_is_named(tmp_path: Path) -> None:
+    quiet = made(tmp_path / "1", extra=synthetic.sentinels([1.0] * 4))
+    loud = synthetic.sentinels([1.0, 1.0, 1.5, 1.5], run="run-2")
+    (warning,) = trust(load(quiet, made(tmp_path / "2", extra=loud, run="run-2"))).warnings
+    assert warning.startswith("run run-2: The machine's speed drifted by 50 %")
+
+
+# -- samples and launches ------------------------------------------------------------------------
+
+
+def test_outliers_are_counted_by_side_and_distance() -> None:
+    # Quartiles 10 and 14 whatever stands outside: mild beyond 4 and 20, severe beyond -2 and 26.
+    inside = [10.0] * 8 + [12.0] * 9 + [14.0] * 8
+    found = outliers([*inside, 3.9, 20.1, 20.2, 26.1, 4.0, 20.0])
+    assert found == {"low_severe": 0, "low_mild": 1, "high_mild": 2, "high_severe": 1}
+    assert outliers([*inside, -2.1])["low_severe"] == 1
+    assert outliers([5.0] * 9) == dict.fromkeys(found, 0)
+
+
+def test_outliers_are_reported_by_backend_and_dropped_nowhere(tmp_path: Path) -> None:
+    quiet = [0.10, 0.11, 0.12, 0.13, 0.14, 0.11, 0.12, 0.13]
+
+    def change(_: int, record: dict[str, Any]) -> None:
+        if record["case"]["kind"] == "speed":
+            odd = [9.0] if record["case"]["arms"][0]["name"] == "sdpa" else []
+            few = record["launch"]["index"] == 0
+            latency = record["arms"][0]["metrics"]["latency"]
+            latency["samples"] = quiet[:5] if few else [*quiet, *odd]
+
+    folder = made(tmp_path, change)
+    table = read(folder).sampling.outliers.set_index("name")
+    assert table.loc["sdpa"].to_dict() == {
+        "launches": 6, "looked": 4, "samples": 36, "low_severe": 0, "low_mild": 0, "high_mild": 0,
+        "high_severe": 4,
+    }  # fmt: skip
+    assert table.loc["performer"][["looked", "samples", "high_severe"]].tolist() == [4, 32, 0]
+    assert "5.9 % of 68 samples are outliers, 0 low and 4 high; none was dropped." in told(folder)
+    frame = load(folder).frame
+    kept = frame[(frame["backend"] == "sdpa") & (frame["metric"] == "latency")]["samples"]
+    assert sum(9.0 in samples for samples in kept) == 4
+
+
+def test_the_half_width_follows_order_statistics() -> None:
+    assert math.isnan(half_width([1.0, 2.0, 3.0, 4.0, 5.0]))
+    # Binomial tails: of 6 and 8 the extremes enclose the median, of 9 the second and eighth do.
+    assert half_width([1, 2, 3, 4, 5, 6]) == pytest.approx(2.5 / 3.5)
+    assert half_width(range(1, 9)) == pytest.approx(3.5 / 4.5)
+    assert half_width(range(1, 10)) == pytest.approx(3 / 5)
+    assert half_width(range(1, 1002)) == pytest.approx(half_width(range(1, 1001)), rel=0.02)
+
+
+def test_the_interval_behind_the_half_width_covers_the_median() -> None:
+    rng = np.random.default_rng(0)
+    for count in (6, 9, 20):
+        samples = np.sort(rng.exponential(size=(4000, count)), axis=1)
+        widths = np.array([half_width(s) * np.median(s) * 2 for s in samples])
+        low = next(k for k in range(count) if np.allclose(
+            widths, samples[:, count - 1 - k] - samples[:, k]))  # fmt: skip
+        covered = (samples[:, low] <= math.log(2)) & (math.log(2) <= samples[:, count - 1 - low])
+        assert 0.945 <= covered.mean() <= 0.99
+
+
+def test_the_spread_between_launches_names_the_worst_case(tmp_path: Path) -> None:
+    def change(_: int, record: dict[str, Any]) -> None:
+        if record["case"]["kind"] == "speed":
+            far = record["case"]["seq_len"] == 2048 and record["launch"]["index"] == 2
+            slow = 1.5 if far and record["case"]["arms"][0]["name"] == "sdpa" else 1.0
+            record["arms"][0]["metrics"]["latency"]["samples"] = [0.1 * slow] * 9
+
+    folder = made(tmp_path, change)
+    between = read(folder).sampling.between
+    assert (between.num_values, between.median) == (4, 0)
+    assert between.high == pytest.approx(0.5)
+    assert between.where == "sdpa, forward, 2,048 tokens"
+    assert "by 50 % at most (sdpa, forward, 2,048 tokens)" in told(folder)
+
+
+def test_a_single_launch_says_that_processes_are_not_compared(tmp_path: Path) -> None:
+    assert "No case has several launches" in told(made(tmp_path, launches=1))
+
+
+def test_why_sampling_ended_is_counted(tmp_path: Path) -> None:
+    words = ["spread", "spread", "spread", "budget", "count", None]
+
+    def change(index: int, record: dict[str, Any]) -> None:
+        if record["case"]["kind"] == "speed":
+            latency = record["arms"][0]["metrics"]["latency"]
+            latency["stopped"] = words[(index - 1) % len(words)]
+            latency["warm_up"] = {"calls": 5, "converged": index % 2 == 0}
+
+    folder = made(tmp_path, change)
+    sampling = read(folder).sampling
+    assert sampling.stopped == {"spread": 6, "budget": 2, "count": 2, "": 2}
+    assert (sampling.not_converged, sampling.warm_ups, sampling.arms) == (6, 12, 12)
+    text = told(folder)
+    assert "60 % of the launches' arms were sampled until their median was known to ±2 %" in text
+    assert "6 of 12 warm-ups were ended by the budget" in text
+
+
+# -- the harness and what the machine did --------------------------------------------------------
+
+
+def test_cases_next_to_an_empty_call_are_named(tmp_path: Path) -> None:
+    folder = made(tmp_path, roof={**synthetic.ROOF, "empty_latency": 2e-4})
+    (cost,) = read(folder).harness
+    # sdpa takes 3.5 ms at 512 tokens, less than 20 × 0.2 ms; all else takes more.
+    assert cost.small == ("sdpa, forward, 512 tokens",)
+    assert cost.cases == 4
+    assert cost.share.high == pytest.approx(2e-4 / 3.46e-3, rel=0.1)
+    text = told(folder)
+    assert "An empty call takes 200 µs (cpu): more than 5 % of the time of sdpa, forward" in text
+
+
+def test_a_cheap_empty_call_does_not_show(tmp_path: Path) -> None:
+    assert "An empty call takes at most 0.1 % of any case's time" in told(made(tmp_path))
+    assert read(made(tmp_path, roof=None)).harness == ()
+
+
+QUIET = "Nothing else disturbed the 13 launches whose conditions were recorded."
+
+DISTURBED = {
+    "steal": ({"steal": 0.3}, "hypervisor gave others 0.30 of a processor at the median"),
+    "other_cpu": ({"other_cpu": 0.2}, "other programs took 0.20 of a processor at the median"),
+    "throttled": ({"throttled": 2}, "Processors slowed themselves down 26 times"),
+    "gpu_users": ({"gpu_users": 1}, "13 launches shared the GPU with other processes"),
+    "gpu_throttled": (
+        {"gpu_throttled": ["sw_power_cap", "gpu_idle"]},
+        "The GPU held its clock back in 13 launches (sw_power_cap)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DISTURBED)
+def test_each_disturbance_has_its_sentence(tmp_path: Path, name: str) -> None:
+    changes, sentence = DISTURBED[name]
+
+    def change(_: int, record: dict[str, Any]) -> None:
+        record["conditions"] = synthetic.conditions(**changes)
+
+    text = told(made(tmp_path, change))
+    assert sentence in text
+    assert QUIET not in text
+    others = [s for n, (_, s) in DISTURBED.items() if n != name]
+    assert not any(s in text for s in others)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"steal": 0.1}, {"other_cpu": 0.1}, {"gpu_users": 0},
+                {"gpu_throttled": ["GPU idle"]}, {"steal": None, "other_cpu": None}],
+)  # fmt: skip
+def test_a_quiet_machine_is_called_so(tmp_path: Path, changes: dict[str, Any]) -> None:
+    def change(_: int, record: dict[str, Any]) -> None:
+        record["conditions"] = synthetic.conditions(**changes)
+
+    assert QUIET in told(made(tmp_path, change))
+
+
+def test_conditions_have_a_median_ends_and_the_worst_place(tmp_path: Path) -> None:
+    def change(index: int, record: dict[str, Any]) -> None:
+        clock = 1e9 if index == 4 else 3e9
+        record["conditions"] = synthetic.conditions(frequency=clock, switches=index)
+
+    known = read(made(tmp_path, change)).conditions
+    assert known.spans["frequency"][:4] == (13, 3e9, 1e9, 3e9)
+    assert known.spans["frequency"].where == "performer, forward, 2,048 tokens, launch 0"
+    assert known.spans["switches"][:4] == (13, 6, 0, 12)
+    assert known.spans["switches"].where == "performer, forward, 2,048 tokens, launch 2"
+    assert known.spans["gpu_temperature"].num_values == 0
+
+
+def test_predictions_are_held_against_what_was_taken(tmp_path: Path) -> None:
+    ratios = iter([1.0, 2.0, 0.1])
+
+    def change(_: int, record: dict[str, Any]) -> None:
+        if record["case"]["kind"] == "speed":
+            metrics = record["arms"][0]["metrics"]
+            ratio = next(ratios, None)
+            latency = float(np.median(metrics["latency"]["samples"]))
+            record["launch"]["predicted"] = {
+                "latency": ratio and latency / ratio,
+                "peak_memory": 2 * metrics["peak_memory"]["value"],
+            }
+
+    folder = made(tmp_path, change)
+    records = synthetic.read_records(folder)
+    records[-1] |= {"status": "not_run", "reason": "would take 3 h", "arms": []}
+    found = read(synthetic.write_records(folder, records)).predictions
+    assert found.latency.num_values == 3
+    assert found.latency[1:4] == pytest.approx((1.0, 0.1, 2.0))
+    assert found.latency.where == "performer, forward, 512 tokens, launch 0"
+    assert found.memory[:4] == (4, 0.5, 0.5, 0.5)  # of the first launches
+    assert found.not_run == 1
+    assert "1 launch was not started" in told(folder)
+
+
+# -- records that lack all this, and records that lie --------------------------------------------
+
+
+def test_an_old_run_shows_what_it_has_and_no_empty_table(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    assert drift_figure(trust(load(folder)), LIGHT) is None
+    views = trust_tables(trust(load(folder)))
+    assert [v.title for v in views] == [
+        "Spread of launches and samples", "What else the machine did",
+        "What measuring itself costs",
+    ]  # fmt: skip
+    assert all(len(row) == len(view.head) for view in views for row in view.rows)
+    text = told(folder)
+    assert "No sentinel was measured" in text
+    assert "was not recorded" in text
+    assert not re.search(r"\b(nan|inf|None)\b", text)
+
+
+def test_a_run_of_roofs_alone_has_a_chapter(tmp_path: Path) -> None:
+    page = write_report([made(tmp_path, laws={})], ["html"])[0].read_text()
+    assert "How far to trust these numbers" in page
+
+
+def test_several_runs_have_a_column_and_shared_sentences_once(tmp_path: Path) -> None:
+    one = made(tmp_path / "1")
+    two = made(tmp_path / "2", run="run-2", machine={"cpu": "Another"}, seed=1)
+    found = trust(load(one, two))
+    first, *rest = trust_paragraphs(found)
+    assert first.heading == "All runs"
+    assert first.sentences[0].startswith("No sentinel was measured")
+    assert [p.heading for p in rest] == ["Run run-1", "Run run-2"]
+    assert all(view.head[0] == "run" for view in trust_tables(found))
+
+
+def test_one_run_on_two_machines_is_told_apart(tmp_path: Path) -> None:
+    one, two = made(tmp_path / "1"), made(tmp_path / "2", machine={"cpu": "Another CPU"})
+    names = [run.name for run in trust(load(one, two)).runs]
+    assert names[0].startswith("run run-1, Example CPU 2.5 GHz, environment ")
+    assert names[1].startswith("run run-1, Another CPU, environment ")
+
+
+FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "conditions of another type": (
+        lambda r: r.update(conditions=[1]), "conditions: expected an object or null"),
+    "a word for a number": (
+        lambda r: r.update(conditions={"steal": "much"}), "conditions.steal: expected a number"),
+    "below 0": (
+        lambda r: r.update(conditions={"other_cpu": -1}), "conditions.other_cpu: expected a numb"),
+    "reasons that are none": (
+        lambda r: r.update(conditions={"gpu_throttled": [1]}), "conditions.gpu_throttled: expect"),
+    "a long reason": (
+        lambda r: r.update(conditions={"gpu_throttled": ["x" * 101]}), "conditions.gpu_throttled"),
+    "a prediction of another type": (
+        lambda r: r["launch"].update(predicted=3), "launch.predicted: expected an object or null"),
+    "a prediction that is true": (
+        lambda r: r["launch"].update(predicted={"latency": True}), "launch.predicted.latency: ex"),
+    "an unknown end": (
+        lambda r: r["arms"][0]["metrics"]["latency"].update(stopped="tired"),
+        "arms[0].metrics.latency.stopped: expected one of spread, budget, count"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_costs_what_it_is_in_and_not_the_record(tmp_path: Path, name: str) -> None:
+    spoil, message = FAULTS[name]
+
+    def change(index: int, record: dict[str, Any]) -> None:
+        record["conditions"] = synthetic.conditions()
+        if index == 3:
+            spoil(record)
+
+    run = load(made(tmp_path, change))
+    (warning,) = run.warnings
+    assert f"records.jsonl:4: {message}" in warning
+    assert warning.endswith(" left out")
+    assert len(run.records) == 13
+    known = trust(run).runs[0]
+    assert known.sampling.arms == 12
+    assert known.conditions.launches == (12 if "conditions" in message else 13)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["steal", "throttled", "gpu_users", "gpu_throttled", "latency",
+                         "peak_memory", "converged", "x"]), inner, max_size=4),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(JSON, JSON, JSON, JSON, JSON, JSON), min_size=5, max_size=5))
+def test_anything_in_the_new_fields_is_survived(
+    tmp_path_factory: pytest.TempPathFactory, values: list[tuple[Any, ...]]
+) -> None:
+    records = synthetic.sentinels([1.0] * 5)
+    for record, (what, foretold, stopped, warm_up, started, load_1) in zip(
+        records, values, strict=True
+    ):
+        record["conditions"] = what
+        record["launch"] |= {"predicted": foretold, "started": started, "load": load_1}
+        record["arms"][0]["metrics"]["latency"] |= {"stopped": stopped, "warm_up": warm_up}
+    folder = tmp_path_factory.mktemp("fuzz")
+    lines = [json.dumps(r) for r in records if not re.search("NaN|Infinity", json.dumps(r))]
+    if not lines:
+        return
+    (folder / "records.jsonl").write_text("\n".join(lines))
+    found = trust(load(folder))
+    text = "\n".join(s for p in trust_paragraphs(found) for s in p.sentences)
+    trust_tables(found)
+    assert not re.search(r"\b(nan|inf)\b", text)
+
+
+def test_what_is_not_there_is_no_fault() -> None:
+    record = {"conditions": None, "launch": {"predicted": None},
+              "arms": [{"metrics": {"latency": {"stopped": None}}}, {"metrics": {}}]}  # fmt: skip
+    assert list(drop_faults(record)) == []
+
+
+# -- the figure and the page ---------------------------------------------------------------------
+
+
+def test_the_figure_has_a_line_a_sentinel_in_minutes(tmp_path: Path) -> None:
+    extra = [
+        *synthetic.sentinels([1.0, 1.1, 1.0, 1.0], apart_s=300),
+        *synthetic.sentinels([2.0, 2.2, 1.8], apart_s=300, threads=1),
+        *synthetic.sentinels([2.0], threads=4),
+    ]
+    found = trust(load(made(tmp_path, extra=extra)))
+    for theme, layout in ((LIGHT, "wide"), (DARK, "narrow")):
+        figure = drift_figure(found, theme, layout)  # type: ignore[arg-type]
+        assert isinstance(figure, Figure)
+        (ax,) = figure.axes
+        drawn = [line for line in ax.lines if line.get_linestyle() == "None"]
+        assert [np.asarray(line.get_xdata()).tolist() for line in drawn] == [
+            [0, 5, 10, 15], [0, 5, 10],
+        ]  # fmt: skip
+        assert np.asarray(drawn[1].get_ydata()) == pytest.approx([0, 10, -10])
+        assert "minutes" in ax.get_xlabel()
+        assert len({line.get_color() for line in drawn}) == 2
+
+
+def test_two_repetitions_make_no_figure(tmp_path: Path) -> None:
+    found = trust(load(made(tmp_path, extra=synthetic.sentinels([1.0, 1.1]))))
+    assert drift_figure(found, LIGHT) is None
+
+
+def test_page_and_markdown_hold_the_chapter_and_escape_names(tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script>"
+    laws = {hostile: synthetic.Law(1e-5, 1.0), "a|b": synthetic.Law(1e-5, 1.0)}
+
+    def change(index: int, record: dict[str, Any]) -> None:
+        record["conditions"] = synthetic.conditions(
+            throttled=9 if index == 1 else 0, gpu_throttled=[hostile]
+        )
+        for arm in record["arms"]:
+            if "latency" in arm["metrics"]:
+                arm["metrics"]["latency"]["samples"] = [0.1] * 8 + [0.9]
+
+    extra = synthetic.sentinels([1.0, 1.0, 1.2, 1.2], run=hostile)
+    folder = made(tmp_path, change, extra, laws=laws, run=hostile)
+    page, markdown = (f.read_text() for f in write_report([folder]))
+    assert "<script" not in page
+    assert "<script" not in markdown
+    assert "a\\|b" in markdown
+    start, end = page.index('<section id="trust">'), page.index('<section id="environment">')
+    chapter = page[start:end]
+    assert html.unescape(chapter).count(hostile) >= 3
+    assert chapter.count("<figure>") == 1
+    assert chapter.count("<svg") == 2
+    for heading in ("The sentinel", "Outliers among the samples", "What else the machine did"):
+        assert f"<h4>{heading}</h4>" in chapter
+        assert f"#### {heading}" in markdown
+    for theme in ("light", "dark"):
+        assert (tmp_path / "figures" / f"trust-{theme}.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,135 @@
+"""The short form of `make verify-method`, and what it stands on: exact bounds, a runner that tells
+a broken promise from one that cannot be tried."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import sys
+import types
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from verification import PROMISES, Measured, not_tried
+from verification.__main__ import main, measure, table
+from verification.rates import at_most, lower, upper
+
+
+@pytest.mark.parametrize(
+    ("count", "tries", "expected"),
+    [
+        (0, 299, 0.0099691),  # 1 - 0.05^(1/299)
+        (0, 1, 0.95),
+        (1, 1, 1.0),
+        (0, 10**6, 2.99573e-6),
+        (1, 10, 0.394163),  # R: binom.test(1, 10, alternative = "less")
+        (5, 10, 0.777559),
+    ],
+)
+def test_the_upper_bound_is_that_of_clopper_and_pearson(
+    count: int, tries: int, expected: float
+) -> None:
+    assert upper(count, tries) == pytest.approx(expected, rel=2e-5)
+    assert lower(tries - count, tries) == pytest.approx(1 - expected, rel=2e-5)
+
+
+@pytest.mark.parametrize(("count", "tries"), [(0, 7), (3, 7), (30, 1000), (70, 1000), (996, 1000)])
+def test_the_sum_is_the_binomial_one(count: int, tries: int) -> None:
+    rate = Fraction(7, 100)
+    terms = (math.comb(tries, k) * rate**k * (1 - rate) ** (tries - k) for k in range(count + 1))
+    assert at_most(count, tries, 0.07) == pytest.approx(float(sum(terms)), rel=1e-9)
+
+
+def test_a_bound_at_its_own_rate_leaves_a_twentieth() -> None:
+    for count, tries in ((0, 5), (3, 40), (38, 40), (650, 8000)):
+        assert at_most(count, tries, upper(count, tries)) == pytest.approx(0.05, rel=1e-9)
+
+
+@pytest.mark.parametrize(("count", "tries"), [(1, 0), (-1, 3), (4, 3)])
+def test_a_rate_of_nothing_is_refused(count: int, tries: int) -> None:
+    with pytest.raises(ValueError, match="count: expected"):
+        upper(count, tries)
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, name: str, got: object) -> None:
+    module = types.ModuleType(f"verification.{name}", "What is promised.\n\nHow: not at all.")
+
+    def run(scale: str, report: object) -> object:
+        if isinstance(got, Exception):
+            raise got
+        return got
+
+    module.measure = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, f"verification.{name}", module)
+
+
+KEPT = Measured("share", 10, 1, 0.9, 0.6, 0.8, "at least", True)
+
+
+@pytest.mark.parametrize(
+    ("got", "code", "word"),
+    [
+        (KEPT, 0, "yes"),
+        (not_tried("no such device"), 0, "not tried"),
+        (Measured("share", 10, 3, 0.7, 0.4, 0.8, "at least", False), 1, "NO"),
+        (OSError("gone"), 1, "NO"),
+        (ModuleNotFoundError("No module named 'helpers'"), 1, "not there yet"),
+    ],
+)
+def test_the_exit_code_says_whether_a_promise_is_broken(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    got: object,
+    code: int,
+    word: str,
+) -> None:
+    fake(monkeypatch, "exponents", got)
+    out = tmp_path / "new" / "verified.json"
+    assert main(["--short", "--only", "exponents", "--out", str(out)]) == code
+    assert word in capsys.readouterr().out
+    content = json.loads(out.read_text())
+    (written,) = content["promises"]
+    assert written["name"] == "exponents"
+    assert written["promise"] == "What is promised."
+    assert content["scale"] == "short"
+    assert content["machine"].keys() == {
+        "cpu", "cores", "cores_total", "ram_bytes", "os", "kernel", "arch", "gpu",
+        "gpu_memory_bytes",
+    }  # fmt: skip
+
+
+def test_a_promise_that_there_is_not_is_misuse(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--only", "exponent"])
+    assert ended.value.code == 2
+    assert "no promise 'exponent'; there are exponents" in capsys.readouterr().err
+
+
+def there(name: str) -> bool:
+    """Say whether a promise's module has been written."""
+    return (Path(__file__).parent / "verification" / f"{name}.py").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in PROMISES if there(name)])
+def test_a_promise_says_how_it_is_tested_and_what_is_a_failure(name: str) -> None:
+    module = importlib.import_module(f"verification.{name}")
+    paragraphs = (module.__doc__ or "").split("\n\n")
+    assert [p.split(":")[0] for p in paragraphs[1:]] == ["How", "Failure"]
+
+
+HELPERS = {"faults": "helpers_faults", "fuzz": "fuzz_records"}
+
+
+@pytest.mark.serial
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [name for name in PROMISES if there(name)])
+def test_the_promise_is_kept(name: str) -> None:
+    if name in HELPERS and not (Path(__file__).parent / f"{HELPERS[name]}.py").exists():
+        pytest.skip(f"{HELPERS[name]} is not there")
+    got = measure(name, "short", lambda line: None)
+    if got.passed is None:
+        pytest.skip(got.reason)
+    assert got.passed, table([got])

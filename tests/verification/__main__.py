@@ -1,0 +1,127 @@
+"""Measure the promises of the method: ``python -m verification [--short] [--only NAME,…]``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import math
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from suites.measure.machine import environment, machine
+from verification import PROMISES, Measured, Report, Scale, broken
+
+OUT = Path(__file__).parents[2] / "results" / "reference" / "method" / "verified.json"
+
+
+def measure(name: str, scale: Scale, report: Report) -> Measured:
+    """Try one promise; a test that cannot run to its end is a broken promise."""
+    started = time.perf_counter()
+    promise = ""
+    try:
+        module = importlib.import_module(f"verification.{name}")
+        promise = (module.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+        got = module.measure(scale, report)
+    except ModuleNotFoundError as error:
+        got = broken(f"not there yet: {error}")
+    except Exception as error:
+        traceback.print_exc()
+        got = broken(f"{type(error).__name__}: {error}")
+    return replace(got, name=name, promise=promise, seconds=time.perf_counter() - started)
+
+
+def table(results: Sequence[Measured]) -> str:
+    """Write the results as lines of text."""
+    head = ("promise", "kept", "tried", "failed", "measured", "bound", "promised", "took")
+    rows = [head]
+    for got in results:
+        rows.append(
+            (
+                got.name,
+                {True: "yes", False: "NO", None: "not tried"}[got.passed],
+                str(got.tried),
+                str(got.failed),
+                shown(got.rate, got.unit),
+                shown(got.bound, got.unit),
+                f"{got.side} {shown(got.limit, got.unit)}" if got.limit is not None else "-",
+                f"{got.seconds:.0f} s",
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+    lines += [f"{got.name}: {got.reason}" for got in results if got.reason]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def shown(value: float | None, unit: str) -> str:
+    """Write a figure for people; shares in percent."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    if unit == "1":
+        return f"{100 * value:.3g} %"
+    if unit == "s":
+        return f"{1e6 * value:.3g} µs"
+    return f"{value:.4g} {unit}"
+
+
+def write(results: Sequence[Measured], scale: Scale, file: Path) -> None:
+    """Write the results with what they were measured on: no host, user or path."""
+    content = {
+        "schema": 1,
+        "scale": scale,
+        "measured": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "machine": machine(),
+        "environment": environment(),
+        "promises": [asdict(got) for got in results],
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    file.write_text(text + "\n")
+
+
+def say(text: str, to: TextIO | None = None) -> None:
+    """Write a line at once."""
+    stream = to or sys.stdout
+    stream.write(text + "\n")
+    stream.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run; return 0 if every promise that could be tried was kept, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m verification", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="less of everything, as CI runs it")
+    parser.add_argument("--only", metavar="NAME,…", help=f"of {', '.join(PROMISES)}")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE",
+        help="default: results/reference/method/verified.json; nothing with --short or --only",
+    )  # fmt: skip
+    given = parser.parse_args(arguments)
+    names = given.only.split(",") if given.only else list(PROMISES)
+    if unknown := [name for name in names if name not in PROMISES]:
+        parser.error(f"--only: no promise {unknown[0]!r}; there are {', '.join(PROMISES)}")
+    scale: Scale = "short" if given.short else "full"
+
+    def report(line: str) -> None:
+        say(f"  {line}", sys.stderr)
+
+    results = []
+    for name in names:
+        say(f"{name} …", sys.stderr)
+        results.append(measure(name, scale, report))
+    say(table(results))
+    out = given.out or (OUT if scale == "full" and not given.only else None)
+    if out is not None:
+        write(results, scale, out)
+        say(f"Written to {out}")
+    return int(any(got.passed is False for got in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
