@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from suites.free import free_memory, total_memory
+from suites.free import MEMORY_SHARE, free_memory, total_memory
 
 POLL_S = 0.2
 """Between two looks at the free memory; a look takes about 50 µs."""
@@ -26,10 +26,11 @@ def reserve(total: int, free: int) -> int:
 
     Args:
         total: memory of the machine, or of the control group.
-        free: what is free before the case: it may take half of that wherever there is little.
+        free: what is free before the case, of which its own limit lets it take `MEMORY_SHARE`:
+            a case that keeps to that is never ended.
     """
     wanted = max(RESERVE_SHARE * total, min(RESERVE_BYTES, RESERVE_MOST * total))
-    return int(min(wanted, free / 2))
+    return int(min(wanted, (1 - MEMORY_SHARE) / 2 * free))
 
 
 class MemoryGuard:

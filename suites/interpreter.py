@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
-import re
 import resource
 import signal
 import subprocess
@@ -51,9 +49,7 @@ finally:
 class Interpreter:
     """What asv's runner asks of an environment: variables, and a way to run the interpreter."""
 
-    def __init__(
-        self, python: str, root: Path, variables: Mapping[str, str], cwd: Path, temporary: Path
-    ) -> None:
+    def __init__(self, python: str, root: Path, variables: Mapping[str, str], cwd: Path) -> None:
         self._command = [python, "-P", "-c", _GUARD]
         self._cwd = cwd
         self.process: subprocess.Popen[bytes] | None = None
@@ -62,9 +58,6 @@ class Interpreter:
             DRIVER_VARIABLE: str(os.getpid()),
             # Else asking whether there is a GPU would initialise CUDA before the fork.
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-            "TMPDIR": str(temporary),
-            # Compiled kernels stay where they would lie without the line above.
-            "TORCHINDUCTOR_CACHE_DIR": _kernel_cache(),
             **variables,
         }
 
@@ -103,16 +96,6 @@ class Interpreter:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process = None  # its number may be another's from now on
-
-
-def _kernel_cache() -> str:
-    """Return the folder in which torch keeps compiled kernels: its own default, or the user's."""
-    try:
-        user = re.sub(r'[\\/:*?"<>|]', "_", getpass.getuser())
-    except (KeyError, OSError):  # a container's user may have no name
-        user = f"uid_{os.getuid()}"
-    default = Path(tempfile.gettempdir()) / f"torchinductor_{user}"
-    return os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(default))
 
 
 def _limit_files(pid: int) -> None:

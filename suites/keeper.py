@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
@@ -23,8 +24,11 @@ VARIABLE = "ATTNBENCH_RUN_TOKEN"
 QUIET = b"."
 """What the driver writes to the keeper when there is nothing to do."""
 
-ROUNDS = 200
+ROUNDS = 100
 """How often the processes are looked through while new ones are still being started."""
+
+END_S = 1.0
+"""How long to wait in each round for the ends of those that were killed."""
 
 
 def marked(token: str) -> list[int]:
@@ -42,20 +46,27 @@ def marked(token: str) -> list[int]:
 def kill_marked(token: str, spare: Collection[int] = ()) -> int:
     """Kill every process that carries a token, but those in `spare`; return how many.
 
-    It looks again until there are none: a process may start another while it is looked at.
+    It waits for their ends, with all their threads: only then their memory is free, a GPU's too.
+    And it looks again until there are none: a process may start another while it is looked at.
     """
-    killed = set()
+    killed: set[int] = set()
     for _ in range(ROUNDS):
-        found = False
-        for pid, descriptor in _marked(token, {os.getpid(), *spare}):
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            os.close(descriptor)
-            killed.add(pid)
-            found = True
+        found = dict(_marked(token, {os.getpid(), *spare}))
         if not found:
             break
-        time.sleep(0.005)  # until those are gone
+        ends = select.poll()
+        for descriptor in found.values():
+            ends.register(descriptor, select.POLLIN)
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        waiting, until = set(found.values()), time.monotonic() + END_S
+        while waiting and (left := until - time.monotonic()) > 0:
+            for descriptor, _ in ends.poll(left * 1000):
+                ends.unregister(descriptor)
+                waiting.discard(descriptor)
+        for descriptor in found.values():
+            os.close(descriptor)
+        killed |= found.keys()
     return len(killed)
 
 

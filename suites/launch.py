@@ -28,7 +28,7 @@ from typing import Any, Literal
 from suites import keeper
 from suites.guard import MemoryGuard
 from suites.interpreter import Interpreter
-from suites.leftovers import SharedMemory, empty
+from suites.leftovers import SharedMemory
 from suites.outcome import Outcome, read_outcome, tail
 
 ENTRY = "benchmarks.Driven.measure_request"
@@ -45,6 +45,9 @@ WATCHDOG_S = 10.0
 
 MOST_OUTPUT = 4 << 20
 """Characters of output after which a server is replaced."""
+
+SOCKET_FOLDER_LENGTH = 107 - len("/asv-forkserver-12345678/socket")
+"""The most bytes of a path in which asv's socket still has a valid name."""
 
 ROOM_BYTES = 1 << 20
 """With less than this, the folder of temporary files is full."""
@@ -70,7 +73,6 @@ class Launcher:
         self._scratch = tempfile.TemporaryDirectory(
             prefix="attnbench-", ignore_cleanup_errors=True
         )
-        self._temporary = Path(self._scratch.name) / "tmp"
         self._keeper: subprocess.Popen[bytes] | None = None
         self._servers: dict[str, _Server] = {}
 
@@ -113,7 +115,7 @@ class Launcher:
             LaunchError: if no server can be started.
             OSError: if the folder of temporary files cannot be written.
         """
-        empty(self._temporary)
+        Path(self._scratch.name).mkdir(exist_ok=True)  # a case may have removed it
         server = self._server(allocator, method)
         folder = Path(tempfile.mkdtemp(dir=self._scratch.name))
         answer = folder / "answer.json"
@@ -130,7 +132,6 @@ class Launcher:
         self._end_case(shared)
         outcome = read_outcome(answer, out, code, late, timeout_s, wall)
         shutil.rmtree(folder, ignore_errors=True)  # else it goes with the scratch folder
-        empty(self._temporary)
         unowned = shared.clear()
         if outcome.record is None:
             if guard.reason is not None:
@@ -171,14 +172,14 @@ class Launcher:
             self._start_keeper()
         if key not in self._servers:
             variables = RETAINED if allocator == "retained" else {}
+            scratch = Path(self._scratch.name)
             interpreter = Interpreter(
                 self._python,
                 self._benchmark_dir.parent,
                 {keeper.VARIABLE: self._token, **variables},
-                Path(self._scratch.name),
-                self._temporary,
+                scratch,
             )
-            server = _Server(self._benchmark_dir, interpreter, method)
+            server = _Server(self._benchmark_dir, interpreter, scratch, method)
             self._servers[key] = server  # before it starts: an interrupt must find it
             server.start()
         return self._servers[key]
@@ -187,8 +188,11 @@ class Launcher:
 class _Server:
     """One of asv's launchers, with a policy of the allocator, and a watchdog over it."""
 
-    def __init__(self, folder: Path, interpreter: Interpreter, method: Method) -> None:
+    def __init__(
+        self, folder: Path, interpreter: Interpreter, scratch: Path, method: Method
+    ) -> None:
         self._interpreter = interpreter
+        self._scratch = scratch
         self._folder = folder
         self._method = method
         self._asv: Any = None
@@ -218,7 +222,7 @@ class _Server:
             self._asv = runner.Spawner(self._interpreter, str(self._folder))
             return
         try:
-            with self._watchdog(IMPORT_TIMEOUT_S):
+            with self._watchdog(IMPORT_TIMEOUT_S), _folders_in(self._scratch):
                 self._asv = runner.ForkServer(self._interpreter, str(self._folder))
                 imported, out = self._asv.preimport()
         except RuntimeError as error:
@@ -272,3 +276,18 @@ class _Server:
         if self._asv is not None:
             self._asv.interrupt()  # else it prints what the server printed
             self._asv.close()
+
+
+@contextlib.contextmanager
+def _folders_in(scratch: Path) -> Iterator[None]:
+    """Have asv make the folder of its socket in ours, which goes even if this process is killed.
+
+    Where the path would be too long for a socket, asv's own choice stands.
+    """
+    before = tempfile.tempdir
+    if len(os.fsencode(scratch)) <= SOCKET_FOLDER_LENGTH:
+        tempfile.tempdir = str(scratch)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before

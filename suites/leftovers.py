@@ -1,8 +1,7 @@
-"""What a case left behind in files: removed where it is surely its own, else named.
+"""What a case left behind in shared memory: removed where it is surely its own, else named.
 
-A case's working folder and its temporary folder are its own. Shared memory (``/dev/shm``) belongs
-to all programs of a user, in other containers too, so a segment is removed only if a process of
-the case was seen with it or is named in its name, and only if nobody uses it.
+``/dev/shm`` belongs to all programs of a user, in other containers too. So a segment is removed
+only if a process of the case was seen with it or is named in its name, and only if nobody uses it.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -96,20 +94,3 @@ def _children(pid: int) -> list[int]:
         return [int(x) for x in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
-
-
-def empty(folder: Path) -> None:
-    """Make sure that a folder is there and holds nothing.
-
-    Raises:
-        OSError: if it cannot be made.
-    """
-    if folder.is_symlink():  # a case put it there: what it points to is not ours
-        folder.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
-    for entry in list(folder.iterdir()):
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                entry.unlink()

@@ -46,10 +46,19 @@ Table = dict[tuple[str, int], tuple[str, Any]]
 
 @dataclass(frozen=True)
 class Unbroken:
-    """A run that nothing disturbed: what it found and the seconds it took."""
+    """A run that nothing disturbed.
+
+    Attributes:
+        table: what it found.
+        launches: that it made.
+        start: seconds until the first was told of.
+        each: seconds of a launch, on average.
+    """
 
     table: Table
-    seconds: float
+    launches: int
+    start: float
+    each: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ class Faults:
 
     Attributes:
         moment: seconds from its start until it was killed.
+        alive: whether it was still going on then.
         printed: launches that it had told of by then.
         kept: records in the folder by then.
         torn: 1 if the last line was torn, which is allowed.
@@ -69,6 +79,7 @@ class Faults:
     """
 
     moment: float
+    alive: bool
     printed: int
     kept: int
     torn: int
@@ -87,9 +98,13 @@ class Faults:
 
 def unbroken(folder: Path) -> Unbroken:
     """Run the sweep undisturbed."""
-    started = time.monotonic()
-    subprocess.run(_command(folder), check=True, stderr=subprocess.DEVNULL, timeout=120)
-    return Unbroken(_table(folder), time.monotonic() - started)
+    told, began = [], time.monotonic()
+    with subprocess.Popen(_command(folder), stderr=subprocess.PIPE) as driver:
+        assert driver.stderr is not None
+        told = [time.monotonic() - began for line in driver.stderr if line.startswith(b"[")]
+    assert driver.returncode == 0
+    each = (told[-1] - told[0]) / (len(told) - 1)
+    return Unbroken(_table(folder), len(told), told[0], each)
 
 
 def kill_and_resume(folder: Path, rng: random.Random, whole: Unbroken) -> Faults:
@@ -97,21 +112,26 @@ def kill_and_resume(folder: Path, rng: random.Random, whole: Unbroken) -> Faults
 
     Args:
         folder: a new one, for this run.
-        rng: chooses the moment, uniform over the duration of `whole`.
+        rng: chooses the moment: after how many launches, and how long after the last of them.
         whole: the same sweep, undisturbed.
     """
-    moment, mark = rng.uniform(0.0, whole.seconds), f"{rng.getrandbits(128):032x}"
+    after, mark = rng.randrange(whole.launches), f"{rng.getrandbits(128):032x}"
+    further = rng.uniform(0.0, whole.each if after else whole.start)
     folder.mkdir(parents=True)
     log, run = folder / "log", folder / "run"
     with log.open("wb") as stream:
         environment = {**os.environ, MARK: mark}
         driver = subprocess.Popen(_command(run), stderr=stream, env=environment)
-        time.sleep(moment)
+        began = time.monotonic()
+        while _told(log) < after and driver.poll() is None:
+            time.sleep(0.005)
+        time.sleep(further)
+        moment, alive = time.monotonic() - began, driver.poll() is None
         keepers = processes_of(driver.pid)
         driver.kill()
         driver.wait()
     orphans = _outliving(mark, keepers)
-    printed = sum(line.startswith(b"[") for line in log.read_bytes().splitlines())
+    printed = _told(log)
     file = run / "records.jsonl"
     before = file.read_bytes() if file.exists() else b""
     finished = before[: before.rfind(b"\n") + 1]
@@ -125,6 +145,7 @@ def kill_and_resume(folder: Path, rng: random.Random, whole: Unbroken) -> Faults
     different = sum(table.get(k) != whole.table.get(k) for k in {*table, *whole.table})
     return Faults(
         moment=moment,
+        alive=alive,
         printed=printed,
         kept=kept,
         torn=int(len(finished) != len(before)),
@@ -162,6 +183,11 @@ def _outliving(mark: str, others: list[int]) -> list[int]:
                 os.kill(pid, 9)
             return left
         time.sleep(0.05)
+
+
+def _told(log: Path) -> int:
+    """Count the launches that a driver has told of."""
+    return sum(line.startswith(b"[") for line in log.read_bytes().splitlines())
 
 
 def _command(folder: Path) -> list[str]:

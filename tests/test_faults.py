@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from suites import keeper
 from suites import launch as launch_module
 from suites.guard import reserve
 from suites.launch import Launcher
-from suites.leftovers import SharedMemory, empty
+from suites.leftovers import SharedMemory
 
 pytestmark = pytest.mark.serial
 
@@ -160,9 +161,15 @@ with Launcher(Path(sys.argv[1])) as launcher:
 """
 
 
-def test_killing_the_driver_ends_daemons_and_removes_its_files(tmp_path, method):
-    pids, temporary = tmp_path / "pids", tmp_path / "tmp"
-    temporary.mkdir()
+@pytest.fixture
+def temporary():
+    """Return a temporary folder whose name is short: a socket's path lies in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_killing_the_driver_ends_daemons_and_removes_its_files(tmp_path, temporary, method):
+    pids = tmp_path / "pids"
     ask = json.dumps(request("hangs_with_daemon", pids=str(pids)))
     command = [sys.executable, "-c", PROGRAM, str(FAKE_SUITES), ask, method]
     driver = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(temporary)})
@@ -171,7 +178,7 @@ def test_killing_the_driver_ends_daemons_and_removes_its_files(tmp_path, method)
     driver.kill()
     driver.wait()
     wait_until(lambda: not any(map(is_alive, (daemon, child, *started))), 5)
-    assert list(temporary.glob("attnbench-*")) == []
+    wait_until(lambda: list(temporary.glob("a*")) == [], 5)  # attnbench-…, asv-forkserver-…
 
 
 def test_the_keeper_costs_little_and_ends_with_the_launcher():
@@ -207,14 +214,14 @@ def test_a_case_that_takes_the_last_memory_is_ended(launcher, method, monkeypatc
     name = f"attnbench-test-{tmp_path.name}-{os.getpid()}"
     monkeypatch.setattr(guard_module, "total_memory", lambda: 1 << 30)
     monkeypatch.setattr(
-        guard_module, "free_memory", lambda: (100 << 20) - shared_bytes(name)
-    )  # of which half is kept
+        guard_module, "free_memory", lambda: (40 << 20) - shared_bytes(name)
+    )  # of which 2 MiB are kept
     ask = request("fills_shared_memory", segment=name)
     try:
         outcome = launcher.ask(ask, timeout_s=60, method=method)
         assert (outcome.record, outcome.status) == (None, "out_of_memory")
         assert "ended by the memory guard: " in outcome.reason
-        assert "50 MiB are kept free" in outcome.reason
+        assert "2 MiB are kept free" in outcome.reason
         assert outcome.wall_s < 30
         assert shared_bytes(name) == 0  # it was seen with it: removed
         assert launcher.ask(request("linear"), timeout_s=20).record["status"] == "ok"
@@ -225,9 +232,10 @@ def test_a_case_that_takes_the_last_memory_is_ended(launcher, method, monkeypatc
 def test_the_reserve_fits_the_machine_and_what_is_free():
     gib = 1 << 30
     assert reserve(128 * gib, 100 * gib) == int(0.03 * 128 * gib)
-    assert reserve(4 * gib, 3 * gib) == 256 << 20
-    assert reserve(gib, gib) == int(0.1 * gib)
-    assert reserve(128 * gib, gib) == gib // 2  # others have the rest: a case may take half
+    assert reserve(8 * gib, 7 * gib) == 256 << 20
+    assert reserve(16 * gib, 12 * gib) == int(0.03 * 16 * gib)
+    assert reserve(gib, gib) == pytest.approx(0.05 * gib)  # its own limit leaves a tenth
+    assert reserve(128 * gib, gib) == pytest.approx(0.05 * gib)
 
 
 def test_shared_memory_is_removed_if_it_is_surely_the_cases(launcher, tmp_path):
@@ -257,23 +265,8 @@ def test_files_of_a_case_go_with_it(launcher, method, tmp_path):
     where = tmp_path / "where"
     outcome = launcher.ask(request("leaves_files", where=str(where)), timeout_s=20, method=method)
     assert outcome.record["status"] == "ok"
-    temporary = Path(where.read_text())
-    assert temporary.parent.name.startswith("attnbench-")
-    assert list(temporary.iterdir()) == []
-    assert [p for p in temporary.parent.iterdir() if p != temporary] == []
-
-
-def test_a_link_in_the_temporary_folders_place_is_not_followed(launcher, method, tmp_path):
-    (tmp_path / "precious").write_text("mine")
-    launcher.ask(request("links_temporary", where=str(tmp_path)), timeout_s=20, method=method)
-    assert launcher.ask(request("linear"), timeout_s=20, method=method).record["status"] == "ok"
-    assert (tmp_path / "precious").read_text() == "mine"
-    link = tmp_path / "link"
-    (tmp_path / "target").mkdir()
-    (tmp_path / "target" / "file").touch()
-    link.symlink_to(tmp_path / "target")
-    empty(link)
-    assert (tmp_path / "target" / "file").exists()
+    assert not Path(where.read_text()).exists()
+    assert list(Path(launcher._scratch.name).glob("*/cwd")) == []
 
 
 def test_a_full_temporary_folder_is_no_cases_fault(launcher, monkeypatch):
@@ -283,15 +276,18 @@ def test_a_full_temporary_folder_is_no_cases_fault(launcher, monkeypatch):
         launcher.ask(request("is_killed"), timeout_s=20)
 
 
-def test_compiled_kernels_stay_where_they_were(launcher, monkeypatch):
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+@pytest.mark.gpu
+def test_what_a_case_holds_on_a_gpu_is_free_for_the_next(launcher, tmp_path):
+    import torch
 
-    from suites.interpreter import _kernel_cache
-
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    assert _kernel_cache() == default_cache_dir()
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
-    assert _kernel_cache() == "/elsewhere"
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device here")
+    ask = request("fills_gpu", bytes=4 << 30, where=str(tmp_path / "held"))
+    free = []
+    for _ in range(3):  # each leaves a process that holds 4 GiB
+        outcome = launcher.ask(ask, timeout_s=120, method="spawn")
+        free.append(outcome.record["arms"][0]["metrics"]["peak_memory"]["value"])
+    assert max(free) - min(free) < 256 << 20
 
 
 # -- the driver killed ---------------------------------------------------------------------------

@@ -190,6 +190,46 @@ def test_two_runs_into_one_folder(tmp_path):
     assert goes_on(folder)
 
 
+def test_a_line_is_printed_when_its_record_is_on_the_disk(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    from suites import journal as journal_module
+    from suites.driver import run_sweep
+    from suites.parsing import parse_backend
+    from suites.sweep import grid_from
+
+    synced, seen = set(), []
+    original = os.fsync
+
+    def sync(descriptor):
+        original(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.is_file():
+            synced.update(path.read_bytes().splitlines())
+
+    class Watch:
+        def begin(self, *_):
+            pass
+
+        def starting(self, item):
+            pass
+
+        def finished(self, record, remaining_s):
+            line = journal_module.canonical(record).encode()
+            on_disk = [json.loads(x) for x in synced]
+            contents = {x.get("id") for x in on_disk if "case" not in x}
+            seen.append(line in synced and {record["machine"], record["environment"]} <= contents)
+
+    monkeypatch.setattr(journal_module.os, "fsync", sync)
+    grid = grid_from(
+        "quick", backends=(parse_backend("linear"),), seq_lens=(16,), modes=("forward",),
+        launches=1, threads=(1,),
+    )  # fmt: skip
+    run_sweep(grid, tmp_path / "run", progress=Watch(), benchmark_dir=FAKE_SUITES)
+    assert len(seen) >= 2
+    assert all(seen)
+
+
 # -- signals and the terminal --------------------------------------------------------------------
 
 

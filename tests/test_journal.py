@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import os
+import resource
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers_sweep import case, record
@@ -177,6 +182,91 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
         with pytest.raises(OSError, match="No space left"):
             journal.append(record(case()))
         journal._files["records.jsonl"].close()
+
+
+def test_a_write_that_stops_half_way_tells_why_and_is_mended(tmp_path):
+    fill(tmp_path, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (tmp_path / "records.jsonl").stat().st_size
+    with Journal(tmp_path, resume=True) as journal:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, hard))
+        try:
+            with pytest.raises(OSError, match=r"File too large: '.*records\.jsonl'"):
+                journal.append(record(case(seq_len=2)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "records.jsonl").stat().st_size == size + 100
+    assert len(load(tmp_path).records) == 1
+    fill(tmp_path, 2, resume=True)
+    assert [r["case"]["seq_len"] for r in lines(tmp_path)] == [1, 2]
+
+
+def remove(folder):
+    shutil.rmtree(folder)
+
+
+def replace_file(folder):
+    (folder / "records.jsonl").unlink()
+    (folder / "records.jsonl").write_text("")
+
+
+def move_away(folder):
+    folder.rename(folder.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("spoil", [remove, replace_file, move_away])
+def test_a_file_that_left_its_folder_is_noticed(tmp_path, spoil):
+    folder = tmp_path / "run"
+    with Journal(folder) as journal:
+        journal.append(record(case(seq_len=1)))
+        spoil(folder)
+        with pytest.raises(OSError, match=r"removed or replaced .* is lost: '.*records\.jsonl'"):
+            journal.append(record(case(seq_len=2)))
+
+
+def test_the_names_of_new_folders_are_on_the_disk_too(tmp_path, monkeypatch):
+    synced = []
+    original = journal_module._sync_folder
+    monkeypatch.setattr(
+        journal_module, "_sync_folder", lambda path: (synced.append(path), original(path))
+    )
+    fill(tmp_path / "a" / "b", 1)
+    assert {tmp_path, tmp_path / "a", tmp_path / "a" / "b"} == set(synced)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_one_clear_line(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(journal_module.fcntl, "flock", refuse)
+    with pytest.raises(JournalError, match=r"--out: .* cannot lock files .* a local disk"):
+        fill(tmp_path, 1)
+
+
+def test_a_lock_file_that_was_left_stops_nobody(tmp_path):
+    fill(tmp_path, 1)
+    # Its process has ended, or its number is another's by now: what holds is the lock alone.
+    for holder in ("process 999999999", f"process {os.getpid()}", "", "\0\xff nonsense"):
+        (tmp_path / "lock").write_text(f"{holder}, started 2020-01-01T00:00:00Z\n")
+        fill(tmp_path, 2, resume=True)
+        assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()}, started 20")
+
+
+def test_machines_and_environments_are_on_the_disk_before_the_records(tmp_path, monkeypatch):
+    synced = []
+    original = os.fsync
+
+    def sync(descriptor):
+        original(descriptor)
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    with Journal(tmp_path) as journal:
+        monkeypatch.setattr(journal_module.os, "fsync", sync)
+        journal.add_machine({"cpu": "x"})
+        journal.add_environment({"torch": "1"})
+        journal.append(record(case()))
+    assert synced == ["machines.jsonl", "environments.jsonl", "records.jsonl"]
 
 
 # -- provenance ---------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -311,17 +310,9 @@ def _stops_itself(one, request):
 
 
 def _leaves_files(one, request):
-    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
-        (folder / "sub").mkdir()
-        (folder / "sub" / "large").write_bytes(bytes(1 << 20))
-    Path(one.arms[0].options["where"]).write_text(tempfile.gettempdir())
-
-
-def _links_temporary(one, request):
-    """Put a link to another folder in the temporary folder's place."""
-    place = Path(tempfile.gettempdir())
-    shutil.rmtree(place)
-    place.symlink_to(one.arms[0].options["where"])
+    Path("sub").mkdir()
+    Path("sub/large").write_bytes(bytes(1 << 20))
+    Path(one.arms[0].options["where"]).write_text(str(Path.cwd()))
 
 
 def _fills_shared_memory(one, request):
@@ -392,7 +383,7 @@ BEHAVIOURS = {
         "_answers_nan", "_out_of_memory", "_times_out", "_prints_bytes", "_hangs_printing",
         "_dies", "_leaves_daemon", "_hangs_with_daemon", "_exits_content", "_exits_by_exception",
         "_interrupts_itself", "_writes_answer", "_closes_streams", "_removes_folders", "_moves",
-        "_leaves_threads", "_stops_itself", "_leaves_files", "_links_temporary",
+        "_leaves_threads", "_stops_itself", "_leaves_files",
         "_fills_shared_memory", "_leaves_shared_memory", "_fills_gpu",
     )
 }  # fmt: skip
