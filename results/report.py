@@ -28,6 +28,8 @@ from results.views import TableView, tables
 
 FORMATS = ("html", "md")
 FIGURE_FOLDER = "figures"
+MOST_DRAWN = 24
+"""Series in one figure: more cannot be told apart, and leave no room to draw them."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -220,22 +222,26 @@ def _context(run: Run, sections: list[Section], peers: list[PeerSection]) -> dic
     }
 
 
-def _caption(name: str, run: Run) -> str:
+def _caption(name: str, run: Run, chapter: Chapter) -> str:
     scale = input_scale(run) if name == "error" else ""
+    series = chapter.points[["backend", "options"]].drop_duplicates()
     parts = [_CAPTIONS[name], f"Taken on {scale}." if scale else ""]
     if "decode" in set(run.frame["mode"]):
         parts.append(_OF_DECODING.get(name, ""))
+    if len(series) > MOST_DRAWN:
+        parts.append(f"Of {len(series)} series the first {MOST_DRAWN} are drawn.")
     return " ".join(part for part in parts if part)
 
 
 def _page_figures(chapter: Chapter, index: int, run: Run) -> Iterator[PageFigure]:
+    drawn = chapter.first_series(MOST_DRAWN)
     for name, title in _TITLES.items():
         wide, narrow = (
-            inline_svg(chapter, name, layout, prefix=f"{name}-{layout}-{index}", title=title)
+            inline_svg(drawn, name, layout, prefix=f"{name}-{layout}-{index}", title=title)
             for layout in ("wide", "narrow")
         )
         if wide:
-            yield PageFigure(title, _caption(name, run), wide, narrow)
+            yield PageFigure(title, _caption(name, run, chapter), wide, narrow)
 
 
 def _peer_page_figure(chapter: PeerChapter, index: int) -> PageFigure | None:
@@ -275,10 +281,11 @@ def _write_markdown(
 
 
 def _file_figures(chapter: Chapter, index: int, run: Run, home: Path) -> Iterator[FileFigure]:
+    drawn = chapter.first_series(MOST_DRAWN)
     for name in FIGURES:
-        files = _write_figures(home, f"{name}-{index + 1}", partial(png, chapter, name))
+        files = _write_figures(home, f"{name}-{index + 1}", partial(png, drawn, name))
         if files:
-            yield FileFigure(_TITLES[name], _caption(name, run), *files)
+            yield FileFigure(_TITLES[name], _caption(name, run, chapter), *files)
 
 
 def _peer_file_figure(chapter: PeerChapter, index: int, home: Path) -> FileFigure | None:
