@@ -8,6 +8,7 @@ VENV ?= .venv
 PRESET ?= quick
 OUT ?= runs/$(PRESET)
 JOBS ?= auto
+COUNT ?= 1000000
 # The address of torch's own package index for a CPU or a given CUDA version; see the README.
 TORCH_INDEX ?=
 TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
@@ -19,7 +20,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 INPUTS := pyproject.toml constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: bench test dev lint types contracts check format constraints clean help
+.PHONY: bench test fuzz dev lint types contracts check format constraints clean help
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -32,6 +33,9 @@ bench: $(VENV)/.installed-run ## quick sweep and report
 test: $(VENV)/.installed-test ## the whole test suite
 	$(BIN)/pytest -n $(JOBS) -m "not serial"
 	$(BIN)/pytest -m serial
+
+fuzz: $(VENV)/.installed-test ## COUNT hostile records (a million) through the readers
+	$(BIN)/python tests/fuzz_records.py --count $(COUNT) --jobs 2
 
 dev: $(VENV)/.installed-dev ## environment with linters and type checker
 
