@@ -10,6 +10,7 @@ OUT ?= runs/$(PRESET)
 JOBS ?= auto
 # For verify-method: --short, --only NAME,…, --out FILE.
 VERIFY ?=
+COUNT ?= 1000000
 # The address of torch's own package index for a CPU or a given CUDA version; see the README.
 TORCH_INDEX ?=
 TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
@@ -21,7 +22,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 INPUTS := pyproject.toml constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: bench test verify-method dev lint types contracts check format constraints clean help
+.PHONY: bench test verify-method fuzz dev lint types contracts check format constraints clean help
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -37,6 +38,9 @@ test: $(VENV)/.installed-test ## the whole test suite
 
 verify-method: $(VENV)/.installed-test ## measure the method's promises, on a quiet machine: docs/method.md
 	PYTHONPATH=tests $(BIN)/python -m verification $(VERIFY)
+
+fuzz: $(VENV)/.installed-test ## COUNT hostile records (a million) through the readers
+	$(BIN)/python tests/fuzz_records.py --count $(COUNT) --jobs 2
 
 dev: $(VENV)/.installed-dev ## environment with linters and type checker
 

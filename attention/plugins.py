@@ -93,16 +93,17 @@ class Registry(dict[str, type[T]], Generic[T]):
             return
         for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
             importlib.import_module(f"{self.package}.{module.name}")
+        self._is_complete = True  # a plug-in may look for ours while it is imported
         for entry in importlib.metadata.entry_points(group=self.group):
             before = dict(self)
             try:
                 entry.load()
             except BaseException as error:  # a stranger's module: report it, keep the others
                 if interrupts(error):
+                    self._is_complete = False
                     raise
                 self._broken[entry.name] = said_of(error)
                 self.restore(before)
-        self._is_complete = True
 
     def restore(self, before: Mapping[str, type[T]]) -> None:
         """Forget what was registered since `before` was copied."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from results import format
@@ -17,7 +18,7 @@ from results.profiles import Profiles, profiles
 from results.roofs import Roofs, with_limits
 from results.scaling import fit_all
 from results.schema import MODES
-from results.series import SETTING, points
+from results.series import SETTING, points, rank
 from results.settings import in_words, names_precision
 from results.theme import Look, looks
 
@@ -68,6 +69,24 @@ class Chapter:
                 told = f"\u2002N^{format.exponent(fit.exponent)} {between}".rstrip()
                 notes[row["backend"], row["options"]] = told
         return notes
+
+    def first_series(self, most: int) -> Chapter:
+        """Return the chapter with at most so many series, the known backends first."""
+        every = set(zip(self.points["backend"], self.points["options"], strict=True))
+        if len(every) <= most:
+            return self
+        kept = set(sorted(every, key=lambda key: (rank(key[0]), key[1]))[:most])
+
+        def of(frame: pd.DataFrame) -> pd.DataFrame:
+            keys = zip(frame["backend"], frame["options"], strict=True)
+            return frame[np.array([key in kept for key in keys], dtype=bool)]
+
+        return replace(
+            self,
+            points=of(self.points), fits=of(self.fits), crossovers=of(self.crossovers),
+            speedups=of(self.speedups), feasible=of(self.feasible), limits=of(self.limits),
+            profiles=Profiles(*map(of, self.profiles)),
+        )  # fmt: skip
 
 
 def chapters(run: Run) -> list[Chapter]:

@@ -40,6 +40,8 @@ Draw = Callable[[Theme, Layout], Figure | None]
 
 FORMATS = ("html", "md")
 FIGURE_FOLDER = "figures"
+MOST_DRAWN = 24
+"""Series in one figure: more cannot be told apart, and leave no room to draw them."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -194,14 +196,24 @@ def _context(run: Run, sections: list[Section], peers: list[PeerSection]) -> dic
     }
 
 
+def _caption(name: str, run: Run, chapter: Chapter) -> str:
+    """Return a figure's caption, and how many series are drawn where that is not all."""
+    series = chapter.points[["backend", "options"]].drop_duplicates()
+    told = figure_caption(name, run)
+    if len(series) <= MOST_DRAWN:
+        return told
+    return f"{told} Of {len(series)} series the first {MOST_DRAWN} are drawn."
+
+
 def _page_figures(chapter: Chapter, index: int, run: Run) -> Iterator[PageFigure]:
+    drawn = chapter.first_series(MOST_DRAWN)
     for name, title in TITLES.items():
         wide, narrow = (
-            inline_svg(chapter, name, layout, prefix=f"{name}-{layout}-{index}", title=title)
+            inline_svg(drawn, name, layout, prefix=f"{name}-{layout}-{index}", title=title)
             for layout in ("wide", "narrow")
         )
         if wide:
-            yield PageFigure(title, figure_caption(name, run), wide, narrow)
+            yield PageFigure(title, _caption(name, run, chapter), wide, narrow)
 
 
 def _peer_page_figure(chapter: PeerChapter, index: int) -> PageFigure | None:
@@ -247,10 +259,11 @@ def _write_markdown(
 
 
 def _file_figures(chapter: Chapter, index: int, run: Run, home: Path) -> Iterator[FileFigure]:
+    drawn = chapter.first_series(MOST_DRAWN)
     for name in FIGURES:
-        files = _write_figures(home, f"{name}-{index + 1}", partial(png, chapter, name))
+        files = _write_figures(home, f"{name}-{index + 1}", partial(png, drawn, name))
         if files:
-            yield FileFigure(TITLES[name], figure_caption(name, run), *files)
+            yield FileFigure(TITLES[name], _caption(name, run, chapter), *files)
 
 
 def _peer_file_figure(chapter: PeerChapter, index: int, home: Path) -> FileFigure | None:

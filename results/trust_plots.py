@@ -24,7 +24,7 @@ PANEL_HEIGHT = 2.5
 
 CAPTION = (
     "Time of the sentinel, the same work every time, relative to its median over the run: "
-    "marks are repetitions, each a process of its own, the line is their running median of three, "
+    "marks are repetitions, each a process of its own, the line is their running median, "
     "or joins them where there are three alone. A machine that keeps its speed gives a level line."
 )
 

@@ -35,7 +35,9 @@ SUITES: tuple[str, ...] = get_args(Suite)
 MOST_SENTINELS = 21
 """Launches of the sentinel in a sweep, at most: one at each end and at every twentieth between."""
 LAUNCHES_PER_SENTINEL = 4
-"""There is no more than one sentinel to so many other launches, but for those at the ends."""
+"""There is no more than one sentinel to so many other launches, but for the fewest."""
+FEWEST_SENTINELS = 4
+"""Launches of the sentinel in the shortest sweep: fewer tell of no drift."""
 SENTINEL_BUDGET_S = 0.1
 """Sampling time of a sentinel, at most: some ten of its calls."""
 
@@ -472,7 +474,7 @@ def _with_sentinels(items: Sequence[Item], case: Case) -> list[Item]:
     """Put the sentinel's launches between those of a sweep; nowhere where there are none."""
     if not items:
         return []
-    count = max(2, min(MOST_SENTINELS, len(items) // LAUNCHES_PER_SENTINEL))
+    count = max(FEWEST_SENTINELS, min(MOST_SENTINELS, len(items) // LAUNCHES_PER_SENTINEL))
     places = [round(i * len(items) / (count - 1)) for i in range(count)]
     parts = zip(range(count), places, [*places[1:], len(items)], strict=True)
     return [item for i, a, b in parts for item in (Item(case, i), *items[a:b])]

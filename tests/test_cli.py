@@ -297,11 +297,11 @@ def test_run_with_a_plugin_measures_its_backend(tmp_path):
 
 
 @pytest.mark.serial
-def test_run_with_a_broken_plugin_is_misuse(tmp_path):
+def test_run_of_a_broken_plugins_backend_is_misuse(tmp_path):
     file = tmp_path / "broken.py"
     file.write_text("1 / 0")
     said = one_line_of_misuse(
-        invoke("run", "--plugin", file, "--backend", "full", "--out", tmp_path / "run")
+        invoke("run", "--plugin", file, "--backend", "mine", "--out", tmp_path / "run")
     )
     assert "ZeroDivisionError" in said
 

@@ -478,11 +478,6 @@ def test_backend_that_needs_real_numbers_to_be_built(registered):
     assert told["cost"][0]["pattern_ops"] > 0
 
 
-def test_plugin_file_that_does_not_load_is_misuse(tmp_path: Path):
-    told = told_of(CASE, plugins=(str(tmp_path / "nothing.py"),))["cases"][CASE.id]
-    assert "nothing.py" in told["misuse"]
-
-
 # -- where the time goes -------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import synthetic
+from test_untrusted import hostile_run
 
 from results.report import write_report
 
@@ -108,18 +110,39 @@ def test_the_page_follows_light_and_dark(report: Path, tmp_path: Path) -> None:
 
 
 def test_a_strangers_script_does_not_run(tmp_path: Path) -> None:
-    script = "<script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
-    laws = {script: synthetic.Law(1e-5, 1.0), "sdpa": synthetic.SEVEN["sdpa"]}
-    folder = synthetic.write_run(
-        tmp_path / "run", laws, lengths=(512, 1024), launches=1, machine={"cpu": script}
-    )
+    folder = hostile_run(tmp_path / "run")
     (page,) = write_report([folder], ["html"])
-    dom = chromium(tmp_path / "profile", page, "--dump-dom")
-    title = re.search(r"<title>(.*?)</title>", dom)
-    assert title is not None
-    assert title.group(1) != "run"
-    assert "<script" not in dom
-    assert "<img" not in dom
+    # A page that holds it opens everything and points at everything, as a reader may.
+    around = tmp_path / "run" / "around.html"
+    around.write_text(TOUCHING.format(name=page.name))
+    dom = chromium(tmp_path / "profile", around, "--dump-dom")
+    found = re.search(r'<pre id="out">(\{.*?\})</pre>', dom)
+    assert found, dom[-500:]
+    told = json.loads(html.unescape(found.group(1)))
+    assert told["title"].startswith("attnbench report")
+    assert told["title"] != "run"
+    assert told["foreign"] == []
+    assert told["touched"] > 100
+
+
+TOUCHING = """<!DOCTYPE html><body><iframe id="f" src="{name}"></iframe>
+<pre id="out"></pre><script>
+const frame = document.getElementById("f");
+frame.onload = () => {{
+  const d = frame.contentDocument, all = [...d.querySelectorAll("*")];
+  for (const e of all) {{
+    if (e.tagName === "DETAILS") e.open = true;
+    for (const kind of ["mouseover", "click", "focus", "error", "load"])
+      e.dispatchEvent(new Event(kind, {{bubbles: false}}));
+  }}
+  const foreign = all.filter(e => ["SCRIPT", "IMG", "IFRAME", "OBJECT", "EMBED"].includes(
+    e.tagName.toUpperCase()) || [...e.attributes].some(a => a.name.startsWith("on") ||
+    /^\\s*(javascript|data):/i.test(a.value) && !["title", "aria-label"].includes(a.name))).map(
+    e => e.tagName);
+  document.getElementById("out").textContent =
+    JSON.stringify({{title: d.title, foreign, touched: all.length}});
+}};
+</script>"""
 
 
 def test_it_prints(report: Path, tmp_path: Path) -> None:

@@ -18,10 +18,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from verification import Measured, Report, Scale
-from verification.rates import lower
-from verification.sweeps import Quiet
-
 from results.changes import Comparison, compare
 from results.confirmation import Confirmation
 from results.load import load
@@ -29,6 +25,9 @@ from results.schema import Arm, Case
 from suites.confirm import NAMES, PairedSession, version_at
 from suites.driver import run_sweep
 from suites.sweep import Grid
+from verification import Measured, Report, Scale
+from verification.rates import lower
+from verification.sweeps import Quiet
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("attention", "models", "suites", "results")
