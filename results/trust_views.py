@@ -76,8 +76,8 @@ def _drift_table(trust: Trust) -> TableView:
 
     head = ["setting", "repetitions", "time", "drift", "spread", "remark"]
     notes = [
-        "The same work every time. Drift: largest over smallest running median of "
-        "three repetitions, less 1, so that one odd process does not count; spread: the same of "
+        "The same work every time. Drift: largest over smallest running median of the "
+        "repetitions, less 1, so that one odd process does not count; spread: the same of "
         f"the repetitions themselves. A run that drifted by more than "
         f"{LIMIT_TEXT} is disturbed."
     ]
