@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import functools
 import json
 import random
@@ -161,7 +162,8 @@ def line(seed: int, index: int) -> bytes:
 
 
 def _value(rng: random.Random) -> Any:
-    return rng.choice(rng.choice((NAMES, NUMBERS, OTHERS)))
+    # A copy: the next change may be inside of it.
+    return copy.deepcopy(rng.choice(rng.choice((NAMES, NUMBERS, OTHERS))))
 
 
 def _mutate(record: dict[str, Any], rng: random.Random, path: Path_) -> None:
@@ -186,7 +188,7 @@ def _mutate(record: dict[str, Any], rng: random.Random, path: Path_) -> None:
         for _ in range(rng.choice((1, 3, 70))):
             target[last][f"{rng.choice(NAMES)[:200]}{rng.random()}"] = _value(rng)
     else:
-        target[last] = record[rng.choice(list(record))]
+        target[last] = copy.deepcopy(record[rng.choice(list(record))])
 
 
 def _plausible(record: dict[str, Any], rng: random.Random) -> None:
