@@ -135,6 +135,7 @@ def test_examples_run(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "CONTRIBUTING.md",
         "CHANGELOG.md",
         "docs/architecture.md",
+        "docs/method.md",
         "docs/performance.md",
     ],
 )
@@ -153,5 +154,7 @@ def test_the_measured_figures_are_those_of_the_reference() -> None:
     built = runpy.run_path(str(ROOT / "docs" / "build_measured.py"))
     assert built["readme"]() == README
     assert built["performance"]() == (ROOT / "docs" / "performance.md").read_text()
+    shown = runpy.run_path(str(ROOT / "docs" / "build_method.py"))
+    assert shown["method"]() == (ROOT / "docs" / "method.md").read_text()
     for image in re.findall(r'(?:src|srcset)="([^"]+)"', README):
         assert (ROOT / image).stat().st_size > 0

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from verification import PROMISES, Measured, not_tried
-from verification.__main__ import main, measure, table
+from verification.__main__ import main, measure
 from verification.rates import at_most, lower, upper
+from verification.show import table
 
 
 @pytest.mark.parametrize(

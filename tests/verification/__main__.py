@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import math
 import sys
 import time
 import traceback
@@ -17,6 +16,7 @@ from typing import TextIO
 
 from suites.measure.machine import environment, machine
 from verification import PROMISES, Measured, Report, Scale, broken
+from verification.show import table
 
 OUT = Path(__file__).parents[2] / "results" / "reference" / "method" / "verified.json"
 
@@ -35,40 +35,6 @@ def measure(name: str, scale: Scale, report: Report) -> Measured:
         traceback.print_exc()
         got = broken(f"{type(error).__name__}: {error}")
     return replace(got, name=name, promise=promise, seconds=time.perf_counter() - started)
-
-
-def table(results: Sequence[Measured]) -> str:
-    """Write the results as lines of text."""
-    head = ("promise", "kept", "tried", "failed", "measured", "bound", "promised", "took")
-    rows = [head]
-    for got in results:
-        rows.append(
-            (
-                got.name,
-                {True: "yes", False: "NO", None: "not tried"}[got.passed],
-                str(got.tried),
-                str(got.failed),
-                shown(got.rate, got.unit),
-                shown(got.bound, got.unit),
-                f"{got.side} {shown(got.limit, got.unit)}" if got.limit is not None else "-",
-                f"{got.seconds:.0f} s",
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
-    lines += [f"{got.name}: {got.reason}" for got in results if got.reason]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def shown(value: float | None, unit: str) -> str:
-    """Write a figure for people; shares in percent."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    if unit == "1":
-        return f"{100 * value:.3g} %"
-    if unit == "s":
-        return f"{1e6 * value:.3g} µs"
-    return f"{value:.4g} {unit}"
 
 
 def write(results: Sequence[Measured], scale: Scale, file: Path) -> None:

@@ -1,7 +1,14 @@
-"""A backend whose latency is known: it spins for as long as it is told and returns the values."""
+"""A backend whose latency is known: it spins for as long as it is told and returns the values.
+
+How long each call really spun is written to a file of the process in the folder `log`: whole
+numbers of 8 bytes, in nanoseconds, the n-th call's at place n modulo `PLACES`.
+"""
 
 from __future__ import annotations
 
+import mmap
+import time
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +17,8 @@ from attention.base import Attention, Cost, Problem, Supports
 from attention.registry import register
 from verification.spin import spin
 
+PLACES = 8192
+
 
 @register("spin")
 class Spin(Attention):
@@ -17,6 +26,7 @@ class Spin(Attention):
 
     Args:
         microseconds: how long.
+        log: folder for what was spun; its files' names sort in the order of the processes.
         **shape: num_heads and head_dim.
     """
 
@@ -27,13 +37,23 @@ class Spin(Attention):
     time_exponent = 0.0
     memory_exponent = 0.0
 
-    def __init__(self, *, num_heads: int, head_dim: int, microseconds: int = 0) -> None:
+    def __init__(self, *, num_heads: int, head_dim: int, log: str, microseconds: int = 0) -> None:
         super().__init__(num_heads=num_heads, head_dim=head_dim)
-        self.microseconds = microseconds
+        self.microseconds, self.log = microseconds, log
+        self._calls, self._spun = 0, memoryview(b"")
+
+    def _open(self) -> None:
+        file = Path(self.log) / f"{self.microseconds}-{time.time_ns()}"
+        file.write_bytes(bytes(8 * PLACES))
+        with file.open("r+b") as stream:
+            self._spun = memoryview(mmap.mmap(stream.fileno(), 0)).cast("q")
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, **asks: Any) -> Tensor:
         """Spin, then return v."""
-        spin(1000 * self.microseconds)
+        if not self._calls:
+            self._open()
+        self._spun[self._calls % PLACES] = spin(1000 * self.microseconds)
+        self._calls += 1
         return v
 
     def reference(

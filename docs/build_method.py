@@ -1,0 +1,202 @@
+"""Put what `make verify-method` measured into docs/method.md.
+
+python docs/build_method.py
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from verification import PROMISES, Measured  # noqa: E402
+from verification.show import KEPT, promised, shown  # noqa: E402
+
+METHOD = ROOT / "docs" / "method.md"
+VERIFIED = ROOT / "results" / "reference" / "method" / "verified.json"
+MODULES = ROOT / "tests" / "verification"
+NONE = "–"
+NOT_MEASURED = "Not measured yet."
+
+Row = Mapping[str, Any]
+
+
+def fill(text: str, name: str, content: str) -> str:
+    """Replace what stands between the marks of `name`."""
+    begin, end = f"<!-- method: {name} -->", f"<!-- /method: {name} -->"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    assert pattern.search(text), f"no marks for {name}"
+    return pattern.sub(lambda _: f"{begin}\n{content}\n{end}", text)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
+    """Write a table as Markdown; columns from the `text_columns`-th on hold numbers."""
+    kinds = [":--" if i < text_columns else "--:" for i in range(len(head))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, kinds, *rows))
+
+
+def promises() -> str:
+    """Write what each module promises, how it is tested and what a failure is."""
+    parts = []
+    for name in PROMISES:
+        file = MODULES / f"{name}.py"
+        if file.exists():
+            text = ast.get_docstring(ast.parse(file.read_text())) or ""
+            first, *others = (" ".join(part.split()) for part in text.split("\n\n"))
+            parts += [f"**`{name}`.** {first}", *others]
+    return "\n\n".join(parts)
+
+
+def rates(content: Mapping[str, Any], measured: Mapping[str, Measured]) -> str:
+    """Write one row a promise, and what it was measured on."""
+    machine, environment = content["machine"], content["environment"]
+    where = (
+        f"{machine['cpu']}, {machine['cores']} cores, torch {environment['torch']}, Python "
+        f"{environment['python']}; {content['measured'][:10]}, {content['scale']} form:"
+    )
+    rows = []
+    for name in PROMISES:
+        got = measured.get(name)
+        if got is None:
+            rows.append([f"`{name}`", NONE, *[NONE] * 5, "not measured yet"])
+            continue
+        rows.append(
+            [
+                f"`{name}`", got.figure or NONE, f"{got.tried:,}", f"{got.failed:,}",
+                shown(got.rate, got.unit), shown(got.bound, got.unit), promised(got),
+                KEPT[got.passed] + (f": {got.reason}" if got.passed is None else ""),
+            ]
+        )  # fmt: skip
+    head = ("promise", "figure", "tried", "failed", "measured", "bound", "promised", "kept")
+    return f"{where}\n\n{markdown(head, rows, 2)}"
+
+
+def exponents(rows: Sequence[Row]) -> str:
+    """Write the coverage of every law at every noise."""
+    head = (
+        "time grows with", "noise between launches", "truth", "sweeps", "covered", "bound",
+        "median width", "covered from samples",
+    )  # fmt: skip
+    names = {"1.0": "N", "1.5": "N^1.5", "2.0": "N²", "n log n": "N·log N"}
+    return markdown(
+        head,
+        [
+            [
+                names[r["law"]], f"{r['noise']:.0%}".replace("%", " %"), f"{r['truth']:.3f}",
+                f"{r['sweeps']:,}", shown(r["coverage"], "1"), shown(r["bound"], "1"),
+                f"{r['width']:.3f}", shown(r["coverage_from_samples"], "1"),
+            ]
+            for r in rows
+        ],
+        1,
+    )  # fmt: skip
+
+
+def intervals(rows: Sequence[Row]) -> str:
+    """Write the least coverage of medians and ratios by launches and tails."""
+    counts = sorted({r["launches"] for r in rows})
+    written = []
+    for of in ("median", "ratio"):
+        for tails in dict.fromkeys(r["tails"] for r in rows):
+            own = [r for r in rows if (r["of"], r["tails"]) == (of, tails)]
+            least = [min(r["coverage"] for r in own if r["launches"] == n) for n in counts]
+            written.append([of, tails, *(shown(value, "1") for value in least)])
+    head = ["of a", "launches scatter", *(f"covered by {n} launches" for n in counts)]
+    return markdown(head, written, 2)
+
+
+def ground_truth(rows: Sequence[Row]) -> str:
+    """Write how far the medians were off, by path and duration."""
+    written = []
+    for path in dict.fromkeys(r["path"] for r in rows):
+        for nominal in sorted({r["nominal"] for r in rows if r["path"] == path}):
+            own = [r for r in rows if (r["path"], r["nominal"]) == (path, nominal)]
+            off = max((r["off"] for r in own), key=abs)
+            empty = max(r["call"] for r in own)
+            written.append(
+                [path, shown(nominal, "s"), shown(empty, "s"), str(len(own)), f"{off:+.2%}"]
+            )
+    head = ("by", "work", "an empty call", "tried", "furthest off")
+    return markdown(head, [[c.replace("%", " %") for c in row] for row in written], 1)
+
+
+def memory(rows: Sequence[Row]) -> str:
+    """Write how far the peaks were off, by path."""
+    mib, written = 2**20, []
+    for path in dict.fromkeys(r["path"] for r in rows):
+        own = [r for r in rows if r["path"] == path]
+        sizes = [r["expected"] / mib for r in own]
+        ends = [(r[end] - r["expected"], r["expected"]) for r in own for end in _ENDS]
+        off, expected = max(ends, key=lambda pair: abs(pair[0]))
+        written.append(
+            [
+                path, f"{min(sizes):.0f} to {max(sizes):,.0f}", str(sum(r["tried"] for r in own)),
+                f"{off / mib:+.2f}", f"{expected / mib:,.0f}",
+            ]
+        )  # fmt: skip
+    head = ("by", "MiB allocated", "tried", "furthest off, MiB", "of, MiB")
+    return markdown(head, written, 1)
+
+
+def harness_cost(rows: Sequence[Row]) -> str:
+    """Write what a sample costs, over the processes."""
+    written = []
+    for key, words in (
+        ("added", "the clock's readings, in a sample"),
+        ("in_all", "a sample in all"),
+    ):
+        values = sorted(r[key] for r in rows)
+        middle = shown(values[len(values) // 2], "s")
+        written.append([words, str(len(values)), middle, shown(values[-1], "s")])
+    return markdown(("cost of", "processes", "median", "largest"), written, 1)
+
+
+_ENDS = ("lowest", "highest")
+
+
+def operations(rows: Sequence[Row]) -> str:
+    """Write how many counts were held against every backend's declaration."""
+    kinds = list(dict.fromkeys(r["counted"] for r in rows))
+    written = []
+    for backend in dict.fromkeys(r["backend"] for r in rows):
+        own = {r["counted"]: r for r in rows if r["backend"] == backend}
+        counts = [str(own[kind]["tried"]) if kind in own else NONE for kind in kinds]
+        off = sum(r["failed"] for r in own.values())
+        furthest = max(r["worst"] for r in own.values())
+        written.append([f"`{backend}`", *counts, str(off), shown(furthest, "1")])
+    return markdown(("backend", *kinds, "off", "furthest"), written, 1)
+
+
+DETAILS: Mapping[str, Callable[[Sequence[Row]], str]] = {
+    "exponents": exponents,
+    "intervals": intervals,
+    "ground_truth": ground_truth,
+    "harness_cost": harness_cost,
+    "memory": memory,
+    "operations": operations,
+}
+"""Promises whose details are shown."""
+
+
+def method() -> str:
+    """Return docs/method.md with what was measured."""
+    content = json.loads(VERIFIED.read_text())
+    measured = {one["name"]: Measured(**one) for one in content["promises"]}
+    text = fill(METHOD.read_text(), "promises", promises())
+    text = fill(text, "rates", rates(content, measured))
+    for name, write in DETAILS.items():
+        got = measured.get(name)
+        shown_rows = write(got.details) if got and got.details else NOT_MEASURED
+        text = fill(text, name.replace("_", "-"), shown_rows)
+    return text
+
+
+if __name__ == "__main__":
+    METHOD.write_text(method())
