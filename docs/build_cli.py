@@ -19,7 +19,8 @@ HEAD = """\
 <!-- Made from the command by `python docs/build_cli.py`; a test compares. -->
 
 Exit codes: 0 done (a sweep that completes is done, whatever its statuses), 1 not done, 2 misuse
-(one line that says what is accepted), 130 after Ctrl-C, 143 after SIGTERM.
+(one line that says what is accepted), 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+`compare` ends with 1 where a case became worse, and with 3 where it could not measure.
 """
 
 EXAMPLES = {
@@ -38,6 +39,12 @@ EXAMPLES = {
         "attnbench run --preset kernels --device cuda --out runs/kernels",
     ],
     "report": ["attnbench report runs/today", "attnbench report runs/a runs/b --out compared"],
+    "compare": [
+        "attnbench compare runs/before runs/after",
+        "attnbench compare runs/before runs/after --markdown > comment.md",
+        "attnbench compare runs/before runs/after --confirm --base-from ../before "
+        "--out runs/pairs",
+    ],
     "merge": ["attnbench merge runs/part1 runs/part2 --out runs/whole"],
     "export": [
         "attnbench export runs/today --table scaling --format json",
