@@ -153,7 +153,7 @@ def line(seed: int, index: int) -> bytes:
         _rehash(record)
     try:
         made = json.dumps(record, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         made = text.encode()
     if kind >= 0.85:
         for _ in range(rng.choice((1, 1, 2, 5))):
@@ -241,7 +241,7 @@ def _rehash(record: dict[str, Any]) -> None:
         for k, v in case.items()
         if k != "id" and (k not in LATER_FIELDS or v != LATER_FIELDS[k])
     }
-    with contextlib.suppress(ValueError, RecursionError):
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
         case["id"] = content_id(named)
 
 
