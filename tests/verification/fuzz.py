@@ -1,8 +1,8 @@
 """Whatever stands in a run's files, the readers answer with what they could use and with where and
 what the rest is, or with a documented error; nothing else comes out.
 
-How: random records, whole and mutilated, by `fuzz_records`: written in files, loaded, and every
-tenth or so taken through tables, exports, merge and report. 10^5 here; 10^6 by `make fuzz`.
+How: random records, whole and mutilated, by `fuzz_records`: written in files and loaded, many of
+them taken through tables, exports, merge and report. 10^5 here; 10^6 by `make fuzz`.
 
 Failure: an error that is not documented, or a line that is neither used nor named.
 """

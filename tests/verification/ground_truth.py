@@ -34,7 +34,8 @@ ALL_SAMPLES = 5000
 """With a budget of so many calls at most, every call after the warm-up is a sample."""
 ON_TIME, LEAST_ON_TIME = 1.002, 3
 """A loop that took so much longer was interrupted; without it, so many samples must be left."""
-REPEATS = {"full": 3, "short": 1}
+REPEATS = {"full": 3, "short": 3}
+"""The full form judges each; the short one, which may run beside others, the middle one."""
 
 
 class Taken(NamedTuple):
@@ -112,9 +113,18 @@ def measure(scale: Scale, report: Report) -> Measured:
     for got in swept:
         if got.microseconds:
             add("sweep", got, empty)
-    failed = sum(abs(row["off"]) > TOLERANCE for row in rows)
+    judged = [abs(row["off"]) for row in rows] if scale == "full" else _middle(rows)
+    failed = sum(off > TOLERANCE for off in judged)
     return Measured(
-        figure="furthest median deviation from the truth", tried=len(rows), failed=failed,
-        rate=max(abs(row["off"]) for row in rows), bound=None, limit=TOLERANCE, side="at most",
+        figure="furthest median deviation from the truth", tried=len(judged), failed=failed,
+        rate=max(judged), bound=None, limit=TOLERANCE, side="at most",
         passed=failed == 0, details=rows,
     )  # fmt: skip
+
+
+def _middle(rows: list[dict[str, Any]]) -> list[float]:
+    """Return the middle one of the deviations of each path and duration."""
+    found: dict[tuple[str, float], list[float]] = {}
+    for row in rows:
+        found.setdefault((row["path"], row["nominal"]), []).append(abs(row["off"]))
+    return [statistics.median(one) for one in found.values()]

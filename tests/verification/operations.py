@@ -30,8 +30,8 @@ from attention.registry import get, names
 from attention.testing import Bench, Inputs, counted_ops
 from verification import Measured, Report, Scale
 
-LENGTHS = {"full": (65, 257, 700), "short": (65,)}
-PAIRS_UP_TO = 257
+LENGTHS = {"full": (65, 130, 700), "short": (65,)}
+PAIRS_UP_TO = 130
 MODES: tuple[Mode, ...] = ("forward", "training")
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "longformer": ({"window": 32}, {"window": 16, "dilation": (1, 1, 2, 4)}),
