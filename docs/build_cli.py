@@ -19,7 +19,7 @@ HEAD = """\
 <!-- Made from the command by `python docs/build_cli.py`; a test compares. -->
 
 Exit codes: 0 done (a sweep that completes is done, whatever its statuses), 1 not done, 2 misuse
-(one line that says what is accepted), 130 after Ctrl-C, 143 after SIGTERM.
+(one line that says what is accepted), 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 """
 
 EXAMPLES = {
