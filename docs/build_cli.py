@@ -42,7 +42,7 @@ EXAMPLES = {
     "compare": [
         "attnbench compare runs/before runs/after",
         "attnbench compare runs/before runs/after --markdown > comment.md",
-        "attnbench compare runs/before runs/after --confirm --base-from ../before "
+        "attnbench compare runs/before runs/after --confirm --base-from checkouts/before "
         "--out runs/pairs",
     ],
     "merge": ["attnbench merge runs/part1 runs/part2 --out runs/whole"],

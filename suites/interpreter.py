@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from suites.outcome import OUTPUT_LIMIT, TAIL_BYTES, TIMEOUT_CODE
 
 DRIVER_VARIABLE = "ATTNBENCH_DRIVER_PID"
 """Names the driver's process to its children, which end with it."""
+
+SOCKET_FOLDER_LENGTH = 107 - len("/asv-forkserver-12345678/socket")
+"""The most bytes of a path in which asv's socket still has a valid name."""
 
 _GUARD = """
 import ctypes, os, runpy, sys, traceback
@@ -103,3 +106,18 @@ def _limit_files(pid: int) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (OUTPUT_LIMIT, OUTPUT_LIMIT))
+
+
+@contextlib.contextmanager
+def folders_in(scratch: Path) -> Iterator[None]:
+    """Have asv make the folder of its socket in ours, which goes even if this process is killed.
+
+    Where the path would be too long for a socket, asv's own choice stands.
+    """
+    before = tempfile.tempdir
+    if len(os.fsencode(scratch)) <= SOCKET_FOLDER_LENGTH:
+        tempfile.tempdir = str(scratch)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before

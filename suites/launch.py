@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from suites import keeper
 from suites.guard import MemoryGuard
-from suites.interpreter import Interpreter
+from suites.interpreter import Interpreter, folders_in
 from suites.leftovers import SharedMemory
 from suites.outcome import Outcome, read_outcome, tail
 
@@ -45,9 +45,6 @@ WATCHDOG_S = 10.0
 
 MOST_OUTPUT = 4 << 20
 """Characters of output after which a server is replaced."""
-
-SOCKET_FOLDER_LENGTH = 107 - len("/asv-forkserver-12345678/socket")
-"""The most bytes of a path in which asv's socket still has a valid name."""
 
 ROOM_BYTES = 1 << 20
 """With less than this, the folder of temporary files is full."""
@@ -115,7 +112,7 @@ class Launcher:
             LaunchError: if no server can be started.
             OSError: if the folder of temporary files cannot be written.
         """
-        Path(self._scratch.name).mkdir(exist_ok=True)  # a case may have removed it
+        self._make_scratch()
         server = self._server(allocator, method)
         folder = Path(tempfile.mkdtemp(dir=self._scratch.name))
         answer = folder / "answer.json"
@@ -148,12 +145,17 @@ class Launcher:
             shared.note(strays)
             keeper.kill_marked(self._token, servers)
 
+    def _make_scratch(self) -> None:
+        """Make sure that the folder of temporary files is there: a case may have removed it."""
+        Path(self._scratch.name).mkdir(mode=0o700, exist_ok=True)
+
     def _check_room(self) -> None:
         """Take note when it is no fault of a case that it left no answer.
 
         Raises:
             OSError: if the folder of temporary files is full, though the case's own are gone.
         """
+        self._make_scratch()
         room = os.statvfs(self._scratch.name)
         if room.f_bavail * room.f_frsize < ROOM_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._scratch.name)
@@ -170,6 +172,8 @@ class Launcher:
         key = f"{method}:{allocator}"
         if self._keeper is None:
             self._start_keeper()
+        if key in self._servers and not self._servers[key].reachable():
+            self._servers.pop(key).close()
         if key not in self._servers:
             variables = RETAINED if allocator == "retained" else {}
             scratch = Path(self._scratch.name)
@@ -222,7 +226,7 @@ class _Server:
             self._asv = runner.Spawner(self._interpreter, str(self._folder))
             return
         try:
-            with self._watchdog(IMPORT_TIMEOUT_S), _folders_in(self._scratch):
+            with self._watchdog(IMPORT_TIMEOUT_S), folders_in(self._scratch):
                 self._asv = runner.ForkServer(self._interpreter, str(self._folder))
                 imported, out = self._asv.preimport()
         except RuntimeError as error:
@@ -251,6 +255,12 @@ class _Server:
         self.alive = len(out) <= MOST_OUTPUT
         return out, code, False
 
+    def reachable(self) -> bool:
+        """Say whether the server's socket is there: a case may have removed it."""
+        if self._method == "spawn":
+            return True
+        return self._asv is not None and Path(self._asv.socket_name).exists()
+
     @contextlib.contextmanager
     def _watchdog(self, seconds: float) -> Iterator[threading.Event]:
         """Kill the whole group if the block is still waiting after `seconds`."""
@@ -275,19 +285,5 @@ class _Server:
         self._interpreter.kill()
         if self._asv is not None:
             self._asv.interrupt()  # else it prints what the server printed
-            self._asv.close()
-
-
-@contextlib.contextmanager
-def _folders_in(scratch: Path) -> Iterator[None]:
-    """Have asv make the folder of its socket in ours, which goes even if this process is killed.
-
-    Where the path would be too long for a socket, asv's own choice stands.
-    """
-    before = tempfile.tempdir
-    if len(os.fsencode(scratch)) <= SOCKET_FOLDER_LENGTH:
-        tempfile.tempdir = str(scratch)
-    try:
-        yield
-    finally:
-        tempfile.tempdir = before
+            with contextlib.suppress(OSError):  # its folder may be gone
+                self._asv.close()

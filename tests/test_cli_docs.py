@@ -42,7 +42,8 @@ def test_the_reference_is_what_the_command_says(builder):
 def test_the_examples_are_accepted(builder, monkeypatch, tmp_path):
     """Each is parsed by its command; folders that it names are made."""
     monkeypatch.chdir(tmp_path)
-    for name in ("today", "a", "b", "part1", "part2"):
+    (tmp_path / "checkouts" / "before").mkdir(parents=True)
+    for name in ("today", "a", "b", "part1", "part2", "before", "after"):
         (tmp_path / "runs" / name).mkdir(parents=True)
     parent = click.Context(cli.main, info_name="attnbench")
     for examples in builder.EXAMPLES.values():

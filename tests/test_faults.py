@@ -258,7 +258,7 @@ def test_shared_memory_in_use_or_older_stays(tmp_path):
     with (tmp_path / f"torch_{os.getpid()}_b").open():
         assert shared.clear() == ["torch_1_c"]
     left = sorted(p.name for p in tmp_path.iterdir())
-    assert left == ["torch_1_c", "torch_1_old", f"torch_{os.getpid()}_b"]
+    assert left == sorted(["torch_1_c", "torch_1_old", f"torch_{os.getpid()}_b"])
 
 
 def test_files_of_a_case_go_with_it(launcher, method, tmp_path):

@@ -280,7 +280,7 @@ def test_sentinels_stand_at_the_ends_and_evenly_between(num_lengths, launches, s
     assert items == order(grid, cases(grid))  # a resumed sweep asks for the same
     at = [i for i, item in enumerate(items) if item.case.kind == "sentinel"]
     others = len(items) - len(at)
-    assert len(at) == max(2, min(21, others // 4))
+    assert len(at) == max(4, min(21, others // 4))
     assert (at[0], at[-1]) == (0, len(items) - 1)
     assert [items[i].launch for i in at] == list(range(len(at)))
     assert all(items[i].case == sentinel_case(grid) for i in at)
