@@ -22,7 +22,7 @@ from torch import Tensor
 from results.schema import Arm
 from suites.measure.memory import peak_memory
 from verification import Measured, Report, Scale
-from verification.hold_plugin import MIB, filled
+from verification.hold import MIB, filled
 from verification.sweeps import records_of
 
 SIZES = {"full": (1, 2, 5, 16, 33, 64, 100, 256, 512, 1024), "short": (1, 5, 33, 128)}

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+from attention import backends
 from attention.base import Attention, Mode, Problem
 from attention.registry import get, names
 from attention.testing import Bench, Inputs, counted_ops
@@ -91,6 +92,8 @@ def measure(scale: Scale, report: Report) -> Measured:
     absent = []
     for name in names():
         cls = get(name)
+        if not cls.__module__.startswith(f"{backends.__name__}."):
+            continue  # a plug-in's: what it declares is its own affair
         if (reasons := cls.unavailable_reasons("cpu")) and not fused(name, {}):
             absent.append(f"{name}: {'; '.join(reasons)}")
             continue

@@ -7,6 +7,7 @@ numbers of 8 bytes, in nanoseconds, the n-th call's at place n modulo `PLACES`.
 from __future__ import annotations
 
 import mmap
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from torch import Tensor
 
 from attention.base import Attention, Cost, Problem, Supports
 from attention.registry import register
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from verification.spin import spin
 
 PLACES = 8192
