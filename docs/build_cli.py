@@ -41,7 +41,7 @@ EXAMPLES = {
     "report": ["attnbench report runs/today", "attnbench report runs/a runs/b --out compared"],
     "compare": [
         "attnbench compare runs/before runs/after",
-        "attnbench compare runs/before runs/after --markdown > comment.md",
+        "attnbench compare runs/before runs/after --markdown",
         "attnbench compare runs/before runs/after --confirm --base-from checkouts/before "
         "--out runs/pairs",
     ],
