@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 SCHEMA = 1
 """Version of the record's layout. Readers refuse a newer one."""
 
-MEASUREMENT = 1
+MEASUREMENT = 2
 """Version of the measuring code. Raised when old numbers are no longer comparable."""
 
 RECORDS = "records.jsonl"

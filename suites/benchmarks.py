@@ -193,10 +193,15 @@ def _measure_ours(
     return result
 
 
-def _import_backends() -> None:
-    """Import the backends before the fork, once for all cases; plug-ins load in the case."""
+def _import_early() -> None:
+    """Import before the fork, once for all cases, the backends and what torch imports late.
+
+    A first backward pass imports torch's symbolic shapes, a third of a second of a case's warm-up.
+    Plug-ins load in the case.
+    """
+    importlib.import_module("torch.fx.experimental.symbolic_shapes")
     for module in pkgutil.iter_modules(backends.__path__):
         importlib.import_module(f"{backends.__name__}.{module.name}")
 
 
-_import_backends()
+_import_early()

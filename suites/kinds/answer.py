@@ -17,6 +17,7 @@ from results.schema import FULL_PRECISION, Case
 from suites.kinds import peer, roof, sentinel, speed
 from suites.kinds.preflight import preflight
 from suites.kinds.timing import Measured
+from suites.measure.layout import stir_heap
 from suites.measure.process import TimeLimitError, deadline, memory_limit
 from suites.peers.registry import load_plugins
 
@@ -83,6 +84,7 @@ def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> Measur
     if case.device == "cuda":  # an LSTM has a switch of its own, which stands on TF32
         full = case.matmul_precision == FULL_PRECISION
         torch.backends.cudnn.rnn.fp32_precision = "ieee" if full else "tf32"  # type: ignore[attr-defined]
+    stir_heap()
     start_threads(case.threads)
     extra = limit if case.device == "cpu" else None
 

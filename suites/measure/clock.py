@@ -39,6 +39,8 @@ of it, to either side on average."""
 LEAST_SHARE = 0.1
 """Sampling may end once it took this share of its time: samples that agree within a millisecond
 have seen a millisecond of the machine."""
+COLD = 4.0
+"""A first call of less than so many budgets is not the only one of a warm-up."""
 FIRST_LOOK = 8
 """Rounds before the spread is looked at; then at every doubling."""
 SHORTEST_S = 5e-7
@@ -246,7 +248,9 @@ def warm_up(arm: Timed, timer: Timer, *, budget_s: float) -> WarmUp:
             stale, stale_time = stale + 1, stale_time + seconds
         if stale >= MIN_SAMPLES and stale_time >= 0.05 * budget_s:
             return WarmUp(calls, True, best)
-        if spent >= budget_s:
+        # The first call makes what is made once, and says little about the next.
+        is_cold = calls == 1 and seconds < COLD * budget_s
+        if spent >= budget_s and not is_cold:
             return WarmUp(calls, False, best)
 
 

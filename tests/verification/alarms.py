@@ -1,7 +1,7 @@
 """The same code compared with itself: less than 1 % of its cases are called slower (95 % bound).
 
 How: pairs of runs of the same code on this machine, one after the other, each with 48 real cases
-(six backends, four lengths, forward and training) of three launches; every pair is compared at the
+(six backends, eight lengths, forward) of three launches; every pair is compared at the
 default setting, as `attnbench compare BASE NEW` does. 480 cases over ten pairs, of which one may
 raise an alarm.
 
@@ -11,21 +11,22 @@ called faster are counted beside it: they are as false.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
-
-from verification import Measured, Report, Scale
-from verification.rates import upper
-from verification.sweeps import Quiet
+from statistics import median
 
 from results.changes import compare
 from results.load import load
 from results.schema import Arm
 from suites.driver import run_sweep
 from suites.sweep import Grid
+from verification import Measured, Report, Scale
+from verification.rates import upper
+from verification.sweeps import Quiet
 
 BACKENDS = ("full", "sdpa", "longformer", "bigbird", "linformer", "performer")
-LENGTHS = (64, 96, 128, 192)
+LENGTHS = (64, 96, 128, 160, 192, 224, 256, 320)
 PAIRS = {"full": 10, "short": 1}
 LAUNCHES = {"full": 3, "short": 2}
 BUDGET_S = 0.03
@@ -35,7 +36,7 @@ LIMIT = 0.01
 def run(folder: Path, scale: Scale) -> None:
     """Run the cases once."""
     grid = Grid(
-        backends=tuple(map(Arm, BACKENDS)), seq_lens=LENGTHS, modes=("forward", "training"),
+        backends=tuple(map(Arm, BACKENDS)), seq_lens=LENGTHS, modes=("forward",),
         threads=(2,), launches=LAUNCHES[scale], budget_s=BUDGET_S,
     )  # fmt: skip
     run_sweep(grid, folder, progress=Quiet())
@@ -57,6 +58,9 @@ def measure(scale: Scale, report: Report) -> Measured:
                 "faster": found.count("better"),
                 "no_change": found.count("no change"),
                 "inconclusive": found.count("inconclusive"),
+                "median_half_width": median(
+                    math.sqrt(c.ratio.high / c.ratio.low) - 1 for c in found.changes
+                ),
             }
             rows.append(row)
             tried += row["cases"]
