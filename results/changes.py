@@ -25,6 +25,7 @@ from results.schema import Status
 from results.statistics import ONE_LAUNCH, Estimate
 from results.two_runs import (
     IncomparableError,
+    Known,
     Pairing,
     Place,
     Side,
@@ -55,6 +56,14 @@ BROKEN: tuple[Status, ...] = ("failed", "crashed", "out_of_memory")
 """Ends of a launch that count against a case that ran before."""
 
 REGRESSIONS: tuple[Verdict, ...] = ("worse", "fails")
+
+LAYOUTS = 5
+"""Launches from which on two runs are judged where memory's layout may decide (`may_fault`)."""
+
+LAYOUT_FACTOR = 2.5
+"""So much may lie between two layouts: a larger change is judged from fewer launches too. Of
+processes with equal code one may give freed memory back to the system after each call, and fault
+its pages in anew, and the next may not; three launches all have the same fortune now and then."""
 
 _NONE = Estimate(math.nan, math.nan, math.nan)
 
@@ -167,23 +176,40 @@ def compare(
         if place in before:
             case = known[case_id, arm]
             change = Change(case_id, arm, case.name, before[place], side)
-            found[place] = _Pair(change, case.device, pairing.shifts[machine])
+            found[place] = _Pair(change, case, pairing.shifts[machine])
     if not found:
         raise IncomparableError("NEW: it shares no case with BASE; expected runs of equal cases")
     measured = [p for p in found.values() if p.change.base.launches or p.change.new.launches]
     notes = [
         *_alone(before, after, len(found), len(measured), metric), *pairing.notes(threshold),
     ]  # fmt: skip
-    judged = judge(_tested(measured, metric), threshold, FALSE_DISCOVERIES)
+    judged = [
+        _doubted(change, pair.case) if metric == "latency" else change
+        for change, pair in zip(
+            judge(_tested(measured, metric), threshold, FALSE_DISCOVERIES), measured, strict=True
+        )
+    ]
     return Comparison(metric, threshold, tuple(judged), differences(base, new), tuple(notes))
 
 
 class _Pair(NamedTuple):
-    """A case in both runs, before it is judged: where it runs, and how far the machine moved."""
+    """A case in both runs, before it is judged, and by how much its machine moved between them."""
 
     change: Change
-    device: str
+    case: Known
     shift: float | None
+
+
+def _doubted(change: Change, case: Known) -> Change:
+    """Return a change without a verdict where layouts of memory alone may account for it."""
+    launches = min(len(change.base.launches), len(change.new.launches))
+    is_within = 1 / LAYOUT_FACTOR < change.ratio.value < LAYOUT_FACTOR
+    if change.verdict not in ("worse", "better") or launches >= LAYOUTS:
+        return change
+    if not case.may_fault or not is_within:
+        return change
+    reason = f"{launches} launches may share a layout of memory: {LAYOUTS} tell, or --confirm"
+    return replace(change, verdict="inconclusive", reason=reason)
 
 
 def _tested(pairs: Sequence[_Pair], metric: str) -> list[Change]:
@@ -227,7 +253,7 @@ def _without_a_test(pair: _Pair, metric: str) -> Change:
     before, after = change.base.launches, change.new.launches
     if not before or not after:
         return _ended(change)
-    floor = RESOLUTION.get(metric, 0.0) if pair.device == "cpu" else 0.0
+    floor = RESOLUTION.get(metric, 0.0) if pair.case.device == "cpu" else 0.0
     if floor and abs(fmean(after) - fmean(before)) <= floor:
         reason = "apart by less than a peak on a CPU is known to"
         return replace(change, verdict="no change", reason=reason)

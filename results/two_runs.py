@@ -40,10 +40,16 @@ class Side:
 
 @dataclass(frozen=True)
 class Known:
-    """A case as people name it, and where it runs."""
+    """A case as people name it, where it runs, and how its memory is allocated."""
 
     name: str
     device: str
+    allocator: str
+
+    @property
+    def may_fault(self) -> bool:
+        """Whether a process may give freed memory back, and have it faulted in again."""
+        return self.device == "cpu" and self.allocator == "default"
 
 
 class Pairing:
@@ -170,7 +176,9 @@ def named(run: Run) -> dict[tuple[str, int], Known]:
         what = f"{label(row['backend'], row['options'])} {row['mode']} N={row['seq_len']}"
         beside = "beside a peer" if row["kind"] == "peer" else ""
         parts = [part for part in (what, beside, differing(row, several)) if part]
-        known[row["case_id"], row["arm"]] = Known(", ".join(parts), row["device"])
+        known[row["case_id"], row["arm"]] = Known(
+            ", ".join(parts), row["device"], row["allocator"]
+        )
     return known
 
 

@@ -25,7 +25,9 @@ from suites.session import MisuseError
 from suites.sweep import grid_from
 
 ROOT = Path(__file__).parents[1]
-SMALL: dict[str, Any] = {"lengths": (512, 1024), "modes": ("forward",), "roof": None}
+SMALL: dict[str, Any] = {
+    "lengths": (512, 1024), "modes": ("forward",), "roof": None, "launches": 5,
+}  # fmt: skip
 LAWS = {n: synthetic.SEVEN[n] for n in ("full", "sdpa", "longformer", "bigbird")}
 
 

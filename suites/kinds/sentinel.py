@@ -17,26 +17,33 @@ from suites.kinds.timing import Measured, timed
 
 
 class Sentinel:
-    """Softmax attention on ``[batch, heads, N, head_dim]``: a `suites.measure.clock.Timed`."""
+    """Softmax attention on ``[batch, heads, N, head_dim]``: a `suites.measure.clock.Timed`.
+
+    All that a call writes to is there before: what an allocation costs differs between processes
+    (`suites.measure.layout`), and would hide what the machine does.
+    """
 
     def __init__(self, case: Case) -> None:
         generator = torch.Generator().manual_seed(case.seed)
-        shape = (case.batch, case.num_heads, case.seq_len, case.head_dim)
         dtype: torch.dtype = getattr(torch, case.dtype)
+        batch, length = case.batch * case.num_heads, case.seq_len
         self._q, self._k, self._v = (
-            torch.randn(shape, generator=generator).to(case.device, dtype) for _ in range(3)
+            torch.randn(batch, length, case.head_dim, generator=generator).to(case.device, dtype)
+            for _ in range(3)
         )
-        self._scale = 1 / math.sqrt(case.head_dim)
-        self.output: torch.Tensor | None = None
+        self._q *= 1 / math.sqrt(case.head_dim)
+        self._scores = torch.zeros(batch, length, length, dtype=dtype, device=case.device)
+        self._weights = torch.zeros_like(self._scores)
+        self.output = torch.zeros_like(self._v)
 
     def prepare(self) -> None:
-        """Drop the last output."""
-        self.output = None
+        """Nothing is left to drop."""
 
     def call(self) -> None:
         """Multiply, normalise, multiply."""
-        scores = torch.matmul(self._q * self._scale, self._k.transpose(-2, -1))
-        self.output = torch.matmul(torch.softmax(scores, dim=-1), self._v)
+        torch.bmm(self._q, self._k.transpose(1, 2), out=self._scores)
+        torch.softmax(self._scores, dim=-1, out=self._weights)
+        torch.bmm(self._weights, self._v, out=self.output)
 
     def settle(self) -> None:
         """Nothing further is kept."""

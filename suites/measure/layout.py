@@ -3,9 +3,9 @@
 Cases are forked from one server, and would all inherit its heap to the byte. What lies where
 decides more than it should: whether glibc gives freed memory back to the system after each call,
 and so whether the next call pays for the pages anew, hangs on what lies at the heap's end. Of
-materialised softmax at 256 tokens that is a factor of two, the same in all launches of a server and
-another in the next server: three launches would agree on a figure that the next run does not find
-(Mytkowicz et al. 2009; Curtsinger and Berger 2013 randomise layouts for the same reason).
+materialised softmax at 256 tokens that is a factor of two, the same in all launches of a server
+and another in the next server: three launches would agree on a figure that the next run does not
+find (Mytkowicz et al. 2009; Curtsinger and Berger 2013 randomise layouts for the same reason).
 """
 
 from __future__ import annotations

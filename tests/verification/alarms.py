@@ -1,9 +1,9 @@
 """The same code compared with itself: less than 1 % of its cases are called slower (95 % bound).
 
 How: pairs of runs of the same code on this machine, one after the other, each with 48 real cases
-(six backends, eight lengths, forward) of three launches; every pair is compared at the
-default setting, as `attnbench compare BASE NEW` does. 480 cases over ten pairs, of which one may
-raise an alarm.
+(six backends, eight lengths, forward) of five launches, from which on any case may be judged;
+every pair is compared at the default setting, as `attnbench compare BASE NEW` does. 480 cases over
+ten pairs, of which one may raise an alarm.
 
 Failure: the upper 95 % bound of the share of cases that are called slower is above 1 %. Cases
 called faster are counted beside it: they are as false.
@@ -28,7 +28,7 @@ from verification.sweeps import Quiet
 BACKENDS = ("full", "sdpa", "longformer", "bigbird", "linformer", "performer")
 LENGTHS = (64, 96, 128, 160, 192, 224, 256, 320)
 PAIRS = {"full": 10, "short": 1}
-LAUNCHES = {"full": 3, "short": 2}
+LAUNCHES = {"full": 5, "short": 2}
 BUDGET_S = 0.03
 LIMIT = 0.01
 
