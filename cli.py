@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from suites.stream import Stream
 
 if TYPE_CHECKING:
     from results.changes import Comparison
+    from results.load import Run
 
 
 class OneLineGroup(click.Group):
@@ -298,12 +300,16 @@ def compare(
 ) -> None:
     """Compare two runs case by case: slower, faster, no change or inconclusive.
 
-    The exit code is 1 if a case became worse, 0 if none did, 2 on misuse, and 3 if --confirm could
-    not be carried out. A verdict holds over the whole table: false alarms are accounted for.
+    The exit code is 1 if a case became worse, 0 if none did, 2 on misuse, and 3 if something could
+    not be read or measured. A verdict holds over the whole table: false alarms are accounted for.
     """
     from results import changes_text
     from results.changes import compare as compared
     from results.load import load
+    from suites.stream import open_standard
+
+    open_standard()
+    errors = Stream(sys.stderr)
 
     if as_json and as_markdown:
         raise click.UsageError("--json: beside --markdown there is no one form; give one", ctx)
@@ -315,20 +321,26 @@ def compare(
         )
     if not confirm and (given := _given(ctx, "base_from", *options)):
         raise click.UsageError(f"{given}: goes with --confirm", ctx)
-    with _misuse(ctx):
+    with _misuse(ctx, NotComparedError):
         runs = [load(base), load(new)]
         for name, run in zip(("BASE", "NEW"), runs, strict=True):
             for warning in run.warnings:
-                click.echo(f"note: {name}: {warning}", err=True)
+                errors.write(f"note: {name}: {warning}\n")
         found = compared(*runs, metric=metric, threshold=threshold / 100)
     if base_from is not None:
-        found = _confirmed(ctx, found, runs[1].records, base_from=base_from, **options)
+        found = _confirmed(ctx, found, runs, errors, base_from=base_from, **options)
     write = (
         changes_text.as_json if as_json else
         changes_text.markdown if as_markdown else changes_text.text
     )  # fmt: skip
-    click.echo(write(found), nl=False)
+    Stream(sys.stdout).write(write(found))
     ctx.exit(1 if found.regressions else 0)
+
+
+class NotComparedError(click.ClickException):
+    """The runs could not be read or measured: no verdict, which exit code 1 would be."""
+
+    exit_code = 3
 
 
 def _given(ctx: click.Context, *names: str) -> str | None:
@@ -343,7 +355,8 @@ def _given(ctx: click.Context, *names: str) -> str | None:
 def _confirmed(
     ctx: click.Context,
     found: Comparison,
-    records: Sequence[Mapping[str, Any]],
+    runs: Sequence[Run],
+    errors: Stream,
     *,
     max_pairs: int,
     out: Path | None,
@@ -352,28 +365,35 @@ def _confirmed(
     """Return the comparison as pairs of launches settle it; tell the way on standard error."""
     from results.confirmation import Confirmation
     from results.schema import Case
-    from suites.confirm import run_pairs
+    from suites.confirm import NAMES, Finished, run_pairs
     from suites.journal import JournalError
     from suites.launch import LaunchError
     from suites.session import MisuseError
     from suites.signals import Terminated
 
-    confirmation = Confirmation(found, max_pairs=max_pairs)
+    with _misuse(ctx):
+        confirmation = Confirmation(found, max_pairs=max_pairs)
     wanted = set(confirmation.undecided)
-    cases = [Case.from_json(r["case"]) for r in records if r["case"]["id"] in wanted]
+    cases = [Case.from_json(r["case"]) for r in runs[1].records if r["case"]["id"] in wanted]
+    finished = {
+        name: Finished(set(run.frame["machine"]), set(run.frame["commit"]))
+        for name, run in zip(NAMES, runs, strict=True)
+    }
     folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-confirm"
     try:
         run_pairs(
-            confirmation, cases, folder, tell=lambda line: click.echo(line, err=True), **settings
-        )
+            confirmation, cases, folder, finished=finished,
+            tell=lambda line: errors.write(f"{line}\n"), **settings,
+        )  # fmt: skip
     except (MisuseError, JournalError) as error:
         raise click.UsageError(str(error), ctx) from None
     except (LaunchError, OSError) as error:
-        click.echo(f"{ctx.command_path}: the pairs cannot be measured: {error}", err=True)
+        errors.write(f"{ctx.command_path}: the pairs cannot be measured: {error}\n")
         ctx.exit(3)
     except (KeyboardInterrupt, Terminated) as error:
-        click.echo(f"stopped; go on with the same command and --resume --out {folder}", err=True)
-        ctx.exit(130 if isinstance(error, KeyboardInterrupt) else 143)
+        errors.write(f"stopped; go on with the same command and --resume --out {folder}\n")
+        number = error.signal if isinstance(error, Terminated) else signal.SIGINT
+        ctx.exit(128 + number)
     return confirmation.result()
 
 
@@ -488,14 +508,21 @@ def doctor() -> None:
 
 
 @contextmanager
-def _misuse(ctx: click.Context) -> Iterator[None]:
-    """Turn what a function does not accept into one line, and what cannot be written too."""
+def _misuse(
+    ctx: click.Context, failure: type[click.ClickException] = click.ClickException
+) -> Iterator[None]:
+    """Turn what a function does not accept into one line, and what cannot be written too.
+
+    Args:
+        ctx: of the command.
+        failure: of what cannot be read or written.
+    """
     try:
         yield
     except (ValueError, TypeError) as error:
         raise click.UsageError(str(error), ctx) from error
     except OSError as error:
-        raise click.ClickException(f"{error.filename or ''}: {error.strerror}") from error
+        raise failure(f"{error.filename or ''}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from results.two_runs import (
     Place,
     Side,
     differences,
+    machine_names,
     named,
     sides,
 )
@@ -73,6 +74,7 @@ class Change:
     """One case in both runs.
 
     Attributes:
+        machine: on which it is in the new run.
         case_id: of the case.
         arm: place of the contestant in the case.
         name: backend, options, mode and length, and the setting where it differs in the table.
@@ -83,8 +85,10 @@ class Change:
         verdict: see the module.
         reason: why there is no verdict, or what it rests on.
         pairs: pairs of launches taken side by side that it rests on; 0 = the two runs alone.
+        resolution: a difference up to this is none, in the metric's unit.
     """
 
+    machine: str
     case_id: str
     arm: int
     name: str
@@ -95,6 +99,12 @@ class Change:
     verdict: Verdict = "inconclusive"
     reason: str = ""
     pairs: int = 0
+    resolution: float = 0.0
+
+    @property
+    def key(self) -> Place:
+        """Machine, case and arm."""
+        return self.machine, self.case_id, self.arm
 
     @property
     def is_regression(self) -> bool:
@@ -103,6 +113,8 @@ class Change:
 
     def may_be_worse(self, threshold: float) -> bool:
         """Whether it is worse, or not shown not to be."""
+        if self.new.launches and self.new.reason and not self.base.reason:
+            return True  # some launches of the new run alone did not end well
         if self.verdict != "inconclusive":
             return self.is_regression
         return bool(self.base.launches) and not self.ratio.high < 1 + threshold
@@ -170,23 +182,33 @@ def compare(
     pairing = Pairing(base, new)
     before, after = sides(base, metric, "BASE"), sides(new, metric, "NEW")
     known = named(new)
+    where = machine_names(new)
     found: dict[Place, _Pair] = {}
     for (machine, case_id, arm), side in after.items():
         place = (pairing.machines.get(machine, ""), case_id, arm)
         if place in before:
             case = known[case_id, arm]
-            change = Change(case_id, arm, case.name, before[place], side)
+            name = f"{where[machine]}: {case.name}" if len(where) > 1 else case.name
+            floor = RESOLUTION.get(metric, 0.0) if case.device == "cpu" else 0.0
+            change = Change(machine, case_id, arm, name, before[place], side, resolution=floor)
             found[place] = _Pair(change, case, pairing.shifts[machine])
     if not found:
-        raise IncomparableError("NEW: it shares no case with BASE; expected runs of equal cases")
+        raise IncomparableError(
+            f"NEW: it shares no case with {metric.replace('_', ' ')} with BASE; expected runs of "
+            "equal cases"
+        )
     measured = [p for p in found.values() if p.change.base.launches or p.change.new.launches]
+    if not measured:
+        raise IncomparableError(
+            f"metric: none of the {_cases(len(found))} in both runs has {metric.replace('_', ' ')}"
+        )
     notes = [
         *_alone(before, after, len(found), len(measured), metric), *pairing.notes(threshold),
     ]  # fmt: skip
     judged = [
-        _doubted(change, pair.case) if metric == "latency" else change
+        _doubted(change, pair.case, len(measured)) if metric == "latency" else change
         for change, pair in zip(
-            judge(_tested(measured, metric), threshold, FALSE_DISCOVERIES), measured, strict=True
+            judge(_tested(measured), threshold, FALSE_DISCOVERIES), measured, strict=True
         )
     ]
     return Comparison(metric, threshold, tuple(judged), differences(base, new), tuple(notes))
@@ -200,21 +222,31 @@ class _Pair(NamedTuple):
     shift: float | None
 
 
-def _doubted(change: Change, case: Known) -> Change:
-    """Return a change without a verdict where layouts of memory alone may account for it."""
+def _doubted(change: Change, case: Known, cases: int) -> Change:
+    """Return a change without a verdict where more than its launches is needed for one.
+
+    Layouts of memory alone may account for it, or there are too few cases to tell what two runs
+    differ by beyond their launches.
+    """
     launches = min(len(change.base.launches), len(change.new.launches))
-    is_within = 1 / LAYOUT_FACTOR < change.ratio.value < LAYOUT_FACTOR
-    if change.verdict not in ("worse", "better") or launches >= LAYOUTS:
+    if change.verdict not in ("worse", "better"):
         return change
-    if not case.may_fault or not is_within:
+    if not 1 / LAYOUT_FACTOR < change.ratio.value < LAYOUT_FACTOR:
         return change
-    reason = f"{launches} launches may share a layout of memory: {LAYOUTS} tell, or --confirm"
+    if case.may_fault and launches < LAYOUTS:
+        reason = f"{launches} launches may share a layout of memory: {LAYOUTS} tell, or --confirm"
+    elif cases < MIN_CASES:
+        reason = (
+            f"{_cases(cases)} do not tell what two runs differ by: {MIN_CASES} do, or --confirm"
+        )
+    else:
+        return change
     return replace(change, verdict="inconclusive", reason=reason)
 
 
-def _tested(pairs: Sequence[_Pair], metric: str) -> list[Change]:
+def _tested(pairs: Sequence[_Pair]) -> list[Change]:
     """Return the changes with ratio and p, or with the verdict that needs none."""
-    changes = [_without_a_test(pair, metric) for pair in pairs]
+    changes = [_without_a_test(pair) for pair in pairs]
     places = [i for i, c in enumerate(changes) if c.verdict == "inconclusive" and not c.reason]
     cases = [(changes[i].base.launches, changes[i].new.launches) for i in places]
     found = scatters(cases)
@@ -247,22 +279,28 @@ def _cases(count: int) -> str:
     return f"{count} case{'s'[: count != 1]}"
 
 
-def _without_a_test(pair: _Pair, metric: str) -> Change:
+def _without_a_test(pair: _Pair) -> Change:
     """Return the change with the verdict that needs no statistics, or why there can be none."""
     change = pair.change
     before, after = change.base.launches, change.new.launches
     if not before or not after:
         return _ended(change)
-    floor = RESOLUTION.get(metric, 0.0) if pair.case.device == "cpu" else 0.0
-    if floor and abs(fmean(after) - fmean(before)) <= floor:
-        reason = "apart by less than a peak on a CPU is known to"
-        return replace(change, verdict="no change", reason=reason)
-    if min(*before, *after) <= 0:
-        return replace(change, reason="a value of 0 has no ratio")
+    if (settled := unresolved(change, before, after)) is not None:
+        return settled
     if min(len(before), len(after)) == 1:
         value = math.exp(fmean(map(math.log, after)) - fmean(map(math.log, before)))
         return replace(change, ratio=Estimate(value, math.nan, math.nan), reason=ONE_LAUNCH)
     return change
+
+
+def unresolved(change: Change, before: Sequence[float], after: Sequence[float]) -> Change | None:
+    """Return the change where its values have no ratio that says anything; else None."""
+    if change.resolution and abs(fmean(after) - fmean(before)) <= change.resolution:
+        reason = "apart by less than a peak on a CPU is known to"
+        return replace(change, verdict="no change", reason=reason)
+    if min(*before, *after) <= 0:
+        return replace(change, verdict="inconclusive", reason="a value of 0 has no ratio")
+    return None
 
 
 def _ended(change: Change) -> Change:

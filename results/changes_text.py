@@ -115,7 +115,7 @@ def _cells(comparison: Comparison, change: Change) -> list[str]:
         change.name,
         f"{_measured(comparison, change.base)} → {_measured(comparison, change.new)}",
         ratio(change.ratio),
-        "; ".join(filter(None, [_pairs(change), change.reason])),
+        "; ".join(filter(None, [_pairs(change), change.reason, *_lost(change)])),
     ]
 
 
@@ -144,6 +144,12 @@ def _measured(comparison: Comparison, side: Side) -> str:
         return format.STATUS_WORDS.get(side.status, side.status)
     write = format.seconds if comparison.metric == "latency" else format.size
     return write(estimate(side.launches).value)
+
+
+def _lost(change: Change) -> list[str]:
+    """Say how many launches did not end well beside those that were measured."""
+    sides = (("base", change.base), ("new", change.new))
+    return [f"{name}: {side.reason}" for name, side in sides if side.launches and side.reason]
 
 
 def _pairs(change: Change) -> str:

@@ -14,7 +14,16 @@ from results.schema import CONDITIONS, Arm
 from results.spans import Span, number, span
 
 BUSY = 0.1
-"""Processors: so much of their time, at the median, may go elsewhere."""
+"""Processors: so much of their time may go elsewhere while a launch is timed."""
+
+DISTURBED_SHARE = 0.1
+"""So many of a run's launches may lose more than `BUSY`."""
+
+MOST_LOAD = 1.5
+"""Programs that ran, at the median, as a launch started: the sweep's own last case is one."""
+
+CLOCK_SPREAD = 1.15
+"""The fastest over the slowest clock of a run's launches, at most."""
 
 LOAD = "load"
 """The launch's own field beside `CONDITIONS`: the system's load as it started."""
@@ -27,7 +36,9 @@ class Conditions:
     """The conditions of one run's launches.
 
     Attributes:
-        launches: how many have conditions.
+        launches: how many have conditions, with a value of one of them at least.
+        busy: by name of what goes elsewhere, the share of launches that lost more than `BUSY`.
+        threads: that the largest case has.
         spans: by name of `CONDITIONS`, and `LOAD`; the worst clock is the slowest.
         throttled: how often processors slowed themselves down, in all launches together.
         shared: launches that were not alone on the GPU.
@@ -35,7 +46,9 @@ class Conditions:
     """
 
     launches: int
+    busy: Mapping[str, float]
     spans: Mapping[str, Span]
+    threads: int
     throttled: float
     shared: int
     gpu_throttled: Mapping[str, int]
@@ -49,12 +62,25 @@ class Conditions:
             ("other_cpu", "other programs took", "end them, or measure when they are done"),
         ):  # fmt: skip
             told = self.spans[name]
-            if told.median > BUSY:
+            if self.busy[name] > DISTURBED_SHARE:
                 said.append(
                     f"While cases were timed {who} {format.digits(told.median, 2)} of a processor "
-                    f"at the median, {format.digits(told.high, 2)} at most ({told.where}): "
+                    f"at the median, {format.digits(told.high, 2)} at most ({told.where}), and "
+                    f"more than {BUSY:g} in {format.percent(self.busy[name])} of the launches: "
                     f"{remedy}."
                 )
+        if self.spans[LOAD].median > MOST_LOAD * self.threads:
+            said.append(
+                f"{format.digits(self.spans[LOAD].median, 2)} programs were running as launches "
+                "started, at the median, more than the sweep's own: end them."
+            )
+        clock = self.spans["frequency"]
+        if clock.high > CLOCK_SPREAD * clock.low > 0:
+            said.append(
+                f"The processors' clock went from {format.digits(clock.low / 1e9)} to "
+                f"{format.digits(clock.high / 1e9)} GHz between launches (slowest in "
+                f"{clock.where}): fix it, with the governor performance and turbo off."
+            )
         if self.throttled > 0:
             said.append(
                 f"Processors slowed themselves down {self.throttled:,.0f} "
@@ -92,12 +118,20 @@ def conditions(records: Sequence[Mapping[str, Any]]) -> Conditions:
     )
     slowed = [number(c.get("throttled")) for c in told]
     return Conditions(
-        launches=sum(bool(c) for c in told),
+        launches=sum(any(math.isfinite(number(c.get(n))) for n in CONDITIONS) for c in told),
+        busy={name: _share_above(told, name) for name in ("steal", "other_cpu")},
+        threads=max((r["case"]["threads"] for r in records), default=1),
         spans=spans,
         throttled=sum(v for v in slowed if math.isfinite(v)),
         shared=sum(number(c.get("gpu_users")) > 0 for c in told),
         gpu_throttled=dict(sorted(reasons.items())),
     )
+
+
+def _share_above(told: Sequence[Mapping[str, Any]], name: str) -> float:
+    """Return the share of launches that lost more than `BUSY`, of those that tell."""
+    values = [v for v in (number(c.get(name)) for c in told) if math.isfinite(v)]
+    return sum(v > BUSY for v in values) / len(values) if values else 0.0
 
 
 def launch_name(record: Mapping[str, Any]) -> str:

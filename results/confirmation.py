@@ -15,9 +15,10 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from results.changes import BROKEN, Change, Comparison, verdict_of
+from results.changes import BROKEN, Change, Comparison, unresolved, verdict_of
+from results.checks import clean
 from results.inference import Difference, adjusted, paired
-from results.two_runs import Side
+from results.two_runs import Place, Side
 
 LOOKS = (5, 7, 10, 14, 20, 28, 40)
 """Pairs after which the suspects are judged."""
@@ -29,8 +30,15 @@ see the small changes."""
 FALSE_CONFIRMATIONS = 0.05
 """Of the changes that are confirmed, the share that is false on average."""
 
+LONGEST_REASON = 600
+"""Characters of why a launch did not end well."""
+
 MOST_FAILURES = 3
 """Pairs that did not end well, after which a suspect is given up."""
+
+FAILS = (*BROKEN, "timeout")
+"""Ends of NEW's launches that make a case fail, where BASE's ended well each time: time and again
+a timeout is no bad luck."""
 
 MIN_PAIRS, MAX_PAIRS = LOOKS[0], LOOKS[-1]
 
@@ -43,33 +51,38 @@ class Confirmation:
         max_pairs: after so many pairs a suspect stays as it is; `MIN_PAIRS` to `MAX_PAIRS`.
 
     Raises:
-        ValueError: if `max_pairs` is outside that.
+        ValueError: if `max_pairs` is outside that, or the suspects are of several machines.
     """
 
     def __init__(self, comparison: Comparison, *, max_pairs: int = MAX_PAIRS) -> None:
         if not MIN_PAIRS <= max_pairs <= MAX_PAIRS:
             raise ValueError(f"max_pairs: expected {MIN_PAIRS} to {MAX_PAIRS}, got {max_pairs}")
+        machines = {change.machine for change in comparison.suspects}
+        if len(machines) > 1:
+            raise ValueError(
+                f"--confirm: the suspects are of {len(machines)} machines; expected runs of one"
+            )
         self._comparison = comparison
         self._looks = tuple(look for look in LOOKS if look <= max_pairs)
-        self._suspects = {(c.case_id, c.arm): c for c in comparison.suspects}
-        self._pairs: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
-        self._failures: dict[tuple[str, int], list[tuple[Side, Side]]] = defaultdict(list)
-        self._differences: dict[tuple[str, int], Difference] = {}
-        self._p: dict[tuple[str, int], float] = dict.fromkeys(self._suspects, math.nan)
-        self._settled: dict[tuple[str, int], Change] = {}
+        self._suspects = {change.key: change for change in comparison.suspects}
+        self._pairs: dict[Place, list[tuple[float, float]]] = defaultdict(list)
+        self._failures: dict[Place, list[tuple[Side, Side]]] = defaultdict(list)
+        self._differences: dict[Place, Difference] = {}
+        self._p: dict[Place, float] = dict.fromkeys(self._suspects, math.nan)
+        self._settled: dict[Place, Change] = {}
         self._rounds = 0
 
     @property
     def undecided(self) -> list[str]:
         """The cases that need another pair."""
-        left = (key[0] for key in self._suspects if key not in self._settled)
+        left = (key[1] for key in self._suspects if key not in self._settled)
         return list(dict.fromkeys(left))
 
     def add(self, base: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         """Take one pair of records of one case into account; `close_round` judges."""
         case_id = base["case"]["id"]
         for key, suspect in self._suspects.items():
-            if key[0] != case_id or key in self._settled:
+            if key[1] != case_id or key in self._settled:
                 continue
             sides = [_side(r, suspect.arm, self._comparison.metric) for r in (base, new)]
             if all(side.launches for side in sides):
@@ -86,9 +99,14 @@ class Confirmation:
         if self._rounds not in self._looks:
             return
         share = SHARES[LOOKS.index(self._rounds)] / sum(SHARES[: len(self._looks)])
-        looked_at = [
-            k for k in self._suspects if k not in self._settled and len(self._pairs[k]) > 1
-        ]
+        looked_at = []
+        for key in [k for k in self._suspects if k not in self._settled]:
+            if len(self._pairs[key]) < 2:
+                continue
+            if (change := self._without_a_test(key)) is not None:
+                self._settled[key] = change
+            else:
+                looked_at.append(key)
         for key in looked_at:
             difference = paired(*zip(*self._pairs[key], strict=True))
             self._differences[key] = difference
@@ -109,11 +127,19 @@ class Confirmation:
         return replace(
             self._comparison,
             changes=tuple(
-                self._settled.get((c.case_id, c.arm), c) for c in self._comparison.changes
+                self._settled.get(change.key, change) for change in self._comparison.changes
             ),
         )
 
-    def _judged(self, key: tuple[str, int], q: float) -> Change:
+    def _without_a_test(self, key: Place) -> Change | None:
+        """Return a suspect whose pairs have no ratio that says anything, settled; else None."""
+        base, new = (tuple(side) for side in zip(*self._pairs[key], strict=True))
+        found = unresolved(self._suspects[key], base, new)
+        if found is None:
+            return None
+        return replace(found, base=Side(base), new=Side(new), pairs=len(base))
+
+    def _judged(self, key: Place, q: float) -> Change:
         threshold = self._comparison.threshold
         ratio = self._differences[key].ratio
         verdict = verdict_of(ratio, q <= FALSE_CONFIRMATIONS, threshold)
@@ -127,10 +153,10 @@ class Confirmation:
             reason=reason, pairs=len(self._pairs[key]),
         )  # fmt: skip
 
-    def _given_up(self, key: tuple[str, int], failures: list[tuple[Side, Side]]) -> Change:
-        """Return a suspect whose pairs did not end well: broken, if in NEW alone."""
+    def _given_up(self, key: Place, failures: list[tuple[Side, Side]]) -> Change:
+        """Return a suspect whose pairs did not end well: it fails, if in NEW alone."""
         suspect = replace(self._suspects[key], pairs=len(self._pairs[key]))
-        broken = [new for base, new in failures if base.launches and new.status in BROKEN]
+        broken = [new for base, new in failures if base.launches and new.status in FAILS]
         if broken and len(broken) == len(failures):
             told = f"{broken[-1].status}: {broken[-1].reason}"
             return replace(suspect, verdict="fails", reason=told)
@@ -144,7 +170,8 @@ class Confirmation:
 
 def _side(record: Mapping[str, Any], arm: int, metric: str) -> Side:
     if record["status"] != "ok":
-        return Side((), str(record["status"]), str(record["reason"]))
+        reason = clean(record["reason"] or "")[:LONGEST_REASON]
+        return Side((), str(record["status"]), reason)
     found = record["arms"][arm]["metrics"].get(metric)
     if found is None:
         return Side((), "failed", f"no {metric}")

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -21,6 +22,9 @@ LONGEST_LINE = 16 * 2**20
 
 LARGEST_FILE = 2 * 2**30
 """Bytes of one file that are read."""
+
+MOST_FAULTS = 1000
+"""Lines of a file that are no JSON and are named one by one."""
 
 DEEPEST = 64
 """Levels of objects and lists within each other; a record has ten."""
@@ -80,12 +84,18 @@ def json_lines(source: BinaryIO, file: Path, warnings: list[str]) -> Iterator[Li
     Raises:
         OSError: if it cannot be read, with the file's name.
     """
+    faults = 0
     with source:
         for number, raw in _raw_lines(source, file, warnings):
             try:
                 yield Line(file, number, parse(raw))
             except (ValueError, RecursionError) as error:
-                warnings.append(f"{file}:{number}: not JSON ({short(error)}); left out")
+                faults += 1
+                if faults <= MOST_FAULTS:
+                    warnings.append(f"{file}:{number}: not JSON ({short(error)}); left out")
+        if faults > MOST_FAULTS:
+            left = f"{faults - MOST_FAULTS:,}"
+            warnings.append(f"{file}: {left} further lines are not JSON; left out")
 
 
 def _raw_lines(source: BinaryIO, file: Path, warnings: list[str]) -> Iterator[tuple[int, bytes]]:
@@ -148,8 +158,8 @@ def _check_depth(data: Any) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"the key {twice[:50]!r} stands twice in one object")
     return found
 

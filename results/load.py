@@ -15,7 +15,7 @@ import pandas as pd
 
 from results.bounds import LONGEST_ID, check_bounds
 from results.checks import check_profile, check_values, clean, drop_faults
-from results.lines import Line, json_lines, open_regular, short
+from results.lines import MOST_FAULTS, Line, json_lines, open_regular, short
 from results.schema import (
     ENVIRONMENTS,
     MACHINES,
@@ -92,7 +92,7 @@ def read_records(paths: tuple[Path, ...], warnings: list[str]) -> list[dict[str,
         OSError: if one cannot be read.
     """
     kept: dict[tuple[str, str, str, int], dict[str, Any]] = {}
-    duplicates = 0
+    duplicates = faults = 0
     for folder in paths:
         for line in _record_lines(folder, warnings):
             try:
@@ -100,7 +100,9 @@ def read_records(paths: tuple[Path, ...], warnings: list[str]) -> list[dict[str,
                 check_values(record)
                 check_bounds(record)
             except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
-                warnings.append(f"{line.place}: {short(error)}; left out")
+                faults += 1
+                if faults <= MOST_FAULTS:
+                    warnings.append(f"{line.place}: {short(error)}; left out")
                 continue
             _drop_bad_profiles(record, line, warnings)
             warnings.extend(f"{line.place}: {fault}" for fault in drop_faults(record))
@@ -115,6 +117,8 @@ def read_records(paths: tuple[Path, ...], warnings: list[str]) -> list[dict[str,
                     f"{line.place}: another record of launch {of[3]} of case {of[2]} says "
                     "something else; the first is kept, this one left out"
                 )
+    if faults > MOST_FAULTS:
+        warnings.append(f"{faults - MOST_FAULTS:,} further records have faults; left out")
     if duplicates:
         warnings.append(f"{duplicates} duplicate record{'s'[: duplicates != 1]} dropped")
     return list(kept.values())

@@ -30,7 +30,7 @@ class Side:
     Attributes:
         launches: the metric's medians, one a launch that succeeded.
         status: where none did, how the first ended.
-        reason: likewise.
+        reason: likewise; where some did, how many did not.
     """
 
     launches: tuple[float, ...] = ()
@@ -158,10 +158,19 @@ def sides(run: Run, metric: str, name: str) -> dict[Place, Side]:
         values = part[(part["metric"] == metric) & (part["status"] == "ok")]["value"]
         bad = part[part["status"] != "ok"]
         if len(values):
-            found[key] = Side(tuple(map(float, values)))
+            found[key] = Side(tuple(map(float, values)), reason=_lost(values, bad))
         elif len(bad):
             found[key] = Side((), str(bad["status"].iloc[0]), str(bad["reason"].iloc[0]))
     return found
+
+
+def _lost(values: pd.Series, bad: pd.DataFrame) -> str:
+    """Say how many launches failed beside those that were measured; "" for none."""
+    failed = bad.drop_duplicates(["run", "launch"])
+    if failed.empty:
+        return ""
+    status = str(failed["status"].iloc[0])
+    return f"{len(failed)} of {len(failed) + len(values)} launches {status}"
 
 
 def named(run: Run) -> dict[tuple[str, int], Known]:
@@ -189,12 +198,21 @@ def differences(base: Run, new: Run) -> tuple[tuple[str, str, str], ...]:
     return tuple((key, old or "–", now or "–") for key, old, now in rows if old != now)
 
 
+def machine_names(run: Run) -> dict[str, str]:
+    """Name every machine of a run; two of one name by their ids too."""
+    machines = list(run.frame["machine"].unique())
+    names = [machine_name(run.machines.get(m, {})) or f"machine {m[:8]}" for m in machines]
+    return {
+        machine: name if names.count(name) == 1 else f"{name} ({machine[:8]})"
+        for machine, name in zip(machines, names, strict=True)
+    }
+
+
 def _about(run: Run) -> dict[str, str]:
     frame = run.frame
-    machines = [machine_name(run.machines.get(m, {})) or m[:8] for m in frame["machine"].unique()]
     about = {
         "commit": " ".join(c[:12] for c in frame["commit"].unique() if c),
-        "machine": " / ".join(machines),
+        "machine": " / ".join(machine_names(run).values()),
     }
     for known, column in ((run.machines, "machine"), (run.environments, "environment")):
         for address in frame[column].unique():

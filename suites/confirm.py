@@ -10,13 +10,13 @@ import contextlib
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
-from results.schema import Case
+from results.schema import MEASUREMENT, Case
 from suites.journal import Journal
 from suites.launch import Launcher
 from suites.provenance import commit_of
@@ -47,6 +47,17 @@ class Version:
 
 
 HERE = Version(sys.executable, SUITES)
+
+
+ORIGIN = ("measurement", "machine", "environment", "commit")
+"""Fields of a record that must be equal for it to be of the same version."""
+
+
+class Finished(NamedTuple):
+    """Where a finished run was measured: ids of machines, and commits."""
+
+    machines: Collection[str]
+    commits: Collection[str]
 
 
 class Pair(NamedTuple):
@@ -103,7 +114,8 @@ class PairedSession:
         resume: go on with the pairs that the folder holds.
 
     Raises:
-        MisuseError: if a version does not accept a case.
+        MisuseError: if a version does not accept a case, measures by another version of the
+            measuring code, or is not the one that the folder's pairs are of.
         JournalError: if a folder cannot be used.
         LaunchError: if a version cannot be started.
     """
@@ -154,15 +166,51 @@ class PairedSession:
         journal.check_free()
         launcher = self._exit.enter_context(Launcher(version.suites, python=version.python))
         told = ask_about(launcher, self._cases, self._plugins)
+        if (measurement := told.get("measurement", "older than 2")) != MEASUREMENT:
+            raise MisuseError(
+                f"--{name}-from: its version of the measuring code is {measurement}, this one's "
+                f"is {MEASUREMENT}; expected the same, their numbers are not comparable"
+            )
         try:
             check_accepted(told, self._cases)
         except MisuseError as error:
-            raise MisuseError(f"{name}: {error}") from None
+            raise MisuseError(f"--{name}-from: {error}") from None
         self._exit.enter_context(journal)
         commit = commit_of(version.suites.parent, told["environment"].get("attnbench"))
-        self._sessions[name] = Session(self._grid, told, self._plugins, launcher, journal, commit)
+        # A case that ran out of memory once must have its chance in the next pair.
+        session = Session(
+            self._grid, told, self._plugins, launcher, journal, commit, foretelling=False
+        )
+        self._sessions[name] = session
         for record in journal.records:
+            if other := [key for key in ORIGIN if record.get(key) != session.origin[key]]:
+                raise MisuseError(
+                    f"--out: {self._folder} holds pairs of another version ({other[0]} "
+                    f"{record.get(other[0])}, here {session.origin[other[0]]}); name a new folder"
+                )
             self._held[name, record["case"]["id"], record["launch"]["index"]] = record
+
+    def notes(self, finished: Mapping[str, Finished]) -> list[str]:
+        """Say where a version is not the one that a finished run was measured with.
+
+        Args:
+            finished: of `NAMES`.
+        """
+        origins = {name: self._sessions[name].origin for name in NAMES}
+        said = []
+        for name, run in finished.items():
+            origin = origins[name]
+            if origin["commit"] not in run.commits:
+                known = ", ".join(sorted(c[:12] for c in run.commits)) or "no commit"
+                said.append(
+                    f"--{name}-from is at {origin['commit'][:12]}; {name.upper()} was measured at "
+                    f"{known}"
+                )
+            if origin["machine"] not in run.machines:
+                said.append(f"{name.upper()} was measured on another machine than this")
+        if all(origins["base"][key] == origins["new"][key] for key in ORIGIN):
+            said.append("both versions are the same")
+        return said
 
     def measure(self, case: Case, index: int) -> Pair:
         """Launch both sides of a case, in an order that differs from pair to pair.
@@ -202,6 +250,7 @@ def run_pairs(
     *,
     base_from: Path,
     new_from: Path | None,
+    finished: Mapping[str, Finished],
     tell: Callable[[str], None],
     **settings: Any,
 ) -> None:
@@ -216,6 +265,7 @@ def run_pairs(
         folder: holds a run folder for each side.
         base_from: where the old version is (`version_at`).
         new_from: where the new one is; ``None`` = this one.
+        finished: where the runs that are compared were measured, by name of the side.
         tell: takes a line for people.
         **settings: of `PairedSession`.
 
@@ -233,6 +283,8 @@ def run_pairs(
     }
     index = 0
     with PairedSession(versions, folder, list(known.values()), **settings) as session:
+        for note in session.notes(finished):
+            tell(f"note: {note}")
         while left := judge.undecided:
             tell(f"pair {index + 1}: {len(left)} of {len(known)} cases open")
             for case_id in left:

@@ -66,6 +66,7 @@ class Session:
         launcher: runs the cases.
         journal: open; what it holds already predicts what is to come.
         commit: which code measures.
+        foretelling: keep a case from being started that is foretold not to fit or to end.
     """
 
     def __init__(
@@ -76,13 +77,16 @@ class Session:
         launcher: Launcher,
         journal: Journal,
         commit: str,
+        *,
+        foretelling: bool = True,
     ) -> None:
         self._grid, self._plugins = grid, plugins
         self._launcher, self._journal = launcher, journal
         self._machine: Mapping[str, Any] = told["machine"]
         self._declared = {key: Declared.from_json(case) for key, case in told["cases"].items()}
         self._history = History(self._declared)
-        self._origin = {
+        self._foretelling = foretelling
+        self.origin: Mapping[str, Any] = {
             "schema": SCHEMA,
             "measurement": MEASUREMENT,
             "run": journal.run,
@@ -126,16 +130,17 @@ class Session:
                 "predicted": predicted,
             }
             ending = {"status": "failed", "reason": None, "log_tail": None, "arms": []} | ending
-            return {**self._origin, "case": case.to_json(), "launch": launch, **ending}
+            return {**self.origin, "case": case.to_json(), "launch": launch, **ending}
 
         if reasons := self._declared[case.id].unsupported:
             return record(0.0, status="unsupported", reason="; ".join(reasons))
         free = memory_for_case(case, self._machine)
-        objection = self._history.objection(
-            case, timeout_s=self._grid.case_timeout_s, free_bytes=free
-        )
-        if objection is not None:
-            return record(0.0, status="not_run", reason=objection)
+        if self._foretelling:
+            objection = self._history.objection(
+                case, timeout_s=self._grid.case_timeout_s, free_bytes=free
+            )
+            if objection is not None:
+                return record(0.0, status="not_run", reason=objection)
         outcome = self._launch(case, free)
         made = record(outcome.wall_s, **_ending(outcome))
         try:

@@ -222,10 +222,7 @@ def test_what_only_looked_slower_is_cleared(tmp_path: Path) -> None:
 @pytest.mark.serial
 def test_a_case_that_crashes_in_the_new_version_is_confirmed_to_fail(tmp_path: Path) -> None:
     base, old, new, fresh = two_versions(tmp_path, 1.0, "linear")
-    file = fresh / "suites" / "benchmarks.py"
-    file.write_text(
-        file.read_text().replace("    arms = [_arm(", "    os.abort()\n    arms = [_arm(")
-    )
+    changed(fresh, "    arms = [_arm(", "    os.abort()\n    arms = [_arm(")
     got = invoke(
         "compare", base, new, "--confirm", "--base-from", old, "--new-from", fresh,
         "--out", tmp_path / "pairs",
@@ -233,6 +230,57 @@ def test_a_case_that_crashes_in_the_new_version_is_confirmed_to_fail(tmp_path: P
     assert got.exit_code == 1
     assert "fails" in got.stdout
     assert "SIGABRT" in got.stdout
+
+
+def changed(root: Path, old: str, new: str) -> None:
+    """Change the text of a version's suites."""
+    file = root / "suites" / "benchmarks.py"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+
+@pytest.mark.serial
+def test_running_out_of_memory_in_every_pair_is_confirmed(tmp_path: Path) -> None:
+    base, old, new, fresh = two_versions(tmp_path, 1.0, "linear")
+    changed(
+        fresh, "    arms = [_arm(", "    return _out_of_memory(one, request)\n    arms = [_arm("
+    )
+    got = invoke(
+        "compare", base, new, "--confirm", "--base-from", old, "--new-from", fresh,
+        "--out", tmp_path / "pairs",
+    )  # fmt: skip
+    assert got.exit_code == 1
+    assert "out_of_memory: could not allocate 9 GiB" in got.stdout
+    assert launches(tmp_path / "pairs" / "new") == [("linear", i) for i in range(3)]
+
+
+@pytest.mark.serial
+def test_a_version_that_measures_otherwise_is_misuse(tmp_path: Path) -> None:
+    base, old, new, fresh = two_versions(tmp_path, 1.0, "linear")
+    changed(old, '"measurement": MEASUREMENT', '"measurement": 1')
+    got = invoke(
+        "compare", base, new, "--confirm", "--base-from", old, "--new-from", fresh,
+        "--out", tmp_path / "pairs",
+    )  # fmt: skip
+    assert got.exit_code == 2
+    assert "--base-from: its version of the measuring code is 1" in got.stderr
+    assert not (tmp_path / "pairs" / "base" / "records.jsonl").exists()
+
+
+@pytest.mark.serial
+def test_pairs_of_another_version_are_not_taken(tmp_path: Path) -> None:
+    base, old, new, fresh = two_versions(tmp_path, 1.0, "linear")
+    command = [
+        "compare", base, new, "--confirm", "--base-from", old, "--new-from", fresh,
+        "--out", tmp_path / "pairs", "--resume",
+    ]  # fmt: skip
+    first = invoke(*command)
+    assert first.exit_code == 0
+    assert "note: both versions are the same" in first.stderr
+    changed(fresh, '"torch": "none"', '"torch": "other"')
+    got = invoke(*command)
+    assert got.exit_code == 2
+    assert "holds pairs of another version (environment" in got.stderr
 
 
 @pytest.mark.serial

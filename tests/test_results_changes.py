@@ -155,6 +155,48 @@ def test_what_neither_run_measured_is_left_out_and_counted(tmp_path: Path) -> No
     assert "3 cases without latency in either run: not compared" in got.notes
 
 
+def test_a_metric_that_no_case_has_is_misuse(tmp_path: Path) -> None:
+    laws = {"xformers": synthetic.Law(1, 1, fails={512: ("unsupported", "no CUDA")})}
+    runs = [
+        load(synthetic.write_run(tmp_path / n, laws, **{**SMALL, "lengths": (512,)}, run=n))
+        for n in "ab"
+    ]
+    with pytest.raises(IncomparableError, match="none of the 1 case in both runs has latency"):
+        compare(*runs)
+    with pytest.raises(IncomparableError, match="shares no case with state bytes"):
+        both(tmp_path / "c", options={"metric": "state_bytes"})
+
+
+def test_launches_that_failed_beside_good_ones_are_said(tmp_path: Path) -> None:
+    base = synthetic.write_run(tmp_path / "a", LAWS, **SMALL)
+    new = synthetic.write_run(tmp_path / "b", LAWS, **SMALL, seed=2, run="r2")
+    records = [json.loads(line) for line in (new / RECORDS).read_text().splitlines()]
+    for record in records:
+        case = record["case"]
+        of = case["arms"][0]["name"], case["seq_len"]
+        if of == ("sdpa", 512) and record["launch"]["index"] < 2:
+            record.update(status="crashed", reason="boom", arms=[])
+    (new / RECORDS).write_text("".join(json.dumps(r) + "\n" for r in records))
+    got = compare(load(base), load(new))
+    change = next(c for c in got.changes if c.name == "sdpa forward N=512")
+    assert change.new.reason == "2 of 5 launches crashed"
+    assert "new: 2 of 5 launches crashed" in text(got)
+    assert change in got.suspects
+
+
+def test_few_cases_do_not_tell_what_runs_differ_by(tmp_path: Path) -> None:
+    few: dict[str, Any] = {**SMALL, "lengths": (512,), "noise": 0.002}
+    laws = {n: LAWS[n] for n in ("full", "sdpa")}
+    slow = {**laws, "sdpa": replace(laws["sdpa"], coefficient=1.3 * laws["sdpa"].coefficient)}
+    base = synthetic.write_run(tmp_path / "a", laws, **few)
+    new = synthetic.write_run(tmp_path / "b", slow, **few, seed=2, run="r2")
+    got = compare(load(base), load(new))
+    assert got.regressions == []
+    change = next(c for c in got.changes if c.name.startswith("sdpa"))
+    assert change.reason == "2 cases do not tell what two runs differ by: 5 do, or --confirm"
+    assert change in got.suspects
+
+
 def test_cases_of_one_run_alone_are_counted(tmp_path: Path) -> None:
     got = both(tmp_path, {k: v for k, v in LAWS.items() if k != "full"}, lengths=(512, 1024, 4096))
     assert "7 cases of BASE alone: not compared" in got.notes

@@ -129,7 +129,7 @@ def test_pairs_that_fail_are_given_up(suspicion: Comparison) -> None:
     got = confirmation.result().changes
     assert (got[0].verdict, got[0].reason) == ("fails", "crashed: signal 11")
     assert (got[1].verdict, got[1].reason) == ("inconclusive", "base: crashed (signal 11)")
-    assert (got[2].verdict, got[2].reason) == ("inconclusive", "new: timeout (too long)")
+    assert (got[2].verdict, got[2].reason) == ("fails", "timeout: too long")
 
 
 def test_what_failed_in_the_finished_run_may_be_well_again(tmp_path: Path) -> None:
@@ -140,6 +140,65 @@ def test_what_failed_in_the_finished_run_may_be_well_again(tmp_path: Path) -> No
     assert [c.verdict for c in suspicion.regressions] == ["fails"]
     got, _ = settle(suspicion, {}, noise=0.001)
     assert got.regressions == []
+
+
+def test_a_case_that_times_out_in_every_pair_fails(suspicion: Comparison) -> None:
+    confirmation = Confirmation(suspicion)
+    slow = {"status": "timeout", "reason": "too \x1b[31m long", "arms": []}
+    case_id = suspicion.changes[0].case_id
+    for _ in range(MOST_FAILURES):
+        confirmation.add(record(case_id, 1.0), record(case_id, 1.0, **slow))
+        confirmation.close_round()
+    got = confirmation.result().changes[0]
+    assert got.verdict == "fails"
+    assert got.reason == "timeout: too \N{REPLACEMENT CHARACTER}[31m long"
+
+
+@pytest.mark.parametrize(
+    ("base", "new", "verdict"),
+    [
+        (2.0e6, 2.5e6, "no change"),  # within what a peak on a CPU is known to
+        (4.0e7, 5.0e7, "worse"),
+        (0.0, 0.0, "no change"),
+        (0.0, 9.0e6, "inconclusive"),
+    ],
+)
+def test_pairs_of_peaks(tmp_path: Path, base: float, new: float, verdict: str) -> None:
+    runs = [
+        load(synthetic.write_run(tmp_path / n, {
+            "b": synthetic.Law(1e-6, 1.0, memory=(by, 1.0))}, **SMALL, run=n))
+        for n, by in (("a", 1e5), ("b", 2e5))
+    ]  # fmt: skip
+    suspicion = compare(*runs, metric="peak_memory")
+    (suspect,) = suspicion.suspects
+    confirmation = Confirmation(suspicion)
+    while confirmation.undecided:
+        pair = []
+        for size in (base, new):
+            made = record(suspect.case_id, 1.0)
+            made["arms"][0]["metrics"]["peak_memory"] = {"unit": "B", "value": size}
+            pair.append(made)
+        confirmation.add(*pair)
+        confirmation.close_round()
+    (got,) = confirmation.result().changes
+    assert got.verdict == verdict
+
+
+def test_suspects_of_several_machines_are_refused(tmp_path: Path) -> None:
+    other = {**synthetic.MACHINE, "cpu": "Another CPU"}
+    sides = []
+    for name in "ab":
+        folders = [
+            synthetic.write_run(
+                tmp_path / f"{name}{i}", LAWS, **SMALL, machine=m, run=f"{name}{i}"
+            )
+            for i, m in enumerate((synthetic.MACHINE, other))
+        ]
+        sides.append(load(*folders))
+    found = compare(*sides)
+    assert {c.name.split(": ")[0] for c in found.changes} == {"Example CPU 2.5 GHz", "Another CPU"}
+    with pytest.raises(ValueError, match="suspects are of 2 machines; expected runs of one"):
+        Confirmation(found)
 
 
 @pytest.mark.parametrize("pairs", [4, 41])

@@ -109,27 +109,17 @@ def test_a_promise_that_there_is_not_is_misuse(capsys: pytest.CaptureFixture[str
     assert "no promise 'exponent'; there are exponents" in capsys.readouterr().err
 
 
-def there(name: str) -> bool:
-    """Say whether a promise's module has been written."""
-    return (Path(__file__).parent / "verification" / f"{name}.py").exists()
-
-
-@pytest.mark.parametrize("name", [name for name in PROMISES if there(name)])
+@pytest.mark.parametrize("name", PROMISES)
 def test_a_promise_says_how_it_is_tested_and_what_is_a_failure(name: str) -> None:
     module = importlib.import_module(f"verification.{name}")
     paragraphs = (module.__doc__ or "").split("\n\n")
     assert [p.split(":")[0] for p in paragraphs[1:]] == ["How", "Failure"]
 
 
-HELPERS = {"faults": "helpers_faults", "fuzz": "fuzz_records"}
-
-
 @pytest.mark.serial
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", [name for name in PROMISES if there(name)])
+@pytest.mark.parametrize("name", PROMISES)
 def test_the_promise_is_kept(name: str) -> None:
-    if name in HELPERS and not (Path(__file__).parent / f"{HELPERS[name]}.py").exists():
-        pytest.skip(f"{HELPERS[name]} is not there")
     got = measure(name, "short", lambda line: None)
     if got.passed is None:
         pytest.skip(got.reason)

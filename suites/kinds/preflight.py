@@ -15,7 +15,7 @@ import torch
 
 from attention import registry
 from attention.base import Attention, UnsupportedError
-from results.schema import SENTINEL, Case
+from results.schema import MEASUREMENT, SENTINEL, Case
 from suites.kinds.arms import Mixer, check_case, expected_exponents
 from suites.kinds.levels import build_light, cost_of, unsupported_reasons
 from suites.kinds.peer import cost_beside, peer_of
@@ -30,7 +30,8 @@ def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
         request: ``cases``, as the records hold them, and ``plugins``, files to import.
 
     Returns:
-        ``machine``, ``environment``, ``names`` (the registered backends), ``peers`` (see
+        ``measurement`` (the version of the measuring code), ``machine``, ``environment``,
+        ``names`` (the registered backends), ``peers`` (see
         `suites.peers.registry.describe`), ``broken`` (path to reason, of the files that
         cannot be used) and ``cases``: by id ``misuse`` (one line, or ``None``), ``unsupported``
         (reasons of the first arm and of a peer), ``cost`` (one per arm; ``None`` where it cannot
@@ -39,6 +40,7 @@ def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
     broken = peers.load_plugins(request.get("plugins", []))
     cases = [Case.from_json(data) for data in request["cases"]]
     return {
+        "measurement": MEASUREMENT,
         "machine": machine(),
         "environment": environment(),
         "names": registry.names(),

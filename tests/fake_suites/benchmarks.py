@@ -15,7 +15,7 @@ from pathlib import Path
 from asv_runner.benchmarks import benchmark_types
 from asv_runner.benchmarks._base import Benchmark
 
-from results.schema import Case
+from results.schema import MEASUREMENT, Case
 
 NAMES = ["linear", "quadratic"]
 
@@ -79,6 +79,7 @@ def preflight(request):
             "memory_exponent": 2.0 if arm.name == "quadratic" else 1.0,
         }
     return {
+        "measurement": MEASUREMENT,
         "machine": {"cpu": "a stand-in", "cores": 2, "ram_bytes": 1 << 30, "gpu": None,
                     "gpu_memory_bytes": None},
         "environment": {"attnbench": "0", "torch": "none"},

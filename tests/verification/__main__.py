@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import sys
 import time
 import traceback
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from suites.measure.machine import environment, machine
 from verification import PROMISES, Measured, Report, Scale, broken
@@ -29,8 +30,6 @@ def measure(name: str, scale: Scale, report: Report) -> Measured:
         module = importlib.import_module(f"verification.{name}")
         promise = (module.__doc__ or "").split("\n\n")[0].replace("\n", " ")
         got = module.measure(scale, report)
-    except ModuleNotFoundError as error:
-        got = broken(f"not there yet: {error}")
     except Exception as error:
         traceback.print_exc()
         got = broken(f"{type(error).__name__}: {error}")
@@ -38,18 +37,36 @@ def measure(name: str, scale: Scale, report: Report) -> Measured:
 
 
 def write(results: Sequence[Measured], scale: Scale, file: Path) -> None:
-    """Write the results with what they were measured on: no host, user or path."""
-    content = {
+    """Write the results with what they were measured on: no host, user or path.
+
+    What the file holds of other promises, at the same scale and on the same machine, stays.
+    """
+    content: dict[str, Any] = {
         "schema": 1,
         "scale": scale,
         "measured": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "machine": machine(),
         "environment": environment(),
-        "promises": [asdict(got) for got in results],
     }
+    found = {got.name: asdict(got) for got in results}
+    held = json.loads(file.read_text()) if file.is_file() else {}
+    if (held.get("scale"), held.get("machine")) == (scale, content["machine"]):
+        found = {one["name"]: one for one in held["promises"]} | found
+    content["promises"] = [found[name] for name in PROMISES if name in found]
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    file.write_text(text + "\n")
+    text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
+    partly = file.with_suffix(".partly")
+    partly.write_text(text + "\n")
+    partly.replace(file)
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON content with null in the place of what is no JSON number."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def say(text: str, to: TextIO | None = None) -> None:
@@ -66,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="NAME,…", help=f"of {', '.join(PROMISES)}")
     parser.add_argument(
         "--out", type=Path, metavar="FILE",
-        help="default: results/reference/method/verified.json; nothing with --short or --only",
+        help="what it holds of other promises stays; default: "
+        "results/reference/method/verified.json, and nothing with --short or --only",
     )  # fmt: skip
     given = parser.parse_args(arguments)
     names = given.only.split(",") if given.only else list(PROMISES)
@@ -78,13 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"  {line}", sys.stderr)
 
     results = []
+    out = given.out or (OUT if scale == "full" and not given.only else None)
     for name in names:
         say(f"{name} …", sys.stderr)
         results.append(measure(name, scale, report))
+        if out is not None:  # after each: what is measured is not lost
+            write(results, scale, out)
     say(table(results))
-    out = given.out or (OUT if scale == "full" and not given.only else None)
     if out is not None:
-        write(results, scale, out)
         say(f"Written to {out}")
     return int(any(got.passed is False for got in results))
 

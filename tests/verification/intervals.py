@@ -1,5 +1,5 @@
 """The 95 % intervals of a median and of a ratio cover the truth in at least 93 % of tries,
-whatever the launches scatter by and however heavy their tails are.
+whether the launches scatter normally, with heavy tails or with outliers.
 
 How: 3, 5 or 10 launches drawn with 3 % or 10 % between them: log-normal; with Student's t of 3
 degrees of freedom in place of the normal; or log-normal with one launch in ten slower by 30 %, as
