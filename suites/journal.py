@@ -190,7 +190,7 @@ class Journal:
             for number, line in enumerate(file.read().splitlines(), start=1):
                 try:
                     self._take(name, json.loads(line))
-                except (ValueError, RecursionError) as error:
+                except (ValueError, TypeError, RecursionError) as error:
                     if isinstance(error, RecordError) and "newer" in str(error):
                         raise JournalError(f"--out: {self.folder / name}: {error}") from None
                     self.notices.append(f"{name}:{number} cannot be read ({error}); left out")
@@ -212,7 +212,7 @@ class Journal:
             return
         try:
             json.loads(content[whole:])
-        except ValueError:
+        except (ValueError, RecursionError):
             file.truncate(whole)
             self.notices.append(f"{name}: a torn last line was cut off; its case is measured anew")
         else:
