@@ -22,6 +22,7 @@ from results.drift import DRIFT_LIMIT, Drift, running_median
 from results.load import load
 from results.report import write_report
 from results.sampling import half_width, outliers
+from results.schema import CONDITIONS
 from results.theme import DARK, LIGHT
 from results.trust import RunTrust, trust
 from results.trust_plots import drift_figure
@@ -309,6 +310,33 @@ def test_each_disturbance_has_its_sentence(tmp_path: Path, name: str) -> None:
     assert QUIET not in text
     others = [s for n, (_, s) in DISTURBED.items() if n != name]
     assert not any(s in text for s in others)
+
+
+def test_a_minority_of_launches_that_lost_much_is_said(tmp_path: Path) -> None:
+    def change(index: int, record: dict[str, Any]) -> None:
+        record["conditions"] = synthetic.conditions(steal=0.9 if index % 4 == 0 else 0.0)
+
+    text = told(made(tmp_path, change))
+    assert "gave others 0 of a processor at the median, 0.90 at most" in text
+    assert "and more than 0.1 in 31 % of the launches" in text
+    assert QUIET not in text
+
+
+def test_a_clock_that_changes_and_a_busy_machine_are_said(tmp_path: Path) -> None:
+    def change(index: int, record: dict[str, Any]) -> None:
+        record["conditions"] = synthetic.conditions(frequency=2.4e9 if index == 3 else 3.0e9)
+        record["launch"]["load"] = 7.5
+
+    text = told(made(tmp_path, change))
+    assert "The processors' clock went from 2.40 to 3.00 GHz between launches" in text
+    assert "7.5 programs were running as launches started, at the median" in text
+
+
+def test_conditions_without_a_value_are_none(tmp_path: Path) -> None:
+    def change(_: int, record: dict[str, Any]) -> None:
+        record["conditions"] = dict.fromkeys(CONDITIONS)
+
+    assert "was not recorded" in told(made(tmp_path, change))
 
 
 @pytest.mark.parametrize(
