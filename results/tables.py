@@ -71,7 +71,7 @@ def cases(run: Run) -> pd.DataFrame:
         ("environment", ENVIRONMENT, run.environments),
     ):
         for name in names:
-            table[name] = [_plain(known.get(i, {}).get(name)) for i in table[source]]
+            table[name] = _alike([_plain(known.get(i, {}).get(name)) for i in table[source]])
     table["rank"] = [rank(b) for b in table["backend"]]
     order = ["machine", "environment", "level", "mode", "rank", "options", "seq_len", "case_id"]
     return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
@@ -124,6 +124,13 @@ def _constant(row: Mapping[str, Any], metric: str, unit: str, value: float) -> d
         **row, "metric": metric, "unit": unit, "value": value, "ci_low": value, "ci_high": value,
         "num_samples": 0,
     }  # fmt: skip
+
+
+def _alike(values: list[str | int | float | None]) -> list[Any]:
+    """Return a column's cells, as text where one of them is: no file mixes kinds in a column."""
+    if not any(isinstance(value, str) for value in values):
+        return values
+    return [None if value is None else str(value) for value in values]
 
 
 def _plain(value: object) -> str | int | float | None:

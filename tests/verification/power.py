@@ -1,22 +1,18 @@
-"""A slowdown of 10 % in one case of twenty is found by `--confirm` in at least 95 % of tries, one
-of 5 % in at least 70 %, on a machine with two cores and neighbours.
+"""A slowdown of 10 % in one case is found by `--confirm` in at least 95 % of tries, one of 5 % in
+at least 70 %, on a machine with two cores and neighbours.
 
 How: a copy of the packages whose SDPA spins on after each call, for a share of what the call took,
 stands against one that is as it was. What `attnbench compare --confirm` measures (pairs of
-launches of both versions in alternation, judged after each look) is done again and again, among 20
-suspects, as many as one has to account for: the slowed case; in every fourth try a case that did
-not change; and for the rest pairs that are drawn, without a difference and with 5 % between
-launches. All are suspects because the two finished runs that it starts from have one launch each,
-which says nothing.
+launches of both versions in alternation, judged after each look) is done again and again, in every
+fourth try with a second case that did not change among the suspects. They are suspects because the
+two finished runs that it starts from have one launch each, which says nothing.
 
-Failure: fewer tries find the slowdown. How often a case that did not change is called slower is
+Failure: fewer tries find the slowdown. How often the case that did not change is called slower is
 counted beside it.
 """
 
 from __future__ import annotations
 
-import math
-import random
 import shutil
 import tempfile
 from dataclasses import replace
@@ -27,7 +23,6 @@ from results.changes import Change, Comparison, compare
 from results.confirmation import Confirmation
 from results.load import load
 from results.schema import Arm, Case
-from results.statistics import Estimate
 from suites.confirm import NAMES, PairedSession, version_at
 from suites.driver import run_sweep
 from suites.sweep import Grid
@@ -39,9 +34,6 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("attention", "models", "suites", "results")
 SLOWED, PLAIN = "sdpa", "linformer"
 SEQ_LEN = 512
-SUSPECTS = 20
-SCATTER = 0.05
-"""Of the launches that are drawn, as a logarithm."""
 BUDGET_S = 0.05
 TRIES = {"full": {0.10: 60, 0.05: 30}, "short": {0.10: 2}}
 LIMITS = {0.10: 0.95, 0.05: 0.70}
@@ -95,36 +87,16 @@ def suspicion(place: Path, versions: dict[str, Path]) -> tuple[Comparison, list[
     return found, [cases[change.case_id] for change in found.suspects]
 
 
-def crowd(found: Comparison) -> Comparison:
-    """Return a comparison with further suspects, up to `SUSPECTS`."""
-    unknown = Estimate(1.0, math.nan, math.nan)
-    drawn = (
-        replace(found.changes[0], case_id=name, name=name, ratio=unknown)
-        for name in (f"drawn {i}" for i in range(SUSPECTS - len(found.changes)))
-    )
-    return replace(found, changes=(*found.changes, *drawn))
-
-
-def drawn_record(case_id: str, rng: random.Random) -> dict[str, Any]:
-    """Return a launch that is not measured."""
-    samples = [math.exp(rng.gauss(0.0, SCATTER))]
-    arms = [{"metrics": {"latency": {"unit": "s", "samples": samples}}}]
-    return {"case": {"id": case_id}, "status": "ok", "reason": None, "arms": arms}
-
-
 def confirm(
     session: PairedSession, found: Comparison, cases: list[Case], first: int
 ) -> Comparison:
     """Settle the suspects by pairs, from the index `first` on."""
-    known, rng = {case.id: case for case in cases}, random.Random(first)
-    confirmation = Confirmation(crowd(found))
+    known = {case.id: case for case in cases}
+    confirmation = Confirmation(found)
     index = first
     while left := confirmation.undecided:
         for case_id in left:
-            if case_id in known:
-                confirmation.add(*session.measure(known[case_id], index))
-            else:
-                confirmation.add(*(drawn_record(case_id, rng) for _ in NAMES))
+            confirmation.add(*session.measure(known[case_id], index))
         confirmation.close_round()
         index += 1
     return confirmation.result()
@@ -164,8 +136,7 @@ def tries(share: float, count: int, report: Report) -> dict[str, Any]:
                     f"{slowed.ratio.value:.3f} x"
                 )
     return {
-        "slowdown": share,
-        "suspects": SUSPECTS, "tries": count, "found": found_it, "share": found_it / count,
+        "slowdown": share, "tries": count, "found": found_it, "share": found_it / count,
         "bound": lower(found_it, count), "limit": LIMITS[share],
         "mean_pairs": pairs / count, "mean_ratio": sum(ratios) / count, "false": alarms,
     }  # fmt: skip
