@@ -174,6 +174,39 @@ def operations(rows: Sequence[Row]) -> str:
     return markdown(("backend", *kinds, "off", "furthest"), written, 1)
 
 
+def alarms(rows: Sequence[Row]) -> str:
+    """Write the verdicts of every pair of runs."""
+    verdicts = ("slower", "faster", "no_change", "inconclusive")
+    written = [
+        [
+            str(n),
+            str(r["cases"]),
+            *(str(r[v]) for v in verdicts),
+            shown(r["median_half_width"], "1"),
+        ]
+        for n, r in enumerate(rows, start=1)
+    ]
+    head = ("pair", "cases", "slower", "faster", "no change", "inconclusive", "median half-width")
+    return markdown(head, written, 1)
+
+
+def power(rows: Sequence[Row]) -> str:
+    """Write how often a slowdown was found."""
+    written = [
+        [
+            shown(r["slowdown"], "1"), str(r["tries"]), str(r["found"]), shown(r["share"], "1"),
+            shown(r["bound"], "1"), f"{r['mean_pairs']:.1f}", f"{r['mean_ratio']:.3f} ×",
+            str(r["false"]),
+        ]
+        for r in rows
+    ]  # fmt: skip
+    head = (
+        "slowdown", "tries", "found", "share", "bound", "pairs, on average", "measured",
+        "unchanged cases called slower",
+    )  # fmt: skip
+    return markdown(head, written, 1)
+
+
 DETAILS: Mapping[str, Callable[[Sequence[Row]], str]] = {
     "exponents": exponents,
     "intervals": intervals,
@@ -181,6 +214,8 @@ DETAILS: Mapping[str, Callable[[Sequence[Row]], str]] = {
     "harness_cost": harness_cost,
     "memory": memory,
     "operations": operations,
+    "alarms": alarms,
+    "power": power,
 }
 """Promises whose details are shown."""
 
