@@ -76,6 +76,9 @@ def scatters(cases: Sequence[tuple[ArrayLike, ArrayLike]]) -> list[Scatter]:
     return [_moderated(s, prior, weight) for s in own]
 
 
+NORMAL_QUARTILE = 0.6745
+"""Half of a normal distribution lies within so many standard deviations."""
+
 MIN_CASES = 5
 """Fewer cases say nothing about what is usual."""
 
@@ -167,10 +170,6 @@ def beyond_launches(differences: Sequence[Difference]) -> Beyond:
     spread = float(np.median([abs(d.centre - centre) for d in differences])) / NORMAL_QUARTILE
     expected = float(np.median([d.error for d in differences]))
     return Beyond(max(0.0, spread**2 - expected**2), len(differences) - 1)
-
-
-NORMAL_QUARTILE = 0.6745
-"""Half of a normal distribution lies within so many standard deviations."""
 
 
 def digamma(x: float) -> float:

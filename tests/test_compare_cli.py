@@ -173,8 +173,15 @@ def two_versions(tmp_path: Path, factor: float, *backends: str) -> list[Path]:
             modes=("forward",), launches=1, threads=(1,), case_timeout_s=20.0,
         )  # fmt: skip
         run_sweep(grid, tmp_path / name, progress=Silent(), benchmark_dir=root / "suites")
-        made += [tmp_path / name, root]
+        made.append(root)
     return made
+
+
+def confirming(tmp_path: Path, old: Path, fresh: Path) -> list[object]:
+    """Return the command that settles the runs of `two_versions` by pairs of these versions."""
+    runs = (tmp_path / name for name in NAMES)
+    where = ("--base-from", old, "--new-from", fresh, "--out", tmp_path / "pairs")
+    return ["compare", *runs, "--confirm", *where]
 
 
 class Silent:
@@ -191,11 +198,8 @@ def launches(folder: Path) -> list[tuple[str, int]]:
 
 @pytest.mark.serial
 def test_a_slowdown_is_confirmed_in_alternating_launches(tmp_path: Path) -> None:
-    base, old, new, fresh = two_versions(tmp_path, 1.1, "linear", "quadratic")
-    got = invoke(
-        "compare", base, new, "--confirm", "--base-from", old, "--new-from", fresh,
-        "--out", tmp_path / "pairs", "--json",
-    )  # fmt: skip
+    old, fresh = two_versions(tmp_path, 1.1, "linear", "quadratic")
+    got = invoke(*confirming(tmp_path, old, fresh), "--json")
     assert got.exit_code == 1
     told = {c["name"].split()[0]: c for c in json.loads(got.stdout)["cases"]}
     assert (told["linear"]["verdict"], told["linear"]["pairs"]) == ("slower", 5)
@@ -209,11 +213,8 @@ def test_a_slowdown_is_confirmed_in_alternating_launches(tmp_path: Path) -> None
 
 @pytest.mark.serial
 def test_what_only_looked_slower_is_cleared(tmp_path: Path) -> None:
-    base, old, new, _ = two_versions(tmp_path, 1.4, "linear")
-    got = invoke(
-        "compare", base, new, "--confirm", "--base-from", old, "--new-from", old,
-        "--out", tmp_path / "pairs",
-    )  # fmt: skip
+    old, _ = two_versions(tmp_path, 1.4, "linear")
+    got = invoke(*confirming(tmp_path, old, old))
     assert got.exit_code == 0
     assert "1 without change" in got.stdout
     assert "5 pairs" in got.stdout
@@ -221,12 +222,9 @@ def test_what_only_looked_slower_is_cleared(tmp_path: Path) -> None:
 
 @pytest.mark.serial
 def test_a_case_that_crashes_in_the_new_version_is_confirmed_to_fail(tmp_path: Path) -> None:
-    base, old, new, fresh = two_versions(tmp_path, 1.0, "linear")
+    old, fresh = two_versions(tmp_path, 1.0, "linear")
     changed(fresh, "    arms = [_arm(", "    os.abort()\n    arms = [_arm(")
-    got = invoke(
-        "compare", base, new, "--confirm", "--base-from", old, "--new-from", fresh,
-        "--out", tmp_path / "pairs",
-    )  # fmt: skip
+    got = invoke(*confirming(tmp_path, old, fresh))
     assert got.exit_code == 1
     assert "fails" in got.stdout
     assert "SIGABRT" in got.stdout
@@ -241,14 +239,11 @@ def changed(root: Path, old: str, new: str) -> None:
 
 @pytest.mark.serial
 def test_running_out_of_memory_in_every_pair_is_confirmed(tmp_path: Path) -> None:
-    base, old, new, fresh = two_versions(tmp_path, 1.0, "linear")
+    old, fresh = two_versions(tmp_path, 1.0, "linear")
     changed(
         fresh, "    arms = [_arm(", "    return _out_of_memory(one, request)\n    arms = [_arm("
     )
-    got = invoke(
-        "compare", base, new, "--confirm", "--base-from", old, "--new-from", fresh,
-        "--out", tmp_path / "pairs",
-    )  # fmt: skip
+    got = invoke(*confirming(tmp_path, old, fresh))
     assert got.exit_code == 1
     assert "out_of_memory: could not allocate 9 GiB" in got.stdout
     assert launches(tmp_path / "pairs" / "new") == [("linear", i) for i in range(3)]
@@ -256,12 +251,9 @@ def test_running_out_of_memory_in_every_pair_is_confirmed(tmp_path: Path) -> Non
 
 @pytest.mark.serial
 def test_a_version_that_measures_otherwise_is_misuse(tmp_path: Path) -> None:
-    base, old, new, fresh = two_versions(tmp_path, 1.0, "linear")
+    old, fresh = two_versions(tmp_path, 1.0, "linear")
     changed(old, '"measurement": MEASUREMENT', '"measurement": 1')
-    got = invoke(
-        "compare", base, new, "--confirm", "--base-from", old, "--new-from", fresh,
-        "--out", tmp_path / "pairs",
-    )  # fmt: skip
+    got = invoke(*confirming(tmp_path, old, fresh))
     assert got.exit_code == 2
     assert "--base-from: its version of the measuring code is 1" in got.stderr
     assert not (tmp_path / "pairs" / "base" / "records.jsonl").exists()
@@ -269,11 +261,8 @@ def test_a_version_that_measures_otherwise_is_misuse(tmp_path: Path) -> None:
 
 @pytest.mark.serial
 def test_pairs_of_another_version_are_not_taken(tmp_path: Path) -> None:
-    base, old, new, fresh = two_versions(tmp_path, 1.0, "linear")
-    command = [
-        "compare", base, new, "--confirm", "--base-from", old, "--new-from", fresh,
-        "--out", tmp_path / "pairs", "--resume",
-    ]  # fmt: skip
+    old, fresh = two_versions(tmp_path, 1.0, "linear")
+    command = [*confirming(tmp_path, old, fresh), "--resume"]
     first = invoke(*command)
     assert first.exit_code == 0
     assert "note: both versions are the same" in first.stderr
@@ -285,11 +274,8 @@ def test_pairs_of_another_version_are_not_taken(tmp_path: Path) -> None:
 
 @pytest.mark.serial
 def test_pairs_that_are_there_are_not_measured_again(tmp_path: Path) -> None:
-    base, old, new, fresh = two_versions(tmp_path, 1.0, "linear")
-    command = [
-        "compare", base, new, "--confirm", "--base-from", old, "--new-from", fresh,
-        "--out", tmp_path / "pairs",
-    ]  # fmt: skip
+    old, fresh = two_versions(tmp_path, 1.0, "linear")
+    command = [*confirming(tmp_path, old, fresh)]
     assert invoke(*command).exit_code == 0
     files = [tmp_path / "pairs" / name / "records.jsonl" for name in NAMES]
     before = [file.read_bytes() for file in files]
@@ -305,15 +291,12 @@ def test_pairs_that_are_there_are_not_measured_again(tmp_path: Path) -> None:
 
 @pytest.mark.serial
 def test_suites_that_do_not_start_are_exit_code_3(tmp_path: Path) -> None:
-    base, old, new, _ = two_versions(tmp_path, 1.0, "linear")
+    old, _ = two_versions(tmp_path, 1.0, "linear")
     broken = tmp_path / "broken"
     (broken / "suites").mkdir(parents=True)
     (broken / "suites" / "__init__.py").touch()
     (broken / "suites" / "benchmarks.py").write_text("import no_such_module")
-    got = invoke(
-        "compare", base, new, "--confirm", "--base-from", old, "--new-from", broken,
-        "--out", tmp_path / "pairs",
-    )  # fmt: skip
+    got = invoke(*confirming(tmp_path, old, broken))
     assert got.exit_code == 3
     assert "the pairs cannot be measured" in got.stderr
     assert "no_such_module" in got.stderr
@@ -321,10 +304,9 @@ def test_suites_that_do_not_start_are_exit_code_3(tmp_path: Path) -> None:
 
 @pytest.mark.serial
 def test_a_signal_ends_the_pairs_and_says_how_to_go_on(tmp_path: Path) -> None:
-    base, old, new, fresh = two_versions(tmp_path, 1.0, "sleeps:seconds=0.3")
+    old, fresh = two_versions(tmp_path, 1.0, "sleeps:seconds=0.3")
     process = subprocess.Popen(
-        [sys.executable, ROOT / "cli.py", "compare", base, new, "--confirm", "--base-from", old,
-         "--new-from", fresh, "--out", tmp_path / "pairs"],
+        [sys.executable, ROOT / "cli.py", *map(str, confirming(tmp_path, old, fresh))],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT,
     )  # fmt: skip
     file = tmp_path / "pairs" / "new" / "records.jsonl"
