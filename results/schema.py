@@ -26,7 +26,7 @@ MACHINES = "machines.jsonl"
 ENVIRONMENTS = "environments.jsonl"
 
 Status = Literal["ok", "unsupported", "out_of_memory", "timeout", "crashed", "failed", "not_run"]
-Kind = Literal["speed", "peer", "roof", "sentinel"]
+Kind = Literal["speed", "peer", "roof", "sentinel", "error", "task", "quantized"]
 Level = Literal["attention", "layer", "block", "model"]
 Mode = Literal["forward", "training", "decode"]
 Allocator = Literal["default", "retained"]
@@ -103,19 +103,34 @@ UNITS: Mapping[str, str] = {
     "throughput": "tokens/s",
     "relative_error": "1",
     "output_difference": "1",
+    "weights_error": "1",
+    "weights_kl": "nat",
+    "accuracy": "1",
+    "loss": "nat",
+    "bits_per_byte": "bit/B",
+    "training_time": "s",
+    "training_steps": "1",
+    "training_ops": "op",
+    "parameter_bytes": "B",
     "matmul_rate": "op/s",
     "torch_matmul_rate": "op/s",
     "exp_rate": "op/s",
     "bandwidth": "B/s",
     "empty_latency": "s",
 }
-"""Metric name to unit. A roof case carries the last five, a speed case the others;
-`torch_matmul_rate` is what products reach by the library that torch takes by itself.
+"""Metric name to unit. A roof case carries the last five; `torch_matmul_rate` is what products
+reach by the library that torch takes by itself.
 
-`state_bytes` is mode decode's, in place of `peak_memory`: what is kept of the tokens so far.
+`state_bytes` is mode decode's, in place of `peak_memory`: what is kept of the tokens so far; of
+kind task it stands beside it.
 
-`output_difference` is a peer's: the relative L2 distance of its output from our counterpart's, on
-inputs of the scale that stands beside it.
+`output_difference` is the relative L2 distance of an output from a counterpart's: a peer's from
+ours, on inputs of the scale that stands beside it, or a quantised model's from the full one's.
+
+`weights_error` (relative L2) and `weights_kl` (divergence of a row of an approximation's attention
+weights from exact softmax's, mean over rows) are kind error's. Of kind task are `accuracy` (share
+of the labels of the test split that are met), `loss`, `bits_per_byte`, and what training took;
+`throughput` is then that of the training. `parameter_bytes` are a quantised model's.
 """
 
 
@@ -174,6 +189,13 @@ class Case:
             "" at the other levels.
         checkpointing: whether training keeps the blocks' inputs alone and computes the rest anew;
             of level model.
+        inputs: of kind error: what q, k and v are drawn from (``gaussian:scale=1``); "" at the
+            other kinds, as with the next three.
+        task: of kind task and quantized: what is learnt (``recall:num_pairs=8``). Its form is
+            causal or not as `is_causal` says, and `seq_len` is that of its sequences.
+        training: of kind task and quantized: what a training may spend
+            (``steps:amount=400,lr=0.002``); `batch` is its own.
+        weights: of kind quantized: what the parameters are kept in (``int8``).
     """
 
     kind: Kind
@@ -196,6 +218,10 @@ class Case:
     matmul_precision: MatmulPrecision = FULL_PRECISION
     model: str = ""
     checkpointing: bool = False
+    inputs: str = ""
+    task: str = ""
+    training: str = ""
+    weights: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the case as the record holds it, its ``id`` first."""
@@ -254,7 +280,7 @@ def _check_case_field(key: str, value: Any) -> None:
             raise RecordError(
                 f"case.{key}: expected one of {', '.join(_TEXT_FIELDS[key])}, got {value!r}"
             )
-    elif key == "model":
+    elif key in ("model", "inputs", "task", "training", "weights"):
         if not isinstance(value, str):
             raise RecordError(f"case.{key}: expected a string, got {value!r}")
     elif key in ("is_causal", "compile", "checkpointing"):

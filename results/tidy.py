@@ -16,8 +16,10 @@ from results.schema import LATER_FIELDS, Arm
 CASE_COLUMNS = (
     "kind", "level", "mode", "batch", "num_heads", "num_kv_heads", "head_dim", "seq_len",
     "key_len", "device", "dtype", "is_causal", "threads", "allocator", "compile", "seed",
-    "matmul_precision", "model", "checkpointing",
+    "matmul_precision", "model", "checkpointing", "inputs", "task", "training", "weights",
 )  # fmt: skip
+
+_TEXTS = ("model", "inputs", "task", "training", "weights")
 
 COLUMNS = (
     "run", "machine", "environment", "commit", "case_id", *CASE_COLUMNS, "arm", "backend",
@@ -59,7 +61,7 @@ def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "commit": clean(record.get("commit") or ""),
         "case_id": case["id"],
         **{c: case[c] if c in case else LATER_FIELDS[c] for c in CASE_COLUMNS},
-        "model": _bounded(case.get("model", ""), _LONGEST_OPTIONS),
+        **{c: _bounded(case.get(c, ""), _LONGEST_OPTIONS) for c in _TEXTS},
         "launch": record["launch"]["index"],
         "started": clean(record["launch"].get("started") or "")[:_LONGEST_NAME],
         "status": record["status"],
