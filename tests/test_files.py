@@ -33,7 +33,7 @@ def test_a_name_says_what_is_read_and_not_where(folder: Path, tmp_path: Path) ->
         (copy / part).write_bytes((folder / part).read_bytes())
     assert folder_name(copy) == name
     assert find("data", name, {name: copy}) == copy
-    (copy / "basic_val.tsv").rename(copy / "basic_other.tsv")
+    (copy / "basic_val.tsv").rename(copy / "basic_valid.tsv")
     assert folder_name(copy) != name
     content = (folder / "basic_val.tsv").read_bytes()
     digest = hashlib.sha256(content).hexdigest()
