@@ -7,23 +7,42 @@ from numpy's Philox (`generator`), not from torch: their stream is the same for 
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from attention.base import UnsupportedError
+from attention.checks import check_choice, check_int
 from models.objectives import IGNORED
 
 Form = Literal["causal", "bidirectional"]
 Split = Literal["train", "test"]
 Architecture = Literal["encoder", "decoder", "encoder_decoder"]
 
+FORMS: tuple[str, ...] = get_args(Form)
 SPLITS: tuple[str, ...] = get_args(Split)
 
-__all__ = ["IGNORED", "Architecture", "Batch", "Form", "Split", "Task", "generator"]
+TEST_SHARE = 0.25
+"""Of all sequences that a task can draw, those that are the test split's."""
+
+MIN_CONTENTS = 4096
+"""Different sequences that a task must be able to draw, so that each split has its share."""
+
+_GIVEN = ("self", "seq_len", "form")
+_GOLDEN = 0x9E3779B97F4A7C15
+_TEST_BELOW = np.uint64(int(TEST_SHARE * 2**64))
+
+Ints = npt.NDArray[np.int64]
+
+__all__ = [
+    "FORMS", "IGNORED", "SPLITS", "Architecture", "Batch", "Form", "Ints", "Split", "Task",
+    "check_contents", "generator", "is_test", "of_split",
+]  # fmt: skip
 
 
 class Batch(NamedTuple):
@@ -50,7 +69,12 @@ class Task(ABC):
     """One task at one difficulty. A subclass checks its options in the constructor.
 
     Constructors take ``seq_len`` and ``form`` and options by keyword, all typed and documented;
-    an unknown or impossible one is an error that names it, what it was and what is accepted.
+    an unknown or impossible one is an error that names it, what it was and what is accepted. Each
+    option is kept under its own name (`settings`).
+
+    Args:
+        seq_len: N, tokens.
+        form: causal or bidirectional.
 
     Attributes:
         name: as the command line writes it.
@@ -58,6 +82,7 @@ class Task(ABC):
         paper: authors, year, arXiv id.
         metric: what is reported first.
         group: what `Batch.groups` holds: ``distance``, ``depth`` or "".
+        default_seq_len: N where nobody says otherwise.
         vocab_size: of ids and labels.
         seq_len: N, tokens.
         form: whether the model sees the past alone.
@@ -71,11 +96,28 @@ class Task(ABC):
     paper: ClassVar[str]
     metric: ClassVar[Literal["accuracy", "bits_per_byte"]] = "accuracy"
     group: ClassVar[str] = ""
+    default_seq_len: ClassVar[int] = 64
 
     vocab_size: int
     seq_len: int
     form: Form
     chance: float
+
+    def __init__(self, *, seq_len: int, form: Form) -> None:
+        self.seq_len = check_int("seq_len", seq_len, minimum=1)
+        self.form = "causal" if check_choice("form", form, FORMS) == "causal" else "bidirectional"
+
+    @classmethod
+    def options(cls) -> dict[str, inspect.Parameter]:
+        """Return the constructor's options, by name, with defaults and annotations."""
+        parameters = inspect.signature(cls.__init__).parameters
+        return {name: p for name, p in parameters.items() if name not in _GIVEN}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every option in force, by name, as plain values."""
+        values = {name: getattr(self, name) for name in self.options()}
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
 
     @property
     def architecture(self) -> Architecture:
@@ -113,5 +155,70 @@ class Task(ABC):
 
 def generator(seed: int, index: int, split: str) -> np.random.Generator:
     """Return the random numbers of one batch: another stream for every seed, index and split."""
-    key = np.random.SeedSequence([seed, index, SPLITS.index(split)])
-    return np.random.Generator(np.random.Philox(key))
+    words = [check_int("seed", seed, minimum=0), check_int("index", index, minimum=0)]
+    place = SPLITS.index(check_choice("split", split, SPLITS))
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([*words, place])))
+
+
+def of_split(split: str, size: int, draw: Callable[[int], tuple[Ints, ...]]) -> tuple[Ints, ...]:
+    """Draw until there are enough sequences of a split, and return the first of them.
+
+    What a sequence is about (its pairs, its symbols) is hashed, and the hash says which split has
+    it: the splits share nothing, whatever their seeds, and within a split the distribution is that
+    of `draw` but for the sequences that the other one has.
+
+    Args:
+        split: whose sequences are kept.
+        size: sequences, at least 1.
+        draw: returns at least one array of that many rows, or of fewer; the first is the content,
+            whole numbers from 0 ``[B, K]`` (zeros behind it change nothing).
+
+    Returns:
+        what `draw` returned, `size` rows of each.
+    """
+    check_int("size", size, minimum=1)
+    is_asked = check_choice("split", split, SPLITS) == "test"
+    share = TEST_SHARE if is_asked else 1.0 - TEST_SHARE
+    parts: list[tuple[Ints, ...]] = []
+    found = 0
+    while found < size:
+        drawn = draw(int((size - found) / share * 1.1) + 4)
+        kept = is_test(drawn[0]) == is_asked
+        parts.append(tuple(array[kept] for array in drawn))
+        found += int(kept.sum())
+    return tuple(np.concatenate(arrays)[:size] for arrays in zip(*parts, strict=True))
+
+
+def is_test(content: Ints) -> npt.NDArray[np.bool_]:
+    """Say of each row of whole numbers ``[B, K]`` whether it is the test split's.
+
+    A dot product with fixed odd multipliers, then SplitMix64's finaliser (Steele et al. 2014),
+    modulo 2⁶⁴: the same on every machine.
+    """
+    places = np.arange(1, content.shape[1] + 1, dtype=np.uint64)
+    mixed = content.astype(np.uint64) @ (_mix(places * np.uint64(_GOLDEN)) | np.uint64(1))
+    return _mix(mixed + np.uint64(_GOLDEN)) < _TEST_BELOW
+
+
+def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def check_contents(argument: str, value: Any, count: int) -> None:
+    """Check that a task can draw enough different sequences for two splits.
+
+    Args:
+        argument: that would have to be larger.
+        value: what it was.
+        count: of different sequences.
+
+    Raises:
+        ValueError: if there are fewer than `MIN_CONTENTS`.
+    """
+    if count < MIN_CONTENTS:
+        raise ValueError(
+            f"{argument}: {value} leaves {count} different sequences for training and test; "
+            f"expected a value that leaves at least {MIN_CONTENTS}"
+        )

@@ -1,0 +1,105 @@
+"""Induction: what followed this token when it came before?
+
+Olsson et al. 2022, arXiv 2209.11895; as a task with a trigger token, Fu et al. 2022,
+arXiv 2212.14052, section 3.1. Letters at random; among them each trigger comes once, followed by a
+letter, and once more later, where that letter is asked. Two triggers (``S``, ``T``)::
+
+    ids     b T a c S b T _ d a S _ c
+    labels  . . . . . . a . . . b . .
+
+Behind a trigger's second place stands a blank, so that no other letter follows it in either form;
+both forms read the same sequence. A group is the distance between a trigger's two places, in
+tokens. All arrangements that keep each trigger together with the token behind it are alike in
+probability.
+
+Ids: 0 blank, triggers from 1, letters behind them.
+What the splits do not share is a sequence.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from attention.checks import check_int
+from suites.tasks.base import (
+    Batch,
+    Form,
+    Ints,
+    Split,
+    Task,
+    check_contents,
+    generator,
+    of_split,
+)
+from suites.tasks.drawing import distinct, integers, put, shuffled, unasked
+from suites.tasks.registry import register
+
+BLANK = 0
+FIRST_TRIGGER = 1
+
+
+@register("induction")
+class Induction(Task):
+    """Triggers that come twice; at the second place what followed the first is asked.
+
+    Args:
+        seq_len: N, tokens.
+        form: causal or bidirectional; the sequences are the same.
+        num_triggers: tokens that come twice; every sequence has all of them.
+        num_letters: that everything else is drawn from.
+
+    Raises:
+        ValueError: if the triggers do not fit into the sequence.
+    """
+
+    summary = "what followed this token when it came before?"
+    paper = "Olsson et al. 2022, arXiv 2209.11895"
+    group = "distance"
+
+    def __init__(
+        self, *, seq_len: int, form: Form, num_triggers: int = 4, num_letters: int = 16
+    ) -> None:
+        super().__init__(seq_len=seq_len, form=form)
+        self.num_triggers = check_int("num_triggers", num_triggers, minimum=1)
+        self.num_letters = check_int("num_letters", num_letters, minimum=2)
+        if 4 * num_triggers > seq_len:
+            raise ValueError(
+                f"num_triggers: {num_triggers} triggers, twice each and with a token behind, take "
+                f"{4 * num_triggers} tokens; expected at most seq_len={seq_len}"
+            )
+        self.first_letter = FIRST_TRIGGER + num_triggers
+        self.vocab_size = self.first_letter + num_letters
+        # Of a sequence with its letters given; the last exponent are the tokens that hold one.
+        arrangements = math.comb(seq_len - 2 * num_triggers, 2 * num_triggers)
+        letters = num_letters ** min(seq_len - 3 * num_triggers, 64)
+        check_contents("num_letters", num_letters, arrangements * letters)
+        self.chance = 1.0 / num_letters
+
+    def batch(self, size: int, *, seed: int, index: int, split: Split) -> Batch:
+        """Return a batch; see `Task.batch`."""
+        rng = generator(seed, index, split)
+        arrays = of_split(split, size, lambda count: self._draw(rng, count))
+        return Batch(*(torch.from_numpy(a) for a in arrays))
+
+    def _draw(self, rng: np.random.Generator, size: int) -> tuple[Ints, ...]:
+        """Draw ids, labels and groups of `size` sequences of either split."""
+        count = self.num_triggers
+        # 2·count pairs of tokens among single ones: as many places as there are things to order.
+        starts = np.sort(distinct(rng, size, 2 * count, self.seq_len - 2 * count), axis=1)
+        starts += np.arange(2 * count)  # each pair before moves the next by one more token
+        owners = shuffled(rng, np.broadcast_to(np.arange(2 * count) // 2, starts.shape))
+        order = np.argsort(owners, axis=1, kind="stable")  # a trigger's two places, side by side
+        starts = np.take_along_axis(starts, order, axis=1)
+        first, second = starts[:, 0::2], starts[:, 1::2]  # [B, triggers]
+        ids = self.first_letter + integers(rng, self.num_letters, size, self.seq_len)
+        triggers = np.broadcast_to(np.arange(count) + FIRST_TRIGGER, first.shape)
+        put(ids, first, triggers)
+        put(ids, second, triggers)
+        put(ids, second + 1, np.full_like(second, BLANK))
+        labels, groups = unasked(size, self.seq_len), np.zeros_like(ids)
+        put(labels, second, np.take_along_axis(ids, first + 1, axis=1))
+        put(groups, second, second - first)
+        return ids, labels, groups
