@@ -2,8 +2,9 @@
 
 Choromanski et al. 2021, arXiv 2009.14794, eq. 4-7 and lemma 1: ``D⁻¹ φ(Q)(φ(K)ᵀV)`` with
 ``φ(x) = exp(ωx - |x|²/2)/sqrt(R)``, the rows ω orthogonal and as long as Gaussian vectors
-(section 3.3) or independent ones, x scaled by ``D^-¼``; or ReLU features ``φ(x) = max(ωx, 0) + ε`` (section 4). Time
-``O(N·R·D)``, memory ``O(N·D)``. Causal by prefix sums over chunks, memory linear too.
+(section 3.3) or independent ones, x scaled by ``D^-¼``; or ReLU features
+``φ(x) = max(ωx, 0) + ε`` (section 4). Time ``O(N·R·D)``, memory ``O(N·D)``. Causal by prefix sums
+over chunks, memory linear too.
 
 Stability: features are exponentials of both signs and many magnitudes. Here every feature r of the
 keys is divided by its own running maximum ``exp(m_r)``, and the queries take ``m_r`` back before
