@@ -72,6 +72,7 @@ _QUICK_BUDGETS = (
     *_budgets("longformer", "window", 32, 128),
     *_budgets("bigbird", "block_size", 16, 64),
     *_budgets("linformer", "rank", 32, 128),
+    *_budgets("linformer", "rank", 128, method="mean_pool"),
     *_budgets("performer", "num_features", 64, 256),
     *_budgets("performer", "num_features", 256, orthogonal=False),
 )
