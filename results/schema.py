@@ -64,6 +64,9 @@ SENTINEL = "sentinel"
 """Kind and only arm of the case that is repeated through a run: the same work in every version, so
 that what changes in it is the machine."""
 
+TRAINING_KINDS: tuple[str, ...] = ("task", "quantized")
+"""Kinds that train a model: their seeds are trainings, and no shorter length foretells them."""
+
 STOPS: tuple[str, ...] = ("spread", "budget", "count")
 """Why an arm's sampling ended (``metrics.latency.stopped``): the samples agreed, their time was
 spent, or there were enough for any purpose. Records from before the word was there have none."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from results.schema import Arm
+from suites.hearing import Hearing
 from suites.journal import Journal
 from suites.launch import Launcher
 from suites.peer_rows import PeerRow, choose_rows
@@ -31,6 +32,9 @@ class Progress(Protocol):
 
     def starting(self, item: Item) -> None:
         """Take note of what runs now."""
+
+    def working(self, line: str) -> None:
+        """Take note of what a case that takes long says of itself."""
 
     def finished(self, record: Mapping[str, Any], remaining_s: float | None) -> None:
         """Take note of what is written down, and of the time left."""
@@ -114,11 +118,11 @@ def _preflight(
     """Return the grid with its backends, and what a child says of its cases."""
     if grid.suite == "peers":
         grid = replace(grid, rows=_rows(grid, ask_about(launcher, [], plugins)))
-    elif not grid.backends:
+    elif not grid.backends and not grid.tasks:
         names = ask_about(launcher, [], plugins)["names"]
         grid = replace(grid, backends=tuple(Arm(name) for name in names))
     every = [*roof_cases(grid, single_thread=True), sentinel_case(grid), *cases(grid)]
-    told = ask_about(launcher, every, plugins)
+    told = ask_about(launcher, every, plugins, grid.files)
     check_accepted(told, every)
     return grid, told
 
@@ -146,7 +150,8 @@ def _run(session: Session, left: Sequence[Item], progress: Progress) -> Counter[
     statuses: Counter[str] = Counter()
     for position, item in enumerate(left, start=1):
         progress.starting(item)
-        record = session.launch(item)
+        with Hearing(session.heard, progress.working):
+            record = session.launch(item)
         statuses[record["status"]] += 1
         progress.finished(record, session.remaining(left[position:]))
     return statuses

@@ -11,7 +11,9 @@ import click
 from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MATMUL_PRECISIONS, MODES
 from suites.error_rows import ERROR_PRESETS
 from suites.parsing import parse_backend, parse_shard
+from suites.quality_rows import FORMS, SMALL, TRAINING_PRESETS, WEIGHTS
 from suites.sweep import ANY, DEFAULT_PRESET, PRESETS, SUITES, Grid
+from suites.training.plan import VIEWS
 
 if TYPE_CHECKING:
     _Type = click.ParamType[Any]
@@ -132,14 +134,17 @@ OPTIONS = (
         show_default=True,
         help="What is measured: speed = our backends; peers = other libraries, each beside our "
         "counterpart on the same inputs and weights; error = how far each backend is from exact "
-        "softmax, at several budgets and on several inputs, beside what it costs.",
+        "softmax, at several budgets and on several inputs, beside what it costs; quality = what "
+        "a small model learns with each backend, on several tasks; quantized = a trained model with "
+        "its weights in fewer bits.",
     ),
     click.option(
         "--preset",
         type=click.Choice(list(PRESETS)),
         help="Lengths, launches and limits where no option says otherwise. Default: quick; for "
         "peers lengths of their own, 3 launches. With error: "
-        f"{', '.join(ERROR_PRESETS)}, with budgets and inputs of their own.",
+        f"{', '.join(ERROR_PRESETS)}, with budgets and inputs of their own; with quality "
+        f"{', '.join(TRAINING_PRESETS['quality'])}, with tasks of their own.",
     ),
     click.option(
         "--backend",
@@ -149,7 +154,7 @@ OPTIONS = (
         help="A backend with its options; several values of one option with +. Repeatable. "
         "Default: all; presets scaling, million and kernels have their own. With peers: our "
         "side, with these options in place of its own. With error: in place of the preset's "
-        "budgets.",
+        "budgets; with quality: in place of a task's own.",
     ),
     click.option(
         "--inputs",
@@ -158,6 +163,71 @@ OPTIONS = (
         help="Of suite error: what queries and keys are drawn from: gaussian, peaked, low_rank, "
         "heavy_tailed or trained, with options. Repeatable. Default: "
         f"{_inputs()}; the other presets have more.",
+    ),
+    click.option(
+        "--task",
+        "tasks",
+        multiple=True,
+        type=Parsed("NAME[:key=value,…]", parse_backend),
+        help="Of suite quality: what is learnt, in place of the preset's tasks. Repeatable; "
+        "`attnbench list --tasks` names them.",
+    ),
+    click.option(
+        "--form",
+        "forms",
+        type=Several(click.Choice(FORMS)),
+        help="Of suite quality: what a model sees. Default: both, as far as a task has them.",
+    ),
+    click.option(
+        "--equal",
+        "view",
+        type=click.Choice(VIEWS),
+        help="Of suite quality: what all trainings of a task have the same of; operations are "
+        "those of exact attention in as many steps. Default: steps.",
+    ),
+    click.option(
+        "--amount",
+        type=click.FloatRange(0, 1e9, min_open=True),
+        metavar="N",
+        help="Of suite quality: steps of a training (or seconds, with --equal time). Default: a "
+        "task's own.",
+    ),
+    click.option(
+        "--lr",
+        type=click.FloatRange(0, 10, min_open=True),
+        metavar="RATE",
+        help="Of suite quality: the highest learning rate. Default: a task's own.",
+    ),
+    click.option(
+        "--pretrain",
+        type=click.FloatRange(0, 1, max_open=True),
+        metavar="SHARE",
+        help="Of suite quality: share of a training that is spent on the task's own inputs "
+        "first. Default: 0; of listops and lra 0 and 0.5.",
+    ),
+    click.option(
+        "--seeds",
+        "num_seeds",
+        type=click.IntRange(1, 1000),
+        metavar="N",
+        help="Of suite quality: trainings of each case, from --seed on. Default: 3.",
+    ),
+    click.option(
+        "--corpus",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="The text of task language. Default: the Python standard library's sources.",
+    ),
+    click.option(
+        "--lra-data",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="A folder in Long Range Arena's TSV format, for task lra.",
+    ),
+    click.option(
+        "--weights",
+        type=Several(click.Choice(WEIGHTS)),
+        help=f"Of suite quantized: what weights are kept in. Default: {','.join(WEIGHTS)}.",
     ),
     click.option(
         "--peers",
@@ -192,7 +262,8 @@ OPTIONS = (
         "models",
         multiple=True,
         type=Parsed("NAME[:key=value,…]", parse_backend),
-        help="A configuration of level model, with values in place of its own. Repeatable. "
+        help="A configuration of level model, with values in place of its own. Repeatable. With "
+        f"quality: {SMALL}:d_model=…, the shape of the model that is trained. "
         f"Default: {_models()}.",
     ),
     click.option(

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
-from results.schema import ITEM_SIZE, SENTINEL, Case
+from results.schema import ITEM_SIZE, SENTINEL, TRAINING_KINDS, Arm, Case
 from suites.growth import LEAST_RATIO, Excess, Seen, exponent_of, scaled
 from suites.sweep import Item, series_id
 
@@ -81,6 +81,10 @@ class History:
             return
         if case.kind == SENTINEL:
             return
+        if case.kind in TRAINING_KINDS:
+            for likeness in _likenesses(case):
+                self._walls[likeness].append(wall)
+            return
         latencies = [_middle(arm, "latency") for arm in record["arms"]]
         peaks = [
             _middle(arm, "peak_memory") or _middle(arm, "state_bytes") for arm in record["arms"]
@@ -130,7 +134,7 @@ class History:
         Keys: ``latency``, seconds of one call of all arms together, and ``peak_memory``, bytes of
         the arm that takes most (in mode decode those of its state).
         """
-        measured = case.kind not in ("roof", SENTINEL) and self._measured(case)
+        measured = case.kind not in ("roof", SENTINEL, *TRAINING_KINDS) and self._measured(case)
         latency = self._scaled_latency(case) if measured else None
         peak = self._scaled_peak(case) if measured else None
         return {
@@ -148,7 +152,7 @@ class History:
             timeout_s: the longest that a launch may take.
             free_bytes: memory that a case may have; ``None`` = unknown.
         """
-        if case.kind in ("roof", SENTINEL):
+        if case.kind in ("roof", SENTINEL, *TRAINING_KINDS):
             return None
         return (
             self._ended_before(case, timeout_s, free_bytes)
@@ -263,6 +267,9 @@ class History:
         own = self._walls.get(case.id)
         if own:
             return own[-1]
+        if case.kind in TRAINING_KINDS:
+            alike = (self._walls[like] for like in _likenesses(case) if like in self._walls)
+            return next((fmean(walls) for walls in alike), None)
         measured = [s for s in self._measured(case) if s.latency_s]
         if measured and (predicted := self.latency(case)):
             base = measured[-1]
@@ -299,6 +306,14 @@ class History:
             return after / before
         exponent = self._declaration(longer).time_exponent
         return float((longer.seq_len / shorter.seq_len) ** exponent)
+
+
+def _likenesses(case: Case) -> list[str]:
+    """Return keys under which trainings take about as long, the closest first."""
+    seedless = replace(case, seed=0)
+    anyone = replace(seedless, arms=(Arm("any"),))
+    either = replace(anyone, is_causal=False, model="")
+    return [f"like {one.id}" for one in (seedless, anyone, either)]
 
 
 def _operations(costs: Iterable[Mapping[str, float] | None]) -> float:

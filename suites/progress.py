@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
 
-from results.schema import FULL_PRECISION, PEER, SENTINEL, Case
+from results.schema import FULL_PRECISION, PEER, SENTINEL, TRAINING_KINDS, Case
 from suites.driver import Summary
 from suites.stream import Stream
 from suites.sweep import Item
@@ -25,6 +25,9 @@ COLOURS: Mapping[str, int] = {
 """ANSI colour of a status."""
 
 BAR_WIDTH = 20
+
+SILENCE_S = 30.0
+"""In a log, seconds from one word of a case on itself to the next."""
 
 UNSHOWN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of control and format characters, surrogates and line separators."""
@@ -47,7 +50,8 @@ class Console:
         self._total = self._count = 0
         self._remaining: float | None = None
         self._told_at = 0.0
-        self._now = ""
+        self._now = self._said = ""
+        self._line_at = 0.0
 
     def begin(self, folder: Path, total: int, done: int, notices: Sequence[str]) -> None:
         """Say what is there and what is to come."""
@@ -60,7 +64,16 @@ class Console:
     def starting(self, item: Item) -> None:
         """Show what runs now."""
         self._now = f"{label(item.case)} · launch {item.launch + 1}"
+        self._said, self._line_at = "", time.monotonic()
         self._draw()
+
+    def working(self, line: str) -> None:
+        """Show what the case that runs says of itself; in a log, now and then."""
+        if self._live:
+            self._said = printable(line)
+            self._draw()
+        elif time.monotonic() - self._line_at >= SILENCE_S:
+            self._line(f"    {printable(line)}")
 
     def finished(self, record: Mapping[str, Any], remaining_s: float | None) -> None:
         """Print how it ended, and the time left."""
@@ -90,6 +103,7 @@ class Console:
         return f"about {duration(max(0.0, self._remaining - passed))} left"
 
     def _line(self, text: str) -> None:
+        self._line_at = time.monotonic()
         self._stream.write(f"{ERASE if self._live else ''}{text}\n")
 
     def _draw(self) -> None:
@@ -98,6 +112,7 @@ class Console:
         filled = BAR_WIDTH * self._count // max(1, self._total)
         bar = "█" * filled + "░" * (BAR_WIDTH - filled)
         text = f"{bar} {self._count}/{self._total}  {self._time_left()}  now: {self._now}"
+        text += f"  {self._said}" if self._said else ""
         self._stream.write(ERASE + fitted(text, shutil.get_terminal_size().columns - 1))
 
     def _paint(self, text: str, colour: int) -> str:
@@ -127,6 +142,10 @@ def label(case: Case) -> str:
         return f"roof {case.dtype}{_precision(case)} {threads}"
     if case.kind == SENTINEL:
         return SENTINEL
+    if case.kind in TRAINING_KINDS:
+        form = "causal" if case.is_causal else "bidirectional"
+        kept = f" in {case.weights}" if case.weights else ""
+        return f"{case.arms[0].label}{kept} {case.task} {form} N={case.seq_len} seed {case.seed}"
     if case.kind == "error":
         how = f"{' causal' if case.is_causal else ''}{' compiled' if case.compile else ''}"
         on = f"{case.inputs}{how}{_precision(case)}"
@@ -158,9 +177,23 @@ def describe(record: Mapping[str, Any]) -> str:
     if record["case"]["kind"] == "peer":
         beside = record["arms"][1]["metrics"]
         return f"{_measured(metrics)}, the peer {_measured(beside)}"
+    if record["case"]["kind"] in TRAINING_KINDS:
+        return _learnt(metrics)
     if record["case"]["kind"] == "error":
         return f"{_measured(metrics)}  error {metrics['relative_error']['value']:.3g}"
     return _measured(metrics)
+
+
+def _learnt(metrics: Mapping[str, Any]) -> str:
+    parts = []
+    if "bits_per_byte" in metrics:
+        parts.append(f"{metrics['bits_per_byte']['value']:.3f} bits/byte")
+    elif "accuracy" in metrics:
+        parts.append(f"{100 * metrics['accuracy']['value']:.1f} % right")
+    if "training_time" in metrics:
+        steps, time_s = (metrics[f"training_{what}"]["value"] for what in ("steps", "time"))
+        parts.append(f"{steps:.0f} steps in {seconds(time_s)}")
+    return "  ".join([*parts, _measured(metrics)])
 
 
 def _measured(metrics: Mapping[str, Any]) -> str:

@@ -7,17 +7,17 @@ lengths of the tasks their usual budgets would be exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from results.schema import Arm
+from results.schema import Arm, Case, Kind
 from suites.training.plan import VIEWS, View
 
 FORMS = ("causal", "bidirectional")
 
-SHAPE = "small"
-"""How ``--model`` names the model of a training: its architecture follows from the form."""
+SMALL = "small"
+"""How ``--model`` names the model of a training: its architecture follows from task and form."""
 
 SHARE = 4
 """An approximation sees one of so many keys."""
@@ -69,15 +69,19 @@ class TaskRow:
         """What is compared."""
         return self.backends or budgets(self.seq_len)
 
-    def model(self, form: str) -> str:
-        """Return the model of a form as a case holds it."""
-        return Arm(architecture_of(self.task, form), self.shape).label
-
-    def training(self, view: View, pretrain: float) -> str:
-        """Return the training of a view as a case holds it."""
-        amount = self.seconds if view == "seconds" else self.steps
-        more = {"pretrain": pretrain} if pretrain else {}
-        return Arm(view, {"amount": amount, "lr": self.lr, **more}).label
+    def points(self, view: View) -> Iterator[dict[str, Any]]:
+        """Walk the cases of one seed, as fields of `Case`: what the row decides of them."""
+        amount = self.seconds if view == "time" else self.steps
+        for form in self.forms:
+            for pretrain in self.pretrain:
+                more = {"pretrain": pretrain} if pretrain else {}
+                for arm in self.arms:
+                    yield {
+                        "arms": (arm,), "task": self.task.label, "is_causal": form == "causal",
+                        "model": Arm(architecture_of(self.task, form), self.shape).label,
+                        "training": Arm(view, {"amount": amount, "lr": self.lr, **more}).label,
+                        "batch": self.batch, "seq_len": self.seq_len, "key_len": self.seq_len,
+                    }  # fmt: skip
 
 
 def architecture_of(task: Arm, form: str) -> str:
@@ -85,17 +89,6 @@ def architecture_of(task: Arm, form: str) -> str:
     if task.options.get("objective") == "denoise":
         return "encoder_decoder"
     return "decoder" if form == "causal" else "encoder"
-
-
-_NO_FULL = tuple
-_LANGUAGE: Mapping[str, Any] = {
-    "steps": 2500, "seconds": 300.0, "lr": 0.002, "batch": 16,
-    "shape": {"d_model": 128, "num_layers": 4, "num_heads": 4, "positions": "rotary"},
-}  # fmt: skip
-
-
-def _rows(*more: TaskRow) -> tuple[TaskRow, ...]:
-    return more
 
 
 @dataclass(frozen=True)
@@ -107,12 +100,14 @@ class QualityPreset:
         seeds: trainings of each case, from the grid's seed on.
         budget_s: sampling time of the trained model's latency.
         case_timeout_s: the longest that one training and its measurement may take.
+        weights: of suite quantized: what the parameters are kept in.
     """
 
     rows: tuple[TaskRow, ...]
     seeds: int = 3
     budget_s: float = 0.1
     case_timeout_s: float = 3600.0
+    weights: tuple[str, ...] = ()
 
 
 _RECALL = TaskRow(Arm("recall"), 64, 400, 15.0)
@@ -120,11 +115,152 @@ _INDUCTION = TaskRow(Arm("induction"), 64, 400, 15.0)
 _COPY = TaskRow(Arm("copy"), 65, 400, 15.0)
 _SELECTIVE = TaskRow(Arm("selective_copy"), 64, 600, 20.0)
 _NEEDLE = TaskRow(Arm("needle"), 256, 300, 40.0, batch=32)
-_TEXT = TaskRow(Arm("language"), 256, **_LANGUAGE, forms=("causal",))
+_TEXT = TaskRow(
+    Arm("language"), 256, 2500, 300.0, lr=0.002, batch=16,
+    shape={"d_model": 128, "num_layers": 4, "num_heads": 4, "positions": "rotary"},
+)  # fmt: skip
+_LISTOPS = TaskRow(Arm("listops"), 512, 2000, 600.0, batch=32, pretrain=(0.0, 0.5))
+
+_SYNTHETIC = (_RECALL, _INDUCTION, _COPY, _SELECTIVE, _NEEDLE)
 
 QUALITY_PRESETS: Mapping[str, QualityPreset] = {
     "quick": QualityPreset((_RECALL,)),
-    "standard": QualityPreset((_RECALL, _INDUCTION, _COPY, _SELECTIVE, _NEEDLE)),
-    "full": QualityPreset((_RECALL, _INDUCTION, _COPY, _SELECTIVE, _NEEDLE, _TEXT)),
+    "standard": QualityPreset(_SYNTHETIC),
+    "full": QualityPreset((*_SYNTHETIC, _TEXT, _LISTOPS), case_timeout_s=14400.0),
 }
-"""By name; tuned below."""
+"""By name."""
+
+WEIGHTS = ("float32", "bfloat16", "int8", "int4")
+"""What a trained model's parameters are kept in, by suite quantized."""
+
+_QUANTIZED = QualityPreset(
+    (replace(_TEXT, backends=(Arm("sdpa"),)),), seeds=1, budget_s=0.5, weights=WEIGHTS
+)
+
+TRAINING_PRESETS: Mapping[str, Mapping[str, QualityPreset]] = {
+    "quality": QUALITY_PRESETS,
+    "quantized": {"quick": _QUANTIZED},
+}
+"""By suite."""
+
+FOR_OTHERS = {row.task.name: row for row in (*_SYNTHETIC, _TEXT, _LISTOPS)} | {
+    "lra": replace(_LISTOPS, task=Arm("lra"), seq_len=2000)
+}
+"""How a task is trained that is named without its row: by the one of its name."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the command line says of a training, ``None`` or empty where it says nothing.
+
+    Attributes:
+        tasks: with their options, in place of a preset's.
+        forms: causal, bidirectional.
+        amount: of steps or seconds.
+        lr: learning rate.
+        pretrain: share of self-pretraining.
+        shape: values of the model.
+        batch: sequences a step.
+        seq_len: N, tokens.
+        backends: what is compared.
+        files: by the name of an option, what a file is called by its content.
+    """
+
+    tasks: tuple[Arm, ...] = ()
+    forms: tuple[str, ...] = ()
+    amount: float | None = None
+    lr: float | None = None
+    pretrain: float | None = None
+    shape: Mapping[str, Any] = field(default_factory=dict)
+    batch: int | None = None
+    seq_len: int | None = None
+    backends: tuple[Arm, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def rows_for(preset: QualityPreset, chosen: Chosen) -> tuple[TaskRow, ...]:
+    """Return the rows of a sweep.
+
+    Raises:
+        ValueError: if a file is named that no task reads.
+    """
+    rows: Sequence[TaskRow] = preset.rows
+    if chosen.tasks:
+        default = TaskRow(Arm("recall"), 64, 400, 15.0)
+        rows = [replace(FOR_OTHERS.get(t.name, default), task=t) for t in chosen.tasks]
+        rows = [
+            replace(row, forms=("bidirectional",)) if _is_two_sided(row.task) else row
+            for row in rows
+        ]
+    return tuple(_with(row, chosen) for row in _reading(rows, chosen.files))
+
+
+def _is_two_sided(task: Arm) -> bool:
+    return task.options.get("objective") in ("masked", "denoise")
+
+
+def _reading(rows: Sequence[TaskRow], files: Mapping[str, str]) -> Sequence[TaskRow]:
+    """Tell the tasks that read a file which one."""
+    readers = {"corpus": ("language", "corpus"), "lra_data": ("lra", "data")}
+    for option, name in files.items():
+        task, argument = readers[option]
+        if not any(row.task.name == task for row in rows):
+            raise ValueError(
+                f"{option.replace('_', '-')}: no task here reads it; add --task {task}"
+            )
+        rows = [
+            replace(row, task=Arm(task, {**row.task.options, argument: name}))
+            if row.task.name == task else row
+            for row in rows
+        ]  # fmt: skip
+    return rows
+
+
+def _with(row: TaskRow, chosen: Chosen) -> TaskRow:
+    changes: dict[str, Any] = {}
+    if chosen.amount is not None:
+        steps = int(chosen.amount) if chosen.amount == int(chosen.amount) else chosen.amount
+        changes |= {"steps": steps, "seconds": chosen.amount}
+    for name in ("lr", "batch", "seq_len"):
+        if getattr(chosen, name) is not None:
+            changes[name] = getattr(chosen, name)
+    if chosen.pretrain is not None:
+        changes["pretrain"] = (chosen.pretrain,)
+    if chosen.shape:
+        changes["shape"] = {**row.shape, **chosen.shape}
+    for name in ("forms", "backends"):
+        if getattr(chosen, name):
+            changes[name] = getattr(chosen, name)
+    return replace(row, **changes)
+
+
+def task_cases(
+    rows: Sequence[TaskRow],
+    view: View,
+    seeds: Sequence[int],
+    point: Mapping[str, Any],
+    *,
+    weights: Sequence[str] = (),
+) -> list[Case]:
+    """Return a case per row, form, arm and seed, the seeds of one together.
+
+    Args:
+        rows: the tasks.
+        view: what is equal.
+        seeds: of the trainings.
+        point: the fields of `Case` that the machine decides.
+        weights: of suite quantized: each is a case then, beside the others of its training.
+    """
+    assert view in VIEWS
+    no_heads = {"num_heads": 0, "num_kv_heads": 0, "head_dim": 0}
+    kind: Kind = "quantized" if weights else "task"
+    return [
+        Case(
+            kind=kind, level="model", mode="training",
+            **{**point, **no_heads, **fields, "seed": seed, "weights": kept},
+        )
+        for row in rows
+        for fields in row.points(view)
+        for seed in seeds
+        for kept in weights or ("",)
+    ]  # fmt: skip

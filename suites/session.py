@@ -21,6 +21,9 @@ from suites.sweep import Grid, Item, launch_budget_s
 SUITES = Path(__file__).parent
 """The folder of the suites, as asv takes it."""
 
+TRAINED = "trained"
+"""The folder in a run's own that keeps trained models."""
+
 PREFLIGHT_TIMEOUT_S = 600.0
 CHILD_GRACE_S = {"forkserver": 15.0, "spawn": 75.0}
 """Seconds beyond a case's own deadline until it is killed from outside; spawn imports torch."""
@@ -30,13 +33,21 @@ class MisuseError(ValueError):
     """The sweep cannot be what was asked for; one line that says what is accepted."""
 
 
-def ask_about(launcher: Launcher, every: Sequence[Case], plugins: list[str]) -> dict[str, Any]:
+def ask_about(
+    launcher: Launcher,
+    every: Sequence[Case],
+    plugins: list[str],
+    files: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Ask a child what it makes of cases: machine, environment, misuse, support and cost.
 
     Raises:
         LaunchError: if it does not answer.
     """
-    request = {"do": "preflight", "cases": [c.to_json() for c in every], "plugins": plugins}
+    request = {
+        "do": "preflight", "cases": [c.to_json() for c in every], "plugins": plugins,
+        "files": dict(files or {}),
+    }  # fmt: skip
     # Always by the fork server: spawn would pass the cases as one argument, which has a limit.
     outcome = launcher.ask(request, timeout_s=PREFLIGHT_TIMEOUT_S)
     if outcome.record is None:
@@ -97,6 +108,11 @@ class Session:
         for record in journal.records:
             self._history.add(record)
         self._next_order = len(journal.records)
+
+    @property
+    def heard(self) -> Path:
+        """The file in which a case that takes long says how it goes."""
+        return self._journal.folder.resolve() / TRAINED / "now"
 
     def launch(self, item: Item) -> dict[str, Any]:
         """Bring one launch to its end, and return its record when it is on the disk.
@@ -160,7 +176,9 @@ class Session:
             "deadline_s": deadline,
             "memory_limit": memory_limit,
             "plugins": self._plugins,
-            "store": str(self._journal.folder.resolve()),
+            "store": str(self._journal.folder.resolve() / TRAINED),
+            "files": dict(self._grid.files),
+            "heard": str(self.heard),
             "lock": str(self._journal.child_lock),
         }
         return self._launcher.ask(

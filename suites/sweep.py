@@ -27,9 +27,19 @@ from results.schema import (
     content_id,
 )
 from suites.error_rows import ERROR_PRESETS, InputRow, input_rows
+from suites.files import corpus_name, folder_name
 from suites.peer_rows import PeerRow
+from suites.quality_rows import (
+    SMALL,
+    TRAINING_PRESETS,
+    Chosen,
+    TaskRow,
+    rows_for,
+    task_cases,
+)
+from suites.training.plan import View
 
-Suite = Literal["speed", "peers", "error"]
+Suite = Literal["speed", "peers", "error", "quality", "quantized"]
 
 SUITES: tuple[str, ...] = get_args(Suite)
 
@@ -182,6 +192,11 @@ class Grid:
         peers: names; empty = all that run on `device`.
         rows: of suite peers, as chosen (`suites.peer_rows.choose_rows`).
         inputs: of suite error: what q, k and v are drawn from, and at which shape.
+        tasks: of suites quality and quantized: what is trained, on what budget.
+        view: of these: what is equal among the trainings.
+        num_seeds: of these: trainings of each case, from `seed` on.
+        weights: of suite quantized: what the parameters are kept in.
+        files: a content's name to its path, of the tasks that read files.
         profile: whether the launches of suite speed also say where the time goes; the cases are
             the same.
         shard: ``(i, n)``, from 1: this sweep is the i-th of n parts.
@@ -212,6 +227,11 @@ class Grid:
     peers: tuple[str, ...] = ()
     rows: tuple[PeerRow, ...] = ()
     inputs: tuple[InputRow, ...] = ()
+    tasks: tuple[TaskRow, ...] = ()
+    view: View = "steps"
+    num_seeds: int = 3
+    weights: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
     profile: bool = False
     shard: tuple[int, int] = (1, 1)
 
@@ -237,6 +257,8 @@ def grid_from(preset: str | None, **chosen: Any) -> Grid:
     """
     suite = chosen.get("suite") or "speed"
     _check_suite(suite, chosen)
+    if suite in TRAINING_PRESETS:
+        return _training_grid(suite, preset, chosen)
     values = _preset_values(suite, preset, chosen.get("device") or "cpu")
     values["threads"] = (available_cores(),)
     given = {key: value for key, value in chosen.items() if value is not None and value != ()}
@@ -256,6 +278,66 @@ def grid_from(preset: str | None, **chosen: Any) -> Grid:
         changes["causal"] = (True,)
     _check_levels(grid, given)
     return replace(grid, picks=tuple(replace(pick, **changes) for pick in grid.picks))
+
+
+def _training_grid(suite: str, preset: str | None, chosen: Mapping[str, Any]) -> Grid:
+    """Fill the grid of a suite that trains.
+
+    Raises:
+        ValueError: if it has no such preset, or what is chosen does not fit.
+    """
+    presets = TRAINING_PRESETS[suite]
+    if preset is not None and preset not in presets:
+        raise ValueError(
+            f"preset: expected one of {', '.join(presets)} in suite {suite}, got {preset!r}"
+        )
+    taken = presets[preset or DEFAULT_PRESET]
+    one = {name: _only_one(name, chosen.get(name)) for name in ("batches", "seq_lens", "models")}
+    paths = {name: chosen[name] for name in ("corpus", "lra_data") if chosen.get(name)}
+    naming = {"corpus": corpus_name, "lra_data": folder_name}
+    names = {}
+    for option, path in paths.items():
+        try:
+            names[option] = naming[option](path)
+        except ValueError as error:
+            raise ValueError(f"{option.replace('_', '-')}: {error}") from None
+    model = one["models"]
+    if model is not None and model.name != SMALL:
+        raise ValueError(f"model: with suite {suite} expected {SMALL}:…, got {model.label}")
+    rows = rows_for(
+        taken,
+        Chosen(
+            tasks=chosen.get("tasks") or (), forms=chosen.get("forms") or (),
+            amount=chosen.get("amount"), lr=chosen.get("lr"), pretrain=chosen.get("pretrain"),
+            shape=model.options if model is not None else {},
+            batch=one["batches"], seq_len=one["seq_lens"],
+            backends=chosen.get("backends") or (), files=names,
+        ),
+    )  # fmt: skip
+    fields: dict[str, Any] = {
+        "num_seeds": taken.seeds, "budget_s": taken.budget_s,
+        "case_timeout_s": taken.case_timeout_s, "weights": taken.weights,
+        "threads": (available_cores(),),
+    }  # fmt: skip
+    own = ("suite", "device", "dtypes", "threads", "seed", "launches", "budget_s",
+           "case_timeout_s", "num_seeds", "view", "weights", "shard")  # fmt: skip
+    fields |= {k: chosen[k] for k in own if chosen.get(k) is not None and chosen.get(k) != ()}
+    return Grid(
+        backends=(), seq_lens=(), modes=("training",), levels=("model",), tasks=rows,
+        files={names[option]: str(path.resolve()) for option, path in paths.items()}, **fields,
+    )  # fmt: skip
+
+
+def _only_one(name: str, values: Any) -> Any:
+    """Return the only value of an axis, ``None`` if it has none.
+
+    Raises:
+        ValueError: if there are several.
+    """
+    if values and len(values) > 1:
+        option = {"batches": "batch", "seq_lens": "seq-len", "models": "model"}[name]
+        raise ValueError(f"{option}: a training has one; got {len(values)}")
+    return values[0] if values else None
 
 
 def _preset_values(suite: str, preset: str | None, device: str) -> dict[str, Any]:
@@ -285,6 +367,20 @@ def _preset_values(suite: str, preset: str | None, device: str) -> dict[str, Any
     return values
 
 
+_TRAINED = ("quality", "quantized")
+_ONLY_WITH: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "tasks": ("task", _TRAINED), "forms": ("form", _TRAINED), "view": ("equal", _TRAINED),
+    "amount": ("amount", _TRAINED), "lr": ("lr", _TRAINED), "pretrain": ("pretrain", _TRAINED),
+    "num_seeds": ("seeds", _TRAINED), "corpus": ("corpus", _TRAINED),
+    "lra_data": ("lra-data", _TRAINED), "weights": ("weights", ("quantized",)),
+}  # fmt: skip
+_NOT_TRAINED: Mapping[str, str] = {
+    "modes": "mode", "levels": "level", "num_heads": "num-heads", "head_dims": "head-dim",
+    "is_causal": "causal", "compiles": "compile", "checkpointings": "checkpointing",
+    "allocators": "allocator", "matmul_precisions": "matmul-precision",
+}  # fmt: skip
+
+
 def _check_suite(suite: str, chosen: Mapping[str, Any]) -> None:
     """Check that no field is given that the suite would ignore."""
     if suite not in SUITES:
@@ -296,6 +392,15 @@ def _check_suite(suite: str, chosen: Mapping[str, Any]) -> None:
         raise ValueError(f"inputs: only with suite error; got {named}")
     if suite != "speed" and chosen.get("profile"):
         raise ValueError(f"profile: only with suite speed; got suite {suite}")
+    for field_name, (option, suites) in _ONLY_WITH.items():
+        value = chosen.get(field_name)
+        if suite not in suites and value is not None and value != () and value != "":
+            raise ValueError(f"{option}: only with suite {' or '.join(suites)}")
+    if suite in TRAINING_PRESETS:
+        for field_name, option in _NOT_TRAINED.items():
+            value = chosen.get(field_name)
+            if value is not None and value not in ((), False, (False,), (FULL_PRECISION,)):
+                raise ValueError(f"{option}: a training has none of its own; see --model, --form")
     if suite == "peers" and "decode" in (chosen.get("modes") or ()):
         raise ValueError("mode: peers are measured in forward and training; got decode")
     if suite == "peers" and chosen.get("levels"):
@@ -414,8 +519,19 @@ def _error_cases(grid: Grid) -> list[Case]:
     ]  # fmt: skip
 
 
+def _training_cases(grid: Grid) -> list[Case]:
+    """Return a case per task, form, arm, seed and, of suite quantized, kind of weights."""
+    seeds = range(grid.seed, grid.seed + grid.num_seeds)
+    return [
+        case
+        for point in _points(grid, (1,))
+        for case in task_cases(grid.tasks, grid.view, seeds, point, weights=grid.weights)
+    ]
+
+
 _CASES: Mapping[Suite, Callable[[Grid], list[Case]]] = {
     "speed": _speed_cases, "peers": _peer_cases, "error": _error_cases,
+    "quality": _training_cases, "quantized": _training_cases,
 }  # fmt: skip
 
 

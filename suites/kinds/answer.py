@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from attention.base import UnsupportedError
-from results.schema import FULL_PRECISION, Case
-from suites.kinds import error, peer, roof, sentinel, speed
+from results.schema import FULL_PRECISION, TRAINING_KINDS, Case
+from suites.kinds import error, peer, roof, sentinel, speed, task
 from suites.kinds.preflight import preflight
 from suites.kinds.timing import Measured
 from suites.measure.layout import stir_heap
@@ -24,7 +24,7 @@ from suites.peers.registry import load_plugins
 
 KINDS: Mapping[str, Callable[..., Measured]] = {
     "speed": speed.run, "peer": peer.run, "roof": roof.run, "sentinel": sentinel.run,
-    "error": error.run,
+    "error": error.run, "task": task.run,
 }  # fmt: skip
 
 CPU_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|std::bad_alloc")
@@ -38,8 +38,9 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         request: ``{"do": "case", "case", "budget_s", "deadline_s", "memory_limit", "plugins"}``,
-            where ``"profile": true`` asks kind speed for where the time goes and ``"store"``
-            is the folder in which kind error keeps what it has trained, or
+            where ``"profile": true`` asks kind speed for where the time goes; kinds that train
+            have ``"store"``, the folder in which they keep what they have trained, ``"files"``,
+            a content's name to its path, and ``"heard"``, where they say how it goes; or
             ``{"do": "preflight", "cases", "plugins"}``.
 
     Returns:
@@ -97,6 +98,8 @@ def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> Measur
     asked: dict[str, Any] = {}
     if case.kind == "speed" and request.get("profile"):
         asked["profile"] = True
+    if case.kind in TRAINING_KINDS:
+        asked |= {name: request[name] for name in ("store", "files", "heard") if name in request}
     if case.kind == "error" and request.get("store"):
         asked["store"] = Path(request["store"])
     with memory_limit(extra):

@@ -9,26 +9,29 @@ import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from attention import registry
 from attention.base import Attention, UnsupportedError
-from results.schema import MEASUREMENT, SENTINEL, Case
+from results.schema import MEASUREMENT, SENTINEL, TRAINING_KINDS, Case
 from suites.kinds.arms import Mixer, check_case, expected_exponents
 from suites.kinds.error import check_inputs, unsupported_inputs
 from suites.kinds.levels import build_light, cost_of, unsupported_reasons
 from suites.kinds.peer import cost_beside, peer_of
 from suites.measure.machine import environment, machine
 from suites.peers import registry as peers
+from suites.training.run import inspect as inspect_training
 
 
 def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
     """Answer a preflight request.
 
     Args:
-        request: ``cases``, as the records hold them, and ``plugins``, files to import.
+        request: ``cases``, as the records hold them, ``plugins``, files to import, and
+            ``files``, a content's name to its path.
 
     Returns:
         ``measurement`` (the version of the measuring code), ``machine``, ``environment``,
@@ -39,6 +42,7 @@ def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
         be told), ``time_exponent``, ``memory_exponent``.
     """
     broken = peers.load_plugins(request.get("plugins", []))
+    files = {name: Path(path) for name, path in (request.get("files") or {}).items()}
     cases = [Case.from_json(data) for data in request["cases"]]
     return {
         "measurement": MEASUREMENT,
@@ -47,11 +51,11 @@ def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
         "names": registry.names(),
         "peers": peers.describe(),
         "broken": broken,
-        "cases": {case.id: inspect_case(case) for case in cases},
+        "cases": {case.id: inspect_case(case, files) for case in cases},
     }
 
 
-def inspect_case(case: Case) -> dict[str, Any]:
+def inspect_case(case: Case, files: Mapping[str, Path] | None = None) -> dict[str, Any]:
     """Say whether a case is well formed, whether it is supported here, and what it would cost."""
     told: dict[str, Any] = {
         "misuse": None,
@@ -65,6 +69,9 @@ def inspect_case(case: Case) -> dict[str, Any]:
             told["unsupported"] = ["device: torch sees no CUDA device here"]
         return told
     try:
+        if case.kind in TRAINING_KINDS:
+            inspect_training(case, files or {})
+            return told
         check_case(case)
         check_inputs(case)
         told["unsupported"] += unsupported_inputs(case)

@@ -84,14 +84,14 @@ def run(
         "kernel": setup.mixer.kernel,
         "gate": gate,
         "cost": None,
-        "metrics": {**scored(setup.task, score), **spent(trainer), **costs},
+        "metrics": {**scored(setup.task, score), **spent(setup, trainer), **costs},
         "quality": {
             "chance": setup.task.chance,
             "metric": setup.task.metric,
             "groups": score.groups_json(setup.task.group),
             "curve": trainer.curve.to_json(),
             "parameters": sum(p.numel() for p in trainer.model.parameters()),
-            "task": setup.task.options_in_force,
+            "task": setup.task.settings,
             "facts": setup.task.facts,
         },
     }
@@ -111,12 +111,12 @@ def scored(task: Task, score: Score) -> dict[str, dict[str, Any]]:
     return found
 
 
-def spent(trainer: Trainer) -> dict[str, dict[str, Any]]:
+def spent(setup: Setup, trainer: Trainer) -> dict[str, dict[str, Any]]:
     """Return what the training took, as metrics."""
     return {
         "training_time": metric("training_time", trainer.spent.seconds),
         "training_steps": metric("training_steps", trainer.spent.steps),
-        "training_ops": metric("training_ops", trainer.spent.operations),
+        "training_ops": metric("training_ops", trainer.spent.steps * setup.step_ops),
         "throughput": metric("throughput", trainer.tokens_per_s),
     }
 

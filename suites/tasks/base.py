@@ -33,7 +33,7 @@ TEST_SHARE = 0.25
 MIN_CONTENTS = 4096
 """Different sequences that a task must be able to draw, so that each split has its share."""
 
-_GIVEN = ("self", "seq_len", "form")
+_GIVEN = ("self", "seq_len", "form", "files")
 _GOLDEN = 0x9E3779B97F4A7C15
 _TEST_BELOW = np.uint64(int(TEST_SHARE * 2**64))
 
@@ -83,6 +83,7 @@ class Task(ABC):
         metric: what is reported first.
         group: what `Batch.groups` holds: ``distance``, ``depth`` or "".
         default_seq_len: N where nobody says otherwise.
+        needs_files: whether the constructor takes ``files`` too: a content's name to its path.
         vocab_size: of ids and labels.
         seq_len: N, tokens.
         form: whether the model sees the past alone.
@@ -97,6 +98,7 @@ class Task(ABC):
     metric: ClassVar[Literal["accuracy", "bits_per_byte"]] = "accuracy"
     group: ClassVar[str] = ""
     default_seq_len: ClassVar[int] = 64
+    needs_files: ClassVar[bool] = False
 
     vocab_size: int
     seq_len: int

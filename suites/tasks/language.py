@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from attention.checks import check_choice, check_float, check_int
 from suites.tasks.base import IGNORED, Architecture, Batch, Form, Split, Task, generator
 from suites.tasks.corpus import load
 from suites.tasks.masking import DRAWS, hide
+from suites.tasks.registry import register
 from suites.tasks.spans import Spans, corrupt, fit
 
 OBJECTIVES = ("next", "masked", "denoise")
@@ -47,6 +48,7 @@ START, END, SENTINEL = BYTES, BYTES + 1, BYTES + 2
 """Of denoise: before and behind a target, and the first of as many sentinels as spans."""
 
 
+@register("language")
 class Language(Task):
     """Learn a text byte by byte.
 
@@ -68,11 +70,11 @@ class Language(Task):
         UnsupportedError: if the objective has another form.
     """
 
-    name = "language"
     summary = "bytes of a text: the next one, hidden ones, or hidden spans"
     paper = "Devlin et al. 2019, arXiv 1810.04805; Raffel et al. 2020, arXiv 1910.10683"
     metric = "bits_per_byte"
-    needs_files: ClassVar[bool] = True
+    needs_files = True
+    default_seq_len = 256
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from attention.checks import check_choice, check_int
 from suites.files import check_unchanged, find, folder_digest
 from suites.tasks.base import IGNORED, Batch, Form, Split, Task, generator
 from suites.tasks.masking import DRAWS, hide
+from suites.tasks.registry import register
 from suites.tasks.tsv import WORDS, Rows, find_format, read
 
 PRETRAINING_DENSITY = 0.15
@@ -56,6 +57,7 @@ def _load(name: str, path: Path) -> _Folder:
     return _Folder(digest, kind, read(path, kind, "train"), read(path, kind, "test"))
 
 
+@register("lra")
 class LongRangeArena(Task):
     """Classify sequences of Long Range Arena.
 
@@ -71,10 +73,10 @@ class LongRangeArena(Task):
         TypeError: if an option has the wrong type.
     """
 
-    name = "lra"
     summary = "ListOps or retrieval from a folder in Long Range Arena's format"
     paper = "Tay et al. 2021, arXiv 2011.04006"
-    needs_files: ClassVar[bool] = True
+    needs_files = True
+    default_seq_len = 2048
 
     def __init__(
         self,

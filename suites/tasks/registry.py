@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from attention.plugins import Registry
@@ -54,13 +55,20 @@ def get(name: str) -> type[Task]:
     return _registry.find(name)
 
 
-def build(arm: Arm | str, *, seq_len: int | None = None, form: Form) -> Task:
+def build(
+    arm: Arm | str,
+    *,
+    seq_len: int | None = None,
+    form: Form,
+    files: Mapping[str, Path] | None = None,
+) -> Task:
     """Build a task: ``build("recall:num_pairs=8", seq_len=128, form="causal")``.
 
     Args:
         arm: name and options, or the text that `parse_backend` reads.
         seq_len: N, tokens; ``None`` = the task's own default.
         form: causal or bidirectional.
+        files: a content's name to its path, for the tasks that read files.
 
     Raises:
         ValueError: if the name is unknown, or an option is out of range or impossible.
@@ -71,7 +79,8 @@ def build(arm: Arm | str, *, seq_len: int | None = None, form: Form) -> Task:
     cls = get(arm.name)
     _check_options(cls, arm)
     length = cls.default_seq_len if seq_len is None else seq_len
-    return cls(seq_len=length, form=form, **arm.options)
+    given = {"files": files} if cls.needs_files else {}
+    return cls(seq_len=length, form=form, **arm.options, **given)
 
 
 def _check_options(cls: type[Task], arm: Arm) -> None:

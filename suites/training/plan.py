@@ -1,7 +1,7 @@
 """What a training may spend, and how: read from a case's ``training``. No torch.
 
 Three views are fair, each to another question: equal steps ask what an attention learns from the
-same data, equal seconds what it learns on this machine, equal operations what it learns from the
+same data, equal time what it learns on this machine, equal operations what it learns from the
 same work. `Plan.view` says which of them ends the training.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from suites.parsing import parse_backend
 
-View = Literal["steps", "seconds", "operations"]
+View = Literal["steps", "time", "operations"]
 
 VIEWS: tuple[str, ...] = get_args(View)
 
@@ -25,8 +25,8 @@ class Plan:
 
     Attributes:
         view: what is counted.
-        amount: of steps, of seconds spent in steps, or of operations as the model's cost counts
-            them (`suites.kinds.whole.cost_of`).
+        amount: of steps; of seconds spent in steps; of operations, in steps of the same model
+            with exact attention: what those compute may be spent.
         lr: the highest learning rate of AdamW.
         warmup: share of a phase in which the rate rises to it, linearly; then it falls along a
             cosine (Loshchilov and Hutter 2017, arXiv 1608.03983) to `floor` of itself.

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 
 from attention.base import UnsupportedError
 from models import TransformerModel
-from results.schema import Case
+from results.schema import Arm, Case
 from suites.kinds import arms, whole
 from suites.kinds.arms import Mixer, dtype_of
 from suites.tasks import registry
@@ -35,7 +36,8 @@ class Setup:
         plan: what may be spent.
         mixer: the first compared layer's.
         model: on the CPU until it is trained.
-        step_operations: of one step.
+        step_ops: operations of one step.
+        exact_ops: of one step of the same model with exact attention.
     """
 
     case: Case
@@ -43,7 +45,8 @@ class Setup:
     plan: Plan
     mixer: Mixer
     model: TransformerModel
-    step_operations: float
+    step_ops: float
+    exact_ops: float
 
 
 def prepare(case: Case, files: Mapping[str, Path]) -> Setup:
@@ -69,14 +72,26 @@ def prepare(case: Case, files: Mapping[str, Path]) -> Setup:
     seen = as_whole(case, task)
     if reasons := arms.unsupported_reasons(mixer, whole.layer_case(model.config, seen)):
         raise UnsupportedError("; ".join(reasons))
-    if getattr(task, "padded", False) and not case.is_causal and not mixer.supports.key_padding:
+    if _pads(task) and not case.is_causal and not mixer.supports.key_padding:
         raise UnsupportedError(
             f"key_padding: {task.name} has sequences of different lengths; {mixer.name} leaves no "
             f"padding out{mixer.why_not('key_padding')}"
         )
+    ops = _step_ops(mixer, model, seen)
+    with torch.device("meta"):
+        exact = build(Arm("sdpa"), replace(case, arms=(Arm("sdpa"),)), task)
+    return Setup(case, task, plan, mixer, model, ops, _step_ops(*exact, seen))
+
+
+def _step_ops(mixer: Mixer, model: TransformerModel, seen: Case) -> float:
     cost = whole.cost_of(mixer, model, seen)
     assert cost is not None
-    return Setup(case, task, plan, mixer, model, float(cost["executed_ops"]))
+    return float(cost["executed_ops"])
+
+
+def _pads(task: Task) -> bool:
+    """Say whether a task has padding to leave out."""
+    return task.batch(1, seed=0, index=0, split="train").key_padding_mask is not None
 
 
 def check_case(case: Case) -> None:
@@ -119,7 +134,7 @@ def train(
     trainer = Trainer(
         setup.model.to(case.device), setup.task, setup.plan,
         batch=case.batch, seed=case.seed, dtype=dtype_of(case),
-        step_operations=setup.step_operations,
+        step_operations=setup.step_ops / setup.exact_ops,
         checkpoint=None if store is None else store / f"{case.id}.pt", tell=tell,
     )  # fmt: skip
     trainer.run()
@@ -144,3 +159,10 @@ class Teller:
         partial.replace(self._path)
 
 
+def inspect(case: Case, files: Mapping[str, Path]) -> None:
+    """Check that a training could be started; a shared task is built once a process.
+
+    Raises:
+        ValueError, TypeError, UnsupportedError: as `prepare`.
+    """
+    prepare(case, files)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,13 @@ class Curve:
 
 @dataclass
 class Spent:
-    """What a training has spent: steps taken, seconds in them, operations of the model."""
+    """What a training has spent.
+
+    Attributes:
+        steps: taken.
+        seconds: in them.
+        operations: of the model, in steps of exact attention.
+    """
 
     steps: int = 0
     seconds: float = 0.0
@@ -88,7 +94,8 @@ class Spent:
 
     def of(self, plan: Plan) -> float:
         """Return the share of a plan's amount."""
-        return float(getattr(self, plan.view)) / plan.amount
+        spent = {"steps": self.steps, "time": self.seconds, "operations": self.operations}
+        return spent[plan.view] / plan.amount
 
 
 class Trainer:
@@ -101,7 +108,7 @@ class Trainer:
         batch: sequences a step.
         seed: of the batches.
         dtype: of the products; other than float32: by autocast, with float16's scaled gradients.
-        step_operations: of one step, as the model's cost counts them.
+        step_operations: of one step, in steps of the same model with exact attention.
         checkpoint: the file to go on from and to keep; ``None`` = nothing is kept.
         tell: told how it goes, in a line.
     """
@@ -115,7 +122,7 @@ class Trainer:
         batch: int,
         seed: int,
         dtype: torch.dtype = torch.float32,
-        step_operations: float = 0.0,
+        step_operations: float = 1.0,
         checkpoint: Path | None = None,
         tell: Callable[[str], None] = lambda _line: None,
     ) -> None:
@@ -246,14 +253,17 @@ class Trainer:
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
     """Return a batch on a device."""
-    return Batch(*(None if x is None else x.to(device, non_blocking=True) for x in batch))
+    moved: list[Any] = [None if x is None else x.to(device, non_blocking=True) for x in batch]
+    return Batch(*moved)
 
 
 def logits_of(model: TransformerModel, batch: Batch) -> Tensor:
     """Return the logits of a batch, ``[B, N, vocab_size]`` (``[B, M, …]`` of a decoder)."""
     ids = batch.ids if batch.decoder_ids is None else (batch.ids, batch.decoder_ids)
     many = ids if isinstance(ids, tuple) else (ids,)
-    out: Tensor = model(*many, key_padding_mask=batch.key_padding_mask)
+    # Padding stands behind, where no token of a decoder that is asked anything looks.
+    mask = None if model.config.architecture == "decoder" else batch.key_padding_mask
+    out: Tensor = model(*many, key_padding_mask=mask)
     return out
 
 
@@ -270,12 +280,13 @@ def _optimizer(model: nn.Module, plan: Plan) -> torch.optim.AdamW:
     """Build AdamW; embeddings, biases and norms do not decay."""
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding)
                   for p in m.parameters()}  # fmt: skip
-    decaying, others = [], []
+    decaying: list[Tensor] = []
+    others: list[Tensor] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             decays = parameter.dim() >= 2 and id(parameter) not in embeddings
             (decaying if decays else others).append(parameter)
-    groups: list[Mapping[str, Any]] = [
+    groups: list[dict[str, Any]] = [
         {"params": decaying, "weight_decay": plan.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
