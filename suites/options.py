@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MATMUL_PRECISIONS, MODES
+from suites.error_rows import ERROR_PRESETS
 from suites.parsing import parse_backend, parse_shard
 from suites.sweep import ANY, DEFAULT_PRESET, PRESETS, SUITES, Grid
 
@@ -113,6 +114,11 @@ def _models() -> str:
     return f"{shown[0]}; of preset models on a CPU {shown[1]}"
 
 
+def _inputs() -> str:
+    """Name the inputs of suite error's default preset."""
+    return ", ".join(one.label for one in ERROR_PRESETS[DEFAULT_PRESET].inputs)
+
+
 def _listed(values: tuple[Any, ...]) -> str:
     return ",".join(str(value) for value in values)
 
@@ -125,13 +131,15 @@ OPTIONS = (
         default="speed",
         show_default=True,
         help="What is measured: speed = our backends; peers = other libraries, each beside our "
-        "counterpart on the same inputs and weights.",
+        "counterpart on the same inputs and weights; error = how far each backend is from exact "
+        "softmax, at several budgets and on several inputs, beside what it costs.",
     ),
     click.option(
         "--preset",
         type=click.Choice(list(PRESETS)),
         help="Lengths, launches and limits where no option says otherwise. Default: quick; for "
-        "peers lengths of their own, 3 launches.",
+        "peers lengths of their own, 3 launches. With error: "
+        f"{', '.join(ERROR_PRESETS)}, with budgets and inputs of their own.",
     ),
     click.option(
         "--backend",
@@ -140,7 +148,16 @@ OPTIONS = (
         type=Parsed("NAME[:key=value,…]", parse_backend),
         help="A backend with its options; several values of one option with +. Repeatable. "
         "Default: all; presets scaling, million and kernels have their own. With peers: our "
-        "side, with these options in place of its own.",
+        "side, with these options in place of its own. With error: in place of the preset's "
+        "budgets.",
+    ),
+    click.option(
+        "--inputs",
+        multiple=True,
+        type=Parsed("NAME[:key=value,…]", parse_backend),
+        help="Of suite error: what queries and keys are drawn from: gaussian, peaked, low_rank, "
+        "heavy_tailed or trained, with options. Repeatable. Default: "
+        f"{_inputs()}; the other presets have more.",
     ),
     click.option(
         "--peers",

@@ -127,6 +127,10 @@ def label(case: Case) -> str:
         return f"roof {case.dtype}{_precision(case)} {threads}"
     if case.kind == SENTINEL:
         return SENTINEL
+    if case.kind == "error":
+        how = f"{' causal' if case.is_causal else ''}{' compiled' if case.compile else ''}"
+        on = f"{case.inputs}{how}{_precision(case)}"
+        return f"{case.arms[0].label} on {on} N={case.seq_len}"
     level = "" if case.level == "attention" else f" {case.model or case.level}"
     beside = f" beside {case.arms[1].name.removeprefix(PEER)}" if case.kind == "peer" else ""
     causal = " causal" if case.is_causal else ""
@@ -154,6 +158,8 @@ def describe(record: Mapping[str, Any]) -> str:
     if record["case"]["kind"] == "peer":
         beside = record["arms"][1]["metrics"]
         return f"{_measured(metrics)}, the peer {_measured(beside)}"
+    if record["case"]["kind"] == "error":
+        return f"{_measured(metrics)}  error {metrics['relative_error']['value']:.3g}"
     return _measured(metrics)
 
 

@@ -160,6 +160,7 @@ class Session:
             "deadline_s": deadline,
             "memory_limit": memory_limit,
             "plugins": self._plugins,
+            "store": str(self._journal.folder.resolve()),
             "lock": str(self._journal.child_lock),
         }
         return self._launcher.ask(

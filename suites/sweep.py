@@ -9,7 +9,7 @@ import itertools
 import os
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -26,9 +26,10 @@ from results.schema import (
     Mode,
     content_id,
 )
+from suites.error_rows import ERROR_PRESETS, InputRow, input_rows
 from suites.peer_rows import PeerRow
 
-Suite = Literal["speed", "peers"]
+Suite = Literal["speed", "peers", "error"]
 
 SUITES: tuple[str, ...] = get_args(Suite)
 
@@ -180,6 +181,7 @@ class Grid:
             hold for the others.
         peers: names; empty = all that run on `device`.
         rows: of suite peers, as chosen (`suites.peer_rows.choose_rows`).
+        inputs: of suite error: what q, k and v are drawn from, and at which shape.
         profile: whether the launches of suite speed also say where the time goes; the cases are
             the same.
         shard: ``(i, n)``, from 1: this sweep is the i-th of n parts.
@@ -209,6 +211,7 @@ class Grid:
     suite: Suite = "speed"
     peers: tuple[str, ...] = ()
     rows: tuple[PeerRow, ...] = ()
+    inputs: tuple[InputRow, ...] = ()
     profile: bool = False
     shard: tuple[int, int] = (1, 1)
 
@@ -226,30 +229,25 @@ def grid_from(preset: str | None, **chosen: Any) -> Grid:
     ``None`` and ``()`` = as the preset says. Modes that are chosen, and `is_causal` if it is
     true, hold for the preset's picks too.
 
-    Without a preset, suite speed takes `DEFAULT_PRESET` and suite peers `PEERS`.
+    Without a preset, suites speed and error take their `DEFAULT_PRESET`, suite peers `PEERS`.
+    `inputs` are given as distributions with their options.
 
     Raises:
         ValueError: if there is no such preset or suite, or a field has no meaning in the suite.
     """
     suite = chosen.get("suite") or "speed"
     _check_suite(suite, chosen)
-    if preset is not None and preset not in PRESETS:
-        raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
-    if preset is None and suite == "peers":
-        values: dict[str, Any] = dict(vars(PEERS))
-    else:
-        values = dict(vars(PRESETS[preset or DEFAULT_PRESET]))
-    by_device = values.pop("by_device")
-    for where in (ANY, chosen.get("device") or "cpu"):
-        values.update(by_device.get(where, {}))
-    values["backends"] = values["backends"] or tuple(Arm(p.backend) for p in values["picks"])
-    if suite == "peers":
-        values.update(backends=(), picks=(), levels=("attention",))
-        if chosen.get("device", "cpu") == "cpu":
-            values["allocators"] = ALLOCATORS
+    values = _preset_values(suite, preset, chosen.get("device") or "cpu")
     values["threads"] = (available_cores(),)
     given = {key: value for key, value in chosen.items() if value is not None and value != ()}
     values.update(given)
+    if suite == "error":
+        values["inputs"] = input_rows(
+            values["inputs"],
+            values["seq_lens"],
+            heads_chosen=bool(given.get("num_heads") or given.get("head_dims")),
+            lengths_chosen=bool(given.get("seq_lens")),
+        )
     grid = Grid(**values)
     changes: dict[str, Any] = {}
     if given.get("modes"):
@@ -260,21 +258,58 @@ def grid_from(preset: str | None, **chosen: Any) -> Grid:
     return replace(grid, picks=tuple(replace(pick, **changes) for pick in grid.picks))
 
 
+def _preset_values(suite: str, preset: str | None, device: str) -> dict[str, Any]:
+    """Return the fields of `Grid` that a suite's preset sets on a device.
+
+    Raises:
+        ValueError: if the suite has no such preset.
+    """
+    presets: Mapping[str, Any] = ERROR_PRESETS if suite == "error" else PRESETS
+    if preset is not None and preset not in presets:
+        of_suite = "" if presets is PRESETS else f" in suite {suite}"
+        raise ValueError(f"preset: expected one of {', '.join(presets)}{of_suite}, got {preset!r}")
+    if suite == "error":
+        return dict(vars(presets[preset or DEFAULT_PRESET]))
+    if preset is None and suite == "peers":
+        values: dict[str, Any] = dict(vars(PEERS))
+    else:
+        values = dict(vars(presets[preset or DEFAULT_PRESET]))
+    by_device = values.pop("by_device")
+    for where in (ANY, device):
+        values.update(by_device.get(where, {}))
+    values["backends"] = values["backends"] or tuple(Arm(p.backend) for p in values["picks"])
+    if suite == "peers":
+        values.update(backends=(), picks=(), levels=("attention",))
+        if device == "cpu":
+            values["allocators"] = ALLOCATORS
+    return values
+
+
 def _check_suite(suite: str, chosen: Mapping[str, Any]) -> None:
     """Check that no field is given that the suite would ignore."""
     if suite not in SUITES:
         raise ValueError(f"suite: expected one of {', '.join(SUITES)}, got {suite!r}")
-    if suite == "speed" and chosen.get("peers"):
+    if suite != "peers" and chosen.get("peers"):
         raise ValueError(f"peers: only with suite peers; got {', '.join(chosen['peers'])}")
+    if suite != "error" and chosen.get("inputs"):
+        named = ", ".join(one.label for one in chosen["inputs"])
+        raise ValueError(f"inputs: only with suite error; got {named}")
+    if suite != "speed" and chosen.get("profile"):
+        raise ValueError(f"profile: only with suite speed; got suite {suite}")
     if suite == "peers" and "decode" in (chosen.get("modes") or ()):
         raise ValueError("mode: peers are measured in forward and training; got decode")
-    if suite == "peers" and chosen.get("profile"):
-        raise ValueError("profile: only with suite speed; got suite peers")
     if suite == "peers" and chosen.get("levels"):
         raise ValueError(
             "level: a peer sets its own, layer where it carries projections, else attention; "
             f"got {', '.join(chosen['levels'])}"
         )
+    if suite == "error":
+        for name, value in (("mode", "forward"), ("level", "attention")):
+            given = chosen.get(f"{name}s") or (value,)
+            if set(given) != {value}:
+                raise ValueError(
+                    f"{name}: suite error is of {name} {value}; got {', '.join(given)}"
+                )
 
 
 def _check_levels(grid: Grid, given: Mapping[str, Any]) -> None:
@@ -312,8 +347,7 @@ def available_cores() -> int:
 
 def cases(grid: Grid) -> list[Case]:
     """Return the cases of the grid's shard without its roofs, series by series, lengths rising."""
-    every = _peer_cases(grid) if grid.suite == "peers" else _speed_cases(grid)
-    by_series = group(every).values()
+    by_series = group(_CASES[grid.suite](grid)).values()
     index, count = grid.shard
     return [case for part in list(by_series)[index - 1 :: count] for case in part]
 
@@ -365,6 +399,24 @@ def _peer_cases(grid: Grid) -> list[Case]:
         for mode in grid.modes
         for point in _points(grid, grid.seq_lens or (row.seq_lens[mode],))
     ]
+
+
+def _error_cases(grid: Grid) -> list[Case]:
+    """Return a case per distribution, backend at a budget and point of the axes."""
+    return [
+        Case(
+            kind="error", level="attention", mode="forward", arms=(arm,),
+            is_causal=grid.is_causal, inputs=row.inputs.label, **{**point, **row.heads},
+        )
+        for row in grid.inputs
+        for arm in grid.backends
+        for point in _points(grid, row.seq_lens)
+    ]  # fmt: skip
+
+
+_CASES: Mapping[Suite, Callable[[Grid], list[Case]]] = {
+    "speed": _speed_cases, "peers": _peer_cases, "error": _error_cases,
+}  # fmt: skip
 
 
 def _points(grid: Grid, seq_lens: Iterable[int]) -> Iterator[dict[str, Any]]:

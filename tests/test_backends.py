@@ -98,6 +98,7 @@ BAD_OPTIONS = [
     ("performer", {"num_features": 0}, ValueError, "num_features: expected at least 1"),
     ("performer", {"features": "elu"}, ValueError, "features: expected one of softmax, relu"),
     ("performer", {"epsilon": 0.1}, ValueError, "epsilon: only ReLU features take one"),
+    ("performer", {"orthogonal": 1}, TypeError, "orthogonal: expected true or false, got 1"),
     ("performer", {"seed": -1}, ValueError, "seed: expected at least 0"),
 ]  # fmt: skip
 

@@ -36,6 +36,7 @@ VARIANTS = [
     ("linformer", {"rank": 16, "sharing": "layer"}),
     ("linformer", {"rank": 16, "method": "mean_pool"}),
     ("performer", {"num_features": 33}),
+    ("performer", {"num_features": 33, "orthogonal": False}),
     ("performer", {"num_features": 16, "features": "relu"}),
     ("performer", {"kernel": "chunked"}),
     ("performer", {"num_features": 16, "features": "relu", "kernel": "chunked"}),

@@ -2,8 +2,9 @@
 
 Choromanski et al. 2021, arXiv 2009.14794, eq. 4-7 and lemma 1: ``D⁻¹ φ(Q)(φ(K)ᵀV)`` with
 ``φ(x) = exp(ωx - |x|²/2)/sqrt(R)``, the rows ω orthogonal and as long as Gaussian vectors
-(section 3.3), x scaled by ``D^-¼``; or ReLU features ``φ(x) = max(ωx, 0) + ε`` (section 4). Time
-``O(N·R·D)``, memory ``O(N·D)``. Causal by prefix sums over chunks, memory linear too.
+(section 3.3) or independent ones, x scaled by ``D^-¼``; or ReLU features
+``φ(x) = max(ωx, 0) + ε`` (section 4). Time ``O(N·R·D)``, memory ``O(N·D)``. Causal by prefix sums
+over chunks, memory linear too.
 
 Stability: features are exponentials of both signs and many magnitudes. Here every feature r of the
 keys is divided by its own running maximum ``exp(m_r)``, and the queries take ``m_r`` back before
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from attention.base import Attention, Cost, Mode, Problem, Supports
-from attention.checks import check_choice, check_float, check_int, check_seed
+from attention.checks import check_bool, check_choice, check_float, check_int, check_seed
 from attention.functional import draw_seed, expand_kv_heads
 from attention.linear import Features, bidirectional, causal, continue_causal, lowest_top
 from attention.linear_chunked import chunked_attention
@@ -47,6 +48,8 @@ class PerformerAttention(Attention):
         num_features: R.
         features: ``softmax`` (FAVOR+, approximates softmax attention) or ``relu``.
         epsilon: added to ReLU features (default 1e-3); softmax features take none.
+        orthogonal: draw ω in blocks of D orthogonal directions, whose estimate of softmax varies
+            less than that of independent ones (theorem 2); False draws independent ones.
         seed: of the features; ``None`` draws it from torch's default generator.
         kernel: ``tiled`` walks the sequence in small tiles with reused buffers; ``chunked`` is a
             few large batched products; ``auto`` is chunked on CUDA, else tiled, decided by the
@@ -73,6 +76,7 @@ class PerformerAttention(Attention):
         num_features: int = 256,
         features: Kind = "softmax",
         epsilon: float | None = None,
+        orthogonal: bool = True,
         seed: int | None = None,
         kernel: Kernel = "auto",
         scale: float | None = None,
@@ -90,6 +94,7 @@ class PerformerAttention(Attention):
             if epsilon is not None
             else (1e-3 if features == "relu" else 0.0)
         )
+        self.orthogonal = check_bool("orthogonal", orthogonal)
         if seed is not None:
             check_seed(seed)
         self._generator = torch.Generator()
@@ -97,7 +102,8 @@ class PerformerAttention(Attention):
         self.register_buffer("projection", self._draw())
 
     def _draw(self) -> Tensor:
-        return orthogonal_features(self.num_features, self.head_dim, self._generator)
+        draw = orthogonal_features if self.orthogonal else independent_features
+        return draw(self.num_features, self.head_dim, self._generator)
 
     def redraw(self) -> None:
         """Replace the random features by the next ones of the seed's stream."""
@@ -278,3 +284,13 @@ def orthogonal_features(count: int, dim: int, generator: torch.Generator) -> Ten
     lengths = torch.randn(count, dim, generator=generator, dtype=torch.float64).norm(dim=1)
     directions: Tensor = torch.cat(blocks) * lengths[:, None]
     return directions.to(torch.float32)
+
+
+def independent_features(count: int, dim: int, generator: torch.Generator) -> Tensor:
+    """Draw `count` Gaussian vectors, each on its own; Choromanski et al. 2021, lemma 1.
+
+    Returns:
+        ``[count, dim]``, float32, on the CPU.
+    """
+    drawn = torch.randn(count, dim, generator=generator, dtype=torch.float64)
+    return drawn.to(torch.float32)

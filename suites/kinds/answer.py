@@ -8,13 +8,14 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from attention.base import UnsupportedError
 from results.schema import FULL_PRECISION, Case
-from suites.kinds import peer, roof, sentinel, speed
+from suites.kinds import error, peer, roof, sentinel, speed
 from suites.kinds.preflight import preflight
 from suites.kinds.timing import Measured
 from suites.measure.layout import stir_heap
@@ -23,6 +24,7 @@ from suites.peers.registry import load_plugins
 
 KINDS: Mapping[str, Callable[..., Measured]] = {
     "speed": speed.run, "peer": peer.run, "roof": roof.run, "sentinel": sentinel.run,
+    "error": error.run,
 }  # fmt: skip
 
 CPU_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|std::bad_alloc")
@@ -36,7 +38,8 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         request: ``{"do": "case", "case", "budget_s", "deadline_s", "memory_limit", "plugins"}``,
-            where ``"profile": true`` asks kind speed for where the time goes, or
+            where ``"profile": true`` asks kind speed for where the time goes and ``"store"``
+            is the folder in which kind error keeps what it has trained, or
             ``{"do": "preflight", "cases", "plugins"}``.
 
     Returns:
@@ -78,8 +81,8 @@ def measured(request: Mapping[str, Any]) -> dict[str, Any]:
 def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> Measured:
     case = Case.from_json(request["case"])
     gc.freeze()  # what is imported is no garbage: collections need not walk it
-    for error in load_plugins(request.get("plugins", [])).values():
-        sys.stderr.write(f"plug-in: {error}\n")  # it costs the cases that need it, no others
+    for reason in load_plugins(request.get("plugins", [])).values():
+        sys.stderr.write(f"plug-in: {reason}\n")  # it costs the cases that need it, no others
     torch.set_float32_matmul_precision(case.matmul_precision)
     if case.device == "cuda":  # an LSTM has a switch of its own, which stands on TF32
         full = case.matmul_precision == FULL_PRECISION
@@ -91,7 +94,11 @@ def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> Measur
     def stage(what: str) -> None:
         at[0] = what
 
-    asked = {"profile": True} if case.kind == "speed" and request.get("profile") else {}
+    asked: dict[str, Any] = {}
+    if case.kind == "speed" and request.get("profile"):
+        asked["profile"] = True
+    if case.kind == "error" and request.get("store"):
+        asked["store"] = Path(request["store"])
     with memory_limit(extra):
         return KINDS[case.kind](case, budget_s=request["budget_s"], stage=stage, **asked)
 

@@ -17,6 +17,7 @@ from attention import registry
 from attention.base import Attention, UnsupportedError
 from results.schema import MEASUREMENT, SENTINEL, Case
 from suites.kinds.arms import Mixer, check_case, expected_exponents
+from suites.kinds.error import check_inputs, unsupported_inputs
 from suites.kinds.levels import build_light, cost_of, unsupported_reasons
 from suites.kinds.peer import cost_beside, peer_of
 from suites.measure.machine import environment, machine
@@ -65,6 +66,8 @@ def inspect_case(case: Case) -> dict[str, Any]:
         return told
     try:
         check_case(case)
+        check_inputs(case)
+        told["unsupported"] += unsupported_inputs(case)
         if case.kind == "peer":
             _inspect_peer(case, told)
             return told

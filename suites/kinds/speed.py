@@ -15,7 +15,6 @@ layer and block too.
 
 from __future__ import annotations
 
-import math
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -23,21 +22,14 @@ from typing import Any
 
 import torch
 
-from attention.base import Attention, UnsupportedError
-from results.schema import UNITS, Case
-from suites.kinds.arms import check_case, dtype_of, expected_exponents
+from results.schema import Case
+from suites.kinds.arms import dtype_of
 from suites.kinds.contestant import Contestant
-from suites.kinds.levels import build, contestants_of, cost_of, placed, unsupported_reasons
-from suites.kinds.timing import Measured, timed
+from suites.kinds.levels import contestants_of
+from suites.kinds.steps import arm_record, build_arms, relative_error, time_arms
+from suites.kinds.timing import Measured
 from suites.measure.clock import Timing
-from suites.measure.compiling import compile_by_calling
-from suites.measure.gate import (
-    ERROR_ROWS,
-    INPUT_SCALE,
-    Call,
-    WrongOutputError,
-    error_against_softmax,
-)
+from suites.measure.gate import INPUT_SCALE
 from suites.measure.process import TimeLimitError, seconds_left
 from suites.measure.profile import MIN_CALLS, profiled
 from suites.outcome import scrub
@@ -71,20 +63,10 @@ def run(
         WrongOutputError: if an output is off its reference.
     """
     stage("building")
-    check_case(case)
-    built = [placed(build(arm, case), case) for arm in case.arms]
-    for mixer, _ in built:
-        if reasons := unsupported_reasons(mixer, case):
-            raise UnsupportedError("; ".join(reasons))
+    built = build_arms(case)
     stage("feeding the context" if case.mode == "decode" else "building")
     contestants = contestants_of(built, case)
-    compiled: list[dict[str, Any] | None] = [None] * len(contestants)
-    with torch.inference_mode(case.mode != "training"):
-        if case.compile:
-            stage("compiling")
-            compiled = [compile_by_calling(c, case.device) for c in contestants]
-        stage("timing")
-        timings, conditions = timed(contestants, case, budget_s=budget_s)
+    timings, compiled, conditions = time_arms(contestants, case, budget_s=budget_s, stage=stage)
     stage("checking the output")
     kernels = [contestant.mixer.kernel for contestant in contestants]
     gates = [contestant.gate() for contestant in contestants]
@@ -95,20 +77,15 @@ def run(
             for tensor in contestants[0].inputs.tensors:
                 tensor.mul_(INPUT_SCALE)  # in place: the memory has no room for a second set
     stage("measuring memory")
-    arms: list[dict[str, Any]] = [
-        {
-            "kernel": kernel,
-            "gate": gate,
-            "cost": cost_of(contestant.mixer, contestant.module, case),
-            "expected": expected_exponents(contestant.mixer, case),
-            "fixed_size": dict(contestant.mixer.fixed_sizes()),
-            "compiled": made,
-            "metrics": {"latency": timing.metric(), **_last_call(contestant, case)},
-        }
+    arms = [
+        arm_record(
+            contestant, case, kernel=kernel, gate=gate, compiled=made,
+            metrics={"latency": timing.metric(), **_last_call(contestant, case)},
+        )
         for contestant, timing, gate, kernel, made in zip(
             contestants, timings, gates, kernels, compiled, strict=True
         )
-    ]
+    ]  # fmt: skip
     if profile:
         stage("profiling")
         profiles = _profiles(contestants, kernels, timings, case, budget_s)
@@ -170,24 +147,9 @@ def _last_call(contestant: Contestant, case: Case) -> dict[str, Any]:
     """Take the metrics that one more call gives: its memory, and its output's error."""
     metrics = contestant.memory()
     if has_error(case) and case.key_len <= ERROR_LIMIT:
-        metrics["relative_error"] = _relative_error(contestant, case)
+        metrics["relative_error"] = {
+            **relative_error(contestant, case, on=f"at input scale {INPUT_SCALE}"),
+            "input_scale": INPUT_SCALE,
+        }
     contestant.prepare()
     return metrics
-
-
-def _relative_error(contestant: Contestant, case: Case) -> dict[str, Any]:
-    attention, (q, k, v) = contestant.mixer, contestant.inputs.tensors
-    assert isinstance(attention, Attention)
-    assert contestant.output is not None
-    call = Call(attention, q, k, v, case.is_causal, contestant.output)
-    value = error_against_softmax(call, seed=case.seed)
-    if not math.isfinite(value):
-        raise WrongOutputError(
-            f"{attention.name}: at input scale {INPUT_SCALE} the output holds NaN or infinity"
-        )
-    return {
-        "unit": UNITS["relative_error"],
-        "value": value,
-        "input_scale": INPUT_SCALE,
-        "rows": min(ERROR_ROWS, case.seq_len),
-    }

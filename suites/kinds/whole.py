@@ -63,19 +63,25 @@ def build_model(arm: Arm, case: Case) -> tuple[Mixer, TransformerModel]:
         TypeError: if there is no such option.
         UnsupportedError: if the arm cannot serve the architecture.
     """
-    config = config_of(case)
-    torch.manual_seed(case.seed)  # equal weights for all arms
+    return model_around(arm, config_of(case), seed=case.seed, checkpointing=case.checkpointing)
+
+
+def model_around(
+    arm: Arm, config: ModelConfig, *, seed: int, checkpointing: bool = False
+) -> tuple[Mixer, TransformerModel]:
+    """Build a model of a configuration around an arm, under a seed; see `build_model`."""
+    torch.manual_seed(seed)  # equal weights for all arms
     name, options = arm.name, dict(arm.options)
     if name in (IDENTITY, LSTM):
         if options:
             raise TypeError(f"{next(iter(options))}: {name} takes no option")
         name = "sdpa" if name == IDENTITY else name
     elif "seed" in registry.get(name).options():
-        options.setdefault("seed", case.seed)
+        options.setdefault("seed", seed)
     chosen: dict[str, Any] = {"attention": name, "attention_options": options}
     if config.architecture == "encoder_decoder":
         chosen["decoder_attention"] = "sdpa"
-    model = TransformerModel(config, checkpointing=case.checkpointing, **chosen)
+    model = TransformerModel(config, checkpointing=checkpointing, **chosen)
     layers: list[Any] = [block.attention for block in compared_stack(model).blocks]
     if arm.name == IDENTITY:
         for layer in layers:

@@ -1,0 +1,113 @@
+"""Name files by their content: a case says what was read, never where it lay.
+
+The driver turns a path into ``sha256-`` and twelve hex digits; a case, a record and a resumed run
+know that name alone, and the process that measures is told beside the case where the content is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+PREFIX = "sha256-"
+DIGITS = 12
+_NAME = re.compile(rf"{PREFIX}[0-9a-f]{{{DIGITS}}}")
+
+
+def content_name(digest: str) -> str:
+    """Return the name of the content with this SHA-256, in hex."""
+    return f"{PREFIX}{digest[:DIGITS]}"
+
+
+def is_content_name(text: str) -> bool:
+    """Whether `text` has the form of a content's name."""
+    return _NAME.fullmatch(text) is not None
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes in hex, read in pieces.
+
+    Raises:
+        ValueError: if it is not a file, or cannot be read.
+    """
+    if not path.is_file():
+        was = "a folder" if path.is_dir() else "nothing there"
+        raise ValueError(f"{path.name or path}: expected a file, got {was}")
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path.name}: cannot be read: {error.strerror}") from None
+
+
+def folder_digest(path: Path) -> str:
+    """Return one SHA-256 for the names and contents of a folder's ``*.tsv`` files, in hex.
+
+    Each file, by name, is a line: its own digest, a space and its name. Other files do not count.
+
+    Raises:
+        ValueError: if it is not a folder, has no such file, or one cannot be read.
+    """
+    if not path.is_dir():
+        was = "a file" if path.exists() else "nothing there"
+        raise ValueError(f"{path.name or path}: expected a folder with .tsv files, got {was}")
+    found = sorted((p for p in path.glob("*.tsv") if p.is_file()), key=lambda p: p.name)
+    if not found:
+        raise ValueError(f"{path.name or path}: expected .tsv files in this folder, got none")
+    whole = hashlib.sha256()
+    for file in found:
+        whole.update(f"{file_digest(file)} {file.name}\n".encode())
+    return whole.hexdigest()
+
+
+def corpus_name(path: Path) -> str:
+    """Return the content's name of a corpus: any file that is not empty.
+
+    Raises:
+        ValueError: if it is empty or not a file, or cannot be read.
+    """
+    digest = file_digest(path)
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path.name}: expected text to learn, got an empty file")
+    return content_name(digest)
+
+
+def folder_name(path: Path) -> str:
+    """Return the content's name of a folder with ``.tsv`` files; errors as `folder_digest`."""
+    return content_name(folder_digest(path))
+
+
+def find(option: str, name: str, files: Mapping[str, Path]) -> Path:
+    """Return where the content called `name` lies.
+
+    Args:
+        option: whose value the name is, for the message.
+        name: ``sha256-`` and twelve hex digits.
+        files: content's name to path.
+
+    Raises:
+        ValueError: if `name` has another form, or its content was not given.
+    """
+    if not is_content_name(name):
+        raise ValueError(f"{option}: expected {PREFIX} and {DIGITS} hex digits, got {name!r}")
+    if name not in files:
+        given = ", ".join(sorted(files)) or "none"
+        raise ValueError(
+            f"{option}: the content of {name} was not given with this command; given: {given}"
+        )
+    return Path(files[name])
+
+
+def check_unchanged(option: str, name: str, digest: str, path: Path) -> None:
+    """Check that what lies at `path` still is the content called `name`.
+
+    Raises:
+        ValueError: if its digest is another one.
+    """
+    if content_name(digest) != name:
+        raise ValueError(
+            f"{option}: {path.name} has changed: expected the content of {name}, "
+            f"got {content_name(digest)}; a case's data must stay as it was"
+        )

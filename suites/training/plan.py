@@ -1,0 +1,112 @@
+"""What a training may spend, and how: read from a case's ``training``. No torch.
+
+Three views are fair, each to another question: equal steps ask what an attention learns from the
+same data, equal seconds what it learns on this machine, equal operations what it learns from the
+same work. `Plan.view` says which of them ends the training.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from suites.parsing import parse_backend
+
+View = Literal["steps", "seconds", "operations"]
+
+VIEWS: tuple[str, ...] = get_args(View)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training: its budget and its optimiser.
+
+    Attributes:
+        view: what is counted.
+        amount: of steps, of seconds spent in steps, or of operations as the model's cost counts
+            them (`suites.kinds.whole.cost_of`).
+        lr: the highest learning rate of AdamW.
+        warmup: share of a phase in which the rate rises to it, linearly; then it falls along a
+            cosine (Loshchilov and Hutter 2017, arXiv 1608.03983) to `floor` of itself.
+        floor: see `warmup`.
+        weight_decay: of matrices; biases, norms and embeddings have none.
+        clip: the longest gradient, in L2.
+        pretrain: share of the amount that is spent on the task's own inputs first.
+    """
+
+    view: View
+    amount: float
+    lr: float = 1e-3
+    warmup: float = 0.1
+    floor: float = 0.05
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    pretrain: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if self.view not in VIEWS:
+            raise ValueError(f"training: expected one of {', '.join(VIEWS)}, got {self.view!r}")
+        for name, low, high in (
+            ("amount", 0.0, math.inf),
+            ("lr", 0.0, math.inf),
+            ("clip", 0.0, math.inf),
+        ):
+            self._check(name, low, high, above=True)
+        for name in ("warmup", "floor", "pretrain"):
+            self._check(name, 0.0, 1.0)
+        self._check("weight_decay", 0.0, math.inf)
+        if self.view == "steps" and self.amount != int(self.amount):
+            raise ValueError(f"amount: expected a whole number of steps, got {self.amount:g}")
+        if self.pretrain == 1.0:
+            raise ValueError("pretrain: expected less than 1, or nothing is left for the task")
+
+    def _check(self, name: str, low: float, high: float, *, above: bool = False) -> None:
+        value: Any = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{name}: expected a number, got {value!r}")
+        if not (low < value if above else low <= value) or not value <= high or value == math.inf:
+            accepted = f"above {low:g}" if above else f"from {low:g}"
+            accepted += f" to {high:g}" if high < math.inf else ""
+            raise ValueError(f"{name}: expected a number {accepted}, got {value:g}")
+
+    def rate(self, progress: float) -> float:
+        """Return the learning rate at a share of the amount, from 0 to 1."""
+        share = self.phase_share(progress)
+        if share < self.warmup:
+            return self.lr * share / self.warmup
+        rest = (share - self.warmup) / (1 - self.warmup) if self.warmup < 1 else 1.0
+        low = self.lr * self.floor
+        return low + (self.lr - low) * (1 + math.cos(math.pi * min(1.0, rest))) / 2
+
+    def phase_share(self, progress: float) -> float:
+        """Return how much of its phase is done: pretraining, or what follows it."""
+        if progress < self.pretrain:
+            return progress / self.pretrain
+        return (progress - self.pretrain) / (1 - self.pretrain)
+
+    def pretrains(self, progress: float) -> bool:
+        """Say whether a step at this share of the amount is one of pretraining."""
+        return progress < self.pretrain
+
+
+def plan_from(text: str) -> Plan:
+    """Read ``steps:amount=400,lr=0.002``.
+
+    Raises:
+        ValueError: if a name, a value or the form is not accepted.
+        TypeError: if a value has the wrong type, or an option does not exist.
+    """
+    arm = parse_backend(text)
+    known = [field.name for field in fields(Plan) if field.name != "view"]
+    for name in arm.options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise TypeError(f"training: no option {name!r}{hint}; accepted: {', '.join(known)}")
+    if "amount" not in arm.options:
+        raise TypeError(f"training: {arm.name} needs an amount; got {text!r}")
+    view: Any = arm.name
+    return Plan(view, **arm.options)
