@@ -18,13 +18,13 @@ from suites.tasks.base import IGNORED, Batch, Form, Task
 
 ARMS = [
     ("recall", 64),
-    ("recall:filler=noise,gaps=power,num_queries=2,min_gap=5", 63),
+    ("recall:filler=noise,gaps=uniform,num_queries=2,min_gap=5", 63),
     ("copy", 64),
     ("copy:num_symbols=10", 37),
     ("selective_copy", 64),
     ("induction", 64),
     ("needle", 256),
-    ("needle:depth=0.25+0.75,num_needles=2", 50),
+    ("needle:depth=0.25+0.75,num_needles=2,hay=needles", 50),
     ("listops:min_len=8", 64),
 ]
 
@@ -34,7 +34,8 @@ SMALLEST = [
     ("copy:num_symbols=3", 6),
     ("selective_copy:num_symbols=3", 8),
     ("induction:num_triggers=1,num_letters=4", 8),
-    ("needle:vocab_size=14,depth=0.5", 7),
+    ("needle:vocab_size=14,depth=0.5,hay=needles", 7),
+    ("needle:vocab_size=20,depth=0.5", 8),
     ("listops:min_len=4,max_len=5", 6),
 ]
 
@@ -87,12 +88,15 @@ def test_a_batch_depends_on_seed_index_and_split_alone(arm: str, seq_len: int) -
 
 
 PINNED: dict[tuple[str, Form], tuple[str, str]] = {
-    ("recall", "causal"): ("1db331e0", "a31228b2"),
-    ("recall", "bidirectional"): ("1db331e0", "a31228b2"),
-    ("recall:filler=noise,gaps=power,num_queries=2,min_gap=5", "causal"): ("9b7bc3cd", "461e674d"),
-    ("recall:filler=noise,gaps=power,num_queries=2,min_gap=5", "bidirectional"): (
-        "9b7bc3cd",
-        "461e674d",
+    ("recall", "causal"): ("8fce5f33", "75dda513"),
+    ("recall", "bidirectional"): ("8fce5f33", "75dda513"),
+    ("recall:filler=noise,gaps=uniform,num_queries=2,min_gap=5", "causal"): (
+        "b9ab06bc",
+        "71231dc0",
+    ),
+    ("recall:filler=noise,gaps=uniform,num_queries=2,min_gap=5", "bidirectional"): (
+        "b9ab06bc",
+        "71231dc0",
     ),
     ("copy", "causal"): ("f60a4671", "5e910745"),
     ("copy", "bidirectional"): ("cafa182c", "aad30580"),
@@ -102,10 +106,13 @@ PINNED: dict[tuple[str, Form], tuple[str, str]] = {
     ("selective_copy", "bidirectional"): ("00cb19de", "e380f1aa"),
     ("induction", "causal"): ("04193746", "d45f2964"),
     ("induction", "bidirectional"): ("04193746", "d45f2964"),
-    ("needle", "causal"): ("b679dcf1", "116c7728"),
-    ("needle", "bidirectional"): ("b679dcf1", "116c7728"),
-    ("needle:depth=0.25+0.75,num_needles=2", "causal"): ("ea46daea", "6d78334d"),
-    ("needle:depth=0.25+0.75,num_needles=2", "bidirectional"): ("ea46daea", "6d78334d"),
+    ("needle", "causal"): ("a74d961b", "dc6e2a46"),
+    ("needle", "bidirectional"): ("a74d961b", "dc6e2a46"),
+    ("needle:depth=0.25+0.75,num_needles=2,hay=needles", "causal"): ("ea46daea", "6d78334d"),
+    ("needle:depth=0.25+0.75,num_needles=2,hay=needles", "bidirectional"): (
+        "ea46daea",
+        "6d78334d",
+    ),
     ("listops:min_len=8", "causal"): ("efe21e11", "1541d062"),
     ("listops:min_len=8", "bidirectional"): ("efe21e11", "1541d062"),
 }
@@ -235,7 +242,12 @@ def test_an_arm_and_its_text_build_the_same_task() -> None:
     arm = Arm("needle", {"depth": [0.25, 0.5], "num_needles": 2})
     task = registry.build(arm, form="causal")
     assert task.seq_len == 256
-    assert task.settings == {"depth": [0.25, 0.5], "num_needles": 2, "vocab_size": 64}
+    assert task.settings == {
+        "depth": [0.25, 0.5],
+        "num_needles": 2,
+        "hay": "own",
+        "vocab_size": 64,
+    }
     other = registry.build(arm.label, form="causal")
     assert torch.equal(many(task, 3).ids, many(other, 3).ids)
 
@@ -309,12 +321,14 @@ def test_a_required_option_that_is_missing_is_named(monkeypatch: pytest.MonkeyPa
         ("induction:num_letters=2,num_triggers=1", 5, "num_letters: 2 leaves 12 different"),
         ("needle", 5, "seq_len: expected at least 6, or no haystack is left around 1 needle,.* 5"),
         ("needle:num_needles=3", 13, "seq_len: expected at least 14.*3 needles, got 13"),
-        ("needle:num_needles=12", 256, "num_needles: expected at most 11 .*11 depths and 31 keys"),
+        ("needle:num_needles=12", 256, "num_needles: expected at most 11 .*11 depths and 20 keys"),
         ("needle:depth=1.5", 256, "depth: expected one or more fractions from 0 to 1, got 1.5"),
         ("needle:depth=-0.5", 256, "depth: expected a number finite and at least 0, got -0.5"),
         ("needle:depth=0.5+0.501", 256, "depth: expected fractions that differ by a percent"),
         ("needle:depth=0.5+0.52,num_needles=2", 64, "depth: expected depths at least 3 tokens ap"),
-        ("needle:vocab_size=4", 6, "seq_len: 6 leaves 2 different sequences"),
+        ("needle:vocab_size=4,hay=needles", 6, "seq_len: 6 leaves 2 different sequences"),
+        ("needle:vocab_size=4", 9, "vocab_size: expected at least 5, got 4"),
+        ("needle:hay=x", 64, "hay: expected one of own, needles, got 'x'"),
         ("listops:min_len=65", 64, "min_len: expected at most max_len=64, got 65"),
         ("listops:max_len=65", 64, "max_len: expected at most seq_len=64, got 65"),
         ("listops", 3, "max_len: expected at least 4, got 3"),

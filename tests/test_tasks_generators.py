@@ -62,6 +62,7 @@ LABELS = {
         ("induction:num_triggers=16", 64),
         ("needle", 256),
         ("needle:num_needles=5", 64),
+        ("needle:num_needles=3,hay=needles", 64),
     ],
 )
 def test_labels_follow_from_what_stands_before_them(arm: str, seq_len: int, form: Form) -> None:
@@ -115,7 +116,7 @@ def test_recalls_groups_are_distances_to_the_keys_first_place() -> None:
 
 @pytest.mark.parametrize("filler", ["blank", "noise"])
 def test_recall_draws_keys_values_and_places_alike(filler: str) -> None:
-    task = build(f"recall:filler={filler}", 40)
+    task = build(f"recall:gaps=uniform,filler={filler}", 40)
     assert isinstance(task, Recall)
     batch = many(task, 4000)
     front = batch.ids[:, :8].numpy()
@@ -237,8 +238,9 @@ def test_inductions_groups_are_distances_between_the_places() -> None:
 # -- needle -----------------------------------------------------------------------------------
 
 
-def test_needles_stand_at_every_depth_as_often() -> None:
-    task = build("needle", 103)
+@pytest.mark.parametrize("hay", ["own", "needles"])
+def test_needles_stand_at_every_depth_as_often(hay: str) -> None:
+    task = build(f"needle:hay={hay}", 103)
     assert isinstance(task, Needle)
     batch = many(task, 4000)
     assert batch.groups is not None
@@ -252,11 +254,12 @@ def test_needles_stand_at_every_depth_as_often() -> None:
     ids = batch.ids.numpy()
     assert (ids[rows, starts + 1] == ids[:, -1]).all()
     assert_uniform(ids[rows, starts + 1], 2, task.first_value)
-    assert_uniform(ids[rows, starts + 2], task.first_value, 64)
+    first_hay = {"own": 42, "needles": 2}[hay]  # 62 tokens in three or two kinds
+    assert_uniform(ids[rows, starts + 2], task.first_value, {"own": 42, "needles": 64}[hay])
     is_hay = np.ones((4000, 101), dtype=bool)
     for step in range(3):
         is_hay[rows, starts + step] = False
-    assert_uniform(ids[:, :101][is_hay], 2, 64)
+    assert_uniform(ids[:, :101][is_hay], first_hay, 64)
 
 
 def test_a_single_depth_is_the_place_of_all() -> None:

@@ -3,25 +3,29 @@
 Kamradt 2023's probe, in the synthetic form of RULER (Hsieh et al. 2024, arXiv 2404.06654). A mark
 (``!``) says that a key and its value follow; behind the haystack the question mark and the key.
 ``depth=0.4``, eight tokens of haystack with the needle in it (``a``, ``b`` keys; ``x``, ``y``
-values)::
+values; ``m``, ``n`` hay)::
 
-    ids     x b ! a y y b a ? a
+    ids     n m ! a y m m n ? a
     labels  . . . . . . . . . y
 
-The noise has keys and values of its own: the mark alone tells the needle. Both forms read the same
-sequence. A group is the depth of the needle that is asked, in percent: its first token stands at
+With ``hay="needles"`` the haystack is made of keys and values too (``x b ! a y y b a ? a``), and
+the mark alone tells the needle: much harder to learn. Both forms read the same sequence. A group
+is the depth of the needle that is asked, in percent: its first token stands at
 ``round(depth · (haystack - 3))``, so that 0 is the haystack's beginning and 100 its end.
 
-Ids: 0 mark, 1 question mark, keys from 2, values behind them (a half each, the odd one a value).
+Ids: 0 mark, 1 question mark, keys from 2, values behind them, and hay behind those if it is of its
+own: equal shares, and what is left over is of the last kind.
 What the splits do not share is a sequence.
 """
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import numpy as np
 import torch
 
-from attention.checks import check_float, check_int
+from attention.checks import check_choice, check_float, check_int
 from suites.tasks.base import (
     Batch,
     Form,
@@ -34,6 +38,8 @@ from suites.tasks.base import (
 )
 from suites.tasks.drawing import distinct, integers, put, unasked
 from suites.tasks.registry import register
+
+Hay = Literal["own", "needles"]
 
 MARK = 0
 QUESTION = 1
@@ -54,7 +60,8 @@ class Needle(Task):
             draws its own among them.
         num_needles: with different keys, at different depths; all are asked, in random order. With
             one the mark is enough, with more the key counts.
-        vocab_size: ids: the two marks, keys and values.
+        hay: what the haystack is made of: tokens of its own, or those of the needles.
+        vocab_size: ids: the two marks, keys, values and hay.
 
     Raises:
         ValueError: if a depth is not between 0 and 1, two share a percent or, with several
@@ -73,15 +80,20 @@ class Needle(Task):
         form: Form,
         depth: float | list[float] | tuple[float, ...] = DEPTHS,
         num_needles: int = 1,
+        hay: Hay = "own",
         vocab_size: int = 64,
     ) -> None:
         super().__init__(seq_len=seq_len, form=form)
         self.depth = _check_depths(depth)
         self.num_needles = check_int("num_needles", num_needles, minimum=1)
-        self.vocab_size = check_int("vocab_size", vocab_size, minimum=FIRST_KEY + 2)
-        self.num_keys = (vocab_size - FIRST_KEY) // 2
+        self.hay = check_choice("hay", hay, get_args(Hay))
+        kinds = 3 if self.hay == "own" else 2
+        self.vocab_size = check_int("vocab_size", vocab_size, minimum=FIRST_KEY + kinds)
+        self.num_keys = (vocab_size - FIRST_KEY) // kinds
         self.first_value = FIRST_KEY + self.num_keys
-        self.num_values = vocab_size - self.first_value
+        behind = self.first_value + self.num_keys
+        self.num_values = (behind if self.hay == "own" else vocab_size) - self.first_value
+        self.first_hay = behind if self.hay == "own" else FIRST_KEY
         if num_needles > min(len(self.depth), self.num_keys):
             raise ValueError(
                 f"num_needles: expected at most {min(len(self.depth), self.num_keys)} (there are "
@@ -101,7 +113,7 @@ class Needle(Task):
                 f"depth: expected depths at least {NEEDLE} tokens apart, got "
                 f"{', '.join(map(str, self.depth))} of a haystack of {self.haystack} tokens"
             )
-        noise = (vocab_size - FIRST_KEY) ** min(self.haystack - NEEDLE * num_needles, 64)
+        noise = (vocab_size - self.first_hay) ** min(self.haystack - NEEDLE * num_needles, 64)
         needles = (self.num_keys * self.num_values) ** num_needles
         check_contents("seq_len", seq_len, noise * needles)
         self.chance = 1.0 / self.num_values
@@ -119,7 +131,7 @@ class Needle(Task):
         starts = self._starts[which]
         keys = FIRST_KEY + distinct(rng, size, count, self.num_keys)
         values = self.first_value + integers(rng, self.num_values, size, count)
-        ids = FIRST_KEY + integers(rng, self.vocab_size - FIRST_KEY, size, self.seq_len)
+        ids = self.first_hay + integers(rng, self.vocab_size - self.first_hay, size, self.seq_len)
         put(ids, starts, np.full_like(starts, MARK))
         put(ids, starts + 1, keys)
         put(ids, starts + 2, values)

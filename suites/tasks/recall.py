@@ -54,8 +54,8 @@ class Recall(Task):
         num_pairs: key-value pairs in front.
         num_queries: keys that come again, each once; ``None`` = all.
         vocab_size: ids: the blank, keys and values.
-        gaps: where queries stand behind the pairs: anywhere alike, or near the pairs by the
-            paper's power law.
+        gaps: where queries stand behind the pairs: near them by the paper's power law, or
+            anywhere alike (learnt later, because more blanks stand before a query).
         power: of that law: a place ``g`` tokens behind the pairs has weight
             ``g^(power - 1)``; the paper's 0.01, and 1 = uniform.
         min_gap: tokens behind the pairs where no query stands: all distances are larger.
@@ -79,7 +79,7 @@ class Recall(Task):
         num_pairs: int = 4,
         num_queries: int | None = None,
         vocab_size: int = 64,
-        gaps: Gaps = "uniform",
+        gaps: Gaps = "power",
         power: float = 0.01,
         min_gap: int = 0,
         filler: Filler = "blank",
