@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +32,14 @@ from tests.test_kinds import case, record, registered, unchanged_process  # noqa
 
 BACKENDS = ("bigbird:block_size=8", "full", "linformer:rank=16", "longformer:window=12",
             "performer:num_features=32", "sdpa")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # matrices this small only wait for a second one
+    yield
+    torch.set_num_threads(threads)
 
 
 def error(backend: str = "sdpa", inputs: str = "gaussian", **changes: Any) -> Case:
@@ -159,6 +168,17 @@ def test_a_model_is_trained_once_and_read_afterwards(tmp_path, monkeypatch):
     assert torch.equal(draw_qkv(trained_case(seq_len=40), tmp_path)[2][0], first[2][-1, :, :40])
     assert v.shape == (1, TRAINED.num_heads, 40, TRAINED.head_dim)
     assert len(made) == 3
+
+
+def test_a_case_keeps_the_tensors_in_the_folder_of_its_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(trained, "train", small_model)
+    told = record(trained_case(backend="longformer:window=8"), store=str(tmp_path))
+    assert told["status"] == "ok", told["reason"]
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.delattr(trained, "train")  # what is there is read
+    again = record(trained_case(backend="longformer:window=8"), store=str(tmp_path))
+    for name in ("relative_error", "weights_error", "weights_kl"):
+        assert again["arms"][0]["metrics"][name] == told["arms"][0]["metrics"][name]
 
 
 def test_tensors_of_another_shape_are_refused(tmp_path):

@@ -111,5 +111,5 @@ def test_what_a_suite_would_ignore_is_misuse():
         grid_from(None, peers=("local",))
     with pytest.raises(ValueError, match="level: a peer sets its own"):
         grid_from(None, suite="peers", levels=("layer",))
-    with pytest.raises(ValueError, match="suite: expected one of speed, peers, .*got 'races'"):
+    with pytest.raises(ValueError, match=r"suite: expected one of speed, peers, .*got 'races'"):
         grid_from(None, suite="races")

@@ -13,6 +13,7 @@ chance.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
@@ -33,6 +34,14 @@ PAIRS = {
     "opposed": (0.6, 0.3, -0.8),
 }
 """|x|, |y| and the cosine of their angle."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # matrices this small only wait for a second one
+    yield
+    torch.set_num_threads(threads)
 
 
 def pair(name: str, dim: int) -> tuple[Tensor, Tensor]:
