@@ -45,6 +45,12 @@ EXAMPLES = {
         "attnbench compare runs/before runs/after --confirm --base-from checkouts/before "
         "--out runs/pairs",
     ],
+    "recommend": [
+        "attnbench recommend --seq-len 8192 --mode training --max-error 0.1",
+        "attnbench recommend --seq-len 16384 --mode decode --max-memory 64MB --json",
+        "attnbench recommend --seq-len 4096 --mode forward --causal --min-recall 0.9 "
+        "--dtype float32 runs/today",
+    ],
     "merge": ["attnbench merge runs/part1 runs/part2 --out runs/whole"],
     "export": [
         "attnbench export runs/today --table scaling --format json",
