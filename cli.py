@@ -467,6 +467,7 @@ def recommend(
     """
     from results import recommend as recommended
     from results.load import load
+    from results.question import SETTINGS, checked
     from results.recommendation_json import as_json as json_of
     from results.recommendation_text import text
     from results.shipped import reference_folders
@@ -474,17 +475,20 @@ def recommend(
 
     open_standard()
     reference = not folders
-    compiling = None if compiled is None else compiled == "on"
+    asked["compile"] = None if compiled is None else compiled == "on"
+    try:
+        checked(
+            **{name: value for name, value in asked.items() if name not in SETTINGS},
+            setting={name: value for name, value in asked.items() if name in SETTINGS},
+        )
+    except (ValueError, TypeError) as error:
+        name, _, said = str(error).partition(":")
+        raise click.UsageError(f"--{name.replace('_', '-')}:{said}", ctx) from None
     with _misuse(ctx):
         run = load(*(folders or reference_folders()))
         for warning in run.warnings:
             Stream(sys.stderr).write(f"note: {warning}\n")
-        try:
-            found = recommended(run.frame, **asked, compile=compiling)
-        except (ValueError, TypeError) as error:
-            name, _, rest = str(error).partition(":")
-            option = f"--{name.replace('_', '-')}" if name in asked else name
-            raise click.UsageError(f"{option}:{rest}", ctx) from None
+        found = recommended(run.frame, **asked)
     Stream(sys.stdout).write(
         json_of(found, machines=run.machines, reference=reference, folders=run.folders)
         if as_json

@@ -11,7 +11,7 @@ _UNITS = {
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
 }  # fmt: skip
 
-_FORM = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]{0,3})", re.ASCII)
+_FORM = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,12})?) ?([A-Za-z]{0,3})", re.ASCII)
 
 ACCEPTED = "an amount above 0 such as 4GB, 4GiB, 500MB or 123456 (bytes)"
 

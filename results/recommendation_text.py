@@ -10,9 +10,9 @@ from results import format
 from results.at_length import Reading
 from results.checks import clean
 from results.modes import WORDS
-from results.question import LIMITS, QUANTITIES, Question, error_digits, write
+from results.question import LIMITS, QUANTITIES, Question, error_digits, write_limit
 from results.recommendation import Ranking, Recommendation
-from results.relaxed import as_option, relaxations
+from results.relaxed import Relaxation, as_option, option, relaxations
 from results.series import SETTING
 from results.settings import differing, in_words, names_precision
 from results.statistics import Estimate
@@ -73,11 +73,12 @@ def _asked(asked: Question) -> str:
         "decode": "one token more, with a state",
     }[asked.mode]  # fmt: skip
     causal = "causal" if asked.is_causal else "not causal"
-    parts = [f"{WORDS[asked.mode].place} {asked.seq_len:,} tokens", what, asked.device, causal]
+    place = WORDS[asked.mode].place.lower()
+    parts = [f"{place} {asked.seq_len:,} tokens", what, asked.device, causal]
     for name in LIMITS:
         if (limit := asked.limit(name)) is not None:
             bound = "at least" if name == "min_recall" else "at most"
-            parts.append(f"{QUANTITIES[name]} {bound} {write(name, limit)}")
+            parts.append(f"{QUANTITIES[name]} {bound} {write_limit(name, limit)}")
     return ", ".join(parts)
 
 
@@ -112,7 +113,8 @@ def _source(address: str, machines: Machines, reference: bool) -> list[str]:
 def _ranking(ranking: Ranking, machines: Machines, reference: bool, precise: bool) -> list[str]:
     setting, first = ranking.setting, ranking.winner
     lines = [
-        *_prose(f"{_asked(ranking.question)}: {_verdict(ranking)}"),
+        *_prose(f"Question: {_asked(ranking.question)}."),
+        *_prose(f"Answer: {_verdict(ranking)}"),
         "",
         *_source(str(setting["machine"]), machines, reference),
         *_prose(f"Setting: {in_words(setting, with_precision=precise)}."),
@@ -275,19 +277,28 @@ def _would_give(ranking: Ranking) -> list[str]:
         ]
     lines = ["What would have to give:"]
     for one in found[:MOST_GIVEN]:
-        steps = [as_option(name, value) for name, value in one.limits.items()]
-        steps += [f"{as_option(name, None)} (never measured)" for name in one.unmeasured]
-        lines += [f"  {clean(one.candidate.label)} qualifies {' and '.join(steps)}"]
+        lines += [f"  {clean(one.candidate.label)} qualifies {_steps(one)}"]
     if len(found) > MOST_GIVEN:
         lines += [f"  … and {len(found) - MOST_GIVEN} more in --json"]
     return lines
 
 
+def _steps(one: Relaxation) -> str:
+    """Say what would do: the options to change, then those to leave out."""
+    kept = [as_option(name, value) for name, value in one.limits.items() if value is not None]
+    left = [option(name) for name, value in one.limits.items() if value is None]
+    left += [f"{option(name)} (never measured)" for name in one.unmeasured]
+    said = [f"with {' '.join(kept)}"] if kept else []
+    said += [f"without {' and '.join(left)}"] if left else []
+    return " and ".join(said)
+
+
 def _nothing(found: Recommendation, machines: Machines, reference: bool) -> list[str]:
     chosen = "".join(f", {k} {v}" for k, v in found.question.setting.items())
-    lines = _prose(
-        f"{_asked(found.question)}{chosen}: nothing was measured, so nothing is recommended."
-    )
+    lines = [
+        *_prose(f"Question: {_asked(found.question)}{chosen}."),
+        "Answer: nothing of this was measured, so nothing is recommended.",
+    ]
     for address in list(machines)[:MOST_OTHERS]:
         lines += ["", *_source(address, machines, reference)]
     if not found.held:

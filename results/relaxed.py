@@ -53,9 +53,12 @@ def relaxed(name: str, reading: Reading) -> float | None:
     return math.ceil(rounded) if name == "max_memory" else float(rounded)
 
 
-def as_option(name: str, value: float | None) -> str:
-    """Write what to do about a limit: ``with --max-memory 4.1GB``; None = leave it out."""
-    option = f"--{name.replace('_', '-')}"
-    if value is None:
-        return f"without {option}"
-    return f"with {option} {write_size(int(value)) if name == 'max_memory' else f'{value:g}'}"
+def option(name: str) -> str:
+    """Write a limit's name as the command line does: ``--max-memory``."""
+    return f"--{name.replace('_', '-')}"
+
+
+def as_option(name: str, value: float) -> str:
+    """Write a limit as the command line takes it: ``--max-memory 4.1GB``."""
+    shown = write_size(int(value)) if name == "max_memory" else f"{value:g}"
+    return f"{option(name)} {shown}"
