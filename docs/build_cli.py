@@ -20,7 +20,8 @@ HEAD = """\
 
 Exit codes: 0 done (a sweep that completes is done, whatever its statuses), 1 not done, 2 misuse
 (one line that says what is accepted), 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
-`compare` ends with 1 where a case became worse, and with 3 where it could not measure.
+`compare` ends with 1 where a case became worse, and with 3 where it could not measure; `recommend`
+with 1 where no backend qualifies.
 """
 
 EXAMPLES = {

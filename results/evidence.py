@@ -7,7 +7,7 @@ another window's error is no evidence.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -32,41 +32,47 @@ _VIEWS = ("steps", "operations", "seconds")
 # -- error ---------------------------------------------------------------------------------------
 
 
+def errors_of(kind_error: pd.DataFrame, seq_len: int) -> dict[str, Reading]:
+    """Return the relative L2 errors of one backend at a length, by the inputs of kind error.
+
+    Args:
+        kind_error: the tidy rows of kind error of one backend with its options; several cases of
+            one length and inputs are launches of one.
+        seq_len: in tokens.
+    """
+    found = {}
+    for inputs, rows in kind_error.groupby("inputs"):
+        read = at_length(_rows(rows, "relative_error"), seq_len, grows=False)
+        found[str(inputs)] = replace(read, on=f"{inputs} (kind error)")
+    return found
+
+
 def error_of(
-    own: Sequence[Sequence[Row]], kind_error: pd.DataFrame, seq_len: int, inputs: str | None
+    own: Sequence[Sequence[Row]],
+    by_inputs: Mapping[str, Reading],
+    seq_len: int,
+    inputs: str | None,
 ) -> Reading:
     """Return the relative L2 error of one series at a length.
 
     Args:
         own: its rows of metric ``relative_error`` in the records of kind speed, a list a mode; the
             first that says something of this length counts.
-        kind_error: the tidy rows of kind error of the same backend, options and shape.
+        by_inputs: of `errors_of`.
         seq_len: in tokens.
         inputs: of kind error, as ``gaussian:scale=1``; None takes kind speed's own, and where it
             has none at this length the Gaussian inputs of the scale nearest to those.
     """
-    if inputs is None:
-        reads = [at_length(rows, seq_len, grows=False) for rows in own if rows]
-        for read in reads:
-            if read.known:
-                return _on(read, f"{SPEED_INPUTS} (kind speed)")
-        found = reads[0] if reads else Reading(note="never measured")
-        named = sorted((d, text) for text in kind_error["inputs"].unique()
-                       if (d := _distance(str(text))) < math.inf)  # fmt: skip
-    else:
-        found, named = Reading(note="never measured"), [(0.0, inputs)]
-    for _, text in named:
-        rows = kind_error[kind_error["inputs"] == text]
-        read = at_length(_rows(rows, "relative_error"), seq_len, grows=False)
+    unknown = Reading(note="never measured")
+    if inputs is not None:
+        return by_inputs.get(inputs, unknown)
+    speed = [at_length(rows, seq_len, grows=False) for rows in own if rows]
+    for read in speed:
         if read.known:
-            return _on(read, f"{text} (kind error)")
-        if not rows.empty:
-            found = _on(read, f"{text} (kind error)")
-    return found
-
-
-def _on(reading: Reading, on: str) -> Reading:
-    return replace(reading, on=on)
+            return replace(read, on=f"{SPEED_INPUTS} (kind speed)")
+    nearest = sorted((d, text) for text in by_inputs if (d := _distance(text)) < math.inf)
+    gaussian = [by_inputs[text] for _, text in nearest]
+    return next((read for read in gaussian if read.known), (*gaussian, *speed, unknown)[0])
 
 
 def _distance(inputs: str) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -43,6 +43,7 @@ class Candidate:
         recall: accuracy of a recall task, over seeds.
         reasons: why it does not qualify: ``latency`` or a limit's name, to one sentence; empty =
             it does.
+        errors: its error on further inputs, those of kind error, by their name.
         times: its latency / that of the first of its ranking, with the interval.
     """
 
@@ -53,6 +54,7 @@ class Candidate:
     error: Reading
     recall: Reading
     reasons: Mapping[str, str]
+    errors: Mapping[str, Reading] = field(default_factory=dict)
     times: Estimate = UNKNOWN
 
     @property
@@ -303,13 +305,15 @@ def _candidate(
     latency = at_length(series.rows("latency", asked.mode), asked.seq_len)
     memory = at_length(series.rows(WORDS[asked.mode].memory, asked.mode), asked.seq_len)
     by_mode = [series.rows("relative_error", m) for m in dict.fromkeys([asked.mode, "forward"])]
-    error = evidence.error_of(by_mode, series.errors, asked.seq_len, asked.error_inputs)
+    by_inputs = evidence.errors_of(series.errors, asked.seq_len)
+    error = evidence.error_of(by_mode, by_inputs, asked.seq_len, asked.error_inputs)
+    others = {n: r for n, r in by_inputs.items() if r.known and r.on != error.on}
     reasons = {} if latency.known else {"latency": latency.note}
     readings = {"max_error": error, "min_recall": recall, "max_memory": memory}
     for name, reading in readings.items():
         if said := question.shortfall(name, reading, asked.limit(name)):
             reasons[name] = said
-    return Candidate(backend, options, latency, memory, error, recall, reasons)
+    return Candidate(backend, options, latency, memory, error, recall, reasons, others)
 
 
 def _times(candidate: Candidate, first: Candidate) -> Estimate:

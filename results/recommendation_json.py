@@ -33,7 +33,8 @@ def as_json(
     - a candidate: `backend`, `options`, `qualifies`, `rank` (from 1; null if it does not),
       `told_apart` (from the first; null if it does not qualify), `times` (latency / the first's:
       `value`, `low`, `high`), `reasons` (``latency`` or a limit's name, to a sentence), and the
-      readings `latency` (s), `memory` (B), `error` (relative L2), `recall` (accuracy).
+      readings `latency` (s), `memory` (B), `error` (relative L2), `recall` (accuracy), and
+      `errors`: readings of the error on further inputs, by their name.
     - a reading: `value`, `low`, `high`, `unit`, `metric`, `interpolated_between` (two lengths, or
       null: measured), `launches` (how many launches or seeds are behind a measured value), `on`
       (inputs or task), `note`.
@@ -98,6 +99,7 @@ def _candidate(candidate: Candidate, place: int | None, memory: str) -> dict[str
         "memory": _reading(candidate.memory, memory, "B"),
         "error": _reading(candidate.error, "relative_error", "1"),
         "recall": _reading(candidate.recall, "accuracy", "1"),
+        "errors": {n: _reading(r, "relative_error", "1") for n, r in candidate.errors.items()},
     }
 
 

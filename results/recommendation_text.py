@@ -217,6 +217,12 @@ def _legend(ranking: Ranking) -> list[str]:
         on = sorted({getattr(c, name).on for c in shown if getattr(c, name).known})
         if on:
             lines += [f"  {words} {' / '.join(map(clean, on))}."]
+    if shown[0].errors:
+        told = (f"{clean(n)} {measured(r, error_digits)}" for n, r in shown[0].errors.items())
+        lines += _prose(
+            f"{clean(shown[0].label)}'s error on other inputs: {', '.join(told)} (--error-inputs "
+            "chooses which counts).", "  ",
+        )  # fmt: skip
     if any(c.latency.between for c in shown):
         lines += _prose(
             "Interpolated: on the line through both lengths, in logarithms. The interval is the "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,7 @@ def order(found: Recommendation) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return a_run(tmp_path_factory.mktemp("recommend") / "run")
+    return a_run(tmp_path_factory.mktemp("recommend") / "run", lengths=LENGTHS)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +197,7 @@ def test_what_failed_at_the_length_is_listed_with_its_reason(
 
 def test_beside_a_length_that_failed_nothing_is_interpolated(tmp_path: Path) -> None:
     law = replace(FOUR["linformer"], fails={2048: ("timeout", "after 60 s")})
-    run = frame_of(a_run(tmp_path / "run", {**FOUR, "linformer": law}))
+    run = frame_of(a_run(tmp_path / "run", {**FOUR, "linformer": law}, lengths=LENGTHS))
     for seq_len in (1500, 3000):
         said = one(ask(run, seq_len=seq_len), "linformer").reasons["latency"]
         assert "never measured at" in said
@@ -287,6 +288,26 @@ def test_where_kind_speed_has_no_error_the_nearest_gaussian_inputs_count(tmp_pat
     assert order(found) == ["performer"]
     assert found.winner.error.on == "gaussian:scale=0.5 (kind error)"
     assert one(found, "sdpa").reasons["max_error"] == "error: never measured"
+
+
+def test_errors_on_other_inputs_are_told_beside(tmp_path: Path) -> None:
+    """Kind speed's inputs are gentle: what is small there may be large elsewhere."""
+    run = a_run(tmp_path / "run")
+    add_errors(run, {"linformer": 0.9}, inputs="peaked:keys=4")
+    add_errors(run, {"linformer": 0.7}, inputs="gaussian:scale=2")
+    found = ask(frame_of(run))
+    assert found.winner.error.value == 0.5
+    assert {n: r.value for n, r in found.winner.errors.items()} == {
+        "gaussian:scale=2": 0.7, "peaked:keys=4": 0.9,
+    }  # fmt: skip
+    said = " ".join(text(found, machines={}, reference=False).split())
+    assert "linformer's error on other inputs: gaussian:scale=2 0.70, peaked:keys=4 0.90" in said
+    told = json.loads(as_json(found, machines={}, reference=False, folders=()))
+    first, second = told["rankings"][0]["candidates"][:2]
+    assert first["errors"]["peaked:keys=4"]["value"] == 0.9
+    assert second["errors"] == {}
+    chosen = ask(frame_of(run), error_inputs="peaked:keys=4")
+    assert list(one(chosen, "linformer").errors) == ["gaussian:scale=2"]
 
 
 def test_another_option_or_precision_is_another_error(tmp_path: Path) -> None:
@@ -626,7 +647,10 @@ def test_the_text_says_what_every_number_is(tmp_path: Path) -> None:
     said = " ".join(shown.split())
     assert said.startswith(
         "Question: at 3,000 tokens, forward pass, cpu, not causal, error at most 0.4, recall at "
-        "least 90 %, memory at most 1GB (954 MiB). Answer: longformer, 30"
+        "least 90 %, memory at most 1GB (954 MiB). Answer: longformer, "
+    )
+    assert re.search(
+        r"Answer: longformer, (29|30)\.\d ms \([\d.]+–[\d.]+ ms\), interpolated\.", said
     )
     for part in (
         "Measured on: Example CPU 2.5 GHz, 2 cores, 24.0 GiB of memory, Linux.",
