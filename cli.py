@@ -403,7 +403,11 @@ def _confirmed(
 @main.command()
 @click.argument("folders", metavar="[DIR…]", nargs=-1, type=FOLDERS)
 @click.option(
-    "--seq-len", type=COUNT, required=True, help="Tokens; with --mode decode of the context."
+    "--seq-len",
+    type=COUNT,
+    metavar="N",
+    required=True,
+    help="Tokens; with --mode decode of the context.",
 )
 @click.option("--mode", type=click.Choice(MODES), required=True, help="What it is needed for.")
 @click.option(
@@ -433,10 +437,10 @@ def _confirmed(
     help="The task whose accuracy counts. Default: the recall that most backends were asked.",
 )
 @click.option("--dtype", type=click.Choice(DTYPES), help=f"{SETTING_HELP}: of the inputs.")
-@click.option("--batch", type=COUNT, help=f"{SETTING_HELP}: sequences at a time.")
-@click.option("--num-heads", type=COUNT, help=f"{SETTING_HELP}: heads.")
-@click.option("--head-dim", type=COUNT, help=f"{SETTING_HELP}: width of a head.")
-@click.option("--threads", type=COUNT, help=f"{SETTING_HELP}: of the CPU.")
+@click.option("--batch", type=COUNT, metavar="N", help=f"{SETTING_HELP}: sequences at a time.")
+@click.option("--num-heads", type=COUNT, metavar="N", help=f"{SETTING_HELP}: heads.")
+@click.option("--head-dim", type=COUNT, metavar="N", help=f"{SETTING_HELP}: width of a head.")
+@click.option("--threads", type=COUNT, metavar="N", help=f"{SETTING_HELP}: of the CPU.")
 @click.option(
     "--allocator", type=click.Choice(ALLOCATORS), help=f"{SETTING_HELP}: the C allocator's policy."
 )

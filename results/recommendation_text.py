@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -61,10 +62,16 @@ def _one_a_machine(rankings: Sequence[Ranking]) -> list[Ranking]:
 
 def _prose(sentence: str, indent: str = "") -> list[str]:
     """Return a sentence as lines; what follows the first is indented further."""
-    return textwrap.wrap(
-        sentence, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  " if indent else "",
+    whole = _AMOUNT.sub("\\1\N{NO-BREAK SPACE}", sentence)
+    lines = textwrap.wrap(
+        whole, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  " if indent else "",
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+
+
+_AMOUNT = re.compile(r"([0-9]) (?=%|[mµn]?s\b|[KMGT]?i?B\b|tokens?\b)")
+"""Where a line is not broken: between a number and its unit."""
 
 
 def _asked(asked: Question) -> str:
