@@ -307,7 +307,8 @@ def _candidate(
     by_mode = [series.rows("relative_error", m) for m in dict.fromkeys([asked.mode, "forward"])]
     by_inputs = evidence.errors_of(series.errors, asked.seq_len)
     error = evidence.error_of(by_mode, by_inputs, asked.seq_len, asked.error_inputs)
-    others = {n: r for n, r in by_inputs.items() if r.known and r.on != error.on}
+    counted = error.on.partition(" (")[0]
+    others = {n: r for n, r in by_inputs.items() if r.known and n != counted}
     reasons = {} if latency.known else {"latency": latency.note}
     readings = {"max_error": error, "min_recall": recall, "max_memory": memory}
     for name, reading in readings.items():
