@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from results.schema import ALLOCATORS, DEVICES, DTYPES, MATMUL_PRECISIONS, MODES
 from suites.options import confirm_options, sweep_options
 from suites.stream import Stream
 
@@ -76,6 +77,8 @@ def _one_line(error: click.ClickException) -> str:
 FOLDERS = click.Path(exists=True, file_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(1, 2**53)
+SETTING_HELP = "Choose among the records' settings"
 
 
 @click.group(
@@ -395,6 +398,107 @@ def _confirmed(
         number = error.signal if isinstance(error, Terminated) else signal.SIGINT
         ctx.exit(128 + number)
     return confirmation.result()
+
+
+@main.command()
+@click.argument("folders", metavar="[DIR…]", nargs=-1, type=FOLDERS)
+@click.option(
+    "--seq-len",
+    type=COUNT,
+    metavar="N",
+    required=True,
+    help="Tokens; with --mode decode of the context.",
+)
+@click.option("--mode", type=click.Choice(MODES), required=True, help="What it is needed for.")
+@click.option(
+    "--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="Where."
+)
+@click.option("--causal", "is_causal", is_flag=True, help="Causal attention; decode always is.")
+@click.option(
+    "--max-error",
+    type=float,
+    help="The largest relative L2 distance from exact softmax attention, as 0.1.",
+)
+@click.option("--min-recall", type=float, help="The least accuracy of a recall task, as 0.9.")
+@click.option(
+    "--max-memory",
+    metavar="SIZE",
+    help="The most memory above the inputs, with --mode decode of the state: 4GB, 4GiB, 500MB.",
+)
+@click.option(
+    "--error-inputs",
+    metavar="NAME:key=value",
+    help="Inputs of suite error on which the error counts. Default: those of suite speed, else "
+    "the Gaussian ones nearest to them.",
+)
+@click.option(
+    "--recall-task",
+    metavar="NAME:key=value",
+    help="The task whose accuracy counts. Default: the recall that most backends were asked.",
+)
+@click.option("--dtype", type=click.Choice(DTYPES), help=f"{SETTING_HELP}: of the inputs.")
+@click.option("--batch", type=COUNT, metavar="N", help=f"{SETTING_HELP}: sequences at a time.")
+@click.option("--num-heads", type=COUNT, metavar="N", help=f"{SETTING_HELP}: heads.")
+@click.option("--head-dim", type=COUNT, metavar="N", help=f"{SETTING_HELP}: width of a head.")
+@click.option("--threads", type=COUNT, metavar="N", help=f"{SETTING_HELP}: of the CPU.")
+@click.option(
+    "--allocator", type=click.Choice(ALLOCATORS), help=f"{SETTING_HELP}: the C allocator's policy."
+)
+@click.option(
+    "--matmul-precision",
+    type=click.Choice(MATMUL_PRECISIONS),
+    help=f"{SETTING_HELP}: of float32 products.",
+)
+@click.option(
+    "--compile", "compiled", type=click.Choice(["off", "on"]), help=f"{SETTING_HELP}: compiled."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def recommend(
+    ctx: click.Context,
+    /,
+    folders: tuple[Path, ...],
+    compiled: str | None,
+    as_json: bool,
+    **asked: Any,
+) -> None:
+    """Say which attention to use, from measured records; without DIR from the reference ones.
+
+    What was not measured does not qualify; between two measured lengths is interpolated, and said
+    so. Of the settings in the records the one with the most evidence counts, unless an option
+    chooses; a setting or machine is never mixed with another. The exit code is 0 if a backend
+    qualifies there, 1 if none does, and 2 on misuse.
+    """
+    from results import recommend as recommended
+    from results.load import load
+    from results.question import SETTINGS, checked
+    from results.recommendation_json import as_json as json_of
+    from results.recommendation_text import text
+    from results.shipped import reference_folders
+    from suites.stream import open_standard
+
+    open_standard()
+    reference = not folders
+    asked["compile"] = None if compiled is None else compiled == "on"
+    try:
+        checked(
+            **{name: value for name, value in asked.items() if name not in SETTINGS},
+            setting={name: value for name, value in asked.items() if name in SETTINGS},
+        )
+    except (ValueError, TypeError) as error:
+        name, _, said = str(error).partition(":")
+        raise click.UsageError(f"--{name.replace('_', '-')}:{said}", ctx) from None
+    with _misuse(ctx):
+        run = load(*(folders or reference_folders()))
+        for warning in run.warnings:
+            Stream(sys.stderr).write(f"note: {warning}\n")
+        found = recommended(run.frame, **asked)
+    Stream(sys.stdout).write(
+        json_of(found, machines=run.machines, reference=reference, folders=run.folders)
+        if as_json
+        else text(found, machines=run.machines, reference=reference)
+    )
+    ctx.exit(0 if found.winner else 1)
 
 
 @main.command()

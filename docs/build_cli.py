@@ -20,7 +20,8 @@ HEAD = """\
 
 Exit codes: 0 done (a sweep that completes is done, whatever its statuses), 1 not done, 2 misuse
 (one line that says what is accepted), 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
-`compare` ends with 1 where a case became worse, and with 3 where it could not measure.
+`compare` ends with 1 where a case became worse, and with 3 where it could not measure; `recommend`
+with 1 where no backend qualifies.
 """
 
 EXAMPLES = {
@@ -44,6 +45,12 @@ EXAMPLES = {
         "attnbench compare runs/before runs/after --markdown",
         "attnbench compare runs/before runs/after --confirm --base-from checkouts/before "
         "--out runs/pairs",
+    ],
+    "recommend": [
+        "attnbench recommend --seq-len 8192 --mode training --max-error 0.1",
+        "attnbench recommend --seq-len 16384 --mode decode --max-memory 64MB --json",
+        "attnbench recommend --seq-len 4096 --mode forward --causal --min-recall 0.9 "
+        "--dtype float32 runs/today",
     ],
     "merge": ["attnbench merge runs/part1 runs/part2 --out runs/whole"],
     "export": [

@@ -1,0 +1,184 @@
+"""What is known of a backend's quality: its error against exact softmax, and what it recalls.
+
+Both are looked up for the same backend with the same options and causality, or they are not known:
+another window's error is no evidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from results.at_length import Reading, Row, at_length
+from results.series import summarise
+from results.statistics import t_quantile
+
+SPEED_SCALE = 0.3
+SPEED_INPUTS = f"gaussian:scale={SPEED_SCALE:g}"
+"""What the errors in records of kind speed are taken on: normal q, k and v of this scale."""
+
+RECALL = "recall"
+"""How the tasks begin whose accuracy is recall."""
+
+_VIEWS = ("steps", "operations", "seconds")
+"""Views of a training, the one first that does not depend on the machine."""
+
+
+# -- error ---------------------------------------------------------------------------------------
+
+
+def errors_of(kind_error: pd.DataFrame, seq_len: int) -> dict[str, Reading]:
+    """Return the relative L2 errors of one backend at a length, by the inputs of kind error.
+
+    Args:
+        kind_error: the tidy rows of kind error of one backend with its options; several cases of
+            one length and inputs are launches of one.
+        seq_len: in tokens.
+    """
+    found = {}
+    for inputs, rows in kind_error.groupby("inputs"):
+        read = at_length(_rows(rows, "relative_error"), seq_len, grows=False)
+        found[str(inputs)] = replace(read, on=f"{inputs} (kind error)")
+    return found
+
+
+def error_of(
+    own: Sequence[Sequence[Row]],
+    by_inputs: Mapping[str, Reading],
+    seq_len: int,
+    inputs: str | None,
+) -> Reading:
+    """Return the relative L2 error of one series at a length.
+
+    Args:
+        own: its rows of metric ``relative_error`` in the records of kind speed, a list a mode; the
+            first that says something of this length counts.
+        by_inputs: of `errors_of`.
+        seq_len: in tokens.
+        inputs: of kind error, as ``gaussian:scale=1``; None takes kind speed's own, and where it
+            has none at this length the Gaussian inputs of the scale nearest to those.
+    """
+    unknown = Reading(note="never measured")
+    if inputs is not None:
+        return by_inputs.get(inputs, unknown)
+    speed = [at_length(rows, seq_len, grows=False) for rows in own if rows]
+    for read in speed:
+        if read.known:
+            return replace(read, on=f"{SPEED_INPUTS} (kind speed)")
+    nearest = sorted((d, text) for text in by_inputs if (d := _distance(text)) < math.inf)
+    gaussian = [by_inputs[text] for _, text in nearest]
+    return next((read for read in gaussian if read.known), (*gaussian, *speed, unknown)[0])
+
+
+def _distance(inputs: str) -> float:
+    """Return how far Gaussian inputs are from kind speed's, by the factor; inf = no Gaussian."""
+    name, _, rest = inputs.partition(":")
+    options = dict(part.partition("=")[::2] for part in rest.split(","))
+    try:
+        scale = float(options.get("scale", "1"))
+    except ValueError:
+        return math.inf
+    if name != "gaussian" or not 0 < scale < math.inf:
+        return math.inf
+    return abs(math.log(scale / SPEED_SCALE))
+
+
+def _rows(frame: pd.DataFrame, metric: str) -> list[Row]:
+    """Return a row a length, as `series.points` has them."""
+    found: list[Row] = []
+    for length, part in frame.groupby("seq_len"):
+        rows = [r for r in summarise(part) if r["metric"] == metric or math.isnan(r["value"])]
+        found += [{**row, "seq_len": length} for row in rows[:1]]
+    return found
+
+
+# -- recall --------------------------------------------------------------------------------------
+
+
+class Exam(NamedTuple):
+    """One question put to several backends: only answers to the same one compare."""
+
+    machine: str
+    task: str
+    training: str
+    seq_len: int
+    batch: int
+    device: str
+    dtype: str
+    model: str
+
+    @property
+    def words(self) -> str:
+        """What accuracy was measured on, with its length and training."""
+        return f"{self.task} at {self.seq_len:,} tokens, {self.training}"
+
+
+def recall_rows(frame: pd.DataFrame, task: str | None) -> pd.DataFrame:
+    """Return the rows of kind task that say how much is recalled.
+
+    Args:
+        frame: the tidy frame.
+        task: the one that counts, as ``recall:num_pairs=8``; None = every recall task.
+    """
+    named = frame["task"].astype(str)
+    wanted = named.str.startswith(RECALL) if task is None else named == task
+    return frame[(frame["kind"] == "task") & wanted]
+
+
+def choose_exam(
+    rows: pd.DataFrame, series: Sequence[tuple[str, str]], machine: str, seq_len: int
+) -> Exam | None:
+    """Return the question that most of the series answered; None if none of them answered any.
+
+    Of those, the one put on the same machine, the nearest in length, trained by equal steps before
+    equal operations and equal time.
+
+    Args:
+        rows: of `recall_rows`.
+        series: backends with their options.
+        machine: that of the ranking.
+        seq_len: the length asked for, in tokens.
+    """
+    answered = rows[rows["metric"] == "accuracy"]
+    best: tuple[Any, ...] | None = None
+    found: Exam | None = None
+    for key, part in answered.groupby(list(Exam._fields)):
+        exam = Exam(*key)
+        takers = set(zip(part["backend"], part["options"], strict=True))
+        view = exam.training.partition(":")[0]
+        order = (
+            -len(takers & set(series)), exam.machine != machine,
+            abs(math.log(max(exam.seq_len, 1) / seq_len)),
+            _VIEWS.index(view) if view in _VIEWS else len(_VIEWS), exam,
+        )  # fmt: skip
+        if order[0] and (best is None or order < best):
+            best, found = order, exam
+    return found
+
+
+def recall_of(rows: pd.DataFrame, exam: Exam | None, backend: str, options: str) -> Reading:
+    """Return the mean accuracy over seeds with its 95 % interval, within 0 and 1."""
+    own = rows[(rows["backend"] == backend) & (rows["options"] == options)]
+    if exam is not None:
+        for name, value in exam._asdict().items():
+            own = own[own[name] == value]
+    if exam is None or own.empty:
+        return Reading(note="never measured")
+    scores = own[own["metric"] == "accuracy"].groupby("seed")["value"].mean().to_numpy(np.float64)
+    if not len(scores):
+        bad = own[own["status"] != "ok"]
+        note = f"{bad['status'].iloc[0]}: {bad['reason'].iloc[0]}" if len(bad) else ""
+        return Reading(note=note or "never measured", on=exam.words)
+    mean = float(scores.mean())
+    if len(scores) == 1:
+        return Reading(mean, note="one seed: no interval", on=exam.words, launches=scores)
+    half = t_quantile(len(scores) - 1) * float(scores.std(ddof=1)) / math.sqrt(len(scores))
+    return Reading(
+        mean, max(0.0, mean - half), min(1.0, mean + half), note=f"{len(scores)} seeds",
+        on=exam.words, launches=scores,
+    )  # fmt: skip
