@@ -1,0 +1,342 @@
+"""The tasks' tables as rows of text, and what they say in sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from results import format
+from results.checks import clean
+from results.compare import BASELINES
+from results.quality import COSTS, FEWEST, SOLVED, QualityChapter, Trial
+from results.series import label
+from results.spelling import written
+from results.summary import Paragraph
+from results.views import LONG, Cell, TableView, status_word
+
+Row = Mapping[Hashable, Any]
+
+COST_WORDS: Mapping[str, str] = {
+    "latency": "latency",
+    "peak_memory": "peak memory",
+    "state_bytes": "decoding state",
+}
+
+_MOST_COLUMNS, _MOST_LINES = 12, 12
+
+
+def score(value: float, metric: str) -> str:
+    """Write a score: 99.7 % or 2.104."""
+    if not math.isfinite(value):
+        return format.NONE
+    if metric != "accuracy":
+        return f"{value:.3f}"
+    # 99.96 % is not all: what rounds to 100 % and is less is written with what it lacks.
+    text = f"{100 * value:.1f}"
+    return "99.9+ %" if text == "100.0" and value < 1 else f"{text.removesuffix('.0')} %"
+
+
+def between_seeds(row: Row, metric: str) -> str:
+    """Write the smallest and largest of the seeds, "" for one seed."""
+    if row["num_seeds"] < 2:
+        return ""
+    low, high = (score(row[c], metric) for c in ("score_low", "score_high"))
+    return f"{low.removesuffix(' %')}–{high}"
+
+
+def named(rows: Sequence[Row], metric: str) -> str:
+    """List backends with their scores, and how far their seeds lie apart."""
+    told = []
+    for row in rows[:_MOST_COLUMNS]:
+        apart = between_seeds(row, metric) if row["score_low"] != row["score_high"] else ""
+        told.append(f"{name(row)} {score(row['score'], metric)}{f' ({apart})' if apart else ''}")
+    more = len(rows) - len(told)
+    return format.listing([*told, *([f"{more} more"] if more > 0 else [])])
+
+
+def name(row: Row) -> str:
+    """Return a backend with its options."""
+    return label(row["backend"], row["options"])
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+def quality_tables(chapter: QualityChapter) -> list[TableView]:
+    """Return a table a trial: what each backend reached and what it took."""
+    return [_trial_table(trial) for trial in chapter.trials if len(trial.rows)]
+
+
+def _trial_table(trial: Trial) -> TableView:
+    best = {cost: set(trial.frontier(cost)) for cost in COSTS}
+    is_text = trial.metric == "bits_per_byte"
+    columns: dict[str, Any] = {
+        "backend": lambda r: Cell(name(r)),
+        "bits per byte" if is_text else "accuracy": lambda r: _score_cell(r, trial),
+        "95 % of the mean": lambda r: Cell(_interval(r, trial.metric)),
+        "loss": lambda r: Cell(_plain(r["loss"])),
+        "training": lambda r: Cell(format.seconds(r["training_time"])),
+        "steps": lambda r: Cell(format.tokens(r["training_steps"])),
+        "operations": lambda r: Cell(_rate(r["training_ops"], "op")),
+        "tokens/s": lambda r: Cell(_tokens(r["throughput"])),
+        "latency": lambda r: _cost_cell(r, "latency", best, format.seconds),
+        "peak memory": lambda r: _cost_cell(r, "peak_memory", best, format.size),
+        "state": lambda r: _cost_cell(r, "state_bytes", best, format.size),
+        "parameters": lambda r: Cell(_rate(r["parameters"], "")),
+        "seeds": lambda r: Cell(f"{r['num_seeds']}"),
+        "reason": lambda r: Cell(r["reason"]),
+    }
+    rows = [[write(r) for write in columns.values()] for r in trial.rows.to_dict("records")]
+    needed = {"backend", "seeds", "bits per byte", "accuracy"}
+    kept = [
+        i
+        for i, head in enumerate(columns)
+        if head in needed or any(cells[i].text not in ("", format.NONE) for cells in rows)
+    ]
+    heads = list(columns)
+    return TableView(
+        f"Results, {trial.name}",
+        [heads[i] for i in kept],
+        [[cells[i] for i in kept] for cells in rows],
+        notes=_notes(trial),
+        is_long=len(rows) > LONG,
+    )
+
+
+def _score_cell(row: Row, trial: Trial) -> Cell:
+    if not math.isfinite(row["score"]):
+        word = status_word(row["status"]) if row["status"] != "ok" else format.NONE
+        return Cell(word, is_status=row["status"] != "ok")
+    small = [between_seeds(row, trial.metric), "chance" if row["at_chance"] else ""]
+    return Cell(score(row["score"], trial.metric), ", ".join(s for s in small if s))
+
+
+def _interval(row: Row, metric: str) -> str:
+    if not math.isfinite(row["ci_low"]):
+        return format.NONE
+    low, high = (score(row[c], metric) for c in ("ci_low", "ci_high"))
+    return f"{low.removesuffix(' %')}–{high}"
+
+
+def _cost_cell(row: Row, cost: str, best: Mapping[str, set[Any]], write: Any) -> Cell:
+    on = (row["backend"], row["options"]) in best[cost] and row[cost] > 0
+    return Cell(write(row[cost]), "frontier" if on else "")
+
+
+def _plain(value: float) -> str:
+    return format.digits(value) if math.isfinite(value) else format.NONE
+
+
+def _rate(value: float, unit: str) -> str:
+    return f"{format.rate(value)}{unit}".strip() if math.isfinite(value) else format.NONE
+
+
+def _tokens(value: float) -> str:
+    return format.digits(value, 2) if math.isfinite(value) else format.NONE
+
+
+def _notes(trial: Trial) -> list[str]:
+    notes = []
+    if trial.task:
+        every = {clean(k)[:60]: format.clean_option(v) for k, v in trial.task.items()}
+        notes.append(f"The task: {written(every)}.")
+    if math.isfinite(trial.chance):
+        notes.append(
+            f"Chance is {score(trial.chance, 'accuracy')}: a guess that knows the task and not "
+            "the sequence."
+        )
+    if (trial.rows["num_seeds"] > 1).any():
+        notes.append(
+            "Mean over seeds, below it the smallest and largest of them; 95 % of the mean: "
+            f"Student's interval, from {FEWEST} seeds on."
+        )
+    if trial.rows[list(COSTS)].notna().any(axis=None):
+        notes.append(
+            "Latency and peak memory: the trained model's forward on one sequence. State: what it "
+            "keeps of the sequence to decode on. Frontier: none is at least as good at no more "
+            "cost, and better in one of the two."
+        )
+    if corpus := _corpus(trial.facts):
+        notes.append(corpus)
+    return notes
+
+
+def _corpus(facts: Mapping[str, Any]) -> str:
+    if not facts.get("corpus"):
+        return ""
+    told = [clean(facts["corpus"])[:80]]
+    told += [f"{format.tokens(facts[k])} bytes" for k in ("bytes",) if _is_number(facts.get(k))]
+    if isinstance(facts.get("sha256"), str):
+        told.append(f"SHA-256 {clean(facts['sha256'])[:64]}")
+    return f"Corpus: {', '.join(told)}."
+
+
+def compressors(trial: Trial) -> dict[str, float]:
+    """Return the bits per byte of zlib and xz on the test split, those that are told."""
+    return {
+        word: float(trial.facts[word])
+        for word in ("zlib", "xz")
+        if _is_number(trial.facts.get(word)) and trial.facts[word] > 0
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# -- sentences -----------------------------------------------------------------------------------
+
+
+def quality_paragraphs(chapter: QualityChapter) -> list[Paragraph]:
+    """Return what a chapter's trials say, one paragraph a trial."""
+    found = []
+    for trial in chapter.trials:
+        say = _of_text if trial.lower else _of_accuracy
+        sentences = [*say(trial), *_cheapest(trial), *_failures(trial)]
+        found.append(Paragraph(f"{trial.name[:1].upper()}{trial.name[1:]}", sentences))
+    return [p for p in found if p.sentences]
+
+
+def _records(rows: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    found: list[dict[Hashable, Any]] = rows.to_dict("records")
+    return found
+
+
+def _of_accuracy(trial: Trial) -> list[str]:
+    rows = _records(trial.good)
+    if not rows:
+        return []
+    solved = [r for r in rows if r["score"] >= SOLVED]
+    lost = [r for r in rows if r["at_chance"] and r["score"] < SOLVED]
+    rest = [r for r in rows if r not in solved and r not in lost]
+    said = []
+    at = f"a mean of {SOLVED:.0%} or more".replace("%", " %")
+    if solved:
+        said.append(f"Solved, by {at}: {named(solved, 'accuracy')}.")
+    else:
+        said.append(f"None reaches {at}; the best is {named(rows[:1], 'accuracy')}.")
+        rest = [r for r in rest if r is not rows[0]]
+    exact = [r for r in rows if r["backend"] in BASELINES]
+    if exact and not any(r in solved for r in exact):
+        said.append(
+            f"Exact attention ({named(exact, 'accuracy')}) does not solve it either: here a "
+            "failure of another says nothing of its attention alone."
+        )
+    if rest:
+        said.append(f"Between chance and that: {named(rest, 'accuracy')}.")
+    if lost:
+        chance = score(trial.chance, "accuracy")
+        said.append(f"Not told from chance ({chance}): {named(lost, 'accuracy')}.")
+    return said
+
+
+def _of_text(trial: Trial) -> list[str]:
+    rows = _records(trial.good)
+    if not rows:
+        return []
+    said = [f"Fewest bits per byte: {named(rows[:1], trial.metric)}."]
+    if rows[1:]:
+        said.append(f"Then {named(rows[1:], trial.metric)}.")
+    for word, bits in compressors(trial).items():
+        beaten = [name(r) for r in rows if r["score"] < bits]
+        who = format.listing(beaten[:_MOST_COLUMNS]) if beaten else "none"
+        if len(beaten) == len(rows) > 1:
+            who = "all"
+        said.append(f"{word} needs {bits:.3f} bits per byte of the same test split; below: {who}.")
+    return said
+
+
+def _cheapest(trial: Trial) -> list[str]:
+    """Say which of those that solve it takes least; of text there is no such line."""
+    solved = trial.good[trial.good["score"] >= SOLVED] if not trial.lower else trial.good.iloc[:0]
+    said = []
+    for cost, write in (
+        ("latency", format.seconds), ("peak_memory", format.size), ("state_bytes", format.size),
+    ):  # fmt: skip
+        rows = solved[solved[cost] > 0].sort_values(cost, kind="stable")
+        if len(rows) > 1:
+            first = rows.iloc[0]
+            said.append(f"{COST_WORDS[cost]} {write(first[cost])} ({name(first)})")
+    return [f"Least of those that solve it: {format.listing(said)}."] if said else []
+
+
+def _failures(trial: Trial) -> list[str]:
+    failed = _records(trial.rows[trial.rows["score"].isna()])
+    told = [f"{name(r)} ({status_word(r['status'])})" for r in failed[:_MOST_COLUMNS]]
+    more = len(failed) - len(told)
+    told += [f"{more} more"] if more else []
+    return [f"No result: {format.listing(told)}; the table has the reasons."] if told else []
+
+
+# -- over all tasks ------------------------------------------------------------------------------
+
+
+def overview(chapters: Sequence[QualityChapter]) -> list[TableView]:
+    """Return the scores of all tasks at one view: a row a task, a column a backend."""
+    by_training: dict[tuple[str, str], list[tuple[QualityChapter, Trial]]] = {}
+    for chapter in chapters:
+        for trial in chapter.trials:
+            by_training.setdefault((trial.name, trial.metric), []).append((chapter, trial))
+    return [
+        _overview(*key, pairs) for key, pairs in by_training.items() if len(pairs) > 1
+    ]
+
+
+def _overview(
+    training: str, metric: str, pairs: Sequence[tuple[QualityChapter, Trial]]
+) -> TableView:
+    every = dict.fromkeys(name(r) for _, trial in pairs for r in _records(trial.rows))
+    shown = list(every)[:_MOST_COLUMNS]
+    rows = []
+    for chapter, trial in pairs:
+        by_name = {name(r): r for r in _records(trial.rows)}
+        cells = [Cell(chapter.title)]
+        for backend in shown:
+            row = by_name.get(backend)
+            cells.append(Cell(format.NONE) if row is None else _score_cell(row, trial))
+        rows.append(cells)
+    notes = []
+    if len(every) > len(shown):
+        notes.append(f"Of {len(every)} backends the first {len(shown)}.")
+    what = "Accuracy" if metric == "accuracy" else "Bits per byte"
+    title = f"{what} by task, {training}"
+    return TableView(title, ["task", *shown], rows, notes=notes, is_long=len(rows) > LONG)
+
+
+def answers(chapters: Sequence[QualityChapter]) -> list[Paragraph]:
+    """Return what the page's summary says of the tasks: a sentence a trial."""
+    said = []
+    for chapter in chapters:
+        for trial in chapter.trials:
+            if told := _in_short(trial):
+                said.append(f"{chapter.title}, {trial.name}: {told}.")
+    more = len(said) - _MOST_LINES
+    said = [*said[:_MOST_LINES], *([f"{more} more below."] if more > 0 else [])]
+    return [Paragraph("Tasks", said)] if said else []
+
+
+def _in_short(trial: Trial) -> str:
+    rows = _records(trial.good)
+    if not rows:
+        return ""
+    if trial.lower:
+        few = [f"{name(r)} {score(r['score'], trial.metric)}" for r in rows[:4]]
+        beside = [f"{word} {bits:.3f}" for word, bits in compressors(trial).items()]
+        end = f" (beside {format.listing(beside)})" if beside else ""
+        return f"bits per byte {format.listing(few)}{end}"
+    solved = [name(r) for r in rows if r["score"] >= SOLVED]
+    lost = [name(r) for r in rows if r["at_chance"] and r["score"] < SOLVED]
+    told = [
+        f"solved by {format.listing(solved[:_MOST_COLUMNS])}"
+        if solved
+        else f"solved by none, best {named(rows[:1], 'accuracy')}"
+    ]
+    rest = [r for r in rows[bool(not solved) :] if r["score"] < SOLVED and not r["at_chance"]]
+    if rest:
+        told.append(f"below it {named(rest, 'accuracy')}")
+    if lost:
+        told.append(f"not told from chance {format.listing(lost[:_MOST_COLUMNS])}")
+    return "; ".join(told)
