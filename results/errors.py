@@ -15,7 +15,7 @@ import pandas as pd
 
 from results import format
 from results.load import Run
-from results.quality import titled
+from results.quality import named_columns, titled
 from results.series import label, outcome, rank
 from results.settings import differing
 from results.spelling import number_of, options_of
@@ -86,11 +86,11 @@ def error_chapters(run: Run) -> list[ErrorChapter]:
         rows = rows_of(part)
         good = rows[rows["relative_error"].notna()]
         counts = (good if len(good) else rows).groupby("seq_len").size()
-        named = [c for c in PLACE if c not in ("machine", "environment")]
+        words = differing({"model": "", **setting}, named_columns(setting, PLACE))
         found.append(
             ErrorChapter(
                 title,
-                f"{differing({'model': '', **setting}, named)}.".capitalize(),
+                f"{words[:1].upper()}{words[1:]}.",
                 rows,
                 int(counts[counts == counts.max()].index.max()),
                 looks(zip(rows["backend"], rows["rest"], strict=True)),

@@ -258,7 +258,7 @@ def panel_row(
         return None
     across = 1 if layout == "narrow" else min(count, columns)
     down = math.ceil(count / across)
-    width = 4.6 if layout == "narrow" else {1: 6.4, 2: 9.2}.get(across, 10.4)
+    width = 4.6 if layout == "narrow" else 10.4  # of every figure: the page scales them alike
     figure = Figure(figsize=(width, height * down + 0.7), layout="constrained")
     return figure, [figure.add_subplot(down, across, i + 1) for i in range(count)]
 

@@ -9,7 +9,7 @@ the mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from results.checks import clean
 from results.load import Run
 from results.pareto import frontier
 from results.series import outcome, rank
-from results.settings import differing
+from results.settings import differing, names_precision
 from results.spelling import training_name
 from results.statistics import t_quantile
 from results.theme import Look, looks
@@ -176,7 +176,7 @@ def chapters_of_tasks(run: Run) -> list[QualityChapter]:
         key=lambda g: (place[g[0]["machine"]], order[g[0]["task"]], not g[0]["is_causal"],
                        g[0]["seq_len"])
     )  # fmt: skip
-    titles = titled([setting for setting, _ in groups], run, PLACE, task_name)
+    titles = titled([setting for setting, _ in groups], run, (*PLACE, "model"), task_name)
     return [
         QualityChapter(
             title,
@@ -197,23 +197,40 @@ def task_name(setting: Mapping[str, Any]) -> str:
 
 def place_words(setting: Mapping[str, Any]) -> str:
     """Say what of a setting its title leaves out."""
-    named = [c for c in PLACE if c not in ("machine", "environment")]
     model = f"Model {setting['model']}; " if setting["model"] else ""
-    return f"{model}{differing(setting, named)}."
+    return f"{model}{differing({**setting, 'model': ''}, named_columns(setting, PLACE))}."
+
+
+def named_columns(setting: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    """Return the columns that a section's lead names: no ids, no precision that is usual."""
+    without = {"machine", "environment"}
+    if not names_precision([setting]):
+        without.add("matmul_precision")
+    return [c for c in columns if c not in without]
 
 
 def titled(
-    settings: list[dict[str, Any]], run: Run, place: tuple[str, ...], name: Any
+    settings: Sequence[Mapping[str, Any]],
+    run: Run,
+    columns: Sequence[str],
+    name: Callable[[Mapping[str, Any]], str],
 ) -> list[str]:
-    """Return a title a setting: its name, and whatever else is not the same in all of them."""
-    varying = [c for c in (*place, "model") if len({s.get(c) for s in settings}) > 1]
-    titles = []
+    """Return a title a setting: its machine, where there are several, and its name.
+
+    What else differs between settings of one name stands behind it.
+    """
+    several = len({s["machine"] for s in settings}) > 1
+    first = []
     for setting in settings:
-        machine = clean(machine_name(run.machines.get(setting["machine"], {})))
-        where = f"{machine}: " if machine and "machine" in varying else ""
-        words = [c for c in varying if c != "machine" or not machine]
-        beside = differing({"model": "", **setting}, words)
-        titles.append(", ".join(p for p in (f"{where}{name(setting)}", beside) if p))
+        machine = machine_name(run.machines.get(setting["machine"], {})) if several else ""
+        first.append(f"{machine}: {name(setting)}" if machine else name(setting))
+    titles = []
+    for setting, title in zip(settings, first, strict=True):
+        alike = [s for s, t in zip(settings, first, strict=True) if t == title]
+        beside = [c for c in columns if len({s[c] for s in alike}) > 1]
+        own = [training_name(str(setting["training"]))] if "training" in beside else []
+        words = differing({"model": "", **setting}, [c for c in beside if c != "training"])
+        titles.append(", ".join(part for part in (title, *own, words) if part))
     return titles
 
 

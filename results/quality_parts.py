@@ -64,7 +64,8 @@ def _task_drawings(chapter: QualityChapter) -> Iterator[Drawing]:
         what = "Bits per byte" if trial.lower else "Accuracy"
         beside = f", {trial.name}" if several else ""
         yield Drawing(
-            f"score{index}", f"{what} against cost{beside}", _of(COST_CAPTION, chapter),
+            f"score{index}", f"{what} against cost{beside}",
+            "As above." if index else _of(COST_CAPTION, chapter),
             partial(cost_figure, chapter, trial),
         )  # fmt: skip
     group = next((t.group for t in chapter.trials if t.group), "")
@@ -72,13 +73,14 @@ def _task_drawings(chapter: QualityChapter) -> Iterator[Drawing]:
         "groups", f"Accuracy by {group}", _of(GROUP_CAPTION.format(group=group), chapter),
         partial(group_figure, chapter),
     )  # fmt: skip
-    for index, trial in enumerate(chapter.trials[:MOST_TRIALS]):
-        if trial.lower:
-            beside = f", {trial.name}" if several else ""
-            yield Drawing(
-                f"curves{index}", f"Learning curves{beside}", _of(CURVE_CAPTION, chapter),
-                partial(curve_figure, chapter, trial),
-            )  # fmt: skip
+    texts = [trial for trial in chapter.trials[:MOST_TRIALS] if trial.lower]
+    for index, trial in enumerate(texts):
+        beside = f", {trial.name}" if several else ""
+        yield Drawing(
+            f"curves{index}", f"Learning curves{beside}",
+            "As above." if index else _of(CURVE_CAPTION, chapter),
+            partial(curve_figure, chapter, trial),
+        )  # fmt: skip
 
 
 def _of(told: str, chapter: QualityChapter) -> str:

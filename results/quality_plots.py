@@ -69,23 +69,31 @@ def cost_figure(
         what, ticks = _COSTS[cost]
         _frontier(ax, trial, cost, own, theme)
         on = set(trial.frontier(cost))
-        for row in own.to_dict("records"):
+        for place, row in enumerate(own.to_dict("records")):
             look = chapter.looks[row["backend"], row["options"]]
             kept = (row["backend"], row["options"]) in on
             color = look.color(theme)
             ax.plot([row[cost]] * 2, [row["score_low"], row["score_high"]], color=color,
                     linewidth=1.6, zorder=2)  # fmt: skip
             ax.plot(row[cost], row["score"], marker=look.marker, color=color, linestyle="none",
-                    markersize=9 if kept else 7, markeredgecolor=theme.ink if kept else color,
+                    markersize=(9.5 if kept else 7.5) - _smaller(place), markeredgecolor=theme.ink if kept else color,
                     markeredgewidth=1.6 if kept else 0.5, zorder=3)  # fmt: skip
         log_cost(ax, list(own[cost]), ticks)
         _score_axis(ax, trial, rows, beside, theme)
         ax.set_title(f"against {what.removesuffix(' of a forward')}")
         ax.set_xlabel(what)
     handles = [(_line(theme, "-"), "frontier"), *_extra(trial, beside, theme)]
-    keys = list(zip(rows["backend"], rows["options"], strict=True))
-    shared_legend(figure, keys, chapter.looks, theme, layout, with_lines=False, others=handles)
+    shared_legend(figure, _keys(rows), chapter.looks, theme, layout, with_lines=False, others=handles)
     return figure
+
+
+def _smaller(place: int) -> float:
+    """Return how much smaller a mark is the later it is drawn: one below it shows around it."""
+    return min(3.5, 0.9 * place)
+
+
+def _keys(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(zip(rows["backend"], rows["options"], strict=True))
 
 
 def _frontier(ax: Axes, trial: Trial, cost: str, own: pd.DataFrame, theme: Theme) -> None:
@@ -131,13 +139,11 @@ def _extra(
 
 def _first(rows: pd.DataFrame) -> pd.DataFrame:
     """Return at most `MOST_SERIES` rows, the known backends first."""
-    keys = sorted(
-        set(zip(rows["backend"], rows["options"], strict=True)), key=lambda k: (rank(k[0]), k[1])
-    )
+    keys = sorted(set(_keys(rows)), key=lambda k: (rank(k[0]), k[1]))
     if len(keys) <= MOST_SERIES:
         return rows
     kept = set(keys[:MOST_SERIES])
-    return rows[[k in kept for k in zip(rows["backend"], rows["options"], strict=True)]]
+    return rows[[k in kept for k in _keys(rows)]]
 
 
 # -- by distance or depth ------------------------------------------------------------------------
@@ -176,12 +182,15 @@ def group_figure(
     keys: dict[tuple[str, str], None] = {}
     for ax, trial in zip(axes, trials, strict=True):
         table = grouped(_first(trial.groups))
-        for key, own in table.groupby(["backend", "options"], sort=False):
+        order = sorted(dict.fromkeys(_keys(table)), key=lambda k: (rank(k[0]), k[1]))
+        for place, key in enumerate(order):
+            own = table[[k == key for k in _keys(table)]]
             look = chapter.looks[key]
             keys.setdefault(key)
             ax.plot(
                 own["value"], own["mean"], color=look.color(theme), marker=look.marker,
-                linestyle=(0, look.dashes) if look.dashes else "-", markersize=5,
+                linestyle=(0, look.dashes) if look.dashes else "-",
+                markersize=8 - _smaller(place), linewidth=2.6 - 0.4 * _smaller(place),
             )  # fmt: skip
             ax.fill_between(own["value"], own["min"], own["max"], alpha=0.14, linewidth=0,
                             color=look.color(theme))  # fmt: skip

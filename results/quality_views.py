@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -34,24 +35,21 @@ def score(value: float, metric: str) -> str:
         return format.NONE
     if metric != "accuracy":
         return f"{value:.3f}"
-    # 99.96 % is not all: what rounds to 100 % and is less is written with what it lacks.
-    text = f"{100 * value:.1f}"
-    return "99.9+ %" if text == "100.0" and value < 1 else f"{text.removesuffix('.0')} %"
+    text = f"{100 * value:.1f} %"
+    return "> 99.9 %" if text == "100.0 %" and value < 1 else text
 
 
 def between_seeds(row: Row, metric: str) -> str:
-    """Write the smallest and largest of the seeds, "" for one seed."""
-    if row["num_seeds"] < 2:
-        return ""
+    """Write the smallest and largest of the seeds, "" where they are written alike."""
     low, high = (score(row[c], metric) for c in ("score_low", "score_high"))
-    return f"{low.removesuffix(' %')}–{high}"
+    return f"{low.removesuffix(' %')}–{high}" if low != high else ""
 
 
 def named(rows: Sequence[Row], metric: str) -> str:
     """List backends with their scores, and how far their seeds lie apart."""
     told = []
     for row in rows[:_MOST_COLUMNS]:
-        apart = between_seeds(row, metric) if row["score_low"] != row["score_high"] else ""
+        apart = between_seeds(row, metric)
         told.append(f"{name(row)} {score(row['score'], metric)}{f' ({apart})' if apart else ''}")
     more = len(rows) - len(told)
     return format.listing([*told, *([f"{more} more"] if more > 0 else [])])
@@ -66,44 +64,65 @@ def name(row: Row) -> str:
 
 
 def quality_tables(chapter: QualityChapter) -> list[TableView]:
-    """Return a table a trial: what each backend reached and what it took."""
-    return [_trial_table(trial) for trial in chapter.trials if len(trial.rows)]
+    """Return two tables a trial: what each backend reached at which cost, what learning took."""
+    views = []
+    said: set[str] = set()
+    for trial in chapter.trials:
+        results = _results(trial)
+        # What holds for all trials is said below the first.
+        views += [replace(results, notes=[n for n in results.notes if n not in said])]
+        said |= set(results.notes)
+        views.append(_spent(trial))
+    return [view for view in views if view.rows]
 
 
-def _trial_table(trial: Trial) -> TableView:
+Columns = Mapping[str, Callable[[Row], Cell]]
+
+
+def _results(trial: Trial) -> TableView:
     best = {cost: set(trial.frontier(cost)) for cost in COSTS}
-    is_text = trial.metric == "bits_per_byte"
-    columns: dict[str, Any] = {
+    columns: Columns = {
         "backend": lambda r: Cell(name(r)),
-        "bits per byte" if is_text else "accuracy": lambda r: _score_cell(r, trial),
+        "bits per byte" if trial.lower else "accuracy": lambda r: _score_cell(r, trial),
         "95 % of the mean": lambda r: Cell(_interval(r, trial.metric)),
-        "loss": lambda r: Cell(_plain(r["loss"])),
-        "training": lambda r: Cell(format.seconds(r["training_time"])),
-        "steps": lambda r: Cell(format.tokens(r["training_steps"])),
-        "operations": lambda r: Cell(_rate(r["training_ops"], "op")),
-        "tokens/s": lambda r: Cell(_tokens(r["throughput"])),
+        "seeds": lambda r: Cell(f"{r['num_seeds']}"),
+        "loss": lambda r: Cell(format.digits(r["loss"])),
         "latency": lambda r: _cost_cell(r, "latency", best, format.seconds),
         "peak memory": lambda r: _cost_cell(r, "peak_memory", best, format.size),
         "state": lambda r: _cost_cell(r, "state_bytes", best, format.size),
-        "parameters": lambda r: Cell(_rate(r["parameters"], "")),
-        "seeds": lambda r: Cell(f"{r['num_seeds']}"),
         "reason": lambda r: Cell(r["reason"]),
     }
-    rows = [[write(r) for write in columns.values()] for r in trial.rows.to_dict("records")]
-    needed = {"backend", "seeds", "bits per byte", "accuracy"}
+    view = _table(f"Results, {trial.name}", trial.rows, columns, 4)
+    return replace(view, notes=_notes(trial))
+
+
+def _spent(trial: Trial) -> TableView:
+    columns: Columns = {
+        "backend": lambda r: Cell(name(r)),
+        "time": lambda r: Cell(format.seconds(r["training_time"])),
+        "steps": lambda r: Cell(format.tokens(r["training_steps"])),
+        "operations": lambda r: Cell(_rate(r["training_ops"], "op")),
+        "tokens/s": lambda r: Cell(format.digits(r["throughput"], 2)),
+        "parameters": lambda r: Cell(_rate(r["parameters"], "")),
+    }
+    rows = trial.rows[trial.rows["score"].notna()]
+    view = _table(f"What learning took, {trial.name}", rows, columns, 1)
+    shown = len(view.head) > 1
+    return replace(view, is_long=True, rows=view.rows if shown else [],
+                   notes=["Medians over seeds."])  # fmt: skip
+
+
+def _table(title: str, rows: pd.DataFrame, columns: Columns, least: int) -> TableView:
+    """Return a table of the first `least` columns, and of the others that say anything."""
+    cells = [[write(r) for write in columns.values()] for r in _records(rows)]
     kept = [
         i
-        for i, head in enumerate(columns)
-        if head in needed or any(cells[i].text not in ("", format.NONE) for cells in rows)
+        for i in range(len(columns))
+        if i < least or any(row[i].text not in ("", format.NONE) for row in cells)
     ]
     heads = list(columns)
-    return TableView(
-        f"Results, {trial.name}",
-        [heads[i] for i in kept],
-        [[cells[i] for i in kept] for cells in rows],
-        notes=_notes(trial),
-        is_long=len(rows) > LONG,
-    )
+    shown = [[row[i] for i in kept] for row in cells]
+    return TableView(title, [heads[i] for i in kept], shown, is_long=len(cells) > LONG)
 
 
 def _score_cell(row: Row, trial: Trial) -> Cell:
@@ -126,16 +145,8 @@ def _cost_cell(row: Row, cost: str, best: Mapping[str, set[Any]], write: Any) ->
     return Cell(write(row[cost]), "frontier" if on else "")
 
 
-def _plain(value: float) -> str:
-    return format.digits(value) if math.isfinite(value) else format.NONE
-
-
 def _rate(value: float, unit: str) -> str:
     return f"{format.rate(value)}{unit}".strip() if math.isfinite(value) else format.NONE
-
-
-def _tokens(value: float) -> str:
-    return format.digits(value, 2) if math.isfinite(value) else format.NONE
 
 
 def _notes(trial: Trial) -> list[str]:
@@ -242,10 +253,13 @@ def _of_text(trial: Trial) -> list[str]:
         said.append(f"Then {named(rows[1:], trial.metric)}.")
     for word, bits in compressors(trial).items():
         beaten = [name(r) for r in rows if r["score"] < bits]
-        who = format.listing(beaten[:_MOST_COLUMNS]) if beaten else "none"
-        if len(beaten) == len(rows) > 1:
-            who = "all"
-        said.append(f"{word} needs {bits:.3f} bits per byte of the same test split; below: {who}.")
+        mark = f"{word}'s {bits:.3f} bits per byte of the same test split"
+        if not beaten:
+            said.append(f"None gets below {mark}.")
+        elif len(beaten) == len(rows) > 1:
+            said.append(f"All get below {mark}.")
+        else:
+            said.append(f"Below {mark}: {format.listing(beaten[:_MOST_COLUMNS])}.")
     return said
 
 
@@ -258,8 +272,9 @@ def _cheapest(trial: Trial) -> list[str]:
     ):  # fmt: skip
         rows = solved[solved[cost] > 0].sort_values(cost, kind="stable")
         if len(rows) > 1:
-            first = rows.iloc[0]
-            said.append(f"{COST_WORDS[cost]} {write(first[cost])} ({name(first)})")
+            least = float(rows[cost].iloc[0])
+            who = [name(r) for r in _records(rows[rows[cost] == least])]
+            said.append(f"{COST_WORDS[cost]} {write(least)} ({format.listing(who)})")
     return [f"Least of those that solve it: {format.listing(said)}."] if said else []
 
 
@@ -280,9 +295,7 @@ def overview(chapters: Sequence[QualityChapter]) -> list[TableView]:
     for chapter in chapters:
         for trial in chapter.trials:
             by_training.setdefault((trial.name, trial.metric), []).append((chapter, trial))
-    return [
-        _overview(*key, pairs) for key, pairs in by_training.items() if len(pairs) > 1
-    ]
+    return [_overview(*key, pairs) for key, pairs in by_training.items() if len(pairs) > 1]
 
 
 def _overview(
@@ -291,9 +304,12 @@ def _overview(
     every = dict.fromkeys(name(r) for _, trial in pairs for r in _records(trial.rows))
     shown = list(every)[:_MOST_COLUMNS]
     rows = []
-    for chapter, trial in pairs:
+    names = [_which(chapter) for chapter, _ in pairs]
+    alike = len(set(names)) < len(names)
+    for (chapter, trial), named_so in zip(pairs, names, strict=True):
         by_name = {name(r): r for r in _records(trial.rows)}
-        cells = [Cell(chapter.title)]
+        cells = [Cell(text) for text in named_so]
+        cells += [Cell(chapter.title)] if alike else []
         for backend in shown:
             row = by_name.get(backend)
             cells.append(Cell(format.NONE) if row is None else _score_cell(row, trial))
@@ -303,7 +319,14 @@ def _overview(
         notes.append(f"Of {len(every)} backends the first {len(shown)}.")
     what = "Accuracy" if metric == "accuracy" else "Bits per byte"
     title = f"{what} by task, {training}"
-    return TableView(title, ["task", *shown], rows, notes=notes, is_long=len(rows) > LONG)
+    head = ["task", "form", "tokens", *(["where"] if alike else []), *shown]
+    return TableView(title, head, rows, 2, notes, is_long=len(rows) > LONG)
+
+
+def _which(chapter: QualityChapter) -> tuple[str, str, str]:
+    setting = chapter.setting
+    form = "causal" if setting["is_causal"] else "bidirectional"
+    return str(setting["task"]), form, format.tokens(setting["seq_len"])
 
 
 def answers(chapters: Sequence[QualityChapter]) -> list[Paragraph]:

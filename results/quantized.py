@@ -36,12 +36,12 @@ def quantized_part(run: Run) -> Part:
         (dict(zip(SETTING, key, strict=True)), part)
         for key, part in frame.groupby(list(SETTING), sort=False)
     ]
-    titles = titled([setting for setting, _ in groups], run, (*PLACE, "training"), task_name)
+    titles = titled([setting for setting, _ in groups], run, (*PLACE, "model", "training"), task_name)
     sections = []
     for title, (setting, part) in zip(titles, groups, strict=True):
         rows = rows_of(part)
-        training = f"Trained for {training_name(setting['training'])}. " if setting[
-            "training"] else ""  # fmt: skip
+        spent = training_name(str(setting["training"]))
+        training = f"Trained with {spent}. " if spent else ""
         told = _sentences(rows)
         sections.append(
             Section(
@@ -51,7 +51,7 @@ def quantized_part(run: Run) -> Part:
                 tables=[_table(rows)],
             )
         )
-    said = [f"{s.title}: {text}" for s in sections for p in s.paragraphs for text in p.sentences]
+    said = [f"{s.title}: {text[:1].lower()}{text[1:]}" for s in sections for p in s.paragraphs for text in p.sentences]
     answers = [Paragraph("Quantised weights", said[:8])] if said else []
     return Part("quantized", "Quantised weights", sections, answers)
 
