@@ -57,7 +57,8 @@ def caption(metric: str, cost: str, chapter: ErrorChapter) -> str:
     }[metric]
     zeros = " The dotted line is an output of zeros." if metric == "relative_error" else ""
     exact = (
-        " The dashed line is the fastest exact attention: right of it an approximation is of no use."
+        " The dashed line is the fastest exact attention: right of it an approximation is of no "
+        "use."
         if cost == "latency"
         else " The dashed line is what exact attention takes."
     )
@@ -189,8 +190,9 @@ def against_length(chapter: ErrorChapter, theme: Theme, layout: Layout = "wide")
             look = chapter.looks[key]
             at = line.sort_values("seq_len", kind="stable")
             color = look.color(theme)
+            style: Any = (0, look.dashes) if look.dashes else "-"
             ax.plot(at["seq_len"], at["relative_error"].clip(lower=LEAST_ERROR), color=color,
-                    marker=look.marker, linestyle=(0, look.dashes) if look.dashes else "-")  # fmt: skip
+                    marker=look.marker, linestyle=style)  # fmt: skip
             if math.isfinite(float(at["error_low"].min())):
                 ax.fill_between(at["seq_len"], at["error_low"].clip(lower=LEAST_ERROR),
                                 at["error_high"].clip(lower=LEAST_ERROR), color=color, alpha=0.14,

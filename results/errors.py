@@ -15,7 +15,7 @@ import pandas as pd
 
 from results import format
 from results.load import Run
-from results.quality import named_columns, titled
+from results.quality import joined, named_columns, titled
 from results.series import label, outcome, rank
 from results.settings import differing
 from results.spelling import number_of, options_of
@@ -49,6 +49,7 @@ class ErrorChapter:
 
     Attributes:
         title: form, and what tells it from other chapters.
+        setting: values of `SETTING`.
         place: the setting in words.
         rows: a row per inputs, backend with options, and length; see `rows_of`.
         seq_len: the length that figures at one length are of.
@@ -56,6 +57,7 @@ class ErrorChapter:
     """
 
     title: str
+    setting: Mapping[str, Any]
     place: str
     rows: pd.DataFrame
     seq_len: int
@@ -90,6 +92,7 @@ def error_chapters(run: Run) -> list[ErrorChapter]:
         found.append(
             ErrorChapter(
                 title,
+                setting,
                 f"{words[:1].upper()}{words[1:]}.",
                 rows,
                 int(counts[counts == counts.max()].index.max()),
@@ -97,6 +100,22 @@ def error_chapters(run: Run) -> list[ErrorChapter]:
             )
         )
     return found
+
+
+ERROR_TABLE = (
+    "backend", "options", "budget_name", "budget", "inputs", "seq_len", "is_causal",
+    "relative_error", "error_low", "error_high", "weights_error", "weights_kl", "latency",
+    "operations", "peak_memory", "mode", "level", "device", "dtype", "batch", "num_heads",
+    "num_kv_heads", "head_dim", "threads", "allocator", "matmul_precision", "compile", "status",
+    "reason", "machine", "environment",
+)  # fmt: skip
+"""The columns of the table `errors`; latency in s, memory in B, KL in nats."""
+
+
+def error_table(run: Run) -> pd.DataFrame:
+    """Return a row per setting, inputs, backend with options, and length: `ERROR_TABLE`."""
+    parts = [chapter.rows.assign(**chapter.setting) for chapter in error_chapters(run)]
+    return joined(parts, ERROR_TABLE)
 
 
 def _name(setting: Mapping[str, Any]) -> str:
@@ -143,7 +162,7 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
     order = {text: i for i, text in enumerate(dict.fromkeys(part["inputs"]))}
     rows.sort(
         key=lambda r: (order[r["inputs"]], rank(r["backend"]), r["rest"], r["seq_len"],
-                       math.isfinite(r["budget"]), r["budget"] if r["budget"] == r["budget"] else 0)
+                       *((1, r["budget"]) if math.isfinite(r["budget"]) else (0, 0.0)))
     )  # fmt: skip
     return pd.DataFrame.from_records(rows)
 
@@ -159,7 +178,9 @@ def budget_of(options: Sequence[str]) -> str:
         for key, value in options_of(text).items():
             values.setdefault(key, set()).add(value)
     numeric = {
-        k: v for k, v in values.items() if k != "seed" and all(map(math.isfinite, map(number_of, v)))
+        k: v
+        for k, v in values.items()
+        if k != "seed" and all(map(math.isfinite, map(number_of, v)))
     }
 
     def order(key: str) -> tuple[bool, int]:

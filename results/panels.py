@@ -256,7 +256,7 @@ def panel_row(
     """
     if not count:
         return None
-    across = 1 if layout == "narrow" else min(count, columns)
+    across = 1 if layout == "narrow" else 2 if count == 4 else min(count, columns)
     down = math.ceil(count / across)
     width = 4.6 if layout == "narrow" else 10.4  # of every figure: the page scales them alike
     figure = Figure(figsize=(width, height * down + 0.7), layout="constrained")
@@ -277,8 +277,10 @@ def shared_legend(
     handles, texts = [], []
     for key in sorted(dict.fromkeys(series), key=lambda k: (rank(k[0]), k[1])):
         look = looks[key]
-        style = _linestyle(look) if with_lines else "none"
-        handles.append(Line2D([], [], color=look.color(theme), marker=look.marker, linestyle=style))
+        style: Any = _linestyle(look) if with_lines else "none"
+        handles.append(
+            Line2D([], [], color=look.color(theme), marker=look.marker, linestyle=style)
+        )
         texts.append(_short(label(*key), LONGEST_LABEL))
     handles += [handle for handle, _ in others]
     texts += [text for _, text in others]

@@ -234,6 +234,33 @@ def titled(
     return titles
 
 
+TASK_TABLE = (
+    "task", "is_causal", "seq_len", "training", "model", "backend", "options", "metric", "score",
+    "score_low", "score_high", "ci_low", "ci_high", "num_seeds", "chance", "at_chance", "loss",
+    *SPENT, *COSTS, "parameters", "device", "dtype", "batch", "threads", "allocator",
+    "matmul_precision", "compile", "checkpointing", "status", "reason", "machine", "environment",
+)  # fmt: skip
+"""The columns of the table `tasks`; times in s, memory in B, scores as shares or bit/B."""
+
+
+def task_table(run: Run) -> pd.DataFrame:
+    """Return a row per setting, training and backend: `TASK_TABLE`."""
+    parts = [
+        trial.rows.assign(
+            **chapter.setting, training=trial.training, metric=trial.metric, chance=trial.chance
+        )
+        for chapter in chapters_of_tasks(run)
+        for trial in chapter.trials
+    ]
+    return joined(parts, TASK_TABLE)
+
+
+def joined(parts: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of several frames below each other, with these columns of them."""
+    rows = [row for part in parts for row in part.to_dict("records")]
+    return pd.DataFrame.from_records(rows, columns=list(columns))
+
+
 # -- one trial -----------------------------------------------------------------------------------
 
 _Told = Mapping[tuple[str, str, str], list[dict[str, Any]]]

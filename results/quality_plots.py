@@ -31,7 +31,7 @@ CURVE_POINTS = 120
 
 COST_CAPTION = (
     "Mean over seeds, bars from the smallest to the largest seed. The stepped line is the "
-    "frontier of the means: what lies on it, ringed, is beaten by none in score and cost at once. "
+    "frontier of the means: what lies on it, ringed, no other beats in score and cost at once. "
     "Latency and peak memory are of the trained model's forward on one sequence, state is what it "
     "keeps of that sequence to decode on."
 )
@@ -75,21 +75,31 @@ def cost_figure(
             color = look.color(theme)
             ax.plot([row[cost]] * 2, [row["score_low"], row["score_high"]], color=color,
                     linewidth=1.6, zorder=2)  # fmt: skip
-            ax.plot(row[cost], row["score"], marker=look.marker, color=color, linestyle="none",
-                    markersize=(9.5 if kept else 7.5) - _smaller(place), markeredgecolor=theme.ink if kept else color,
-                    markeredgewidth=1.6 if kept else 0.5, zorder=3)  # fmt: skip
+            ax.plot(
+                row[cost],
+                row["score"],
+                marker=look.marker,
+                color=color,
+                linestyle="none",
+                markersize=(10 if kept else 8.5) - _smaller(place),
+                markeredgecolor=theme.ink if kept else color,
+                markeredgewidth=1.2 if kept else 0.5,
+                zorder=3,
+            )
         log_cost(ax, list(own[cost]), ticks)
         _score_axis(ax, trial, rows, beside, theme)
         ax.set_title(f"against {what.removesuffix(' of a forward')}")
         ax.set_xlabel(what)
     handles = [(_line(theme, "-"), "frontier"), *_extra(trial, beside, theme)]
-    shared_legend(figure, _keys(rows), chapter.looks, theme, layout, with_lines=False, others=handles)
+    shared_legend(
+        figure, _keys(rows), chapter.looks, theme, layout, with_lines=False, others=handles
+    )
     return figure
 
 
 def _smaller(place: int) -> float:
     """Return how much smaller a mark is the later it is drawn: one below it shows around it."""
-    return min(3.5, 0.9 * place)
+    return min(2.0, 1.0 * place)
 
 
 def _keys(rows: pd.DataFrame) -> list[tuple[str, str]]:
@@ -129,9 +139,7 @@ def _line(theme: Theme, style: Any) -> Line2D:
     return Line2D([], [], color=theme.ink, linewidth=1.1, linestyle=style)
 
 
-def _extra(
-    trial: Trial, beside: Mapping[str, float], theme: Theme
-) -> list[tuple[Line2D, str]]:
+def _extra(trial: Trial, beside: Mapping[str, float], theme: Theme) -> list[tuple[Line2D, str]]:
     if trial.lower:
         return [(_line(theme, _LINES[w]), f"{w} {bits:.2f}") for w, bits in beside.items()]
     return [(_line(theme, _DOTTED), "chance")] if math.isfinite(trial.chance) else []
@@ -170,9 +178,7 @@ def grouped(groups: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values([*keys], kind="stable")
 
 
-def group_figure(
-    chapter: QualityChapter, theme: Theme, layout: Layout = "wide"
-) -> Figure | None:
+def group_figure(chapter: QualityChapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
     """Draw accuracy against distance or depth, a panel a trial and a line a backend."""
     trials = [t for t in chapter.trials if t.group and len(t.groups)][:MOST_TRIALS]
     made = panel_row(len(trials), layout)
@@ -190,7 +196,7 @@ def group_figure(
             ax.plot(
                 own["value"], own["mean"], color=look.color(theme), marker=look.marker,
                 linestyle=(0, look.dashes) if look.dashes else "-",
-                markersize=8 - _smaller(place), linewidth=2.6 - 0.4 * _smaller(place),
+                markersize=7.5 - _smaller(place), linewidth=2.6 - 0.4 * _smaller(place),
             )  # fmt: skip
             ax.fill_between(own["value"], own["min"], own["max"], alpha=0.14, linewidth=0,
                             color=look.color(theme))  # fmt: skip

@@ -167,8 +167,8 @@ def _notes(trial: Trial) -> list[str]:
     if trial.rows[list(COSTS)].notna().any(axis=None):
         notes.append(
             "Latency and peak memory: the trained model's forward on one sequence. State: what it "
-            "keeps of the sequence to decode on. Frontier: none is at least as good at no more "
-            "cost, and better in one of the two."
+            "keeps of the sequence to decode on. Frontier: no other is at least as good at no "
+            "more cost, and better in one of the two."
         )
     if corpus := _corpus(trial.facts):
         notes.append(corpus)
@@ -228,7 +228,7 @@ def _of_accuracy(trial: Trial) -> list[str]:
     if solved:
         said.append(f"Solved, by {at}: {named(solved, 'accuracy')}.")
     else:
-        said.append(f"None reaches {at}; the best is {named(rows[:1], 'accuracy')}.")
+        said.append(f"No backend reaches {at}; the best is {named(rows[:1], 'accuracy')}.")
         rest = [r for r in rest if r is not rows[0]]
     exact = [r for r in rows if r["backend"] in BASELINES]
     if exact and not any(r in solved for r in exact):
@@ -255,7 +255,7 @@ def _of_text(trial: Trial) -> list[str]:
         beaten = [name(r) for r in rows if r["score"] < bits]
         mark = f"{word}'s {bits:.3f} bits per byte of the same test split"
         if not beaten:
-            said.append(f"None gets below {mark}.")
+            said.append(f"No backend gets below {mark}.")
         elif len(beaten) == len(rows) > 1:
             said.append(f"All get below {mark}.")
         else:
@@ -355,7 +355,7 @@ def _in_short(trial: Trial) -> str:
     told = [
         f"solved by {format.listing(solved[:_MOST_COLUMNS])}"
         if solved
-        else f"solved by none, best {named(rows[:1], 'accuracy')}"
+        else f"not solved, best {named(rows[:1], 'accuracy')}"
     ]
     rest = [r for r in rows[bool(not solved) :] if r["score"] < SOLVED and not r["at_chance"]]
     if rest:

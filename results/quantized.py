@@ -10,7 +10,7 @@ import pandas as pd
 
 from results import format
 from results.load import Run
-from results.quality import PLACE, place_words, task_name, titled
+from results.quality import PLACE, joined, place_words, task_name, titled
 from results.sections import Part, Section
 from results.series import label, outcome
 from results.spelling import training_name
@@ -20,6 +20,13 @@ from results.views import Cell, TableView, small_number, status_word
 SETTING = (*PLACE, "task", "is_causal", "model", "seq_len", "training")
 
 METRICS = ("parameter_bytes", "latency", "output_difference", "bits_per_byte", "peak_memory")
+
+QUANTIZED_TABLE = (
+    "backend", "options", "weights", *METRICS, "num_seeds", "task", "is_causal", "seq_len",
+    "training", "model", "device", "dtype", "batch", "threads", "allocator", "status", "reason",
+    "machine", "environment",
+)  # fmt: skip
+"""The columns of the table `quantized`; bytes in B, latency in s."""
 
 FULL = "float32"
 """The weights that the others stand beside."""
@@ -31,15 +38,12 @@ Row = Mapping[Hashable, Any]
 
 def quantized_part(run: Run) -> Part:
     """Return the part of the report that has quantised weights, without sections if none."""
-    frame = run.frame[run.frame["kind"] == "quantized"]
-    groups = [
-        (dict(zip(SETTING, key, strict=True)), part)
-        for key, part in frame.groupby(list(SETTING), sort=False)
-    ]
-    titles = titled([setting for setting, _ in groups], run, (*PLACE, "model", "training"), task_name)
+    groups = _groups(run)
+    titles = titled(
+        [setting for setting, _ in groups], run, (*PLACE, "model", "training"), task_name
+    )
     sections = []
-    for title, (setting, part) in zip(titles, groups, strict=True):
-        rows = rows_of(part)
+    for title, (setting, rows) in zip(titles, groups, strict=True):
         spent = training_name(str(setting["training"]))
         training = f"Trained with {spent}. " if spent else ""
         told = _sentences(rows)
@@ -51,9 +55,28 @@ def quantized_part(run: Run) -> Part:
                 tables=[_table(rows)],
             )
         )
-    said = [f"{s.title}: {text[:1].lower()}{text[1:]}" for s in sections for p in s.paragraphs for text in p.sentences]
+    said = [
+        f"{s.title}: {text[:1].lower()}{text[1:]}"
+        for s in sections
+        for p in s.paragraphs
+        for text in p.sentences
+    ]
     answers = [Paragraph("Quantised weights", said[:8])] if said else []
     return Part("quantized", "Quantised weights", sections, answers)
+
+
+def _groups(run: Run) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Return the settings with their rows."""
+    frame = run.frame[run.frame["kind"] == "quantized"]
+    return [
+        (dict(zip(SETTING, key, strict=True)), rows_of(part))
+        for key, part in frame.groupby(list(SETTING), sort=False)
+    ]
+
+
+def quantized_table(run: Run) -> pd.DataFrame:
+    """Return a row per setting, backend and weights, columns `QUANTIZED_TABLE`."""
+    return joined([rows.assign(**setting) for setting, rows in _groups(run)], QUANTIZED_TABLE)
 
 
 def rows_of(part: pd.DataFrame) -> pd.DataFrame:

@@ -53,9 +53,7 @@ def trust_section(trust: Trust) -> Section:
     if len(paragraphs) == 1:
         paragraphs = [Paragraph("", paragraphs[0].sentences)]
     figure = Drawing("trust", FIGURE_TITLE, FIGURE_CAPTION, partial(drift_figure, trust))
-    return Section(
-        TITLE, paragraphs=paragraphs, drawings=[figure], tables=trust_tables(trust)
-    )
+    return Section(TITLE, paragraphs=paragraphs, drawings=[figure], tables=trust_tables(trust))
 
 
 def trust_tables(trust: Trust) -> list[TableView]:
