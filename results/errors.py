@@ -15,7 +15,7 @@ import pandas as pd
 
 from results import format
 from results.load import Run
-from results.quality import joined, named_columns, titled
+from results.places import joined, named_columns, titled
 from results.series import label, outcome, rank
 from results.settings import differing
 from results.spelling import number_of, options_of
@@ -139,10 +139,8 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
     for (inputs, backend, options, seq_len), own in part.groupby(keys, sort=False):
         status, reason = outcome(own)
         good = own[own["status"] == "ok"]
-        medians = {
-            m: _median(good[good["metric"] == m]["value"]) for m in (*METRICS, "latency",
-                                                                     "peak_memory")
-        }  # fmt: skip
+        known = good.groupby("metric")["value"].median().to_dict()
+        medians = {m: known.get(m, math.nan) for m in (*METRICS, "latency", "peak_memory")}
         errors = good[good["metric"] == "relative_error"]["value"]
         key = budgets[backend]
         held = options_of(options)

@@ -9,29 +9,21 @@ the mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from results import format
-from results.chapters import machine_name
 from results.checks import clean
 from results.load import Run
 from results.pareto import frontier
+from results.places import PLACE, joined, place_words, task_name, titled
 from results.series import outcome, rank
-from results.settings import differing, names_precision
 from results.spelling import training_name
 from results.statistics import t_quantile
 from results.theme import Look, looks
-
-PLACE = (
-    "machine", "environment", "level", "device", "dtype", "threads", "allocator",
-    "matmul_precision", "compile", "checkpointing", "batch",
-)  # fmt: skip
-"""What a setting has beside the task and the model."""
 
 SETTING = (*PLACE, "task", "is_causal", "model", "seq_len")
 
@@ -189,51 +181,6 @@ def chapters_of_tasks(run: Run) -> list[QualityChapter]:
     ]
 
 
-def task_name(setting: Mapping[str, Any]) -> str:
-    """Name a task with its form and length."""
-    form = "causal" if setting["is_causal"] else "bidirectional"
-    return f"{setting['task'] or 'a task'}, {form}, {format.tokens(setting['seq_len'])} tokens"
-
-
-def place_words(setting: Mapping[str, Any]) -> str:
-    """Say what of a setting its title leaves out."""
-    model = f"Model {setting['model']}; " if setting["model"] else ""
-    return f"{model}{differing({**setting, 'model': ''}, named_columns(setting, PLACE))}."
-
-
-def named_columns(setting: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
-    """Return the columns that a section's lead names: no ids, no precision that is usual."""
-    without = {"machine", "environment"}
-    if not names_precision([setting]):
-        without.add("matmul_precision")
-    return [c for c in columns if c not in without]
-
-
-def titled(
-    settings: Sequence[Mapping[str, Any]],
-    run: Run,
-    columns: Sequence[str],
-    name: Callable[[Mapping[str, Any]], str],
-) -> list[str]:
-    """Return a title a setting: its machine, where there are several, and its name.
-
-    What else differs between settings of one name stands behind it.
-    """
-    several = len({s["machine"] for s in settings}) > 1
-    first = []
-    for setting in settings:
-        machine = machine_name(run.machines.get(setting["machine"], {})) if several else ""
-        first.append(f"{machine}: {name(setting)}" if machine else name(setting))
-    titles = []
-    for setting, title in zip(settings, first, strict=True):
-        alike = [s for s, t in zip(settings, first, strict=True) if t == title]
-        beside = [c for c in columns if len({s[c] for s in alike}) > 1]
-        own = [training_name(str(setting["training"]))] if "training" in beside else []
-        words = differing({"model": "", **setting}, [c for c in beside if c != "training"])
-        titles.append(", ".join(part for part in (title, *own, words) if part))
-    return titles
-
-
 TASK_TABLE = (
     "task", "is_causal", "seq_len", "training", "model", "backend", "options", "metric", "score",
     "score_low", "score_high", "ci_low", "ci_high", "num_seeds", "chance", "at_chance", "loss",
@@ -253,12 +200,6 @@ def task_table(run: Run) -> pd.DataFrame:
         for trial in chapter.trials
     ]
     return joined(parts, TASK_TABLE)
-
-
-def joined(parts: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
-    """Return the rows of several frames below each other, with these columns of them."""
-    rows = [row for part in parts for row in part.to_dict("records")]
-    return pd.DataFrame.from_records(rows, columns=list(columns))
 
 
 # -- one trial -----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from results.errors import ErrorChapter, error_chapters
 from results.load import Run
 from results.published import published_tables
 from results.quality import QualityChapter, chapters_of_tasks
+from results.quality_overview import answers, overview
 from results.quality_plots import (
     COST_CAPTION,
     CURVE_CAPTION,
@@ -21,7 +22,7 @@ from results.quality_plots import (
     curve_figure,
     group_figure,
 )
-from results.quality_views import answers, overview, quality_paragraphs, quality_tables
+from results.quality_views import quality_paragraphs, quality_tables
 from results.quantized import quantized_part
 from results.sections import Drawing, Part, Section
 

@@ -26,7 +26,8 @@ COST_WORDS: Mapping[str, str] = {
     "state_bytes": "decoding state",
 }
 
-_MOST_COLUMNS, _MOST_LINES = 12, 12
+MOST_NAMED = 12
+"""Backends in a sentence."""
 
 
 def score(value: float, metric: str) -> str:
@@ -48,7 +49,7 @@ def between_seeds(row: Row, metric: str) -> str:
 def named(rows: Sequence[Row], metric: str) -> str:
     """List backends with their scores, and how far their seeds lie apart."""
     told = []
-    for row in rows[:_MOST_COLUMNS]:
+    for row in rows[:MOST_NAMED]:
         apart = between_seeds(row, metric)
         told.append(f"{name(row)} {score(row['score'], metric)}{f' ({apart})' if apart else ''}")
     more = len(rows) - len(told)
@@ -83,7 +84,7 @@ def _results(trial: Trial) -> TableView:
     best = {cost: set(trial.frontier(cost)) for cost in COSTS}
     columns: Columns = {
         "backend": lambda r: Cell(name(r)),
-        "bits per byte" if trial.lower else "accuracy": lambda r: _score_cell(r, trial),
+        "bits per byte" if trial.lower else "accuracy": lambda r: score_cell(r, trial),
         "95 % of the mean": lambda r: Cell(_interval(r, trial.metric)),
         "seeds": lambda r: Cell(f"{r['num_seeds']}"),
         "loss": lambda r: Cell(format.digits(r["loss"])),
@@ -114,7 +115,7 @@ def _spent(trial: Trial) -> TableView:
 
 def _table(title: str, rows: pd.DataFrame, columns: Columns, least: int) -> TableView:
     """Return a table of the first `least` columns, and of the others that say anything."""
-    cells = [[write(r) for write in columns.values()] for r in _records(rows)]
+    cells = [[write(r) for write in columns.values()] for r in records(rows)]
     kept = [
         i
         for i in range(len(columns))
@@ -125,7 +126,8 @@ def _table(title: str, rows: pd.DataFrame, columns: Columns, least: int) -> Tabl
     return TableView(title, [heads[i] for i in kept], shown, is_long=len(cells) > LONG)
 
 
-def _score_cell(row: Row, trial: Trial) -> Cell:
+def score_cell(row: Row, trial: Trial) -> Cell:
+    """Return the cell of a score with what is small behind it, or of a status."""
     if not math.isfinite(row["score"]):
         word = status_word(row["status"]) if row["status"] != "ok" else format.NONE
         return Cell(word, is_status=row["status"] != "ok")
@@ -211,13 +213,14 @@ def quality_paragraphs(chapter: QualityChapter) -> list[Paragraph]:
     return [p for p in found if p.sentences]
 
 
-def _records(rows: pd.DataFrame) -> list[dict[Hashable, Any]]:
+def records(rows: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """Return rows as dictionaries, typed."""
     found: list[dict[Hashable, Any]] = rows.to_dict("records")
     return found
 
 
 def _of_accuracy(trial: Trial) -> list[str]:
-    rows = _records(trial.good)
+    rows = records(trial.good)
     if not rows:
         return []
     solved = [r for r in rows if r["score"] >= SOLVED]
@@ -245,7 +248,7 @@ def _of_accuracy(trial: Trial) -> list[str]:
 
 
 def _of_text(trial: Trial) -> list[str]:
-    rows = _records(trial.good)
+    rows = records(trial.good)
     if not rows:
         return []
     said = [f"Fewest bits per byte: {named(rows[:1], trial.metric)}."]
@@ -259,7 +262,7 @@ def _of_text(trial: Trial) -> list[str]:
         elif len(beaten) == len(rows) > 1:
             said.append(f"All get below {mark}.")
         else:
-            said.append(f"Below {mark}: {format.listing(beaten[:_MOST_COLUMNS])}.")
+            said.append(f"Below {mark}: {format.listing(beaten[:MOST_NAMED])}.")
     return said
 
 
@@ -273,93 +276,14 @@ def _cheapest(trial: Trial) -> list[str]:
         rows = solved[solved[cost] > 0].sort_values(cost, kind="stable")
         if len(rows) > 1:
             least = float(rows[cost].iloc[0])
-            who = [name(r) for r in _records(rows[rows[cost] == least])]
+            who = [name(r) for r in records(rows[rows[cost] == least])]
             said.append(f"{COST_WORDS[cost]} {write(least)} ({format.listing(who)})")
     return [f"Least of those that solve it: {format.listing(said)}."] if said else []
 
 
 def _failures(trial: Trial) -> list[str]:
-    failed = _records(trial.rows[trial.rows["score"].isna()])
-    told = [f"{name(r)} ({status_word(r['status'])})" for r in failed[:_MOST_COLUMNS]]
+    failed = records(trial.rows[trial.rows["score"].isna()])
+    told = [f"{name(r)} ({status_word(r['status'])})" for r in failed[:MOST_NAMED]]
     more = len(failed) - len(told)
     told += [f"{more} more"] if more else []
     return [f"No result: {format.listing(told)}; the table has the reasons."] if told else []
-
-
-# -- over all tasks ------------------------------------------------------------------------------
-
-
-def overview(chapters: Sequence[QualityChapter]) -> list[TableView]:
-    """Return the scores of all tasks at one view: a row a task, a column a backend."""
-    by_training: dict[tuple[str, str], list[tuple[QualityChapter, Trial]]] = {}
-    for chapter in chapters:
-        for trial in chapter.trials:
-            by_training.setdefault((trial.name, trial.metric), []).append((chapter, trial))
-    return [_overview(*key, pairs) for key, pairs in by_training.items() if len(pairs) > 1]
-
-
-def _overview(
-    training: str, metric: str, pairs: Sequence[tuple[QualityChapter, Trial]]
-) -> TableView:
-    every = dict.fromkeys(name(r) for _, trial in pairs for r in _records(trial.rows))
-    shown = list(every)[:_MOST_COLUMNS]
-    rows = []
-    names = [_which(chapter) for chapter, _ in pairs]
-    alike = len(set(names)) < len(names)
-    for (chapter, trial), named_so in zip(pairs, names, strict=True):
-        by_name = {name(r): r for r in _records(trial.rows)}
-        cells = [Cell(text) for text in named_so]
-        cells += [Cell(chapter.title)] if alike else []
-        for backend in shown:
-            row = by_name.get(backend)
-            cells.append(Cell(format.NONE) if row is None else _score_cell(row, trial))
-        rows.append(cells)
-    notes = []
-    if len(every) > len(shown):
-        notes.append(f"Of {len(every)} backends the first {len(shown)}.")
-    what = "Accuracy" if metric == "accuracy" else "Bits per byte"
-    title = f"{what} by task, {training}"
-    head = ["task", "form", "tokens", *(["where"] if alike else []), *shown]
-    return TableView(title, head, rows, 2, notes, is_long=len(rows) > LONG)
-
-
-def _which(chapter: QualityChapter) -> tuple[str, str, str]:
-    setting = chapter.setting
-    form = "causal" if setting["is_causal"] else "bidirectional"
-    return str(setting["task"]), form, format.tokens(setting["seq_len"])
-
-
-def answers(chapters: Sequence[QualityChapter]) -> list[Paragraph]:
-    """Return what the page's summary says of the tasks: a sentence a trial."""
-    said = []
-    for chapter in chapters:
-        for trial in chapter.trials:
-            if told := _in_short(trial):
-                said.append(f"{chapter.title}, {trial.name}: {told}.")
-    more = len(said) - _MOST_LINES
-    said = [*said[:_MOST_LINES], *([f"{more} more below."] if more > 0 else [])]
-    return [Paragraph("Tasks", said)] if said else []
-
-
-def _in_short(trial: Trial) -> str:
-    rows = _records(trial.good)
-    if not rows:
-        return ""
-    if trial.lower:
-        few = [f"{name(r)} {score(r['score'], trial.metric)}" for r in rows[:4]]
-        beside = [f"{word} {bits:.3f}" for word, bits in compressors(trial).items()]
-        end = f" (beside {format.listing(beside)})" if beside else ""
-        return f"bits per byte {format.listing(few)}{end}"
-    solved = [name(r) for r in rows if r["score"] >= SOLVED]
-    lost = [name(r) for r in rows if r["at_chance"] and r["score"] < SOLVED]
-    told = [
-        f"solved by {format.listing(solved[:_MOST_COLUMNS])}"
-        if solved
-        else f"not solved, best {named(rows[:1], 'accuracy')}"
-    ]
-    rest = [r for r in rows[bool(not solved) :] if r["score"] < SOLVED and not r["at_chance"]]
-    if rest:
-        told.append(f"below it {named(rest, 'accuracy')}")
-    if lost:
-        told.append(f"not told from chance {format.listing(lost[:_MOST_COLUMNS])}")
-    return "; ".join(told)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from results import format
 from results.load import Run
-from results.quality import PLACE, joined, place_words, task_name, titled
+from results.places import PLACE, joined, place_words, task_name, titled
 from results.sections import Part, Section
 from results.series import label, outcome
 from results.spelling import training_name

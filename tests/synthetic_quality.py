@@ -273,6 +273,17 @@ def quantized_records(
     return records
 
 
+def few() -> list[dict[str, Any]]:
+    """Return a handful of records of every kind."""
+    two = {name: SIX[name] for name in ("sdpa", "longformer")}
+    family = {"longformer": Family("window", (32, 64), 4.0, 0.6, 1e-8)}
+    return [
+        *task_records(two, seeds=(0,)), *task_records(two, seeds=(0,), task=TEXT),
+        *error_records(family, inputs={"gaussian:scale=1": 1.0}, lengths=(512,)),
+        *quantized_records(),
+    ]  # fmt: skip
+
+
 # -- folders -------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ from results.pareto import frontier
 from results.provenance import input_scale
 from results.published import published_tables, rows_of
 from results.quality import Trial, at_chance, chapters_of_tasks, spread
+from results.quality_overview import answers, overview
 from results.quality_parts import quality_parts
 from results.quality_plots import (
     MOST_GROUPS,
@@ -32,7 +33,7 @@ from results.quality_plots import (
     group_figure,
     grouped,
 )
-from results.quality_views import answers, overview, quality_paragraphs, quality_tables, score
+from results.quality_views import quality_paragraphs, quality_tables, score
 from results.report import write_report
 from results.schema import LATER_FIELDS, content_id
 from results.series import points
