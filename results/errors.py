@@ -168,8 +168,9 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
 def budget_of(options: Sequence[str]) -> str:
     """Return which option of a backend is its budget, "" for none.
 
-    Of the options that are a number everywhere they stand, those that vary come first, and of
-    these the ones in `BUDGETS`, in that order.
+    Of the options that are a number everywhere they stand, those that vary come first, of these
+    the ones that stand everywhere (the others are variants of the line), then those in `BUDGETS`,
+    in that order.
     """
     values: dict[str, set[str]] = {}
     for text in options:
@@ -181,11 +182,12 @@ def budget_of(options: Sequence[str]) -> str:
         if k != "seed" and all(map(math.isfinite, map(number_of, v)))
     }
 
-    def order(key: str) -> tuple[bool, int]:
-        # Where one has the option and another has its default, it varies too.
+    def order(key: str) -> tuple[bool, bool, int]:
         everywhere = all(key in options_of(text) for text in options)
+        # Where one has the option and another has its default, it varies too.
         varies = len(numeric[key]) > 1 or not everywhere
-        return not varies, BUDGETS.index(key) if key in BUDGETS else len(BUDGETS)
+        place = BUDGETS.index(key) if key in BUDGETS else len(BUDGETS)
+        return not varies, not everywhere, place
 
     chosen = min(numeric, key=order, default="")
     return chosen if chosen and (not order(chosen)[0] or chosen in BUDGETS) else ""

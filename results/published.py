@@ -15,8 +15,8 @@ from results.views import Cell, TableView
 
 FOLDER = Path(__file__).parent / "published"
 
-LRA_TASKS: Mapping[str, str] = {"listops": "listops"}
-"""Our tasks that Long Range Arena has too: name to the column of its accuracies."""
+LRA_TASKS: tuple[str, ...] = ("listops", "text", "retrieval", "image", "pathfinder")
+"""The columns of its accuracies."""
 
 COUNTERPARTS: Mapping[str, tuple[str, ...]] = {
     "Transformer": ("full", "sdpa", "xformers"),
@@ -40,12 +40,23 @@ def rows_of(file: str) -> tuple[dict[str, str], ...]:
 
 def published_tables(chapters: Sequence[QualityChapter]) -> list[TableView]:
     """Return a table a task of Long Range Arena that was measured here."""
-    found = []
-    for ours, theirs in LRA_TASKS.items():
-        own = [c for c in chapters if name_of(str(c.setting["task"])) == ours]
-        if own:
-            found.append(_beside(theirs, own))
-    return found
+    by_task: dict[str, list[QualityChapter]] = {}
+    for chapter in chapters:
+        if task := lra_task(chapter):
+            by_task.setdefault(task, []).append(chapter)
+    return [_beside(task, own) for task, own in by_task.items()]
+
+
+def lra_task(chapter: QualityChapter) -> str:
+    """Return which task of Long Range Arena a chapter is of, "" for none.
+
+    Our own ListOps counts, and a folder in its format (task ``lra``), which says what it holds.
+    """
+    name = name_of(str(chapter.setting["task"]))
+    if name == "lra":
+        told = [str(trial.facts.get("format")) for trial in chapter.trials]
+        return next((task for task in told if task in LRA_TASKS), "")
+    return "listops" if name == "listops" else ""
 
 
 def _beside(task: str, chapters: Sequence[QualityChapter]) -> TableView:

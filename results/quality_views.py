@@ -178,13 +178,14 @@ def _notes(trial: Trial) -> list[str]:
 
 
 def _corpus(facts: Mapping[str, Any]) -> str:
-    if not facts.get("corpus"):
+    named_as = facts.get("corpus") or facts.get("data")
+    if not named_as:
         return ""
-    told = [clean(facts["corpus"])[:80]]
+    told = [clean(named_as)[:80]]
     told += [f"{format.tokens(facts[k])} bytes" for k in ("bytes",) if _is_number(facts.get(k))]
     if isinstance(facts.get("sha256"), str):
         told.append(f"SHA-256 {clean(facts['sha256'])[:64]}")
-    return f"Corpus: {', '.join(told)}."
+    return f"Data: {', '.join(told)}."
 
 
 def compressors(trial: Trial) -> dict[str, float]:

@@ -46,6 +46,7 @@ def told(folder: Path, records: list[dict[str, Any]]) -> str:
          "num_random_blocks"),
         (["features=softmax,num_features=32,seed=1", "features=softmax,num_features=32,seed=2"],
          "num_features"),
+        (["block_size=16", "block_size=32", "block_size=32,num_random_blocks=8"], "block_size"),
         (["size=3", "size=4"], "size"),  # a family that nobody foresaw
         (["size=3"], ""), (["kind=a", "kind=b"], ""), ([""], ""), (["=,a=inf", "a=nan"], ""),
     ],

@@ -432,6 +432,10 @@ def test_published_figures_stand_beside_ours_with_their_hardware(tmp_path: Path)
     assert re.fullmatch(r"longformer \d\d\.\d %", rows["Longformer"][3])
     assert rows["Transformer"][:3] == ["36.37 %", "1.4", "9.48 GB"]
     assert rows["Reformer"][3] == "–"
+    for kind, title in (("retrieval", "Published beside ours: retrieval"), ("odd", "")):
+        records = made.task_records(task="lra:data=x", quality={"facts": {"format": kind}})
+        run = load(made.write_quality(tmp_path / kind, records))
+        assert [v.title for v in published_tables(chapters_of_tasks(run))] == [title] * bool(title)
     other = load(made.write_quality(tmp_path / "other", made.task_records()))
     assert published_tables(chapters_of_tasks(other)) == []
 
