@@ -205,8 +205,15 @@ def error_answers(chapters: Sequence[ErrorChapter]) -> list[Paragraph]:
                 continue
             _, exact = exact_latency(rows)
             beside = f" (exact: {format.seconds(exact)})" if math.isfinite(exact) else ""
+            where = f"{inputs}, {chapter.title}, {format.tokens(chapter.seq_len)} tokens"
+            if rows[~rows["is_exact"].astype(bool)]["latency"].min() >= exact:
+                said.append(
+                    f"{where}: exact attention ({format.seconds(exact)}) is as fast as every "
+                    "approximation or faster."
+                )
+                continue
             said.append(
-                f"{inputs}, {chapter.title}, {format.tokens(chapter.seq_len)} tokens: within "
+                f"{where}: within "
                 f"{format.seconds(latency)}{beside} {_name(best[0])} is closest, relative error "
                 f"{small_number(best[0]['relative_error'])}."
             )

@@ -14,6 +14,7 @@ import synthetic_quality as made
 from results.error_plots import against_cost, against_length, caption
 from results.error_views import (
     closest_within,
+    error_answers,
     error_paragraphs,
     error_tables,
     exact_latency,
@@ -109,6 +110,8 @@ def test_the_sentences_say_who_is_closest_and_who_is_of_no_use(tmp_path: Path) -
     assert "longformer:window=32 " not in dear
     text = told(tmp_path / "3", made.error_records(inputs=ONE, exact={"sdpa": 1e-12}))
     assert "No approximation takes less time than exact attention" in text
+    (paragraph,) = error_answers(error_chapters(load(tmp_path / "3")))
+    assert paragraph.sentences[0].endswith("is as fast as every approximation or faster.")
 
 
 def test_without_exact_attention_nothing_is_called_useless(tmp_path: Path) -> None:
