@@ -520,10 +520,12 @@ def merge(ctx: click.Context, /, folders: tuple[Path, ...], out: Path) -> None:
 @click.argument("folders", metavar="DIR…", nargs=-1, required=True, type=FOLDERS)
 @click.option(
     "--table",
-    type=click.Choice(["cases", "scaling", "crossover", "peers"]),
+    type=click.Choice(["cases", "scaling", "crossover", "peers", "tasks", "errors", "quantized"]),
     default=None,
     help="cases = a row per case, arm and metric; scaling = exponents; crossover = from "
-    "which length on a backend wins; peers = other libraries beside ours. Default: cases.",
+    "which length on a backend wins; peers = other libraries beside ours; tasks = what was "
+    "learnt at which cost; errors = error at a budget; quantized = quantised weights. "
+    "Default: cases.",
 )
 @click.option(
     "--format",

@@ -61,6 +61,8 @@ def _check_metric(where: str, name: str, metric: Mapping[str, Any]) -> None:
     low, high = SMALLEST_VALUE, LARGEST_VALUE
     if name == "latency":
         low, high = SHORTEST_LATENCY_S, LONGEST_LATENCY_S
+    elif name == "accuracy":
+        high = 1.0
     values = metric.get("samples", [metric.get("value")])
     _check_count(where, values, MOST_SAMPLES)
     for value in values:

@@ -12,9 +12,13 @@ COSTS = ("pattern_ops", "executed_ops", "exponentials", "bytes")
 
 _LARGEST_INT = 2**53
 _LARGEST_NUMBER = 1e300
+_LARGEST_ENTRY = 1e18
 _LONGEST_S = 1e6
 _MOST_PRODUCTS = 100
 _MOST_REASONS, _LONGEST_REASON = 20, 100
+MOST_GROUPS, MOST_CURVE = 20_000, 2_000
+"""Entries of `quality`'s groups and of its curve."""
+_MOST_ENTRIES, _LONGEST_ENTRY = 64, 300
 
 
 def clean(text: object) -> str:
@@ -135,8 +139,8 @@ def _check_share(where: str, share: Any) -> None:
 def drop_faults(record: dict[str, Any]) -> Iterator[str]:
     """Take out what is said beside the measurements and cannot be read; yield the faults.
 
-    These are `conditions`, the launch's `predicted` and why sampling `stopped`: a fault in one
-    costs it alone, the measurements stand.
+    These are `conditions`, the launch's `predicted`, why sampling `stopped` and an arm's
+    `quality`: a fault in one costs it alone, the measurements stand.
     """
     parts = [(record, "conditions", "conditions", _check_conditions),
              (record["launch"], "predicted", "launch.predicted", _check_predicted)]  # fmt: skip
@@ -144,6 +148,7 @@ def drop_faults(record: dict[str, Any]) -> Iterator[str]:
         if "latency" in arm["metrics"]:
             where = f"arms[{index}].metrics.latency.stopped"
             parts.append((arm["metrics"]["latency"], "stopped", where, _check_stopped))
+        parts.append((arm, "quality", f"arms[{index}].quality", _check_quality))
     for holder, key, where, check in parts:
         if holder.get(key) is None:
             continue
@@ -183,6 +188,57 @@ def _check_predicted(where: str, predicted: Any) -> None:
 def _check_stopped(where: str, stopped: Any) -> None:
     if stopped not in STOPS:
         raise RecordError(f"{where}: expected one of {', '.join(STOPS)}")
+
+
+def _check_quality(where: str, quality: Any) -> None:
+    """Check what a task says beside its metrics: chance, groups, curve, parameters, facts."""
+    if not isinstance(quality, dict):
+        raise RecordError(f"{where}: expected an object or null")
+    if quality.get("metric") not in (None, "accuracy", "bits_per_byte"):
+        raise RecordError(f"{where}.metric: expected accuracy or bits_per_byte")
+    if quality.get("chance") is not None:
+        _check_number(f"{where}.chance", quality["chance"], minimum=0.0, maximum=1.0)
+    if quality.get("parameters") is not None:
+        _check_number(f"{where}.parameters", quality["parameters"], minimum=0.0)
+    for name in ("task", "facts"):
+        _check_entries(f"{where}.{name}", quality.get(name))
+    groups, curve = quality.get("groups"), quality.get("curve")
+    if groups is not None:
+        _check_columns(f"{where}.groups", groups, ("values", "correct", "count"), MOST_GROUPS)
+        if not isinstance(groups.get("name"), str) or len(groups["name"]) > _LONGEST_ENTRY:
+            raise RecordError(f"{where}.groups.name: expected a short string")
+        if any(c > n for c, n in zip(groups["correct"], groups["count"], strict=True)):
+            raise RecordError(f"{where}.groups: more correct than there are")
+    if curve is not None:
+        _check_columns(f"{where}.curve", curve, ("step", "time", "loss"), MOST_CURVE)
+
+
+def _check_columns(where: str, table: Any, names: tuple[str, ...], most: int) -> None:
+    """Check lists of numbers of one length."""
+    if not isinstance(table, dict):
+        raise RecordError(f"{where}: expected an object or null")
+    for name in names:
+        column = table.get(name)
+        if not isinstance(column, list) or len(column) > most:
+            raise RecordError(f"{where}.{name}: expected at most {most} numbers in a list")
+        for value in column:
+            _check_number(f"{where}.{name}", value, minimum=0.0, maximum=_LARGEST_ENTRY)
+    if len({len(table[name]) for name in names}) > 1:
+        raise RecordError(f"{where}: expected {', '.join(names)} of one length")
+
+
+def _check_entries(where: str, entries: Any) -> None:
+    """Check options or facts: a few names, each with a short text or a number."""
+    if entries is None:
+        return
+    if not isinstance(entries, dict) or len(entries) > _MOST_ENTRIES:
+        raise RecordError(f"{where}: expected an object of at most {_MOST_ENTRIES} entries")
+    for name, value in entries.items():
+        at = f"{where}.{clean(name[:_LONGEST_ENTRY])}"
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            _check_number(at, value, minimum=-_LARGEST_ENTRY, maximum=_LARGEST_ENTRY)
+        elif isinstance(value, str) and len(value) > _LONGEST_ENTRY:
+            raise RecordError(f"{at}: expected at most {_LONGEST_ENTRY} characters")
 
 
 def _check_number(

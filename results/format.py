@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+from results.checks import clean
+from results.schema import format_option
+
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _SIZES = ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
 
@@ -115,3 +118,8 @@ def rate(value: float) -> str:
 def listing(items: list[str]) -> str:
     """Join with commas and a last "and"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def clean_option(value: object) -> str:
+    """Write an option of a stranger's record, short and on one line."""
+    return clean(format_option(value))[:60]

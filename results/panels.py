@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -241,3 +241,78 @@ def _linestyle(look: Look) -> Any:
 
 def _short(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def panel_row(
+    count: int, layout: Layout, *, height: float = 3.6, columns: int = 3
+) -> tuple[Figure, list[Axes]] | None:
+    """Return a figure with `count` smaller panels that share one legend, or None for none.
+
+    Args:
+        count: of panels.
+        layout: beside each other in the wide one, below each other in the narrow one.
+        height: of a panel, in inches.
+        columns: at most so many beside each other.
+    """
+    if not count:
+        return None
+    across = 1 if layout == "narrow" else 2 if count == 4 else min(count, columns)
+    down = math.ceil(count / across)
+    width = 4.6 if layout == "narrow" else 10.4  # of every figure: the page scales them alike
+    figure = Figure(figsize=(width, height * down + 0.7), layout="constrained")
+    return figure, [figure.add_subplot(down, across, i + 1) for i in range(count)]
+
+
+def shared_legend(
+    figure: Figure,
+    series: Sequence[SeriesKey],
+    looks: Mapping[SeriesKey, Look],
+    theme: Theme,
+    layout: Layout,
+    *,
+    with_lines: bool = True,
+    others: Sequence[tuple[Line2D, str]] = (),
+) -> None:
+    """Put one legend below all panels: the series, the known backends first, then `others`."""
+    handles, texts = [], []
+    for key in sorted(dict.fromkeys(series), key=lambda k: (rank(k[0]), k[1])):
+        look = looks[key]
+        style: Any = _linestyle(look) if with_lines else "none"
+        handles.append(
+            Line2D([], [], color=look.color(theme), marker=look.marker, linestyle=style)
+        )
+        texts.append(_short(label(*key), LONGEST_LABEL))
+    handles += [handle for handle, _ in others]
+    texts += [text for _, text in others]
+    longest = max(map(len, texts), default=0)
+    room = 52 if layout == "narrow" else 120
+    figure.legend(
+        handles,
+        [f"\u200b{t}" if t.startswith("_") else t for t in texts],
+        loc="outside lower center",
+        ncols=max(1, min(len(texts), room // (longest + 8))),
+        columnspacing=1.2,
+        handlelength=2.4,
+        handletextpad=0.5,
+        labelspacing=0.4,
+    )
+
+
+def log_cost(ax: Axes, values: Sequence[float], ticks: Callable[[Any], None]) -> None:
+    """Make the x axis one of costs: logarithmic, with few ticks that do not touch."""
+    ax.set_xscale("log")
+    low, high = min(values), max(values)
+    factor = 1.6 if high < 4 * low else 1.25 * (high / low) ** 0.06
+    ax.set_xlim(low / factor, high * factor)
+    ticks(ax.xaxis)
+    low, high = ax.get_xlim()
+    inside = [t for t in ax.xaxis.get_major_locator()() if low <= t <= high]
+    if len(inside) > 5:
+        inside = inside[:: math.ceil(len(inside) / 4)]
+    if len(inside) < 2:  # between two ticks of the scale: its ends and middle say where
+        inside = [_round(low * (high / low) ** share) for share in (0.15, 0.5, 0.85)]
+    ax.xaxis.set_major_locator(FixedLocator(inside))
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.2g}")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
+from functools import partial
 from typing import Any
 
 from results import format
-from results.peers import PAIR, PeerChapter
+from results.load import Run
+from results.peer_plots import CAPTION, peer_figure
+from results.peers import PAIR, PeerChapter, peer_chapters
+from results.sections import Drawing, Part, Section
 from results.series import label
 from results.views import Cell, TableView, plus_minus, small_number, status_word
 
@@ -15,6 +19,22 @@ HEAD = [
     "mode", "allocator", "tokens", "ours", "peer", "peer / ours", "attention alone",
     "memory ratio", "output difference", "launches",
 ]  # fmt: skip
+
+
+TITLE = "Other libraries beside ours"
+
+
+def peer_part(run: Run) -> Part:
+    """Return the part of the report that has the peers, without sections if none was measured."""
+    sections = [
+        Section(
+            chapter.title,
+            drawings=[Drawing("peers", TITLE, CAPTION, partial(peer_figure, chapter))],
+            tables=peer_tables(chapter),
+        )
+        for chapter in peer_chapters(run)
+    ]
+    return Part("peers", "Peers", sections)
 
 
 def peer_tables(chapter: PeerChapter) -> list[TableView]:

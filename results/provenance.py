@@ -113,6 +113,7 @@ def input_scale(run: Run) -> str:
             [
                 f"inputs of scale {m['input_scale']:g}, {m['rows']} sampled query rows"
                 for record in run.records
+                if record["case"]["kind"] == "speed"  # kind error has inputs of its own
                 for arm in record["arms"]
                 if isinstance(m := arm["metrics"].get("relative_error"), dict)
                 and isinstance(m.get("input_scale"), int | float)

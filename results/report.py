@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
-from matplotlib.figure import Figure
 
 from results.axis_views import axis_tables
 from results.captions import TITLES, figure_caption
@@ -18,25 +16,18 @@ from results.chapters import Chapter, chapters, machine_name
 from results.files import check_within, write_bytes, write_text
 from results.load import NoRunError, Run, load
 from results.panels import Layout
-from results.peer_plots import CAPTION, peer_figure
-from results.peer_views import peer_tables
-from results.peers import PeerChapter, peer_chapters
+from results.peer_views import peer_part
 from results.plots import FIGURES
-from results.provenance import Facts, provenance
+from results.provenance import provenance
+from results.quality_parts import quality_parts
+from results.sections import Drawing, Part, Section
 from results.series import points
-from results.summary import Paragraph, summarise
-from results.svg import drawn_png, drawn_svg, inline_svg, png
-from results.theme import DARK, LIGHT, PAGE, Theme, css_variables
-from results.trust import Trust, trust
-from results.trust_plots import CAPTION as TRUST_CAPTION
-from results.trust_plots import TITLE as TRUST_FIGURE_TITLE
-from results.trust_plots import drift_figure
-from results.trust_summary import TITLE as TRUST_TITLE
-from results.trust_summary import trust_paragraphs
-from results.trust_views import trust_tables
-from results.views import TableView, tables
-
-Draw = Callable[[Theme, Layout], Figure | None]
+from results.summary import summarise
+from results.svg import drawn_png, drawn_svg
+from results.theme import DARK, LIGHT, PAGE, css_variables
+from results.trust import trust
+from results.trust_views import trust_section
+from results.views import tables
 
 FORMATS = ("html", "md")
 FIGURE_FOLDER = "figures"
@@ -48,36 +39,6 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 class ReportError(ValueError):
     """The report cannot be written as asked; the message names the argument."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A chapter, ready to be shown."""
-
-    chapter: Chapter
-    paragraphs: list[Paragraph]
-    tables: list[TableView]
-
-    @property
-    def title(self) -> str:
-        """The setting in words."""
-        return self.chapter.title
-
-
-@dataclass(frozen=True)
-class PeerSection:
-    """A chapter of peers, ready to be shown."""
-
-    chapter: PeerChapter
-    tables: list[TableView]
-
-    @property
-    def title(self) -> str:
-        """The setting in words."""
-        return self.chapter.title
-
-
-PEER_TITLE = "Other libraries beside ours"
 
 
 class PageFigure(NamedTuple):
@@ -96,6 +57,9 @@ class FileFigure(NamedTuple):
     caption: str
     light: str
     dark: str
+
+
+_Figure = PageFigure | FileFigure
 
 
 def write_report(
@@ -121,14 +85,13 @@ def write_report(
         raise NoRunError("DIR: expected at least one run folder")
     targets = _targets(folders, formats, out)
     run = load(*folders)
-    sections = [Section(c, summarise(c), tables(c)) for c in chapters(run)]
-    peers = [PeerSection(c, peer_tables(c)) for c in peer_chapters(run)]
+    book = _book(run)
     for name, path in targets.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         if name == "html":
-            write_text(path, page(run, sections, peers))
+            write_text(path, page(run, book))
         else:
-            _write_markdown(run, sections, peers, path)
+            _write_markdown(run, book, path)
     return list(targets.values())
 
 
@@ -151,49 +114,49 @@ def _targets(
     return {f: path / f"report.{f}" for f in dict.fromkeys(formats)}
 
 
-def page(run: Run, sections: list[Section], peers: list[PeerSection]) -> str:
-    """Return the HTML page: no scripts, no network, everything escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    variables = sorted(css_variables().values())
-    context = _context(run, sections, peers)
-    return environment.get_template("report.html.j2").render(
-        **context,
-        figures=[list(_page_figures(s.chapter, i, run)) for i, s in enumerate(sections)],
-        peer_figures=[_peer_page_figure(s.chapter, i) for i, s in enumerate(peers)],
-        trust_figure=_trust_page_figure(context["trust"]),
-        light={name: light for name, light, _ in variables},
-        dark={name: dark for name, _, dark in variables},
-    )
+class _Book(NamedTuple):
+    """Everything that a report shows, in either form."""
+
+    speed: list[Section]
+    parts: list[Part]
+    trust: Section
+    context: dict[str, Any]
 
 
-def _context(run: Run, sections: list[Section], peers: list[PeerSection]) -> dict[str, Any]:
-    facts: list[Facts] = provenance(run, [s.chapter for s in sections])
+def _book(run: Run) -> _Book:
+    found = chapters(run)
     trusted = trust(run)
+    speed = [_speed_section(chapter, run) for chapter in found]
+    parts = [part for part in (peer_part(run), *quality_parts(run)) if part.sections]
     machines = [
         machine_name(run.machines.get(m, {})) or "a machine that is not described"
         for m in run.frame["machine"].unique()
     ]
-    return {
-        "sections": sections,
+    timed = run.frame[run.frame["kind"].isin(("speed", "peer"))]
+    context = {
+        "sections": speed,
+        "parts": parts,
         "comparisons": axis_tables(points(run)),
-        "peers": peers,
-        "facts": facts,
+        "facts": provenance(run, found),
         "warnings": (*trusted.warnings, *run.warnings),
-        "trust": trusted,
-        "trust_title": TRUST_TITLE,
-        "trust_paragraphs": trust_paragraphs(trusted),
-        "trust_tables": trust_tables(trusted),
         "machines": list(dict.fromkeys(machines)),
         "num_launches": len(run.records),
-        "modes": set(run.frame["mode"]),
-        "levels": set(run.frame["level"]),
+        "kinds": set(run.frame["kind"]),
+        "modes": set(timed["mode"]),
+        "levels": set(timed["level"]),
     }
+    return _Book(speed, parts, trust_section(trusted), context)
+
+
+def _speed_section(chapter: Chapter, run: Run) -> Section:
+    drawn = chapter.first_series(MOST_DRAWN)
+    drawings = [
+        Drawing(name, TITLES[name], _caption(name, run, chapter), partial(draw, drawn))
+        for name, draw in FIGURES.items()
+    ]
+    return Section(
+        chapter.title, paragraphs=summarise(chapter), drawings=drawings, tables=tables(chapter)
+    )
 
 
 def _caption(name: str, run: Run, chapter: Chapter) -> str:
@@ -205,39 +168,25 @@ def _caption(name: str, run: Run, chapter: Chapter) -> str:
     return f"{told} Of {len(series)} series the first {MOST_DRAWN} are drawn."
 
 
-def _page_figures(chapter: Chapter, index: int, run: Run) -> Iterator[PageFigure]:
-    drawn = chapter.first_series(MOST_DRAWN)
-    for name, title in TITLES.items():
-        wide, narrow = (
-            inline_svg(drawn, name, layout, prefix=f"{name}-{layout}-{index}", title=title)
-            for layout in ("wide", "narrow")
-        )
-        if wide:
-            yield PageFigure(title, _caption(name, run, chapter), wide, narrow)
+def page(run: Run, book: _Book | None = None) -> str:
+    """Return the HTML page: no scripts, no network, everything escaped."""
+    book = _book(run) if book is None else book
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    variables = sorted(css_variables().values())
+    return environment.get_template("report.html.j2").render(
+        **_shown(book, _page_figure),
+        light={name: light for name, light, _ in variables},
+        dark={name: dark for name, _, dark in variables},
+    )
 
 
-def _peer_page_figure(chapter: PeerChapter, index: int) -> PageFigure | None:
-    return _page_figure(partial(peer_figure, chapter), f"peers-{{}}-{index}", PEER_TITLE, CAPTION)
-
-
-def _trust_page_figure(trusted: Trust) -> PageFigure | None:
-    draw = partial(drift_figure, trusted)
-    return _page_figure(draw, "trust-{}", TRUST_FIGURE_TITLE, TRUST_CAPTION)
-
-
-def _page_figure(draw: Draw, prefix: str, title: str, caption: str) -> PageFigure | None:
-    """Return what `draw` draws in both layouts, whose name stands for {} in `prefix`."""
-    wide = drawn_svg(lambda: draw(PAGE, "wide"), prefix=prefix.format("wide"), title=title)
-    narrow = drawn_svg(lambda: draw(PAGE, "narrow"), prefix=prefix.format("narrow"), title=title)
-    return PageFigure(title, caption, wide, narrow) if wide else None
-
-
-# -- Markdown ------------------------------------------------------------------------------------
-
-
-def _write_markdown(
-    run: Run, sections: list[Section], peers: list[PeerSection], path: Path
-) -> None:
+def _write_markdown(run: Run, book: _Book, path: Path) -> None:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=False,
@@ -247,53 +196,61 @@ def _write_markdown(
         lstrip_blocks=True,
     )
     environment.filters["plain"] = _Plain
-    figures = [list(_file_figures(s.chapter, i, run, path.parent)) for i, s in enumerate(sections)]
-    context = _context(run, sections, peers)
-    text = environment.get_template("report.md.j2").render(
-        **context,
-        figures=figures,
-        peer_figures=[_peer_file_figure(s.chapter, i, path.parent) for i, s in enumerate(peers)],
-        trust_figure=_trust_file_figure(context["trust"], path.parent),
+    shown = _shown(book, partial(_file_figure, home=path.parent))
+    write_text(path, environment.get_template("report.md.j2").render(**shown))
+
+
+def _shown(book: _Book, show: Callable[[Drawing, int], _Figure | None]) -> dict[str, Any]:
+    """Return what the templates show: sections with their figures, those that are not empty."""
+
+    def figures(section: Section, number: int) -> list[_Figure]:
+        shown = (show(drawing, number) for drawing in section.drawings)
+        return [figure for figure in shown if figure is not None]
+
+    return {
+        **book.context,
+        "figures": [figures(section, i) for i, section in enumerate(book.speed, 1)],
+        "part_figures": {
+            part.name: [figures(section, i) for i, section in enumerate(part.sections, 1)]
+            for part in book.parts
+        },
+        "trust": book.trust,
+        "trust_figures": figures(book.trust, 0),
+    }
+
+
+def _page_figure(drawing: Drawing, number: int) -> PageFigure | None:
+    """Return a figure in both layouts."""
+    layouts: tuple[Layout, ...] = ("wide", "narrow")
+    wide, narrow = (
+        drawn_svg(
+            partial(drawing.draw, PAGE, layout),
+            prefix=f"{drawing.name}-{layout}-{number}",
+            title=drawing.title,
+        )
+        for layout in layouts
     )
-    write_text(path, text)
+    return PageFigure(drawing.title, drawing.caption, wide, narrow) if wide else None
 
 
-def _file_figures(chapter: Chapter, index: int, run: Run, home: Path) -> Iterator[FileFigure]:
-    drawn = chapter.first_series(MOST_DRAWN)
-    for name in FIGURES:
-        files = _write_figures(home, f"{name}-{index + 1}", partial(png, drawn, name))
-        if files:
-            yield FileFigure(TITLES[name], _caption(name, run, chapter), *files)
-
-
-def _peer_file_figure(chapter: PeerChapter, index: int, home: Path) -> FileFigure | None:
-    draw = partial(peer_figure, chapter)
-    return _file_figure(draw, f"peers-{index + 1}", PEER_TITLE, CAPTION, home)
-
-
-def _trust_file_figure(trusted: Trust, home: Path) -> FileFigure | None:
-    draw = partial(drift_figure, trusted)
-    return _file_figure(draw, "trust", TRUST_FIGURE_TITLE, TRUST_CAPTION, home)
-
-
-def _file_figure(draw: Draw, name: str, title: str, caption: str, home: Path) -> FileFigure | None:
-    files = _write_figures(home, name, lambda theme: drawn_png(lambda: draw(theme, "wide"), theme))
-    return FileFigure(title, caption, *files) if files else None
-
-
-def _write_figures(
-    home: Path, name: str, draw: Callable[[Theme], bytes]
-) -> tuple[str, str] | None:
-    """Write a figure in light and dark; return the files' names, None for an empty figure."""
-    contents = {word: draw(theme) for theme, word in ((LIGHT, "light"), (DARK, "dark"))}
+def _file_figure(drawing: Drawing, number: int, home: Path) -> FileFigure | None:
+    """Write a figure in light and dark; None for an empty one. Number 0 stands in no name."""
+    contents = {
+        word: drawn_png(partial(drawing.draw, theme, "wide"), theme)
+        for theme, word in ((LIGHT, "light"), (DARK, "dark"))
+    }
     if not all(contents.values()):
         return None
     check_within(home, home / FIGURE_FOLDER)
     (home / FIGURE_FOLDER).mkdir(exist_ok=True)
+    name = f"{drawing.name}-{number}" if number else drawing.name
     files = {word: f"{FIGURE_FOLDER}/{name}-{word}.png" for word in contents}
     for word, content in contents.items():
         write_bytes(home / files[word], content)
-    return files["light"], files["dark"]
+    return FileFigure(drawing.title, drawing.caption, files["light"], files["dark"])
+
+
+# -- Markdown ------------------------------------------------------------------------------------
 
 
 _LIST_ITEM = re.compile(r"^(\d{0,9})([-+.)])(?=\s|$)")

@@ -12,9 +12,12 @@ import pandas as pd
 
 from results.checks import COSTS, clean
 from results.compare import crossover_table
+from results.errors import error_table
 from results.files import write_bytes
 from results.load import Run
 from results.peers import comparison_table
+from results.quality import task_table
+from results.quantized import quantized_table
 from results.roofs import with_limits
 from results.scaling import scaling_table
 from results.schema import format_option
@@ -149,6 +152,9 @@ TABLES: Mapping[str, Callable[[Run], pd.DataFrame]] = {
     "scaling": scaling_table,
     "crossover": crossover_table,
     "peers": comparison_table,
+    "tasks": task_table,
+    "errors": error_table,
+    "quantized": quantized_table,
 }
 
 
@@ -157,7 +163,7 @@ def export_table(run: Run, table: str, format: str, out: str | Path | None = Non
 
     Args:
         run: what was loaded.
-        table: ``cases``, ``scaling``, ``crossover`` or ``peers``.
+        table: a name of `TABLES`.
         format: ``csv``, ``json`` (a list of objects, null where unknown) or ``parquet``.
         out: the file; parquet needs one.
 

@@ -5,13 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 from results import format
 from results.conditions import LOAD
 from results.sampling import FENCES, FEWEST, MILD, SEVERE
 from results.scaling import EMPTY_FACTOR
+from results.sections import Drawing, Section
+from results.summary import Paragraph
 from results.trust import RunTrust, Trust
-from results.trust_summary import LIMIT_TEXT, TARGET_TEXT, share, tiny_share
+from results.trust_plots import CAPTION as FIGURE_CAPTION
+from results.trust_plots import TITLE as FIGURE_TITLE
+from results.trust_plots import drift_figure
+from results.trust_summary import (
+    LIMIT_TEXT,
+    TARGET_TEXT,
+    TITLE,
+    share,
+    tiny_share,
+    trust_paragraphs,
+)
 from results.views import LONG, Cell, TableView
 
 _STOPPED = {
@@ -32,6 +45,15 @@ _CONDITIONS: dict[str, tuple[str, Callable[[float], str]]] = {
     "gpu_temperature": ("GPU: temperature", lambda v: f"{v:.0f} °C"),
     "gpu_frequency": ("GPU: clock", lambda v: f"{format.rate(v)}Hz"),
 }
+
+
+def trust_section(trust: Trust) -> Section:
+    """Return the chapter; of one run its paragraph needs no heading."""
+    paragraphs = trust_paragraphs(trust)
+    if len(paragraphs) == 1:
+        paragraphs = [Paragraph("", paragraphs[0].sentences)]
+    figure = Drawing("trust", FIGURE_TITLE, FIGURE_CAPTION, partial(drift_figure, trust))
+    return Section(TITLE, paragraphs=paragraphs, drawings=[figure], tables=trust_tables(trust))
 
 
 def trust_tables(trust: Trust) -> list[TableView]:

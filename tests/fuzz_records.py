@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import synthetic
+import synthetic_quality
 
 from results.asv_commits import ExportError
 from results.asv_export import export_asv
@@ -112,6 +113,7 @@ def bases() -> tuple[tuple[str, tuple[Path_, ...]], ...]:
             synthetic.write_run(home / "2", laws, **small, modes=("decode",)),
             synthetic.write_run(home / "3", laws, **small, case={"level": "model", "model": "m"}),
             synthetic.write_peer_run(home / "4", launches=1, allocators=("default",)),
+            synthetic_quality.write_quality(home / "5", synthetic_quality.few()),
         ]
         for folder in folders:
             for line in (folder / RECORDS).read_text().splitlines():
@@ -228,7 +230,9 @@ def _plausible(record: dict[str, Any], rng: random.Random) -> None:
                     arm[part] = {k: rng.choice(NUMBERS[:-5]) for k in arm[part]}
             arm["kernel"] = rng.choice(NAMES)
         elif change == 9:
-            case["model"] = rng.choice(NAMES)
+            case[rng.choice(("model", "inputs", "task", "training", "weights"))] = rng.choice(
+                NAMES
+            )
 
 
 def _rehash(record: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import synthetic
+import synthetic_quality
 
 from results.load import NoRunError, load
 from results.merge import merge
@@ -70,7 +71,12 @@ def test_a_failed_case_stands_in_the_table(folder: Path) -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_all_formats_hold_the_same_table(folder: Path, tmp_path: Path, table: str) -> None:
-    run = load(synthetic.write_peer_run(tmp_path / "peers") if table == "peers" else folder)
+    made = folder
+    if table == "peers":
+        made = synthetic.write_peer_run(tmp_path / "peers")
+    elif table in ("tasks", "errors", "quantized"):
+        made = synthetic_quality.write_quality(tmp_path / table, synthetic_quality.few())
+    run = load(made)
     csv, text = export_table(run, table, "csv"), export_table(run, table, "json")
     assert csv is not None
     assert text is not None
@@ -82,6 +88,7 @@ def test_all_formats_hold_the_same_table(folder: Path, tmp_path: Path, table: st
     assert len(rows) == len(read) == len(stored) > 0
     number = {
         "cases": "value", "scaling": "exponent", "crossover": "seq_len", "peers": "ratio",
+        "tasks": "score", "errors": "relative_error", "quantized": "bits_per_byte",
     }[table]  # fmt: skip
     for index, row in enumerate(rows):
         a, b, c = row[number], read[number][index], stored[number][index]
@@ -105,7 +112,8 @@ def test_a_file_holds_what_the_text_would(folder: Path, tmp_path: Path) -> None:
             "case",
             "csv",
             None,
-            "table: expected one of cases, scaling, crossover, peers, got 'case'",
+            "table: expected one of cases, scaling, crossover, peers, tasks, "
+            "errors, quantized, got 'case'",
         ),
         ("cases", "xls", None, f"format: expected one of {', '.join(FORMATS)}, got 'xls'"),
         ("cases", "parquet", None, "out: parquet is no text"),

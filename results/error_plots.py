@@ -1,0 +1,206 @@
+"""The errors' figures: error against cost, a panel a distribution, and error against length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from results import format
+from results.errors import USELESS, ErrorChapter, default_rows
+from results.panels import (
+    Layout,
+    SeriesKey,
+    error_ticks,
+    length_axis,
+    log_cost,
+    panel_row,
+    shared_legend,
+    time_ticks,
+)
+from results.theme import Theme
+
+MOST_PANELS, MOST_SERIES = 9, 24
+LEAST_ERROR = 1e-7
+
+WHAT: Mapping[str, tuple[str, str]] = {
+    "relative_error": ("Error of the output", "relative error"),
+    "weights_error": ("Error of the attention weights", "relative error of weights"),
+    "weights_kl": ("Divergence of the attention weights", "KL (nat)"),
+}
+"""Metric to a figure's title and a label."""
+
+COST_WORDS = {"latency": "time per call", "operations": "operations per call"}
+
+_EXACT = (0, (5, 2))
+_ZEROS = (0, (1, 2))
+
+
+def caption(metric: str, cost: str, chapter: ErrorChapter) -> str:
+    """Return what stands under `against_cost`."""
+    names = {
+        row["backend"]: row["budget_name"].replace("_", " ")
+        for row in chapter.rows.to_dict("records")
+        if row["budget_name"]
+    }
+    budgets = ", ".join(f"{name} of {backend}" for backend, name in list(names.items())[:8])
+    told = {
+        "relative_error": "Relative L2 distance of the output from exact softmax attention",
+        "weights_error": "Relative L2 distance of the attention weights from exact softmax's",
+        "weights_kl": "Mean divergence of a row of attention weights from exact softmax's",
+    }[metric]
+    zeros = " The dotted line is an output of zeros." if metric == "relative_error" else ""
+    exact = (
+        " The dashed line is the fastest exact attention: right of it an approximation is of no "
+        "use."
+        if cost == "latency"
+        else " The dashed line is what exact attention takes."
+    )
+    marks = f" A mark's number is the budget: {budgets}; d is the default." if budgets else ""
+    return (
+        f"{told}, at {format.tokens(chapter.seq_len)} tokens, against {COST_WORDS[cost]}; low "
+        f"and left is better.{marks}{exact}{zeros}"
+    )
+
+
+def against_cost(
+    chapter: ErrorChapter, metric: str, cost: str, theme: Theme, layout: Layout = "wide"
+) -> Figure | None:
+    """Draw a panel a distribution and a line a family over its budgets, at one length."""
+    shown = {}
+    for inputs in chapter.inputs:
+        rows = chapter.at(inputs)
+        own = rows[~rows["is_exact"].astype(bool) & (rows[metric] > 0) & (rows[cost] > 0)]
+        if len(own):
+            shown[inputs] = own, rows
+    shown = dict(list(shown.items())[:MOST_PANELS])
+    made = panel_row(len(shown), layout)
+    if made is None:
+        return None
+    figure, axes = made
+    kept = _first([key for own, _ in shown.values() for key in _keys(own)])
+    has_exact = False
+    for ax, (inputs, (own, rows)) in zip(axes, shown.items(), strict=True):
+        exact = rows[rows["is_exact"].astype(bool) & (rows[cost] > 0)][cost]
+        drawn = own[[k in kept for k in _keys(own)]]
+        _lines(ax, drawn, metric, cost, chapter, theme)
+        costs = [*drawn[cost], *([float(exact.min())] if len(exact) else [])]
+        if len(exact):
+            has_exact = True
+            ax.axvline(float(exact.min()), color=theme.ink, linewidth=1.1, linestyle=_EXACT)
+        _error_axis(ax, drawn[metric], metric, theme)
+        log_cost(ax, costs, time_ticks if cost == "latency" else _operation_ticks)
+        ax.set_title(inputs if len(inputs) <= 34 else f"{inputs[:33]}…")
+        ax.set_xlabel(COST_WORDS[cost])
+        ax.set_ylabel(WHAT[metric][1])
+    others = [(_line(theme, _EXACT), "exact attention")] if has_exact else []
+    if metric == "relative_error":
+        others.append((_line(theme, _ZEROS), "output of zeros"))
+    shared_legend(figure, kept, chapter.looks, theme, layout, others=others)
+    return figure
+
+
+def _keys(rows: pd.DataFrame) -> list[SeriesKey]:
+    return list(zip(rows["backend"], rows["rest"], strict=True))
+
+
+def _first(keys: list[SeriesKey]) -> list[SeriesKey]:
+    return list(dict.fromkeys(keys))[:MOST_SERIES]
+
+
+def _line(theme: Theme, style: Any) -> Line2D:
+    return Line2D([], [], color=theme.ink, linewidth=1.1, linestyle=style)
+
+
+def _lines(
+    ax: Axes, rows: pd.DataFrame, metric: str, cost: str, chapter: ErrorChapter, theme: Theme
+) -> None:
+    for key, own in rows.groupby(["backend", "rest"], sort=False):
+        look = chapter.looks[key]
+        color = look.color(theme)
+        at = own.sort_values([cost, "budget"], kind="stable")
+        y = at[metric].clip(lower=LEAST_ERROR)
+        ax.plot(at[cost], y, color=color, marker=look.marker, markersize=5.5,
+                linestyle=(0, look.dashes) if look.dashes else "-")  # fmt: skip
+        for index, (x, height, text, name) in enumerate(
+            zip(at[cost], y, at["budget_text"], at["budget_name"], strict=True)
+        ):
+            told = text[:6] if text else ("d" if name else "")
+            ax.annotate(
+                told, (x, height), color=color, fontsize=7.5, textcoords="offset points",
+                # Above and below in turn: neighbours on a flat line would cover each other.
+                xytext=(0, 5 if index % 2 == 0 else -5), ha="center",
+                va="bottom" if index % 2 == 0 else "top",
+            )  # fmt: skip
+
+
+def _error_axis(ax: Axes, values: pd.Series, metric: str, theme: Theme) -> None:
+    ax.set_yscale("log")
+    least, most = max(float(values.min()), LEAST_ERROR), max(float(values.max()), LEAST_ERROR)
+    if metric == "relative_error":
+        most = max(most, USELESS)
+        ax.axhline(USELESS, color=theme.ink, linewidth=1.0, linestyle=_ZEROS)
+    room = max(1.5, (most / least) ** 0.12)
+    ax.set_ylim(least / room, most * room)
+    error_ticks(ax.yaxis)
+
+
+def _operation_ticks(axis: Any) -> None:
+    """Write the ticks of an axis of operations as 10 Mop, 1 Gop."""
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0,), numticks=9))
+    axis.set_minor_locator(NullLocator())
+
+    def write(value: float, _: object) -> str:
+        number, _, unit = format.rate(value).partition(" ")
+        return f"{number.rstrip('0').rstrip('.') if '.' in number else number} {unit}op"
+
+    axis.set_major_formatter(FuncFormatter(write))
+
+
+LENGTH_CAPTION = (
+    "Relative L2 distance of the output from exact softmax attention against length, each family "
+    "at its default budget, or at the one that was measured at most lengths."
+)
+
+
+def against_length(chapter: ErrorChapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
+    """Draw the error at the default budget against length; None for one length."""
+    rows = default_rows(chapter.rows)
+    rows = rows[~rows["is_exact"].astype(bool) & (rows["relative_error"] > 0)]
+    shown = [
+        (inputs, own)
+        for inputs in chapter.inputs
+        if (own := rows[rows["inputs"] == inputs])["seq_len"].nunique() > 1
+    ][:MOST_PANELS]
+    made = panel_row(len(shown), layout)
+    if made is None:
+        return None
+    figure, axes = made
+    kept = _first([key for _, own in shown for key in _keys(own)])
+    for ax, (inputs, own) in zip(axes, shown, strict=True):
+        for key, line in own[[k in kept for k in _keys(own)]].groupby(
+            ["backend", "rest"], sort=False
+        ):
+            look = chapter.looks[key]
+            at = line.sort_values("seq_len", kind="stable")
+            color = look.color(theme)
+            style: Any = (0, look.dashes) if look.dashes else "-"
+            ax.plot(at["seq_len"], at["relative_error"].clip(lower=LEAST_ERROR), color=color,
+                    marker=look.marker, linestyle=style)  # fmt: skip
+            if math.isfinite(float(at["error_low"].min())):
+                ax.fill_between(at["seq_len"], at["error_low"].clip(lower=LEAST_ERROR),
+                                at["error_high"].clip(lower=LEAST_ERROR), color=color, alpha=0.14,
+                                linewidth=0)  # fmt: skip
+        _error_axis(ax, own["relative_error"], "relative_error", theme)
+        length_axis(ax, own["seq_len"], "forward")
+        ax.set_title(inputs if len(inputs) <= 34 else f"{inputs[:33]}…")
+        ax.set_ylabel("relative error")
+    others = [(_line(theme, _ZEROS), "output of zeros")]
+    shared_legend(figure, kept, chapter.looks, theme, layout, others=others)
+    return figure

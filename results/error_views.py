@@ -1,0 +1,222 @@
+"""The errors' tables as rows of text, and what they say in sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from results import format
+from results.errors import USELESS, ErrorChapter, budget_text
+from results.series import label
+from results.summary import Paragraph
+from results.views import LONG, Cell, TableView, small_number, status_word
+
+Row = Mapping[Hashable, Any]
+
+_MOST_NAMED, _MOST_INPUTS, _MOST_LINES = 8, 12, 8
+
+
+def _name(row: Row) -> str:
+    return label(row["backend"], row["options"])
+
+
+def _records(rows: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    found: list[dict[Hashable, Any]] = rows.to_dict("records")
+    return found
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+def error_tables(chapter: ErrorChapter) -> list[TableView]:
+    """Return errors by inputs at one length, and every case."""
+    found = [_by_inputs(chapter), _every(chapter)]
+    return [view for view in found if view.rows]
+
+
+def _by_inputs(chapter: ErrorChapter) -> TableView:
+    """Return a row a backend at a budget, a column a distribution."""
+    shown = chapter.inputs[:_MOST_INPUTS]
+    rows = chapter.rows[chapter.rows["seq_len"] == chapter.seq_len]
+    result = []
+    for key, own in rows.groupby(["backend", "options"], sort=False):
+        by_inputs = {r["inputs"]: r for r in _records(own)}
+        cells = [
+            Cell(label(*key)),
+            Cell(format.seconds(float(own["latency"].median()))),
+            Cell(_operations(float(own["operations"].median()))),
+        ]
+        for inputs in shown:
+            row = by_inputs.get(inputs)
+            if row is None:
+                cells.append(Cell(format.NONE))
+            elif math.isfinite(row["relative_error"]):
+                cells.append(Cell(small_number(row["relative_error"])))
+            else:
+                cells.append(Cell(status_word(row["status"]), is_status=True))
+        result.append(cells)
+    notes = [
+        "Relative L2 distance of the output from exact softmax attention, at sampled rows; "
+        f"{USELESS:g} is that of an output of zeros. Latency and operations (those that the code "
+        "runs): medians over the inputs."
+    ]
+    title = f"Relative error at {format.tokens(chapter.seq_len)} tokens, by inputs"
+    head = ["backend", "latency", "operations", *(s or "inputs" for s in shown)]
+    return TableView(title, head, result, notes=notes, is_long=len(result) > LONG)
+
+
+def _every(chapter: ErrorChapter) -> TableView:
+    rows = [
+        [
+            Cell(label(row["backend"], row["rest"])),
+            Cell(budget_text(row)),
+            Cell(row["inputs"]),
+            Cell(format.tokens(row["seq_len"])),
+            Cell(format.seconds(row["latency"])),
+            Cell(_operations(row["operations"])),
+            Cell(format.size(row["peak_memory"])),
+            Cell(small_number(row["relative_error"]), _apart(row)),
+            Cell(small_number(row["weights_error"])),
+            Cell(small_number(row["weights_kl"])),
+            Cell(status_word(row["status"]), is_status=row["status"] != "ok"),
+            Cell(row["reason"]),
+        ]
+        for row in _records(chapter.rows)
+    ]
+    head = [
+        "backend", "budget", "inputs", "tokens", "latency", "operations", "memory",
+        "relative error", "weights' error", "weights' KL (nat)", "status", "reason",
+    ]  # fmt: skip
+    notes = [
+        "Weights' error: relative L2 distance of the rows of attention weights from exact "
+        "softmax's; KL: mean divergence of a method's row from the exact one, where its weights "
+        "are a distribution. Below an error: the smallest and largest over launches and seeds."
+    ]
+    return TableView("Every error", head, rows, text_columns=3, notes=notes, is_long=True)
+
+
+def _operations(value: float) -> str:
+    return f"{format.rate(value)}op" if math.isfinite(value) else format.NONE
+
+
+def _apart(row: Row) -> str:
+    low, high = row["error_low"], row["error_high"]
+    return f"{small_number(low)}–{small_number(high)}" if low < high else ""
+
+
+# -- sentences -----------------------------------------------------------------------------------
+
+
+def error_paragraphs(chapter: ErrorChapter) -> list[Paragraph]:
+    """Return what the errors say, one paragraph a distribution."""
+    found = []
+    for inputs in chapter.inputs[:_MOST_INPUTS]:
+        rows = chapter.at(inputs)
+        sentences = [
+            *_closest(rows, chapter.seq_len), *_too_dear(rows), *_no_better_than_zeros(rows)
+        ]  # fmt: skip
+        found.append(Paragraph(f"Inputs {inputs}" if inputs else "Inputs", sentences))
+    return [p for p in found if p.sentences]
+
+
+def fair_latency(rows: pd.DataFrame) -> float:
+    """Return the latency within which every approximate line has a point, NaN for fewer than 2.
+
+    It is the slowest of the lines' fastest points: at less, a line would have none.
+    """
+    timed = rows[~rows["is_exact"].astype(bool) & (rows["latency"] > 0)]
+    fastest = timed.groupby(["backend", "rest"])["latency"].min()
+    return float(fastest.max()) if len(fastest) > 1 else math.nan
+
+
+def closest_within(rows: pd.DataFrame, latency: float) -> list[dict[Hashable, Any]]:
+    """Return each line's measured point of least error within `latency`, the closest first."""
+    timed = rows[~rows["is_exact"].astype(bool) & (rows["latency"] <= latency)]
+    best = timed.sort_values("relative_error", kind="stable")
+    return _records(best.drop_duplicates(["backend", "rest"]))
+
+
+def exact_latency(rows: pd.DataFrame) -> tuple[str, float]:
+    """Return name and latency of the fastest exact backend, NaN for none."""
+    exact = rows[rows["is_exact"].astype(bool) & (rows["latency"] > 0)]
+    if exact.empty:
+        return "", math.nan
+    first = exact.sort_values("latency", kind="stable").iloc[0]
+    return _name(first), float(first["latency"])
+
+
+def _closest(rows: pd.DataFrame, seq_len: int) -> list[str]:
+    latency = fair_latency(rows)
+    if not math.isfinite(latency):
+        return []
+    told = [
+        f"{_name(r)} {small_number(r['relative_error'])}"
+        for r in closest_within(rows, latency)[:_MOST_NAMED]
+    ]
+    return [
+        f"Within {format.seconds(latency)} at {format.tokens(seq_len)} tokens, where each family "
+        f"has a point, the closest to exact attention is {told[0]}"
+        f"{f'; then {format.listing(told[1:])}' if told[1:] else ''}."
+    ]
+
+
+def _too_dear(rows: pd.DataFrame) -> list[str]:
+    name, latency = exact_latency(rows)
+    if not math.isfinite(latency):
+        return []
+    mine = rows[~rows["is_exact"].astype(bool) & (rows["latency"] > 0)]
+    dear = _records(mine[mine["latency"] >= latency])
+    where = f"exact attention ({name}, {format.seconds(latency)})"
+    if not dear:
+        return [f"All approximations take less time than {where}."] if len(mine) else []
+    if len(dear) == len(mine):
+        return [f"No approximation takes less time than {where}: here they are of no use."]
+    told = _few([f"{_name(r)} {format.seconds(r['latency'])}" for r in dear])
+    return [
+        f"Of no use here, since they take as long as {where} or longer and are not exact: {told}."
+    ]
+
+
+def _no_better_than_zeros(rows: pd.DataFrame) -> list[str]:
+    lost = _records(rows[rows["relative_error"] >= USELESS])
+    if not lost:
+        return []
+    told = _few([f"{_name(r)} {small_number(r['relative_error'])}" for r in lost])
+    return [f"No closer than an output of zeros (relative error {USELESS:g}): {told}."]
+
+
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return format.listing([*names[:_MOST_NAMED], *([f"{more} more"] if more > 0 else [])])
+
+
+def error_answers(chapters: Sequence[ErrorChapter]) -> list[Paragraph]:
+    """Return what the page's summary says of the errors: a sentence per setting and inputs."""
+    said = []
+    for chapter in chapters:
+        for inputs in chapter.inputs:
+            rows = chapter.at(inputs)
+            latency = fair_latency(rows)
+            best = closest_within(rows, latency) if math.isfinite(latency) else []
+            if not best:
+                continue
+            _, exact = exact_latency(rows)
+            beside = f" (exact: {format.seconds(exact)})" if math.isfinite(exact) else ""
+            where = f"{inputs}, {chapter.title}, {format.tokens(chapter.seq_len)} tokens"
+            if rows[~rows["is_exact"].astype(bool)]["latency"].min() >= exact:
+                said.append(
+                    f"{where}: exact attention ({format.seconds(exact)}) is as fast as every "
+                    "approximation or faster."
+                )
+                continue
+            said.append(
+                f"{where}: within "
+                f"{format.seconds(latency)}{beside} {_name(best[0])} is closest, relative error "
+                f"{small_number(best[0]['relative_error'])}."
+            )
+    more = len(said) - _MOST_LINES
+    said = [*said[:_MOST_LINES], *([f"{more} more below."] if more > 0 else [])]
+    return [Paragraph("Error at a budget", said)] if said else []

@@ -1,0 +1,69 @@
+"""Sections of the report: what every chapter of it hands over, whatever it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from matplotlib.figure import Figure
+
+from results.panels import Layout
+from results.summary import Paragraph
+from results.theme import Theme
+from results.views import TableView
+
+Draw = Callable[[Theme, Layout], Figure | None]
+"""What draws a figure in a theme and a layout; None where there is nothing to show."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that the page draws in two layouts and the Markdown in two themes.
+
+    Attributes:
+        name: of its ids and files: letters, digits and hyphens, once in a section.
+        title: its heading.
+        caption: what stands below that.
+        draw: see `Draw`.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Draw
+
+
+@dataclass(frozen=True)
+class Section:
+    """One setting, ready to be shown.
+
+    Attributes:
+        title: the setting in words.
+        lead: what of the setting the title does not say, in a sentence.
+        paragraphs: headed sentences; a heading may be empty.
+        drawings: its figures.
+        tables: its tables.
+    """
+
+    title: str
+    lead: str = ""
+    paragraphs: Sequence[Paragraph] = ()
+    drawings: Sequence[Drawing] = ()
+    tables: Sequence[TableView] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Sections under one heading of the page.
+
+    Attributes:
+        name: letters; the anchor, and what the prefix of its figures begins with.
+        heading: of the page, and in its table of contents.
+        sections: in the order of the page.
+        answers: what the summary at the top says of the part; may be empty.
+    """
+
+    name: str
+    heading: str
+    sections: Sequence[Section]
+    answers: Sequence[Paragraph] = field(default=())

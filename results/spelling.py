@@ -1,0 +1,54 @@
+"""Names with options as a case spells them: ``NAME:key=value,key=value``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from results import format
+
+_VIEWS = {"steps": "equal steps", "seconds": "equal time", "operations": "equal operations"}
+
+
+def name_of(text: str) -> str:
+    """Return what stands before the options."""
+    return text.partition(":")[0]
+
+
+def options_of(text: str) -> dict[str, str]:
+    """Return the options of ``NAME:key=value,…``, and of ``key=value,…`` alone.
+
+    What has another form is left out: records are a stranger's.
+    """
+    head, colon, rest = text.partition(":")
+    pairs = (part.partition("=") for part in (rest if colon else head).split(","))
+    return {key: value for key, equals, value in pairs if equals}
+
+
+def number_of(text: str) -> float:
+    """Return an option's value as a number, NaN for none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) and "_" not in text else math.nan
+
+
+def written(options: Mapping[str, str]) -> str:
+    """Write options as people read them: ``lr 0.002, pretrain 0.5``."""
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in options.items())
+
+
+def training_name(text: str) -> str:
+    """Return what a training may spend, in words: ``equal steps (400), lr 0.002``."""
+    options = options_of(text)
+    amount = number_of(options.pop("amount", ""))
+    view = name_of(text)
+    told = ""
+    if math.isfinite(amount):
+        told = {
+            "seconds": f" ({format.seconds(amount)})",
+            "operations": f" ({format.rate(amount)}op)",
+        }.get(view, f" ({amount:,.10g})")
+    parts = [f"{_VIEWS.get(view, view)}{told}", written(options)]
+    return ", ".join(part for part in parts if part)
