@@ -25,7 +25,7 @@ SPEED_INPUTS = f"gaussian:scale={SPEED_SCALE:g}"
 RECALL = "recall"
 """How the tasks begin whose accuracy is recall."""
 
-_VIEWS = ("steps", "operations", "seconds")
+_VIEWS = ("steps", "operations", "time")
 """Views of a training, the one first that does not depend on the machine."""
 
 

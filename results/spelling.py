@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from results import format
 
-_VIEWS = {"steps": "equal steps", "seconds": "equal time", "operations": "equal operations"}
+_VIEWS = {"steps": "equal steps", "time": "equal time", "operations": "equal operations"}
 
 
 def name_of(text: str) -> str:
@@ -47,7 +47,7 @@ def training_name(text: str) -> str:
     told = ""
     if math.isfinite(amount):
         told = {
-            "seconds": f" ({format.seconds(amount)})",
+            "time": f" ({format.seconds(amount)})",
             "operations": f" ({format.rate(amount)}op)",
         }.get(view, f" ({amount:,.10g})")
     parts = [f"{_VIEWS.get(view, view)}{told}", written(options)]

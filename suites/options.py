@@ -135,8 +135,8 @@ OPTIONS = (
         help="What is measured: speed = our backends; peers = other libraries, each beside our "
         "counterpart on the same inputs and weights; error = how far each backend is from exact "
         "softmax, at several budgets and on several inputs, beside what it costs; quality = what "
-        "a small model learns with each backend, on several tasks; quantized = a trained model with "
-        "its weights in fewer bits.",
+        "a small model learns with each backend, on several tasks; quantized = a trained model "
+        "with its weights in fewer bits.",
     ),
     click.option(
         "--preset",

@@ -28,7 +28,7 @@ RECALL = "recall:num_pairs=4"
 TEXT = "text:corpus=stdlib"
 MODEL = "decoder:d_model=64,num_layers=2,num_heads=4"
 STEPS = "steps:amount=400,lr=0.002"
-SECONDS = "seconds:amount=60,lr=0.002"
+SECONDS = "time:amount=60,lr=0.002"
 CHANCE = 1 / 16
 
 

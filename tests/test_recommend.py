@@ -423,7 +423,7 @@ def test_all_are_asked_the_same_question(tmp_path: Path) -> None:
     add_recall(run, {"sdpa": WEAK, "performer": GOOD}, task="recall:num_pairs=8", seq_len=256)
     add_recall(
         run, {"sdpa": GOOD, "performer": GOOD}, task="recall:num_pairs=8", seq_len=256,
-        training="seconds:amount=60,lr=0.002",
+        training="time:amount=60,lr=0.002",
     )  # fmt: skip
     assert order(ask(frame_of(run), min_recall=0.9)) == ["performer"]
     chosen = ask(frame_of(run), min_recall=0.9, recall_task="recall:num_pairs=2")

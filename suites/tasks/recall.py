@@ -137,6 +137,8 @@ class Recall(Task):
         put(ids, places, np.take_along_axis(keys, which, axis=1))
         labels, groups = unasked(size, self.seq_len), np.zeros_like(ids)
         put(labels, places, np.take_along_axis(values, which, axis=1))
+        if self.form == "bidirectional" and split == "train":
+            labels[:, 0 : 2 * self.num_pairs : 2] = values
         put(groups, places, places - 2 * which)
         return Batch(*(torch.from_numpy(a) for a in (ids, labels, groups)))
 

@@ -28,9 +28,11 @@ class Plan:
         amount: of steps; of seconds spent in steps; of operations, in steps of the same model
             with exact attention: what those compute may be spent.
         lr: the highest learning rate of AdamW.
-        warmup: share of a phase in which the rate rises to it, linearly; then it falls along a
-            cosine (Loshchilov and Hutter 2017, arXiv 1608.03983) to `floor` of itself.
-        floor: see `warmup`.
+        warmup: share of a phase in which the rate rises to it, linearly.
+        hold: share of a phase until which it stays there; then it falls along a cosine (Loshchilov
+            and Hutter 2017, arXiv 1608.03983) to `floor` of itself. What recall needs is learnt
+            all at once after a plateau, which a rate that falls from the start may not leave.
+        floor: see `hold`.
         weight_decay: of matrices; biases, norms and embeddings have none.
         clip: the longest gradient, in L2.
         pretrain: share of the amount that is spent on the task's own inputs first.
@@ -39,7 +41,8 @@ class Plan:
     view: View
     amount: float
     lr: float = 1e-3
-    warmup: float = 0.1
+    warmup: float = 0.05
+    hold: float = 0.7
     floor: float = 0.05
     weight_decay: float = 0.01
     clip: float = 1.0
@@ -55,7 +58,7 @@ class Plan:
             ("clip", 0.0, math.inf),
         ):
             self._check(name, low, high, above=True)
-        for name in ("warmup", "floor", "pretrain"):
+        for name in ("warmup", "hold", "floor", "pretrain"):
             self._check(name, 0.0, 1.0)
         self._check("weight_decay", 0.0, math.inf)
         if self.view == "steps" and self.amount != int(self.amount):
@@ -77,7 +80,8 @@ class Plan:
         share = self.phase_share(progress)
         if share < self.warmup:
             return self.lr * share / self.warmup
-        rest = (share - self.warmup) / (1 - self.warmup) if self.warmup < 1 else 1.0
+        start = max(self.warmup, self.hold)
+        rest = max(0.0, share - start) / (1 - start) if start < 1 else 0.0
         low = self.lr * self.floor
         return low + (self.lr - low) * (1 + math.cos(math.pi * min(1.0, rest))) / 2
 
