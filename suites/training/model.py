@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from models import ModelConfig, TransformerModel
@@ -26,6 +27,8 @@ SHAPE: dict[str, Any] = {
 """Where a case's ``model`` says nothing else; the feed-forward layer is four times as wide."""
 
 FEED_FORWARD_FACTOR = 4
+
+_EXACT = Arm("sdpa")
 
 _FROM_TASK = ("architecture", "vocab_size", "max_len")
 _NO_DROPOUT = ("dropout_p", "attention_dropout_p", "activation_dropout_p")
@@ -66,14 +69,26 @@ def config_for(text: str, task: Task) -> ModelConfig:
 def build(arm: Arm, case: Case, task: Task) -> tuple[Mixer, TransformerModel]:
     """Build the model of a training on the CPU; return the first compared layer's mixer with it.
 
-    All arms of one seed begin with equal weights in all that they share.
+    All arms of one seed begin with equal weights in all that they share: those around exact
+    attention. An arm that draws weights of its own shifts the stream of what is drawn behind them.
 
     Raises:
         ValueError, TypeError: as `config_for`, and for an arm's options.
         UnsupportedError: if the arm cannot serve the task's form.
     """
     config = config_for(case.model, task)
-    mixer, model = model_around(arm, config, seed=case.seed)
+    mixer, model = _drawn(arm, config, case.seed)
+    if arm.name != _EXACT.name and not model.tokens.weight.is_meta:
+        own = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, weight in _drawn(_EXACT, config, case.seed)[1].named_parameters():
+                if name in own:
+                    own[name].copy_(weight)
+    return mixer, model
+
+
+def _drawn(arm: Arm, config: ModelConfig, seed: int) -> tuple[Mixer, TransformerModel]:
+    mixer, model = model_around(arm, config, seed=seed)
     scale = config.d_model**0.5 if config.positions == "sinusoidal" else 1.0
     nn.init.normal_(model.tokens.weight, std=1.0 / scale)
     if config.tied:  # logits of deviation 1, whatever the width
