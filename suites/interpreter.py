@@ -102,10 +102,16 @@ class Interpreter:
 
 
 def _limit_files(pid: int) -> None:
-    """Bound the size of every file that a process and its children write."""
+    """Bound the size of every file that a process and its children write.
+
+    The bound is the soft one: where a trained model is kept, it is lifted for that long
+    (`suites.measure.process.large_files`).
+    """
     if sys.platform == "linux":
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        soft = OUTPUT_LIMIT if hard == resource.RLIM_INFINITY else min(OUTPUT_LIMIT, hard)
         with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (OUTPUT_LIMIT, OUTPUT_LIMIT))
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ def machine() -> dict[str, Any]:
     """
     gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "cores_total": os.cpu_count(),
         "ram_bytes": _ram_bytes(),
@@ -101,7 +101,8 @@ def _read(path: str) -> str | None:
     return file.read_text().strip() if file.is_file() else None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
     found = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo") or "", re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()
 

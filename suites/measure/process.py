@@ -65,6 +65,17 @@ def offer_to_oom_killer() -> None:
         path.write_text(str(OOM_SCORE))
 
 
+@contextmanager
+def large_files() -> Iterator[None]:
+    """Let the block write files as large as this process may; what a case prints stays bounded."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def hold_lock(path: str) -> int:
     """Share the run's lock for the rest of this process's life.
 

@@ -7,23 +7,25 @@ kind error) finds it.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from attention.base import UnsupportedError
 from models import TransformerModel
-from results.schema import Arm, Case
+from results.schema import Arm, Case, canonical
 from suites.kinds import arms, whole
 from suites.kinds.arms import Mixer, dtype_of
+from suites.measure.machine import cpu_name
 from suites.tasks import registry
 from suites.tasks.base import Task
 from suites.training.model import build
 from suites.training.plan import Plan, plan_from
-from suites.training.trainer import Trainer
+from suites.training.trainer import BETAS, Trainer
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,13 @@ class Setup:
     exact_ops: float
 
 
-def prepare(case: Case, files: Mapping[str, Path]) -> Setup:
+def prepare(case: Case, files: Mapping[str, Path], *, light: bool = False) -> Setup:
     """Build the task and the model of a case, and count a step.
 
     Args:
         case: of kind task.
         files: content name to file, of the tasks that read any.
+        light: build the model without its numbers, as far as its parts can do without them.
 
     Raises:
         ValueError: if a field, an option or a file is not accepted; `TypeError` likewise.
@@ -66,7 +69,7 @@ def prepare(case: Case, files: Mapping[str, Path]) -> Setup:
         case.task, seq_len=case.seq_len, form="causal" if case.is_causal else "bidirectional",
         files=files,
     )  # fmt: skip
-    mixer, model = build(case.arms[0], case, task)
+    mixer, model = (_build_light if light else build)(case.arms[0], case, task)
     if plan.pretrain:  # ask now, not after half an hour
         task.pretraining(1, seed=case.seed, index=0)
     seen = as_whole(case, task)
@@ -81,6 +84,15 @@ def prepare(case: Case, files: Mapping[str, Path]) -> Setup:
     with torch.device("meta"):
         exact = build(Arm("sdpa"), replace(case, arms=(Arm("sdpa"),)), task)
     return Setup(case, task, plan, mixer, model, ops, _step_ops(*exact, seen))
+
+
+def _build_light(arm: Arm, case: Case, task: Task) -> tuple[Mixer, TransformerModel]:
+    """Build a model without its numbers: one that is too large for memory is no misuse."""
+    try:
+        with torch.device("meta"):
+            return build(arm, case, task)
+    except Exception:  # what the constructors say about real tensors decides
+        return build(arm, case, task)
 
 
 def _step_ops(mixer: Mixer, model: TransformerModel, seen: Case) -> float:
@@ -128,17 +140,35 @@ def train(
 
     Raises:
         DivergedError: if the loss is no longer a number.
-        OSError: if a checkpoint cannot be written or read.
+        OSError: if a checkpoint cannot be written.
     """
     case = setup.case
     trainer = Trainer(
         setup.model.to(case.device), setup.task, setup.plan,
         batch=case.batch, seed=case.seed, dtype=dtype_of(case),
         step_operations=setup.step_ops / setup.exact_ops,
-        checkpoint=None if store is None else store / f"{case.id}.pt", tell=tell,
+        checkpoint=None if store is None else store / f"{case.id}.pt",
+        signature=signature(setup), tell=tell,
     )  # fmt: skip
     trainer.run()
     return trainer
+
+
+def signature(setup: Setup) -> str:
+    """Return what a checkpoint must agree on, beside its case's id, to be gone on with.
+
+    What the case leaves to defaults (another version may have others), and where it was trained:
+    seconds that two machines took are no time, and another torch takes other steps.
+    """
+    case, task = setup.case, setup.task
+    return canonical(
+        {
+            "case": case.id, "plan": asdict(setup.plan), "model": asdict(setup.model.config),
+            "task": task.settings, "facts": task.facts, "betas": BETAS,
+            "torch": torch.__version__, "cpu": cpu_name(),
+            "gpu": torch.cuda.get_device_name() if case.device == "cuda" else None,
+        }
+    )  # fmt: skip
 
 
 class Teller:
@@ -153,16 +183,17 @@ class Teller:
         if self._path is None or line == self._last:
             return
         self._last = line
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_suffix(".part")
-        partial.write_text(f"{time.time():.0f}\n{line}\n")
-        partial.replace(self._path)
+        with contextlib.suppress(OSError):  # a full disk ends no training for a word on it
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            partial = self._path.with_suffix(".part")
+            partial.write_text(f"{time.time():.0f}\n{line}\n")
+            partial.replace(self._path)
 
 
 def inspect(case: Case, files: Mapping[str, Path]) -> None:
-    """Check that a training could be started; a shared task is built once a process.
+    """Check that a training could be started, without the numbers of its model.
 
     Raises:
         ValueError, TypeError, UnsupportedError: as `prepare`.
     """
-    prepare(case, files)
+    prepare(case, files, light=True)

@@ -6,7 +6,9 @@ interrupted and resumed takes the very steps that it would have taken.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import TransformerModel
+from suites.measure.process import large_files
 from suites.tasks.base import IGNORED, Batch, Task
 from suites.training.plan import Plan
 
@@ -113,6 +116,8 @@ class Trainer:
         dtype: of the products; other than float32: by autocast, with float16's scaled gradients.
         step_operations: of one step, in steps of the same model with exact attention.
         checkpoint: the file to go on from and to keep; ``None`` = nothing is kept.
+        signature: what the checkpoint must be of: one of another training, or on another machine,
+            is not gone on with.
         tell: told how it goes, in a line.
     """
 
@@ -127,13 +132,14 @@ class Trainer:
         dtype: torch.dtype = torch.float32,
         step_operations: float = 1.0,
         checkpoint: Path | None = None,
+        signature: str = "",
         tell: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self.model, self.task, self.plan = model, task, plan
         self.curve, self.spent = Curve(), Spent()
         self._batch, self._seed, self._dtype = batch, seed, dtype
         self._step_operations = step_operations
-        self._checkpoint, self._tell = checkpoint, tell
+        self._checkpoint, self._signature, self._tell = checkpoint, signature, tell
         self._device = next(model.parameters()).device
         self._optimizer = _optimizer(model, plan)
         self._scaler = torch.amp.GradScaler(
@@ -159,7 +165,7 @@ class Trainer:
         while (progress := self.spent.of(self.plan)) < 1.0:
             pending.append(self._step(progress))
             self.spent.steps += 1
-            self.spent.operations += self._step_operations
+            self.spent.operations = self.spent.steps * self._step_operations
             if self.spent.steps % often and self.spent.of(self.plan) < 1.0:
                 continue
             losses = [float(loss) for loss in pending]  # waits for the device
@@ -223,6 +229,7 @@ class Trainer:
         if self._checkpoint is None:
             return
         kept: dict[str, Any] = {
+            "signature": self._signature,
             "model": self.model.state_dict(),
             "spent": vars(self.spent).copy(),
             "curve": vars(self.curve).copy(),
@@ -233,16 +240,23 @@ class Trainer:
             kept["scaler"] = self._scaler.state_dict()
         self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
         partial = self._checkpoint.with_suffix(".part")
-        with partial.open("wb") as file:
-            torch.save(kept, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self._checkpoint)
+        try:
+            with large_files(), partial.open("wb") as file:
+                torch.save(kept, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self._checkpoint)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # what is left of it takes room that others need
+                partial.unlink(missing_ok=True)
+            # No path: where a run lies is no part of its records.
+            said = f"the checkpoint {self._checkpoint.name} cannot be kept: {error.strerror}"
+            raise OSError(error.errno, said) from error
 
     def _restore(self) -> None:
-        if self._checkpoint is None or not self._checkpoint.exists():
+        kept = self._kept()
+        if kept is None:
             return
-        kept = torch.load(self._checkpoint, map_location=self._device, weights_only=True)
         self.model.load_state_dict(kept["model"])
         self.spent = Spent(**kept["spent"])
         self.curve = Curve(**kept["curve"])
@@ -252,6 +266,27 @@ class Trainer:
             return
         self._optimizer.load_state_dict(kept["optimizer"])
         self._scaler.load_state_dict(kept["scaler"])
+
+    def _kept(self) -> dict[str, Any] | None:
+        """Read the checkpoint; ``None`` if there is none of this training.
+
+        To train anew costs time alone: so what cannot be read, or is of another training, is as if
+        it were not there.
+        """
+        if self._checkpoint is None or not self._checkpoint.exists():
+            return None
+        try:
+            kept = torch.load(self._checkpoint, map_location=self._device, weights_only=True)
+        except Exception as error:  # torch's reader has many types for what is no file of its
+            why = f"cannot be read ({type(error).__name__})"
+        else:
+            if isinstance(kept, dict) and kept.get("signature") == self._signature:
+                return kept
+            why = "is of another training"
+        said = f"the checkpoint {self._checkpoint.name} {why}: trained anew"
+        sys.stderr.write(f"{said}\n")
+        self._tell(said)
+        return None
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
