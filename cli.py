@@ -93,18 +93,18 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: all that is declared.")
 @click.option("--peers", "of_peers", is_flag=True, help="List the peers of suite peers.")
 @click.option("--models", "of_models", is_flag=True, help="List the models of level model.")
+@click.option("--tasks", "of_tasks", is_flag=True, help="List the tasks of suite quality.")
 @click.pass_context
-def list_backends(ctx: click.Context, /, as_json: bool, of_peers: bool, of_models: bool) -> None:
+def list_backends(ctx: click.Context, /, as_json: bool, **kinds: bool) -> None:
     """List the backends: family, what they support, whether they run here and why not."""
     from attention import registry
 
-    if of_peers and of_models:
-        raise click.UsageError("--models: beside --peers there is no one list; give one", ctx)
-    if of_peers:
-        _list_peers(as_json)
-        return
-    if of_models:
-        _list_models(as_json)
+    chosen = [name.removeprefix("of_") for name, is_asked in kinds.items() if is_asked]
+    if len(chosen) > 1:
+        first, second = sorted(chosen)[:2]
+        raise click.UsageError(f"--{first}: beside --{second} there is no one list; give one", ctx)
+    if chosen:
+        {"peers": _list_peers, "models": _list_models, "tasks": _list_tasks}[chosen[0]](as_json)
         return
     described = [registry.describe(name) for name in registry.names()]
     _say_broken(registry.broken_plugins())
@@ -168,6 +168,27 @@ def _list_models(as_json: bool) -> None:
         hidden = ("name", "parameters", "architecture")
         values = (f"{name}={value}" for name, value in one.items() if name not in hidden)
         click.echo(f"  values: {', '.join(values)}")
+
+
+def _list_tasks(as_json: bool) -> None:
+    from results.schema import format_option
+    from suites.tasks import registry
+
+    described = registry.describe()
+    _say_broken(registry.broken_plugins())
+    if as_json:
+        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
+        return
+    for one in described:
+        group = f", by {one['group']}" if one["group"] else ""
+        metric = str(one["metric"]).replace("_", " ")
+        click.echo(f"{one['name']}  ({metric}{group}; N={one['seq_len']})")
+        click.echo(f"  {one['summary'].removesuffix('?')}. {one['paper']}")
+        options = (
+            name if option.get("required") else f"{name}={format_option(option['default'])}"
+            for name, option in one["options"].items()
+        )  # fmt: skip
+        click.echo(f"  options: {', '.join(options) or 'none'}")
 
 
 def _shown(name: str, option: dict[str, Any]) -> str:
