@@ -49,6 +49,17 @@ class Several(_Type):
         return tuple(dict.fromkeys(self.kind.convert(part, param, ctx) for part in parts))
 
 
+class Number(click.FloatRange):
+    """A number of a range: not a number is outside of every one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the value."""
+        number = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
+
+
 class Parsed(_Type):
     """A value that a function of the suites reads."""
 
@@ -187,20 +198,20 @@ OPTIONS = (
     ),
     click.option(
         "--amount",
-        type=click.FloatRange(0, 1e9, min_open=True),
+        type=Number(0, 1e9, min_open=True),
         metavar="N",
         help="Of suite quality: steps of a training (or seconds, with --equal time). Default: a "
         "task's own.",
     ),
     click.option(
         "--lr",
-        type=click.FloatRange(0, 10, min_open=True),
+        type=Number(0, 10, min_open=True),
         metavar="RATE",
         help="Of suite quality: the highest learning rate. Default: a task's own.",
     ),
     click.option(
         "--pretrain",
-        type=click.FloatRange(0, 1, max_open=True),
+        type=Number(0, 1, max_open=True),
         metavar="SHARE",
         help="Of suite quality: share of a training that is spent on the task's own inputs "
         "first. Default: 0; of listops and lra 0 and 0.5.",
@@ -359,7 +370,7 @@ OPTIONS = (
     click.option(
         "--case-timeout",
         "case_timeout_s",
-        type=click.FloatRange(0, 1e6, min_open=True),
+        type=Number(0, 1e6, min_open=True),
         metavar="SECONDS",
         help=f"Longest time of one launch. {_by_preset('case_timeout_s')}",
     ),
@@ -405,7 +416,7 @@ CONFIRM_OPTIONS = (
     click.option(
         "--budget",
         "budget_s",
-        type=click.FloatRange(0, 600, min_open=True),
+        type=Number(0, 600, min_open=True),
         default=0.25,
         show_default=True,
         metavar="SECONDS",
@@ -414,7 +425,7 @@ CONFIRM_OPTIONS = (
     click.option(
         "--case-timeout",
         "case_timeout_s",
-        type=click.FloatRange(0, 1e6, min_open=True),
+        type=Number(0, 1e6, min_open=True),
         default=180.0,
         show_default=True,
         metavar="SECONDS",

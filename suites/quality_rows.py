@@ -7,6 +7,7 @@ lengths of the tasks their usual budgets would be exact.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -182,21 +183,23 @@ def rows_for(preset: QualityPreset, chosen: Chosen) -> tuple[TaskRow, ...]:
     """Return the rows of a sweep.
 
     Raises:
-        ValueError: if a file is named that no task reads.
+        ValueError: if a file is named that no task reads, or a number is none.
     """
     rows: Sequence[TaskRow] = preset.rows
     if chosen.tasks:
         default = TaskRow(Arm("recall"), 64, 400, 15.0)
         rows = [replace(FOR_OTHERS.get(t.name, default), task=t) for t in chosen.tasks]
-        rows = [
-            replace(row, forms=("bidirectional",)) if _is_two_sided(row.task) else row
-            for row in rows
-        ]
+        rows = [replace(row, forms=_forms_of(row)) for row in rows]
     return tuple(_with(row, chosen) for row in _reading(rows, chosen.files))
 
 
-def _is_two_sided(task: Arm) -> bool:
-    return task.options.get("objective") in ("masked", "denoise")
+_FORM_OF = {"next": "causal", "masked": "bidirectional", "denoise": "bidirectional"}
+
+
+def _forms_of(row: TaskRow) -> tuple[str, ...]:
+    """Return the forms that a row's objective has: it may have but one."""
+    objective = row.task.options.get("objective")
+    return (_FORM_OF[objective],) if objective in _FORM_OF else row.forms
 
 
 def _reading(rows: Sequence[TaskRow], files: Mapping[str, str]) -> Sequence[TaskRow]:
@@ -218,6 +221,10 @@ def _reading(rows: Sequence[TaskRow], files: Mapping[str, str]) -> Sequence[Task
 
 def _with(row: TaskRow, chosen: Chosen) -> TaskRow:
     changes: dict[str, Any] = {}
+    for name in ("amount", "lr", "pretrain"):
+        value = getattr(chosen, name)
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"{name}: expected a number, got {value}")
     if chosen.amount is not None:
         steps = int(chosen.amount) if chosen.amount == int(chosen.amount) else chosen.amount
         changes |= {"steps": steps, "seconds": chosen.amount}
