@@ -75,11 +75,6 @@ def prepare(case: Case, files: Mapping[str, Path], *, light: bool = False) -> Se
     seen = as_whole(case, task)
     if reasons := arms.unsupported_reasons(mixer, whole.layer_case(model.config, seen)):
         raise UnsupportedError("; ".join(reasons))
-    if _pads(task) and not case.is_causal and not mixer.supports.key_padding:
-        raise UnsupportedError(
-            f"key_padding: {task.name} has sequences of different lengths; {mixer.name} leaves no "
-            f"padding out{mixer.why_not('key_padding')}"
-        )
     ops = _step_ops(mixer, model, seen)
     with torch.device("meta"):
         exact = build(Arm("sdpa"), replace(case, arms=(Arm("sdpa"),)), task)
@@ -99,11 +94,6 @@ def _step_ops(mixer: Mixer, model: TransformerModel, seen: Case) -> float:
     cost = whole.cost_of(mixer, model, seen)
     assert cost is not None
     return float(cost["executed_ops"])
-
-
-def _pads(task: Task) -> bool:
-    """Say whether a task has padding to leave out."""
-    return task.batch(1, seed=0, index=0, split="train").key_padding_mask is not None
 
 
 def check_case(case: Case) -> None:

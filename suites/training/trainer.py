@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import TransformerModel
+from models import LearnedPositions, TransformerModel
 from suites.measure.process import large_files
 from suites.tasks.base import IGNORED, Batch, Task
 from suites.training.plan import Plan
@@ -276,6 +277,9 @@ class Trainer:
         if self._checkpoint is None or not self._checkpoint.exists():
             return None
         try:
+            with zipfile.ZipFile(self._checkpoint) as archive:  # torch compares no checksums
+                if damaged := archive.testzip():
+                    raise zipfile.BadZipFile(damaged)
             kept = torch.load(self._checkpoint, map_location=self._device, weights_only=True)
         except Exception as error:  # torch's reader has many types for what is no file of its
             why = f"cannot be read ({type(error).__name__})"
@@ -315,9 +319,9 @@ def loss_of(model: TransformerModel, batch: Batch) -> Tensor:
 
 
 def _optimizer(model: nn.Module, plan: Plan) -> torch.optim.AdamW:
-    """Build AdamW; embeddings, biases and norms do not decay."""
-    embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding)
-                  for p in m.parameters()}  # fmt: skip
+    """Build AdamW; embeddings (of positions too), biases and norms do not decay."""
+    tables = (m for m in model.modules() if isinstance(m, nn.Embedding | LearnedPositions))
+    embeddings = {id(p) for table in tables for p in table.parameters()}
     decaying: list[Tensor] = []
     others: list[Tensor] = []
     for parameter in model.parameters():
