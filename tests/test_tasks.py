@@ -105,7 +105,7 @@ PINNED: dict[tuple[str, Form], tuple[str, str]] = {
     ("selective_copy", "causal"): ("a6d5b89d", "ba397406"),
     ("selective_copy", "bidirectional"): ("00cb19de", "e380f1aa"),
     ("induction", "causal"): ("04193746", "d45f2964"),
-    ("induction", "bidirectional"): ("04193746", "d45f2964"),
+    ("induction", "bidirectional"): ("79108986", "d45f2964"),
     ("needle", "causal"): ("a74d961b", "dc6e2a46"),
     ("needle", "bidirectional"): ("a74d961b", "dc6e2a46"),
     ("needle:depth=0.25+0.75,num_needles=2,hay=needles", "causal"): ("ea46daea", "6d78334d"),
