@@ -9,9 +9,9 @@ letter, and once more later, where that letter is asked. Two triggers (``S``, ``
 
 Behind a trigger's second place stands a blank, so that no other letter follows it in either form;
 both forms read the same sequence. In training, and in the bidirectional form alone, it is asked at
-the first place too, where it is the next token (group 1); `recall` says why. A group is the distance between a trigger's two places, in
-tokens. All arrangements that keep each trigger together with the token behind it are alike in
-probability.
+the first place too, where it is the next token (group 1); `recall` says why. A group is the
+distance between a trigger's two places, in tokens. All arrangements that keep each trigger
+together with the token behind it are alike in probability.
 
 Ids: 0 blank, triggers from 1, letters behind them.
 What the splits do not share is a sequence.
