@@ -16,7 +16,7 @@ from attention.base import Attention, UnsupportedError
 from results.schema import UNITS, Case
 from suites.kinds.arms import Inputs, dtype_of
 from suites.kinds.contestant import Contestant
-from suites.kinds.steps import arm_record, build_arms, relative_error, arms_timed
+from suites.kinds.steps import arm_record, arms_timed, build_arms, relative_error
 from suites.kinds.timing import Measured
 from suites.kinds.trained import distribution_of, draw_qkv
 from suites.measure.weights import weights_error

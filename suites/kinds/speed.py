@@ -26,7 +26,7 @@ from results.schema import Case
 from suites.kinds.arms import dtype_of
 from suites.kinds.contestant import Contestant
 from suites.kinds.levels import contestants_of
-from suites.kinds.steps import arm_record, build_arms, relative_error, arms_timed
+from suites.kinds.steps import arm_record, arms_timed, build_arms, relative_error
 from suites.kinds.timing import Measured
 from suites.measure.clock import Timing
 from suites.measure.gate import INPUT_SCALE
