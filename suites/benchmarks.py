@@ -23,8 +23,10 @@ from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import attention.backends as backends
 from results.schema import MEASUREMENT, Case
+from suites.error_rows import ERROR_PRESETS, TRAINED_NAME
 from suites.kinds.answer import answer
 from suites.measure.process import die_with_parent, hold_lock, offer_to_oom_killer
+from suites.parsing import parse_backend
 
 DRIVER_VARIABLE = "ATTNBENCH_DRIVER_PID"
 """The driver's process id, set by the driver in the environment of what it starts."""
@@ -163,6 +165,35 @@ class BesidePeers:
         return _measure_ours(backend, options, 4096, mode, level=level, is_causal=is_causal)
 
 
+class ErrorAtBudget:
+    """Distance from exact softmax over the quick preset of suite error, so that a change shows.
+
+    What is trained is left out: it takes a minute before the first case.
+    """
+
+    version = str(MEASUREMENT)
+    timeout = 120.0
+    unit = "relative L2"
+    param_names = ("backend", "inputs")
+    params = (
+        tuple(arm.label for arm in ERROR_PRESETS["quick"].backends),
+        tuple(one.label for one in ERROR_PRESETS["quick"].inputs if one.name != TRAINED_NAME),
+    )
+
+    def track_relative_error(self, backend: str, inputs: str) -> float:
+        """Take the error at one point of the grid: fp32 on the CPU, B=1, H=4, N=1024, D=64.
+
+        Raises:
+            SkipNotImplemented: if the backend does not run here; asv shows ``n/a``.
+            RuntimeError: with the reason, if the case did not end well; asv shows ``failed``.
+        """
+        arm = parse_backend(backend)
+        record = _measure_ours(
+            arm.name, arm.options, 1024, "forward", kind="error", num_heads=4, inputs=inputs
+        )["record"]
+        return float(record["arms"][0]["metrics"]["relative_error"]["value"])
+
+
 def _measure_ours(
     backend: str,
     options: Mapping[str, Any],
@@ -171,14 +202,17 @@ def _measure_ours(
     *,
     level: str = "attention",
     is_causal: bool = False,
+    kind: str = "speed",
+    num_heads: int = 8,
+    inputs: str = "",
 ) -> dict[str, Any]:
-    """Measure a backend as kind speed does; raise what asv shows as ``n/a`` or ``failed``."""
+    """Measure a backend as a kind does; raise what asv shows as ``n/a`` or ``failed``."""
     _enter_child(None)
     case = Case.from_json(
         {
-            "kind": "speed", "level": level, "mode": mode,
+            "kind": kind, "level": level, "mode": mode, "inputs": inputs,
             "arms": [{"name": backend, "options": dict(options)}],
-            "batch": 1, "num_heads": 8, "num_kv_heads": 8, "head_dim": 64,
+            "batch": 1, "num_heads": num_heads, "num_kv_heads": num_heads, "head_dim": 64,
             "seq_len": seq_len, "key_len": seq_len, "device": "cpu", "dtype": "float32",
             "is_causal": is_causal, "threads": torch.get_num_threads(),
             "allocator": "default", "compile": False, "seed": 0,

@@ -111,21 +111,22 @@ class QualityPreset:
     weights: tuple[str, ...] = ()
 
 
-_RECALL = TaskRow(Arm("recall"), 64, 400, 15.0)
-_INDUCTION = TaskRow(Arm("induction"), 64, 400, 15.0)
-_COPY = TaskRow(Arm("copy"), 65, 400, 15.0)
-_SELECTIVE = TaskRow(Arm("selective_copy"), 64, 600, 20.0)
-_NEEDLE = TaskRow(Arm("needle"), 256, 300, 40.0, batch=32)
+_RECALL = TaskRow(Arm("recall", {"num_pairs": 8}), 32, 500, 15.0)
+_RECALL_FAR = TaskRow(Arm("recall", {"num_pairs": 8}), 64, 1000, 40.0, forms=("causal",))
+_INDUCTION = TaskRow(Arm("induction"), 32, 500, 15.0)
+_COPY = TaskRow(Arm("copy"), 64, 200, 10.0)
+_SELECTIVE = TaskRow(Arm("selective_copy"), 64, 900, 40.0)
+_NEEDLE = TaskRow(Arm("needle"), 128, 400, 30.0)
 _TEXT = TaskRow(
     Arm("language"), 256, 2500, 300.0, lr=0.002, batch=16,
     shape={"d_model": 128, "num_layers": 4, "num_heads": 4, "positions": "rotary"},
 )  # fmt: skip
 _LISTOPS = TaskRow(Arm("listops"), 512, 2000, 600.0, batch=32, pretrain=(0.0, 0.5))
 
-_SYNTHETIC = (_RECALL, _INDUCTION, _COPY, _SELECTIVE, _NEEDLE)
+_SYNTHETIC = (_RECALL, _RECALL_FAR, _INDUCTION, _COPY, _SELECTIVE, _NEEDLE)
 
 QUALITY_PRESETS: Mapping[str, QualityPreset] = {
-    "quick": QualityPreset((_RECALL,)),
+    "quick": QualityPreset((_RECALL, _COPY)),
     "standard": QualityPreset(_SYNTHETIC),
     "full": QualityPreset((*_SYNTHETIC, _TEXT, _LISTOPS), case_timeout_s=14400.0),
 }
@@ -144,7 +145,7 @@ TRAINING_PRESETS: Mapping[str, Mapping[str, QualityPreset]] = {
 }
 """By suite."""
 
-FOR_OTHERS = {row.task.name: row for row in (*_SYNTHETIC, _TEXT, _LISTOPS)} | {
+FOR_OTHERS = {row.task.name: row for row in (*_SYNTHETIC, _RECALL, _TEXT, _LISTOPS)} | {
     "lra": replace(_LISTOPS, task=Arm("lra"), seq_len=2000)
 }
 """How a task is trained that is named without its row: by the one of its name."""

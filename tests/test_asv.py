@@ -82,7 +82,11 @@ def test_asv_discovers_exactly_what_is_meant(tmp_path: Path):
         cwd=tmp_path,
         env={**os.environ, "ASV_PYTHONPATH": str(ROOT)},
     )
-    grid, beside, step = sorted(json.loads(found.read_text()), key=lambda one: str(one["name"]))
+    every = sorted(json.loads(found.read_text()), key=lambda one: str(one["name"]))
+    grid, beside, step, error = every
+    assert error["name"] == "benchmarks.ErrorAtBudget.track_relative_error"
+    assert (error["type"], error["unit"]) == ("track", "relative L2")
+    assert error["param_names"] == ["backend", "inputs"]
     assert step["name"] == "benchmarks.DecodeStep.measure_latency"
     assert step["param_names"] == ["backend", "context"]
     assert beside["name"] == "benchmarks.BesidePeers.measure_latency"

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's backend and peer are real ones: they load, run, and pass the linter."""
+"""CONTRIBUTING's backend, peer and task are real: they load, run, and pass the linter."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ import attention
 from attention import registry
 from attention.testing import check
 from models import TransformerBlock
+from results.schema import Case
 from suites.kinds.answer import answer
 from suites.peers import registry as peers
+from suites.tasks import registry as tasks
 
 ROOT = Path(__file__).parents[1]
 
 
 def blocks() -> list[str]:
     found = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
-    assert len(found) == 2
+    assert len(found) == 3
     return [str(block) for block in found]
 
 
@@ -36,6 +38,17 @@ def peer(tmp_path: Path) -> Iterator[Path]:
     yield file
     peers._registry.clear()
     peers._registry.update(known)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Iterator[Path]:
+    """The third Python block, the task, as a file; forgotten afterwards."""
+    file = tmp_path / "my_task.py"
+    file.write_text(blocks()[2])
+    known = dict(tasks._registry)
+    yield file
+    tasks._registry.clear()
+    tasks._registry.update(known)
 
 
 @pytest.fixture
@@ -112,7 +125,24 @@ def test_the_peer_computes_what_it_says(peer: Path, mode: str) -> None:
     assert ("gradient" in gate) == (mode == "training")
 
 
-@pytest.mark.parametrize("example", ["taught", "peer"])
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_the_task_is_learnt(task: Path, is_causal: bool) -> None:
+    case = {
+        "kind": "task", "level": "model", "mode": "training", "arms": [{"name": "sdpa"}],
+        "batch": 32, "num_heads": 0, "num_kv_heads": 0, "head_dim": 0, "seq_len": 16,
+        "key_len": 16, "device": "cpu", "dtype": "float32", "is_causal": is_causal,
+        "threads": torch.get_num_threads(), "allocator": "default", "compile": False, "seed": 0,
+        "task": "majority", "training": "steps:amount=40,lr=0.003",
+        "model": f"{'decoder' if is_causal else 'encoder'}:d_model=32,num_layers=1",
+    }  # fmt: skip
+    request = {"do": "case", "case": Case.from_json(case).to_json(), "budget_s": 0.01}
+    record = answer({**request, "deadline_s": 60.0, "plugins": [str(task)]})["record"]
+    assert record["status"] == "ok", record["reason"]
+    assert record["arms"][0]["metrics"]["accuracy"]["value"] > 0.85
+    assert record["arms"][0]["quality"]["chance"] == 0.5
+
+
+@pytest.mark.parametrize("example", ["taught", "peer", "task"])
 def test_the_example_passes_the_linter(example: str, request: pytest.FixtureRequest) -> None:
     taught = request.getfixturevalue(example)
     ruff = Path(sys.executable).with_name("ruff")

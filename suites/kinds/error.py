@@ -16,7 +16,7 @@ from attention.base import Attention, UnsupportedError
 from results.schema import UNITS, Case
 from suites.kinds.arms import Inputs, dtype_of
 from suites.kinds.contestant import Contestant
-from suites.kinds.steps import arm_record, build_arms, relative_error, time_arms
+from suites.kinds.steps import arm_record, arms_timed, build_arms, relative_error
 from suites.kinds.timing import Measured
 from suites.kinds.trained import distribution_of, draw_qkv
 from suites.measure.weights import weights_error
@@ -51,7 +51,7 @@ def run(
     stage("making the inputs")
     tensors = tuple(x.to(case.device, dtype_of(case)) for x in draw_qkv(case, store))
     contestant = Contestant(*built, Inputs(tensors, None), case)
-    timings, compiled, conditions = time_arms([contestant], case, budget_s=budget_s, stage=stage)
+    timings, compiled, conditions = arms_timed([contestant], case, budget_s=budget_s, stage=stage)
     stage("checking the output")
     kernel = contestant.mixer.kernel
     gate = contestant.gate()

@@ -26,7 +26,7 @@ from results.schema import Case
 from suites.kinds.arms import dtype_of
 from suites.kinds.contestant import Contestant
 from suites.kinds.levels import contestants_of
-from suites.kinds.steps import arm_record, build_arms, relative_error, time_arms
+from suites.kinds.steps import arm_record, arms_timed, build_arms, relative_error
 from suites.kinds.timing import Measured
 from suites.measure.clock import Timing
 from suites.measure.gate import INPUT_SCALE
@@ -66,7 +66,7 @@ def run(
     built = build_arms(case)
     stage("feeding the context" if case.mode == "decode" else "building")
     contestants = contestants_of(built, case)
-    timings, compiled, conditions = time_arms(contestants, case, budget_s=budget_s, stage=stage)
+    timings, compiled, conditions = arms_timed(contestants, case, budget_s=budget_s, stage=stage)
     stage("checking the output")
     kernels = [contestant.mixer.kernel for contestant in contestants]
     gates = [contestant.gate() for contestant in contestants]

@@ -42,7 +42,7 @@ def build_arms(case: Case) -> list[Built]:
     return built
 
 
-def time_arms(
+def arms_timed(
     contestants: Sequence[Contestant],
     case: Case,
     *,

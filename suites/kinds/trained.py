@@ -10,15 +10,21 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from attention.base import UnsupportedError
 from attention.checks import check_int
-from results.schema import Case, content_id
+from models import TransformerModel
+from results.schema import Arm, Case, content_id
 from suites.error_rows import TRAINED
 from suites.kinds.inputs import DRAWN, QKV, Distribution, Drawn, build_distribution
+from suites.kinds.whole import compared_stack
+from suites.tasks.base import Batch
+from suites.training.run import prepare
+from suites.training.run import train as train_model
+from suites.training.trainer import logits_of
 
 
 @dataclass(frozen=True)
@@ -51,15 +57,56 @@ Make = Callable[[TrainedSpec], QKV]
 """Trains a model; returns q, k and v ``[L, H, N, D]`` of every layer, floating-point."""
 
 
-def train(spec: TrainedSpec) -> QKV:
-    """Train the model of `spec`.
+STEPS, BATCH, RATE = 200, 4, 0.002
+"""Of the training: sequences of the length that the tensors are taken at."""
 
-    Raises:
-        UnsupportedError: always: no trainer is connected.
+
+def train(spec: TrainedSpec) -> QKV:
+    """Train a byte-level language model with exact attention; return what it had in its layers.
+
+    On the standard library's sources: the next byte if it is causal, else hidden ones. The tensors
+    are those of the first window of the test split, as they went into the attention: positions
+    (rotary) are in them.
     """
-    raise UnsupportedError(
-        f"inputs: trained: nothing trains a model of {spec.num_layers} layers here"
-    )
+    shape = {
+        "d_model": spec.num_heads * spec.head_dim, "num_layers": spec.num_layers,
+        "num_heads": spec.num_heads, "positions": "rotary",
+    }  # fmt: skip
+    case = Case(
+        kind="task", level="model", mode="training", arms=(Arm("sdpa"),), batch=BATCH,
+        num_heads=0, num_kv_heads=0, head_dim=0, seq_len=spec.seq_len, key_len=spec.seq_len,
+        device="cpu", dtype="float32", is_causal=spec.is_causal, threads=torch.get_num_threads(),
+        allocator="default", compile=False, seed=spec.seed, task="language",
+        model=Arm("decoder" if spec.is_causal else "encoder", shape).label,
+        training=Arm("steps", {"amount": STEPS, "lr": RATE}).label,
+    )  # fmt: skip
+    setup = prepare(case, {})
+    trainer = train_model(setup, None)
+    window = setup.task.batch(1, seed=0, index=0, split="test")
+    return layers_of(trainer.model, window)
+
+
+def layers_of(model: TransformerModel, window: Batch) -> QKV:
+    """Return q, k and v ``[L, H, N, D]`` of every layer of a model's only stack, on one window."""
+    seen: list[tuple[Tensor, ...]] = []
+
+    def record(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        named = {**dict(zip("qkv", args, strict=False)), **kwargs}
+        seen.append(tuple(named[name][0] for name in "qkv"))
+
+    blocks: list[Any] = list(compared_stack(model).blocks)
+    handles = [
+        block.attention.attention.register_forward_pre_hook(record, with_kwargs=True)
+        for block in blocks
+    ]
+    try:
+        with torch.no_grad():
+            logits_of(model, window)
+    finally:
+        for handle in handles:
+            handle.remove()
+    q, k, v = (torch.stack(parts) for parts in zip(*seen, strict=True))
+    return q, k, v
 
 
 class Trained(Distribution):
@@ -140,7 +187,6 @@ def trained_tensors(case: Case, store: Path | None, *, make: Make | None = None)
         make: trains; ``None`` = `train`.
 
     Raises:
-        UnsupportedError: if nothing can train the model.
         ValueError: if the tensors are not of the shape that is asked for.
     """
     spec = TrainedSpec(**asdict(TRAINED), is_causal=case.is_causal, seed=case.seed)

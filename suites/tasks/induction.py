@@ -8,9 +8,10 @@ letter, and once more later, where that letter is asked. Two triggers (``S``, ``
     labels  . . . . . . a . . . b . .
 
 Behind a trigger's second place stands a blank, so that no other letter follows it in either form;
-both forms read the same sequence. A group is the distance between a trigger's two places, in
-tokens. All arrangements that keep each trigger together with the token behind it are alike in
-probability.
+both forms read the same sequence. In training, and in the bidirectional form alone, it is asked at
+the first place too, where it is the next token (group 1); `recall` says why. A group is the
+distance between a trigger's two places, in tokens. All arrangements that keep each trigger
+together with the token behind it are alike in probability.
 
 Ids: 0 blank, triggers from 1, letters behind them.
 What the splits do not share is a sequence.
@@ -81,10 +82,11 @@ class Induction(Task):
     def batch(self, size: int, *, seed: int, index: int, split: Split) -> Batch:
         """Return a batch; see `Task.batch`."""
         rng = generator(seed, index, split)
-        arrays = of_split(split, size, lambda count: self._draw(rng, count))
+        hints = self.form == "bidirectional" and split == "train"
+        arrays = of_split(split, size, lambda count: self._draw(rng, count, hints))
         return Batch(*(torch.from_numpy(a) for a in arrays))
 
-    def _draw(self, rng: np.random.Generator, size: int) -> tuple[Ints, ...]:
+    def _draw(self, rng: np.random.Generator, size: int, hints: bool) -> tuple[Ints, ...]:
         """Draw ids, labels and groups of `size` sequences of either split."""
         count = self.num_triggers
         # 2·count pairs of tokens among single ones: as many places as there are things to order.
@@ -102,4 +104,7 @@ class Induction(Task):
         labels, groups = unasked(size, self.seq_len), np.zeros_like(ids)
         put(labels, second, np.take_along_axis(ids, first + 1, axis=1))
         put(groups, second, second - first)
+        if hints:
+            put(labels, first, np.take_along_axis(ids, first + 1, axis=1))
+            put(groups, first, np.ones_like(first))
         return ids, labels, groups

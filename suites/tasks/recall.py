@@ -11,6 +11,12 @@ pairs (``a``, ``c`` keys; ``x``, ``z`` values; ``_`` blank)::
 Both forms read the same sequence: nothing behind a query depends on its answer. A query's group is
 its distance to the key's first place, in tokens.
 
+In training, and in the bidirectional form alone, a key's value is asked at its first place too,
+where it is the next token (group 1). A causal model finds its neighbour by itself, since the first
+tokens see hardly anything else; one that looks both ways learns to look ahead from these labels,
+and without them stays at guessing among the sequence's values for thousands of steps. The test
+split asks the queries alone.
+
 Ids: 0 blank, keys from 1, values behind them (a half each, the odd one a value).
 What the splits do not share is a set of pairs, in whatever order.
 """
@@ -137,9 +143,10 @@ class Recall(Task):
         put(ids, places, np.take_along_axis(keys, which, axis=1))
         labels, groups = unasked(size, self.seq_len), np.zeros_like(ids)
         put(labels, places, np.take_along_axis(values, which, axis=1))
+        put(groups, places, places - 2 * which)
         if self.form == "bidirectional" and split == "train":
             labels[:, 0 : 2 * self.num_pairs : 2] = values
-        put(groups, places, places - 2 * which)
+            groups[:, 0 : 2 * self.num_pairs : 2] = 1
         return Batch(*(torch.from_numpy(a) for a in (ids, labels, groups)))
 
     def _places(self, rng: np.random.Generator, size: int) -> Ints:

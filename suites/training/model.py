@@ -22,7 +22,7 @@ from suites.parsing import parse_backend
 from suites.tasks.base import Task
 
 SHAPE: dict[str, Any] = {
-    "d_model": 64, "num_layers": 2, "num_heads": 2, "positions": "sinusoidal", "tied": False,
+    "d_model": 64, "num_layers": 3, "num_heads": 2, "positions": "rotary", "tied": False,
 }  # fmt: skip
 """Where a case's ``model`` says nothing else; the feed-forward layer is four times as wide."""
 
