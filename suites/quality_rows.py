@@ -188,7 +188,11 @@ def rows_for(preset: QualityPreset, chosen: Chosen) -> tuple[TaskRow, ...]:
     rows: Sequence[TaskRow] = preset.rows
     if chosen.tasks:
         default = TaskRow(Arm("recall"), 64, 400, 15.0)
-        rows = [replace(FOR_OTHERS.get(t.name, default), task=t) for t in chosen.tasks]
+        backends = preset.rows[0].backends  # suite quantized has one for every task
+        rows = [
+            replace(FOR_OTHERS.get(t.name, default), task=t, backends=backends)
+            for t in chosen.tasks
+        ]
         rows = [
             replace(row, forms=("bidirectional",)) if _is_two_sided(row.task) else row
             for row in rows

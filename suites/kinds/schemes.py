@@ -217,15 +217,24 @@ def kernel_of(scheme: Scheme, model: TransformerModel, ids: Sequence[Tensor]) ->
     """Call a model on ids and name what multiplied by the blocks' weights.
 
     Raises:
-        RuntimeError: if it was not the scheme's operator at every layer.
+        RuntimeError: if it was not the scheme's operator in every layer that was called.
     """
-    count = sum(1 for _ in linears(model))
-    with torch.inference_mode(), _Operators() as seen:
-        model(*ids)
-    if seen.counts[scheme.operator] < count:
+    calls = 0
+
+    def count(*_call: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    handles = [layer.register_forward_hook(count) for _, layer in linears(model)]
+    try:
+        with torch.inference_mode(), _Operators() as seen:
+            model(*ids)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not 0 < calls <= (ran := seen.counts[scheme.operator]):
         raise RuntimeError(
-            f"weights: {scheme.operator} ran {seen.counts[scheme.operator]} times for {count} "
-            "linear layers"
+            f"weights: {scheme.operator} ran {ran} times in {calls} calls of linear layers"
         )
     dtype = str(scheme.products).removeprefix("torch.")
     if not scheme.tensor:
