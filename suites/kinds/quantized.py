@@ -100,7 +100,7 @@ def run(
     stage("timing")
     costs, gate, conditions = cost_of_call(setup, call_of(case, setup, scheme.products), budget_s)
     arm = {
-        "kernel": f"{kernel}; {setup.mixer.kernel}",
+        "kernel": f"{kernel}, attention {setup.mixer.kernel}",
         "gate": gate,
         "cost": None,
         "metrics": {
