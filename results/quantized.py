@@ -23,8 +23,8 @@ METRICS = ("parameter_bytes", "latency", "output_difference", "bits_per_byte", "
 
 QUANTIZED_TABLE = (
     "backend", "options", "weights", *METRICS, "num_seeds", "task", "is_causal", "seq_len",
-    "training", "model", "device", "dtype", "batch", "threads", "allocator", "status", "reason",
-    "machine", "environment",
+    "training", "model", "device", "dtype", "batch", "threads", "allocator", "kernel", "status",
+    "reason", "machine", "environment",
 )  # fmt: skip
 """The columns of the table `quantized`; bytes in B, latency in s."""
 
@@ -82,7 +82,7 @@ def quantized_table(run: Run) -> pd.DataFrame:
 def rows_of(part: pd.DataFrame) -> pd.DataFrame:
     """Return a row per backend and weights: medians over launches and seeds.
 
-    Columns: backend, options, weights, `METRICS`, num_seeds, status, reason.
+    Columns: backend, options, weights, `METRICS`, num_seeds, kernel, status, reason.
     """
     rows = []
     for (backend, options, weights), own in part.groupby(
@@ -95,7 +95,9 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
             {
                 "backend": backend, "options": options, "weights": weights,
                 **{m: float(v.median()) if len(v) else math.nan for m, v in known.items()},
-                "num_seeds": int(good["seed"].nunique()), "status": status, "reason": reason,
+                "num_seeds": int(good["seed"].nunique()),
+                "kernel": " / ".join(k for k in dict.fromkeys(good["kernel"]) if k),
+                "status": status, "reason": reason,
             }
         )  # fmt: skip
     rows.sort(key=lambda r: (r["backend"], r["options"], _place(str(r["weights"]))))
@@ -108,6 +110,7 @@ def _place(weights: str) -> tuple[int, str]:
 
 def _table(rows: pd.DataFrame) -> TableView:
     several = rows[["backend", "options"]].drop_duplicates().shape[0] > 1
+    has_reasons = bool((rows["reason"] != "").any())
     cells = []
     for row in rows.to_dict("records"):
         done = math.isfinite(row["latency"]) or math.isfinite(row["parameter_bytes"])
@@ -125,16 +128,24 @@ def _table(rows: pd.DataFrame) -> TableView:
                 Cell(small_number(row["output_difference"])),
                 Cell(f"{bits:.3f}" if math.isfinite(bits) else format.NONE),
                 Cell(f"{row['num_seeds']}"),
-                Cell(row["reason"]),
+                *([Cell(row["reason"])] if has_reasons else []),
             ]
         )
     head = [
         *(["backend"] if several else []), "weights", "parameters", "latency", "peak memory",
-        "output difference", "bits per byte", "seeds", "reason",
+        "output difference", "bits per byte", "seeds", *(["reason"] if has_reasons else []),
     ]  # fmt: skip
+    kernels = {
+        f"{row['weights']}: {row['kernel']}": None
+        for row in rows.to_dict("records")
+        if row["kernel"]
+    }
     notes = [
-        f"Output difference: relative L2 of the logits from those with {FULL} weights. "
-        "Parameters: bytes that hold them. Medians over seeds."
+        "Weights: those of the blocks' linear layers; embeddings, logits, norms and biases stay "
+        "numbers of the products' type. Parameters: the bytes that hold all of them.",
+        "Latency, peak memory: of a call on one sequence. Output difference: relative L2 of the "
+        f"logits from those with {FULL} weights, on the test split. Medians over seeds.",
+        *([f"Kernels: {'; '.join(kernels)}."] if kernels else []),
     ]
     return TableView("Weights", head, cells, text_columns=2 if several else 1, notes=notes)
 
@@ -167,8 +178,8 @@ def _beside(row: Row, base: Mapping[Any, Any]) -> str:
     if math.isfinite(row["output_difference"]):
         parts.append(f"logits differ by {small_number(row['output_difference'])}")
     if math.isfinite(row["bits_per_byte"]) and math.isfinite(base["bits_per_byte"]):
-        change = row["bits_per_byte"] - base["bits_per_byte"]
-        parts.append(f"{change:+.3f} bits per byte")
+        change = round(row["bits_per_byte"] - base["bits_per_byte"], 3)
+        parts.append(f"{change:+.3f} bits per byte" if change else "equal bits per byte")
     if not parts:
         return f"{row['weights']} {status_word(row['status'])}" if row["status"] != "ok" else ""
     return f"{row['weights']} {', '.join(parts)}"

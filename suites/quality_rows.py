@@ -118,17 +118,21 @@ _COPY = TaskRow(Arm("copy"), 64, 200, 10.0)
 _SELECTIVE = TaskRow(Arm("selective_copy"), 64, 900, 40.0)
 _NEEDLE = TaskRow(Arm("needle"), 128, 400, 30.0)
 _TEXT = TaskRow(
-    Arm("language"), 256, 2500, 300.0, lr=0.002, batch=16,
-    shape={"d_model": 128, "num_layers": 4, "num_heads": 4, "positions": "rotary"},
+    Arm("language"), 256, 600, 120.0, lr=0.002, batch=16, forms=("causal",),
+    shape={"d_model": 128, "num_layers": 4, "num_heads": 4},
 )  # fmt: skip
-_LISTOPS = TaskRow(Arm("listops"), 512, 2000, 600.0, batch=32, pretrain=(0.0, 0.5))
+_TWO_SIDED = tuple(
+    replace(_TEXT, task=Arm("language", {"objective": objective}), forms=("bidirectional",))
+    for objective in ("masked", "denoise")
+)
+_LISTOPS = TaskRow(Arm("listops"), 256, 1500, 300.0, batch=32, pretrain=(0.0, 0.5))
 
 _SYNTHETIC = (_RECALL, _RECALL_FAR, _INDUCTION, _COPY, _SELECTIVE, _NEEDLE)
 
 QUALITY_PRESETS: Mapping[str, QualityPreset] = {
     "quick": QualityPreset((_RECALL, _COPY)),
     "standard": QualityPreset(_SYNTHETIC),
-    "full": QualityPreset((*_SYNTHETIC, _TEXT, _LISTOPS), case_timeout_s=14400.0),
+    "full": QualityPreset((*_SYNTHETIC, _TEXT, *_TWO_SIDED, _LISTOPS), case_timeout_s=14400.0),
 }
 """By name."""
 
@@ -189,7 +193,11 @@ def rows_for(preset: QualityPreset, chosen: Chosen) -> tuple[TaskRow, ...]:
     rows: Sequence[TaskRow] = preset.rows
     if chosen.tasks:
         default = TaskRow(Arm("recall"), 64, 400, 15.0)
-        rows = [replace(FOR_OTHERS.get(t.name, default), task=t) for t in chosen.tasks]
+        backends = preset.rows[0].backends  # suite quantized has one for every task
+        rows = [
+            replace(FOR_OTHERS.get(t.name, default), task=t, backends=backends)
+            for t in chosen.tasks
+        ]
         rows = [replace(row, forms=_forms_of(row)) for row in rows]
     return tuple(_with(row, chosen) for row in _reading(rows, chosen.files))
 
@@ -200,7 +208,7 @@ _FORM_OF = {"next": "causal", "masked": "bidirectional", "denoise": "bidirection
 def _forms_of(row: TaskRow) -> tuple[str, ...]:
     """Return the forms that a row's objective has: it may have but one."""
     objective = row.task.options.get("objective")
-    return (_FORM_OF[objective],) if objective in _FORM_OF else row.forms
+    return (_FORM_OF[objective],) if str(objective) in _FORM_OF else row.forms
 
 
 def _reading(rows: Sequence[TaskRow], files: Mapping[str, str]) -> Sequence[TaskRow]:

@@ -506,6 +506,7 @@ def test_strangers_text_is_shown_and_not_run(tmp_path: Path) -> None:
     )  # fmt: skip
     records += made.task_records({mark: made.Learner(name=mark)}, group=mark, seeds=(0,))
     records += made.quantized_records({mark: (4.0, 1e-2, 0.1, 2.1), "int8": ("failed", mark)})
+    records[-2]["arms"][0]["kernel"] = mark
     for file in write_report([made.write_quality(tmp_path, records)]):
         text = file.read_text()
         assert "<script" not in text
@@ -586,6 +587,18 @@ def test_quantised_weights_have_a_table_and_a_sentence(tmp_path: Path) -> None:
     assert "int4 unsupported" in text
     row = next(line for line in text.splitlines() if line.startswith("| int4"))
     assert "no kernel for int4 weights on this CPU" in row
+    assert "Kernels: float32: synthetic; bfloat16: synthetic; int8: synthetic." in text
+
+
+def test_quantised_weights_that_all_ran_have_no_column_of_reasons(tmp_path: Path) -> None:
+    ran = {"float32": (4.0, 1e-2, 0.0, 2.1), "bfloat16": (2.0, 8e-3, 2e-3, 2.0996)}
+    text = write_report([made.write_quality(tmp_path, made.quantized_records(ran))], ["md"])[
+        0
+    ].read_text()
+    head = next(line for line in text.splitlines() if line.startswith("| weights"))
+    assert "reason" not in head
+    assert "equal bits per byte" in text
+    assert "-0.000" not in text
 
 
 def test_nothing_measured_nothing_drawn(tmp_path: Path) -> None:

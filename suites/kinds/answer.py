@@ -15,7 +15,7 @@ import torch
 
 from attention.base import UnsupportedError
 from results.schema import FULL_PRECISION, TRAINING_KINDS, Case
-from suites.kinds import error, peer, roof, sentinel, speed, task
+from suites.kinds import error, peer, quantized, roof, sentinel, speed, task
 from suites.kinds.preflight import preflight
 from suites.kinds.timing import Measured
 from suites.measure.layout import stir_heap
@@ -24,7 +24,7 @@ from suites.peers.registry import load_plugins
 
 KINDS: Mapping[str, Callable[..., Measured]] = {
     "speed": speed.run, "peer": peer.run, "roof": roof.run, "sentinel": sentinel.run,
-    "error": error.run, "task": task.run,
+    "error": error.run, "task": task.run, "quantized": quantized.run,
 }  # fmt: skip
 
 CPU_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|std::bad_alloc")

@@ -21,6 +21,7 @@ from suites.kinds.arms import Mixer, check_case, expected_exponents
 from suites.kinds.error import check_inputs, unsupported_inputs
 from suites.kinds.levels import build_light, cost_of, unsupported_reasons
 from suites.kinds.peer import cost_beside, peer_of
+from suites.kinds.quantized import inspect as inspect_quantized
 from suites.measure.machine import environment, machine
 from suites.peers import registry as peers
 from suites.training.run import inspect as inspect_training
@@ -70,7 +71,8 @@ def inspect_case(case: Case, files: Mapping[str, Path] | None = None) -> dict[st
         return told
     try:
         if case.kind in TRAINING_KINDS:
-            inspect_training(case, files or {})
+            inspect = inspect_quantized if case.kind == "quantized" else inspect_training
+            inspect(case, files or {})
             return told
         check_case(case)
         check_inputs(case)

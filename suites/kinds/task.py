@@ -79,21 +79,16 @@ def run(
         trainer.model, setup.task, batch=case.batch, seed=TEST_SEED, dtype=dtype_of(case)
     )
     stage("timing")
-    costs, gate, conditions = cost_of_call(setup, budget_s)
+    model = setup.model.to(dtype_of(case)).eval()
+    costs, gate, conditions = cost_of_call(setup, as_call(case, setup.task), budget_s)
+    if setup.task.architecture == "decoder" and not no_state(setup.mixer):
+        costs["state_bytes"] = metric("state_bytes", _state_bytes(model, one_sequence(setup).ids))
     arm = {
         "kernel": setup.mixer.kernel,
         "gate": gate,
         "cost": None,
         "metrics": {**scored(setup.task, score), **spent(setup, trainer), **costs},
-        "quality": {
-            "chance": setup.task.chance,
-            "metric": setup.task.metric,
-            "groups": score.groups_json(setup.task.group),
-            "curve": trainer.curve.to_json(),
-            "parameters": sum(p.numel() for p in trainer.model.parameters()),
-            "task": setup.task.settings,
-            "facts": setup.task.facts,
-        },
+        "quality": quality(setup.task, score, trainer),
     }
     return Measured([arm], conditions)
 
@@ -121,25 +116,41 @@ def spent(setup: Setup, trainer: Trainer) -> dict[str, dict[str, Any]]:
     }
 
 
+def quality(task: Task, score: Score, trainer: Trainer) -> dict[str, Any]:
+    """Return the record's ``quality``: what was asked, and how the training went."""
+    return {
+        "chance": task.chance,
+        "metric": task.metric,
+        "groups": score.groups_json(task.group),
+        "curve": trainer.curve.to_json(),
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "task": task.settings,
+        "facts": task.facts,
+    }
+
+
 def cost_of_call(
-    setup: Setup, budget_s: float
+    setup: Setup, call: Case, budget_s: float
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None, dict[str, Any]]:
-    """Return latency, peak memory and state of one sequence; the gate's verdict; conditions."""
-    case, task = setup.case, setup.task
-    model = setup.model.to(dtype_of(case)).eval()
-    one = on_device(
-        task.batch(1, seed=TEST_SEED, index=0, split="test"), next(model.parameters()).device
-    )
-    call = as_call(case, task)
+    """Return latency and peak memory of a call on one sequence; the gate's verdict; conditions.
+
+    Args:
+        setup: whose model is called, as it is.
+        call: by `as_call`, with the dtype of the model's products.
+        budget_s: sampling time.
+    """
     with torch.inference_mode():
-        contestant = Forward(setup.mixer, model, one, call)
+        contestant = Forward(setup.mixer, setup.model, one_sequence(setup), call)
         (timing,), conditions = timed([contestant], call, budget_s=budget_s)
         gate = contestant.gate()
         contestant.prepare()
-    found = {"latency": timing.metric(), **contestant.memory()}
-    if task.architecture == "decoder" and not no_state(setup.mixer):
-        found["state_bytes"] = metric("state_bytes", _state_bytes(model, one.ids))
-    return found, gate, conditions
+    return {"latency": timing.metric(), **contestant.memory()}, gate, conditions
+
+
+def one_sequence(setup: Setup) -> Batch:
+    """Return the sequence of the test split that calls are timed on, on the model's device."""
+    one = setup.task.batch(1, seed=TEST_SEED, index=0, split="test")
+    return on_device(one, next(setup.model.parameters()).device)
 
 
 def as_call(case: Case, task: Task) -> Case:
