@@ -207,8 +207,8 @@ _FORM_OF = {"next": "causal", "masked": "bidirectional", "denoise": "bidirection
 
 def _forms_of(row: TaskRow) -> tuple[str, ...]:
     """Return the forms that a row's objective has: it may have but one."""
-    objective = row.task.options.get("objective")
-    return (_FORM_OF[objective],) if str(objective) in _FORM_OF else row.forms
+    objective = str(row.task.options.get("objective"))
+    return (_FORM_OF[objective],) if objective in _FORM_OF else row.forms
 
 
 def _reading(rows: Sequence[TaskRow], files: Mapping[str, str]) -> Sequence[TaskRow]:
