@@ -9,7 +9,7 @@ import sys
 import pytest
 from hypothesis import settings
 
-# No deadline: a busy machine makes no example wrong. In CI a change is judged by the same examples.
+# No deadline: a busy machine makes no example wrong. In CI the examples are always the same.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
