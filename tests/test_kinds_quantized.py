@@ -302,6 +302,19 @@ def test_text_has_bits_per_byte(objective: str, architecture: str, store: Path):
     assert metrics["bits_per_byte"]["value"] == pytest.approx(loss / math.log(2))
 
 
+@needs_torchao
+@pytest.mark.parametrize("backend", [Arm("longformer", {"window": 8}), Arm("lstm")])
+def test_layers_that_no_call_reaches_are_quantised_and_not_missed(backend: Arm, store: Path):
+    model = f"{CASE.model},positions=sinusoidal"  # an LSTM has no queries to turn
+    changes = {"arms": (backend,), "model": model, "training": "steps:amount=1,lr=0.01"}
+    answered = ask("int8", store, **changes)
+    assert answered["status"] == "ok", answered["reason"]
+    linear = answered["arms"][0]["quality"]["linear_parameters"]
+    blocks = 2 * 2 * 32 * 128  # feed-forward layers
+    attention = 2 * (4 + 3) * 32 * 32  # Longformer's, with its global projections, unused here
+    assert linear == blocks + (attention if backend.name == "longformer" else 0)
+
+
 def test_the_distance_is_over_all_logits_of_all_calls():
     model = model_of()
     other = copy.deepcopy(model)

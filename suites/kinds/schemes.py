@@ -7,8 +7,8 @@ of floating-point activations.
 int8: a scale for each row of a weight ``[out, in]``, symmetric. torchao's eager kernel turns the
 whole weight into the dtype of the activations at each call, then multiplies: it saves bytes that
 rest, no work. int4: 16 levels between the least and the greatest number of a group along the row,
-which torch's packed kernels multiply as they are. Those have float32 activations on no GPU, and on
-CPUs only unvectorised: int4's products are bfloat16.
+which torch's packed kernels multiply as they are. On a GPU those take bfloat16 activations alone,
+and on CPUs no others at speed: int4's products are bfloat16.
 """
 
 from __future__ import annotations
