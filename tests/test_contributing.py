@@ -45,6 +45,7 @@ def task(tmp_path: Path) -> Iterator[Path]:
     """The third Python block, the task, as a file; forgotten afterwards."""
     file = tmp_path / "my_task.py"
     file.write_text(blocks()[2])
+    tasks.names()  # else those of the package, imported meanwhile, would be forgotten too
     known = dict(tasks._registry)
     yield file
     tasks._registry.clear()
