@@ -19,6 +19,9 @@ from results.schema import ITEM_SIZE, SENTINEL, TRAINING_KINDS, Arm, Case
 from suites.growth import LEAST_RATIO, Excess, Seen, exponent_of, scaled
 from suites.sweep import Item, series_id
 
+LIKE = "like "
+"""What stands before the key of cases that take about as long as one another."""
+
 APART_FROM_FEEDING_S = 2.0
 """Seconds of a launch in mode decode that no context lengthens, at most."""
 
@@ -279,7 +282,7 @@ class History:
 
     def remaining(self, items: Sequence[Item]) -> float | None:
         """Estimate the seconds that `items` will take, ``None`` while nothing is known."""
-        seen = [walls[-1] for walls in self._walls.values()]
+        seen = [walls[-1] for key, walls in self._walls.items() if not key.startswith(LIKE)]
         if not seen:
             return None
         return sum(
@@ -313,7 +316,7 @@ def _likenesses(case: Case) -> list[str]:
     seedless = replace(case, seed=0)
     anyone = replace(seedless, arms=(Arm("any"),))
     either = replace(anyone, is_causal=False, model="")
-    return [f"like {one.id}" for one in (seedless, anyone, either)]
+    return [f"{LIKE}{one.id}" for one in (seedless, anyone, either)]
 
 
 def _operations(costs: Iterable[Mapping[str, float] | None]) -> float:

@@ -118,7 +118,7 @@ def test_the_rate_rises_stays_and_falls_in_each_phase(
         begins, ends = (0.0, pretrain) if progress < pretrain else (pretrain, 1.0)
         share = (progress - begins) / (ends - begins)
         if share < warmup:
-            expected = 0.2 * share / warmup
+            expected = 0.2 * (0.1 + 0.9 * share / warmup)
         elif share < hold or hold == 1.0:
             expected = 0.2
         else:

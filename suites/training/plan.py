@@ -28,7 +28,7 @@ class Plan:
         amount: of steps; of seconds spent in steps; of operations, in steps of the same model
             with exact attention: what those compute may be spent.
         lr: the highest learning rate of AdamW.
-        warmup: share of a phase in which the rate rises to it, linearly.
+        warmup: share of a phase in which the rate rises to it from `floor` of it, linearly.
         hold: share of a phase until which it stays there; then it falls along a cosine (Loshchilov
             and Hutter 2017, arXiv 1608.03983) to `floor` of itself. What recall needs is learnt
             all at once after a plateau, which a rate that falls from the start may not leave.
@@ -78,11 +78,11 @@ class Plan:
     def rate(self, progress: float) -> float:
         """Return the learning rate at a share of the amount, from 0 to 1."""
         share = self.phase_share(progress)
+        low = self.lr * self.floor
         if share < self.warmup:
-            return self.lr * share / self.warmup
+            return low + (self.lr - low) * share / self.warmup
         start = max(self.warmup, self.hold)
         rest = max(0.0, share - start) / (1 - start) if start < 1 else 0.0
-        low = self.lr * self.floor
         return low + (self.lr - low) * (1 + math.cos(math.pi * min(1.0, rest))) / 2
 
     def phase_share(self, progress: float) -> float:
