@@ -31,7 +31,9 @@ def budgets(seq_len: int) -> tuple[Arm, ...]:
     return (
         *EXACT,
         Arm("longformer", {"window": max(1, seq_len // (2 * SHARE))}),
-        Arm("bigbird", {"block_size": max(1, seq_len // (4 * SHARE)), "num_random_blocks": 1}),
+        # Of 32 blocks about 8: a window of 3, the 2 global ones, 2 at random, and more where these
+        # lie apart.
+        Arm("bigbird", {"block_size": max(1, seq_len // (8 * SHARE)), "num_random_blocks": 2}),
         Arm("linformer", {"rank": max(1, seq_len // SHARE)}),
         Arm("performer", {"num_features": 64}),
     )

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 from helpers_sweep import record as sweep_record
 from helpers_sweep import wait_until
 from helpers_training import training
 
 import cli
+from attention import registry as backends
 from results.schema import Arm, Case
 from suites import hearing as hearing_module
 from suites.files import corpus_name, folder_name
@@ -28,7 +30,7 @@ from suites.kinds.preflight import inspect_case
 from suites.parsing import parse_backend
 from suites.prediction import Declared, History
 from suites.progress import Console, describe, label
-from suites.quality_rows import TRAINING_PRESETS, Chosen, TaskRow, rows_for
+from suites.quality_rows import TRAINING_PRESETS, Chosen, TaskRow, budgets, rows_for
 from suites.sweep import Item, cases, grid_from, order, series_id
 from suites.tasks import registry
 from suites.training.plan import VIEWS, plan_from
@@ -515,3 +517,18 @@ def test_two_lists_at_once_are_misuse(pair: tuple[str, str]) -> None:
     result = listed(*pair)
     assert result.exit_code == 2
     assert all(option in result.stderr for option in pair)
+
+
+@pytest.mark.parametrize("seq_len", [32, 64, 128, 256])
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("name", ["longformer", "bigbird"])
+def test_a_pattern_has_a_quarter_of_exact_attentions_keys(
+    name: str, is_causal: bool, seq_len: int
+) -> None:
+    arm = next(arm for arm in budgets(seq_len) if arm.name == name)
+    attend = backends.build(name, num_heads=1, head_dim=seq_len, **arm.options)
+    q = torch.zeros(1, 1, seq_len, seq_len)
+    weights = attend.reference(q, q, torch.eye(seq_len)[None, None], is_causal=is_causal)
+    seen = float((weights > 0).sum())
+    every = seq_len * (seq_len + 1) / 2 if is_causal else seq_len**2
+    assert 0.23 < seen / every < 0.29

@@ -122,6 +122,7 @@ def quality(task: Task, score: Score, trainer: Trainer) -> dict[str, Any]:
         "chance": task.chance,
         "metric": task.metric,
         "groups": score.groups_json(task.group),
+        "labels": score.labels,
         "curve": trainer.curve.to_json(),
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "task": task.settings,

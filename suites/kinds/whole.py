@@ -186,11 +186,19 @@ class WholeModel(Contestant):
 # -- what it must compute ------------------------------------------------------------------------
 
 
-def cost_of(mixer: Mixer, model: TransformerModel, case: Case) -> dict[str, int] | None:
+def cost_of(
+    mixer: Mixer, model: TransformerModel, case: Case, *, written_len: int | None = None
+) -> dict[str, int] | None:
     """Return the cost of a call of a model, as the record holds it; ``None`` in mode decode.
 
     Products of all linear layers and of every layer's attention. The bytes are the parameters,
     read once a pass; in training also their gradients and AdamW's two moments, read and written.
+
+    Args:
+        mixer: of a compared layer.
+        model: around it.
+        case: of level model.
+        written_len: tokens of an encoder-decoder's decoder; ``None`` = as `decoder_len`.
     """
     if case.mode == "decode":
         return None
@@ -212,12 +220,13 @@ def cost_of(mixer: Mixer, model: TransformerModel, case: Case) -> dict[str, int]
     written, again = tokens, layers * mixer.cost(problem, "forward").executed_ops
     if config.architecture == "encoder_decoder":
         assert model.decoder is not None
-        written = case.batch * decoder_len(case)
+        written_len = decoder_len(case) if written_len is None else written_len
+        written = case.batch * written_len
         blocks += _linear_ops(model.decoder, written, tokens)
-        for other in _decoder_costs(model.decoder, problem, case, mode):
+        for other in _decoder_costs(model.decoder, problem, written_len, mode):
             pattern, executed = pattern + other.pattern_ops, executed + other.executed_ops
             exponentials += other.exponentials
-        for other in _decoder_costs(model.decoder, problem, case, "forward"):
+        for other in _decoder_costs(model.decoder, problem, written_len, "forward"):
             again += other.executed_ops
     logits = sum(2 * written * m.weight.numel() for m in _linears(model.logits))
     again = again + blocks if case.checkpointing else 0
@@ -246,10 +255,10 @@ def _linear_ops(stack: TransformerStack, tokens: int, memory_tokens: int) -> int
 
 
 def _decoder_costs(
-    decoder: TransformerStack, problem: Problem, case: Case, mode: Mode
+    decoder: TransformerStack, problem: Problem, written_len: int, mode: Mode
 ) -> Iterator[Cost]:
     """Walk the attentions of an encoder-decoder's decoder: to itself, and to the encoder."""
-    own = {**asdict(problem), "seq_len": decoder_len(case)}
+    own = {**asdict(problem), "seq_len": written_len}
     to_itself = Problem(**{**own, "key_len": own["seq_len"], "is_causal": True})
     for block in decoder.blocks:
         layers: Any = block

@@ -17,6 +17,9 @@ from suites.training.trainer import logits_of, on_device
 TEST_LABELS, TEST_SEQUENCES = 4096, 512
 """The test ends when there are so many labels, and at least so many sequences or the last one."""
 
+TEST_BYTES = 2**20
+"""Of text all windows of the test split are asked, up to so many bytes."""
+
 
 @dataclass
 class Score:
@@ -69,7 +72,7 @@ def evaluate(
     batch: int,
     seed: int,
     dtype: torch.dtype = torch.float32,
-    sequences: int = TEST_SEQUENCES,
+    sequences: int | None = None,
     labels: int = TEST_LABELS,
 ) -> Score:
     """Ask a model the test split; all models are asked the same.
@@ -80,12 +83,16 @@ def evaluate(
         batch: sequences at a time.
         seed: of the test batches.
         dtype: of the products, by autocast.
-        sequences: at least so many, where the split has them.
+        sequences: at least so many, where the split has them; ``None`` = `TEST_SEQUENCES`, of text
+            all windows up to `TEST_BYTES`.
         labels: at least so many.
 
     Raises:
         ValueError: if the test split asks nothing.
     """
+    if sequences is None:
+        of_text = max(TEST_SEQUENCES, TEST_BYTES // task.seq_len)
+        sequences = of_text if task.metric == "bits_per_byte" else TEST_SEQUENCES
     device = next(model.parameters()).device
     score, seen = Score(), 0
     model.eval()

@@ -75,10 +75,12 @@ def prepare(case: Case, files: Mapping[str, Path], *, light: bool = False) -> Se
     seen = as_whole(case, task)
     if reasons := arms.unsupported_reasons(mixer, whole.layer_case(model.config, seen)):
         raise UnsupportedError("; ".join(reasons))
-    ops = _step_ops(mixer, model, seen)
+    decoded = task.batch(1, seed=0, index=0, split="train").decoder_ids
+    written_len = None if decoded is None else decoded.shape[1]
+    ops = _step_ops(mixer, model, seen, written_len)
     with torch.device("meta"):
         exact = build(Arm("sdpa"), replace(case, arms=(Arm("sdpa"),)), task)
-    return Setup(case, task, plan, mixer, model, ops, _step_ops(*exact, seen))
+    return Setup(case, task, plan, mixer, model, ops, _step_ops(*exact, seen, written_len))
 
 
 def _build_light(arm: Arm, case: Case, task: Task) -> tuple[Mixer, TransformerModel]:
@@ -90,8 +92,8 @@ def _build_light(arm: Arm, case: Case, task: Task) -> tuple[Mixer, TransformerMo
         return build(arm, case, task)
 
 
-def _step_ops(mixer: Mixer, model: TransformerModel, seen: Case) -> float:
-    cost = whole.cost_of(mixer, model, seen)
+def _step_ops(mixer: Mixer, model: TransformerModel, seen: Case, written_len: int | None) -> float:
+    cost = whole.cost_of(mixer, model, seen, written_len=written_len)
     assert cost is not None
     return float(cost["executed_ops"])
 
