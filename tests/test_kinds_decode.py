@@ -269,7 +269,10 @@ def test_operations_are_those_that_torch_counts(name: str, backend: str):
         decoders = sum(
             c.executed_ops
             for c in whole._decoder_costs(
-                module.decoder, problem_of(whole.layer_case(module.config, of)), of, "forward"
+                module.decoder,
+                problem_of(whole.layer_case(module.config, of)),
+                whole.decoder_len(of),
+                "forward",
             )
         )
     else:
