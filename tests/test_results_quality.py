@@ -202,8 +202,8 @@ def test_curves_are_compared_over_what_all_seeds_reached(tmp_path: Path) -> None
     [
         ("steps:amount=400,lr=0.002", "equal steps (400), lr 0.002"),
         ("time:amount=60", "equal time (60.0 s)"),
-        ("operations:amount=3e12,lr=0.1,pretrain=0.5",
-         "equal operations (3.00 Top), lr 0.1, pretrain 0.5"),
+        ("operations:amount=500,lr=0.1,pretrain=0.5",
+         "equal operations (500 steps of exact attention), lr 0.1, pretrain 0.5"),
         ("odd", "odd"), ("steps:amount=x", "equal steps"), ("steps:amount=nan,=,a", "equal steps"),
     ],
 )  # fmt: skip
