@@ -398,7 +398,9 @@ def test_one_seed_has_no_interval_and_its_value_decides(tmp_path: Path) -> None:
 def test_without_records_of_recall_it_is_never_measured(frame: pd.DataFrame) -> None:
     found = ask(frame)
     assert found.ranking.never_measured == ("recall",)
-    assert "recall: attnbench run --suite quality" in text(found, machines={}, reference=False)
+    assert "recall: attnbench run --suite quality --task recall" in text(
+        found, machines={}, reference=False
+    )
     refused = ask(frame, min_recall=0.5)
     assert refused.winner is None
     assert "without --min-recall (never measured)" in text(refused, machines={}, reference=False)
