@@ -35,6 +35,7 @@ class Reading:
         note: what a reader must know of it; where there is no value, why.
         on: what it was measured on, where that is no property of the setting.
         launches: the launches behind a measured value, in its unit.
+        lacking: which part of it has no value, and why; what lacks a part meets no lower limit.
     """
 
     value: float = math.nan
@@ -44,6 +45,7 @@ class Reading:
     note: str = ""
     on: str = ""
     launches: Array = field(default_factory=lambda: np.empty(0), compare=False)
+    lacking: str = ""
 
     @property
     def known(self) -> bool:

@@ -264,6 +264,8 @@ def _ranking(
     errors = frame[
         (frame["kind"] == "error") & (frame["is_causal"] == asked.is_causal)
         & (frame["dtype"] == setting["dtype"]) & (frame["head_dim"] == setting["head_dim"])
+        & (frame["matmul_precision"] == setting["matmul_precision"])
+        & (frame["compile"] == setting["compile"])
     ]  # fmt: skip
     found = []
     for backend, options in names:

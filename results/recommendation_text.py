@@ -182,7 +182,8 @@ def _table(ranking: Ranking) -> list[str]:
         if known["error"]:
             cells.append(measured(one.error, error_digits))
         if known["recall"]:
-            cells.append(measured(one.recall, format.percent))
+            few = one.recall.lacking.partition(",")[0]
+            cells.append(measured(one.recall, format.percent) + (f" ({few})" if few else ""))
         rows.append([*cells, _from(one.latency)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
