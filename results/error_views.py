@@ -10,6 +10,7 @@ import pandas as pd
 
 from results import format
 from results.errors import USELESS, ErrorChapter, budget_text
+from results.quality_views import name, records
 from results.series import label
 from results.summary import Paragraph
 from results.views import LONG, Cell, TableView, small_number, status_word
@@ -17,15 +18,6 @@ from results.views import LONG, Cell, TableView, small_number, status_word
 Row = Mapping[Hashable, Any]
 
 _MOST_NAMED, _MOST_INPUTS, _MOST_LINES = 8, 12, 8
-
-
-def _name(row: Row) -> str:
-    return label(row["backend"], row["options"])
-
-
-def _records(rows: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    found: list[dict[Hashable, Any]] = rows.to_dict("records")
-    return found
 
 
 # -- tables --------------------------------------------------------------------------------------
@@ -43,7 +35,7 @@ def _by_inputs(chapter: ErrorChapter) -> TableView:
     rows = chapter.rows[chapter.rows["seq_len"] == chapter.seq_len]
     result = []
     for key, own in rows.groupby(["backend", "options"], sort=False):
-        by_inputs = {r["inputs"]: r for r in _records(own)}
+        by_inputs = {r["inputs"]: r for r in records(own)}
         cells = [
             Cell(label(*key)),
             Cell(format.seconds(float(own["latency"].median()))),
@@ -84,7 +76,7 @@ def _every(chapter: ErrorChapter) -> TableView:
             Cell(status_word(row["status"]), is_status=row["status"] != "ok"),
             Cell(row["reason"]),
         ]
-        for row in _records(chapter.rows)
+        for row in records(chapter.rows)
     ]
     head = [
         "backend", "budget", "inputs", "tokens", "latency", "operations", "memory",
@@ -136,7 +128,7 @@ def closest_within(rows: pd.DataFrame, latency: float) -> list[dict[Hashable, An
     """Return each line's measured point of least error within `latency`, the closest first."""
     timed = rows[~rows["is_exact"].astype(bool) & (rows["latency"] <= latency)]
     best = timed.sort_values("relative_error", kind="stable")
-    return _records(best.drop_duplicates(["backend", "rest"]))
+    return records(best.drop_duplicates(["backend", "rest"]))
 
 
 def exact_latency(rows: pd.DataFrame) -> tuple[str, float]:
@@ -145,7 +137,7 @@ def exact_latency(rows: pd.DataFrame) -> tuple[str, float]:
     if exact.empty:
         return "", math.nan
     first = exact.sort_values("latency", kind="stable").iloc[0]
-    return _name(first), float(first["latency"])
+    return name(first), float(first["latency"])
 
 
 def _closest(rows: pd.DataFrame, seq_len: int) -> list[str]:
@@ -153,7 +145,7 @@ def _closest(rows: pd.DataFrame, seq_len: int) -> list[str]:
     if not math.isfinite(latency):
         return []
     told = [
-        f"{_name(r)} {small_number(r['relative_error'])}"
+        f"{name(r)} {small_number(r['relative_error'])}"
         for r in closest_within(rows, latency)[:_MOST_NAMED]
     ]
     return [
@@ -164,27 +156,27 @@ def _closest(rows: pd.DataFrame, seq_len: int) -> list[str]:
 
 
 def _too_dear(rows: pd.DataFrame) -> list[str]:
-    name, latency = exact_latency(rows)
+    who, latency = exact_latency(rows)
     if not math.isfinite(latency):
         return []
     mine = rows[~rows["is_exact"].astype(bool) & (rows["latency"] > 0)]
-    dear = _records(mine[mine["latency"] >= latency])
-    where = f"exact attention ({name}, {format.seconds(latency)})"
+    dear = records(mine[mine["latency"] >= latency])
+    where = f"exact attention ({who}, {format.seconds(latency)})"
     if not dear:
         return [f"All approximations take less time than {where}."] if len(mine) else []
     if len(dear) == len(mine):
         return [f"No approximation takes less time than {where}: here they are of no use."]
-    told = _few([f"{_name(r)} {format.seconds(r['latency'])}" for r in dear])
+    told = _few([f"{name(r)} {format.seconds(r['latency'])}" for r in dear])
     return [
         f"Of no use here, since they take as long as {where} or longer and are not exact: {told}."
     ]
 
 
 def _no_better_than_zeros(rows: pd.DataFrame) -> list[str]:
-    lost = _records(rows[rows["relative_error"] >= USELESS])
+    lost = records(rows[rows["relative_error"] >= USELESS])
     if not lost:
         return []
-    told = _few([f"{_name(r)} {small_number(r['relative_error'])}" for r in lost])
+    told = _few([f"{name(r)} {small_number(r['relative_error'])}" for r in lost])
     return [f"No closer than an output of zeros (relative error {USELESS:g}): {told}."]
 
 
@@ -214,7 +206,7 @@ def error_answers(chapters: Sequence[ErrorChapter]) -> list[Paragraph]:
                 continue
             said.append(
                 f"{where}: within "
-                f"{format.seconds(latency)}{beside} {_name(best[0])} is closest, relative error "
+                f"{format.seconds(latency)}{beside} {name(best[0])} is closest, relative error "
                 f"{small_number(best[0]['relative_error'])}."
             )
     more = len(said) - _MOST_LINES

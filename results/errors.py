@@ -194,10 +194,11 @@ def budget_of(options: Sequence[str]) -> str:
 
 
 def default_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return, of every backend, the rows at its default budget, or at the most usual one.
+    """Return, of every line, the rows at its default budget, or at a usual one.
 
-    Without options a backend is at its defaults; where it was never measured so, its budget that
-    was measured at most lengths counts, of equals the smallest.
+    Without options a backend is at its defaults, and this counts where it was measured at as many
+    lengths as any budget. Else it is the middle one of the budgets that were measured at most
+    lengths, of an even number the smaller of the two in the middle.
     """
     kept = []
     good = rows[rows["relative_error"].notna()]
@@ -208,7 +209,8 @@ def default_rows(rows: pd.DataFrame) -> pd.DataFrame:
             chosen = ""
         else:
             at = own[own["options"].isin(usual)].sort_values("budget", kind="stable")
-            chosen = str(at["options"].iloc[0])
+            budgets = at["options"].drop_duplicates()
+            chosen = str(budgets.iloc[(len(budgets) - 1) // 2])
         kept.append(own[own["options"] == chosen])
     return pd.concat(kept) if kept else good
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from results import format
@@ -199,8 +200,8 @@ def _notes(trial: Trial) -> list[str]:
     if (trial.rows["num_seeds"] > 1).any():
         notes.append(
             "Mean over seeds, below it the smallest and largest of them; 95 % of the mean: "
-            f"Student's interval, from {FEWEST} seeds on; of an accuracy at least Wilson's, of the "
-            "labels of one seed."
+            f"Student's interval, from {FEWEST} seeds on; of an accuracy at least Wilson's, of "
+            "the labels of one seed."
         )
     if trial.rows[list(COSTS)].notna().any(axis=None):
         notes.append(
@@ -314,7 +315,9 @@ def _cheapest(trial: Trial) -> list[str]:
     """Say which of those that solve it takes least; of text there is no such line."""
     solved = trial.good.iloc[:0]
     if not trial.lower:
-        solved = trial.good[[is_solved(r) for r in records(trial.good)]]
+        solved = trial.good.loc[
+            np.asarray([is_solved(r) for r in records(trial.good)], dtype=bool)
+        ]
     said = []
     for cost, write in (
         ("latency", format.seconds), ("peak_memory", format.size), ("state_bytes", format.size),

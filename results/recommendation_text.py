@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,12 +10,11 @@ from typing import Any
 from results import format
 from results.at_length import Reading
 from results.checks import clean
-from results.evidence import RECALL, SPEED_INPUTS
 from results.modes import WORDS
 from results.question import LIMITS, QUANTITIES, Question, error_digits, write_limit
 from results.recommendation import Ranking, Recommendation
+from results.recommendation_commands import error_command, recall_command, speed_command
 from results.relaxed import Relaxation, as_option, option, relaxations
-from results.schema import FULL_PRECISION
 from results.series import SETTING
 from results.settings import differing, in_words, names_precision
 from results.statistics import Estimate
@@ -259,60 +257,12 @@ def _unmeasured(ranking: Ranking) -> list[str]:
     if not missing or "latency" in ranking.never_measured:  # `_would_give` says it
         return []
     how = {
-        "memory": _command(asked),
-        "error": _error_command(ranking),
-        "recall": _recall_command(ranking),
+        "memory": speed_command(asked),
+        "error": error_command(ranking),
+        "recall": recall_command(ranking),
     }
     lines = ["", "Not known of any of these, and how to measure it:"]
     return [*lines, *(f"  {name}: {how[name]}" for name in missing)]
-
-
-def _command(asked: Question) -> str:
-    """Return the command that measures what was asked for."""
-    causal = " --causal" if asked.is_causal and asked.mode != "decode" else ""
-    return f"attnbench run --mode {asked.mode} --seq-len {asked.seq_len}{causal}{_device(asked)}"
-
-
-def _error_command(ranking: Ranking) -> str:
-    """Return the command that measures the error of what is ranked, where it counts as theirs."""
-    asked, setting = ranking.question, ranking.setting
-    inputs = shlex.quote(clean(asked.error_inputs or SPEED_INPUTS))
-    own = [
-        f" --{name.replace('_', '-')} {setting[name]}"
-        for name, default in _ERROR_DEFAULTS.items()
-        if setting[name] != default
-    ]
-    compiled = " --compile on" if setting["compile"] else ""
-    causal = " --causal" if asked.is_causal else ""
-    return (
-        f"attnbench run --suite error --inputs {inputs} --seq-len {asked.seq_len}{causal}"
-        f"{''.join(own)}{compiled}{_device(asked)}{_backends(ranking)}"
-    )
-
-
-def _recall_command(ranking: Ranking) -> str:
-    """Return the command that trains what is ranked on recall."""
-    asked = ranking.question
-    task = shlex.quote(clean(asked.recall_task or RECALL))
-    form = "causal" if asked.is_causal else "bidirectional"
-    return (
-        f"attnbench run --suite quality --task {task} --form {form}{_device(asked)}"
-        f"{_backends(ranking)}"
-    )
-
-
-_ERROR_DEFAULTS: Mapping[str, Any] = {
-    "dtype": "float32", "head_dim": 64, "matmul_precision": FULL_PRECISION,
-}  # fmt: skip
-"""What suite error takes by itself."""
-
-
-def _backends(ranking: Ranking) -> str:
-    return "".join(f" --backend {shlex.quote(clean(c.label))}" for c in ranking.candidates)
-
-
-def _device(asked: Question) -> str:
-    return f" --device {asked.device}" if asked.device != "cpu" else ""
 
 
 # -- where none qualifies ------------------------------------------------------------------------
@@ -330,7 +280,7 @@ def _would_give(ranking: Ranking) -> list[str]:
                 f"{lengths[-1]:,} tokens were measured; what lies outside is not guessed. "
                 "To measure it:"
             ),
-            f"  {_command(ranking.question)}",
+            f"  {speed_command(ranking.question)}",
         ]
     lines = ["What would have to give:"]
     for one in found[:MOST_GIVEN]:

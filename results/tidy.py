@@ -33,7 +33,8 @@ COLUMNS = (
 `value` is the median of `samples`; `reduced` says that an output is within the budget of reduced
 precision only; `fixed_size` holds pairs of a name and a count. Of a latency `stopped` is why
 sampling ended (`STOPS`) and `converged` whether the warm-up did; "" and None where the record does
-not say. `num_labels` is how many labels an accuracy is of, NaN where that is not said. An arm without results has one row with an empty `metric`.
+not say. `num_labels` is how many labels an accuracy is of, NaN where that is not said. An arm
+without results has one row with an empty `metric`.
 """
 
 

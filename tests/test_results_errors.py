@@ -199,12 +199,16 @@ def test_error_against_length_is_at_one_budget(tmp_path: Path) -> None:
     rows = default_rows(chapter.rows)
     chosen = rows[~rows["is_exact"]].groupby("backend")["options"].unique()
     assert {k: list(v) for k, v in chosen.items()} == {
-        "longformer": ["window=64"], "linformer": ["rank=64"], "performer": ["num_features=32"],
+        "longformer": ["window=128"], "linformer": ["rank=128"],
+        "performer": ["num_features=128"],
     }  # fmt: skip
     figure = against_length(chapter, LIGHT)
     assert figure is not None
     marked = [x for x in figure.axes[0].lines if x.get_marker() not in ("", "None")]
     assert [len(line.get_xdata()) for line in marked] == [3, 3, 3]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["longformer, window 128", "linformer, rank 128",
+                      "performer, num features 128", "output of zeros"]  # fmt: skip
     one = chapter_of(tmp_path / "2", made.error_records(inputs=ONE, lengths=(512,)))
     assert against_length(one, LIGHT) is None
 
@@ -219,6 +223,9 @@ def test_defaults_without_options_are_the_default_budget(tmp_path: Path) -> None
             record["arms"][0]["metrics"]["relative_error"]["value"] = 0.2
     rows = default_rows(chapter_of(tmp_path, records).rows)
     assert set(rows[rows["backend"] == "longformer"]["options"]) == {""}
+    # Of four budgets there are two in the middle.
+    rows = default_rows(chapter_of(tmp_path / "2", made.error_records(inputs=ONE)).rows)
+    assert set(rows[rows["backend"] == "longformer"]["options"]) == {"window=64"}
 
 
 def test_tables_have_every_case_and_the_reasons(tmp_path: Path) -> None:

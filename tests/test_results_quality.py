@@ -35,7 +35,7 @@ from results.quality_plots import (
 )
 from results.quality_views import quality_paragraphs, quality_tables, score
 from results.report import write_report
-from results.schema import LATER_FIELDS, content_id
+from results.schema import LATER_FIELDS, UNITS, content_id
 from results.seeds import spread, wilson
 from results.series import points
 from results.spelling import number_of, options_of, training_name
@@ -540,6 +540,27 @@ def test_quality_of_another_form_is_left_out(tmp_path: Path, quality: Any) -> No
     run = load(made.write_quality(tmp_path, records))
     assert "quality" not in run.records[0]["arms"][0]
     write_report(run.folders, ["html"])
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "fault"),
+    [
+        ("accuracy", {"unit": "1", "value": 1.0001}, "accuracy: expected 1e-30 to 1, got 1.0001"),
+        ("accuracy", {"unit": "1", "samples": [0.5, 1.5]}, "accuracy: expected 1e-30 to 1"),
+        ("accuracy", {"unit": "1", "value": 0.5, "samples": [2]}, "accuracy: expected 1e-30 to 1"),
+        ("accuracy", {"unit": "1", "value": -0.5}, "accuracy: expected"),
+        ("accuracy", {"unit": "%", "value": 1.0}, "accuracy.unit: expected 1"),
+        *((name, {"unit": "%", "value": 0.5}, f"{name}.unit: expected") for name in UNITS),
+    ],
+)
+def test_shares_beyond_all_and_other_units_are_refused(
+    tmp_path: Path, name: str, metric: dict[str, Any], fault: str
+) -> None:
+    records = made.task_records({"sdpa": made.Learner()}, seeds=(0, 1))
+    records[0]["arms"][0]["metrics"][name] = metric
+    run = load(made.write_quality(tmp_path, records))
+    assert len(run.records) == 1
+    assert fault in run.warnings[0]
 
 
 def test_an_accuracy_beyond_all_is_refused(tmp_path: Path) -> None:
