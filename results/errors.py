@@ -127,8 +127,8 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
     """Return a row per inputs, backend with options, and length, over launches and seeds.
 
     Columns: inputs, seq_len, backend, options, rest (of the options without the budget),
-    budget_name, budget, budget_text, the medians of `METRICS` and `COSTS`, error_low and
-    error_high (the smallest and largest relative error), is_exact, status, reason.
+    budget_name, budget, budget_text, the medians of `METRICS` and `COSTS`, latencies (those of
+    each launch), error_low and error_high (the smallest and largest relative error), is_exact, status, reason.
     """
     budgets = {
         backend: budget_of(sorted(set(own["options"])))
@@ -150,7 +150,8 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
                 "inputs": inputs, "seq_len": seq_len, "backend": backend, "options": options,
                 "rest": ",".join(f"{k}={v}" for k, v in held.items()),
                 "budget_name": key, "budget": number_of(text), "budget_text": text,
-                **medians, "operations": _median(good["executed_ops"].dropna()),
+                **medians, "latencies": tuple(good[good["metric"] == "latency"]["value"]),
+                "operations": _median(good["executed_ops"].dropna()),
                 "error_low": float(errors.min()) if len(errors) else math.nan,
                 "error_high": float(errors.max()) if len(errors) else math.nan,
                 "is_exact": backend in EXACT_NAMES or medians["relative_error"] < EXACT,

@@ -254,6 +254,7 @@ def scores(part: pd.DataFrame, said: _Said, metric: str, chance: float) -> pd.Da
                 and at_chance(found, chance, min(labels, default=math.nan)),
                 "loss": _mean(_by_seed(own, "loss")),
                 **{c: _median(_by_seed(own, c)) for c in (*COSTS, *SPENT)},
+                "latencies": tuple(_by_seed(own, "latency")),
                 "parameters": _median(parameters), "status": status, "reason": reason,
             }
         )  # fmt: skip

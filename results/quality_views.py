@@ -17,6 +17,7 @@ from results.quality import COSTS, QualityChapter, Trial
 from results.seeds import FEWEST, SOLVED, is_solved, of_seeds
 from results.series import label
 from results.spelling import name_of, number_of, options_of, written
+from results.statistics import is_less
 from results.summary import Paragraph
 from results.views import LONG, Cell, TableView, status_word
 
@@ -325,8 +326,17 @@ def _cheapest(trial: Trial) -> list[str]:
         rows = solved[solved[cost] > 0].sort_values(cost, kind="stable")
         if len(rows) > 1:
             least = float(rows[cost].iloc[0])
-            who = [name(r) for r in records(rows[rows[cost] == least])]
-            said.append(f"{COST_WORDS[cost]} {write(least)} ({format.listing(who)})")
+            first = records(rows)[0]["latencies"]
+            who = [
+                name(r)
+                for r in records(rows)
+                if (not is_less(first, r["latencies"]) if cost == "latency" else r[cost] == least)
+            ]
+            once = cost == "latency" and min(map(len, rows["latencies"])) == 1
+            said.append(
+                f"{COST_WORDS[cost]} {write(least)} ({format.listing(who)}"
+                f"{', one launch each' if once else ''})"
+            )
     return [f"Least of those that solve it: {format.listing(said)}."] if said else []
 
 

@@ -166,7 +166,7 @@ def measured(reading: Reading, write: Callable[[float], str]) -> str:
 def _table(ranking: Ranking) -> list[str]:
     memory = "state" if ranking.question.mode == "decode" else "memory"
     known = {n: any(getattr(c, n).known for c in ranking.qualified) for n in ("error", "recall")}
-    head = ["rank", "backend", "latency (95 % interval)", "× the first", memory]
+    head = ["rank", "backend", "latency (interval)", "× the first", memory]
     head += [name for name, there in known.items() if there]
     rows = [[*head, "from"]]
     for place, one in enumerate(ranking.qualified, 1):
@@ -209,7 +209,8 @@ def _from(reading: Reading) -> str:
 def _legend(ranking: Ranking) -> list[str]:
     """Explain the columns that the table has."""
     mode, shown = ranking.question.mode, ranking.qualified
-    lines = [f"  {WORDS[mode].call}: median over launches, each a process of its own."]
+    lines = [f"  {WORDS[mode].call}: median over launches, each a process of its own; behind "
+             "it the 95 % interval."]  # fmt: skip
     if ranking.not_told_apart:
         lines += [
             "  ~ not told apart from the first: the ratio's interval holds 1, or there is none."
@@ -234,7 +235,7 @@ def _legend(ranking: Ranking) -> list[str]:
         )  # fmt: skip
     if any(c.latency.between for c in shown):
         lines += _prose(
-            "Interpolated: on the line through both lengths, in logarithms. The interval is the "
+            "Interpolated: on the line through both lengths, in logarithms. Behind it bounds, the "
             "wider of theirs, opened as far as the curve may bend between them.", "  ",
         )  # fmt: skip
     if any(ranking.question.limit(name) is not None for name in LIMITS):

@@ -657,7 +657,8 @@ def test_quantised_weights_have_a_table_and_a_sentence(tmp_path: Path) -> None:
         0
     ].read_text()
     assert "bfloat16 50 % of the bytes, 0.80 × the latency" in text
-    assert "int8 25 % of the bytes" in text
+    assert "int8 25 % of the bytes, 1.20 × the latency (one launch each: no order)" in text
+    assert "One training, of one seed" in text
     assert "+0.004 bits per byte" in text
     assert "int4 unsupported" in text
     row = next(line for line in text.splitlines() if line.startswith("| int4"))
