@@ -128,7 +128,8 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
 
     Columns: inputs, seq_len, backend, options, rest (of the options without the budget),
     budget_name, budget, budget_text, the medians of `METRICS` and `COSTS`, latencies (those of
-    each launch), error_low and error_high (the smallest and largest relative error), is_exact, status, reason.
+    each launch), error_low and error_high (the smallest and largest relative error), is_exact,
+    status, reason.
     """
     budgets = {
         backend: budget_of(sorted(set(own["options"])))
