@@ -109,7 +109,7 @@ def test_every_option_reaches_the_question(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["forward", "decode"])
 @pytest.mark.parametrize("more", [{}, {"error_inputs": "peaked:keys=4", "recall_task": "recall"}])
 def test_the_commands_that_are_printed_are_accepted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, causal: bool, more: dict[str, str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, causal: bool, more: dict[str, Any]
 ) -> None:
     monkeypatch.setattr("results.recommendation.Ranking.never_measured",
                         ("memory", "error", "recall"))  # fmt: skip
