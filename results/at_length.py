@@ -29,12 +29,14 @@ class Reading:
 
     Attributes:
         value: in the metric's unit; NaN = not known.
-        low: of its 95 % interval; NaN = there is none, and `note` says why.
+        low: of its 95 % interval, of an interpolated value its lower bound; NaN = there is none,
+            and `note` says why.
         high: likewise.
         between: the two measured lengths that it was interpolated between; None = measured.
         note: what a reader must know of it; where there is no value, why.
         on: what it was measured on, where that is no property of the setting.
         launches: the launches behind a measured value, in its unit.
+        lacking: which part of it has no value, and why; what lacks a part meets no lower limit.
     """
 
     value: float = math.nan
@@ -44,6 +46,7 @@ class Reading:
     note: str = ""
     on: str = ""
     launches: Array = field(default_factory=lambda: np.empty(0), compare=False)
+    lacking: str = ""
 
     @property
     def known(self) -> bool:
@@ -80,9 +83,7 @@ def at_length(rows: Sequence[Row], seq_len: int, *, grows: bool = True) -> Readi
     memory may have any exponent from 0 to 2. An error need not follow a power: its interval holds
     those of both ends in any case.
 
-    Tried on the reference records, leaving out each inner length (so that the gap is twice what it
-    is otherwise): 87 of 88 latencies, 55 of 63 peaks of memory (which go in steps, by what a
-    method cuts its work into) and 56 of 63 errors lie in the interval.
+    What is interpolated has bounds and no level of confidence.
 
     Args:
         rows: one a length.

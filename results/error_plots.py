@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from results import format
-from results.errors import USELESS, ErrorChapter, default_rows
+from results.errors import USELESS, ErrorChapter, budget_text, default_rows, line_name
 from results.panels import (
     Layout,
     SeriesKey,
@@ -165,7 +165,9 @@ def _operation_ticks(axis: Any) -> None:
 
 LENGTH_CAPTION = (
     "Relative L2 distance of the output from exact softmax attention against length, each family "
-    "at its default budget, or at the one that was measured at most lengths."
+    "at the budget that the legend names: its default, where that was measured at as many lengths "
+    "as any other, else the middle one of those measured at most lengths (of an even number the "
+    "smaller of the two)."
 )
 
 
@@ -202,5 +204,11 @@ def against_length(chapter: ErrorChapter, theme: Theme, layout: Layout = "wide")
         ax.set_title(inputs if len(inputs) <= 34 else f"{inputs[:33]}…")
         ax.set_ylabel("relative error")
     others = [(_line(theme, _ZEROS), "output of zeros")]
-    shared_legend(figure, kept, chapter.looks, theme, layout, others=others)
+    names = {
+        (row["backend"], row["rest"]): f"{line_name(row)}, {budget_text(row)}"
+        for _, own in shown
+        for row in own.to_dict("records")
+        if row["budget_name"]
+    }
+    shared_legend(figure, kept, chapter.looks, theme, layout, others=others, names=names)
     return figure

@@ -10,22 +10,15 @@ import pandas as pd
 
 from results import format
 from results.errors import USELESS, ErrorChapter, budget_text
+from results.quality_views import name, records
 from results.series import label
+from results.statistics import is_less
 from results.summary import Paragraph
 from results.views import LONG, Cell, TableView, small_number, status_word
 
 Row = Mapping[Hashable, Any]
 
 _MOST_NAMED, _MOST_INPUTS, _MOST_LINES = 8, 12, 8
-
-
-def _name(row: Row) -> str:
-    return label(row["backend"], row["options"])
-
-
-def _records(rows: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    found: list[dict[Hashable, Any]] = rows.to_dict("records")
-    return found
 
 
 # -- tables --------------------------------------------------------------------------------------
@@ -43,7 +36,7 @@ def _by_inputs(chapter: ErrorChapter) -> TableView:
     rows = chapter.rows[chapter.rows["seq_len"] == chapter.seq_len]
     result = []
     for key, own in rows.groupby(["backend", "options"], sort=False):
-        by_inputs = {r["inputs"]: r for r in _records(own)}
+        by_inputs = {r["inputs"]: r for r in records(own)}
         cells = [
             Cell(label(*key)),
             Cell(format.seconds(float(own["latency"].median()))),
@@ -84,7 +77,7 @@ def _every(chapter: ErrorChapter) -> TableView:
             Cell(status_word(row["status"]), is_status=row["status"] != "ok"),
             Cell(row["reason"]),
         ]
-        for row in _records(chapter.rows)
+        for row in records(chapter.rows)
     ]
     head = [
         "backend", "budget", "inputs", "tokens", "latency", "operations", "memory",
@@ -136,16 +129,35 @@ def closest_within(rows: pd.DataFrame, latency: float) -> list[dict[Hashable, An
     """Return each line's measured point of least error within `latency`, the closest first."""
     timed = rows[~rows["is_exact"].astype(bool) & (rows["latency"] <= latency)]
     best = timed.sort_values("relative_error", kind="stable")
-    return _records(best.drop_duplicates(["backend", "rest"]))
+    return records(best.drop_duplicates(["backend", "rest"]))
 
 
 def exact_latency(rows: pd.DataFrame) -> tuple[str, float]:
     """Return name and latency of the fastest exact backend, NaN for none."""
+    first = _fastest_exact(rows)
+    return (name(first), float(first["latency"])) if first else ("", math.nan)
+
+
+def _fastest_exact(rows: pd.DataFrame) -> Row | None:
     exact = rows[rows["is_exact"].astype(bool) & (rows["latency"] > 0)]
-    if exact.empty:
-        return "", math.nan
-    first = exact.sort_values("latency", kind="stable").iloc[0]
-    return _name(first), float(first["latency"])
+    found = records(exact.sort_values("latency", kind="stable"))
+    return found[0] if found else None
+
+
+def beside_exact(rows: pd.DataFrame) -> tuple[list[Row], list[Row], list[Row]]:
+    """Return the approximations that are faster than the fastest exact backend, slower, neither.
+
+    `statistics.is_less` tells; what it does not tell is neither.
+    """
+    found: tuple[list[Row], list[Row], list[Row]] = [], [], []
+    exact = _fastest_exact(rows)
+    for row in records(rows[~rows["is_exact"].astype(bool) & (rows["latency"] > 0)]):
+        if exact is None:
+            break
+        faster = is_less(row["latencies"], exact["latencies"])
+        slower = is_less(exact["latencies"], row["latencies"])
+        found[0 if faster else 1 if slower else 2].append(row)
+    return found
 
 
 def _closest(rows: pd.DataFrame, seq_len: int) -> list[str]:
@@ -153,7 +165,7 @@ def _closest(rows: pd.DataFrame, seq_len: int) -> list[str]:
     if not math.isfinite(latency):
         return []
     told = [
-        f"{_name(r)} {small_number(r['relative_error'])}"
+        f"{name(r)} {small_number(r['relative_error'])}"
         for r in closest_within(rows, latency)[:_MOST_NAMED]
     ]
     return [
@@ -164,27 +176,39 @@ def _closest(rows: pd.DataFrame, seq_len: int) -> list[str]:
 
 
 def _too_dear(rows: pd.DataFrame) -> list[str]:
-    name, latency = exact_latency(rows)
+    who, latency = exact_latency(rows)
     if not math.isfinite(latency):
         return []
-    mine = rows[~rows["is_exact"].astype(bool) & (rows["latency"] > 0)]
-    dear = _records(mine[mine["latency"] >= latency])
-    where = f"exact attention ({name}, {format.seconds(latency)})"
-    if not dear:
-        return [f"All approximations take less time than {where}."] if len(mine) else []
-    if len(dear) == len(mine):
-        return [f"No approximation takes less time than {where}: here they are of no use."]
-    told = _few([f"{_name(r)} {format.seconds(r['latency'])}" for r in dear])
-    return [
-        f"Of no use here, since they take as long as {where} or longer and are not exact: {told}."
-    ]
+    faster, dear, near = beside_exact(rows)
+    count = len(faster) + len(dear) + len(near)
+    where = f"exact attention ({who}, {format.seconds(latency)})"
+    once = "" if _has_launches(rows) else " (one launch each)"
+    if not dear and not near:
+        return [f"All approximations take less time than {where}{once}."] if count else []
+    if len(dear) == count:
+        return [f"No approximation takes less time than {where}{once}: here they are of no use."]
+    said = []
+    if dear:
+        told = _few([f"{name(r)} {format.seconds(r['latency'])}" for r in dear])
+        said.append(
+            f"Of no use here, since they take longer than {where}{once} and are not exact: {told}."
+        )
+    if near:
+        told = _few([f"{name(r)} {format.seconds(r['latency'])}" for r in near])
+        said.append(f"Not told apart in time from {where}{once}: {told}.")
+    return said
+
+
+def _has_launches(rows: pd.DataFrame) -> bool:
+    """Whether every latency is of several launches."""
+    return all(len(times) > 1 for times in rows[rows["latency"] > 0]["latencies"])
 
 
 def _no_better_than_zeros(rows: pd.DataFrame) -> list[str]:
-    lost = _records(rows[rows["relative_error"] >= USELESS])
+    lost = records(rows[rows["relative_error"] >= USELESS])
     if not lost:
         return []
-    told = _few([f"{_name(r)} {small_number(r['relative_error'])}" for r in lost])
+    told = _few([f"{name(r)} {small_number(r['relative_error'])}" for r in lost])
     return [f"No closer than an output of zeros (relative error {USELESS:g}): {told}."]
 
 
@@ -206,15 +230,19 @@ def error_answers(chapters: Sequence[ErrorChapter]) -> list[Paragraph]:
             _, exact = exact_latency(rows)
             beside = f" (exact: {format.seconds(exact)})" if math.isfinite(exact) else ""
             where = f"{inputs}, {chapter.title}, {format.tokens(chapter.seq_len)} tokens"
-            if rows[~rows["is_exact"].astype(bool)]["latency"].min() >= exact:
+            faster, _, near = beside_exact(rows)
+            if math.isfinite(exact) and not faster:
                 said.append(
-                    f"{where}: exact attention ({format.seconds(exact)}) is as fast as every "
-                    "approximation or faster."
+                    f"{where}: no approximation is told to be faster than exact attention "
+                    f"({format.seconds(exact)})."
+                    if near
+                    else f"{where}: exact attention ({format.seconds(exact)}) is faster than "
+                    "every approximation."
                 )
                 continue
             said.append(
                 f"{where}: within "
-                f"{format.seconds(latency)}{beside} {_name(best[0])} is closest, relative error "
+                f"{format.seconds(latency)}{beside} {name(best[0])} is closest, relative error "
                 f"{small_number(best[0]['relative_error'])}."
             )
     more = len(said) - _MOST_LINES

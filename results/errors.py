@@ -127,8 +127,9 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
     """Return a row per inputs, backend with options, and length, over launches and seeds.
 
     Columns: inputs, seq_len, backend, options, rest (of the options without the budget),
-    budget_name, budget, budget_text, the medians of `METRICS` and `COSTS`, error_low and
-    error_high (the smallest and largest relative error), is_exact, status, reason.
+    budget_name, budget, budget_text, the medians of `METRICS` and `COSTS`, latencies (those of
+    each launch), error_low and error_high (the smallest and largest relative error), is_exact,
+    status, reason.
     """
     budgets = {
         backend: budget_of(sorted(set(own["options"])))
@@ -150,7 +151,8 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
                 "inputs": inputs, "seq_len": seq_len, "backend": backend, "options": options,
                 "rest": ",".join(f"{k}={v}" for k, v in held.items()),
                 "budget_name": key, "budget": number_of(text), "budget_text": text,
-                **medians, "operations": _median(good["executed_ops"].dropna()),
+                **medians, "latencies": tuple(good[good["metric"] == "latency"]["value"]),
+                "operations": _median(good["executed_ops"].dropna()),
                 "error_low": float(errors.min()) if len(errors) else math.nan,
                 "error_high": float(errors.max()) if len(errors) else math.nan,
                 "is_exact": backend in EXACT_NAMES or medians["relative_error"] < EXACT,
@@ -194,10 +196,11 @@ def budget_of(options: Sequence[str]) -> str:
 
 
 def default_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return, of every backend, the rows at its default budget, or at the most usual one.
+    """Return, of every line, the rows at its default budget, or at a usual one.
 
-    Without options a backend is at its defaults; where it was never measured so, its budget that
-    was measured at most lengths counts, of equals the smallest.
+    Without options a backend is at its defaults, and this counts where it was measured at as many
+    lengths as any budget. Else it is the middle one of the budgets that were measured at most
+    lengths, of an even number the smaller of the two in the middle.
     """
     kept = []
     good = rows[rows["relative_error"].notna()]
@@ -208,7 +211,8 @@ def default_rows(rows: pd.DataFrame) -> pd.DataFrame:
             chosen = ""
         else:
             at = own[own["options"].isin(usual)].sort_values("budget", kind="stable")
-            chosen = str(at["options"].iloc[0])
+            budgets = at["options"].drop_duplicates()
+            chosen = str(budgets.iloc[(len(budgets) - 1) // 2])
         kept.append(own[own["options"] == chosen])
     return pd.concat(kept) if kept else good
 

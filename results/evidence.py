@@ -15,15 +15,16 @@ import numpy as np
 import pandas as pd
 
 from results.at_length import Reading, Row, at_length
+from results.seeds import labels_of, of_seeds, spread
 from results.series import summarise
-from results.statistics import t_quantile
+from results.spelling import name_of
 
 SPEED_SCALE = 0.3
 SPEED_INPUTS = f"gaussian:scale={SPEED_SCALE:g}"
 """What the errors in records of kind speed are taken on: normal q, k and v of this scale."""
 
 RECALL = "recall"
-"""How the tasks begin whose accuracy is recall."""
+"""The task whose accuracy is recall, with any options."""
 
 _VIEWS = ("steps", "operations", "time")
 """Views of a training, the one first that does not depend on the machine."""
@@ -126,7 +127,7 @@ def recall_rows(frame: pd.DataFrame, task: str | None) -> pd.DataFrame:
         task: the one that counts, as ``recall:num_pairs=8``; None = every recall task.
     """
     named = frame["task"].astype(str)
-    wanted = named.str.startswith(RECALL) if task is None else named == task
+    wanted = (named.map(name_of) == RECALL) if task is None else named == task
     return frame[(frame["kind"] == "task") & wanted]
 
 
@@ -162,23 +163,25 @@ def choose_exam(
 
 
 def recall_of(rows: pd.DataFrame, exam: Exam | None, backend: str, options: str) -> Reading:
-    """Return the mean accuracy over seeds with its 95 % interval, within 0 and 1."""
+    """Return the mean accuracy over seeds with the interval of `seeds.spread`."""
     own = rows[(rows["backend"] == backend) & (rows["options"] == options)]
     if exam is not None:
         for name, value in exam._asdict().items():
             own = own[own[name] == value]
     if exam is None or own.empty:
         return Reading(note="never measured")
-    scores = own[own["metric"] == "accuracy"].groupby("seed")["value"].mean().to_numpy(np.float64)
+    answers = own[own["metric"] == "accuracy"]
+    scores = answers.groupby("seed")["value"].mean().to_numpy(np.float64)
+    bad = own[~own["seed"].isin(answers["seed"])]
+    failed = f"{bad['status'].iloc[0]}: {bad['reason'].iloc[0]}" if len(bad) else ""
     if not len(scores):
-        bad = own[own["status"] != "ok"]
-        note = f"{bad['status'].iloc[0]}: {bad['reason'].iloc[0]}" if len(bad) else ""
-        return Reading(note=note or "never measured", on=exam.words)
-    mean = float(scores.mean())
-    if len(scores) == 1:
-        return Reading(mean, note="one seed: no interval", on=exam.words, launches=scores)
-    half = t_quantile(len(scores) - 1) * float(scores.std(ddof=1)) / math.sqrt(len(scores))
+        return Reading(note=failed or "never measured", on=exam.words)
+    found = spread(scores, low=0.0, high=1.0, num_labels=labels_of(answers))
+    few = of_seeds(len(scores), own["seed"].nunique())
+    count = few or ("one seed" if len(scores) == 1 else f"{len(scores)} seeds")
+    has_interval = math.isfinite(found.ci_low)
     return Reading(
-        mean, max(0.0, mean - half), min(1.0, mean + half), note=f"{len(scores)} seeds",
-        on=exam.words, launches=scores,
+        found.mean, found.ci_low, found.ci_high,
+        note=count if has_interval else f"{count}: no interval", on=exam.words, launches=scores,
+        lacking=f"{few}, {failed}" if few else "",
     )  # fmt: skip

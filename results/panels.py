@@ -272,8 +272,12 @@ def shared_legend(
     *,
     with_lines: bool = True,
     others: Sequence[tuple[Line2D, str]] = (),
+    names: Mapping[SeriesKey, str] | None = None,
 ) -> None:
-    """Put one legend below all panels: the series, the known backends first, then `others`."""
+    """Put one legend below all panels: the series, the known backends first, then `others`.
+
+    A series that `names` has is called so.
+    """
     handles, texts = [], []
     for key in sorted(dict.fromkeys(series), key=lambda k: (rank(k[0]), k[1])):
         look = looks[key]
@@ -281,7 +285,7 @@ def shared_legend(
         handles.append(
             Line2D([], [], color=look.color(theme), marker=look.marker, linestyle=style)
         )
-        texts.append(_short(label(*key), LONGEST_LABEL))
+        texts.append(_short((names or {}).get(key) or label(*key), LONGEST_LABEL))
     handles += [handle for handle, _ in others]
     texts += [text for _, text in others]
     longest = max(map(len, texts), default=0)

@@ -2,8 +2,8 @@
 
 A setting is what must be equal before two scores are compared, and a trial is one view of it:
 what a training was allowed to spend. Seeds are the unit: a backend's score is the mean over its
-seeds, shown with their smallest and largest and, from three seeds on, with Student's interval of
-the mean.
+seeds, shown with their smallest and largest and, from three seeds on, with an interval of the mean
+(`seeds.spread`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,18 +20,12 @@ from results.checks import clean
 from results.load import Run
 from results.pareto import frontier
 from results.places import PLACE, joined, place_words, task_name, titled
+from results.seeds import Spread, labels_of, spread
 from results.series import outcome, rank
 from results.spelling import training_name
-from results.statistics import t_quantile
 from results.theme import Look, looks
 
 SETTING = (*PLACE, "task", "is_causal", "model", "seq_len")
-
-FEWEST = 3
-"""Seeds behind an interval."""
-
-SOLVED = 0.99
-"""An accuracy from which on a task counts as solved."""
 
 COSTS = ("latency", "peak_memory", "state_bytes")
 """What a score stands against: of the trained model's forward, and of its decoding state."""
@@ -40,16 +34,6 @@ SPENT = ("training_time", "training_steps", "training_ops", "throughput")
 
 _NEAR = 0.05
 """Of the way from chance to 1, where the number of labels is not known."""
-
-
-class Spread(NamedTuple):
-    """A score over seeds: mean, smallest, largest, and the interval of the mean or NaN."""
-
-    mean: float
-    low: float
-    high: float
-    ci_low: float
-    ci_high: float
 
 
 @dataclass(frozen=True)
@@ -117,23 +101,6 @@ class QualityChapter:
     looks: Mapping[tuple[str, str], Look]
 
 
-def spread(values: list[float], *, low: float = -math.inf, high: float = math.inf) -> Spread:
-    """Return mean, ends and, from `FEWEST` values on, the 95 % interval of the mean.
-
-    Args:
-        values: one a seed, shape [n], n ≥ 1.
-        low: no score is below, and no interval.
-        high: likewise.
-    """
-    scores = np.asarray(values, dtype=np.float64)
-    mean, count = float(scores.mean()), len(scores)
-    ends = float(scores.min()), float(scores.max())
-    if count < FEWEST:
-        return Spread(mean, *ends, math.nan, math.nan)
-    half = t_quantile(count - 1) * float(scores.std(ddof=1)) / math.sqrt(count)
-    return Spread(mean, *ends, max(low, mean - half), min(high, mean + half))
-
-
 def at_chance(found: Spread, chance: float, num_labels: float) -> bool:
     """Say whether an accuracy is not told from chance.
 
@@ -183,9 +150,10 @@ def chapters_of_tasks(run: Run) -> list[QualityChapter]:
 
 TASK_TABLE = (
     "task", "is_causal", "seq_len", "training", "model", "backend", "options", "metric", "score",
-    "score_low", "score_high", "ci_low", "ci_high", "num_seeds", "chance", "at_chance", "loss",
-    *SPENT, *COSTS, "parameters", "device", "dtype", "batch", "threads", "allocator",
-    "matmul_precision", "compile", "checkpointing", "status", "reason", "machine", "environment",
+    "score_low", "score_high", "ci_low", "ci_high", "num_seeds", "num_tried", "chance",
+    "at_chance", "loss", *SPENT, *COSTS, "parameters", "device", "dtype", "batch", "threads",
+    "allocator", "matmul_precision", "compile", "checkpointing", "status", "reason", "machine",
+    "environment",
 )  # fmt: skip
 """The columns of the table `tasks`; times in s, memory in B, scores as shares or bit/B."""
 
@@ -258,16 +226,21 @@ _Said = list[tuple[dict[Any, Any], dict[str, Any]]]
 def scores(part: pd.DataFrame, said: _Said, metric: str, chance: float) -> pd.DataFrame:
     """Return a row a backend with its options: what it reached and what it cost, over seeds.
 
-    Columns: backend, options, score, score_low, score_high, ci_low, ci_high, num_seeds, at_chance,
-    loss, the medians of `COSTS` and `SPENT`, parameters, status, reason. NaN where nothing
-    succeeded; launches of one seed count as one, by their mean.
+    Columns: backend, options, score, score_low, score_high, ci_low, ci_high, num_seeds
+    (those with a score), num_tried, at_chance, loss, the medians of `COSTS` and `SPENT`,
+    parameters, status, reason. NaN where nothing succeeded; launches of one seed count as one, by
+    their mean.
     """
     rows = []
     for (backend, options), own in part.groupby(["backend", "options"], sort=False):
         status, reason = outcome(own)
         seeds = _by_seed(own, metric)
         top = 1.0 if metric == "accuracy" else math.inf
-        found = spread(seeds, low=0.0, high=top) if seeds else Spread(*[math.nan] * 5)
+        of_metric = own[(own["metric"] == metric) & (own["status"] == "ok")]
+        found = Spread(*[math.nan] * 5)
+        if seeds:
+            asked = labels_of(of_metric) if metric == "accuracy" else math.nan
+            found = spread(seeds, low=0.0, high=top, num_labels=asked)
         told = [d for row, d in said if (row["backend"], row["options"]) == (backend, options)]
         labels = [sum(d["groups"]["count"]) for d in told if d.get("groups")]
         parameters = [d["parameters"] for d in told if d.get("parameters") is not None]
@@ -276,10 +249,12 @@ def scores(part: pd.DataFrame, said: _Said, metric: str, chance: float) -> pd.Da
                 "backend": backend, "options": options, "score": found.mean,
                 "score_low": found.low, "score_high": found.high,
                 "ci_low": found.ci_low, "ci_high": found.ci_high, "num_seeds": len(seeds),
+                "num_tried": int(own["seed"].nunique()),
                 "at_chance": bool(seeds)
                 and at_chance(found, chance, min(labels, default=math.nan)),
                 "loss": _mean(_by_seed(own, "loss")),
                 **{c: _median(_by_seed(own, c)) for c in (*COSTS, *SPENT)},
+                "latencies": tuple(_by_seed(own, "latency")),
                 "parameters": _median(parameters), "status": status, "reason": reason,
             }
         )  # fmt: skip

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from results import format
-from results.quality import SOLVED, QualityChapter, Trial
+from results.quality import QualityChapter, Trial
 from results.quality_views import (
     MOST_NAMED,
     compressors,
     name,
     named,
     records,
-    score,
     score_cell,
 )
+from results.seeds import SOLVED, is_solved
 from results.summary import Paragraph
 from results.views import LONG, Cell, TableView
 
@@ -78,19 +78,20 @@ def _in_short(trial: Trial) -> str:
     if not rows:
         return ""
     if trial.lower:
-        few = [f"{name(r)} {score(r['score'], trial.metric)}" for r in rows[:4]]
         beside = [f"{word} {bits:.3f}" for word, bits in compressors(trial).items()]
         end = f" (beside {format.listing(beside)})" if beside else ""
-        return f"bits per byte {format.listing(few)}{end}"
-    solved = [name(r) for r in rows if r["score"] >= SOLVED]
+        return f"bits per byte {named(rows[:4], trial.metric)}{end}"
+    solved = [name(r) for r in rows if is_solved(r)]
     lost = [name(r) for r in rows if r["at_chance"] and r["score"] < SOLVED]
     told = [
         f"solved by {format.listing(solved[:MOST_NAMED])}"
         if solved
         else f"not solved, best {named(rows[:1], 'accuracy')}"
     ]
-    rest = [r for r in rows[bool(not solved) :] if r["score"] < SOLVED and not r["at_chance"]]
-    if rest:
+    others = [r for r in rows[bool(not solved) :] if not is_solved(r)]
+    if short := [r for r in others if r["score"] >= SOLVED]:
+        told.append(f"a seed without result {named(short, 'accuracy')}")
+    if rest := [r for r in others if r["score"] < SOLVED and not r["at_chance"]]:
         told.append(f"below it {named(rest, 'accuracy')}")
     if lost:
         told.append(f"not told from chance {format.listing(lost[:MOST_NAMED])}")

@@ -31,7 +31,8 @@ CURVE_POINTS = 120
 
 COST_CAPTION = (
     "Mean over seeds, bars from the smallest to the largest seed. The stepped line is the "
-    "frontier of the means: what lies on it, ringed, no other beats in score and cost at once. "
+    "frontier of the means: of what lies on it, ringed, no other is at least as good at no more "
+    "cost, and better in one of the two. "
     "Latency and peak memory are of the trained model's forward on one sequence, state is what it "
     "keeps of that sequence to decode on."
 )
@@ -56,7 +57,7 @@ _LINES: Mapping[str, Any] = {"zlib": (0, (5, 2)), "xz": (0, (1, 1.5))}
 def cost_figure(
     chapter: QualityChapter, trial: Trial, theme: Theme, layout: Layout = "wide"
 ) -> Figure | None:
-    """Draw the score against each cost that two backends have; None where there is none."""
+    """Draw the score against each cost that a backend has; None where there is none."""
     rows = _first(trial.rows[trial.rows["score"].notna()])
     costs = [c for c in COSTS if (rows[c] > 0).sum() >= 1]
     made = panel_row(len(costs), layout)

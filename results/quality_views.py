@@ -7,14 +7,17 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from results import format
 from results.checks import clean
 from results.compare import BASELINES
-from results.quality import COSTS, FEWEST, SOLVED, QualityChapter, Trial
+from results.quality import COSTS, QualityChapter, Trial
+from results.seeds import FEWEST, SOLVED, is_solved, of_seeds
 from results.series import label
-from results.spelling import written
+from results.spelling import name_of, number_of, options_of, written
+from results.statistics import is_less
 from results.summary import Paragraph
 from results.views import LONG, Cell, TableView, status_word
 
@@ -47,13 +50,19 @@ def between_seeds(row: Row, metric: str) -> str:
 
 
 def named(rows: Sequence[Row], metric: str) -> str:
-    """List backends with their scores, and how far their seeds lie apart."""
+    """List backends with their scores, how far their seeds lie apart, and how many have none."""
     told = []
     for row in rows[:MOST_NAMED]:
         apart = between_seeds(row, metric)
-        told.append(f"{name(row)} {score(row['score'], metric)}{f' ({apart})' if apart else ''}")
+        small = ", ".join(s for s in (apart, seeds_of(row)) if s)
+        told.append(f"{name(row)} {score(row['score'], metric)}{f' ({small})' if small else ''}")
     more = len(rows) - len(told)
     return format.listing([*told, *([f"{more} more"] if more > 0 else [])])
+
+
+def seeds_of(row: Row) -> str:
+    """Say how many seeds a row's score is of where some have none, else ""."""
+    return of_seeds(row["num_seeds"], row["num_tried"])
 
 
 def name(row: Row) -> str:
@@ -74,7 +83,34 @@ def quality_tables(chapter: QualityChapter) -> list[TableView]:
         views += [replace(results, notes=[n for n in results.notes if n not in said])]
         said |= set(results.notes)
         views.append(_spent(trial))
+    if views and (overstated := _from_scratch(chapter)):
+        views[0] = replace(views[0], notes=[*views[0].notes, overstated])
     return [view for view in views if view.rows]
+
+
+def _from_scratch(chapter: QualityChapter) -> str:
+    """Say, of Long Range Arena's tasks, what a comparison from random initialisation is worth."""
+    if name_of(str(chapter.setting["task"])) not in _ARENA:
+        return ""
+    pretrained = [
+        trial.name
+        for trial in chapter.trials
+        if number_of(options_of(trial.training).get("pretrain", "")) > 0 and len(trial.good)
+    ]
+    told = (
+        f"Rows of {format.listing(pretrained)} have."
+        if pretrained
+        else "There are none here that have."
+    )
+    return (
+        "Training from random initialisation alone overstates the differences between "
+        "architectures (Amos et al. 2023, arXiv 2310.02980); less so those that were trained on "
+        f"the task's own inputs first. {told}"
+    )
+
+
+_ARENA = ("listops", "lra")
+"""Tasks of Long Range Arena, of our own data and of theirs."""
 
 
 Columns = Mapping[str, Callable[[Row], Cell]]
@@ -86,7 +122,7 @@ def _results(trial: Trial) -> TableView:
         "backend": lambda r: Cell(name(r)),
         "bits per byte" if trial.lower else "accuracy": lambda r: score_cell(r, trial),
         "95 % of the mean": lambda r: Cell(_interval(r, trial.metric)),
-        "seeds": lambda r: Cell(f"{r['num_seeds']}"),
+        "seeds": lambda r: Cell((seeds_of(r) or f"{r['num_seeds']}").removesuffix(" seeds")),
         "loss": lambda r: Cell(format.digits(r["loss"])),
         "latency": lambda r: _cost_cell(r, "latency", best, format.seconds),
         "peak memory": lambda r: _cost_cell(r, "peak_memory", best, format.size),
@@ -131,7 +167,8 @@ def score_cell(row: Row, trial: Trial) -> Cell:
     if not math.isfinite(row["score"]):
         word = status_word(row["status"]) if row["status"] != "ok" else format.NONE
         return Cell(word, is_status=row["status"] != "ok")
-    small = [between_seeds(row, trial.metric), "chance" if row["at_chance"] else ""]
+    small = [between_seeds(row, trial.metric), "chance" if row["at_chance"] else "",
+             seeds_of(row)]  # fmt: skip
     return Cell(score(row["score"], trial.metric), ", ".join(s for s in small if s))
 
 
@@ -164,7 +201,8 @@ def _notes(trial: Trial) -> list[str]:
     if (trial.rows["num_seeds"] > 1).any():
         notes.append(
             "Mean over seeds, below it the smallest and largest of them; 95 % of the mean: "
-            f"Student's interval, from {FEWEST} seeds on."
+            f"Student's interval, from {FEWEST} seeds on; of an accuracy at least Wilson's, of "
+            "the labels of one seed."
         )
     if trial.rows[list(COSTS)].notna().any(axis=None):
         notes.append(
@@ -224,16 +262,23 @@ def _of_accuracy(trial: Trial) -> list[str]:
     rows = records(trial.good)
     if not rows:
         return []
-    solved = [r for r in rows if r["score"] >= SOLVED]
+    solved = [r for r in rows if is_solved(r)]
+    short = [r for r in rows if r["score"] >= SOLVED and not is_solved(r)]
     lost = [r for r in rows if r["at_chance"] and r["score"] < SOLVED]
-    rest = [r for r in rows if r not in solved and r not in lost]
+    rest = [r for r in rows if r not in solved and r not in lost and r not in short]
     said = []
     at = f"a mean of {SOLVED:.0%} or more".replace("%", " %")
     if solved:
         said.append(f"Solved, by {at}: {named(solved, 'accuracy')}.")
+    elif short:
+        said.append(f"No backend reaches {at} with all of its seeds.")
     else:
         said.append(f"No backend reaches {at}; the best is {named(rows[:1], 'accuracy')}.")
         rest = [r for r in rest if r is not rows[0]]
+    if short:
+        said.append(
+            f"Not counted as solved, for a seed has no result: {named(short, 'accuracy')}."
+        )
     exact = [r for r in rows if r["backend"] in BASELINES]
     if exact and not any(r in solved for r in exact):
         said.append(
@@ -269,7 +314,11 @@ def _of_text(trial: Trial) -> list[str]:
 
 def _cheapest(trial: Trial) -> list[str]:
     """Say which of those that solve it takes least; of text there is no such line."""
-    solved = trial.good[trial.good["score"] >= SOLVED] if not trial.lower else trial.good.iloc[:0]
+    solved = trial.good.iloc[:0]
+    if not trial.lower:
+        solved = trial.good.loc[
+            np.asarray([is_solved(r) for r in records(trial.good)], dtype=bool)
+        ]
     said = []
     for cost, write in (
         ("latency", format.seconds), ("peak_memory", format.size), ("state_bytes", format.size),
@@ -277,8 +326,17 @@ def _cheapest(trial: Trial) -> list[str]:
         rows = solved[solved[cost] > 0].sort_values(cost, kind="stable")
         if len(rows) > 1:
             least = float(rows[cost].iloc[0])
-            who = [name(r) for r in records(rows[rows[cost] == least])]
-            said.append(f"{COST_WORDS[cost]} {write(least)} ({format.listing(who)})")
+            first = records(rows)[0]["latencies"]
+            who = [
+                name(r)
+                for r in records(rows)
+                if (not is_less(first, r["latencies"]) if cost == "latency" else r[cost] == least)
+            ]
+            once = cost == "latency" and min(map(len, rows["latencies"])) == 1
+            said.append(
+                f"{COST_WORDS[cost]} {write(least)} ({format.listing(who)}"
+                f"{', one launch each' if once else ''})"
+            )
     return [f"Least of those that solve it: {format.listing(said)}."] if said else []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,6 +14,7 @@ from results.places import PLACE, joined, place_words, task_name, titled
 from results.sections import Part, Section
 from results.series import label, outcome
 from results.spelling import training_name
+from results.statistics import ONE_LAUNCH_FACTOR, ratio
 from results.summary import Paragraph
 from results.views import Cell, TableView, small_number, status_word
 
@@ -95,6 +96,7 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
             {
                 "backend": backend, "options": options, "weights": weights,
                 **{m: float(v.median()) if len(v) else math.nan for m, v in known.items()},
+                "latencies": tuple(known["latency"]),
                 "num_seeds": int(good["seed"].nunique()),
                 "kernel": " / ".join(k for k in dict.fromkeys(good["kernel"]) if k),
                 "status": status, "reason": reason,
@@ -145,6 +147,11 @@ def _table(rows: pd.DataFrame) -> TableView:
         "numbers of the products' type. Parameters: the bytes that hold all of them.",
         "Latency, peak memory: of a call on one sequence. Output difference: relative L2 of the "
         f"logits from those with {FULL} weights, on the test split. Medians over seeds.",
+        *(
+            ["One training, of one seed: what another would give is not known."]
+            if rows["num_seeds"].max() == 1
+            else []
+        ),
         *([f"Kernels: {'; '.join(kernels)}."] if kernels else []),
     ]
     return TableView("Weights", head, cells, text_columns=2 if several else 1, notes=notes)
@@ -168,13 +175,22 @@ def _sentences(rows: pd.DataFrame) -> list[str]:
     return said
 
 
+def _latency_beside(own: Sequence[float], full: Sequence[float]) -> str:
+    found = ratio(own, full)
+    told = f"{format.times(*found[:3])} the latency"
+    if found.has_interval:
+        return told
+    near = 1 / ONE_LAUNCH_FACTOR < found.value < ONE_LAUNCH_FACTOR
+    return f"{told} (one launch each{': no order' if near else ''})"
+
+
 def _beside(row: Row, base: Mapping[Any, Any]) -> str:
     parts = []
     if row["parameter_bytes"] > 0 and base["parameter_bytes"] > 0:
         share = row["parameter_bytes"] / base["parameter_bytes"]
         parts.append(f"{format.percent(share)} of the bytes")
     if row["latency"] > 0 and base["latency"] > 0:
-        parts.append(f"{format.times(row['latency'] / base['latency'])} the latency")
+        parts.append(_latency_beside(row["latencies"], base["latencies"]))
     if math.isfinite(row["output_difference"]):
         parts.append(f"logits differ by {small_number(row['output_difference'])}")
     if math.isfinite(row["bits_per_byte"]) and math.isfinite(base["bits_per_byte"]):

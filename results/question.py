@@ -195,12 +195,14 @@ def shortfall(name: str, reading: Reading, limit: float | None) -> str:
     if not reading.known:
         return f"{what}{on}: {reading.note or 'never measured'}"
     floor = name == "min_recall"
+    value, at_most = write(name, reading.value), write_limit(name, limit)
+    if floor and reading.lacking:
+        return f"{what} {value}{on} is of {reading.lacking}"
     decisive = reading.least if floor else reading.greatest
     if (decisive >= limit) if floor else (decisive <= limit):
         return ""
     side, end = ("below", "lower") if floor else ("above", "upper")
     missed = (reading.value < limit) if floor else (reading.value > limit)
-    value, at_most = write(name, reading.value), write_limit(name, limit)
     if missed:
         return f"{what} {value}{on} is {side} {at_most}"
     return (

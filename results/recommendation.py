@@ -184,7 +184,8 @@ def recommend(
     next to it (`at_length.at_length` says how its interval widens), and meets every limit. The
     worse end of an interval decides: the upper one of an error and of memory, the lower one of
     recall; the value alone where one launch or one seed gives no interval. What was never measured
-    meets no limit. Each interval holds at 95 % by itself.
+    meets no limit. Each interval of a measured value
+    holds at 95 % by itself; an interpolated one has bounds.
 
     Args:
         frame: ``results.load.load(…).frame``.
@@ -264,6 +265,8 @@ def _ranking(
     errors = frame[
         (frame["kind"] == "error") & (frame["is_causal"] == asked.is_causal)
         & (frame["dtype"] == setting["dtype"]) & (frame["head_dim"] == setting["head_dim"])
+        & (frame["matmul_precision"] == setting["matmul_precision"])
+        & (frame["compile"] == setting["compile"])
     ]  # fmt: skip
     found = []
     for backend, options in names:

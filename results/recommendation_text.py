@@ -13,6 +13,7 @@ from results.checks import clean
 from results.modes import WORDS
 from results.question import LIMITS, QUANTITIES, Question, error_digits, write_limit
 from results.recommendation import Ranking, Recommendation
+from results.recommendation_commands import error_command, recall_command, speed_command
 from results.relaxed import Relaxation, as_option, option, relaxations
 from results.series import SETTING
 from results.settings import differing, in_words, names_precision
@@ -165,7 +166,7 @@ def measured(reading: Reading, write: Callable[[float], str]) -> str:
 def _table(ranking: Ranking) -> list[str]:
     memory = "state" if ranking.question.mode == "decode" else "memory"
     known = {n: any(getattr(c, n).known for c in ranking.qualified) for n in ("error", "recall")}
-    head = ["rank", "backend", "latency (95 % interval)", "× the first", memory]
+    head = ["rank", "backend", "latency (interval)", "× the first", memory]
     head += [name for name, there in known.items() if there]
     rows = [[*head, "from"]]
     for place, one in enumerate(ranking.qualified, 1):
@@ -179,7 +180,8 @@ def _table(ranking: Ranking) -> list[str]:
         if known["error"]:
             cells.append(measured(one.error, error_digits))
         if known["recall"]:
-            cells.append(measured(one.recall, format.percent))
+            few = one.recall.lacking.partition(",")[0]
+            cells.append(measured(one.recall, format.percent) + (f" ({few})" if few else ""))
         rows.append([*cells, _from(one.latency)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
@@ -207,7 +209,8 @@ def _from(reading: Reading) -> str:
 def _legend(ranking: Ranking) -> list[str]:
     """Explain the columns that the table has."""
     mode, shown = ranking.question.mode, ranking.qualified
-    lines = [f"  {WORDS[mode].call}: median over launches, each a process of its own."]
+    lines = [f"  {WORDS[mode].call}: median over launches, each a process of its own; behind "
+             "it the 95 % interval."]  # fmt: skip
     if ranking.not_told_apart:
         lines += [
             "  ~ not told apart from the first: the ratio's interval holds 1, or there is none."
@@ -232,7 +235,7 @@ def _legend(ranking: Ranking) -> list[str]:
         )  # fmt: skip
     if any(c.latency.between for c in shown):
         lines += _prose(
-            "Interpolated: on the line through both lengths, in logarithms. The interval is the "
+            "Interpolated: on the line through both lengths, in logarithms. Behind it bounds, the "
             "wider of theirs, opened as far as the curve may bend between them.", "  ",
         )  # fmt: skip
     if any(ranking.question.limit(name) is not None for name in LIMITS):
@@ -254,21 +257,13 @@ def _unmeasured(ranking: Ranking) -> list[str]:
     missing = [n for n in ranking.never_measured if n != "latency"]
     if not missing or "latency" in ranking.never_measured:  # `_would_give` says it
         return []
-    causal = " --causal" if asked.is_causal else ""
     how = {
-        "memory": _command(asked),
-        "error": f"attnbench run --suite error --seq-len {asked.seq_len}{causal}",
-        "recall": f"attnbench run --suite quality{causal}",
+        "memory": speed_command(asked),
+        "error": error_command(ranking),
+        "recall": recall_command(ranking),
     }
     lines = ["", "Not known of any of these, and how to measure it:"]
     return [*lines, *(f"  {name}: {how[name]}" for name in missing)]
-
-
-def _command(asked: Question) -> str:
-    """Return the command that measures what was asked for."""
-    device = f" --device {asked.device}" if asked.device != "cpu" else ""
-    causal = " --causal" if asked.is_causal and asked.mode != "decode" else ""
-    return f"attnbench run --mode {asked.mode} --seq-len {asked.seq_len}{causal}{device}"
 
 
 # -- where none qualifies ------------------------------------------------------------------------
@@ -286,7 +281,7 @@ def _would_give(ranking: Ranking) -> list[str]:
                 f"{lengths[-1]:,} tokens were measured; what lies outside is not guessed. "
                 "To measure it:"
             ),
-            f"  {_command(ranking.question)}",
+            f"  {speed_command(ranking.question)}",
         ]
     lines = ["What would have to give:"]
     for one in found[:MOST_GIVEN]:

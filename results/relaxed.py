@@ -45,6 +45,8 @@ def relaxations(ranking: Ranking) -> list[Relaxation]:
 def relaxed(name: str, reading: Reading) -> float | None:
     """Return the nearest limit, of two digits, that a known reading meets; None = none does."""
     floor = name == "min_recall"
+    if floor and reading.lacking:
+        return None
     decisive = Decimal(repr(float(reading.least if floor else reading.greatest)))
     if not decisive.is_finite() or decisive <= 0:
         return None

@@ -48,7 +48,7 @@ def training_name(text: str) -> str:
     if math.isfinite(amount):
         told = {
             "time": f" ({format.seconds(amount)})",
-            "operations": f" ({format.rate(amount)}op)",
+            "operations": f" ({amount:,.10g} steps of exact attention)",
         }.get(view, f" ({amount:,.10g})")
     parts = [f"{_VIEWS.get(view, view)}{told}", written(options)]
     return ", ".join(part for part in parts if part)

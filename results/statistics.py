@@ -25,6 +25,9 @@ DRAWS = 4000
 MEDIAN_COST = math.sqrt(math.pi / 2)
 """How much wider a median of launches scatters than their mean does, at most."""
 
+ONE_LAUNCH_FACTOR = 1.25
+"""Two medians of which one is of a single launch are in no order within this factor."""
+
 ONE_LAUNCH = "one launch: no interval"
 
 Array = NDArray[np.float64]
@@ -142,6 +145,21 @@ def ratio(numerator: ArrayLike, denominator: ArrayLike, *, seed: int = 0) -> Est
         return Estimate(value, math.nan, math.nan, ONE_LAUNCH)
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value, float(low), float(high))
+
+
+def is_less(one: ArrayLike, other: ArrayLike) -> bool:
+    """Whether the median of `one` is told to be below that of `other`.
+
+    With several launches on both sides the interval of their ratio has to be below 1; with one
+    launch on a side the ratio has to be below 1 / `ONE_LAUNCH_FACTOR`.
+
+    Raises:
+        ValueError: as `ratio`.
+    """
+    found = ratio(one, other)
+    if found.has_interval:
+        return found.high < 1
+    return found.value * ONE_LAUNCH_FACTOR < 1
 
 
 def _scatter(values: Array) -> float:

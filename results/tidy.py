@@ -26,14 +26,15 @@ COLUMNS = (
     "options", "launch", "started", "status", "reason", "kernel", *COSTS, "expected_time",
     "expected_memory", "gate_error", "gate_budget", "gradient_error", "reduced", "compile_time",
     "graphs", "breaks", "recompiles", "fixed_size", "metric", "unit", "value", "samples",
-    "stopped", "converged",
+    "stopped", "converged", "num_labels",
 )  # fmt: skip
 """Columns of the tidy frame: one row per case, launch, arm and metric.
 
 `value` is the median of `samples`; `reduced` says that an output is within the budget of reduced
 precision only; `fixed_size` holds pairs of a name and a count. Of a latency `stopped` is why
 sampling ended (`STOPS`) and `converged` whether the warm-up did; "" and None where the record does
-not say. An arm without results has one row with an empty `metric`.
+not say. `num_labels` is how many labels an accuracy is of, NaN where that is not said. An arm
+without results has one row with an empty `metric`.
 """
 
 
@@ -48,6 +49,7 @@ def tidy(records: list[dict[str, Any]]) -> pd.DataFrame:
     numbers = [
         *COSTS, "expected_time", "expected_memory", "gate_error", "gate_budget", "gradient_error",
         "compile_time", "graphs", "breaks", "recompiles", "value",
+        "num_labels",
     ]  # fmt: skip
     return frame.astype(dict.fromkeys(numbers, "float64"))
 
@@ -115,7 +117,9 @@ def _arm_columns(results: Mapping[str, Any]) -> dict[str, Any]:
     gradient = gate.get("gradient") or {}
     compiled = results.get("compiled") or {}
     sizes = results.get("fixed_size") or {}
+    groups = (results.get("quality") or {}).get("groups") or {}
     return {
+        "num_labels": sum(groups["count"]) if groups else None,
         "kernel": clean(results.get("kernel") or "")[:_LONGEST_OPTIONS],
         **{c: cost.get(c) for c in COSTS},
         "expected_time": expected.get("time"),

@@ -50,6 +50,8 @@ def add_recall(
     status: str = "ok",
     is_causal: bool = False,
     machine: Mapping[str, Any] = MACHINE,
+    first_seed: int = 0,
+    num_labels: int = 0,
 ) -> Path:
     """Add records of kind task to a run: backend to its accuracy with seeds 0, 1, ….
 
@@ -63,10 +65,12 @@ def add_recall(
         status: of all; without "ok" there are no results.
         is_causal: of the cases.
         machine: where they were taken.
+        first_seed: in place of 0.
+        num_labels: of each accuracy; 0 = the records do not say.
     """
     records = []
     for backend, reached in scores.items():
-        for seed, accuracy in enumerate(reached):
+        for seed, accuracy in enumerate(reached, first_seed):
             shape = {
                 "level": "model", "num_heads": 0, "num_kv_heads": 0, "head_dim": 0, "batch": 32,
                 "task": task, "training": training, "model": "encoder:d_model=64", "seed": seed,
@@ -74,9 +78,12 @@ def add_recall(
             }  # fmt: skip
             metrics = {"accuracy": {"unit": "1", "value": accuracy},
                        "training_steps": {"unit": "1", "value": 400}}  # fmt: skip
-            records.append(
-                _record("task", backend, options, seq_len, shape, metrics, status, machine)
-            )
+            made = _record("task", backend, options, seq_len, shape, metrics, status, machine)
+            if num_labels and made["arms"]:
+                made["arms"][0]["quality"] = {"groups": {
+                    "name": "distance", "values": [1], "correct": [round(num_labels * accuracy)],
+                    "count": [num_labels]}}  # fmt: skip
+            records.append(made)
     return write_records(folder, [*read_records(folder), *records])
 
 
@@ -88,12 +95,13 @@ def add_errors(
     lengths: Sequence[int] = LENGTHS[-2:],
     options: Mapping[str, Any] | None = None,
     is_causal: bool = False,
+    **case: Any,
 ) -> Path:
     """Add records of kind error to a run: backend to its error, the same at all lengths."""
     records = []
     for backend, error in errors.items():
         for n in lengths:
-            shape = {"inputs": inputs, "is_causal": is_causal}
+            shape = {"inputs": inputs, "is_causal": is_causal, **case}
             metrics = {"relative_error": {"unit": "1", "value": error}}
             records.append(_record("error", backend, options, n, shape, metrics, "ok", MACHINE))
     return write_records(folder, [*read_records(folder), *records])

@@ -398,7 +398,9 @@ def test_one_seed_has_no_interval_and_its_value_decides(tmp_path: Path) -> None:
 def test_without_records_of_recall_it_is_never_measured(frame: pd.DataFrame) -> None:
     found = ask(frame)
     assert found.ranking.never_measured == ("recall",)
-    assert "recall: attnbench run --suite quality" in text(found, machines={}, reference=False)
+    assert "recall: attnbench run --suite quality --task recall" in text(
+        found, machines={}, reference=False
+    )
     refused = ask(frame, min_recall=0.5)
     assert refused.winner is None
     assert "without --min-recall (never measured)" in text(refused, machines={}, reference=False)
@@ -437,6 +439,51 @@ def test_a_training_that_failed_is_said(tmp_path: Path) -> None:
     add_recall(run, {"performer": (0.0, 0.0)}, status="timeout")
     said = one(ask(frame_of(run), min_recall=0.5), "performer").reasons["min_recall"]
     assert said.endswith("timeout: what went wrong")
+
+
+def test_a_seed_that_failed_meets_no_least_recall(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    add_recall(run, {"sdpa": (1.0, 1.0), "performer": GOOD})
+    add_recall(run, {"sdpa": (0.0,)}, status="failed", first_seed=2)
+    found = ask(frame_of(run), min_recall=0.5)
+    assert order(found) == ["performer"]
+    assert (
+        one(found, "sdpa")
+        .reasons["min_recall"]
+        .endswith("is of 2 of 3 seeds, failed: what went wrong")
+    )
+    assert "100 % (2 of 3 seeds)" in text(ask(frame_of(run)), machines={}, reference=False)
+    given = {r.candidate.label: r for r in relaxations(ask(frame_of(run), min_recall=1.0).ranking)}
+    assert given["sdpa"].limits == {"min_recall": None}
+
+
+def test_seeds_without_a_fault_claim_no_certainty(tmp_path: Path) -> None:
+    run = add_recall(a_run(tmp_path / "run"), {"sdpa": (1.0,) * 3}, num_labels=100)
+    recall = one(ask(frame_of(run)), "sdpa").recall
+    assert (recall.value, recall.high) == (1.0, 1.0)
+    assert recall.low == pytest.approx(1 / (1 + 1.959964**2 / 100))
+    assert one(ask(frame_of(run), min_recall=0.99), "sdpa").reasons
+    assert one(ask(frame_of(run), min_recall=0.96), "sdpa").qualifies
+
+
+def test_recall_is_the_task_of_that_name_alone(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    add_recall(run, {"sdpa": GOOD}, task="recall_backwards:num_pairs=4")
+    assert not one(ask(frame_of(run)), "sdpa").recall.known
+    add_recall(run, {"sdpa": GOOD}, task="recall")
+    assert one(ask(frame_of(run)), "sdpa").recall.known
+
+
+@pytest.mark.parametrize("other", [{"matmul_precision": "medium"}, {"compile": True}])
+def test_an_error_is_of_the_same_precision_and_compilation(
+    tmp_path: Path, other: Mapping[str, Any]
+) -> None:
+    run = a_run(tmp_path / "run")
+    add_errors(run, {"sdpa": 0.2}, **other)
+    asked = {"error_inputs": "gaussian:scale=1"}
+    assert not one(ask(frame_of(run), **asked), "sdpa").error.known
+    add_errors(run, {"sdpa": 0.1})
+    assert one(ask(frame_of(run), **asked), "sdpa").error.value == 0.1
 
 
 def test_recall_of_the_same_machine_comes_first(tmp_path: Path) -> None:

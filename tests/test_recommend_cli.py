@@ -6,9 +6,11 @@ import inspect
 import itertools
 import json
 import math
+import re
+import shlex
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,16 @@ import attention
 import cli
 from results.amounts import parse_size, write_size
 from results.at_length import at_length
+from results.evidence import SPEED_INPUTS
 from results.load import NoRunError, load
+from results.recommendation import recommend
+from results.recommendation_text import text
 from results.schema import Arm
 from results.series import SERIES, points
 from results.shipped import REFERENCE, reference_folders
 from results.snippet import NEEDS_LENGTH, parse_options, python_lines
 from suites.parsing import parse_backend
+from suites.sweep import Grid, cases, grid_from
 
 ROOT = Path(__file__).parents[1]
 ASKED = ("--seq-len", "4096", "--mode", "forward")
@@ -97,6 +103,45 @@ def test_every_option_reaches_the_question(tmp_path: Path) -> None:
     assert {o.lstrip("-").replace("-", "_") for o in options if o.startswith("--")} <= {
         *named, "causal", "compile",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("mode", ["forward", "decode"])
+@pytest.mark.parametrize("more", [{}, {"error_inputs": "peaked:keys=4", "recall_task": "recall"}])
+def test_the_commands_that_are_printed_are_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, causal: bool, more: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("results.recommendation.Ranking.never_measured",
+                        ("memory", "error", "recall"))  # fmt: skip
+    laws = {"sdpa": FOUR["sdpa"], "longformer": replace(FOUR["longformer"],
+                                                        options={"window": 32})}  # fmt: skip
+    case = {"is_causal": causal or mode == "decode", "dtype": "bfloat16", "head_dim": 32,
+            "compile": True}  # fmt: skip
+    run = a_run(tmp_path / "run", laws, case=case, modes=(mode,))
+    found = recommend(
+        load(run).frame, seq_len=4096, mode=mode, device="cpu", is_causal=causal, **more
+    )
+    said = text(found, machines={}, reference=False)
+    grids = [_grid(line) for line in re.findall(r"attnbench run (.*)", said)]
+    assert [grid.suite for grid in grids] == ["speed", "error", "quality"]
+    _, error, quality = grids
+    assert {c.arms[0].label for c in cases(error)} == {"sdpa", "longformer:window=32"}
+    inputs = more.get("error_inputs", SPEED_INPUTS)
+    assert {(c.inputs, c.dtype, c.head_dim, c.compile, c.is_causal, c.seq_len)
+            for c in cases(error)} == {
+        (inputs, "bfloat16", 32, True, case["is_causal"], 4096)}  # fmt: skip
+    assert {(c.task, c.is_causal, c.arms[0].label) for c in cases(quality)} == {
+        ("recall", case["is_causal"], label) for label in ("sdpa", "longformer:window=32")
+    }
+
+
+def _grid(line: str) -> Any:
+    """Return the sweep of a command's options, as the command line makes it."""
+    command = cli.main.commands["run"]
+    chosen = command.make_context("run", shlex.split(line)).params
+    kept = {f.name for f in fields(Grid)} | {"forms", "corpus", "lra_data"}
+    given = {k: v for k, v in chosen.items() if k in kept and k != "profile"}
+    return grid_from(chosen["preset"], **given)
 
 
 def test_json_is_one_object_on_standard_output(folder: Path) -> None:

@@ -22,7 +22,7 @@ from results.load import load
 from results.pareto import frontier
 from results.provenance import input_scale
 from results.published import published_tables, rows_of
-from results.quality import Trial, at_chance, chapters_of_tasks, spread
+from results.quality import Trial, at_chance, chapters_of_tasks
 from results.quality_overview import answers, overview
 from results.quality_parts import quality_parts
 from results.quality_plots import (
@@ -35,7 +35,8 @@ from results.quality_plots import (
 )
 from results.quality_views import quality_paragraphs, quality_tables, score
 from results.report import write_report
-from results.schema import LATER_FIELDS, content_id
+from results.schema import LATER_FIELDS, UNITS, content_id
+from results.seeds import spread, wilson
 from results.series import points
 from results.spelling import number_of, options_of, training_name
 from results.svg import drawn_png
@@ -110,6 +111,23 @@ def test_the_interval_of_the_mean_is_students_from_three_seeds_on() -> None:
     assert spread([0.8, 0.9, 1.0], high=1.0).ci_high == 1.0
     assert math.isnan(spread([0.8, 0.9]).ci_low)
     assert spread([0.5])[:3] == (0.5, 0.5, 0.5)
+
+
+def test_equal_seeds_are_no_certainty() -> None:
+    assert math.isnan(spread([1.0] * 3, high=1.0).ci_low)
+    found = spread([1.0] * 3, high=1.0, num_labels=400)
+    # Of all labels right, Wilson's lower end is 1 / (1 + z² / n).
+    assert found.ci_low == pytest.approx(1 / (1 + 1.959964**2 / 400))
+    assert found.ci_high == 1.0
+    wide, narrow = spread([0.7, 0.8, 0.9], num_labels=400), spread([0.7, 0.8, 0.9])
+    assert (wide.ci_low, wide.ci_high) == (narrow.ci_low, narrow.ci_high)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.98])
+def test_wilsons_interval_holds_a_share_as_often_as_it_says(share: float) -> None:
+    drawn = np.random.default_rng(0).binomial(500, share, 4000) / 500
+    held = [low <= share <= high for low, high in (wilson(float(s), 500) for s in drawn)]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.025)
 
 
 def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
@@ -202,8 +220,8 @@ def test_curves_are_compared_over_what_all_seeds_reached(tmp_path: Path) -> None
     [
         ("steps:amount=400,lr=0.002", "equal steps (400), lr 0.002"),
         ("time:amount=60", "equal time (60.0 s)"),
-        ("operations:amount=3e12,lr=0.1,pretrain=0.5",
-         "equal operations (3.00 Top), lr 0.1, pretrain 0.5"),
+        ("operations:amount=500,lr=0.1,pretrain=0.5",
+         "equal operations (500 steps of exact attention), lr 0.1, pretrain 0.5"),
         ("odd", "odd"), ("steps:amount=x", "equal steps"), ("steps:amount=nan,=,a", "equal steps"),
     ],
 )  # fmt: skip
@@ -238,6 +256,42 @@ def test_the_sentences_say_who_solves_it_and_who_does_not(tmp_path: Path) -> Non
     assert "decoding state 256 KiB (full and sdpa)" in text
     assert "No result: xformers (unsupported) and linformer (failed)" in text
     assert "Exact attention" not in text
+
+
+def test_a_seed_that_failed_is_said_and_solves_nothing(tmp_path: Path) -> None:
+    two = {"sdpa": made.Learner(), "longformer": made.Learner(only_seeds=(0, 2)),
+           "performer": made.Learner(lambda d: 0.5, only_seeds=(1,))}  # fmt: skip
+    records = made.task_records(two)
+    text = told(tmp_path / "a", records)
+    assert "Solved, by a mean of 99 % or more: sdpa 100.0 %." in text
+    said = "Not counted as solved, for a seed has no result: longformer 100.0 % (2 of 3 seeds)."
+    assert said in text
+    assert "performer 50.0 % (1 of 3 seeds)" in text
+    assert "Least of those that solve it" not in text
+    chapters = chapters_of_tasks(load(tmp_path / "a"))
+    (sentence,) = answers(chapters)[0].sentences
+    assert "solved by sdpa; a seed without result longformer 100.0 % (2 of 3 seeds); " in sentence
+    rows = {row[0].text: row for row in quality_tables(chapters[0])[0].rows}
+    assert rows["longformer"][1].small == "2 of 3 seeds"
+    assert {rows["sdpa"][3].text, rows["longformer"][3].text} == {"3", "2 of 3"}
+    del two["sdpa"]
+    text = told(tmp_path / "b", made.task_records(two))
+    assert "No backend reaches a mean of 99 % or more with all of its seeds." in text
+
+
+@pytest.mark.parametrize("task", ["listops", "lra:data=x"])
+@pytest.mark.parametrize("share", ["", ",pretrain=0.5"])
+def test_training_from_scratch_is_said_to_overstate(tmp_path: Path, task: str, share: str) -> None:
+    trainings = (made.STEPS, *([made.STEPS + share] if share else []))
+    records = made.task_records({"sdpa": made.Learner()}, task=task, trainings=trainings)
+    (chapter,) = chapters_of_tasks(load(made.write_quality(tmp_path, records)))
+    notes = [note for table in quality_tables(chapter) for note in table.notes]
+    (said,) = [note for note in notes if "Amos et al. 2023, arXiv 2310.02980" in note]
+    pointed = "pretrain 0.5 have" if share else "There are none here"
+    assert pointed in said
+    records = made.task_records({"sdpa": made.Learner()}, seeds=(0,))
+    (chapter,) = chapters_of_tasks(load(made.write_quality(tmp_path / "other", records)))
+    assert not any("Amos" in n for table in quality_tables(chapter) for n in table.notes)
 
 
 def test_a_task_that_exact_attention_fails_says_so(tmp_path: Path) -> None:
@@ -488,6 +542,27 @@ def test_quality_of_another_form_is_left_out(tmp_path: Path, quality: Any) -> No
     write_report(run.folders, ["html"])
 
 
+@pytest.mark.parametrize(
+    ("name", "metric", "fault"),
+    [
+        ("accuracy", {"unit": "1", "value": 1.0001}, "accuracy: expected 1e-30 to 1, got 1.0001"),
+        ("accuracy", {"unit": "1", "samples": [0.5, 1.5]}, "accuracy: expected 1e-30 to 1"),
+        ("accuracy", {"unit": "1", "value": 0.5, "samples": [2]}, "accuracy: expected 1e-30 to 1"),
+        ("accuracy", {"unit": "1", "value": -0.5}, "accuracy: expected"),
+        ("accuracy", {"unit": "%", "value": 1.0}, "accuracy.unit: expected 1"),
+        *((name, {"unit": "%", "value": 0.5}, f"{name}.unit: expected") for name in UNITS),
+    ],
+)
+def test_shares_beyond_all_and_other_units_are_refused(
+    tmp_path: Path, name: str, metric: dict[str, Any], fault: str
+) -> None:
+    records = made.task_records({"sdpa": made.Learner()}, seeds=(0, 1))
+    records[0]["arms"][0]["metrics"][name] = metric
+    run = load(made.write_quality(tmp_path, records))
+    assert len(run.records) == 1
+    assert fault in run.warnings[0]
+
+
 def test_an_accuracy_beyond_all_is_refused(tmp_path: Path) -> None:
     records = made.task_records({"sdpa": made.Learner()}, seeds=(0, 1))
     records[0]["arms"][0]["metrics"]["accuracy"]["value"] = 1.01
@@ -582,7 +657,8 @@ def test_quantised_weights_have_a_table_and_a_sentence(tmp_path: Path) -> None:
         0
     ].read_text()
     assert "bfloat16 50 % of the bytes, 0.80 × the latency" in text
-    assert "int8 25 % of the bytes" in text
+    assert "int8 25 % of the bytes, 1.20 × the latency (one launch each: no order)" in text
+    assert "One training, of one seed" in text
     assert "+0.004 bits per byte" in text
     assert "int4 unsupported" in text
     row = next(line for line in text.splitlines() if line.startswith("| int4"))
