@@ -11,8 +11,9 @@ import click
 from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MATMUL_PRECISIONS, MODES
 from suites.error_rows import ERROR_PRESETS
 from suites.parsing import parse_backend, parse_shard
-from suites.quality_rows import FORMS, SMALL, TRAINING_PRESETS, WEIGHTS
+from suites.quality_rows import SMALL, TRAINING_PRESETS, WEIGHTS
 from suites.sweep import ANY, DEFAULT_PRESET, PRESETS, SUITES, Grid
+from suites.tasks.forms import FORMS
 from suites.training.plan import VIEWS
 
 if TYPE_CHECKING:

@@ -19,12 +19,11 @@ from torch import Tensor
 from attention.base import UnsupportedError
 from attention.checks import check_choice, check_int
 from models.objectives import IGNORED
+from suites.tasks.forms import FORMS, Form
 
-Form = Literal["causal", "bidirectional"]
 Split = Literal["train", "test"]
 Architecture = Literal["encoder", "decoder", "encoder_decoder"]
 
-FORMS: tuple[str, ...] = get_args(Form)
 SPLITS: tuple[str, ...] = get_args(Split)
 
 TEST_SHARE = 0.25
