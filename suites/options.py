@@ -12,7 +12,7 @@ from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MATMUL_PRECISION
 from suites.error_rows import ERROR_PRESETS
 from suites.parsing import parse_backend, parse_shard
 from suites.quality_rows import SMALL, TRAINING_PRESETS, WEIGHTS
-from suites.sweep import ANY, DEFAULT_PRESET, PRESETS, SUITES, Grid
+from suites.sweep import ANY, DEFAULT_PRESET, LARGEST_LIMIT_S, PRESETS, SUITES, Grid
 from suites.tasks.forms import FORMS
 from suites.training.plan import VIEWS
 
@@ -371,7 +371,7 @@ OPTIONS = (
     click.option(
         "--case-timeout",
         "case_timeout_s",
-        type=Number(0, 1e6, min_open=True),
+        type=Number(0, LARGEST_LIMIT_S, min_open=True),
         metavar="SECONDS",
         help=f"Longest time of one launch. {_by_preset('case_timeout_s')}",
     ),
@@ -385,7 +385,8 @@ OPTIONS = (
     click.option(
         "--resume",
         is_flag=True,
-        help="Go on with the run in --out: only what it does not hold is measured.",
+        help="Go on with the run in --out: only what it does not hold is measured. A training "
+        "that ran out of time goes on from its checkpoint.",
     ),
     click.option(
         "--out",
@@ -426,7 +427,7 @@ CONFIRM_OPTIONS = (
     click.option(
         "--case-timeout",
         "case_timeout_s",
-        type=Number(0, 1e6, min_open=True),
+        type=Number(0, LARGEST_LIMIT_S, min_open=True),
         default=180.0,
         show_default=True,
         metavar="SECONDS",

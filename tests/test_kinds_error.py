@@ -191,7 +191,7 @@ def test_a_case_keeps_the_tensors_in_the_folder_of_its_run(tmp_path, monkeypatch
     written = check_record(sweep_record(trained_case(), arms=told["arms"]))
     check_values(written)
     check_bounds(written)
-    assert drop_faults(written) == []
+    assert list(drop_faults(written)) == []
     monkeypatch.delattr(trained, "train")  # what is there is read
     again = record(trained_case(backend="longformer:window=8"), store=str(tmp_path))
     for name in ("relative_error", "weights_error", "weights_kl"):

@@ -240,6 +240,11 @@ def misuse(*arguments: Any) -> str:
         (["--suite", "quality", "--corpus", "missing.txt"], "missing.txt"),
         (["--suite", "quality", "--lra-data", "missing"], "missing"),
         (["--suite", "quantized", "--weights", "int3"], "int4"),
+        (["--suite", "quality", "--equal", "time", "--amount", "100", "--case-timeout", "60"],
+         "--case-timeout: 60 s are too few for 100 s of training (--amount) and what is measured "
+         "then; expected at least 130"),
+        (["--suite", "quality", "--equal", "time", "--amount", "2000000"],
+         "--amount: 2e+06 s of training are beyond any --case-timeout"),
         (["--case-timeout", "nan"], "'--case-timeout': nan is not in the range"),
     ],
 )  # fmt: skip
@@ -267,6 +272,24 @@ def test_a_file_that_cannot_be_learnt_is_misuse(tmp_path: Path) -> None:
     assert "only with suite quality" in misuse("--corpus", full)
     assert "only with suite quality" in misuse("--lra-data", folder)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "limit"),
+    [
+        ({}, 3600.0),
+        ({"view": "time", "amount": 100.0}, 3600.0),
+        ({"view": "time", "amount": 10_000.0}, 15_120.0),
+        ({"view": "time", "amount": 900_000.0}, 1e6),
+        ({"amount": 10_000.0}, 3600.0),
+        ({"view": "time", "amount": 100.0, "case_timeout_s": 130.0}, 130.0),
+        ({"amount": 100.0, "case_timeout_s": 5.0}, 5.0),
+    ],
+)
+def test_a_case_has_time_for_a_training_of_stated_seconds(
+    chosen: dict[str, Any], limit: float
+) -> None:
+    assert grid_from("quick", suite="quality", **chosen).case_timeout_s == limit
 
 
 @pytest.mark.parametrize("name", ["amount", "lr", "pretrain"])
