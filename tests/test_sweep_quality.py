@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import Option
 from click.testing import CliRunner
 from helpers_sweep import record as sweep_record
 from helpers_sweep import wait_until
@@ -22,6 +23,7 @@ from helpers_training import training
 import cli
 from results.schema import Arm, Case
 from suites import hearing as hearing_module
+from suites.error_rows import ERROR_PRESETS
 from suites.files import corpus_name, folder_name
 from suites.hearing import Hearing
 from suites.kinds.preflight import inspect_case
@@ -507,6 +509,19 @@ def test_hearing_ends_at_once_and_leaves_no_thread(tmp_path: Path) -> None:
     assert done.wait(hearing_module.LOOK_S / 2)  # it does not sleep until its next look
     thread.join()
     assert threading.active_count() == before
+
+
+def test_defaults_in_the_options_are_those_of_the_suites_presets() -> None:
+    told = {o.name: o.help for o in cli.main.commands["run"].params if isinstance(o, Option)}
+    seconds = [one.case_timeout_s for one in ERROR_PRESETS.values()]
+    assert told["case_timeout_s"] is not None
+    assert f"with error: quick {seconds[0]:g}, standard {seconds[1]:g}" in told["case_timeout_s"]
+    assert "quality: quick 3600, standard 3600, full 14400" in told["case_timeout_s"]
+    assert "error: quick 1, standard 1, full 3; with quality: 1;" in (told["launches"] or "")
+    assert "quality 3; quantized 1." in (told["num_seeds"] or "")
+    assert "With error: 4." in (told["num_heads"] or "")
+    for name in ("tasks", "forms", "view", "amount", "lr", "pretrain", "num_seeds"):
+        assert (told[name] or "").startswith("Of suites quality and quantized: ")
 
 
 # -- list ----------------------------------------------------------------------------------------
