@@ -30,7 +30,7 @@ from suites.kinds.preflight import inspect_case
 from suites.parsing import parse_backend
 from suites.prediction import Declared, History
 from suites.progress import Console, describe, label
-from suites.quality_rows import TRAINING_PRESETS, Chosen, TaskRow, rows_for
+from suites.quality_rows import FOR_OTHERS, TRAINING_PRESETS, Chosen, TaskRow, rows_for
 from suites.sweep import Item, cases, grid_from, order, series_id
 from suites.tasks import registry
 from suites.training.plan import VIEWS, plan_from
@@ -533,6 +533,8 @@ def listed(*arguments: str) -> Any:
 
 def test_list_shows_every_task_with_its_options() -> None:
     shown = listed("--tasks").stdout
+    for row in FOR_OTHERS.values():
+        assert f"  trained: {row.task.label}, N={row.seq_len}, {row.steps} steps\n" in shown
     for described in registry.describe():
         assert re.search(rf"^{described['name']}  \(", shown, re.MULTILINE)
         assert described["paper"] in shown
