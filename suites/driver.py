@@ -23,6 +23,7 @@ from suites.provenance import commit_of
 from suites.session import SUITES, MisuseError, Session, ask_about, check_accepted
 from suites.signals import terminable
 from suites.sweep import Grid, Item, cases, order, roof_cases, sentinel_case
+from suites.training.plan import training_of
 
 
 class Progress(Protocol):
@@ -98,10 +99,13 @@ def run_sweep(
         with journal:
             commit = commit_of(benchmark_dir.parent)
             session = Session(grid, told, files, launcher, journal, commit)
+            going_on = _unfinished(journal, session.kept, every)
+            journal.reopen(going_on)
             notices = [
                 *journal.notices,
                 *(f"--plugin: {why}; going on without it" for why in broken),
                 *_without_profile(grid, journal, every),
+                *_said_of(len(going_on)),
             ]
             done = journal.done
             left = [item for item in every if (item.case.id, item.launch) not in done]
@@ -165,6 +169,31 @@ def _hearing(
     if item.case.kind not in TRAINING_KINDS:
         return contextlib.nullcontext()
     return Hearing(session.heard, progress.working)
+
+
+def _unfinished(journal: Journal, kept: Path, every: Sequence[Item]) -> list[tuple[str, int]]:
+    """Return the launches that ran out of time and left a checkpoint to go on from."""
+    late = {
+        (record["case"]["id"], record["launch"]["index"])
+        for record in journal.records if record["status"] == "timeout"
+    }  # fmt: skip
+    return [
+        (item.case.id, item.launch)
+        for item in every
+        if item.case.kind in TRAINING_KINDS
+        and (item.case.id, item.launch) in late
+        and (kept / f"{training_of(item.case).id}.pt").is_file()
+    ]
+
+
+def _said_of(count: int) -> list[str]:
+    if not count:
+        return []
+    return [
+        f"--resume: {count} of the trainings that are there ran out of time and "
+        f"{'goes' if count == 1 else 'go'} on from {'its' if count == 1 else 'their'} checkpoint; "
+        "the new record takes the place of the old"
+    ]
 
 
 def _without_profile(grid: Grid, journal: Journal, every: Sequence[Item]) -> list[str]:

@@ -114,11 +114,11 @@ _FULL_INPUTS = (
 ERROR_PRESETS: Mapping[str, ErrorPreset] = {
     "quick": ErrorPreset(
         (*BASELINES, *AS_THEY_ARE, *_QUICK_BUDGETS), _QUICK_INPUTS, (1024, 4096),
-        launches=1, budget_s=0.1, case_timeout_s=60.0,
+        launches=1, budget_s=0.1, case_timeout_s=300.0,
     ),
     "standard": ErrorPreset(
         (*BASELINES, *AS_THEY_ARE, *_STANDARD_BUDGETS), _STANDARD_INPUTS, (512, 1024, 2048, 4096),
-        launches=1, budget_s=0.25, case_timeout_s=180.0,
+        launches=1, budget_s=0.25, case_timeout_s=300.0,
     ),
     "full": ErrorPreset(
         (*BASELINES, *AS_THEY_ARE, *_FULL_BUDGETS), _FULL_INPUTS,

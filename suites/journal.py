@@ -1,8 +1,9 @@
 """The run's folder, written so that it can be killed at any moment: lock, append, sync.
 
-Every record is one line, appended and synced as it ends. A line that a crash tore is cut off when
-the run is resumed. One driver at a time holds the folder; and a child that outlived a killed
-driver keeps the next one waiting, because it would still be using the machine.
+Every record is one line, appended and synced as it ends; one that another takes the place of
+(`Journal.reopen`) stands until the whole file is written anew beside it. A line that a crash tore
+is cut off when the run is resumed. One driver at a time holds the folder; and a child that
+outlived a killed driver keeps the next one waiting, because it would still be using the machine.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
@@ -64,6 +65,7 @@ class Journal:
         self._resume = resume
         self._files: dict[str, FileIO] = {}
         self._addresses: set[str] = set()
+        self._reopened: set[tuple[str, int]] = set()
         self._exit = contextlib.ExitStack()
         self.records: list[dict[str, Any]] = []
         self.run = ""
@@ -92,7 +94,11 @@ class Journal:
     @property
     def done(self) -> set[tuple[str, int]]:
         """The pairs (case id, launch index) that the folder held when it was opened."""
-        return {(r["case"]["id"], r["launch"]["index"]) for r in self.records}
+        return {_launch_of(record) for record in self.records} - self._reopened
+
+    def reopen(self, launches: Iterable[tuple[str, int]]) -> None:
+        """Take launches as not done: the next record of one stands in place of what is there."""
+        self._reopened |= set(launches)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write a record and return when it is on the disk.
@@ -102,7 +108,11 @@ class Journal:
             OSError: if it cannot be written, or if the file is no longer in the folder; a torn
                 line is mended when the run is resumed.
         """
-        self._write(RECORDS, check_record(dict(record)))
+        checked = check_record(dict(record))
+        if (launch := _launch_of(checked)) in self._reopened:
+            self._replace(launch, checked)
+        else:
+            self._write(RECORDS, checked)
 
     def add_machine(self, content: Mapping[str, Any]) -> str:
         """Describe a machine once and return its address."""
@@ -230,6 +240,28 @@ class Journal:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.folder / name)) from error
 
+    def _replace(self, launch: tuple[str, int], record: Mapping[str, Any]) -> None:
+        """Write a record in place of what the folder holds of its launch, all or nothing."""
+        file = self._files[RECORDS]
+        file.seek(0)
+        lines = [line for line in file.read().split(b"\n") if line and not _is_of(line, launch)]
+        place = self.folder / RECORDS
+        partial = place.with_suffix(".part")
+        try:
+            self._check_place(RECORDS, file)
+            with partial.open("wb") as written:
+                written.write(b"\n".join([*lines, canonical(record).encode(), b""]))
+                written.flush()
+                os.fsync(written.fileno())
+            partial.replace(place)
+            _sync_folder(self.folder)
+            self._files[RECORDS] = self._exit.enter_context(FileIO(place, "a+"))
+        except OSError as error:
+            with contextlib.suppress(OSError):  # what is left of it takes room that others need
+                partial.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(place)) from error
+        self._reopened.discard(launch)
+
     def _check_place(self, name: str, file: FileIO) -> None:
         """Check that what was written is in the folder: writing to a removed file succeeds.
 
@@ -246,6 +278,19 @@ class Journal:
                 "the file was removed or replaced while the run went on; what was written to it "
                 "is lost",
             )
+
+
+def _launch_of(record: Mapping[str, Any]) -> tuple[str, int]:
+    """Return the case's id and the launch's index."""
+    return record["case"]["id"], record["launch"]["index"]
+
+
+def _is_of(line: bytes, launch: tuple[str, int]) -> bool:
+    """Say whether a line holds a record of a launch; one that cannot be read holds none."""
+    try:
+        return _launch_of(check_record(json.loads(line))) == launch
+    except (ValueError, TypeError, RecursionError):
+        return False
 
 
 def _make_folder(folder: Path) -> None:

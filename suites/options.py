@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,8 +11,9 @@ import click
 from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MATMUL_PRECISIONS, MODES
 from suites.error_rows import ERROR_PRESETS
 from suites.parsing import parse_backend, parse_shard
-from suites.quality_rows import FORMS, SMALL, TRAINING_PRESETS, WEIGHTS
-from suites.sweep import ANY, DEFAULT_PRESET, PRESETS, SUITES, Grid
+from suites.quality_rows import SMALL, TRAINING_PRESETS, WEIGHTS, QualityPreset
+from suites.sweep import ANY, DEFAULT_PRESET, LARGEST_LIMIT_S, PRESETS, SUITES, Grid
+from suites.tasks.forms import FORMS
 from suites.training.plan import VIEWS
 
 if TYPE_CHECKING:
@@ -103,8 +104,45 @@ PLUGIN = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def _by_preset(field: str) -> str:
-    shown = ", ".join(f"{name} {getattr(one, field):g}" for name, one in PRESETS.items())
-    return f"Default by preset: {shown}."
+    """Say a field's default by preset, and what the other suites have of their own."""
+    parts = [_shown(PRESETS, field), f"with error: {_shown(ERROR_PRESETS, field)}"]
+    for suite, presets in TRAINING_PRESETS.items():
+        usual = {name: _Usual(one) for name, one in presets.items()}
+        parts.append(f"with {suite}: {_shown(usual, field)}")
+    return f"Default by preset: {'; '.join(parts)}."
+
+
+class _Usual:
+    """A preset of a suite that trains, with the grid's default where it has none of its own."""
+
+    def __init__(self, preset: QualityPreset) -> None:
+        self._preset = preset
+
+    def __getattr__(self, field: str) -> Any:
+        return getattr(self._preset, field, getattr(Grid, field, None))
+
+
+def _shown(presets: Mapping[str, Any], field: str) -> str:
+    """Name the presets' values; one, if all have the same."""
+    values = {name: f"{getattr(one, field):g}" for name, one in presets.items()}
+    if len(set(values.values())) == 1:
+        return next(iter(values.values()))
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _of_trainings(field: str) -> str:
+    """Say the values of the presets' rows, by suite."""
+    parts = []
+    for suite, presets in TRAINING_PRESETS.items():
+        found = {getattr(row, field) for one in presets.values() for row in one.rows}
+        parts.append(f"with {suite} a task's own, {' or '.join(map(str, sorted(found)))}")
+    return "; ".join(parts)
+
+
+def _seeds() -> str:
+    """Say how many trainings a case has, by suite."""
+    parts = [f"{suite} {_shown(one, 'seeds')}" for suite, one in TRAINING_PRESETS.items()]
+    return f"Default: {'; '.join(parts)}."
 
 
 def _by_device(field: str) -> str:
@@ -180,40 +218,45 @@ OPTIONS = (
         "tasks",
         multiple=True,
         type=Parsed("NAME[:key=value,…]", parse_backend),
-        help="Of suite quality: what is learnt, in place of the preset's tasks. Repeatable; "
+        help="Of suites quality and quantized: what is learnt, in place of the preset's "
+        "tasks. Repeatable; "
         "`attnbench list --tasks` names them.",
     ),
     click.option(
         "--form",
         "forms",
         type=Several(click.Choice(FORMS)),
-        help="Of suite quality: what a model sees. Default: both, as far as a task has them.",
+        help="Of suites quality and quantized: what a model sees. Default: both, as far as "
+        "a task has them.",
     ),
     click.option(
         "--equal",
         "view",
         type=click.Choice(VIEWS),
-        help="Of suite quality: what all trainings of a task have the same of; operations are "
+        help="Of suites quality and quantized: what all trainings of a task have the same "
+        "of; operations are "
         "those of exact attention in as many steps. Default: steps.",
     ),
     click.option(
         "--amount",
         type=Number(0, 1e9, min_open=True),
         metavar="N",
-        help="Of suite quality: steps of a training (or seconds, with --equal time). Default: a "
+        help="Of suites quality and quantized: steps of a training (or seconds, with "
+        "--equal time). Default: a "
         "task's own.",
     ),
     click.option(
         "--lr",
         type=Number(0, 10, min_open=True),
         metavar="RATE",
-        help="Of suite quality: the highest learning rate. Default: a task's own.",
+        help="Of suites quality and quantized: the highest learning rate. Default: a task's own.",
     ),
     click.option(
         "--pretrain",
         type=Number(0, 1, max_open=True),
         metavar="SHARE",
-        help="Of suite quality: share of a training that is spent on the task's own inputs "
+        help="Of suites quality and quantized: share of a training that is spent on the "
+        "task's own inputs "
         "first. Default: 0; of listops and lra 0 and 0.5.",
     ),
     click.option(
@@ -221,7 +264,8 @@ OPTIONS = (
         "num_seeds",
         type=click.IntRange(1, 1000),
         metavar="N",
-        help="Of suite quality: trainings of each case, from --seed on. Default: 3.",
+        help="Of suites quality and quantized: trainings of each case, from --seed on. "
+        f"{_seeds()}",
     ),
     click.option(
         "--corpus",
@@ -250,7 +294,7 @@ OPTIONS = (
         "plugins",
         multiple=True,
         type=PLUGIN,
-        help="A Python file that registers backends or peers. Repeatable.",
+        help="A Python file that registers backends, peers or tasks. Repeatable.",
     ),
     click.option("--seq-len", "seq_lens", type=COUNTS, help="Lengths in tokens."),
     click.option(
@@ -305,9 +349,15 @@ OPTIONS = (
         "--batch",
         "batches",
         type=COUNTS,
-        help=f"Sequences at a time. {_by_device('batches')}",
+        help=f"Sequences at a time. {_by_device('batches')} A training's: "
+        f"{_of_trainings('batch')}.",
     ),
-    click.option("--num-heads", type=COUNTS, help=f"Heads. {_by_device('num_heads')}"),
+    click.option(
+        "--num-heads",
+        type=COUNTS,
+        help=f"Heads. {_by_device('num_heads')} With error: "
+        f"{_listed(ERROR_PRESETS[DEFAULT_PRESET].num_heads)}.",
+    ),
     click.option(
         "--head-dim",
         "head_dims",
@@ -370,9 +420,10 @@ OPTIONS = (
     click.option(
         "--case-timeout",
         "case_timeout_s",
-        type=Number(0, 1e6, min_open=True),
+        type=Number(0, LARGEST_LIMIT_S, min_open=True),
         metavar="SECONDS",
-        help=f"Longest time of one launch. {_by_preset('case_timeout_s')}",
+        help=f"Longest time of one launch. {_by_preset('case_timeout_s')} With --equal time at "
+        "least 1.5 times the seconds of a training and 120.",
     ),
     click.option(
         "--shard",
@@ -384,7 +435,8 @@ OPTIONS = (
     click.option(
         "--resume",
         is_flag=True,
-        help="Go on with the run in --out: only what it does not hold is measured.",
+        help="Go on with the run in --out: only what it does not hold is measured. A training "
+        "that ran out of time goes on from its checkpoint.",
     ),
     click.option(
         "--out",
@@ -425,7 +477,7 @@ CONFIRM_OPTIONS = (
     click.option(
         "--case-timeout",
         "case_timeout_s",
-        type=Number(0, 1e6, min_open=True),
+        type=Number(0, LARGEST_LIMIT_S, min_open=True),
         default=180.0,
         show_default=True,
         metavar="SECONDS",

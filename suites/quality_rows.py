@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from results.schema import Arm, Case, Kind
+from suites.tasks.forms import FORMS
 from suites.training.plan import VIEWS, View
-
-FORMS = ("causal", "bidirectional")
 
 SMALL = "small"
 """How ``--model`` names the model of a training: its architecture follows from task and form."""

@@ -110,9 +110,14 @@ class Session:
         self._next_order = len(journal.records)
 
     @property
+    def kept(self) -> Path:
+        """The folder in which trainings keep their checkpoints."""
+        return self._journal.folder.resolve() / TRAINED
+
+    @property
     def heard(self) -> Path:
         """The file in which a case that takes long says how it goes."""
-        return self._journal.folder.resolve() / TRAINED / "now"
+        return self.kept / "now"
 
     def launch(self, item: Item) -> dict[str, Any]:
         """Bring one launch to its end, and return its record when it is on the disk.
@@ -176,7 +181,7 @@ class Session:
             "deadline_s": deadline,
             "memory_limit": memory_limit,
             "plugins": self._plugins,
-            "store": str(self._journal.folder.resolve() / TRAINED),
+            "store": str(self.kept),
             "files": dict(self._grid.files),
             "heard": str(self.heard),
             "lock": str(self._journal.child_lock),

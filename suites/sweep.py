@@ -175,6 +175,13 @@ PEERS = Preset((), _BOTH, launches=3, budget_s=1.0, case_timeout_s=300.0)
 """Suite peers where nothing says otherwise; every row has a length of its own."""
 
 
+APART_FROM_TRAINING_S = 30.0
+"""Seconds of a case of kind task beyond its training's own, at least: to build and to measure."""
+
+LARGEST_LIMIT_S = 1e6
+"""The most that ``--case-timeout`` takes."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """A sweep: the product of its axes, and how often and how long each case is measured.
@@ -314,18 +321,50 @@ def _training_grid(suite: str, preset: str | None, chosen: Mapping[str, Any]) ->
             backends=chosen.get("backends") or (), files=names,
         ),
     )  # fmt: skip
+    view = chosen.get("view") or Grid.view
     fields: dict[str, Any] = {
         "num_seeds": taken.seeds, "budget_s": taken.budget_s,
-        "case_timeout_s": taken.case_timeout_s, "weights": taken.weights,
-        "threads": (available_cores(),),
+        "weights": taken.weights, "threads": (available_cores(),),
     }  # fmt: skip
     own = ("suite", "device", "dtypes", "threads", "seed", "launches", "budget_s",
-           "case_timeout_s", "num_seeds", "view", "weights", "shard")  # fmt: skip
+           "num_seeds", "view", "weights", "shard")  # fmt: skip
     fields |= {k: chosen[k] for k in own if chosen.get(k) is not None and chosen.get(k) != ()}
+    fields["case_timeout_s"] = _training_limit(
+        chosen.get("case_timeout_s"), taken.case_timeout_s, rows if view == "time" else ()
+    )
     return Grid(
         backends=(), seq_lens=(), modes=("training",), levels=("model",), tasks=rows,
         files={names[option]: str(path.resolve()) for option, path in paths.items()}, **fields,
     )  # fmt: skip
+
+
+def _training_limit(given: float | None, usual: float, timed: Sequence[TaskRow]) -> float:
+    """Return the longest that a case may take, in seconds: enough for the longest training.
+
+    Args:
+        given: by an option.
+        usual: the preset's.
+        timed: rows whose trainings take their seconds, whatever the machine.
+
+    Raises:
+        ValueError: if a training could not end within what is given, or within any limit.
+    """
+    longest = max((row.seconds for row in timed), default=0.0)
+    needed = longest + APART_FROM_TRAINING_S if timed else 0.0
+    if needed > LARGEST_LIMIT_S:
+        raise ValueError(
+            f"amount: {longest:g} s of training are beyond any --case-timeout, which is at most "
+            f"{LARGEST_LIMIT_S:g}; expected at most {LARGEST_LIMIT_S - APART_FROM_TRAINING_S:g}"
+        )
+    if given is None:
+        generous = 1.5 * longest + 120.0 if timed else 0.0
+        return min(LARGEST_LIMIT_S, max(usual, generous))
+    if given < needed:
+        raise ValueError(
+            f"case-timeout: {given:g} s are too few for {longest:g} s of training (--amount) and "
+            f"what is measured then; expected at least {needed:g}, or a smaller --amount"
+        )
+    return given
 
 
 def _only_one(name: str, values: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from suites.tasks.base import IGNORED, Batch, Form, Split, Task
+from suites.tasks.base import IGNORED, Batch, Form, Split, Task, generator
 
 Array = npt.NDArray[np.int64]
 
@@ -15,6 +15,18 @@ Array = npt.NDArray[np.int64]
 def many(task: Task, rows: int, *, seed: int = 0, split: Split = "train") -> Batch:
     """Return one large batch."""
     return task.batch(rows, seed=seed, index=0, split=split)
+
+
+class UniformAlone:
+    """Random numbers that have uniform draws and no others."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.random = rng.random
+
+
+def uniform_alone(seed: int, index: int, split: str) -> UniformAlone:
+    """Stand in for `suites.tasks.base.generator`."""
+    return UniformAlone(generator(seed, index, split))
 
 
 def asked(batch: Batch) -> Iterator[tuple[list[int], int, int]]:

@@ -184,6 +184,32 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
         journal._files["records.jsonl"].close()
 
 
+def test_a_reopened_launch_gets_its_new_record_in_place_of_the_old(tmp_path):
+    fill(tmp_path, 1, 2, 3)
+    with Journal(tmp_path, resume=True) as journal:
+        journal.reopen([(case(seq_len=2).id, 0)])
+        assert journal.done == {(case(seq_len=n).id, 0) for n in (1, 3)}
+        assert len(lines(tmp_path)) == 3  # it stands until there is another
+        journal.append(record(case(seq_len=2), latency=7.0))
+        journal.append(record(case(seq_len=4)))
+    assert [r["case"]["seq_len"] for r in lines(tmp_path)] == [1, 3, 2, 4]
+    assert lines(tmp_path)[2]["arms"][0]["metrics"]["latency"]["samples"] == [7.0]
+    assert load(tmp_path).records[2]["case"]["seq_len"] == 2
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_replacement_that_cannot_be_written_leaves_the_old_record(tmp_path):
+    fill(tmp_path, 1, 2)
+    before = (tmp_path / "records.jsonl").read_bytes()
+    (tmp_path / "records.part").symlink_to("/dev/full")
+    with Journal(tmp_path, resume=True) as journal:
+        journal.reopen([(case(seq_len=1).id, 0)])
+        with pytest.raises(OSError, match=r"No space left on device: '.*records\.jsonl'"):
+            journal.append(record(case(seq_len=1), latency=7.0))
+    assert (tmp_path / "records.jsonl").read_bytes() == before
+    assert not (tmp_path / "records.part").is_symlink()
+
+
 def test_a_write_that_stops_half_way_tells_why_and_is_mended(tmp_path):
     fill(tmp_path, 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

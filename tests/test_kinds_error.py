@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from attention.backends.full import FullAttention
 from attention.functional import expand_kv_heads
+from results.bounds import check_bounds
+from results.checks import check_values, drop_faults
 from results.schema import UNITS, Arm, Case, check_record
 from suites.driver import run_sweep
 from suites.error_rows import BASELINES, ERROR_PRESETS, TRAINED
@@ -28,6 +31,10 @@ from suites.parsing import parse_backend
 from suites.progress import describe, label
 from suites.session import MisuseError
 from suites.sweep import cases, grid_from, order
+from suites.training import run as run_module
+from suites.training import trainer as trainer_module
+from suites.training.run import prepare
+from suites.training.trainer import Trainer
 from tests.test_kinds import case, record, registered, unchanged_process  # noqa: F401
 
 BACKENDS = ("bigbird:block_size=8", "full", "linformer:rank=16", "longformer:window=12",
@@ -136,7 +143,7 @@ def test_shapes_are_the_cases_own():
 # -- of a trained model --------------------------------------------------------------------------
 
 
-def small_model(spec: TrainedSpec) -> tuple[Tensor, Tensor, Tensor]:
+def small_model(spec: TrainedSpec, _store: Path | None = None) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(spec.seed)
     q, k, v = (torch.randn(spec.shape, generator=generator) for _ in range(3))
     return q, k, v
@@ -150,7 +157,7 @@ def trained_case(**changes: Any) -> Case:
 def test_a_model_is_trained_once_and_read_afterwards(tmp_path, monkeypatch):
     made = []
 
-    def make(spec: TrainedSpec) -> tuple[Tensor, Tensor, Tensor]:
+    def make(spec: TrainedSpec, _store: Path | None = None) -> tuple[Tensor, Tensor, Tensor]:
         made.append(spec)
         return small_model(spec)
 
@@ -175,10 +182,65 @@ def test_a_case_keeps_the_tensors_in_the_folder_of_its_run(tmp_path, monkeypatch
     told = record(trained_case(backend="longformer:window=8"), store=str(tmp_path))
     assert told["status"] == "ok", told["reason"]
     assert len(list(tmp_path.iterdir())) == 1
+    facts = prepare(trained.training_case(trained.spec_of(trained_case())), {}).task.facts
+    assert told["arms"][0]["inputs"] == {
+        "task": "language", "training": "steps:amount=200,lr=0.002", "batch": 4,
+        "model": "encoder:d_model=128,num_heads=4,num_layers=2,positions=rotary", "facts": facts,
+    }  # fmt: skip
+    assert len(facts["sha256"]) == 64
+    written = check_record(sweep_record(trained_case(), arms=told["arms"]))
+    check_values(written)
+    check_bounds(written)
+    assert list(drop_faults(written)) == []
     monkeypatch.delattr(trained, "train")  # what is there is read
     again = record(trained_case(backend="longformer:window=8"), store=str(tmp_path))
     for name in ("relative_error", "weights_error", "weights_kl"):
         assert again["arms"][0]["metrics"][name] == told["arms"][0]["metrics"][name]
+
+
+@pytest.mark.parametrize("kind", ["torn", "rate", "measurement", "torch"])
+def test_tensors_that_are_torn_or_of_another_training_are_made_anew(
+    kind, tmp_path, monkeypatch, capsys
+):
+    first = trained_tensors(trained_case(), tmp_path, make=small_model)
+    (file,) = tmp_path.iterdir()
+    if kind == "torn":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif kind == "rate":
+        monkeypatch.setattr(trained, "RATE", 0.5)
+    elif kind == "measurement":
+        monkeypatch.setattr(run_module, "MEASUREMENT", -1)
+    else:
+        monkeypatch.setattr(torch, "__version__", "0.0")
+    made = []
+    again = trained_tensors(
+        trained_case(), tmp_path, make=lambda spec: made.append(spec) or small_model(spec)
+    )
+    assert len(made) == 1
+    assert f"the checkpoint {file.name} " in capsys.readouterr().err
+    assert torch.equal(again[0], first[0])
+    trained_tensors(trained_case(), tmp_path, make=lambda _spec: pytest.fail("it is there"))
+
+
+def test_the_training_of_inputs_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(trained, "STEPS", 4)
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_S", 0.0)
+    spec = TrainedSpec(1, 2, 8, seq_len=32, is_causal=True, seed=0)
+    whole = trained.train(spec)
+    taken = []
+    step = Trainer._step
+
+    def counted(self: Trainer, progress: float) -> Tensor:
+        taken.append(progress)
+        if len(taken) == 3:
+            raise KeyboardInterrupt
+        return step(self, progress)
+
+    monkeypatch.setattr(Trainer, "_step", counted)
+    with pytest.raises(KeyboardInterrupt):
+        trained.train(spec, tmp_path)
+    assert all(map(torch.equal, trained.train(spec, tmp_path), whole))
+    assert taken == [0.0, 0.25, 0.5, 0.5, 0.75]
 
 
 def test_tensors_of_another_shape_are_refused(tmp_path):

@@ -20,10 +20,11 @@ from results.schema import UNITS, Arm, Case, check_record
 from suites.driver import run_sweep
 from suites.kinds import schemes, task
 from suites.kinds.preflight import inspect_case
-from suites.kinds.quantized import Distance, model_bytes, training_of
+from suites.kinds.quantized import Distance, model_bytes
 from suites.kinds.schemes import keep, kernel_of, linears, scheme_of
 from suites.quality_rows import WEIGHTS
 from suites.sweep import cases, grid_from
+from suites.training.plan import training_of
 from suites.training.run import prepare
 from tests.test_kinds import record, unchanged_process  # noqa: F401
 

@@ -26,10 +26,12 @@ from suites.journal import Journal
 from suites.kinds.answer import answer
 from suites.kinds.preflight import inspect_case
 from suites.kinds.task import run
+from suites.measure.process import TimeLimitError
 from suites.tasks import registry
 from suites.training import trainer as trainer_module
 from suites.training.evaluate import evaluate
 from suites.training.run import prepare, train
+from suites.training.trainer import Trainer
 from tests.test_kinds import unchanged_process  # noqa: F401
 from tests.test_tasks_lra import LISTOPS as LRA_FILES
 from tests.test_tasks_lra import listops_rows, written
@@ -253,9 +255,21 @@ def test_a_full_disk_is_the_reason(tmp_path: Path) -> None:
 
 
 def test_a_training_beyond_its_time_says_where_it_was() -> None:
-    record = asked(training(training="steps:amount=1000000"), deadline_s=0.5)
+    record = asked(training(training="steps:amount=1000000"), deadline_s=2.0)
     assert record["status"] == "timeout"
     assert record["reason"].endswith("while training")
+
+
+def test_a_file_that_fails_to_close_in_time_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    def torn(*_arguments: Any) -> None:
+        try:
+            raise TimeLimitError("exceeded 1 s")
+        finally:
+            raise RuntimeError("unexpected pos 43328")
+
+    monkeypatch.setattr(Trainer, "_step", torn)
+    record = asked(training())
+    assert (record["status"], record["reason"]) == ("timeout", "exceeded 1 s while training")
 
 
 def test_an_output_that_is_off_fails(monkeypatch: pytest.MonkeyPatch) -> None:

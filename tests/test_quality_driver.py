@@ -14,14 +14,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 from helpers_sweep import is_alive, processes_of
+from helpers_sweep import record as written
 
 import cli
 from results.load import load
 from results.schema import Arm, check_record
 from suites import hearing as hearing_module
 from suites.driver import Summary, run_sweep
+from suites.journal import Journal
 from suites.session import SUITES, MisuseError
-from suites.sweep import cases, grid_from
+from suites.sweep import Grid, cases, grid_from
 
 pytestmark = pytest.mark.serial
 
@@ -79,18 +81,22 @@ def often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def sweep(
     folder: Path, *, watch: Watch | None = None, suites: Path = SUITES, resume: bool = False,
-    steps: int = 20, **chosen: Any,
+    **chosen: Any,
 ) -> tuple[Any, Summary, Watch]:  # fmt: skip
+    grid = grid_of(**chosen)
+    watch = watch or Watch()
+    summary = run_sweep(grid, folder, progress=watch, resume=resume, benchmark_dir=suites)
+    return grid, summary, watch
+
+
+def grid_of(*, steps: int = 20, **chosen: Any) -> Grid:
     values: dict[str, Any] = {
         "suite": "quality", "tasks": (Arm("recall"),), "forms": ("causal",), "seq_lens": (16,),
         "backends": (Arm("sdpa"), Arm("performer", {"num_features": 8})), "num_seeds": 1,
         "amount": steps, "lr": 0.01, "batches": (8,), "models": (SMALL,), "threads": (1,),
         "budget_s": 0.01, "case_timeout_s": 60.0,
     }  # fmt: skip
-    grid = grid_from("quick", **{**values, **chosen})
-    watch = watch or Watch()
-    summary = run_sweep(grid, folder, progress=watch, resume=resume, benchmark_dir=suites)
-    return grid, summary, watch
+    return grid_from("quick", **{**values, **chosen})
 
 
 def trainings(folder: Path) -> list[dict[str, Any]]:
@@ -189,6 +195,46 @@ def test_a_training_beyond_its_time_is_a_timeout(tmp_path: Path) -> None:
     assert (record["status"], record["arms"]) == ("timeout", [])
     assert record["reason"].endswith("while training")
     assert time.monotonic() - begun < 60  # it was ended from inside, at its deadline
+
+
+def test_a_resume_goes_on_with_a_training_that_ran_out_of_time(
+    tmp_path: Path, often: Path
+) -> None:
+    reached: list[str] = []
+
+    def interrupt(line: str) -> None:
+        if int(line.split()[1].rstrip(",")) >= 40 and not reached:
+            reached.append(line)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run, chosen = tmp_path / "run", {"suites": often, "steps": 400, "backends": (Arm("sdpa"),)}
+    with pytest.raises(KeyboardInterrupt):
+        sweep(run, watch=Watch(interrupt), **chosen)
+    (case,) = cases(grid_of(steps=400, backends=(Arm("sdpa"),)))
+    with Journal(run, resume=True) as journal:
+        ended = {"status": "timeout", "reason": "exceeded 3 s while training", "arms": []}
+        journal.append(written(case, **ended))
+    (file,) = (run / "trained").glob("*.pt")
+    steps = torch.load(file, weights_only=True)["spent"]["steps"]
+    _, summary, watch = sweep(run, resume=True, **chosen)
+    assert set(summary.statuses) == {"ok"}
+    (notice,) = watch.begun[2]
+    assert notice.startswith("--resume: 1 of the trainings that are there ran out of time")
+    assert int(watch.lines[0].split()[1].rstrip(",")) > steps
+    (done,) = trainings(run)
+    assert learnt(done)[0]["training_steps"] == 400
+    assert {r["status"] for r in load(run).records} == {"ok"}
+    assert not any("another record" in warning for warning in load(run).warnings)
+    _, again, third = sweep(run, resume=True, **chosen)
+    assert (again.statuses, third.begun[2]) == ({}, [])
+
+
+def test_a_timeout_without_a_checkpoint_is_not_run_again(tmp_path: Path) -> None:
+    chosen: dict[str, Any] = {"steps": 10**6, "case_timeout_s": 2.0, "backends": (Arm("sdpa"),)}
+    sweep(tmp_path / "run", **chosen)
+    assert list((tmp_path / "run" / "trained").glob("*.pt")) == []
+    _, summary, watch = sweep(tmp_path / "run", resume=True, **chosen)
+    assert (summary.statuses, watch.begun[2]) == ({}, [])
 
 
 def test_misuse_is_told_before_anything_is_made(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from click import Option
 from click.testing import CliRunner
 from helpers_sweep import record as sweep_record
 from helpers_sweep import wait_until
@@ -24,13 +25,21 @@ import cli
 from attention import registry as backends
 from results.schema import Arm, Case
 from suites import hearing as hearing_module
+from suites.error_rows import ERROR_PRESETS
 from suites.files import corpus_name, folder_name
 from suites.hearing import Hearing
 from suites.kinds.preflight import inspect_case
 from suites.parsing import parse_backend
 from suites.prediction import Declared, History
 from suites.progress import Console, describe, label
-from suites.quality_rows import TRAINING_PRESETS, Chosen, TaskRow, budgets, rows_for
+from suites.quality_rows import (
+    FOR_OTHERS,
+    TRAINING_PRESETS,
+    Chosen,
+    TaskRow,
+    budgets,
+    rows_for,
+)
 from suites.sweep import Item, cases, grid_from, order, series_id
 from suites.tasks import registry
 from suites.training.plan import VIEWS, plan_from
@@ -242,6 +251,11 @@ def misuse(*arguments: Any) -> str:
         (["--suite", "quality", "--corpus", "missing.txt"], "missing.txt"),
         (["--suite", "quality", "--lra-data", "missing"], "missing"),
         (["--suite", "quantized", "--weights", "int3"], "int4"),
+        (["--suite", "quality", "--equal", "time", "--amount", "100", "--case-timeout", "60"],
+         "--case-timeout: 60 s are too few for 100 s of training (--amount) and what is measured "
+         "then; expected at least 130"),
+        (["--suite", "quality", "--equal", "time", "--amount", "2000000"],
+         "--amount: 2e+06 s of training are beyond any --case-timeout"),
         (["--case-timeout", "nan"], "'--case-timeout': nan is not in the range"),
     ],
 )  # fmt: skip
@@ -269,6 +283,24 @@ def test_a_file_that_cannot_be_learnt_is_misuse(tmp_path: Path) -> None:
     assert "only with suite quality" in misuse("--corpus", full)
     assert "only with suite quality" in misuse("--lra-data", folder)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "limit"),
+    [
+        ({}, 3600.0),
+        ({"view": "time", "amount": 100.0}, 3600.0),
+        ({"view": "time", "amount": 10_000.0}, 15_120.0),
+        ({"view": "time", "amount": 900_000.0}, 1e6),
+        ({"amount": 10_000.0}, 3600.0),
+        ({"view": "time", "amount": 100.0, "case_timeout_s": 130.0}, 130.0),
+        ({"amount": 100.0, "case_timeout_s": 5.0}, 5.0),
+    ],
+)
+def test_a_case_has_time_for_a_training_of_stated_seconds(
+    chosen: dict[str, Any], limit: float
+) -> None:
+    assert grid_from("quick", suite="quality", **chosen).case_timeout_s == limit
 
 
 @pytest.mark.parametrize("name", ["amount", "lr", "pretrain"])
@@ -488,6 +520,19 @@ def test_hearing_ends_at_once_and_leaves_no_thread(tmp_path: Path) -> None:
     assert threading.active_count() == before
 
 
+def test_defaults_in_the_options_are_those_of_the_suites_presets() -> None:
+    told = {o.name: o.help for o in cli.main.commands["run"].params if isinstance(o, Option)}
+    seconds = [one.case_timeout_s for one in ERROR_PRESETS.values()]
+    assert told["case_timeout_s"] is not None
+    assert f"with error: quick {seconds[0]:g}, standard {seconds[1]:g}" in told["case_timeout_s"]
+    assert "quality: quick 3600, standard 3600, full 14400" in told["case_timeout_s"]
+    assert "error: quick 1, standard 1, full 3; with quality: 1;" in (told["launches"] or "")
+    assert "quality 3; quantized 1." in (told["num_seeds"] or "")
+    assert "With error: 4." in (told["num_heads"] or "")
+    for name in ("tasks", "forms", "view", "amount", "lr", "pretrain", "num_seeds"):
+        assert (told[name] or "").startswith("Of suites quality and quantized: ")
+
+
 # -- list ----------------------------------------------------------------------------------------
 
 
@@ -497,6 +542,8 @@ def listed(*arguments: str) -> Any:
 
 def test_list_shows_every_task_with_its_options() -> None:
     shown = listed("--tasks").stdout
+    for row in FOR_OTHERS.values():
+        assert f"  trained: {row.task.label}, N={row.seq_len}, {row.steps} steps\n" in shown
     for described in registry.describe():
         assert re.search(rf"^{described['name']}  \(", shown, re.MULTILINE)
         assert described["paper"] in shown

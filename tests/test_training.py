@@ -32,6 +32,7 @@ from results.schema import Case
 from suites.files import corpus_name
 from suites.parsing import parse_backend
 from suites.tasks.base import Batch, Task
+from suites.training import run as run_module
 from suites.training import trainer as trainer_module
 from suites.training.evaluate import Score, evaluate
 from suites.training.plan import Plan, plan_from
@@ -560,6 +561,17 @@ def test_another_versions_defaults_are_another_training(
     other = replace(setup, plan=replace(setup.plan, hold=0.1))
     heard: list[str] = []
     train(other, tmp_path, heard.append)
+    assert "of another training" in heard[0]
+
+
+def test_what_other_measuring_code_trained_is_trained_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = training()
+    trained(case, tmp_path)
+    monkeypatch.setattr(run_module, "MEASUREMENT", run_module.MEASUREMENT + 1)
+    heard: list[str] = []
+    trained(case, tmp_path, tell=heard.append)
     assert "of another training" in heard[0]
 
 

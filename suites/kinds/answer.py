@@ -73,10 +73,20 @@ def measured(request: Mapping[str, Any]) -> dict[str, Any]:
     except UnsupportedError as error:
         return _ended("unsupported", _one_line(str(error)))
     except Exception as error:
+        if (late := _time_limit(error)) is not None:
+            return _ended("timeout", f"{late} while {at[0]}")
         traceback.print_exc(file=sys.stderr)
         if is_out_of_memory(error):
             return _ended("out_of_memory", _memory_reason(error, limit, at[0]))
         return _ended("failed", _one_line(f"{type(error).__name__}: {error}"))
+
+
+def _time_limit(error: BaseException) -> TimeLimitError | None:
+    """Return the end of time that an error came of: what is torn open may fail while closing."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, TimeLimitError):
+        seen = seen.__context__
+    return seen
 
 
 def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> Measured:

@@ -18,7 +18,7 @@ from suites.kinds.arms import Inputs, dtype_of
 from suites.kinds.contestant import Contestant
 from suites.kinds.steps import arm_record, arms_timed, build_arms, relative_error
 from suites.kinds.timing import Measured
-from suites.kinds.trained import distribution_of, draw_qkv
+from suites.kinds.trained import distribution_of, draw_qkv, told_of
 from suites.measure.weights import weights_error
 
 FIXED = {"level": "attention", "mode": "forward"}
@@ -64,6 +64,8 @@ def run(
     arm = arm_record(
         contestant, case, kernel=kernel, gate=gate, compiled=compiled[0], metrics=metrics
     )
+    if (told := told_of(case)) is not None:
+        arm["inputs"] = told
     return Measured([arm], conditions)
 
 

@@ -35,6 +35,7 @@ from suites.kinds.task import (
 )
 from suites.kinds.timing import Measured
 from suites.training.evaluate import evaluate
+from suites.training.plan import training_of
 from suites.training.run import Setup, Teller, prepare, train
 
 
@@ -54,11 +55,6 @@ def inspect(case: Case, files: Mapping[str, Path]) -> Setup:
     if reasons:
         raise UnsupportedError("; ".join(reasons))
     return setup
-
-
-def training_of(case: Case) -> Case:
-    """Return the case of kind task whose model is quantised."""
-    return replace(case, kind="task", weights="")
 
 
 def call_of(case: Case, setup: Setup, products: torch.dtype) -> Case:

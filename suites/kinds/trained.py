@@ -1,12 +1,12 @@
 """Queries, keys and values of a model trained here: ``inputs`` of the name ``trained``.
 
 They are those of one text, of every layer, kept in a file of their own beside the records: the
-first case that needs them has the model trained, the others read the file.
+first case that needs them has the model trained, the others read the file. A training that was
+interrupted goes on from its checkpoint, as those of kind task do.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ from suites.error_rows import TRAINED
 from suites.kinds.inputs import DRAWN, QKV, Distribution, Drawn, build_distribution
 from suites.kinds.whole import compared_stack
 from suites.tasks.base import Batch
-from suites.training.run import prepare
+from suites.training import checkpoint
+from suites.training.run import prepare, signature
 from suites.training.run import train as train_model
 from suites.training.trainer import logits_of
 
@@ -61,27 +62,38 @@ STEPS, BATCH, RATE = 200, 4, 0.002
 """Of the training: sequences of the length that the tensors are taken at."""
 
 
-def train(spec: TrainedSpec) -> QKV:
-    """Train a byte-level language model with exact attention; return what it had in its layers.
+def training_case(spec: TrainedSpec) -> Case:
+    """Return the training as a case of kind task: a byte-level language model, exact attention.
 
-    On the standard library's sources: the next byte if it is causal, else hidden ones. The tensors
-    are those of the first window of the test split, as they went into the attention: positions
-    (rotary) are in them.
+    On the standard library's sources: the next byte if it is causal, else hidden ones. One thread
+    is said whatever the case has: how many there are makes no other model.
     """
     shape = {
         "d_model": spec.num_heads * spec.head_dim, "num_layers": spec.num_layers,
         "num_heads": spec.num_heads, "positions": "rotary",
     }  # fmt: skip
-    case = Case(
+    return Case(
         kind="task", level="model", mode="training", arms=(Arm("sdpa"),), batch=BATCH,
         num_heads=0, num_kv_heads=0, head_dim=0, seq_len=spec.seq_len, key_len=spec.seq_len,
-        device="cpu", dtype="float32", is_causal=spec.is_causal, threads=torch.get_num_threads(),
+        device="cpu", dtype="float32", is_causal=spec.is_causal, threads=1,
         allocator="default", compile=False, seed=spec.seed, task="language",
         model=Arm("decoder" if spec.is_causal else "encoder", shape).label,
         training=Arm("steps", {"amount": STEPS, "lr": RATE}).label,
     )  # fmt: skip
-    setup = prepare(case, {})
-    trainer = train_model(setup, None)
+
+
+def train(spec: TrainedSpec, store: Path | None = None) -> QKV:
+    """Train the model, or go on with it; return what it had in its layers.
+
+    The tensors are those of the first window of the test split, as they went into the attention:
+    positions (rotary) are in them.
+
+    Args:
+        spec: which model.
+        store: where its checkpoint lies; ``None`` = nothing is kept.
+    """
+    setup = prepare(training_case(spec), {})
+    trainer = train_model(setup, store)
     window = setup.task.batch(1, seed=0, index=0, split="test")
     return layers_of(trainer.model, window)
 
@@ -178,28 +190,48 @@ def draw_qkv(case: Case, store: Path | None = None) -> QKV:
     return q[None].float(), k[None].float(), v[None].float()
 
 
+def spec_of(case: Case) -> TrainedSpec:
+    """Return which model a case's inputs are of: its causality and its seed."""
+    return TrainedSpec(**asdict(TRAINED), is_causal=case.is_causal, seed=case.seed)
+
+
+def told_of(case: Case) -> dict[str, Any] | None:
+    """Say what the model of a case's inputs has learnt; ``None`` if they are of no model.
+
+    Returns:
+        ``task``, ``training``, ``batch`` and ``model`` as of kind task, and the text's ``facts``.
+    """
+    if not isinstance(distribution_of(case), Trained):
+        return None
+    learnt = training_case(spec_of(case))
+    return {
+        "task": learnt.task, "training": learnt.training, "batch": learnt.batch,
+        "model": learnt.model, "facts": prepare(learnt, {}, light=True).task.facts,
+    }  # fmt: skip
+
+
 def trained_tensors(case: Case, store: Path | None, *, make: Make | None = None) -> QKV:
     """Return what a trained model had in its layers: q, k and v ``[L, H, N, D]``.
 
     Args:
         case: gives causality and seed of the model.
         store: where they are read if they are there, and kept if they are not.
-        make: trains; ``None`` = `train`.
+        make: trains; ``None`` = `train`, which keeps its checkpoints in `store` too.
 
     Raises:
         ValueError: if the tensors are not of the shape that is asked for.
+        OSError: if they cannot be kept.
     """
-    spec = TrainedSpec(**asdict(TRAINED), is_causal=case.is_causal, seed=case.seed)
-    file = None if store is None else store / f"trained-{content_id(asdict(spec))}.pt"
-    if file is not None and file.is_file():
-        held = torch.load(file, weights_only=True)
-        return _checked((held["q"], held["k"], held["v"]), spec, str(file))
-    made = _checked((make or train)(spec), spec, "the trainer")
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(f".{os.getpid()}.part")  # a killed case leaves no half file
-        torch.save(dict(zip("qkv", (x.detach().cpu() for x in made), strict=True)), unfinished)
-        unfinished.replace(file)
+    spec = spec_of(case)
+    if store is None:
+        return _checked(make(spec) if make else train(spec), spec, "the trainer")
+    file = store / f"trained-{content_id(asdict(spec))}.pt"
+    signed = signature(prepare(training_case(spec), {}, light=True))
+    if held := checkpoint.read(file, signature=signed):
+        return _checked((held["q"], held["k"], held["v"]), spec, file.name)
+    made = _checked(make(spec) if make else train(spec, store), spec, "the trainer")
+    named = zip("qkv", (x.detach().cpu() for x in made), strict=True)
+    checkpoint.keep(file, dict(named), signature=signed)
     return made
 
 

@@ -19,12 +19,11 @@ from torch import Tensor
 from attention.base import UnsupportedError
 from attention.checks import check_choice, check_int
 from models.objectives import IGNORED
+from suites.tasks.forms import FORMS, Form
 
-Form = Literal["causal", "bidirectional"]
 Split = Literal["train", "test"]
 Architecture = Literal["encoder", "decoder", "encoder_decoder"]
 
-FORMS: tuple[str, ...] = get_args(Form)
 SPLITS: tuple[str, ...] = get_args(Split)
 
 TEST_SHARE = 0.25
@@ -82,7 +81,9 @@ class Task(ABC):
         paper: authors, year, arXiv id.
         metric: what is reported first.
         group: what `Batch.groups` holds: ``distance``, ``depth`` or "".
-        default_seq_len: N where nobody says otherwise.
+        default_seq_len: N where nobody says otherwise, of `suites.tasks.registry` alone: a sweep
+            takes that of the row that trains the task (`attnbench list --tasks` shows it), and of
+            a task without one ``--seq-len``, or 64.
         needs_files: whether the constructor takes ``files`` too: a content's name to its path.
         vocab_size: of ids and labels.
         seq_len: N, tokens.

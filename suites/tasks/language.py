@@ -30,6 +30,7 @@ from attention.base import UnsupportedError
 from attention.checks import check_choice, check_float, check_int
 from suites.tasks.base import IGNORED, Architecture, Batch, Form, Split, Task, generator
 from suites.tasks.corpus import load
+from suites.tasks.drawing import integers
 from suites.tasks.masking import DRAWS, hide
 from suites.tasks.registry import register
 from suites.tasks.spans import Spans, corrupt, fit
@@ -87,9 +88,7 @@ class Language(Task):
         span: float | None = None,
         files: Mapping[str, Path] | None = None,
     ) -> None:
-        self.seq_len = check_int("seq_len", seq_len, minimum=8)
-        check_choice("form", form, ("causal", "bidirectional"))
-        self.form = form
+        super().__init__(seq_len=check_int("seq_len", seq_len, minimum=8), form=form)
         if objective is None:
             objective = "next" if form == "causal" else "masked"
         self.objective = check_choice("objective", objective, OBJECTIVES)
@@ -166,7 +165,7 @@ class Language(Task):
         """Where the windows of the test split begin: always the same order, spread over it."""
         spare = self._window - self._stride
         windows = (len(self._corpus.test) - spare) // self._stride
-        return generator(0, 0, "test").permutation(windows) * self._stride
+        return np.argsort(generator(0, 0, "test").random(windows), kind="stable") * self._stride
 
     def batch(self, size: int, *, seed: int, index: int, split: Split) -> Batch:
         """Return a batch; of the test split the same windows whatever the seed.
@@ -179,7 +178,7 @@ class Language(Task):
             return self._tested((index * size + np.arange(size)) % len(self._test_starts))
         rng = generator(seed, index, split)
         text = self._corpus.train
-        starts = rng.integers(0, len(text) - self._window + 1, size)
+        starts = integers(rng, len(text) - self._window + 1, size)
         return self._ask(text, starts, rng.random((size, self._draws)), every=True)
 
     def test_batches(self, size: int, count: int, *, seed: int) -> Iterator[Batch]:

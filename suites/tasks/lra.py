@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from attention.checks import check_choice, check_int
 from suites.files import check_unchanged, find, folder_digest
 from suites.tasks.base import IGNORED, Batch, Form, Split, Task, generator
+from suites.tasks.drawing import integers
 from suites.tasks.masking import DRAWS, hide
 from suites.tasks.registry import register
 from suites.tasks.tsv import WORDS, Rows, find_format, read
@@ -86,9 +87,7 @@ class LongRangeArena(Task):
         data: str,
         files: Mapping[str, Path] | None = None,
     ) -> None:
-        self.seq_len = check_int("seq_len", seq_len, minimum=4)
-        check_choice("form", form, ("causal", "bidirectional"))
-        self.form = form
+        super().__init__(seq_len=check_int("seq_len", seq_len, minimum=4), form=form)
         if not isinstance(data, str):
             raise TypeError(f"data: expected a content's name, got {data!r}")
         self.data = data
@@ -196,7 +195,7 @@ class LongRangeArena(Task):
         return self._batch(hidden, labels, there)
 
     def _drawn(self, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        return self._train_rows[rng.integers(0, len(self._train_rows), size)]
+        return self._train_rows[integers(rng, len(self._train_rows), size)]
 
     def _asked(self, rows: Rows, which: NDArray[np.int64]) -> Batch:
         """Return rows with their class as the label of the last token."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from results.schema import Case
 from suites.parsing import parse_backend
 
 View = Literal["steps", "time", "operations"]
@@ -114,3 +115,8 @@ def plan_from(text: str) -> Plan:
         raise TypeError(f"training: {arm.name} needs an amount; got {text!r}")
     view: Any = arm.name
     return Plan(view, **arm.options)
+
+
+def training_of(case: Case) -> Case:
+    """Return the case of kind task whose model a case of a training kind is about."""
+    return replace(case, kind="task", weights="")

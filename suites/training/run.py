@@ -17,7 +17,7 @@ import torch
 
 from attention.base import UnsupportedError
 from models import TransformerModel
-from results.schema import Arm, Case, canonical
+from results.schema import MEASUREMENT, Arm, Case, canonical
 from suites.kinds import arms, whole
 from suites.kinds.arms import Mixer, dtype_of
 from suites.measure.machine import cpu_name
@@ -150,14 +150,15 @@ def signature(setup: Setup) -> str:
     """Return what a checkpoint must agree on, beside its case's id, to be gone on with.
 
     What the case leaves to defaults (another version may have others), and where it was trained:
-    seconds that two machines took are no time, and another torch takes other steps.
+    seconds that two machines took are no time, and another torch takes other steps, as other
+    measuring code may.
     """
     case, task = setup.case, setup.task
     return canonical(
         {
             "case": case.id, "plan": asdict(setup.plan), "model": asdict(setup.model.config),
             "task": task.settings, "facts": task.facts, "betas": BETAS,
-            "torch": torch.__version__, "cpu": cpu_name(),
+            "measurement": MEASUREMENT, "torch": torch.__version__, "cpu": cpu_name(),
             "gpu": torch.cuda.get_device_name() if case.device == "cuda" else None,
         }
     )  # fmt: skip

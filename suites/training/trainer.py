@@ -6,11 +6,7 @@ interrupted and resumed takes the very steps that it would have taken.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import LearnedPositions, TransformerModel
-from suites.measure.process import large_files
 from suites.tasks.base import IGNORED, Batch, Task
+from suites.training import checkpoint as checkpoints
 from suites.training.plan import Plan
 
 CHECKPOINT_S = 30.0
@@ -230,7 +226,6 @@ class Trainer:
         if self._checkpoint is None:
             return
         kept: dict[str, Any] = {
-            "signature": self._signature,
             "model": self.model.state_dict(),
             "spent": vars(self.spent).copy(),
             "curve": vars(self.curve).copy(),
@@ -239,20 +234,7 @@ class Trainer:
         if not self.finished:
             kept["optimizer"] = self._optimizer.state_dict()
             kept["scaler"] = self._scaler.state_dict()
-        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._checkpoint.with_suffix(".part")
-        try:
-            with large_files(), partial.open("wb") as file:
-                torch.save(kept, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self._checkpoint)
-        except OSError as error:
-            with contextlib.suppress(OSError):  # what is left of it takes room that others need
-                partial.unlink(missing_ok=True)
-            # No path: where a run lies is no part of its records.
-            said = f"the checkpoint {self._checkpoint.name} cannot be kept: {error.strerror}"
-            raise OSError(error.errno, said) from error
+        checkpoints.keep(self._checkpoint, kept, signature=self._signature)
 
     def _restore(self) -> None:
         kept = self._kept()
@@ -269,28 +251,11 @@ class Trainer:
         self._scaler.load_state_dict(kept["scaler"])
 
     def _kept(self) -> dict[str, Any] | None:
-        """Read the checkpoint; ``None`` if there is none of this training.
-
-        To train anew costs time alone: so what cannot be read, or is of another training, is as if
-        it were not there.
-        """
-        if self._checkpoint is None or not self._checkpoint.exists():
+        if self._checkpoint is None:
             return None
-        try:
-            with zipfile.ZipFile(self._checkpoint) as archive:  # torch compares no checksums
-                if damaged := archive.testzip():
-                    raise zipfile.BadZipFile(damaged)
-            kept = torch.load(self._checkpoint, map_location=self._device, weights_only=True)
-        except Exception as error:  # torch's reader has many types for what is no file of its
-            why = f"cannot be read ({type(error).__name__})"
-        else:
-            if isinstance(kept, dict) and kept.get("signature") == self._signature:
-                return kept
-            why = "is of another training"
-        said = f"the checkpoint {self._checkpoint.name} {why}: trained anew"
-        sys.stderr.write(f"{said}\n")
-        self._tell(said)
-        return None
+        return checkpoints.read(
+            self._checkpoint, signature=self._signature, device=self._device, tell=self._tell
+        )
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
