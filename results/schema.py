@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
@@ -174,6 +175,28 @@ def format_option(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return "none" if value is None else str(value)
+
+
+def parse_option(text: str) -> Any:
+    """Read an option's value as `format_option` writes it: by its literal form, else text."""
+    literal = _literal(text)
+    if isinstance(literal, str) and "+" in text:  # 1e+5 is a number, 1+2 a list
+        return [_literal(part) for part in text.split("+")]
+    return literal
+
+
+def _literal(text: str) -> int | float | bool | str | None:
+    words: dict[str, bool | None] = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue
+        if math.isfinite(number):
+            return number
+    return text
 
 
 @dataclass(frozen=True)

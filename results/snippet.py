@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import keyword
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from results.checks import clean
-from results.schema import FULL_PRECISION
+from results.schema import FULL_PRECISION, parse_option
 from results.series import BACKENDS
 
 NEEDS_LENGTH = ("linformer",)
@@ -131,31 +130,10 @@ def parse_options(text: str) -> dict[str, Any]:
             raise ValueError(f"{part[:60]!r} does not have the form key=value")
         if key in found or key in FIXED or not equals or not value:
             raise ValueError(f"{part[:60]!r} is no option of its own")
-        found[key] = _value(value)
+        found[key] = parse_option(value)
     if "~" in text:
         raise ValueError("too long to be kept whole")
     return found
-
-
-def _value(text: str) -> Any:
-    single = _single(text)
-    if isinstance(single, str) and "+" in text:
-        return [_single(part) for part in text.split("+")]
-    return single
-
-
-def _single(text: str) -> int | float | bool | str | None:
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    for kind in (int, float):
-        try:
-            number = kind(text)
-        except ValueError:
-            continue
-        if math.isfinite(number):
-            return number
-    return text
 
 
 def _literal(value: Any) -> str:

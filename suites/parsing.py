@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from results.schema import IDENTITY, Arm
+from results.schema import IDENTITY, Arm, parse_option
 
 
 def parse_backend(text: str) -> Arm:
@@ -30,29 +29,8 @@ def parse_backend(text: str) -> Arm:
             raise ValueError(f"{form}, got {part!r} in {text!r}")
         if key in options:
             raise ValueError(f"option {key!r} stands twice in {text!r}")
-        options[key] = _parse_value(value)
+        options[key] = parse_option(value)
     return Arm(name, options)
-
-
-def _parse_value(text: str) -> Any:
-    literal = _parse_literal(text)
-    if isinstance(literal, str) and "+" in text:  # 1e+5 is a number, 1+2 a list
-        return [_parse_literal(part) for part in text.split("+")]
-    return literal
-
-
-def _parse_literal(text: str) -> int | float | bool | str | None:
-    words: dict[str, bool | None] = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    for kind in (int, float):
-        try:
-            number = kind(text)
-        except ValueError:
-            continue
-        if math.isfinite(number):
-            return number
-    return text
 
 
 def parse_shard(text: str) -> tuple[int, int]:

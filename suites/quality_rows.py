@@ -1,8 +1,8 @@
 """What suites quality and quantized train where no option says otherwise. No torch.
 
-At the default difficulty exact attention solves every task but ListOps and text within its budget,
-so that failing means something. The approximations get a quarter of exact attention's keys: at the
-lengths of the tasks their usual budgets would be exact.
+The default difficulty is meant to be one that exact attention solves within its budget, ListOps
+and text apart, so that failing means something. The approximations get a quarter of exact
+attention's keys: at the lengths of the tasks their usual budgets would be exact.
 """
 
 from __future__ import annotations
