@@ -21,6 +21,9 @@ from attention.products import at_full_rate
 P = ParamSpec("P")
 T = TypeVar("T")
 
+SHORT_ROW = 2**15
+"""Elements, ``H·N·D``, of a short batch row."""
+
 
 def expand_kv_heads(x: Tensor, num_heads: int) -> Tensor:
     """Repeat key or value heads so that each query head has its own.
@@ -264,10 +267,10 @@ def _matrix_gradient(matrix: Tensor, x: Tensor, grad: Tensor) -> Tensor:
         x: ``[B, H, M, D]``.
         grad: ``[B, H, R, D]``.
     """
-    if x.device.type != "cpu":
-        if matrix.shape[0] > 1:
-            return torch.einsum("bhrd,bhmd->hrm", grad, x)
-        return torch.einsum("bhrd,bhmd->rm", grad, x)[None]
+    if x.device.type != "cpu" or is_short(x):
+        order = (1, 2, 0, 3) if matrix.shape[0] > 1 else (2, 0, 1, 3)
+        g, y = (t.permute(order).reshape(matrix.shape[0], t.shape[2], -1) for t in (grad, x))
+        return torch.bmm(g, y.mT, out=torch.empty_like(matrix))
     half = matrix.dtype in (torch.float16, torch.bfloat16)
     sums = torch.zeros_like(matrix, dtype=torch.float32 if half else matrix.dtype)
     for g, y in zip(grad.unbind(0), x.unbind(0), strict=True):
@@ -283,17 +286,25 @@ def _matrix_gradient(matrix: Tensor, x: Tensor, grad: Tensor) -> Tensor:
 def _by_head(matrix: Tensor, x: Tensor) -> Tensor:
     """Multiply each head by its matrix, ``[heads or 1, R, M]``: ``[B, H, R, D]``.
 
-    On a CPU one product a head: each is large, and a batch of them would share an operand, which
+    On a CPU one product a head, where each is large: a batch of them would share an operand, which
     some libraries copy for each.
     """
-    if x.device.type != "cpu":
-        return matrix @ x
     batch, heads, _, dim = x.shape
     out = torch.empty(batch, heads, matrix.shape[1], dim, dtype=x.dtype, device=x.device)
+    if x.device.type != "cpu" or is_short(x):
+        return torch.matmul(matrix, x, out=out)  # into `out`: autocast leaves its dtype alone
     for target, y in zip(out.unbind(0), x.unbind(0), strict=True):
         for head in range(heads):
             torch.mm(matrix[head % matrix.shape[0]], y[head], out=target[head])
     return out
+
+
+def is_short(x: Tensor) -> bool:
+    """Whether a batch row of ``[B, H, N, D]`` is so short that a call of its own takes longer.
+
+    One call then serves the whole batch, even where the batch must be copied for it.
+    """
+    return x.numel() <= SHORT_ROW * x.shape[0]
 
 
 def draw_seed() -> int:

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from attention.functional import opaque
+from attention.functional import is_short, opaque
 from attention.products import applies, at_full_rate
 
 LOG2_E = math.log2(math.e)
@@ -599,16 +599,21 @@ def tiles_of_run(
         spacing: tiles from one to the next within a batch.
 
     Returns:
-        batches for each group; ``None`` where the run is too short to fill a batch: then the
-        same tile of all groups makes the better one.
+        batches for each group; ``None`` where the run is too short to fill a batch, or its tiles
+        are so small that this takes more than twice as many batches: then the same tile of all
+        groups makes the better one.
     """
     if count // spacing < (4 if groups > 1 else 1):
         return None
     most = _batch(cells, tile_cells)
+    residues = [range(residue, count, spacing) for residue in range(min(spacing, count))]
+    of_runs = groups * sum(-(-len(tiles) // most) for tiles in residues)
+    if of_runs > 2 * count * -(-groups // most):
+        return None
     return (
-        (residue + first * spacing, number, spacing)
-        for residue in range(min(spacing, count))
-        for first, number in chunks(len(range(residue, count, spacing)), most)
+        (tiles.start + first * spacing, number, spacing)
+        for tiles in residues
+        for first, number in chunks(len(tiles), most)
     )
 
 
@@ -668,12 +673,13 @@ def fused_is_faster(dtype: torch.dtype) -> bool:
 
 
 def fold_heads(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    """Fold ``[B, H, N, D]`` tensors into ``[G, N, D]``, without a copy.
+    """Fold ``[B, H, N, D]`` tensors into ``[G, N, D]``; short batch rows are copied for it.
 
     Returns:
         one tuple with G = B·H where all of them fold, else one tuple a batch row with G = H.
     """
-    if all(x.shape[0] == 1 or x.stride(0) == x.stride(1) * x.shape[1] for x in tensors):
+    folds = all(x.shape[0] == 1 or x.stride(0) == x.stride(1) * x.shape[1] for x in tensors)
+    if folds or is_short(tensors[0]):
         return [tuple(x.flatten(0, 1) for x in tensors)]
     return list(zip(*(x.unbind(0) for x in tensors), strict=True))
 

@@ -61,6 +61,37 @@ def test_options_keep_the_contract(name: str, options: dict[str, object]) -> Non
     assert not failed, "\n".join(f"{f.check}: {f.message}\n{f.how}" for f in failed)
 
 
+LONG = [
+    ("longformer", {"window": 8}),
+    ("longformer", {"window": 4, "dilation": [1, 1, 2, 5]}),
+    ("bigbird", {"block_size": 8, "num_random_blocks": 2}),
+    ("bigbird", {"block_size": 7, "num_random_blocks": 0}),
+    ("bigbird", {"block_size": 1, "num_random_blocks": 3, "num_global_tokens": 3}),
+    ("linformer", {"rank": 16, "sharing": "none"}),
+    ("linformer", {"rank": 16, "sharing": "layer"}),
+    ("performer", {"num_features": 33}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), LONG, ids=lambda x: str(x))
+def test_what_serves_long_sequences_keeps_the_contract_on_short_ones(
+    name: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The contract's sequences are short: all else here goes the way of those.
+    monkeypatch.setattr("attention.functional.SHORT_ROW", -1)
+    monkeypatch.setattr("attention.backends.bigbird.SMALL_LENGTH", -1)
+    test_options_keep_the_contract(name, options)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize(("length", "kernel"), [(256, "masked_square"), (257, "tiled_blocks")])
+def test_bigbird_says_which_way_it_went(length: int, kernel: str, is_causal: bool) -> None:
+    module = attention.build("bigbird", num_heads=2, head_dim=8, block_size=8)
+    q = torch.randn(1, 2, length, 8)
+    module(q, q, q, is_causal=is_causal)
+    assert module.kernel.removesuffix("+onednn") == kernel
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", attention.names())
 def test_backend_keeps_the_contract_on_cuda(name: str) -> None:

@@ -17,8 +17,9 @@ first to its last real token, so padding at either end changes nothing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -62,10 +63,17 @@ from attention.tiled import (
     tiles_of_run,
 )
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 CACHED_PATTERNS = 4
 
 FULL_ROWS = 64
 """Queries that see all keys, at a time."""
+
+SMALL_BLOCK, SMALL_LENGTH = 16, 256
+"""Tokens: blocks below the one, in a sequence up to the other, are served by one masked square:
+rows of so few tokens take less time than the call for each."""
 
 
 GATHERED_ELEMENTS = {"cpu": 2**18}
@@ -156,6 +164,7 @@ class BigBirdAttention(Attention):
         self.num_global_tokens = check_int("num_global_tokens", num_global_tokens, minimum=0)
         self.seed = check_seed(seed)
         self._patterns: dict[tuple[int, bool, torch.device], Tensor] = {}
+        self._squares: dict[tuple[BlockGrid, torch.device], Tensor] = {}
         self._tiles: dict[tuple[object, ...], SparseTiles] = {}
 
     def unsupported_reasons(self, problem: Problem) -> list[str]:
@@ -176,7 +185,8 @@ class BigBirdAttention(Attention):
         """Attend tile by tile: a row of blocks each, or a few of the rows that see all."""
         if self.kernel_on(q.device.type) == "flex":
             return self._flex(q, k, v, is_causal, key_padding_mask)
-        self.kernel = "tiled_blocks" + mark(q)
+        grid = self._grid(q.shape[2], is_causal)
+        self.kernel = ("masked_square" if grid.is_small else "tiled_blocks") + mark(q)
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         if key_padding_mask is None:
             return self._span(q, k, v, is_causal, None)
@@ -250,7 +260,7 @@ class BigBirdAttention(Attention):
             mask = None if hidden is None else hidden[some, :length]
             mask = mask if mask is not None and bool(mask.any()) else None
             x, keys, values = (one[some, :, :length] for one in (q, k, v))
-            grid = BlockGrid(length, self.block_size, self.num_global_tokens, is_causal)
+            grid = self._grid(length, is_causal)
             full = [
                 full_rows(
                     x, keys, values, edges, is_causal=is_causal, scale=self.scale, hidden=mask
@@ -272,28 +282,24 @@ class BigBirdAttention(Attention):
         device: torch.device,
     ) -> SparseTiles:
         """Return FlexAttention's tiles of sequences of these lengths; cached."""
-        key = (shape, tuple(lengths), hidden is not None, device)
-        if key not in self._tiles:
-            while len(self._tiles) >= CACHED_PATTERNS:
-                self._tiles.pop(next(iter(self._tiles)))
-            grids = [
-                BlockGrid(n, self.block_size, self.num_global_tokens, shape.is_causal)
-                for n in lengths
-            ]
-            self._tiles[key] = block_tiles(
+        return _cached(
+            self._tiles,
+            (shape, tuple(lengths), hidden is not None, device),
+            lambda: block_tiles(
                 shape,
                 lengths,
-                [self._random_blocks(grid, device) for grid in grids],
+                [self._random_blocks(self._grid(n, shape.is_causal), device) for n in lengths],
                 holes=hidden is not None,
                 device=device,
-            )
-        return self._tiles[key]
+            ),
+        )
 
     def _span(
         self, q: Tensor, k: Tensor, v: Tensor, is_causal: bool, hidden: Tensor | None
     ) -> Tensor:
         """Attend within the real span of a batch; `hidden` ``[B, L]`` marks holes in it."""
-        grid = BlockGrid(q.shape[2], self.block_size, self.num_global_tokens, is_causal)
+        grid = self._grid(q.shape[2], is_causal)
+        unseen = self._unseen(grid, q.device) if grid.is_small else None
         outs = []
         for q3, k3, v3 in (folded := fold_heads(q, k, v)):
             copies = q3.shape[0] // self.num_heads
@@ -304,6 +310,7 @@ class BigBirdAttention(Attention):
                 hidden=None
                 if hidden is None
                 else hidden.repeat_interleave(q3.shape[0] // hidden.shape[0], dim=0),
+                unseen=None if unseen is None else unseen.repeat(copies, 1, 1),
             )
             outs.append(
                 tiled_attention(
@@ -324,7 +331,7 @@ class BigBirdAttention(Attention):
         No longer sequence changes them.
         """
         tokens = max(max_len, self.num_global_tokens + 1)  # one block at least
-        grid = BlockGrid(tokens, self.block_size, self.num_global_tokens, is_causal=True)
+        grid = self._grid(tokens, is_causal=True)
         random = self._random_blocks(grid, device)
         seen = torch.nn.functional.pad(random, (2, 1), value=-1)
         seen[:, 1:, 0] = 0
@@ -335,14 +342,25 @@ class BigBirdAttention(Attention):
 
     def _random_blocks(self, grid: BlockGrid, device: torch.device) -> Tensor:
         """Return the random blocks ``[H, blocks, r]``, -1 where a row has fewer; cached."""
-        key = (grid.blocks, grid.is_causal, device)
-        if key not in self._patterns:
-            while len(self._patterns) >= CACHED_PATTERNS:
-                self._patterns.pop(next(iter(self._patterns)))
-            self._patterns[key] = random_blocks(
-                grid, self.num_heads, self.num_random_blocks, self.seed
-            ).to(device)
-        return self._patterns[key]
+        return _cached(
+            self._patterns,
+            (grid.blocks, grid.is_causal, device),
+            lambda: random_blocks(grid, self.num_heads, self.num_random_blocks, self.seed).to(
+                device
+            ),
+        )
+
+    def _unseen(self, grid: BlockGrid, device: torch.device) -> Tensor:
+        """Return which pairs of a small grid are not seen, ``[H, L, L]``; cached."""
+        return _cached(
+            self._squares,
+            (grid, device),
+            lambda: ~self._dense_pattern(grid, torch.arange(grid.length, device=device)),
+        )
+
+    def _grid(self, length: int, is_causal: bool) -> BlockGrid:
+        """Cut a sequence into blocks."""
+        return BlockGrid(length, self.block_size, self.num_global_tokens, is_causal)
 
     def make_state(self, shape: StateShape) -> PatternCache:
         """Keep every key and value: a later row may reach back to any block."""
@@ -486,7 +504,7 @@ class BigBirdAttention(Attention):
                 self.num_heads, len(at), q.shape[2], dtype=torch.bool, device=q.device
             )
             inside = (at >= start) & (at < stop)
-            grid = BlockGrid(stop - start, self.block_size, self.num_global_tokens, is_causal)
+            grid = self._grid(stop - start, is_causal)
             seen[:, inside, start:stop] = self._dense_pattern(grid, at[inside] - start)
             if mask is not None:
                 seen = seen & mask[0]
@@ -521,9 +539,7 @@ class BigBirdAttention(Attention):
 
     def cost(self, problem: Problem, mode: Mode) -> Cost:
         """Count the pairs of the pattern and of the tiles and full rows that cover it."""
-        grid = BlockGrid(
-            problem.seq_len, self.block_size, self.num_global_tokens, problem.is_causal
-        )
+        grid = self._grid(problem.seq_len, problem.is_causal)
         plan = BlockPlan(
             grid,
             random_blocks(grid, 1, self.num_random_blocks, self.seed),
@@ -582,6 +598,11 @@ class BlockGrid:
         """Number of blocks."""
         return -(-(self.length - self.offset) // self.block_size)
 
+    @property
+    def is_small(self) -> bool:
+        """Whether one masked square serves it."""
+        return self.block_size < SMALL_BLOCK and self.length <= SMALL_LENGTH
+
     def start(self, block: int) -> int:
         """First token of a block (or the end of the sequence)."""
         return min(self.length, self.offset + block * self.block_size)
@@ -607,11 +628,15 @@ class BlockGrid:
 class BlockPlan:
     """Tiles of one row of blocks each, and of the rows that see all: a `attention.tiled.Plan`.
 
+    Of a small grid they are squares of all queries and keys.
+
     Args:
         grid: the blocks.
         random: random blocks ``[G, blocks, r]``, -1 = none.
         device: of the masks.
         hidden: bool ``[G, L]``, True = a hole in the sequence; or ``None``.
+        unseen: of a small grid: bool ``[G, L, L]``, True = this pair is not seen; for counting
+            none is needed.
     """
 
     def __init__(
@@ -621,12 +646,15 @@ class BlockPlan:
         *,
         device: torch.device,
         hidden: Tensor | None = None,
+        unseen: Tensor | None = None,
     ) -> None:
         self.grid, self.random, self.hidden, self.device = grid, random, hidden, device
+        self.unseen = unseen
         self.groups = random.shape[0]
         self.block_size, self.block_offset = grid.block_size, grid.offset
-        self.extra_ranges = tuple(grid.full_rows()) if grid.sparse_rows() else ()
-        self.extra = sum(stop - start for start, stop in self.extra_ranges)
+        seen_by_all = tuple(grid.full_rows()) if grid.sparse_rows() else ()
+        self.extra = sum(stop - start for start, stop in seen_by_all)
+        self.extra_ranges = () if grid.is_small else seen_by_all
         self.may_be_empty = hidden is not None
         # A row has as many random blocks in every head: the count depends on the row alone.
         self.counts = (random[0] >= 0).sum(dim=1).tolist() if self.groups else []
@@ -649,6 +677,12 @@ class BlockPlan:
 
     def sizes(self) -> Iterator[tuple[int, int]]:
         """Walk (rows, columns)."""
+        if self.grid.is_small:
+            return iter([(self.grid.length, self.grid.length)])
+        return self._rows()
+
+    def _rows(self) -> Iterator[tuple[int, int]]:
+        """Walk (rows, columns), row of blocks by row of blocks."""
         for block in self.grid.sparse_rows():
             rows = self._shape(block)[0]
             yield rows, self._cells(block) // max(1, rows)
@@ -657,7 +691,7 @@ class BlockPlan:
 
     def pattern_pairs(self) -> int:
         """Count the pairs of the pattern, for one group."""
-        pairs = sum(rows * columns for rows, columns in self.sizes())
+        pairs = sum(rows * columns for rows, columns in self._rows())
         if self.grid.is_causal:  # the own block counts up to the query
             sizes = [self._shape(block)[0] for block in self.grid.sparse_rows()]
             sizes += [stop - start for start, stop, _ in self._full_rows()]
@@ -666,6 +700,9 @@ class BlockPlan:
 
     def batches(self, cells: int, *, disjoint: bool) -> Iterator[Tiles]:
         """Walk runs of equal rows along the sequence, other rows over the groups."""
+        if self.grid.is_small:
+            yield from self._squares(cells)
+            return
         cells //= 2  # the gathered keys and values take as much again
         for first, count in self._runs():
             rows, _, window, _ = self._shape(first)
@@ -686,6 +723,17 @@ class BlockPlan:
                 size = min(rows, stop - at)
                 for group, number in tiles_of_groups(self.groups, cells, size * reach):
                     yield self._full(group, number, at, size, reach)
+
+    def _squares(self, cells: int) -> Iterator[Tiles]:
+        """Walk all queries and keys over the groups."""
+        assert self.unseen is not None
+        length = self.grid.length
+        for group, count in tiles_of_groups(self.groups, cells, length * length):
+            some = slice(group, group + count)
+            hidden: tuple[Hidden, ...] = (Hidden(0, length, self.unseen[some]),)
+            if self.hidden is not None:
+                hidden = (*hidden, Hidden(0, length, self.hidden[some, None]))
+            yield Tiles(group, count, 0, length, 0, length, extra=False, hidden=hidden)
 
     def _runs(self) -> Iterator[tuple[int, int]]:
         """Walk (first, count) of neighbouring rows of equal shape."""
@@ -795,6 +843,15 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 def _signed(value: int) -> int:
     """Read 64 bits as a signed number."""
     return value - 2**64 if value >= 2**63 else value
+
+
+def _cached(cache: dict[K, V], key: K, make: Callable[[], V]) -> V:
+    """Return what is kept under `key`, made if it is not; the oldest of too many is dropped."""
+    if key not in cache:
+        while len(cache) >= CACHED_PATTERNS:
+            cache.pop(next(iter(cache)))
+        cache[key] = make()
+    return cache[key]
 
 
 def _real_spans(key_padding_mask: Tensor) -> list[tuple[int, int]]:
