@@ -23,7 +23,6 @@ SHARE = 4
 """An approximation sees one of so many keys."""
 
 
-
 def budgets(seq_len: int) -> tuple[Arm, ...]:
     """Return the backends at a length: exact, and approximations at a quarter of its keys.
 
@@ -156,9 +155,7 @@ TRAINING_PRESETS: Mapping[str, Mapping[str, QualityPreset]] = {
 
 FOR_OTHERS = {
     row.task.name: row for row in (*_SYNTHETIC, _RECALL, _SELECTIVE, _TEXT, _LISTOPS)
-} | {
-    "lra": replace(_LISTOPS, task=Arm("lra"), seq_len=2000)
-}
+} | {"lra": replace(_LISTOPS, task=Arm("lra"), seq_len=2000)}
 """How a task is trained that is named without its row: by the one of its name."""
 
 
