@@ -172,7 +172,7 @@ def _list_models(as_json: bool) -> None:
 
 def _list_tasks(as_json: bool) -> None:
     from results.schema import format_option
-    from suites.quality_rows import FOR_OTHERS
+    from suites.quality_rows import usual_rows
     from suites.tasks import registry
 
     described = registry.describe()
@@ -190,8 +190,11 @@ def _list_tasks(as_json: bool) -> None:
             for name, option in one["options"].items()
         )  # fmt: skip
         click.echo(f"  options: {', '.join(options) or 'none'}")
-        if row := FOR_OTHERS.get(str(one["name"])):
-            click.echo(f"  trained: {row.task.label}, N={row.seq_len}, {row.steps} steps")
+        for row in usual_rows(str(one["name"])):
+            click.echo(
+                f"  trained {' and '.join(row.forms)}: {row.task.label}, N={row.seq_len}, "
+                f"{row.steps} steps"
+            )
 
 
 def _shown(name: str, option: dict[str, Any]) -> str:

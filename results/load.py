@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from results.schema import (
     MACHINES,
     MEASUREMENT,
     RECORDS,
+    TRAINING_KINDS,
     RecordError,
     check_record,
     content_id,
@@ -57,7 +59,7 @@ class Run:
 
 
 def load(*folders: str | Path) -> Run:
-    """Read run folders, oldest measuring code left out, duplicates dropped.
+    """Read run folders, older measuring code left out, duplicates dropped.
 
     Raises:
         NoRunError: if a folder holds no ``records.jsonl`` or no record at all can be read.
@@ -186,8 +188,30 @@ def _read_contents(file: Path, contents: dict[str, dict[str, Any]], warnings: li
 def _one_measurement(records: list[dict[str, Any]], warnings: list[str]) -> list[dict[str, Any]]:
     """Keep one version of the measuring code, the newest known: numbers of two do not compare.
 
-    A version newer than this one is taken only where there is no other.
+    What is never compared with one another, seconds with errors or accuracies, may be of two. A
+    version newer than this one is taken only where there is no other. What tells of a whole run,
+    its machine's roofs and its sentinel, stays where anything else of the run does.
     """
+    kept: list[dict[str, Any]] = []
+    for kinds in _COMPARED:
+        some = [r for r in records if r["case"]["kind"] in kinds]
+        kept += _newest(some, ", ".join(kinds), warnings)
+    runs = {r["run"] for r in kept}
+    compared = set(chain(*_COMPARED))
+    others = [r for r in records if r["case"]["kind"] not in compared]
+    kept += [r for r in others if r["run"] in runs] if runs else _newest(others, "", warnings)
+    ids = {id(r) for r in kept}
+    return [r for r in records if id(r) in ids]
+
+
+_COMPARED: tuple[tuple[str, ...], ...] = (("speed", "peer"), ("error",), TRAINING_KINDS)
+"""Kinds whose numbers stand beside one another."""
+
+
+def _newest(records: list[dict[str, Any]], what: str, warnings: list[str]) -> list[dict[str, Any]]:
+    """Return the records of the newest known version; say which are left out."""
+    if not records:
+        return []
     found = {r["measurement"] for r in records}
     kept = max((m for m in found if m <= MEASUREMENT), default=max(found))
     for other, word in (
@@ -195,8 +219,9 @@ def _one_measurement(records: list[dict[str, Any]], warnings: list[str]) -> list
         ([r for r in records if r["measurement"] > kept], "a newer"),
     ):
         if left := len(other):
+            of = f" ({what})" if what else ""
             warnings.append(
-                f"{left} record{'s'[: left != 1]} of {word} measuring code left out: their "
+                f"{left} record{'s'[: left != 1]} of {word} measuring code left out{of}: their "
                 f"numbers are not comparable with measurement {kept}"
             )
     return [r for r in records if r["measurement"] == kept]

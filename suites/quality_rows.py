@@ -113,8 +113,12 @@ class QualityPreset:
     weights: tuple[str, ...] = ()
 
 
-_RECALL = TaskRow(Arm("recall", {"num_pairs": 8}), 32, 400, 15.0)
-_RECALL_FAR = TaskRow(Arm("recall", {"num_pairs": 8}), 64, 500, 30.0, forms=("causal",))
+_PAIRS = Arm("recall", {"num_pairs": 8})
+_RECALL = (
+    TaskRow(_PAIRS, 32, 500, 12.0, lr=0.002, batch=32, forms=("causal",)),
+    TaskRow(_PAIRS, 32, 400, 15.0, forms=("bidirectional",)),
+)
+_RECALL_FAR = TaskRow(_PAIRS, 64, 600, 20.0, lr=0.002, batch=32, forms=("causal",))
 _INDUCTION = TaskRow(Arm("induction"), 32, 400, 15.0)
 _COPY = TaskRow(Arm("copy"), 64, 200, 15.0)
 _NEEDLE = TaskRow(Arm("needle"), 64, 400, 25.0)
@@ -129,13 +133,14 @@ _TWO_SIDED = tuple(
 )
 _LISTOPS = TaskRow(Arm("listops"), 256, 1500, 300.0, batch=32, pretrain=(0.0, 0.5))
 
-_SYNTHETIC = (_RECALL, _COPY, _NEEDLE, _INDUCTION, _RECALL_FAR)
+_SYNTHETIC = (*_RECALL, _COPY, _NEEDLE, _INDUCTION)
 
 QUALITY_PRESETS: Mapping[str, QualityPreset] = {
-    "quick": QualityPreset((_RECALL,)),
-    "standard": QualityPreset(_SYNTHETIC),
+    "quick": QualityPreset(_RECALL),
+    "standard": QualityPreset((*_SYNTHETIC, _RECALL_FAR)),
     "full": QualityPreset(
-        (*_SYNTHETIC, _SELECTIVE, _TEXT, *_TWO_SIDED, _LISTOPS), case_timeout_s=14400.0
+        (*_SYNTHETIC, _RECALL_FAR, _SELECTIVE, _TEXT, *_TWO_SIDED, _LISTOPS),
+        case_timeout_s=14400.0,
     ),
 }
 """By name."""
@@ -153,10 +158,10 @@ TRAINING_PRESETS: Mapping[str, Mapping[str, QualityPreset]] = {
 }
 """By suite."""
 
-FOR_OTHERS = {
-    row.task.name: row for row in (*_SYNTHETIC, _RECALL, _SELECTIVE, _TEXT, _LISTOPS)
-} | {"lra": replace(_LISTOPS, task=Arm("lra"), seq_len=2000)}
-"""How a task is trained that is named without its row: by the one of its name."""
+_LRA = replace(_LISTOPS, task=Arm("lra"), seq_len=2000)
+
+FOR_OTHERS = (*_SYNTHETIC, _SELECTIVE, _TEXT, _LISTOPS, _LRA)
+"""How a task is trained that is named without its rows: by those of its name."""
 
 
 @dataclass(frozen=True)
@@ -196,14 +201,18 @@ def rows_for(preset: QualityPreset, chosen: Chosen) -> tuple[TaskRow, ...]:
     """
     rows: Sequence[TaskRow] = preset.rows
     if chosen.tasks:
-        default = TaskRow(Arm("recall"), 64, 400, 15.0)
         backends = preset.rows[0].backends  # suite quantized has one for every task
-        rows = [
-            replace(FOR_OTHERS.get(t.name, default), task=t, backends=backends)
-            for t in chosen.tasks
-        ]
+        named = [(t, row) for t in chosen.tasks for row in usual_rows(t.name)]
+        rows = [replace(row, task=task, backends=backends) for task, row in named]
         rows = [replace(row, forms=_forms_of(row)) for row in rows]
-    return tuple(_with(row, chosen) for row in _reading(rows, chosen.files))
+    rows = _in_forms(_reading(rows, chosen.files), chosen.forms)
+    return tuple(_with(row, chosen) for row in rows)
+
+
+def usual_rows(task: str) -> list[TaskRow]:
+    """Return the rows of a task; one that has none, a plug-in's, gets one of 64 tokens."""
+    rows = [row for row in FOR_OTHERS if row.task.name == task]
+    return rows or [TaskRow(Arm(task), 64, 400, 15.0)]
 
 
 _FORM_OF = {"next": "causal", "masked": "bidirectional", "denoise": "bidirectional"}
@@ -213,6 +222,19 @@ def _forms_of(row: TaskRow) -> tuple[str, ...]:
     """Return the forms that a row's objective has: it may have but one."""
     objective = str(row.task.options.get("objective"))
     return (_FORM_OF[objective],) if objective in _FORM_OF else row.forms
+
+
+def _in_forms(rows: Sequence[TaskRow], forms: tuple[str, ...]) -> Sequence[TaskRow]:
+    """Leave of each task the rows in the forms asked for; where it has none, ask it for them."""
+    if not forms:
+        return rows
+    kept = [
+        replace(row, forms=common)
+        for row in rows
+        if (common := tuple(form for form in row.forms if form in forms))
+    ]
+    known = {row.task.name for row in kept}
+    return [*kept, *(replace(row, forms=forms) for row in rows if row.task.name not in known)]
 
 
 def _reading(rows: Sequence[TaskRow], files: Mapping[str, str]) -> Sequence[TaskRow]:
@@ -248,9 +270,8 @@ def _with(row: TaskRow, chosen: Chosen) -> TaskRow:
         changes["pretrain"] = (chosen.pretrain,)
     if chosen.shape:
         changes["shape"] = {**row.shape, **chosen.shape}
-    for name in ("forms", "backends"):
-        if getattr(chosen, name):
-            changes[name] = getattr(chosen, name)
+    if chosen.backends:
+        changes["backends"] = chosen.backends
     return replace(row, **changes)
 
 

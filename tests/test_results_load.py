@@ -13,6 +13,7 @@ import pytest
 import synthetic
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from synthetic_quality import few, write_quality
 
 from results.load import NoRunError, load
 from results.schema import MEASUREMENT, RECORDS, SCHEMA, STATUSES
@@ -138,6 +139,21 @@ def test_another_measurement_is_not_mixed_in(tmp_path: Path) -> None:
     assert len(run.records) == len(lines(new))
     assert any("older measuring code left out" in w for w in run.warnings)
     assert len(load(old).records) == len(lines(old))
+
+
+def test_older_times_stand_beside_newer_accuracies(tmp_path: Path) -> None:
+    times = synthetic.write_run(tmp_path / "t", TWO, **SMALL, measurement=MEASUREMENT - 1, run="t")
+    learnt = write_quality(tmp_path / "l", few())
+    run = load(times, learnt)
+    assert len(run.records) == len(lines(times)) + len(lines(learnt))
+    assert not any("measuring code" in w for w in run.warnings)
+    assert {r["measurement"] for r in run.records if r["case"]["kind"] == "speed"} == {
+        MEASUREMENT - 1
+    }
+    newer = synthetic.write_run(tmp_path / "n", TWO, **SMALL, run="n")
+    run = load(times, learnt, newer)
+    assert "t" not in {r["run"] for r in run.records}  # its roofs and its sentinel neither
+    assert any("older measuring code left out (speed, peer)" in w for w in run.warnings)
 
 
 def test_runs_of_several_folders_stand_side_by_side(tmp_path: Path) -> None:
