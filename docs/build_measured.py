@@ -1,4 +1,4 @@
-"""Put what the reference sweeps measured into README.md and docs/performance.md.
+"""Put what the reference sweeps measured into README.md and docs: performance.md, quality.md.
 
 python docs/build_measured.py
 """
@@ -12,9 +12,15 @@ from pathlib import Path
 from results import format
 from results.axis_views import axis_tables
 from results.chapters import Chapter, chapters, machine_name
+from results.error_views import error_tables
+from results.errors import error_chapters
 from results.load import Run, load
 from results.peer_views import peer_tables
 from results.peers import comparisons, peer_chapters
+from results.quality import chapters_of_tasks
+from results.quality_overview import overview
+from results.quality_views import quality_tables
+from results.quantized import quantized_part
 from results.report import escape_markdown
 from results.schema import ALLOCATORS, CALL_MODES
 from results.series import points
@@ -26,6 +32,7 @@ from results.views import TableView, tables
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
+QUALITY = ROOT / "docs" / "quality.md"
 REFERENCE = ROOT / "results" / "reference" / "epyc-2-cores"
 BESIDE = {
     name: REFERENCE.with_name(f"{REFERENCE.name}-{name}")
@@ -39,9 +46,13 @@ BESIDE = {
         "decode",
         "decode-block",
         "models",
+        "quality",
+        "error",
+        "quantized",
     )
 }
-"""Further sweeps on that machine, each by a command that docs/performance.md names."""
+"""Further sweeps on that machine, each by a command that docs/performance.md or docs/quality.md
+names."""
 GOALS = {
     (backend, peer, causal, mode): aims
     for backend, peer, causal, *both in (
@@ -382,7 +393,8 @@ def performance() -> str:
     text = fill(PERFORMANCE.read_text(), "where", where)
     text = fill(text, "peaks", peaks(chapter))
     text = fill(text, "limits", limits(chapter))
-    runs = {name: load(folder) for name, folder in BESIDE.items()}
+    of_speed = BESIDE.keys() - {"quality", "error", "quantized"}
+    runs = {name: load(BESIDE[name]) for name in of_speed}
     text = fill(text, "profile", where_time_goes(runs["profile"]))
     text = fill(text, "goals", against_goals(runs["peers"]))
     text = fill(text, "shares", against_limits(load(REFERENCE), runs["profile"]))
@@ -410,6 +422,20 @@ def performance() -> str:
     return fill(text, "compile", titled(axis_tables(points(runs["compile"]))))
 
 
+def quality() -> str:
+    """Return docs/quality.md with what the reference says."""
+    found = chapters_of_tasks(load(BESIDE["quality"]))
+    text = fill(QUALITY.read_text(), "tasks", titled(overview(found)))
+    of_text = [view for c in found if c.trials[0].lower for view in quality_tables(c)]
+    told = "\n".join(dict.fromkeys(note for view in of_text for note in view.notes))
+    text = fill(text, "text", f"{titled(of_text)}\n\n{told}")
+    by_inputs = [error_tables(c)[0] for c in error_chapters(load(BESIDE["error"]))]
+    text = fill(text, "errors", titled(by_inputs))
+    part = quantized_part(load(BESIDE["quantized"]))
+    return fill(text, "quantized", titled([view for s in part.sections for view in s.tables]))
+
+
 if __name__ == "__main__":
     README.write_text(readme(write=True))
     PERFORMANCE.write_text(performance())
+    QUALITY.write_text(quality())

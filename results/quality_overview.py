@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from results import format
 from results.quality import QualityChapter, Trial
 from results.quality_views import (
     MOST_NAMED,
+    Row,
     compressors,
     name,
     named,
@@ -15,6 +17,7 @@ from results.quality_views import (
     score_cell,
 )
 from results.seeds import SOLVED, is_solved
+from results.spelling import budget_name, view_name
 from results.summary import Paragraph
 from results.views import LONG, Cell, TableView
 
@@ -23,35 +26,56 @@ _MOST_LINES = 12
 
 def overview(chapters: Sequence[QualityChapter]) -> list[TableView]:
     """Return the scores of all tasks at one view: a row a task, a column a backend."""
-    by_training: dict[tuple[str, str], list[tuple[QualityChapter, Trial]]] = {}
+    by_view: dict[tuple[str, str], list[tuple[QualityChapter, Trial]]] = {}
     for chapter in chapters:
         for trial in chapter.trials:
-            by_training.setdefault((trial.name, trial.metric), []).append((chapter, trial))
-    return [_overview(*key, pairs) for key, pairs in by_training.items() if len(pairs) > 1]
+            by_view.setdefault((view_name(trial.training), trial.metric), []).append(
+                (chapter, trial)
+            )
+    return [_overview(*key, pairs) for key, pairs in by_view.items() if len(pairs) > 1]
 
 
-def _overview(
-    training: str, metric: str, pairs: Sequence[tuple[QualityChapter, Trial]]
-) -> TableView:
-    every = dict.fromkeys(name(r) for _, trial in pairs for r in records(trial.rows))
+def _overview(view: str, metric: str, pairs: Sequence[tuple[QualityChapter, Trial]]) -> TableView:
+    trainings = list(dict.fromkeys(trial.name for _, trial in pairs))
+    several = len(trainings) > 1
+    tables = [records(trial.rows) for _, trial in pairs]
+    one_each = all(len({r["backend"] for r in rows}) == len(rows) for rows in tables)
+    variants: dict[str, set[str]] = {}
+    for row in chain(*tables):
+        variants.setdefault(row["backend"], set()).add(row["options"])
+    # A backend whose options follow the length has one column, with the options in its cells.
+    follows = {b for b, options in variants.items() if one_each and len(options) > 1}
+
+    def column(row: Row) -> str:
+        return str(row["backend"]) if row["backend"] in follows else name(row)
+
+    every = dict.fromkeys(column(r) for r in chain(*tables))
     shown = list(every)[:MOST_NAMED]
     rows = []
     names = [_which(chapter) for chapter, _ in pairs]
     alike = len(set(names)) < len(names)
-    for (chapter, trial), named_so in zip(pairs, names, strict=True):
-        by_name = {name(r): r for r in records(trial.rows)}
+    for (chapter, trial), named_so, found in zip(pairs, names, tables, strict=True):
+        by_name = {column(r): r for r in found}
         cells = [Cell(text) for text in named_so]
+        cells += [Cell(budget_name(trial.training))] if several else []
         cells += [Cell(chapter.title)] if alike else []
         for backend in shown:
             row = by_name.get(backend)
-            cells.append(Cell(format.NONE) if row is None else score_cell(row, trial))
+            if row is None:
+                cells.append(Cell(format.NONE))
+                continue
+            cell = score_cell(row, trial)
+            if row["backend"] in follows:
+                cell = cell._replace(small=", ".join(t for t in (cell.small, row["options"]) if t))
+            cells.append(cell)
         rows.append(cells)
     notes = []
     if len(every) > len(shown):
         notes.append(f"Of {len(every)} backends the first {len(shown)}.")
     what = "Accuracy" if metric == "accuracy" else "Bits per byte"
-    title = f"{what} by task, {training}"
-    head = ["task", "form", "tokens", *(["where"] if alike else []), *shown]
+    title = f"{what} by task, {view if several else trainings[0]}"
+    head = ["task", "form", "tokens", *(["trained"] if several else []),
+            *(["where"] if alike else []), *shown]  # fmt: skip
     return TableView(title, head, rows, 2, notes, is_long=len(rows) > LONG)
 
 

@@ -39,16 +39,32 @@ def written(options: Mapping[str, str]) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in options.items())
 
 
+def view_name(training: str) -> str:
+    """Return what is equal in a training, in words: ``equal steps``."""
+    view = name_of(training)
+    return _VIEWS.get(view, view)
+
+
 def training_name(text: str) -> str:
     """Return what a training may spend, in words: ``equal steps (400), lr 0.002``."""
+    amount, rest = _budget(text)
+    told = f" ({amount.removesuffix(' steps')})" if amount else ""
+    return ", ".join(part for part in (f"{view_name(text)}{told}", rest) if part)
+
+
+def budget_name(text: str) -> str:
+    """Return the same without what is equal: ``400 steps, lr 0.002``."""
+    return ", ".join(part for part in _budget(text) if part)
+
+
+def _budget(text: str) -> tuple[str, str]:
+    """Return the amount with its unit, "" for none, and the other options."""
     options = options_of(text)
     amount = number_of(options.pop("amount", ""))
-    view = name_of(text)
-    told = ""
-    if math.isfinite(amount):
-        told = {
-            "time": f" ({format.seconds(amount)})",
-            "operations": f" ({amount:,.10g} steps of exact attention)",
-        }.get(view, f" ({amount:,.10g})")
-    parts = [f"{_VIEWS.get(view, view)}{told}", written(options)]
-    return ", ".join(part for part in parts if part)
+    if not math.isfinite(amount):
+        return "", written(options)
+    by_view = {
+        "time": format.seconds(amount),
+        "operations": f"{amount:,.10g} steps of exact attention",
+    }
+    return by_view.get(name_of(text), f"{amount:,.10g} steps"), written(options)

@@ -154,6 +154,7 @@ def test_the_measured_figures_are_those_of_the_reference() -> None:
     built = runpy.run_path(str(ROOT / "docs" / "build_measured.py"))
     assert built["readme"]() == README
     assert built["performance"]() == (ROOT / "docs" / "performance.md").read_text()
+    assert built["quality"]() == (ROOT / "docs" / "quality.md").read_text()
     shown = runpy.run_path(str(ROOT / "docs" / "build_method.py"))
     assert shown["method"]() == (ROOT / "docs" / "method.md").read_text()
     for image in re.findall(r'(?:src|srcset)="([^"]+)"', README):

@@ -352,6 +352,21 @@ def test_all_tasks_stand_in_one_table(tmp_path: Path) -> None:
     assert [cell.text for cell in view.rows[0]][5:6] == ["unsupported"]
 
 
+def test_one_table_has_trainings_of_several_lengths_and_budgets(tmp_path: Path) -> None:
+    narrow, wide = (made.Learner(options={"window": window}) for window in (4, 8))
+    records = [
+        *made.task_records({"longformer": narrow}, trainings=("steps:amount=400,lr=0.002",)),
+        *made.task_records(
+            {"longformer": wide}, task="copy", trainings=("steps:amount=200,lr=0.003",)
+        ),
+    ]
+    (view,) = overview(chapters_of_tasks(load(made.write_quality(tmp_path, records))))
+    assert view.head == ["task", "form", "tokens", "trained", "longformer"]
+    assert [row[3].text for row in view.rows] == ["400 steps, lr 0.002", "200 steps, lr 0.003"]
+    assert ["window=4" in row[4].small for row in view.rows] == [True, False]
+    assert ["window=8" in row[4].small for row in view.rows] == [False, True]
+
+
 # -- tables and figures --------------------------------------------------------------------------
 
 
