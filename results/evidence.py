@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from results import format
 from results.at_length import Reading, Row, at_length
+from results.checks import clean
 from results.seeds import labels_of, of_seeds, spread
 from results.series import summarise
 from results.spelling import name_of
@@ -25,6 +27,8 @@ SPEED_INPUTS = f"gaussian:scale={SPEED_SCALE:g}"
 
 RECALL = "recall"
 """The task whose accuracy is recall, with any options."""
+
+_MOST_OTHERS = 3
 
 _VIEWS = ("steps", "operations", "time")
 """Views of a training, the one first that does not depend on the machine."""
@@ -169,7 +173,7 @@ def recall_of(rows: pd.DataFrame, exam: Exam | None, backend: str, options: str)
         for name, value in exam._asdict().items():
             own = own[own[name] == value]
     if exam is None or own.empty:
-        return Reading(note="never measured")
+        return Reading(note=_unanswered(rows[rows["backend"] == backend], options))
     answers = own[own["metric"] == "accuracy"]
     scores = answers.groupby("seed")["value"].mean().to_numpy(np.float64)
     bad = own[~own["seed"].isin(answers["seed"])]
@@ -185,3 +189,12 @@ def recall_of(rows: pd.DataFrame, exam: Exam | None, backend: str, options: str)
         note=count if has_interval else f"{count}: no interval", on=exam.words, launches=scores,
         lacking=f"{few}, {failed}" if few else "",
     )  # fmt: skip
+
+
+def _unanswered(of_backend: pd.DataFrame, options: str) -> str:
+    """Say that a backend has no recall with its options, and with which others it has."""
+    answered = of_backend[of_backend["metric"] == "accuracy"]["options"]
+    others = [clean(o) or "its defaults" for o in dict.fromkeys(answered) if o != options]
+    more = len(others) - _MOST_OTHERS
+    named = [*others[:_MOST_OTHERS], *([f"{more} more"] if more > 0 else [])]
+    return f"never measured; only with {format.listing(named)}" if others else "never measured"

@@ -251,6 +251,8 @@ def _reading(rows: Sequence[TaskRow], files: Mapping[str, str]) -> Sequence[Task
             if row.task.name == task else row
             for row in rows
         ]  # fmt: skip
+    if any(row.task.name == "lra" and "data" not in row.task.options for row in rows):
+        raise ValueError("lra-data: task lra reads a folder in LRA's TSV format; got none")
     return rows
 
 

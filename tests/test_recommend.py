@@ -412,7 +412,9 @@ def test_recall_is_of_the_same_options_and_causality(tmp_path: Path) -> None:
     add_recall(run, {"performer": GOOD}, is_causal=True)
     add_recall(run, {"sdpa": GOOD}, task="copy")
     found = ask(frame_of(run), min_recall=0.5)
-    assert {c.reasons["min_recall"] for c in found.ranking.rejected} == {"recall: never measured"}
+    said = {c.backend: c.reasons["min_recall"] for c in found.ranking.rejected}
+    assert said.pop("longformer") == "recall: never measured; only with window=16"
+    assert set(said.values()) == {"recall: never measured"}
 
 
 def test_all_are_asked_the_same_question(tmp_path: Path) -> None:

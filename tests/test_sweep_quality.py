@@ -327,7 +327,6 @@ def test_what_is_no_number_is_misuse_in_python_too(name: str, value: float) -> N
         ("recall", {"backends": (Arm("longformer", {"windw": 3}),)}, "did you mean 'window'"),
         ("language:objective=nxt", {}, "objective"),
         ("language:corpus=here.txt", {}, "corpus: expected stdlib or"),
-        ("lra", {}, "data: task lra needs data"),
         ("needle:depth=2", {}, "depth"),
     ],
 )
@@ -338,6 +337,11 @@ def test_impossible_trainings_are_misuse_before_the_first(
     assert said in told
     assert "\n" not in told
     assert all(others)
+
+
+def test_a_folder_that_a_task_reads_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="lra-data: task lra reads a folder"):
+        quality("lra")
 
 
 def test_a_broken_folder_is_misuse_before_the_first(tmp_path: Path) -> None:
