@@ -114,6 +114,13 @@ def titled(views: list[TableView]) -> str:
     return "\n\n".join(f"{view.title}:\n\n{whole(view)}" for view in views)
 
 
+def with_notes(views: list[TableView]) -> str:
+    """Write tables under their titles, and below them what is to be known of them."""
+    notes = dict.fromkeys(escape_markdown(note) for view in views for note in view.notes)
+    said = "\n".join(f"- {note}" for note in notes)
+    return "\n\n".join(part for part in (titled(views), said) if part)
+
+
 def by_peer(run: Run) -> str:
     """Write the tables of the suite peers that have numbers."""
     return titled(
@@ -425,10 +432,9 @@ def performance() -> str:
 def quality() -> str:
     """Return docs/quality.md with what the reference says."""
     found = chapters_of_tasks(load(BESIDE["quality"]))
-    text = fill(QUALITY.read_text(), "tasks", titled(overview(found)))
+    text = fill(QUALITY.read_text(), "tasks", with_notes(overview(found)))
     of_text = [view for c in found if c.trials[0].lower for view in quality_tables(c)]
-    told = "\n".join(dict.fromkeys(note for view in of_text for note in view.notes))
-    text = fill(text, "text", f"{titled(of_text)}\n\n{told}")
+    text = fill(text, "text", with_notes(of_text))
     by_inputs = [error_tables(c)[0] for c in error_chapters(load(BESIDE["error"]))]
     text = fill(text, "errors", titled(by_inputs))
     part = quantized_part(load(BESIDE["quantized"]))

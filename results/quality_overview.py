@@ -23,6 +23,8 @@ from results.views import LONG, Cell, TableView
 
 _MOST_LINES = 12
 
+DEFAULTS = "its defaults"
+
 
 def overview(chapters: Sequence[QualityChapter]) -> list[TableView]:
     """Return the scores of all tasks at one view: a row a task, a column a backend."""
@@ -40,10 +42,8 @@ def _overview(view: str, metric: str, pairs: Sequence[tuple[QualityChapter, Tria
     several = len(trainings) > 1
     tables = [records(trial.rows) for _, trial in pairs]
     one_each = all(len({r["backend"] for r in rows}) == len(rows) for rows in tables)
-    variants: dict[str, set[str]] = {}
-    for row in chain(*tables):
-        variants.setdefault(row["backend"], set()).add(row["options"])
-    # A backend whose options follow the length has one column, with the options in its cells.
+    variants = _variants(pairs)
+    # A backend whose options follow the length has one column; the notes have the options.
     follows = {b for b, options in variants.items() if one_each and len(options) > 1}
 
     def column(row: Row) -> str:
@@ -61,15 +61,13 @@ def _overview(view: str, metric: str, pairs: Sequence[tuple[QualityChapter, Tria
         cells += [Cell(chapter.title)] if alike else []
         for backend in shown:
             row = by_name.get(backend)
-            if row is None:
-                cells.append(Cell(format.NONE))
-                continue
-            cell = score_cell(row, trial)
-            if row["backend"] in follows:
-                cell = cell._replace(small=", ".join(t for t in (cell.small, row["options"]) if t))
-            cells.append(cell)
+            cells.append(Cell(format.NONE) if row is None else score_cell(row, trial))
         rows.append(cells)
-    notes = []
+    notes = [
+        f"{backend}: {'; '.join(f'{o or DEFAULTS} at {at} tokens' for o, at in told.items())}."
+        for backend, told in variants.items()
+        if backend in follows and backend in shown
+    ]
     if len(every) > len(shown):
         notes.append(f"Of {len(every)} backends the first {len(shown)}.")
     what = "Accuracy" if metric == "accuracy" else "Bits per byte"
@@ -77,6 +75,19 @@ def _overview(view: str, metric: str, pairs: Sequence[tuple[QualityChapter, Tria
     head = ["task", "form", "tokens", *(["trained"] if several else []),
             *(["where"] if alike else []), *shown]  # fmt: skip
     return TableView(title, head, rows, 2, notes, is_long=len(rows) > LONG)
+
+
+def _variants(pairs: Sequence[tuple[QualityChapter, Trial]]) -> dict[str, dict[str, str]]:
+    """Return backend to its options, each with the lengths they were used at."""
+    lengths: dict[str, dict[str, dict[str, None]]] = {}
+    for chapter, trial in pairs:
+        for row in records(trial.rows):
+            used = lengths.setdefault(row["backend"], {}).setdefault(row["options"], {})
+            used[format.tokens(chapter.setting["seq_len"])] = None
+    return {
+        backend: {options: format.listing(list(at)) for options, at in of.items()}
+        for backend, of in lengths.items()
+    }
 
 
 def _which(chapter: QualityChapter) -> tuple[str, str, str]:

@@ -180,8 +180,12 @@ def grouped(groups: pd.DataFrame) -> pd.DataFrame:
 
 
 def group_figure(chapter: QualityChapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
-    """Draw accuracy against distance or depth, a panel a trial and a line a backend."""
-    trials = [t for t in chapter.trials if t.group and len(t.groups)][:MOST_TRIALS]
+    """Draw accuracy against distance or depth, a panel a trial and a line a backend.
+
+    A task that asks at one distance alone has no such figure.
+    """
+    trials = [t for t in chapter.trials if t.group and t.groups["value"].nunique() > 1]
+    trials = trials[:MOST_TRIALS]
     made = panel_row(len(trials), layout)
     if made is None:
         return None

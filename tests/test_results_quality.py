@@ -363,8 +363,13 @@ def test_one_table_has_trainings_of_several_lengths_and_budgets(tmp_path: Path) 
     (view,) = overview(chapters_of_tasks(load(made.write_quality(tmp_path, records))))
     assert view.head == ["task", "form", "tokens", "trained", "longformer"]
     assert [row[3].text for row in view.rows] == ["400 steps, lr 0.002", "200 steps, lr 0.003"]
-    assert ["window=4" in row[4].small for row in view.rows] == [True, False]
-    assert ["window=8" in row[4].small for row in view.rows] == [False, True]
+    assert view.notes == ["longformer: window=4 at 256 tokens; window=8 at 256 tokens."]
+
+
+def test_one_distance_makes_no_figure(tmp_path: Path) -> None:
+    records = made.task_records({"sdpa": made.Learner()}, distances=(32.0,))
+    (chapter,) = chapters_of_tasks(load(made.write_quality(tmp_path, records)))
+    assert group_figure(chapter, LIGHT) is None
 
 
 # -- tables and figures --------------------------------------------------------------------------
