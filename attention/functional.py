@@ -260,7 +260,9 @@ class _AlongSequence(torch.autograd.Function):
 
 
 def _matrix_gradient(matrix: Tensor, x: Tensor, grad: Tensor) -> Tensor:
-    """Sum ``grad·xᵀ`` over the batch, and over the heads that share a matrix; in float32 at least.
+    """Sum ``grad·xᵀ`` over the batch, and over the heads that share a matrix.
+
+    Products of half precision add up in float32; the sum is rounded once.
 
     Args:
         matrix: ``[heads or 1, R, M]``.
@@ -291,7 +293,8 @@ def _by_head(matrix: Tensor, x: Tensor) -> Tensor:
     """
     batch, heads, _, dim = x.shape
     out = torch.empty(batch, heads, matrix.shape[1], dim, dtype=x.dtype, device=x.device)
-    if x.device.type != "cpu" or is_short(x):
+    longer = x if x.shape[2] > out.shape[2] else out
+    if x.device.type != "cpu" or is_short(longer):
         return torch.matmul(matrix, x, out=out)  # into `out`: autocast leaves its dtype alone
     for target, y in zip(out.unbind(0), x.unbind(0), strict=True):
         for head in range(heads):

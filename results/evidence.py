@@ -193,8 +193,10 @@ def recall_of(rows: pd.DataFrame, exam: Exam | None, backend: str, options: str)
 
 def _unanswered(of_backend: pd.DataFrame, options: str) -> str:
     """Say that a backend has no recall with its options, and with which others it has."""
-    answered = of_backend[of_backend["metric"] == "accuracy"]["options"]
-    others = [clean(o) or "its defaults" for o in dict.fromkeys(answered) if o != options]
+    answered = list(dict.fromkeys(of_backend[of_backend["metric"] == "accuracy"]["options"]))
+    if options in answered:
+        return "never measured by the question that counts, only by another"
+    others = [clean(o) or "its defaults" for o in answered]
     more = len(others) - _MOST_OTHERS
     named = [*others[:_MOST_OTHERS], *([f"{more} more"] if more > 0 else [])]
     return f"never measured; only with {format.listing(named)}" if others else "never measured"

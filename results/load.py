@@ -190,16 +190,17 @@ def _one_measurement(records: list[dict[str, Any]], warnings: list[str]) -> list
 
     What is never compared with one another, seconds with errors or accuracies, may be of two. A
     version newer than this one is taken only where there is no other. What tells of a whole run,
-    its machine's roofs and its sentinel, stays where anything else of the run does.
+    its machine's roofs and its sentinel, goes only where all else of the run goes.
     """
     kept: list[dict[str, Any]] = []
     for kinds in _COMPARED:
         some = [r for r in records if r["case"]["kind"] in kinds]
         kept += _newest(some, ", ".join(kinds), warnings)
-    runs = {r["run"] for r in kept}
     compared = set(chain(*_COMPARED))
-    others = [r for r in records if r["case"]["kind"] not in compared]
-    kept += [r for r in others if r["run"] in runs] if runs else _newest(others, "", warnings)
+    stay = {r["run"] for r in kept}
+    gone = {r["run"] for r in records if r["case"]["kind"] in compared} - stay
+    others = [r for r in records if r["case"]["kind"] not in compared and r["run"] not in gone]
+    kept += others if stay else _newest(others, "", warnings)
     ids = {id(r) for r in kept}
     return [r for r in records if id(r) in ids]
 

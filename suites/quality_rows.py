@@ -205,7 +205,7 @@ def rows_for(preset: QualityPreset, chosen: Chosen) -> tuple[TaskRow, ...]:
         named = [(t, row) for t in chosen.tasks for row in usual_rows(t.name)]
         rows = [replace(row, task=task, backends=backends) for task, row in named]
         rows = [replace(row, forms=_forms_of(row)) for row in rows]
-    rows = _in_forms(_reading(rows, chosen.files), chosen.forms)
+    rows = _in_forms(_reading(rows, chosen.files), chosen)
     return tuple(_with(row, chosen) for row in rows)
 
 
@@ -224,17 +224,27 @@ def _forms_of(row: TaskRow) -> tuple[str, ...]:
     return (_FORM_OF[objective],) if objective in _FORM_OF else row.forms
 
 
-def _in_forms(rows: Sequence[TaskRow], forms: tuple[str, ...]) -> Sequence[TaskRow]:
-    """Leave of each task the rows in the forms asked for; where it has none, ask it for them."""
-    if not forms:
+def _in_forms(rows: Sequence[TaskRow], chosen: Chosen) -> Sequence[TaskRow]:
+    """Leave of each task the rows in the forms asked for; where it has none, ask it for them.
+
+    Of a preset a task is all rows of its name, else those with its options.
+    """
+    if not chosen.forms:
         return rows
+
+    def task_of(row: TaskRow) -> str:
+        return row.task.label if chosen.tasks else row.task.name
+
     kept = [
         replace(row, forms=common)
         for row in rows
-        if (common := tuple(form for form in row.forms if form in forms))
+        if (common := tuple(form for form in row.forms if form in chosen.forms))
     ]
-    known = {row.task.name for row in kept}
-    return [*kept, *(replace(row, forms=forms) for row in rows if row.task.name not in known)]
+    known = {task_of(row) for row in kept}
+    return [
+        *kept,
+        *(replace(row, forms=chosen.forms) for row in rows if task_of(row) not in known),
+    ]
 
 
 def _reading(rows: Sequence[TaskRow], files: Mapping[str, str]) -> Sequence[TaskRow]:

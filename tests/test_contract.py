@@ -90,6 +90,10 @@ def test_bigbird_says_which_way_it_went(length: int, kernel: str, is_causal: boo
     q = torch.randn(1, 2, length, 8)
     module(q, q, q, is_causal=is_causal)
     assert module.kernel.removesuffix("+onednn") == kernel
+    mask = torch.ones(1, length, dtype=torch.bool)
+    mask[:, :3] = False  # the real tokens are few enough now
+    module(q, q, q, is_causal=is_causal, key_padding_mask=mask)
+    assert module.kernel.removesuffix("+onednn") == "masked_square"
 
 
 @pytest.mark.gpu

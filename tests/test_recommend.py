@@ -417,6 +417,17 @@ def test_recall_is_of_the_same_options_and_causality(tmp_path: Path) -> None:
     assert set(said.values()) == {"recall: never measured"}
 
 
+def test_an_answer_to_another_question_is_said_to_be_one(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    add_recall(run, {"sdpa": GOOD, "performer": GOOD}, task="recall:num_pairs=8")
+    add_recall(run, {"longformer": GOOD}, task="recall:num_pairs=2")
+    add_recall(run, {"longformer": GOOD}, options={"window": 16})
+    found = ask(frame_of(run), min_recall=0.5)
+    assert one(found, "longformer").reasons["min_recall"] == (
+        "recall: never measured by the question that counts, only by another"
+    )
+
+
 def test_all_are_asked_the_same_question(tmp_path: Path) -> None:
     """Of several tasks the one most were asked; then the nearest length; then equal steps."""
     run = a_run(tmp_path / "run")

@@ -156,6 +156,15 @@ def test_older_times_stand_beside_newer_accuracies(tmp_path: Path) -> None:
     assert any("older measuring code left out (speed, peer)" in w for w in run.warnings)
 
 
+def test_a_machines_peaks_alone_are_kept_beside_others(tmp_path: Path) -> None:
+    whole = synthetic.write_run(tmp_path / "w", TWO, **SMALL, run="w")
+    roofs = [{**record, "run": "r"} for record in lines(whole) if record["case"]["kind"] == "roof"]
+    assert roofs
+    (tmp_path / "r").mkdir()
+    alone = synthetic.write_records(tmp_path / "r", roofs)
+    assert len(load(whole, alone).records) == len(lines(whole)) + len(roofs)
+
+
 def test_runs_of_several_folders_stand_side_by_side(tmp_path: Path) -> None:
     one = synthetic.write_run(tmp_path / "1", TWO, **SMALL)
     two = synthetic.write_run(

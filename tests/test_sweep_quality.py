@@ -595,3 +595,10 @@ def test_a_form_leaves_the_rows_that_have_it() -> None:
     full = cases(grid_from("full", suite="quality", forms=("causal",)))
     assert all(case.is_causal for case in full)
     assert {case.task for case in full if case.task.startswith("language")} == {"language"}
+
+
+def test_a_named_task_keeps_the_form_it_is_asked_in() -> None:
+    cases_of = quality(
+        "language", "language:objective=masked", forms=("bidirectional",), num_seeds=1
+    )
+    assert {case.task for case in cases_of} == {"language", "language:objective=masked"}

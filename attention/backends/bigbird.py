@@ -4,7 +4,8 @@ Zaheer et al. 2020, arXiv 2007.14062, section 2 and appendix D: the sequence is 
 a block of queries sees its own block and one on each side, `num_random_blocks` random ones, and
 the first and last block, which also see everything (internal global tokens, ITC). Extra global
 tokens may stand before the blocks (ETC). Time ``O(N·(3 + r + 2)·block_size·D)``, memory
-``O(N·D)``.
+``O(N·D)``; sequences of at most 256 tokens in blocks below 16 are one masked square, at exact
+attention's cost.
 
 Causal, which the paper does not define: a block of queries sees its own block up to the query,
 the block before it, random blocks of its past, and the first block. Which random blocks a row of
@@ -185,8 +186,7 @@ class BigBirdAttention(Attention):
         """Attend tile by tile: a row of blocks each, or a few of the rows that see all."""
         if self.kernel_on(q.device.type) == "flex":
             return self._flex(q, k, v, is_causal, key_padding_mask)
-        grid = self._grid(q.shape[2], is_causal)
-        self.kernel = ("masked_square" if grid.is_small else "tiled_blocks") + mark(q)
+        self.kernel = "tiled_blocks" + mark(q)
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         if key_padding_mask is None:
             return self._span(q, k, v, is_causal, None)
@@ -299,6 +299,8 @@ class BigBirdAttention(Attention):
     ) -> Tensor:
         """Attend within the real span of a batch; `hidden` ``[B, L]`` marks holes in it."""
         grid = self._grid(q.shape[2], is_causal)
+        if grid.is_small:
+            self.kernel = "masked_square" + mark(q)
         unseen = self._unseen(grid, q.device) if grid.is_small else None
         outs = []
         for q3, k3, v3 in (folded := fold_heads(q, k, v)):
@@ -310,7 +312,7 @@ class BigBirdAttention(Attention):
                 hidden=None
                 if hidden is None
                 else hidden.repeat_interleave(q3.shape[0] // hidden.shape[0], dim=0),
-                unseen=None if unseen is None else unseen.repeat(copies, 1, 1),
+                unseen=unseen,
             )
             outs.append(
                 tiled_attention(
@@ -635,8 +637,8 @@ class BlockPlan:
         random: random blocks ``[G, blocks, r]``, -1 = none.
         device: of the masks.
         hidden: bool ``[G, L]``, True = a hole in the sequence; or ``None``.
-        unseen: of a small grid: bool ``[G, L, L]``, True = this pair is not seen; for counting
-            none is needed.
+        unseen: of a small grid: bool ``[H, L, L]``, True = this pair is not seen, of group g that
+            of head g mod H; for counting none is needed.
     """
 
     def __init__(
@@ -730,7 +732,8 @@ class BlockPlan:
         length = self.grid.length
         for group, count in tiles_of_groups(self.groups, cells, length * length):
             some = slice(group, group + count)
-            hidden: tuple[Hidden, ...] = (Hidden(0, length, self.unseen[some]),)
+            head = torch.arange(group, group + count, device=self.device) % len(self.unseen)
+            hidden: tuple[Hidden, ...] = (Hidden(0, length, self.unseen[head]),)
             if self.hidden is not None:
                 hidden = (*hidden, Hidden(0, length, self.hidden[some, None]))
             yield Tiles(group, count, 0, length, 0, length, extra=False, hidden=hidden)
