@@ -325,7 +325,7 @@ def test_a_compiled_graph_does_not_grow_with_the_length(
     import torch._dynamo as dynamo
 
     sizes = []
-    for n in (512, 1024):  # shorter ones may go another way, with a graph of its own
+    for n in (256, 512, 1024):
         dynamo.reset()
         module = build(name, options)
         inputs = draw(n, dtype=torch.float32)
@@ -338,4 +338,6 @@ def test_a_compiled_graph_does_not_grow_with_the_length(
         compiled = torch.compile(module, backend=count)
         torch.testing.assert_close(compiled(*inputs), module(*inputs), rtol=1e-4, atol=1e-5)
         sizes.append(sum(nodes))
-    assert sizes[0] == sizes[1]
+    assert sizes[1] == sizes[2]
+    # BigBird's small blocks go another way up to 256 tokens; its first graph makes their mask.
+    assert sizes[0] == sizes[1] or (name == "bigbird" and sizes[0] < 2**8)
