@@ -131,7 +131,7 @@ _TWO_SIDED = tuple(
     replace(_TEXT, task=Arm("language", {"objective": objective}), forms=("bidirectional",))
     for objective in ("masked", "denoise")
 )
-_LISTOPS = TaskRow(Arm("listops"), 256, 1500, 300.0, batch=32, pretrain=(0.0, 0.5))
+_LISTOPS = TaskRow(Arm("listops"), 64, 600, 45.0, pretrain=(0.0, 0.5))
 
 _SYNTHETIC = (*_RECALL, _COPY, _NEEDLE, _INDUCTION)
 
@@ -158,7 +158,7 @@ TRAINING_PRESETS: Mapping[str, Mapping[str, QualityPreset]] = {
 }
 """By suite."""
 
-_LRA = replace(_LISTOPS, task=Arm("lra"), seq_len=2000)
+_LRA = replace(_LISTOPS, task=Arm("lra"), seq_len=2000, steps=1500, seconds=300.0, batch=32)
 
 FOR_OTHERS = (*_SYNTHETIC, _SELECTIVE, _TEXT, _LISTOPS, _LRA)
 """How a task is trained that is named without its rows: by those of its name."""
