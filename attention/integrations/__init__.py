@@ -1,0 +1,1 @@
+"""Other people's models with these backends: a module a library, which is imported there alone."""
