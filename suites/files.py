@@ -7,12 +7,15 @@ know that name alone, and the process that measures is told beside the case wher
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 PREFIX = "sha256-"
 DIGITS = 12
+_TYPE = re.compile(r"[A-Za-z0-9_.-]+")
 _NAME = re.compile(rf"{PREFIX}[0-9a-f]{{{DIGITS}}}")
 
 
@@ -77,6 +80,37 @@ def corpus_name(path: Path) -> str:
 def folder_name(path: Path) -> str:
     """Return the content's name of a folder with ``.tsv`` files; errors as `folder_digest`."""
     return content_name(folder_digest(path))
+
+
+def hf_config_name(path: Path) -> tuple[str, str]:
+    """Return the type and the content's name of a configuration of transformers.
+
+    Raises:
+        ValueError: if it is none, or cannot be read.
+    """
+    digest = file_digest(path)
+    return read_hf_config(path)["model_type"], content_name(digest)
+
+
+def read_hf_config(path: Path) -> dict[str, Any]:
+    """Read a configuration of transformers, a ``config.json``.
+
+    Raises:
+        ValueError: if it is no JSON object with a ``model_type``.
+    """
+    found: Any
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path.name}: expected a configuration in JSON: {error}") from None
+    kind = found.get("model_type") if isinstance(found, dict) else None
+    if not isinstance(kind, str) or not _TYPE.fullmatch(kind):
+        raise ValueError(
+            f"{path.name}: expected a configuration of transformers, a JSON object with a "
+            f"model_type; got {'one without' if isinstance(found, dict) else type(found).__name__}"
+        )
+    config: dict[str, Any] = found
+    return config
 
 
 def find(option: str, name: str, files: Mapping[str, Path]) -> Path:

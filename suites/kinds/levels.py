@@ -8,9 +8,10 @@ from typing import cast
 import torch
 from torch import nn
 
+from attention.base import Attention
 from models import TransformerModel
 from results.schema import Arm, Case
-from suites.kinds import arms, whole
+from suites.kinds import arms, foreign, whole
 from suites.kinds.arms import Mixer
 from suites.kinds.contestant import Contestant
 from suites.kinds.decoding import Stepper
@@ -21,6 +22,8 @@ Built = tuple[Mixer, nn.Module]
 
 def build(arm: Arm, case: Case) -> Built:
     """Build an arm at the case's level; errors as in `build_attention` and `build_model`."""
+    if foreign.is_foreign(case.model):
+        return foreign.build_model(arm, case)
     if case.level == "model":
         return whole.build_model(arm, case)
     mixer = arms.build_mixer(arm, case)
@@ -44,6 +47,9 @@ def placed(built: Built, case: Case) -> Built:
 
 def unsupported_reasons(mixer: Mixer, case: Case) -> list[str]:
     """Say why a mixer cannot serve a case; empty = it can."""
+    if foreign.is_foreign(case.model):
+        assert isinstance(mixer, Attention)  # its layers say the rest, by themselves
+        return mixer.unavailable_reasons(case.device)
     if case.level == "model":
         return whole.unsupported_reasons(mixer, case)
     return arms.unsupported_reasons(mixer, case)
@@ -51,6 +57,9 @@ def unsupported_reasons(mixer: Mixer, case: Case) -> list[str]:
 
 def contestants_of(built: Sequence[Built], case: Case) -> list[Contestant]:
     """Make the arms ready to be called, on inputs that they share."""
+    if foreign.is_foreign(case.model):
+        ids = foreign.draw_ids(case)
+        return [foreign.ForeignModel(mixer, module, ids, case) for mixer, module in built]
     inputs = whole.draw_ids(case) if case.level == "model" else arms.draw_inputs(case)
     if case.mode == "decode":
         return [Stepper(mixer, module, inputs, case) for mixer, module in built]
@@ -64,6 +73,8 @@ def contestants_of(built: Sequence[Built], case: Case) -> list[Contestant]:
 
 def cost_of(mixer: Mixer, module: nn.Module, case: Case) -> dict[str, int] | None:
     """Return the cost of a call, as the record holds it; ``None`` where it is not counted."""
+    if foreign.is_foreign(case.model):
+        return None
     if case.level == "model":
         return whole.cost_of(mixer, cast("TransformerModel", module), case)
     return arms.cost_of(mixer, case)

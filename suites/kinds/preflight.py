@@ -16,9 +16,11 @@ import torch
 
 from attention import registry
 from attention.base import Attention, UnsupportedError
-from results.schema import MEASUREMENT, SENTINEL, TRAINING_KINDS, Case
+from results.schema import CLAIM, MEASUREMENT, SENTINEL, TRAINING_KINDS, Case
 from suites.kinds.arms import Mixer, check_case, expected_exponents
+from suites.kinds.claim import check_claim
 from suites.kinds.error import check_inputs, unsupported_inputs
+from suites.kinds.foreign import files_given
 from suites.kinds.levels import build_light, cost_of, unsupported_reasons
 from suites.kinds.peer import cost_beside, peer_of
 from suites.kinds.quantized import inspect as inspect_quantized
@@ -45,6 +47,8 @@ def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
     broken = peers.load_plugins(request.get("plugins", []))
     files = {name: Path(path) for name, path in (request.get("files") or {}).items()}
     cases = [Case.from_json(data) for data in request["cases"]]
+    with files_given(files):
+        told = {case.id: inspect_case(case, files) for case in cases}
     return {
         "measurement": MEASUREMENT,
         "machine": machine(),
@@ -52,7 +56,7 @@ def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
         "names": registry.names(),
         "peers": peers.describe(),
         "broken": broken,
-        "cases": {case.id: inspect_case(case, files) for case in cases},
+        "cases": told,
     }
 
 
@@ -73,6 +77,9 @@ def inspect_case(case: Case, files: Mapping[str, Path] | None = None) -> dict[st
         if case.kind in TRAINING_KINDS:
             inspect = inspect_quantized if case.kind == "quantized" else inspect_training
             inspect(case, files or {})
+            return told
+        if case.kind == CLAIM:
+            check_claim(case)
             return told
         check_case(case)
         check_inputs(case)

@@ -1,0 +1,216 @@
+"""Models of transformers as arms: built from a configuration file, measured, checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from results.schema import IDENTITY, Arm, Case
+from suites.files import hf_config_name
+from suites.kinds.answer import answer
+from suites.kinds.foreign import build_model, files_given
+from suites.kinds.preflight import preflight
+from suites.sweep import cases, grid_from
+
+pytest.importorskip("transformers", reason="needs the extra 'peers'")
+
+BERT: dict[str, Any] = {
+    "model_type": "bert", "architectures": ["BertForMaskedLM"], "vocab_size": 101,
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "max_position_embeddings": 128,
+}  # fmt: skip
+MISTRAL: dict[str, Any] = {
+    "model_type": "mistral", "vocab_size": 101, "hidden_size": 32, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64,
+    "sliding_window": 16, "attention_dropout": 0.1,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def written(folder: Path, config: Any) -> Path:
+    path = folder / "config.json"
+    path.write_text(json.dumps(config))
+    return path
+
+
+def case_of(path: Path, *backends: Arm, **changes: Any) -> tuple[Case, dict[str, str]]:
+    kind, name = hf_config_name(path)
+    case = Case(
+        kind="speed", level="model", mode="forward", arms=(*backends, Arm(IDENTITY)), batch=2,
+        num_heads=0, num_kv_heads=0, head_dim=0, seq_len=48, key_len=48, device="cpu",
+        dtype="float32", is_causal=False, threads=1, allocator="default", compile=False, seed=0,
+        model=Arm(f"hf-{kind}", {"config": name}).label,
+    )  # fmt: skip
+    return replace(case, **changes), {name: str(path)}
+
+
+def record(case: Case, files: dict[str, str]) -> dict[str, Any]:
+    request = {"do": "case", "case": case.to_json(), "budget_s": 0.01, "deadline_s": 60.0}
+    more: dict[str, Any] = {"memory_limit": None, "plugins": [], "files": files}
+    found = answer({**request, **more})["record"]
+    assert isinstance(found, dict)
+    return found
+
+
+def told(case: Case, files: dict[str, str]) -> dict[str, Any]:
+    found = preflight({"cases": [case.to_json()], "plugins": [], "files": files})["cases"][case.id]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize("mode", ["forward", "training"])
+@pytest.mark.parametrize(
+    ("config", "arm"),
+    [
+        (BERT, Arm("longformer", {"window": 4})),
+        (BERT, Arm("linformer", {"rank": 8})),
+        (BERT, Arm("performer", {"num_features": 16})),
+        (MISTRAL, Arm("sdpa")),
+        (MISTRAL, Arm("longformer")),
+    ],
+)
+def test_a_model_is_measured_and_its_attention_checked(
+    config: dict[str, Any], arm: Arm, mode: str, tmp_path: Path
+) -> None:
+    case, files = case_of(written(tmp_path, config), arm, mode=mode)
+    found = record(case, files)
+    assert found["status"] == "ok", found["reason"]
+    ours, floor = found["arms"]
+    assert ours["gate"]["relative_l2"] <= ours["gate"]["budget"]
+    assert floor["gate"] is None
+    assert ours["metrics"]["latency"]["samples"]
+    assert ours["metrics"]["peak_memory"]["value"] > 0
+    windowed = config is MISTRAL or arm.name == "longformer"
+    assert ours["kernel"].startswith("tiled_band" if windowed else "")
+    assert ours["cost"] is None
+
+
+def test_wrong_attention_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attention.backends.sdpa import SdpaAttention
+
+    right = SdpaAttention.attend
+    monkeypatch.setattr(
+        SdpaAttention, "attend", lambda self, *args, **more: right(self, *args, **more) * 1.01
+    )
+    case, files = case_of(written(tmp_path, BERT), Arm("sdpa"))
+    found = record(case, files)
+    assert found["status"] == "failed"
+    assert "WrongOutputError" in found["reason"]
+
+
+def test_dropout_is_off_and_weights_are_equal(tmp_path: Path) -> None:
+    case, files = case_of(written(tmp_path, MISTRAL), Arm("sdpa"), mode="training")
+    with files_given(files):
+        _, model = build_model(Arm("sdpa"), case)
+        _, floor = build_model(Arm(IDENTITY), case)
+    assert model.config.attention_dropout == 0.0  # type: ignore[union-attr]
+    assert model.config._attn_implementation == "attnbench_sdpa"  # type: ignore[union-attr]
+    pairs = zip(model.state_dict().items(), floor.state_dict().items(), strict=True)
+    assert all(a[0] == b[0] and torch.equal(a[1], b[1]) for a, b in pairs)
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "reason"),
+    [
+        (BERT, {"seq_len": 129, "key_len": 129}, "seq_len: max_position_embeddings of the conf"),
+        (BERT, {"mode": "decode"}, "mode: of transformers' models forward and training"),
+        (BERT, {"compile": True}, "compile: transformers' models run as they are"),
+        (BERT, {"arms": (Arm("lstm"),)}, "backend: lstm has no place in transformers' models"),
+    ],
+)
+def test_what_is_not_measured_is_unsupported(
+    config: dict[str, Any], changes: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    case, files = case_of(written(tmp_path, config), Arm("sdpa"), **changes)
+    assert reason in told(case, files)["unsupported"][0]
+    found = record(case, files)
+    assert found["status"] == "unsupported"
+    assert reason in found["reason"]
+
+
+@pytest.mark.parametrize(
+    ("config", "arm", "reason"),
+    [
+        (MISTRAL, Arm("linformer"), "is_causal: linformer is bidirectional only"),
+        (MISTRAL, Arm("performer"), "sliding_window: the layer sees 15 keys on a side"),
+    ],
+)
+def test_what_a_layer_refuses_is_unsupported(
+    config: dict[str, Any], arm: Arm, reason: str, tmp_path: Path
+) -> None:
+    found = record(*case_of(written(tmp_path, config), arm))
+    assert (found["status"], reason in found["reason"]) == ("unsupported", True)
+
+
+@pytest.mark.parametrize(
+    ("config", "arm", "message"),
+    [
+        ({**BERT, "model_type": "brt"}, Arm("sdpa"), "transformers refuses the configuration"),
+        ({**BERT, "architectures": ["NoSuch"]}, Arm("sdpa"), "transformers has no class NoSuch"),
+        ({"model_type": "vit"}, Arm("sdpa"), "expected one stack that reads token ids, got vit"),
+        ({"model_type": "bart"}, Arm("sdpa"), "expected one stack that reads token ids, got bart"),
+        (BERT, Arm("sdpa", {"scale": 2.0}), "scale: it is a property of the model"),
+        (BERT, Arm("longformer", {"windw": 2}), "windw"),
+    ],
+)
+def test_misuse_is_named_before_anything_runs(
+    config: dict[str, Any], arm: Arm, message: str, tmp_path: Path
+) -> None:
+    assert message in str(told(*case_of(written(tmp_path, config), arm))["misuse"])
+
+
+def test_a_changed_or_missing_file_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path, BERT)
+    case, files = case_of(path, Arm("sdpa"))
+    assert "was not given with this command" in told(case, {})["misuse"]
+    written(tmp_path, {**BERT, "hidden_size": 64})
+    assert "config.json has changed" in told(case, files)["misuse"]
+
+
+def test_a_sweep_takes_configurations(tmp_path: Path) -> None:
+    path = written(tmp_path, BERT)
+    grid = grid_from(None, hf_configs=(path,), backends=(Arm("sdpa"),), seq_lens=(64,))
+    _, name = hf_config_name(path)
+    assert {case.level for case in cases(grid)} == {"model"}
+    assert {case.model for case in cases(grid)} == {f"hf-bert:config={name}"}
+    assert dict(grid.files) == {name: str(path)}
+    both = grid_from(None, hf_configs=(path,), models=(Arm("bert-base"),), seq_lens=(64,))
+    assert [arm.name for arm in both.models] == ["bert-base", "hf-bert"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("{", [], "hf-config: config.json: expected a configuration in JSON"),
+        ("[]", [], "a JSON object with a model_type; got list"),
+        ("{}", [], "a JSON object with a model_type; got one without"),
+        (json.dumps(BERT), ["--level", "block"], "hf-config: only with level model; got block"),
+        (json.dumps(BERT), ["--suite", "error"], "hf-config: only with suite speed"),
+    ],
+)
+def test_the_command_names_what_is_wrong(
+    text: str, options: list[str], message: str, tmp_path: Path
+) -> None:
+    from cli import main
+
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    found = CliRunner().invoke(
+        main, ["run", "--hf-config", str(path), *options, "--out", str(tmp_path / "out")]
+    )
+    assert found.exit_code == 2
+    assert message in " ".join(found.output.split())
+    assert not (tmp_path / "out").exists()
