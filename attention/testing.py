@@ -6,6 +6,8 @@ Used by the project's tests, by ``attnbench check``, and by third parties on the
     >>> [f for f in check("sdpa") if f.status == "failed"]
     []
 
+In pytest, a test a check: ``test_contract = attention.testing.contract("my_backend")``.
+
 Every check is a function of a `Bench` that raises `Violation` or returns; the table `CHECKS` holds
 them in order. Oracles run in float64.
 """
@@ -227,6 +229,39 @@ def _run(name: str, bench: Bench) -> Finding:
         )
         return Finding(name, "failed", f"{type(error).__name__}: {error}", how)
     return Finding(name, "passed", "", "")
+
+
+def contract(
+    backend: str | type[Attention],
+    *,
+    options: dict[str, Any] | None = None,
+    device: str = "cpu",
+    measure: bool = False,
+) -> Callable[[str], None]:
+    """Return the contract as a pytest test, a case a check.
+
+    In a test file: ``test_contract = contract("my_backend")``. A failure comes with Python that
+    shows it again; what the backend does not declare is skipped. Needs pytest.
+
+    Args:
+        backend: as of `check`, and so the others.
+        options: for its constructor.
+        device: where to run.
+        measure: also hold the exponent of time against the declared one.
+    """
+    import pytest
+
+    names = [n for n in CHECKS if measure or n != "time_exponent"]
+
+    @pytest.mark.parametrize("name", names)
+    def test(name: str) -> None:
+        (found,) = check(backend, options=options, device=device, only=name)
+        if found.status == "skipped":
+            pytest.skip(found.message)
+        if found.status == "failed":
+            pytest.fail(f"{found.message}\n\n{found.how}", pytrace=False)
+
+    return test
 
 
 def assert_matches(
