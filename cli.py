@@ -24,7 +24,7 @@ from suites.stream import Stream
 
 if TYPE_CHECKING:
     from results.changes import Comparison
-    from results.load import Run
+    from results.runs import Run
 
 
 class OneLineGroup(click.Group):
@@ -94,6 +94,7 @@ def main() -> None:
 @click.option("--peers", "of_peers", is_flag=True, help="List the peers of suite peers.")
 @click.option("--models", "of_models", is_flag=True, help="List the models of level model.")
 @click.option("--tasks", "of_tasks", is_flag=True, help="List the tasks of suite quality.")
+@click.option("--claims", "of_claims", is_flag=True, help="List the claims of suite claims.")
 @click.pass_context
 def list_backends(ctx: click.Context, /, as_json: bool, **kinds: bool) -> None:
     """List the backends: family, what they support, whether they run here and why not."""
@@ -104,7 +105,11 @@ def list_backends(ctx: click.Context, /, as_json: bool, **kinds: bool) -> None:
         first, second = sorted(chosen)[:2]
         raise click.UsageError(f"--{first}: beside --{second} there is no one list; give one", ctx)
     if chosen:
-        {"peers": _list_peers, "models": _list_models, "tasks": _list_tasks}[chosen[0]](as_json)
+        listing = {
+            "peers": _list_peers, "models": _list_models, "tasks": _list_tasks,
+            "claims": _list_claims,
+        }  # fmt: skip
+        listing[chosen[0]](as_json)
         return
     described = [registry.describe(name) for name in registry.names()]
     _say_broken(registry.broken_plugins())
@@ -195,6 +200,29 @@ def _list_tasks(as_json: bool) -> None:
                 f"  trained {' and '.join(row.forms)}: {row.task.label}, N={row.seq_len}, "
                 f"{row.steps} steps"
             )
+
+
+def _list_claims(as_json: bool) -> None:
+    from results.claims import CLAIMS
+
+    if as_json:
+        described = [
+            {
+                "id": claim.id, "claim": claim.text, "note": claim.note,
+                "questions": [
+                    {"question": q.says, "expected": q.wanted if q.decides else None}
+                    for q in claim.questions
+                ],
+            }
+            for claim in CLAIMS
+        ]  # fmt: skip
+        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
+        return
+    for claim in CLAIMS:
+        click.echo(f"{claim.id}  {claim.text}")
+        for question in claim.questions:
+            if question.decides:
+                click.echo(f"  {question.says}: expected {question.wanted}")
 
 
 def _shown(name: str, option: dict[str, Any]) -> str:
@@ -335,7 +363,7 @@ def compare(
     """
     from results import changes_text
     from results.changes import compare as compared
-    from results.load import load
+    from results.runs import load
     from suites.stream import open_standard
 
     open_standard()
@@ -497,10 +525,10 @@ def recommend(
     qualifies there, 1 if none does, and 2 on misuse.
     """
     from results import recommend as recommended
-    from results.load import load
     from results.question import SETTINGS, checked
     from results.recommendation_json import as_json as json_of
     from results.recommendation_text import text
+    from results.runs import load
     from results.shipped import reference_folders
     from suites.stream import open_standard
 
@@ -547,12 +575,23 @@ def merge(ctx: click.Context, /, folders: tuple[Path, ...], out: Path) -> None:
 @click.argument("folders", metavar="DIR…", nargs=-1, required=True, type=FOLDERS)
 @click.option(
     "--table",
-    type=click.Choice(["cases", "scaling", "crossover", "peers", "tasks", "errors", "quantized"]),
+    type=click.Choice(
+        [
+            "cases",
+            "scaling",
+            "crossover",
+            "peers",
+            "tasks",
+            "errors",
+            "quantized",
+            "claims",
+        ]
+    ),
     default=None,
     help="cases = a row per case, arm and metric; scaling = exponents; crossover = from "
     "which length on a backend wins; peers = other libraries beside ours; tasks = what was "
-    "learnt at which cost; errors = error at a budget; quantized = quantised weights. "
-    "Default: cases.",
+    "learnt at which cost; errors = error at a budget; quantized = quantised weights; "
+    "claims = what is said of attention, with verdicts. Default: cases.",
 )
 @click.option(
     "--format",
@@ -577,7 +616,7 @@ def export(
     out: Path | None,
 ) -> None:
     """Write a table for other programs, or asv's files."""
-    from results.load import load
+    from results.runs import load
 
     if form == "asv" and table is not None:
         raise click.UsageError("--table: goes with csv, json and parquet; asv has all in one", ctx)
@@ -599,7 +638,7 @@ def export(
 
 
 @main.command()
-@click.argument("backend", metavar="NAME|FILE.py")
+@click.argument("backend", metavar="NAME|FILE.py|DIR")
 @click.option(
     "--timing/--no-timing",
     default=True,
@@ -608,10 +647,20 @@ def export(
 )
 @click.pass_context
 def check(ctx: click.Context, /, backend: str, timing: bool) -> None:
-    """Hold a backend against the contract; say what failed and how to see it.
+    """Hold a backend against the contract, or records against what is shipped.
 
-    The exit code is 1 if a check failed. A file is imported and must register its backends.
+    The exit code is 1 if a check failed; it says what failed and how to see it. A file is imported
+    and must register its backends. Of a run folder it is checked that its records are sound and
+    name no path, user or machine, as those in results/reference do not.
     """
+    if Path(backend).is_dir():
+        from results.soundness import faults
+
+        found = faults(Path(backend))
+        for fault in found:
+            click.echo(fault)
+        click.echo(f"{len(found)} fault{'s'[: len(found) != 1]}")
+        ctx.exit(1 if found else 0)
     from attention import registry, testing
 
     with _misuse(ctx):

@@ -14,7 +14,6 @@ from results.axis_views import axis_tables
 from results.chapters import Chapter, chapters, machine_name
 from results.error_views import error_tables
 from results.errors import error_chapters
-from results.load import Run, load
 from results.peer_views import peer_tables
 from results.peers import comparisons, peer_chapters
 from results.quality import chapters_of_tasks
@@ -22,6 +21,7 @@ from results.quality_overview import overview
 from results.quality_views import quality_tables
 from results.quantized import quantized_part
 from results.report import escape_markdown
+from results.runs import Run, load
 from results.schema import ALLOCATORS, CALL_MODES
 from results.series import points
 from results.summary import summarise

@@ -1,8 +1,10 @@
 """From records to answers: load, fit, compare, plot, report. Reads files; never imports torch.
 
 >>> import results
->>> from results.load import load
->>> found = results.recommend(load("runs/today").frame, seq_len=4096, mode="forward",
+>>> run = results.load("runs/today")  # doctest: +SKIP
+>>> run.frame.query("metric == 'latency'")  # a row per case, arm and metric  # doctest: +SKIP
+>>> results.plots.scaling(run, mode="training")  # matplotlib's Axes  # doctest: +SKIP
+>>> found = results.recommend(run.frame, seq_len=4096, mode="forward",
 ...                           device="cpu")  # doctest: +SKIP
 >>> found.winner.label  # doctest: +SKIP
 'linformer'
@@ -10,18 +12,23 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from results import plots
     from results.recommendation import recommend
+    from results.runs import load
 
-__all__ = ["recommend"]
+__all__ = ["load", "plots", "recommend"]
+
+_HOMES = {"load": "runs", "recommend": "recommendation"}
 
 
 def __getattr__(name: str) -> Any:
     """Load what needs pandas when it is asked for: whoever measures knows `schema` alone."""
-    if name == "recommend":
-        from results.recommendation import recommend
-
-        return recommend
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"results.{_HOMES[name]}"), name)
+    if name == "plots":
+        return importlib.import_module("results.plots")
     raise AttributeError(f"module 'results' has no attribute {name!r}")

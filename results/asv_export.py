@@ -22,7 +22,7 @@ import pandas as pd
 from results.asv_commits import BRANCH, ExportError, make_commits, seconds
 from results.checks import clean
 from results.files import check_within, write_text
-from results.load import Run
+from results.runs import Run
 from results.schema import content_id, format_option
 from results.series import label, outcome, speed_frame
 from results.statistics import estimate

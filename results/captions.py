@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from results.load import Run
 from results.provenance import input_scale
+from results.runs import Run
 
 TITLES = {
     "time": "Time against length",

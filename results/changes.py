@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from results.inference import MIN_CASES, adjusted, apart, beyond_launches, scatters
-from results.load import Run
+from results.runs import Run
 from results.schema import Status
 from results.statistics import ONE_LAUNCH, Estimate
 from results.two_runs import (

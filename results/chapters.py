@@ -13,9 +13,9 @@ from results import format
 from results.checks import clean
 from results.compare import crossovers, feasible, speedups
 from results.fit import Fit
-from results.load import Run
 from results.profiles import Profiles, profiles
 from results.roofs import Roofs, with_limits
+from results.runs import Run
 from results.scaling import fit_all
 from results.schema import MODES
 from results.series import SETTING, points, rank

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results.load import Run
+from results.runs import Run
 from results.schema import IDENTITY
 from results.series import SERIES, SETTING, points
 from results.statistics import LEVEL, ONE_LAUNCH, Array, Estimate, ratio, resample

@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 
 from results import format
-from results.load import Run
 from results.places import joined, named_columns, titled
+from results.runs import Run
 from results.series import label, outcome, rank
 from results.settings import differing
 from results.spelling import number_of, options_of

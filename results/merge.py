@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from results.checks import clean
-from results.load import NoRunError, read_contents, read_records
+from results.runs import NoRunError, read_contents, read_records
 from results.schema import ENVIRONMENTS, MACHINES, RECORDS, canonical
 
 

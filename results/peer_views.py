@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from results import format
-from results.load import Run
 from results.peer_plots import CAPTION, peer_figure
 from results.peers import PAIR, PeerChapter, peer_chapters
+from results.runs import Run
 from results.sections import Drawing, Part, Section
 from results.series import label
 from results.views import Cell, TableView, plus_minus, small_number, status_word

@@ -17,7 +17,7 @@ import pandas as pd
 
 from results.chapters import machine_name
 from results.checks import clean
-from results.load import Run
+from results.runs import Run
 from results.schema import PEER, PROJECTIONS
 from results.series import outcome, rank
 from results.settings import differing, names_precision

@@ -9,7 +9,7 @@ import pandas as pd
 
 from results import format
 from results.chapters import machine_name
-from results.load import Run
+from results.runs import Run
 from results.settings import differing, names_precision
 from results.spelling import training_name
 

@@ -1,8 +1,10 @@
 """The figures: time, memory, speed-up, error against cost, fraction of the limit, parts of a call.
 
-Each function takes a `Chapter` (one setting, its points and what was computed from them) and
-returns a figure, or None where there is nothing to show. Modes are panels: beside each other in
-the wide layout, below each other in the narrow one.
+For a notebook there are `scaling`, `speedup` and `errors`: they take a run, and return
+matplotlib's axes. What the report draws comes from the others: each takes a `Chapter` (one
+setting, its points and what was computed from them) and returns a figure, or None where there is
+nothing to show. Modes are panels: beside each other in the wide layout, below each other in the
+narrow one.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from results import format
-from results.chapters import Chapter
+from results.chapters import Chapter, chapters
 from results.modes import MEMORY_METRICS, WORDS
 from results.panels import (
     Layout,
@@ -34,8 +37,9 @@ from results.panels import (
     time_ticks,
 )
 from results.profile_plots import profile_figure
+from results.runs import Run
 from results.schema import IDENTITY
-from results.theme import Theme
+from results.theme import LIGHT, Theme, styled
 
 NARROW = 1.5
 """Times closer than this factor get a wider axis: ticks of a narrow one cover each other."""
@@ -69,15 +73,21 @@ def speedup_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> F
         return None
     figure, axes = made
     for ax, (baseline, mode) in zip(axes, pairs, strict=True):
-        part = data[(data["baseline"] == baseline) & (data["mode"] == mode)]
-        lines(ax, part, chapter.looks, theme)
-        ax.axhline(1.0, color=theme.ink, linewidth=1.0, linestyle=(0, (4, 3)))
-        what = f"speed-up over {baseline}"
-        finish(ax, f"{mode}, over {baseline}", what, part, ratio_ticks, mode)
-        low, high = ax.get_ylim()
-        ax.set_ylim(min(low, 0.8), max(high, 1.25))
-        legend(ax, part, chapter.looks, theme, layout, {})
+        _speedup_panel(ax, chapter, baseline, mode, theme, layout)
     return figure
+
+
+def _speedup_panel(
+    ax: Axes, chapter: Chapter, baseline: str, mode: str, theme: Theme, layout: Layout
+) -> None:
+    data = chapter.speedups
+    part = data[(data["baseline"] == baseline) & (data["mode"] == mode)]
+    lines(ax, part, chapter.looks, theme)
+    ax.axhline(1.0, color=theme.ink, linewidth=1.0, linestyle=(0, (4, 3)))
+    finish(ax, f"{mode}, over {baseline}", f"speed-up over {baseline}", part, ratio_ticks, mode)
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, 0.8), max(high, 1.25))
+    legend(ax, part, chapter.looks, theme, layout, {})
 
 
 def error_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
@@ -89,25 +99,31 @@ def error_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> Fig
         return None
     figure, axes = made
     for ax, (mode, part) in zip(axes, shown.items(), strict=True):
-        for row in part.to_dict("records"):
-            look = chapter.looks[row["backend"], row["options"]]
-            ax.plot(
-                row["latency"], max(row["error"], ERROR_FLOOR), marker=look.marker,
-                color=look.color(theme), markersize=9, linestyle="none",
-                markeredgecolor=theme.ink, markeredgewidth=0.5,
-            )  # fmt: skip
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        narrow = part["latency"].max() < NARROW * part["latency"].min()
-        pad(ax.set_xlim, part["latency"], 3.0 if narrow else 1.35)
-        pad(ax.set_ylim, part["error"].clip(lower=ERROR_FLOOR), 4.0)
-        time_ticks(ax.xaxis)
-        error_ticks(ax.yaxis)
-        ax.set_title(f"{mode}, at {format.tokens(part['seq_len'].iloc[0])} tokens")
-        ax.set_xlabel("time per call")
-        ax.set_ylabel("relative error to exact softmax")
-        legend(ax, part, chapter.looks, theme, layout, {}, with_lines=False)
+        _error_panel(ax, chapter, part, mode, theme, layout)
     return figure
+
+
+def _error_panel(
+    ax: Axes, chapter: Chapter, part: pd.DataFrame, mode: str, theme: Theme, layout: Layout
+) -> None:
+    for row in part.to_dict("records"):
+        look = chapter.looks[row["backend"], row["options"]]
+        ax.plot(
+            row["latency"], max(row["error"], ERROR_FLOOR), marker=look.marker,
+            color=look.color(theme), markersize=9, linestyle="none",
+            markeredgecolor=theme.ink, markeredgewidth=0.5,
+        )  # fmt: skip
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    narrow = part["latency"].max() < NARROW * part["latency"].min()
+    pad(ax.set_xlim, part["latency"], 3.0 if narrow else 1.35)
+    pad(ax.set_ylim, part["error"].clip(lower=ERROR_FLOOR), 4.0)
+    time_ticks(ax.xaxis)
+    error_ticks(ax.yaxis)
+    ax.set_title(f"{mode}, at {format.tokens(part['seq_len'].iloc[0])} tokens")
+    ax.set_xlabel("time per call")
+    ax.set_ylabel("relative error to exact softmax")
+    legend(ax, part, chapter.looks, theme, layout, {}, with_lines=False)
 
 
 def fraction_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
@@ -160,14 +176,134 @@ def _scaling_figure(
         return None
     figure, axes = made
     for ax, mode in zip(axes, modes, strict=True):
-        part = data[data["mode"] == mode]
-        good = part[part["value"] > 0]
-        lines(ax, good, chapter.looks, theme)
-        finish(ax, mode, titles[mode], good, ticks, mode)
-        length_axis(ax, pd.concat([good["seq_len"], failed_cases(part)["seq_len"]]), mode)
-        mark_failures(ax, part, chapter.looks, theme)
-        legend(ax, good, chapter.looks, theme, layout, chapter.slopes(mode, metrics))
+        _scaling_panel(ax, chapter, metrics, mode, titles[mode], ticks, theme, layout)
     return figure
+
+
+def _scaling_panel(
+    ax: Axes,
+    chapter: Chapter,
+    metrics: Collection[str],
+    mode: str,
+    title: str,
+    ticks: Callable[[Any], None],
+    theme: Theme,
+    layout: Layout,
+) -> None:
+    data = chapter.points[chapter.points["metric"].isin(metrics)]
+    part = data[data["mode"] == mode]
+    good = part[part["value"] > 0]
+    lines(ax, good, chapter.looks, theme)
+    finish(ax, mode, title, good, ticks, mode)
+    length_axis(ax, pd.concat([good["seq_len"], failed_cases(part)["seq_len"]]), mode)
+    mark_failures(ax, part, chapter.looks, theme)
+    legend(ax, good, chapter.looks, theme, layout, chapter.slopes(mode, metrics))
+
+
+# -- for notebooks -------------------------------------------------------------------------------
+
+
+def scaling(
+    run: Run,
+    metric: str = "latency",
+    *,
+    mode: str = "forward",
+    setting: int = 0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a metric against length, log-log, a line a backend with its interval and exponent.
+
+    Args:
+        run: what `results.load` returned.
+        metric: ``latency``, or ``peak_memory`` (in mode decode that of the state).
+        mode: ``forward``, ``training`` or ``decode``.
+        setting: which of the run's settings, the one with most measurements first.
+        ax: where to draw; ``None`` = axes of their own.
+
+    Raises:
+        ValueError: if an argument is not one of these, or nothing was measured of it.
+    """
+    ways: dict[str, tuple[Collection[str], Callable[[Any], None]]] = {
+        "latency": (("latency",), time_ticks), "peak_memory": (MEMORY_METRICS, size_ticks),
+    }  # fmt: skip
+    if metric not in ways:
+        raise ValueError(f"metric: expected one of {', '.join(ways)}, got {metric!r}")
+    metrics, ticks = ways[metric]
+    chapter = _chapter(run, mode, setting)
+    every = chapter.points[chapter.points["mode"] == mode]
+    rows = every[every["metric"].isin(metrics)]
+    if not (rows["value"] > 0).any():
+        raise ValueError(f"metric: nothing was measured of {metric} in mode {mode}")
+    words = WORDS[mode]
+    title = _lowered(words.call if metric == "latency" else words.memory_title)
+    with styled(LIGHT):
+        ax = _axes(ax)
+        _scaling_panel(ax, chapter, metrics, mode, title, ticks, LIGHT, "wide")
+    return ax
+
+
+def speedup(
+    run: Run,
+    over: str = "sdpa",
+    *,
+    mode: str = "forward",
+    setting: int = 0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how many times as fast as exact attention each backend is, against length.
+
+    Args:
+        run: as of `scaling`, and so the others.
+        over: ``sdpa`` or ``full``.
+        mode: of the calls.
+        setting: of the run.
+        ax: where to draw.
+
+    Raises:
+        ValueError: if an argument is not one of these, or `over` was not measured.
+    """
+    chapter = _chapter(run, mode, setting)
+    known = list(dict.fromkeys(chapter.speedups["baseline"]))
+    if over not in known:
+        raise ValueError(f"over: expected one of {', '.join(known) or 'none'}, got {over!r}")
+    with styled(LIGHT):
+        ax = _axes(ax)
+        _speedup_panel(ax, chapter, over, mode, LIGHT, "wide")
+    return ax
+
+
+def errors(run: Run, *, mode: str = "forward", setting: int = 0, ax: Axes | None = None) -> Axes:
+    """Draw the error against exact softmax over latency, at the longest length with an error.
+
+    Arguments and errors as of `scaling`.
+    """
+    chapter = _chapter(run, mode, setting)
+    part = _at_longest_error(chapter, mode)
+    if part.empty:
+        raise ValueError(f"mode: no error was measured in mode {mode}")
+    with styled(LIGHT):
+        ax = _axes(ax)
+        _error_panel(ax, chapter, part, mode, LIGHT, "wide")
+    return ax
+
+
+def _chapter(run: Run, mode: str, setting: int) -> Chapter:
+    found = chapters(run)
+    if not 0 <= setting < len(found):
+        named = "; ".join(f"{i} = {chapter.title}" for i, chapter in enumerate(found))
+        raise ValueError(f"setting: expected one of {named or 'none'}, got {setting}")
+    chapter = found[setting]
+    if mode not in chapter.modes:
+        raise ValueError(f"mode: expected one of {', '.join(chapter.modes)}, got {mode!r}")
+    return chapter
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is None:
+        import matplotlib.pyplot as plt  # a notebook's, which shows what is open
+
+        ax = plt.subplots(figsize=(7.0, 4.5), layout="constrained")[1]
+    return ax
 
 
 def _lowered(title: str) -> str:

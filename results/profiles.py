@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from results.checks import clean
-from results.load import Run
+from results.runs import Run
 from results.schema import PROFILE_PARTS
 from results.series import SERIES, SETTING, rank, speed_frame
 

@@ -10,7 +10,7 @@ import pandas as pd
 from results import format
 from results.chapters import Chapter
 from results.checks import clean
-from results.load import Run
+from results.runs import Run
 from results.schema import format_option
 from results.settings import names_precision
 

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from results.checks import clean
-from results.load import Run
 from results.pareto import frontier
 from results.places import PLACE, joined, place_words, task_name, titled
+from results.runs import Run
 from results.seeds import Spread, labels_of, spread
 from results.series import outcome, rank
 from results.spelling import training_name

@@ -8,7 +8,6 @@ from functools import partial
 from results.error_plots import LENGTH_CAPTION, WHAT, against_cost, against_length, caption
 from results.error_views import error_answers, error_paragraphs, error_tables
 from results.errors import ErrorChapter, error_chapters
-from results.load import Run
 from results.published import published_tables
 from results.quality import QualityChapter, chapters_of_tasks
 from results.quality_overview import answers, overview
@@ -24,6 +23,7 @@ from results.quality_plots import (
 )
 from results.quality_views import quality_paragraphs, quality_tables
 from results.quantized import quantized_part
+from results.runs import Run
 from results.sections import Drawing, Part, Section
 
 MOST_DRAWN = 16

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from results import format
-from results.load import Run
 from results.places import PLACE, joined, place_words, task_name, titled
+from results.runs import Run
 from results.sections import Part, Section
 from results.series import label, outcome
 from results.spelling import training_name

@@ -16,9 +16,9 @@ import pandas as pd
 
 from results import evidence, question
 from results.at_length import Reading, at_length
-from results.load import Run
 from results.modes import WORDS
 from results.question import Question
+from results.runs import Run
 from results.series import SETTING, label, points, rank
 from results.snippet import python_lines
 from results.speed_rows import check_values, held, speed_rows
@@ -188,7 +188,7 @@ def recommend(
     holds at 95 % by itself; an interpolated one has bounds.
 
     Args:
-        frame: ``results.load.load(…).frame``.
+        frame: ``results.runs.load(…).frame``.
         seq_len: N, tokens; in mode decode those of the context.
         mode: ``forward``, ``training`` or ``decode``.
         device: ``cpu`` or ``cuda``.

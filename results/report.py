@@ -13,13 +13,14 @@ import jinja2
 from results.axis_views import axis_tables
 from results.captions import TITLES, figure_caption
 from results.chapters import Chapter, chapters, machine_name
+from results.claim_views import claims_part
 from results.files import check_within, write_bytes, write_text
-from results.load import NoRunError, Run, load
 from results.panels import Layout
 from results.peer_views import peer_part
 from results.plots import FIGURES
 from results.provenance import provenance
 from results.quality_parts import quality_parts
+from results.runs import NoRunError, Run, load
 from results.sections import Drawing, Part, Section
 from results.series import points
 from results.summary import summarise
@@ -127,7 +128,8 @@ def _book(run: Run) -> _Book:
     found = chapters(run)
     trusted = trust(run)
     speed = [_speed_section(chapter, run) for chapter in found]
-    parts = [part for part in (peer_part(run), *quality_parts(run)) if part.sections]
+    every = (peer_part(run), *quality_parts(run), claims_part(run))
+    parts = [part for part in every if part.sections]
     machines = [
         machine_name(run.machines.get(m, {})) or "a machine that is not described"
         for m in run.frame["machine"].unique()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from results.load import Run
+from results.runs import Run
 
 RATES = ("matmul_rate", "exp_rate", "bandwidth")
 PEAKS = (*RATES, "torch_matmul_rate")

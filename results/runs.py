@@ -18,6 +18,7 @@ from results.bounds import LONGEST_ID, check_bounds
 from results.checks import check_profile, check_values, clean, drop_faults
 from results.lines import MOST_FAULTS, Line, json_lines, open_regular, short
 from results.schema import (
+    CLAIM,
     ENVIRONMENTS,
     MACHINES,
     MEASUREMENT,
@@ -205,7 +206,12 @@ def _one_measurement(records: list[dict[str, Any]], warnings: list[str]) -> list
     return [r for r in records if id(r) in ids]
 
 
-_COMPARED: tuple[tuple[str, ...], ...] = (("speed", "peer"), ("error",), TRAINING_KINDS)
+_COMPARED: tuple[tuple[str, ...], ...] = (
+    ("speed", "peer"),
+    ("error",),
+    TRAINING_KINDS,
+    (CLAIM,),
+)
 """Kinds whose numbers stand beside one another."""
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from results.fit import fit_exponent
-from results.load import Run
 from results.modes import MEMORY_METRICS
 from results.roofs import Roofs
+from results.runs import Run
 from results.series import SERIES, points
 
 COST_TOLERANCE = 0.08

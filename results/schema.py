@@ -27,7 +27,7 @@ MACHINES = "machines.jsonl"
 ENVIRONMENTS = "environments.jsonl"
 
 Status = Literal["ok", "unsupported", "out_of_memory", "timeout", "crashed", "failed", "not_run"]
-Kind = Literal["speed", "peer", "roof", "sentinel", "error", "task", "quantized"]
+Kind = Literal["speed", "peer", "roof", "sentinel", "error", "task", "quantized", "claim"]
 Level = Literal["attention", "layer", "block", "model"]
 Mode = Literal["forward", "training", "decode"]
 Allocator = Literal["default", "retained"]
@@ -67,6 +67,12 @@ that what changes in it is the machine."""
 
 TRAINING_KINDS: tuple[str, ...] = ("task", "quantized")
 """Kinds that train a model: their seeds are trainings, and no shorter length foretells them."""
+
+CLAIM: Literal["claim"] = "claim"
+"""Kind and only arm of the case that tests a claim by an experiment; its `task` is the claim."""
+
+BY_LIKES: tuple[str, ...] = (*TRAINING_KINDS, CLAIM)
+"""Kinds that no shorter length foretells: how long a case takes is told by one of another seed."""
 
 STOPS: tuple[str, ...] = ("spread", "budget", "count")
 """Why an arm's sampling ended (``metrics.latency.stopped``): the samples agreed, their time was
@@ -217,7 +223,8 @@ class Case:
             of level model.
         inputs: of kind error: what q, k and v are drawn from (``gaussian:scale=1``); "" at the
             other kinds, as with the next three.
-        task: of kind task and quantized: what is learnt (``recall:num_pairs=8``). Its form is
+        task: of kind claim: its id. Of kind task and quantized: what is learnt
+            (``recall:num_pairs=8``). Its form is
             causal or not as `is_causal` says, and `seq_len` is that of its sequences.
         training: of kind task and quantized: what a training may spend
             (``steps:amount=400,lr=0.002``); `batch` is its own.

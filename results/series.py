@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from results.checks import COSTS
-from results.load import Run
 from results.modes import WORDS
+from results.runs import Run
 from results.schema import IDENTITY
 from results.statistics import Estimate, estimate
 

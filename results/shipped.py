@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from results.load import NoRunError
+from results.runs import NoRunError
 from results.schema import RECORDS
 
 REFERENCE = Path(__file__).with_name("reference")

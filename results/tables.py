@@ -11,14 +11,15 @@ from typing import Any
 import pandas as pd
 
 from results.checks import COSTS, clean
+from results.claims import claims_table
 from results.compare import crossover_table
 from results.errors import error_table
 from results.files import write_bytes
-from results.load import Run
 from results.peers import comparison_table
 from results.quality import task_table
 from results.quantized import quantized_table
 from results.roofs import with_limits
+from results.runs import Run
 from results.scaling import scaling_table
 from results.schema import format_option
 from results.series import rank, speed_frame, summarise
@@ -155,6 +156,7 @@ TABLES: Mapping[str, Callable[[Run], pd.DataFrame]] = {
     "tasks": task_table,
     "errors": error_table,
     "quantized": quantized_table,
+    "claims": claims_table,
 }
 
 

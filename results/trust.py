@@ -18,8 +18,8 @@ from results.chapters import machine_name
 from results.checks import clean
 from results.conditions import Conditions, conditions, launch_name
 from results.drift import Drift, drifts
-from results.load import Run
 from results.roofs import Roofs
+from results.runs import Run
 from results.sampling import Sampling, latencies, sampling
 from results.scaling import EMPTY_FACTOR
 from results.schema import CALL_MODES, STOPS

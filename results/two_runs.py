@@ -10,7 +10,7 @@ import pandas as pd
 
 from results.chapters import machine_name
 from results.checks import clean
-from results.load import Run
+from results.runs import Run
 from results.schema import IDENTITY, PEER, PROJECTIONS, SENTINEL, format_option
 from results.series import SETTING, label
 from results.settings import differing

@@ -123,7 +123,7 @@ def _preflight(
     """Return the grid with its backends, and what a child says of its cases."""
     if grid.suite == "peers":
         grid = replace(grid, rows=_rows(grid, ask_about(launcher, [], plugins)))
-    elif not grid.backends and not grid.tasks:
+    elif not grid.backends and not grid.tasks and not grid.claims:
         names = ask_about(launcher, [], plugins)["names"]
         grid = replace(grid, backends=tuple(Arm(name) for name in names))
     every = [*roof_cases(grid, single_thread=True), sentinel_case(grid), *cases(grid)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MATMUL_PRECISIONS, MODES
+from suites.claim_rows import CLAIM_PRESETS
 from suites.error_rows import ERROR_PRESETS
 from suites.parsing import parse_backend, parse_shard
 from suites.quality_rows import SMALL, TRAINING_PRESETS, WEIGHTS, QualityPreset
@@ -185,7 +186,7 @@ OPTIONS = (
         "counterpart on the same inputs and weights; error = how far each backend is from exact "
         "softmax, at several budgets and on several inputs, beside what it costs; quality = what "
         "a small model learns with each backend, on several tasks; quantized = a trained model "
-        "with its weights in fewer bits.",
+        "with its weights in fewer bits; claims = what is said of attention, put to the test.",
     ),
     click.option(
         "--preset",
@@ -193,7 +194,8 @@ OPTIONS = (
         help="Lengths, launches and limits where no option says otherwise. Default: quick; for "
         "peers lengths of their own, 3 launches. With error: "
         f"{', '.join(ERROR_PRESETS)}, with budgets and inputs of their own; with quality "
-        f"{', '.join(TRAINING_PRESETS['quality'])}, with tasks of their own.",
+        f"{', '.join(TRAINING_PRESETS['quality'])}, with tasks of their own; with claims "
+        f"{', '.join(CLAIM_PRESETS)}.",
     ),
     click.option(
         "--backend",
@@ -212,6 +214,14 @@ OPTIONS = (
         help="Of suite error: what queries and keys are drawn from: gaussian, peaked, low_rank, "
         "heavy_tailed or trained, with options. Repeatable. Default: "
         f"{_inputs()}; the other presets have more.",
+    ),
+    click.option(
+        "--claim",
+        "claims",
+        multiple=True,
+        metavar="ID",
+        help="Of suite claims: what is put to the test. Repeatable; `attnbench list --claims` has "
+        "them all. Default: all.",
     ),
     click.option(
         "--task",
@@ -322,6 +332,14 @@ OPTIONS = (
         f"Default: {_models()}.",
     ),
     click.option(
+        "--hf-config",
+        "hf_configs",
+        multiple=True,
+        type=PLUGIN,
+        help="A config.json of Hugging Face's transformers: its model, with random weights, at "
+        "level model, with each backend in its layers. Repeatable; needs transformers.",
+    ),
+    click.option(
         "--checkpointing",
         "checkpointings",
         type=Switch(),
@@ -401,7 +419,8 @@ OPTIONS = (
         "--profile",
         is_flag=True,
         help="Say where a call's time goes, too: a few more calls under torch's profiler, after "
-        "all that is measured. Only with suite speed.",
+        "all that is measured. Of each case the run's folder keeps a trace, for Perfetto, and a "
+        "table of operators, in traces. Only with suite speed.",
     ),
     click.option(
         "--launches",

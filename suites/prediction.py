@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
-from results.schema import ITEM_SIZE, SENTINEL, TRAINING_KINDS, Arm, Case
+from results.schema import BY_LIKES, ITEM_SIZE, SENTINEL, Arm, Case
 from suites.growth import LEAST_RATIO, Excess, Seen, exponent_of, scaled
 from suites.sweep import Item, series_id
 
@@ -84,7 +84,7 @@ class History:
             return
         if case.kind == SENTINEL:
             return
-        if case.kind in TRAINING_KINDS:
+        if case.kind in BY_LIKES:
             for likeness in _likenesses(case):
                 self._walls[likeness].append(wall)
             return
@@ -137,7 +137,7 @@ class History:
         Keys: ``latency``, seconds of one call of all arms together, and ``peak_memory``, bytes of
         the arm that takes most (in mode decode those of its state).
         """
-        measured = case.kind not in ("roof", SENTINEL, *TRAINING_KINDS) and self._measured(case)
+        measured = case.kind not in ("roof", SENTINEL, *BY_LIKES) and self._measured(case)
         latency = self._scaled_latency(case) if measured else None
         peak = self._scaled_peak(case) if measured else None
         return {
@@ -155,7 +155,7 @@ class History:
             timeout_s: the longest that a launch may take.
             free_bytes: memory that a case may have; ``None`` = unknown.
         """
-        if case.kind in ("roof", SENTINEL, *TRAINING_KINDS):
+        if case.kind in ("roof", SENTINEL, *BY_LIKES):
             return None
         return (
             self._ended_before(case, timeout_s, free_bytes)
@@ -270,7 +270,7 @@ class History:
         own = self._walls.get(case.id)
         if own:
             return own[-1]
-        if case.kind in TRAINING_KINDS:
+        if case.kind in BY_LIKES:
             alike = (self._walls[like] for like in _likenesses(case) if like in self._walls)
             return next((fmean(walls) for walls in alike), None)
         measured = [s for s in self._measured(case) if s.latency_s]

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
 
-from results.schema import FULL_PRECISION, PEER, SENTINEL, TRAINING_KINDS, Case
+from results.schema import CLAIM, FULL_PRECISION, PEER, SENTINEL, TRAINING_KINDS, Case
 from suites.driver import Summary
 from suites.stream import Stream
 from suites.sweep import Item
@@ -142,6 +142,8 @@ def label(case: Case) -> str:
         return f"roof {case.dtype}{_precision(case)} {threads}"
     if case.kind == SENTINEL:
         return SENTINEL
+    if case.kind == CLAIM:
+        return f"claim {case.task} seed {case.seed}"
     if case.kind in TRAINING_KINDS:
         form = "causal" if case.is_causal else "bidirectional"
         kept = f" in {case.weights}" if case.weights else ""
@@ -177,6 +179,9 @@ def describe(record: Mapping[str, Any]) -> str:
     if record["case"]["kind"] == "peer":
         beside = record["arms"][1]["metrics"]
         return f"{_measured(metrics)}, the peer {_measured(beside)}"
+    if record["case"]["kind"] == CLAIM:
+        found = [f"{name} {metric['value']:.3g}" for name, metric in metrics.items()]
+        return "  ".join(found)[:200]
     if record["case"]["kind"] in TRAINING_KINDS:
         return _learnt(metrics)
     if record["case"]["kind"] == "error":

@@ -24,6 +24,9 @@ SUITES = Path(__file__).parent
 TRAINED = "trained"
 """The folder in a run's own that keeps trained models."""
 
+TRACES = "traces"
+"""The folder in a run's own that keeps the traces of profiled cases."""
+
 PREFLIGHT_TIMEOUT_S = 600.0
 CHILD_GRACE_S = {"forkserver": 15.0, "spawn": 75.0}
 """Seconds beyond a case's own deadline until it is killed from outside; spawn imports torch."""
@@ -178,6 +181,7 @@ class Session:
             "case": case.to_json(),
             "budget_s": launch_budget_s(self._grid, case),
             "profile": self._grid.profile,
+            "traces": str(self._journal.folder.resolve() / TRACES),
             "deadline_s": deadline,
             "memory_limit": memory_limit,
             "plugins": self._plugins,

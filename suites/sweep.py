@@ -5,16 +5,19 @@ No torch and no asv here: what a backend accepts is asked of it elsewhere, befor
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import os
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from results.schema import (
     ALLOCATORS,
+    CLAIM,
     FULL_PRECISION,
     IDENTITY,
     SENTINEL,
@@ -26,8 +29,9 @@ from results.schema import (
     Mode,
     content_id,
 )
+from suites.claim_rows import CLAIM_PRESETS, EXPERIMENTS, SCALING
 from suites.error_rows import ERROR_PRESETS, InputRow, input_rows
-from suites.files import corpus_name, folder_name
+from suites.files import corpus_name, folder_name, hf_config_name
 from suites.peer_rows import PeerRow
 from suites.quality_rows import (
     SMALL,
@@ -39,7 +43,7 @@ from suites.quality_rows import (
 )
 from suites.training.plan import View
 
-Suite = Literal["speed", "peers", "error", "quality", "quantized"]
+Suite = Literal["speed", "peers", "error", "quality", "quantized", "claims"]
 
 SUITES: tuple[str, ...] = get_args(Suite)
 
@@ -203,7 +207,8 @@ class Grid:
         view: of these: what is equal among the trainings.
         num_seeds: of these: trainings of each case, from `seed` on.
         weights: of suite quantized: what the parameters are kept in.
-        files: a content's name to its path, of the tasks that read files.
+        files: a content's name to its path, of the tasks and models that are read from files.
+        claims: of suite claims: the ids of those that are tested; `launches` are their seeds.
         profile: whether the launches of suite speed also say where the time goes; the cases are
             the same.
         shard: ``(i, n)``, from 1: this sweep is the i-th of n parts.
@@ -239,6 +244,7 @@ class Grid:
     num_seeds: int = 3
     weights: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    claims: tuple[str, ...] = ()
     profile: bool = False
     shard: tuple[int, int] = (1, 1)
 
@@ -266,10 +272,14 @@ def grid_from(preset: str | None, **chosen: Any) -> Grid:
     _check_suite(suite, chosen)
     if suite in TRAINING_PRESETS:
         return _training_grid(suite, preset, chosen)
+    if suite == "claims":
+        return _claims_grid(preset, chosen)
     values = _preset_values(suite, preset, chosen.get("device") or "cpu")
     values["threads"] = (available_cores(),)
     given = {key: value for key, value in chosen.items() if value is not None and value != ()}
     values.update(given)
+    if configs := values.pop("hf_configs", ()):
+        values |= _with_configs(values, configs, given)
     if suite == "error":
         values["inputs"] = input_rows(
             values["inputs"],
@@ -285,6 +295,55 @@ def grid_from(preset: str | None, **chosen: Any) -> Grid:
         changes["causal"] = (True,)
     _check_levels(grid, given)
     return replace(grid, picks=tuple(replace(pick, **changes) for pick in grid.picks))
+
+
+def _claims_grid(preset: str | None, chosen: Mapping[str, Any]) -> Grid:
+    """Fill the grid of suite claims.
+
+    Raises:
+        ValueError: if it has no such preset or claim, or what is chosen has no meaning there.
+    """
+    if preset is not None and preset not in CLAIM_PRESETS:
+        raise ValueError(
+            f"preset: expected one of {', '.join(CLAIM_PRESETS)} in suite claims, got {preset!r}"
+        )
+    taken = CLAIM_PRESETS[preset or DEFAULT_PRESET]
+    known = (*EXPERIMENTS, *(claim for claim in SCALING if claim not in EXPERIMENTS))
+    claims = chosen.get("claims") or known
+    for claim in claims:
+        if claim not in known:
+            near = difflib.get_close_matches(claim, known, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(f"claim: no claim {claim!r}{hint}; accepted: {', '.join(known)}")
+    fields = {**vars(taken), "threads": (available_cores(),)}
+    own = ("device", "threads", "seed", "launches", "budget_s", "case_timeout_s", "shard")
+    fields |= {k: chosen[k] for k in own if chosen.get(k) is not None and chosen.get(k) != ()}
+    return Grid(
+        suite="claims", claims=tuple(claims), backends=(), seq_lens=(), modes=("forward",),
+        **fields,
+    )  # fmt: skip
+
+
+def _with_configs(
+    values: Mapping[str, Any], configs: Sequence[Path], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the fields of `Grid` that configurations of transformers decide: level model.
+
+    Raises:
+        ValueError: if a file is no configuration.
+    """
+    models, named = [*given.get("models", ())], {}
+    for path in configs:
+        try:
+            kind, name = hf_config_name(path)
+        except ValueError as error:
+            raise ValueError(f"hf-config: {error}") from None
+        models.append(Arm(f"hf-{kind}", {"config": name}))
+        named[name] = str(path.resolve())
+    levels = given.get("levels", ("model",))
+    if "model" not in levels:
+        raise ValueError(f"hf-config: only with level model; got {', '.join(levels)}")
+    return {"models": tuple(models), "files": named, "levels": levels}
 
 
 def _training_grid(suite: str, preset: str | None, chosen: Mapping[str, Any]) -> Grid:
@@ -412,6 +471,11 @@ _ONLY_WITH: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "amount": ("amount", _TRAINED), "lr": ("lr", _TRAINED), "pretrain": ("pretrain", _TRAINED),
     "num_seeds": ("seeds", _TRAINED), "corpus": ("corpus", _TRAINED),
     "lra_data": ("lra-data", _TRAINED), "weights": ("weights", ("quantized",)),
+    "hf_configs": ("hf-config", ("speed",)), "claims": ("claim", ("claims",)),
+}  # fmt: skip
+_NOT_CLAIMED: Mapping[str, str] = {
+    "backends": "backend", "seq_lens": "seq-len", "batches": "batch", "dtypes": "dtype",
+    "models": "model",
 }  # fmt: skip
 _NOT_TRAINED: Mapping[str, str] = {
     "modes": "mode", "levels": "level", "num_heads": "num-heads", "head_dims": "head-dim",
@@ -435,11 +499,7 @@ def _check_suite(suite: str, chosen: Mapping[str, Any]) -> None:
         value = chosen.get(field_name)
         if suite not in suites and value is not None and value != () and value != "":
             raise ValueError(f"{option}: only with suite {' or '.join(suites)}")
-    if suite in TRAINING_PRESETS:
-        for field_name, option in _NOT_TRAINED.items():
-            value = chosen.get(field_name)
-            if value is not None and value not in ((), False, (False,), (FULL_PRECISION,)):
-                raise ValueError(f"{option}: a training has none of its own; see --model, --form")
+    _check_own(suite, chosen)
     if suite == "peers" and "decode" in (chosen.get("modes") or ()):
         raise ValueError("mode: peers are measured in forward and training; got decode")
     if suite == "peers" and chosen.get("levels"):
@@ -454,6 +514,24 @@ def _check_suite(suite: str, chosen: Mapping[str, Any]) -> None:
                 raise ValueError(
                     f"{name}: suite error is of {name} {value}; got {', '.join(given)}"
                 )
+
+
+_UNSET: tuple[Any, ...] = (
+    None, (), False, (False,), (FULL_PRECISION,), ("float32",), (1,), ("default",),
+)  # fmt: skip
+
+
+def _check_own(suite: str, chosen: Mapping[str, Any]) -> None:
+    """Check that no axis is given to a suite whose cases have their own."""
+    if suite in TRAINING_PRESETS:
+        for name, option in _NOT_TRAINED.items():
+            value = chosen.get(name)
+            if value is not None and value not in ((), False, (False,), (FULL_PRECISION,)):
+                raise ValueError(f"{option}: a training has none of its own; see --model, --form")
+    if suite == "claims":
+        for name, option in {**_NOT_TRAINED, **_NOT_CLAIMED}.items():
+            if chosen.get(name) not in _UNSET:
+                raise ValueError(f"{option}: an experiment has its own; see --claim")
 
 
 def _check_levels(grid: Grid, given: Mapping[str, Any]) -> None:
@@ -568,9 +646,32 @@ def _training_cases(grid: Grid) -> list[Case]:
     ]
 
 
+def _claim_cases(grid: Grid) -> list[Case]:
+    """Return a case per experiment and seed, and those of kind speed that claims are asked of."""
+    (fixed,) = _points(replace(grid, num_heads=(0,), head_dims=(0,)), (0,))
+    found = [
+        Case(
+            kind=CLAIM, level="attention", mode="forward", arms=(Arm(CLAIM),), is_causal=False,
+            task=claim, **{**fixed, "seed": seed},
+        )
+        for claim in grid.claims if claim in EXPERIMENTS
+        for seed in range(grid.seed, grid.seed + grid.launches)
+    ]  # fmt: skip
+    rows = {row for claim in grid.claims for row in SCALING.get(claim, ())}
+    found += [
+        Case(
+            kind="speed", level="attention", mode="forward", arms=(Arm(row.backend),),
+            is_causal=row.is_causal, **point,
+        )
+        for row in sorted(rows)
+        for point in _points(grid, row.seq_lens)
+    ]  # fmt: skip
+    return found
+
+
 _CASES: Mapping[Suite, Callable[[Grid], list[Case]]] = {
     "speed": _speed_cases, "peers": _peer_cases, "error": _error_cases,
-    "quality": _training_cases, "quantized": _training_cases,
+    "quality": _training_cases, "quantized": _training_cases, "claims": _claim_cases,
 }  # fmt: skip
 
 
@@ -673,7 +774,9 @@ def order(grid: Grid, speed: Sequence[Case]) -> list[Item]:
     for launch in range(grid.launches):
         roofs = roof_cases(grid, single_thread=launch == 0) if speed else []
         rng = random.Random(f"{grid.seed}:{launch}")
-        items += [Item(case, launch) for case in (*roofs, *_shuffled(speed, rng))]
+        # An experiment's launches are its seeds.
+        again = [case for case in speed if case.kind != CLAIM or not launch]
+        items += [Item(case, launch) for case in (*roofs, *_shuffled(again, rng))]
     return _with_sentinels(items, sentinel_case(grid))
 
 

@@ -33,9 +33,9 @@ import synthetic_quality
 from results.asv_commits import ExportError
 from results.asv_export import export_asv
 from results.compare import crossovers, speedups
-from results.load import NoRunError, Run, load
 from results.merge import merge
 from results.report import ReportError, write_report
+from results.runs import NoRunError, Run, load
 from results.scaling import fit_all
 from results.schema import LATER_FIELDS, RECORDS, STATUSES, content_id
 from results.series import points

@@ -15,7 +15,7 @@ from typing import Any
 
 from helpers_sweep import FAKE_SUITES, is_alive, processes_of
 
-from results.load import load
+from results.runs import load
 
 BACKENDS = (
     "linear", "sleeps:seconds=0.1", "quadratic", "leaves_daemon", "is_killed", "raises",

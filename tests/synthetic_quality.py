@@ -284,6 +284,36 @@ def few() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def claim_records(
+    found: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    shown: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Return records of kind claim: by claim and value, a number a seed.
+
+    Args:
+        found: the values; ``None`` = a claim that holds and one that does not.
+        shown: what their figures show; ``None`` = a line.
+    """
+    found = found or {
+        "head-dim": {"ops_ratio": [1.0, 1.0], "time_ratio": [0.99, 1.01]},
+        "dropout-place": {
+            "row_sums_deviation_fused": [0.14, 0.15], "row_sums_deviation_layer": [0.1, 0.11],
+        },
+    }  # fmt: skip
+    shown = shown or {"axes": ["heads", "time (s)"], "lines": {"fused": [[1, 1e-3], [8, 1e-2]]}}
+    records = []
+    for claim, values in found.items():
+        for seed in range(max(map(len, values.values()), default=1)):
+            case = _case(
+                "claim", "claim", {}, 0, level="attention", batch=1, task=claim, is_causal=False,
+                seed=seed,
+            )  # fmt: skip
+            metrics = {n: {"unit": "1", "value": x[seed]} for n, x in values.items()}
+            arm = {"kernel": "", "gate": None, "cost": None, "metrics": metrics, "claim": shown}
+            records.append(_record("run", MACHINE, case, [arm]))
+    return records
+
+
 # -- folders -------------------------------------------------------------------------------------
 
 

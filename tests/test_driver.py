@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers_sweep import FAKE_SUITES, is_alive, pids_in, processes_of, wait_until
 
-from results.load import load
+from results.runs import load
 from results.schema import Arm, check_record
 from suites import session as session_module
 from suites.driver import run_sweep

@@ -17,7 +17,7 @@ from collections import Counter
 import pytest
 from helpers_sweep import FAKE_SUITES, is_alive, processes_of, wait_until
 
-from results.load import load
+from results.runs import load
 
 pytestmark = pytest.mark.serial
 

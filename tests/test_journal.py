@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from helpers_sweep import case, record
 
-from results.load import load
+from results.runs import load
 from results.schema import RecordError, content_id
 from suites import journal as journal_module
 from suites.journal import Journal, JournalError

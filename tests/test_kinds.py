@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+import gzip
+import json
 import multiprocessing
 import os
 import shutil
@@ -564,3 +566,23 @@ def test_a_call_that_the_time_limit_does_not_hold_is_not_profiled(monkeypatch: p
     assert told["status"] == "ok"
     failed = told["arms"][0]["profile"]["failed"]
     assert failed.startswith("TimeLimitError: 3 calls under the profiler may take ")
+
+
+def test_a_profile_keeps_a_trace_and_a_table_of_operators(tmp_path: Path):
+    of = case("longformer", seq_len=128, is_causal=True, mode="training")
+    found = record(of, profile=True, traces=str(tmp_path / "traces"))
+    assert "failed" not in found["arms"][0]["profile"]
+    (table, trace) = sorted((tmp_path / "traces").iterdir(), key=lambda f: f.suffix, reverse=True)
+    assert trace.name == f"longformer-training-causal-128-{of.id}.json.gz"
+    assert table.name == f"longformer-training-causal-128-{of.id}.txt"
+    with gzip.open(trace) as file:
+        events = json.load(file)["traceEvents"]
+    assert any(event.get("name") == "aten::bmm" for event in events)
+    assert "aten::bmm" in table.read_text()
+
+
+@pytest.mark.parametrize("profile", [False, True])
+def test_nothing_is_kept_unasked(profile: bool, tmp_path: Path):
+    more: dict[str, Any] = {} if profile else {"traces": str(tmp_path / "traces")}
+    record(case(), profile=profile, **more)
+    assert not list(tmp_path.iterdir())

@@ -19,7 +19,7 @@ from helpers_training import LISTOPS, SHAPE, one_thread, stopping_at, trained, t
 
 from attention.base import Attention
 from models import TransformerModel
-from results.load import load
+from results.runs import load
 from results.schema import CONDITIONS, MEASUREMENT, UNITS, Case, check_record
 from suites.files import corpus_name, folder_name
 from suites.journal import Journal

@@ -17,7 +17,7 @@ from helpers_sweep import is_alive, processes_of
 from helpers_sweep import record as written
 
 import cli
-from results.load import load
+from results.runs import load
 from results.schema import Arm, check_record
 from suites import hearing as hearing_module
 from suites.driver import Summary, run_sweep

@@ -85,7 +85,7 @@ def test_every_command_shown_exists_with_its_options() -> None:
                 continue
             assert word in known, (words, word)
             option = next(p for p in command.params if word in p.opts)
-            if option.is_flag or option.name in ("out", "plugins", "base_from"):
+            if option.is_flag or option.name in ("out", "plugins", "hf_configs", "base_from"):
                 continue
             option.type_cast_value(
                 context, (words[index + 1],) if option.multiple else words[index + 1]
@@ -123,7 +123,10 @@ def test_the_table_says_what_the_backends_declare() -> None:
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.py")), ids=lambda f: f.name)
-def test_examples_run(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_examples_run(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [str(file)])
     runpy.run_path(str(file), run_name="__main__")
     assert capsys.readouterr().out.strip()
 
@@ -137,6 +140,8 @@ def test_examples_run(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "docs/architecture.md",
         "docs/method.md",
         "docs/performance.md",
+        "docs/quality.md",
+        "docs/transformers.md",
     ],
 )
 def test_links_and_paths_lead_somewhere(page: str) -> None:

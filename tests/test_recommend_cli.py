@@ -26,9 +26,9 @@ import cli
 from results.amounts import parse_size, write_size
 from results.at_length import at_length
 from results.evidence import SPEED_INPUTS
-from results.load import NoRunError, load
 from results.recommendation import recommend
 from results.recommendation_text import text
+from results.runs import NoRunError, load
 from results.schema import Arm
 from results.series import SERIES, points
 from results.shipped import REFERENCE, reference_folders

@@ -13,7 +13,7 @@ import pytest
 import synthetic
 
 from results.asv_export import ExportError, export_asv
-from results.load import load
+from results.runs import load
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

@@ -10,8 +10,8 @@ import synthetic
 
 from results.axes import along
 from results.axis_views import axis_tables
-from results.load import load
 from results.report import write_report
+from results.runs import load
 from results.series import points
 from results.views import TableView
 

@@ -15,7 +15,7 @@ import synthetic
 
 from results.changes import Comparison, compare, verdict_of
 from results.changes_text import as_json, markdown, text
-from results.load import load
+from results.runs import load
 from results.schema import MEASUREMENT, RECORDS
 from results.statistics import Estimate
 from results.two_runs import IncomparableError

@@ -11,8 +11,8 @@ import pytest
 import synthetic
 
 from results.compare import CROSSOVER_COLUMNS, crossover, crossover_table, feasible, speedups
-from results.load import load
 from results.roofs import with_limits
+from results.runs import load
 from results.series import points
 
 LENGTHS = (512, 1024, 2048, 4096)

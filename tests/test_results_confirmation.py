@@ -13,7 +13,7 @@ import synthetic
 
 from results.changes import Comparison, compare
 from results.confirmation import LOOKS, MAX_PAIRS, MOST_FAILURES, SHARES, Confirmation
-from results.load import load
+from results.runs import load
 
 LAWS = {f"b{i}": synthetic.Law(1e-6, 1.0) for i in range(8)}
 SMALL: dict[str, Any] = {"lengths": (512,), "modes": ("forward",), "roof": None, "launches": 1}

@@ -21,8 +21,8 @@ from results.error_views import (
     fair_latency,
 )
 from results.errors import ErrorChapter, budget_of, default_rows, error_chapters
-from results.load import load
 from results.report import write_report
+from results.runs import load
 from results.theme import DARK, LIGHT
 
 ONE = {"gaussian:scale=1": 1.0}

@@ -11,9 +11,9 @@ import pytest
 
 from results.chapters import chapters
 from results.fit import fit_exponent
-from results.load import load
 from results.modes import MEMORY_METRICS, WORDS
 from results.report import write_report
+from results.runs import load
 from results.schema import IDENTITY, MODES, UNITS, Case, RecordError
 from results.summary import summarise
 from results.tables import cases

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from synthetic import PAIRS, Beside, write_peer_run, write_run
 
-from results.load import load
 from results.peer_plots import peer_figure
 from results.peer_views import peer_tables
 from results.peers import PEER_TABLE, comparisons, peer_chapters
 from results.report import write_report
+from results.runs import load
 from results.schema import RECORDS
 from results.svg import drawn_png
 from results.tables import export_table

@@ -13,10 +13,11 @@ import pytest
 import synthetic
 from matplotlib.colors import to_hex
 
+import results
 from results.chapters import Chapter, chapters
-from results.load import load
 from results.plots import FIGURES, error_figure, fraction_figure, memory_figure, speedup_figure
 from results.plots import time_figure as draw_time
+from results.runs import load
 from results.svg import inline_svg
 from results.theme import DARK, LIGHT, PAGE, css_variables, looks, styled
 
@@ -197,3 +198,41 @@ def test_a_wide_interval_does_not_squeeze_the_lines(tmp_path: Path) -> None:
         for band in ax.collections:
             for path in band.get_paths():
                 assert path.vertices[:, 1].max() < max(values) * 4
+
+
+# -- for notebooks ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def measured(tmp_path):
+    return results.load(synthetic.write_run(tmp_path))
+
+
+def test_a_notebook_gets_axes(measured):
+    axes = [
+        results.plots.scaling(measured),
+        results.plots.scaling(measured, "peak_memory", mode="training"),
+        results.plots.speedup(measured, over="full"),
+        results.plots.errors(measured),
+    ]
+    for ax in axes:
+        assert ax.lines
+        assert ax.get_legend() is not None
+    assert axes[0].get_ylabel() == "time per call"
+    own = plt.subplots()[1]
+    assert results.plots.scaling(measured, ax=own) is own
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("scaling", {"metric": "speed"}, "metric: expected one of latency, peak_memory, got"),
+        ("scaling", {"mode": "decode"}, "mode: expected one of forward, training, got 'decode'"),
+        ("scaling", {"setting": 7}, "setting: expected one of 0 = "),
+        ("speedup", {"over": "nothing"}, "over: expected one of "),
+    ],
+)
+def test_a_notebook_is_told_what_is_accepted(measured, name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(results.plots, name)(measured, **arguments)

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from results.chapters import Chapter, chapters
-from results.load import Run, load
 from results.profile_plots import FARTHEST, profile_figure
 from results.profiles import profiles
 from results.report import write_report
+from results.runs import Run, load
 from results.schema import PROFILE_PARTS, RECORDS
 from results.theme import DARK, LIGHT, PARTS, css_variables, styled
 from results.views import TableView, tables

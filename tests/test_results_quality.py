@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results.asv_export import export_asv
-from results.load import load
 from results.pareto import frontier
 from results.provenance import input_scale
 from results.published import published_tables, rows_of
@@ -35,6 +34,7 @@ from results.quality_plots import (
 )
 from results.quality_views import quality_paragraphs, quality_tables, score
 from results.report import write_report
+from results.runs import load
 from results.schema import LATER_FIELDS, UNITS, content_id
 from results.seeds import spread, wilson
 from results.series import points

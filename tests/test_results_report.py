@@ -12,8 +12,8 @@ import pytest
 import synthetic
 
 from results.chapters import chapters
-from results.load import NoRunError, load
 from results.report import ReportError, write_report
+from results.runs import NoRunError, load
 from results.summary import summarise
 
 FAST = {name: synthetic.SEVEN[name] for name in ("full", "sdpa", "linformer", "xformers")}

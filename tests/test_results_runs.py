@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic_quality import few, write_quality
 
-from results.load import NoRunError, load
+from results.runs import NoRunError, load
 from results.schema import MEASUREMENT, RECORDS, SCHEMA, STATUSES
 from results.tidy import COLUMNS
 

@@ -10,7 +10,7 @@ import pytest
 import synthetic
 
 from results.fit import fit_exponent
-from results.load import load
+from results.runs import load
 from results.scaling import COLUMNS, asymptotic, scaling_table
 
 WIDE = (512, 1024, 2048, 4096, 8192, 16384)

@@ -8,7 +8,7 @@ import pytest
 import synthetic
 
 from results.chapters import Chapter, chapters
-from results.load import load
+from results.runs import load
 from results.short import short_inputs
 from results.summary import summarise
 from results.views import TableView, tables

@@ -11,8 +11,8 @@ import pytest
 import synthetic
 import synthetic_quality
 
-from results.load import NoRunError, load
 from results.merge import merge
+from results.runs import NoRunError, load
 from results.schema import RECORDS
 from results.tables import CASE_TABLE, FORMATS, TABLES, cases, export_table
 
@@ -76,6 +76,8 @@ def test_all_formats_hold_the_same_table(folder: Path, tmp_path: Path, table: st
         made = synthetic.write_peer_run(tmp_path / "peers")
     elif table in ("tasks", "errors", "quantized"):
         made = synthetic_quality.write_quality(tmp_path / table, synthetic_quality.few())
+    elif table == "claims":
+        made = synthetic_quality.write_quality(tmp_path / table, synthetic_quality.claim_records())
     run = load(made)
     csv, text = export_table(run, table, "csv"), export_table(run, table, "json")
     assert csv is not None
@@ -89,11 +91,12 @@ def test_all_formats_hold_the_same_table(folder: Path, tmp_path: Path, table: st
     number = {
         "cases": "value", "scaling": "exponent", "crossover": "seq_len", "peers": "ratio",
         "tasks": "score", "errors": "relative_error", "quantized": "bits_per_byte",
+        "claims": "value",
     }[table]  # fmt: skip
     for index, row in enumerate(rows):
         a, b, c = row[number], read[number][index], stored[number][index]
         assert (a is None and pd.isna(b) and pd.isna(c)) or a == pytest.approx(b) == c
-    if table != "cases":
+    if table not in ("cases", "claims"):
         whole = [r for r in rows if r[number] is not None]
         assert isinstance(whole[0]["seq_len_max" if table == "scaling" else "seq_len"], int)
 

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 
 from results.checks import drop_faults
 from results.drift import DRIFT_LIMIT, Drift, running_median
-from results.load import load
 from results.report import write_report
+from results.runs import load
 from results.sampling import half_width, outliers
 from results.schema import CONDITIONS
 from results.theme import DARK, LIGHT

@@ -24,9 +24,9 @@ import results.lines
 from cli import main
 from results.asv_commits import ExportError
 from results.asv_export import export_asv
-from results.load import NoRunError, load
 from results.merge import merge
 from results.report import escape_markdown, write_report
+from results.runs import NoRunError, load
 from results.schema import MACHINES, MEASUREMENT, RECORDS, content_id
 from results.series import points
 from results.tables import TABLES, export_table
@@ -700,7 +700,7 @@ def test_the_fuzzer_is_reproducible_and_notices(tmp_path: Path) -> None:
     assert first == [fuzz_records.line(3, i) for i in range(300)]
     assert fuzz_records.line(3, 7) != fuzz_records.line(4, 7)
     program = (
-        "import sys, fuzz_records as f, results.load as l\n"
+        "import sys, fuzz_records as f, results.runs as l\n"
         "def broken(record): raise KeyError(record['status'])\n"
         "l.check_bounds = broken\n"
         "sys.exit(f.main(['--count', '60', '--reports', '0']))\n"

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from attention.base import UnsupportedError
-from results.schema import FULL_PRECISION, TRAINING_KINDS, Case
-from suites.kinds import error, peer, quantized, roof, sentinel, speed, task
+from results.schema import CLAIM, FULL_PRECISION, TRAINING_KINDS, Case
+from suites.kinds import claim, error, peer, quantized, roof, sentinel, speed, task
+from suites.kinds.foreign import files_given
 from suites.kinds.preflight import preflight
 from suites.kinds.timing import Measured
 from suites.measure.layout import stir_heap
@@ -24,7 +25,7 @@ from suites.peers.registry import load_plugins
 
 KINDS: Mapping[str, Callable[..., Measured]] = {
     "speed": speed.run, "peer": peer.run, "roof": roof.run, "sentinel": sentinel.run,
-    "error": error.run, "task": task.run, "quantized": quantized.run,
+    "error": error.run, "task": task.run, "quantized": quantized.run, CLAIM: claim.run,
 }  # fmt: skip
 
 CPU_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|std::bad_alloc")
@@ -38,7 +39,8 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         request: ``{"do": "case", "case", "budget_s", "deadline_s", "memory_limit", "plugins"}``,
-            where ``"profile": true`` asks kind speed for where the time goes; kinds that train
+            where ``"profile": true`` asks kind speed for where the time goes, and ``"traces"`` is
+            the folder in which it keeps traces; kinds that train
             have ``"store"``, the folder in which they keep what they have trained, ``"files"``,
             a content's name to its path, and ``"heard"``, where they say how it goes; or
             ``{"do": "preflight", "cases", "plugins"}``.
@@ -107,12 +109,12 @@ def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> Measur
 
     asked: dict[str, Any] = {}
     if case.kind == "speed" and request.get("profile"):
-        asked["profile"] = True
+        asked |= {"profile": True, "traces": request.get("traces")}
     if case.kind in TRAINING_KINDS:
         asked |= {name: request[name] for name in ("store", "files", "heard") if name in request}
     if case.kind == "error" and request.get("store"):
         asked["store"] = Path(request["store"])
-    with memory_limit(extra):
+    with memory_limit(extra), files_given(request.get("files") or {}):
         return KINDS[case.kind](case, budget_s=request["budget_s"], stage=stage, **asked)
 
 

@@ -15,9 +15,11 @@ layer and block too.
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,7 +33,7 @@ from suites.kinds.timing import Measured
 from suites.measure.clock import Timing
 from suites.measure.gate import INPUT_SCALE
 from suites.measure.process import TimeLimitError, seconds_left
-from suites.measure.profile import MIN_CALLS, profiled
+from suites.measure.profile import MIN_CALLS, TRACE, profiled
 from suites.outcome import scrub
 
 ERROR_LIMIT = 131072
@@ -40,12 +42,20 @@ ERROR_LIMIT = 131072
 LONGEST_FAULT = 200
 """Letters of the reason why an arm has no profile."""
 
+LONGEST_NAME = 120
+"""Letters of a trace's name, before the case's id."""
+
 SLOWED = 2.0
 """A call under the profiler may take so many times as long."""
 
 
 def run(
-    case: Case, *, budget_s: float, stage: Callable[[str], None], profile: bool = False
+    case: Case,
+    *,
+    budget_s: float,
+    stage: Callable[[str], None],
+    profile: bool = False,
+    traces: str | None = None,
 ) -> Measured:
     """Measure a case of kind speed.
 
@@ -54,6 +64,7 @@ def run(
         budget_s: sampling time per arm.
         stage: told what is being done, for the reason of a failure.
         profile: say where each arm's time goes, too; a profiler that fails costs its answer alone.
+        traces: the folder in which a profile's traces are kept; ``None`` = nowhere.
 
     Returns:
         The record's ``arms`` and ``conditions``.
@@ -88,7 +99,8 @@ def run(
     ]  # fmt: skip
     if profile:
         stage("profiling")
-        profiles = _profiles(contestants, kernels, timings, case, budget_s)
+        kept = [trace_of(traces, case, i) for i in range(len(contestants))]
+        profiles = _profiles(contestants, kernels, timings, kept, case, budget_s)
         for arm, told in zip(arms, profiles, strict=True):
             arm["profile"] = told
     return Measured(arms, conditions)
@@ -98,6 +110,7 @@ def _profiles(
     contestants: Sequence[Contestant],
     kernels: Sequence[str],
     timings: Sequence[Timing],
+    kept: Sequence[Path | None],
     case: Case,
     budget_s: float,
 ) -> list[dict[str, Any]]:
@@ -108,13 +121,15 @@ def _profiles(
             with torch.no_grad():
                 for tensor in contestants[0].inputs.tensors:
                     tensor.div_(INPUT_SCALE)  # what was timed is profiled
-        for contestant, kernel, timing in zip(contestants, kernels, timings, strict=True):
+        for contestant, kernel, timing, keep in zip(
+            contestants, kernels, timings, kept, strict=True
+        ):
             _check_time(timing)
             with torch.inference_mode(case.mode != "training"):
                 profiles.append(
                     profiled(
                         contestant, case.device, kernel=kernel, dtype=dtype_of(case),
-                        budget_s=budget_s, seed=case.seed,
+                        budget_s=budget_s, seed=case.seed, keep=keep,
                     )
                 )  # fmt: skip
     except (Exception, TimeLimitError) as error:
@@ -122,6 +137,17 @@ def _profiles(
         reason = scrub(" ".join(f"{type(error).__name__}: {error}".split()))[:LONGEST_FAULT]
         profiles += [{"failed": reason}] * (len(contestants) - len(profiles))
     return profiles
+
+
+def trace_of(folder: str | None, case: Case, arm: int) -> Path | None:
+    """Return the file of an arm's trace: named for people, told apart by the case's id."""
+    if folder is None:
+        return None
+    level = "" if case.level == "attention" else f"{case.model or case.level}-"
+    causal = "causal-" if case.is_causal else ""
+    named = f"{case.arms[arm].label}-{level}{case.mode}-{causal}{case.seq_len}"
+    plain = re.sub(r"[^A-Za-z0-9.=+-]+", "_", named)[:LONGEST_NAME]
+    return Path(folder) / f"{plain}-{case.id}{TRACE}"
 
 
 def _check_time(timing: Timing) -> None:

@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +35,12 @@ MIN_CALLS, MAX_CALLS = 3, 8
 
 SHARE, MOST_SHAPES = 0.02, 8
 """Shapes of products are listed from this share of the call on, the longest first."""
+
+TRACE = ".json.gz"
+"""How the name of a trace ends."""
+
+OPERATORS = 40
+"""Of the table of operators."""
 
 ALONE_BUDGET_S = 0.05
 REPEATED = 40
@@ -156,7 +163,14 @@ class Sorted:
 
 
 def profiled(
-    timed: Timed, device: str, *, kernel: str, dtype: torch.dtype, budget_s: float, seed: int
+    timed: Timed,
+    device: str,
+    *,
+    kernel: str,
+    dtype: torch.dtype,
+    budget_s: float,
+    seed: int,
+    keep: Path | None = None,
 ) -> dict[str, Any]:
     """Call a few times under the profiler and say where the fastest call's time went.
 
@@ -168,13 +182,18 @@ def profiled(
         dtype: of products whose own is not told.
         budget_s: time of the calls together, at least `MIN_CALLS` of them.
         seed: of the products' factors.
+        keep: where the fastest call's trace is kept, and beside it (``.txt``) its table of
+            operators; ``None`` = nowhere.
 
     Returns:
         The record's ``profile``: ``calls``, ``seconds`` of the fastest, ``parts`` (each with
         ``seconds``, ``calls`` and ``operations``) and ``products`` (``shape``, ``calls``,
         ``seconds``, ``operations`` and ``alone``: op/s of that product by itself).
     """
-    calls, seconds, events = _fastest_call(timed, device, budget_s)
+    calls, seconds, profiler = _fastest_call(timed, device, budget_s)
+    events = _events(profiler, device)
+    if keep is not None:
+        _keep(profiler, device, keep)
     timed.prepare()
     found = sort_events(events, on_device=device == "cuda")
     busy = sum(share.seconds for share in found.parts.values())
@@ -206,8 +225,19 @@ def _told(share: Share) -> dict[str, Any]:
 # -- calling -------------------------------------------------------------------------------------
 
 
-def _fastest_call(timed: Timed, device: str, budget_s: float) -> tuple[int, float, list[Event]]:
-    """Return how many calls were made, the seconds of the fastest, and its events."""
+def _keep(profiler: torch.profiler.profile, device: str, file: Path) -> None:
+    """Write a trace that Perfetto reads, and the operators by their own time."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    profiler.export_chrome_trace(str(file))
+    by = "self_cuda_time_total" if device == "cuda" else "self_cpu_time_total"
+    table = profiler.key_averages().table(sort_by=by, row_limit=OPERATORS)
+    file.with_name(file.name.removesuffix(TRACE) + ".txt").write_text(table, encoding="utf-8")
+
+
+def _fastest_call(
+    timed: Timed, device: str, budget_s: float
+) -> tuple[int, float, torch.profiler.profile]:
+    """Return how many calls were made, the seconds of the fastest, and what was seen of it."""
     activities = [ProfilerActivity.CPU]
     if device == "cuda":
         activities.append(ProfilerActivity.CUDA)
@@ -222,7 +252,7 @@ def _fastest_call(timed: Timed, device: str, budget_s: float) -> tuple[int, floa
         if best is None or seconds < best[0]:
             best = seconds, profiler
     assert best is not None
-    return calls, best[0], _events(best[1], device)
+    return calls, best[0], best[1]
 
 
 def _seconds(timed: Timed, device: str) -> float:

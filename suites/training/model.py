@@ -76,17 +76,18 @@ def build(arm: Arm, case: Case, task: Task) -> tuple[Mixer, TransformerModel]:
         UnsupportedError: if the arm cannot serve the task's form.
     """
     config = config_for(case.model, task)
-    mixer, model = _drawn(arm, config, case.seed)
+    mixer, model = draw_model(arm, config, case.seed)
     if arm.name != _EXACT.name and not model.tokens.weight.is_meta:
         own = dict(model.named_parameters())
         with torch.no_grad():
-            for name, weight in _drawn(_EXACT, config, case.seed)[1].named_parameters():
+            for name, weight in draw_model(_EXACT, config, case.seed)[1].named_parameters():
                 if name in own:
                     own[name].copy_(weight)
     return mixer, model
 
 
-def _drawn(arm: Arm, config: ModelConfig, seed: int) -> tuple[Mixer, TransformerModel]:
+def draw_model(arm: Arm, config: ModelConfig, seed: int) -> tuple[Mixer, TransformerModel]:
+    """Draw a model of a configuration, its embeddings as a training wants them."""
     mixer, model = model_around(arm, config, seed=seed)
     scale = config.d_model**0.5 if config.positions == "sinusoidal" else 1.0
     nn.init.normal_(model.tokens.weight, std=1.0 / scale)

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from results.changes import compare
-from results.load import load
+from results.runs import load
 from results.schema import Arm
 from suites.driver import run_sweep
 from suites.sweep import Grid

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from helpers_sweep import case, record
 
-from results.load import load
+from results.runs import load
 from results.scaling import scaling_table
 from results.schema import ENVIRONMENTS, MACHINES, RECORDS
 from results.statistics import Array

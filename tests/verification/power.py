@@ -21,7 +21,7 @@ from typing import Any
 
 from results.changes import Change, Comparison, compare
 from results.confirmation import Confirmation
-from results.load import load
+from results.runs import load
 from results.schema import Arm, Case
 from suites.confirm import NAMES, PairedSession, version_at
 from suites.driver import run_sweep

@@ -1,0 +1,194 @@
+"""The chapter of claims: verdicts with what they rest on, and a panel a claim that has lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from results import format
+from results.claims import Answer, Claim, Ruling, Verdict, in_words, lines_of, rulings
+from results.panels import Layout, make_panels
+from results.runs import Run
+from results.sections import Drawing, Part, Section
+from results.series import points
+from results.summary import Paragraph
+from results.theme import Theme, looks
+from results.views import Cell, TableView
+
+WORDS: Mapping[Verdict, str] = {
+    "supported": "supported", "refuted": "refuted", "inconclusive": "inconclusive",
+    "not_run": "not run",
+}  # fmt: skip
+PANELS = 6
+"""Of a figure."""
+
+WIDE_RANGE = 8.0
+"""From this ratio of the largest value to the smallest on, an axis is logarithmic."""
+
+Panel = tuple[Claim, tuple[str, str], dict[str, list[tuple[float, float]]]]
+
+
+def claims_part(run: Run) -> Part:
+    """Return the part of the report that has claims, without sections if none was tested."""
+    found = rulings(run)
+    if not found:
+        return Part("claims", "Claims, put to the test", [])
+    counts = Counter(ruling.verdict for ruling in found)
+    told = ", ".join(f"{counts[v]} {WORDS[v]}" for v in WORDS if counts[v])
+    shown: tuple[Verdict, ...] = ("refuted", "inconclusive", "not_run")
+    names = [
+        f"{WORDS[verdict].capitalize()}: {', '.join(r.claim.id for r in of_verdict)}."
+        for verdict in shown
+        if (of_verdict := [r for r in found if r.verdict == verdict])
+    ]
+    summary = Paragraph("Claims", [f"Of {len(found)} claims: {told}.", *names])
+    section = Section(
+        "What is said of attention",
+        lead="Each claim is a small seeded experiment, or a growth fitted to the calls of this "
+        "run, and its verdict is where the interval lies.",
+        paragraphs=[Paragraph("", [f"{told.capitalize()}."])],
+        drawings=_drawings(run, found),
+        tables=[_verdicts(found), _grounds(found)],
+    )
+    return Part("claims", "Claims, put to the test", [section], [summary])
+
+
+def _verdicts(found: Sequence[Ruling]) -> TableView:
+    rows = []
+    for ruling in found:
+        claim = ruling.claim
+        rows.append(
+            [
+                Cell(claim.text, claim.id),
+                Cell(WORDS[ruling.verdict], is_status=ruling.verdict != "supported"),
+                Cell(_leading(ruling)),
+                Cell(claim.note or format.NONE),
+            ]
+        )
+    head = ["claim", "verdict", "because", "to know"]
+    return TableView("Verdicts", head, rows, text_columns=4)
+
+
+def _leading(ruling: Ruling) -> str:
+    answer = ruling.leading
+    if answer is None:
+        return ruling.reason
+    wanted = f", expected {answer.question.wanted}" if answer.question.decides else ""
+    return f"{answer.question.says}: {in_words(answer.value)}{wanted}"
+
+
+def _grounds(found: Sequence[Ruling]) -> TableView:
+    rows = [
+        [
+            Cell(ruling.claim.id),
+            Cell(answer.question.says),
+            Cell(in_words(answer.value)),
+            Cell(answer.question.wanted),
+            Cell(*_word(answer)),
+        ]
+        for ruling in found
+        for answer in ruling.answers
+    ]
+    notes = [
+        "Value: the median over seeds and launches, with the 95 % interval; of an exponent that "
+        "of the fit. A question without a range is told, and decides nothing."
+    ]
+    head = ["claim", "question", "value", "expected", "answer"]
+    return TableView("Every question", head, rows, text_columns=2, notes=notes, is_long=True)
+
+
+def _word(answer: Answer) -> tuple[str, str]:
+    if not answer.question.decides:
+        return (format.NONE if answer.value is not None else WORDS["not_run"]), answer.reason
+    return WORDS[answer.verdict], answer.reason
+
+
+# -- figures -------------------------------------------------------------------------------------
+
+
+def _drawings(run: Run, found: Sequence[Ruling]) -> list[Drawing]:
+    panels = [panel for ruling in found if (panel := _panel(run, ruling.claim))[2]]
+    groups = [panels[i : i + PANELS] for i in range(0, len(panels), PANELS)]
+    return [
+        Drawing(
+            f"claims-{number}",
+            f"What the verdicts rest on, {number} of {len(groups)}",
+            f"Medians over seeds and launches: {', '.join(p[0].id for p in group)}.",
+            partial(_draw, group),
+        )
+        for number, group in enumerate(groups, 1)
+    ]
+
+
+def _panel(run: Run, claim: Claim) -> Panel:
+    axes, lines = lines_of(run, claim.id)
+    if not lines:
+        axes, lines = _growth(run, claim)
+    return claim, axes, {k: v for k, v in lines.items() if len(v) > 1}
+
+
+def _growth(
+    run: Run, claim: Claim
+) -> tuple[tuple[str, str], dict[str, list[tuple[float, float]]]]:
+    """Return what fitted exponents are fitted to: a line a backend, of the first metric."""
+    asked = [q for q in claim.questions if q.backend]
+    if not asked:
+        return ("", ""), {}
+    metric = asked[0].metric
+    table = points(run)
+    lines = {}
+    for question in asked:
+        rows = table[
+            (table["backend"] == question.backend) & (table["options"] == "")
+            & (table["metric"] == metric) & (table["mode"] == "forward")
+            & (table["is_causal"] == question.is_causal) & (table["value"] > 0)
+        ]  # fmt: skip
+        name = f"{question.backend}, causal" if question.is_causal else question.backend
+        lines[name] = sorted(zip(rows["seq_len"], rows["value"], strict=True))
+    what = "time (s)" if metric == "latency" else "peak memory (B)"
+    return ("tokens", what), lines
+
+
+def _draw(panels: Sequence[Panel], theme: Theme, layout: Layout) -> Figure | None:
+    made = make_panels(len(panels), layout, columns=2)
+    if made is None:
+        return None
+    figure, axes = made
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height * 0.72)
+    for ax, (claim, (x_label, y_label), lines) in zip(axes, panels, strict=True):
+        drawn = looks((label, "") for label in lines)
+        for label, line in lines.items():
+            look = drawn[label, ""]
+            xs, ys = zip(*line, strict=True)
+            ax.plot(
+                xs, ys, label=label, color=look.color(theme), marker=look.marker, markersize=5.5,
+                linestyle=(0, look.dashes) if look.dashes else "-",
+            )  # fmt: skip
+        every = [point for line in lines.values() for point in line]
+        _axis(ax, "x", [x for x, _ in every])
+        _axis(ax, "y", [y for _, y in every])
+        ax.set_title(claim.id)
+        ax.set_xlabel(x_label)
+        ax.set_ylabel(y_label)
+        ax.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _axis(ax: Axes, which: str, values: Sequence[float]) -> None:
+    """Make an axis logarithmic where its values lie far apart."""
+    shown = pd.Series(values)
+    if shown.min() <= 0 or shown.max() / shown.min() < WIDE_RANGE:
+        return
+    base = 2 if which == "x" else 10
+    getattr(ax, f"set_{which}scale")("log", base=base)
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.set_major_locator(LogLocator(base=base, numticks=8))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}" if v >= 1 else f"{v:g}"))

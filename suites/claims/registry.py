@@ -1,0 +1,164 @@
+"""Find the experiment of a claim, and what an experiment is given and gives."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from attention.base import UnsupportedError
+from suites.measure.clock import sample_in_turn, timer_for
+from suites.measure.memory import peak_memory
+
+K = TypeVar("K", bound=Hashable)
+
+MODULES = ("costs", "invariants", "learning", "signals")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an experiment found.
+
+    Attributes:
+        values: by the names that the claim's questions have.
+        axes: what the lines show, x and y, with units; empty without lines.
+        lines: for the claim's figure: by label, points ``(x, y)``.
+    """
+
+    values: Mapping[str, float]
+    axes: tuple[str, str] = ("", "")
+    lines: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What an experiment works with.
+
+    Attributes:
+        seed: of all that it draws.
+        device: where it works.
+        threads: that it may use.
+        budget_s: sampling time of what it times, a call.
+    """
+
+    seed: int
+    device: str
+    threads: int
+    budget_s: float
+
+    def draw(self, *shape: int, scale: float = 1.0, offset: int = 0) -> Tensor:
+        """Draw normal numbers; another `offset` gives others."""
+        generator = torch.Generator().manual_seed(1000 * self.seed + offset)
+        return (scale * torch.randn(shape, generator=generator)).to(self.device)
+
+    def ids(self, *shape: int, vocab_size: int, offset: int = 0) -> Tensor:
+        """Draw token ids."""
+        generator = torch.Generator().manual_seed(1000 * self.seed + offset)
+        return torch.randint(vocab_size, shape, generator=generator).to(self.device)
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """Bring a module to the device."""
+        return module.to(self.device)
+
+    def seeded(self) -> None:
+        """Seed torch's own generator, which constructors draw from."""
+        torch.manual_seed(self.seed)
+
+    def seconds(self, calls: Mapping[K, Callable[[], object]]) -> dict[K, float]:
+        """Time calls in alternation; return the medians of their samples."""
+        arms = [_Call(call) for call in calls.values()]
+        with torch.no_grad():
+            timings = sample_in_turn(
+                arms, timer_for(self.device), budget_s=self.budget_s, seed=self.seed
+            )
+        return {key: median(timing.samples) for key, timing in zip(calls, timings, strict=True)}
+
+    def bytes(self, call: Callable[[], object]) -> int:
+        """Measure the peak memory that a call adds."""
+        with torch.no_grad():
+            call()
+            gc.collect()
+            return peak_memory(call, self.device)
+
+
+class _Call:
+    """A call as the clock wants it."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+        self.output: object = None
+
+    def prepare(self) -> None:
+        self.output = None
+
+    def call(self) -> None:
+        self.output = self._call()
+
+    def settle(self) -> None:
+        self.output = None
+
+
+Experiment = Callable[[Lab], Found]
+
+_experiments: dict[str, Experiment] = {}
+
+
+def experiment(claim: str) -> Callable[[Experiment], Experiment]:
+    """Make a function the experiment of a claim, by the claim's id.
+
+    Raises:
+        ValueError: if the claim has one already.
+    """
+
+    def add(function: Experiment) -> Experiment:
+        if claim in _experiments:
+            raise ValueError(f"claim: {claim} has an experiment already")
+        _experiments[claim] = function
+        return function
+
+    return add
+
+
+def experiments() -> Mapping[str, Experiment]:
+    """Return the experiments by the ids of their claims."""
+    for module in MODULES:
+        importlib.import_module(f"suites.claims.{module}")
+    return _experiments
+
+
+def find(claim: str) -> Experiment:
+    """Return the experiment of a claim.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    known = experiments()
+    if claim not in known:
+        raise ValueError(f"claim: expected one of {', '.join(sorted(known))}, got {claim!r}")
+    return known[claim]
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Return the exponent of y in x: the slope of a least-squares line through the logarithms."""
+    xs = [math.log(x) for x, _ in points]
+    ys = [math.log(y) for _, y in points]
+    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
+    above = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
+    return above / sum((x - mean_x) ** 2 for x in xs)
+
+
+def several_threads(lab: Lab) -> None:
+    """Refuse a machine, or a setting, of one thread.
+
+    Raises:
+        UnsupportedError: if there is but one.
+    """
+    if lab.device == "cpu" and lab.threads < 2:
+        raise UnsupportedError("threads: it compares one thread with several; got 1")
