@@ -46,13 +46,17 @@ BESIDE = {
         "decode",
         "decode-block",
         "models",
-        "quality",
-        "error",
-        "quantized",
     )
 }
-"""Further sweeps on that machine, each by a command that docs/performance.md or docs/quality.md
-names."""
+"""Further sweeps on that machine, each by a command that docs/performance.md names."""
+
+OF_QUALITY = {
+    "tasks": ("quality",),
+    "text": ("text",),
+    "errors": ("error", "error-512-2048"),
+    "quantized": ("quantized",),
+}
+"""By a place in docs/quality.md, the sweeps that fill it."""
 GOALS = {
     (backend, peer, causal, mode): aims
     for backend, peer, causal, *both in (
@@ -400,8 +404,7 @@ def performance() -> str:
     text = fill(PERFORMANCE.read_text(), "where", where)
     text = fill(text, "peaks", peaks(chapter))
     text = fill(text, "limits", limits(chapter))
-    of_speed = BESIDE.keys() - {"quality", "error", "quantized"}
-    runs = {name: load(BESIDE[name]) for name in of_speed}
+    runs = {name: load(folder) for name, folder in BESIDE.items()}
     text = fill(text, "profile", where_time_goes(runs["profile"]))
     text = fill(text, "goals", against_goals(runs["peers"]))
     text = fill(text, "shares", against_limits(load(REFERENCE), runs["profile"]))
@@ -431,13 +434,17 @@ def performance() -> str:
 
 def quality() -> str:
     """Return docs/quality.md with what the reference says."""
-    found = chapters_of_tasks(load(BESIDE["quality"]))
-    text = fill(QUALITY.read_text(), "tasks", with_notes(overview(found)))
-    of_text = [view for c in found if c.trials[0].lower for view in quality_tables(c)]
+    runs = {
+        place: load(*(REFERENCE.with_name(f"{REFERENCE.name}-{name}") for name in names))
+        for place, names in OF_QUALITY.items()
+    }
+    tasks = overview(chapters_of_tasks(runs["tasks"]))
+    text = fill(QUALITY.read_text(), "tasks", with_notes(tasks))
+    of_text = [view for c in chapters_of_tasks(runs["text"]) for view in quality_tables(c)]
     text = fill(text, "text", with_notes(of_text))
-    by_inputs = [error_tables(c)[0] for c in error_chapters(load(BESIDE["error"]))]
+    by_inputs = [error_tables(c)[0] for c in error_chapters(runs["errors"])]
     text = fill(text, "errors", titled(by_inputs))
-    part = quantized_part(load(BESIDE["quantized"]))
+    part = quantized_part(runs["quantized"])
     return fill(text, "quantized", titled([view for s in part.sections for view in s.tables]))
 
 

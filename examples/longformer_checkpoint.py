@@ -5,7 +5,6 @@ The model is built from a configuration, with random weights: a checkpoint's wou
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from torch import Tensor
 from transformers import LongformerConfig, LongformerModel
 
 from attention.integrations.transformers import swap
+from suites.measure.memory import peak_memory
 
 
 def build(layers: int, length: int) -> LongformerModel:
@@ -40,17 +40,16 @@ def call(model: LongformerModel, length: int) -> Tensor:
 
 
 def measure(layers: int, length: int, swapped: bool) -> None:
-    """Print median seconds of three calls and this process's highest memory above the model."""
+    """Print median seconds of three calls, and the memory that a call adds at its peak."""
     model = build(layers, length)
     if swapped:
         swap(model)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     times = []
     for _ in range(3):
         start = time.perf_counter()
         call(model, length)
         times.append(time.perf_counter() - start)
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    peak = peak_memory(lambda: call(model, length), "cpu") / 2**20
     print(f"{'swapped' if swapped else 'as it is':<9} {sorted(times)[1]:7.2f} s {peak:8.0f} MiB")
 
 

@@ -6,7 +6,6 @@ measured in a process of its own. Needs the package transformers.
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from torch import Tensor
 from transformers import MistralConfig, MistralModel
 
 from attention.integrations.transformers import register
+from suites.measure.memory import peak_memory
 
 BACKENDS = ("sdpa", "attnbench_sdpa")
 
@@ -60,7 +60,6 @@ def seconds(call: Callable[[], object], count: int = 3) -> float:
 def measure(implementation: str, window: int, length: int) -> None:
     """Print the time of the attention layers, of the model, and of a training step; memory."""
     model, tokens = build(implementation, window, length), ids(length)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     spent = [0.0]
 
     def start(*_: object) -> None:
@@ -78,7 +77,8 @@ def measure(implementation: str, window: int, length: int) -> None:
         model(tokens)
     for handle in handles:
         handle.remove()
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    with torch.no_grad():
+        peak = peak_memory(lambda: model(tokens), "cpu") / 2**20
     step = seconds(lambda: model(tokens).last_hidden_state.square().mean().backward(), 1)
     print(f"{implementation:<15} {spent[0]:9.2f} s {whole:9.2f} s {step:9.2f} s {peak:8.0f} MiB")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from results.schema import CONDITIONS, PROFILE_PARTS, STOPS, RecordError
+from results.schema import CLAIM, CONDITIONS, PROFILE_PARTS, STOPS, RecordError
 
 COSTS = ("pattern_ops", "executed_ops", "exponentials", "bytes")
 """The declared cost of one call."""
@@ -51,11 +51,13 @@ def check_values(record: Mapping[str, Any]) -> None:
     for where, value in (("reason", record.get("reason")), ("commit", record.get("commit"))):
         if value is not None and not isinstance(value, str):
             raise RecordError(f"{where}: expected a string or null, got {type(value).__name__}")
+    # What an experiment finds may lie below zero: an exponent, a logarithm.
+    least = -_LARGEST_NUMBER if record["case"]["kind"] == CLAIM else 0.0
     for index, arm in enumerate(record["arms"]):
-        _check_arm(f"arms[{index}]", arm)
+        _check_arm(f"arms[{index}]", arm, least)
 
 
-def _check_arm(where: str, arm: Mapping[str, Any]) -> None:
+def _check_arm(where: str, arm: Mapping[str, Any], least: float) -> None:
     for part, keys in _NUMBERS.items():
         numbers = arm.get(part)
         if numbers is None:
@@ -69,7 +71,7 @@ def _check_arm(where: str, arm: Mapping[str, Any]) -> None:
     for name, metric in arm["metrics"].items():
         at = f"{where}.metrics.{clean(name)}"
         for value in metric.get("samples", [metric.get("value")]):
-            _check_number(at, value, minimum=0.0)
+            _check_number(at, value, minimum=least)
             if name == "latency" and value <= 0:
                 raise RecordError(f"{at}: expected times above 0, got {value}")
 

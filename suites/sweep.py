@@ -316,6 +316,9 @@ def _claims_grid(preset: str | None, chosen: Mapping[str, Any]) -> Grid:
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ValueError(f"claim: no claim {claim!r}{hint}; accepted: {', '.join(known)}")
     fields = {**vars(taken), "threads": (available_cores(),)}
+    # Page faults of fresh memory scatter between processes.
+    if (chosen.get("device") or "cpu") == "cpu":
+        fields["allocators"] = ("retained",)
     own = ("device", "threads", "seed", "launches", "budget_s", "case_timeout_s", "shard")
     fields |= {k: chosen[k] for k in own if chosen.get(k) is not None and chosen.get(k) != ()}
     return Grid(

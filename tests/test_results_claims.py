@@ -43,6 +43,13 @@ def test_verdicts_come_from_the_records(tmp_path: Path) -> None:
     assert set(others["evidence"]) == {"not asked in this run"}
 
 
+def test_values_may_lie_below_zero(tmp_path: Path) -> None:
+    values = {"residual-norm": {"log10_both": [0.6, 0.7], "log10_neither": [-19.0, -20.0]}}
+    run = run_of(tmp_path, values)
+    assert run.warnings == ()
+    assert row(run, "residual-norm")["verdict"] == "supported"
+
+
 def test_one_seed_decides_nothing(tmp_path: Path) -> None:
     run = run_of(tmp_path, {"head-dim": {"ops_ratio": [1.0], "time_ratio": [1.0]}})
     assert row(run, "head-dim")["verdict"] == "inconclusive"
