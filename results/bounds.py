@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from results.checks import clean
-from results.schema import UNITS, RecordError
+from results.schema import CLAIM, UNITS, RecordError
 
 MOST_ARMS = 64
 MOST_METRICS = 64
@@ -44,7 +44,8 @@ def check_bounds(record: Mapping[str, Any]) -> None:
         _check_count(f"arms[{index}].metrics", arm["metrics"], MOST_METRICS)
         _check_count(f"arms[{index}].fixed_size", arm.get("fixed_size") or {}, MOST_SIZES)
         for name, metric in arm["metrics"].items():
-            _check_metric(f"arms[{index}].metrics.{clean(name[:LONGEST_NAME])}", name, metric)
+            at = f"arms[{index}].metrics.{clean(name[:LONGEST_NAME])}"
+            _check_metric(at, name, metric, signed=case["kind"] == CLAIM)
 
 
 def _check_count(where: str, things: Any, most: int) -> None:
@@ -52,7 +53,7 @@ def _check_count(where: str, things: Any, most: int) -> None:
         raise RecordError(f"{where}: expected at most {most}, got {len(things)}")
 
 
-def _check_metric(where: str, name: str, metric: Mapping[str, Any]) -> None:
+def _check_metric(where: str, name: str, metric: Mapping[str, Any], *, signed: bool) -> None:
     unit = metric["unit"]
     if len(name) > LONGEST_NAME or len(unit) > LONGEST_NAME:
         raise RecordError(f"{where}: expected a name and unit of {LONGEST_NAME} characters")
@@ -66,5 +67,5 @@ def _check_metric(where: str, name: str, metric: Mapping[str, Any]) -> None:
     values = metric.get("samples", [metric.get("value")])
     _check_count(where, values, MOST_SAMPLES)
     for value in values:
-        if value and not low <= value <= high:
+        if value and not low <= (abs(value) if signed else value) <= high:
             raise RecordError(f"{where}: expected {low:g} to {high:g}, got {value:g}")

@@ -18,6 +18,12 @@ FILES = (RECORDS, MACHINES, ENVIRONMENTS)
 LARGEST = 2**20
 """Bytes of a file: a folder beside it takes what is more."""
 
+SENTINELS_SINCE = 2
+"""Version of the measuring code; earlier runs had none."""
+
+_MERGED = "launches of several commits"
+"""How the reader's remark on merged runs begins: each record says which commit it is of."""
+
 _PLACES = re.compile(r"(?<![\w.:/])(?:/(?:home|root|Users|mnt|media|srv)/|[A-Za-z]:\\)[^\s'\"]*")
 _ADDRESS = re.compile(r"\b(?:\d{1,3}\.){3}\d{1,3}\b(?!\.)")
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+")
@@ -46,7 +52,7 @@ def faults(folder: Path) -> list[str]:
         run = load(folder)
     except (NoRunError, OSError) as error:
         return [*found, str(error)]
-    found += run.warnings
+    found += [w for w in run.warnings if not w.startswith(_MERGED)]
     found += _unsound(run)
     return [*found, *dict.fromkeys(_private(folder))]
 
@@ -66,7 +72,8 @@ def _unsound(run: Run) -> Iterator[str]:
     failed = run.frame[run.frame["status"].isin(("failed", "crashed"))]
     for reason in dict.fromkeys(failed["reason"]):
         yield f"a case failed, which is a defect and no result: {str(reason)[:120]}"
-    if not (run.frame["kind"] == "sentinel").any():
+    with_sentinel = all(r["measurement"] >= SENTINELS_SINCE for r in run.records)
+    if with_sentinel and not (run.frame["kind"] == "sentinel").any():
         yield "no sentinel: nothing says how the machine changed meanwhile"
 
 
