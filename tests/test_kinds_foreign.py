@@ -99,11 +99,11 @@ def test_a_model_is_measured_and_its_attention_checked(
 
 
 def test_wrong_attention_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from attention.backends.sdpa import SdpaAttention
+    from attention.backends.sdpa import SDPAAttention
 
-    right = SdpaAttention.attend
+    right = SDPAAttention.attend
     monkeypatch.setattr(
-        SdpaAttention, "attend", lambda self, *args, **more: right(self, *args, **more) * 1.01
+        SDPAAttention, "attend", lambda self, *args, **more: right(self, *args, **more) * 1.01
     )
     case, files = case_of(written(tmp_path, BERT), Arm("sdpa"))
     found = record(case, files)

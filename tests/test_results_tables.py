@@ -116,7 +116,7 @@ def test_a_file_holds_what_the_text_would(folder: Path, tmp_path: Path) -> None:
             "csv",
             None,
             "table: expected one of cases, scaling, crossover, peers, tasks, "
-            "errors, quantized, got 'case'",
+            "errors, quantized, claims, got 'case'",
         ),
         ("cases", "xls", None, f"format: expected one of {', '.join(FORMATS)}, got 'xls'"),
         ("cases", "parquet", None, "out: parquet is no text"),

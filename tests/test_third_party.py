@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attention.backends.sdpa import SdpaAttention
+from attention.backends.sdpa import SDPAAttention
 from attention.testing import contract
 
 ROOT = Path(__file__).parents[1]
@@ -62,9 +62,9 @@ def test_the_helper_fails_and_skips_as_it_should(monkeypatch: pytest.MonkeyPatch
     case("shapes")
     with pytest.raises(pytest.skip.Exception, match=r"."):
         contract("linformer")("future")
-    right = SdpaAttention.attend
+    right = SDPAAttention.attend
     monkeypatch.setattr(
-        SdpaAttention, "attend",
+        SDPAAttention, "attend",
         lambda self, *args, **more: torch.nan_to_num(right(self, *args, **more)) * 1.001,
     )  # fmt: skip
     with pytest.raises(pytest.fail.Exception, match=r"(?s)off.*import|import"):
