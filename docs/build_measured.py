@@ -440,8 +440,9 @@ def quality() -> str:
     }
     tasks = overview(chapters_of_tasks(runs["tasks"]))
     text = fill(QUALITY.read_text(), "tasks", with_notes(tasks))
-    of_text = [view for c in chapters_of_tasks(runs["text"]) for view in quality_tables(c)]
-    text = fill(text, "text", with_notes(of_text))
+    of_text = chapters_of_tasks(runs["text"])
+    parts = [f"#### {c.title}\n\n{with_notes(quality_tables(c))}" for c in of_text]
+    text = fill(text, "text", "\n\n".join(parts))
     by_inputs = [error_tables(c)[0] for c in error_chapters(runs["errors"])]
     text = fill(text, "errors", titled(by_inputs))
     part = quantized_part(runs["quantized"])

@@ -147,6 +147,7 @@ def _growth(
         rows = table[
             (table["backend"] == question.backend) & (table["options"] == "")
             & (table["metric"] == metric) & (table["mode"] == "forward")
+            & (table["level"] == "attention")
             & (table["is_causal"] == question.is_causal) & (table["value"] > 0)
         ]  # fmt: skip
         name = f"{question.backend}, causal" if question.is_causal else question.backend

@@ -53,7 +53,8 @@ def _overview(view: str, metric: str, pairs: Sequence[tuple[QualityChapter, Tria
     shown = list(every)[:MOST_NAMED]
     rows = []
     names = [_which(chapter) for chapter, _ in pairs]
-    alike = len(set(names)) < len(names)
+    told = [(*which, trial.name) for which, (_, trial) in zip(names, pairs, strict=True)]
+    alike = len(set(told)) < len(told)
     for (chapter, trial), named_so, found in zip(pairs, names, tables, strict=True):
         by_name = {column(r): r for r in found}
         cells = [Cell(text) for text in named_so]

@@ -24,7 +24,10 @@ SENTINELS_SINCE = 2
 _MERGED = "launches of several commits"
 """How the reader's remark on merged runs begins: each record says which commit it is of."""
 
-_PLACES = re.compile(r"(?<![\w.:/])(?:/(?:home|root|Users|mnt|media|srv)/|[A-Za-z]:\\)[^\s'\"]*")
+_PLACES = re.compile(
+    r"(?<![\w.])(?:/(?:home|root|Users|Volumes|mnt|media|srv|data|scratch|work|opt|tmp)/"
+    r"|~/|[A-Za-z]:\\|\\\\)[^\s'\"]*"
+)
 _ADDRESS = re.compile(r"\b(?:\d{1,3}\.){3}\d{1,3}\b(?!\.)")
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+")
 

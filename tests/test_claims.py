@@ -205,6 +205,12 @@ def test_one_thread_cannot_test_what_compares_threads() -> None:
         ("sparse-nlogn", "longformer_to_nlogn", "refuted"),
         ("sqrt-dk", "gradient_ratio", "supported"),
         ("head-dim", "ops_ratio", "supported"),
+        ("dropout-eval", "smallest_change_training", "supported"),
+        ("residual-norm", "log10_both", "supported"),
+        ("residual-norm", "log10_neither", "supported"),
+        ("rnn-vanishing", "log10_apart", "supported"),
+        ("decode-state", "longformer_bytes_ratio", "supported"),
+        ("decode-state", "performer_bytes_ratio", "supported"),
     ],
 )
 def test_what_theory_knows_is_found(claim: str, name: str, verdict: str) -> None:

@@ -122,6 +122,42 @@ def test_longformer_keeps_a_models_own_window(kind: str, padded: str) -> None:
     assert (real(other, given) - real(expected, given)).abs().max() > 1e-2, "the window matters"
 
 
+@pytest.mark.parametrize("kind", ["Mistral", "ModernBert"])
+def test_a_window_beyond_the_sequence_is_still_the_models(kind: str) -> None:
+    """Longformer's own option, 5, is for layers without a window."""
+    changes: dict[str, Any] = {"sliding_window": LENGTH + 7}
+    if kind == "ModernBert":
+        changes = {"local_attention": 4 * LENGTH, "global_attn_every_n_layers": 1}
+        ours.register(longformer={"window": LENGTH})
+    theirs, mine = pair(kind, "attnbench_longformer", **changes)
+    given = inputs("right")
+    with torch.no_grad():
+        expected, actual = hidden(theirs, given), hidden(mine, given)
+    torch.testing.assert_close(real(actual, given), real(expected, given), atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_with_an_attention_of_its_own_is_refused() -> None:
+    config = transformers.BloomConfig(vocab_size=VOCAB, hidden_size=32, n_layer=1, n_head=4)
+    model = transformers.BloomModel._from_config(config, attn_implementation="attnbench_full")
+    with pytest.raises(UnsupportedError, match="it has an attention of its own"):
+        model(**inputs())
+
+
+def test_backends_that_are_not_named_keep_their_options() -> None:
+    model = build("Bert", "attnbench_longformer")
+    ours.register(performer={"num_features": 32})
+    with torch.no_grad():
+        hidden(model, inputs())
+    assert [backend.window for backend in ours.backends(model)] == [5, 5]
+
+
+def test_a_prepared_model_does_not_take_other_options() -> None:
+    model = ours.prepare(build("Bert", "attnbench_linformer"), **inputs())
+    ours.register(linformer={"seq_len": 64, "rank": 8})
+    with pytest.raises(RuntimeError, match=r"prepared with .*16.* called with .*8.*build it anew"):
+        hidden(model, inputs())
+
+
 def wide(kind: str) -> dict[str, Any]:
     return {"local_attention": 512} if kind == "ModernBert" else {"sliding_window": None}
 
@@ -354,7 +390,8 @@ def test_bad_options_are_named(
         ours.register(**options)
 
 
-def test_a_missing_option_is_named() -> None:
+def test_a_missing_option_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(ours._options, "linformer")
     ours.register()
     model = build("Bert", "attnbench_linformer")
     with pytest.raises(TypeError, match=r"seq_len.*register\(linformer"):

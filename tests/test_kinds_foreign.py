@@ -159,7 +159,16 @@ def test_what_a_layer_refuses_is_unsupported(
     ("config", "arm", "message"),
     [
         ({**BERT, "model_type": "brt"}, Arm("sdpa"), "transformers refuses the configuration"),
-        ({**BERT, "architectures": ["NoSuch"]}, Arm("sdpa"), "transformers has no class NoSuch"),
+        (
+            {**BERT, "architectures": ["NoSuchModel"]},
+            Arm("sdpa"),
+            "transformers has no class NoSuchModel",
+        ),
+        (
+            {**BERT, "architectures": ["BertForSequenceClassification"]},
+            Arm("sdpa"),
+            "got BertForSequenceClassification",
+        ),
         ({"model_type": "vit"}, Arm("sdpa"), "expected one stack that reads token ids, got vit"),
         ({"model_type": "bart"}, Arm("sdpa"), "expected one stack that reads token ids, got bart"),
         (BERT, Arm("sdpa", {"scale": 2.0}), "scale: it is a property of the model"),

@@ -160,7 +160,7 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
 """What is no JSON number costs the whole line, before a profile is looked at."""
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | FINITE | st.text(max_size=8),
+    st.none() | st.booleans() | st.integers(-(10**15), 10**15) | FINITE | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
     ),

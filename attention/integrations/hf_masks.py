@@ -17,17 +17,21 @@ from torch import Tensor
 
 from attention.checks import UnsupportedError
 
+_LOOKS = frozenset({"__get__", "dim", "size", "numel", "__len__", "__repr__", "is_contiguous"})
+"""What may be asked of a pattern as a tensor."""
+
 
 class Pattern(Tensor):
     """What the queries of a layer may see.
 
     A tensor of one element, since transformers passes masks on as tensors (and hands a ready one,
-    of four dimensions, through); what it means stands in the attributes. What is cut out of it, or
-    computed from it, is no pattern.
+    of four dimensions, through); what it means stands in the attributes. A model that computes
+    with its mask has an attention of its own, which would run unmasked: that is an error.
 
     Attributes:
         is_causal: query ``i`` sees keys up to ``M - N + i``.
-        window: keys seen on each side, with `is_causal` to the left; ``None`` = all.
+        window: keys seen on each side, with `is_causal` to the left; ``None`` = the layer has
+            none. It may reach beyond the sequence.
         key_padding_mask: bool ``[B, M]``, True = this key takes part; ``None`` = all do.
         key_len: M, the keys that there are: a cache of fixed size holds room for more.
     """
@@ -37,14 +41,33 @@ class Pattern(Tensor):
     key_padding_mask: Tensor | None
     key_len: int
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Let it be looked at and passed on; refuse to compute with it.
+
+        Raises:
+            UnsupportedError: if it is computed with.
+        """
+        name = getattr(func, "__name__", "")
+        if name in ("contiguous", "detach", "to"):
+            return args[0]
+        if name not in _LOOKS:
+            raise UnsupportedError(
+                f"attention_mask: the model computes with its mask ({name}): it has an attention "
+                "of its own, which no attn_implementation reaches"
+            )
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
 
     @classmethod
     def of(
         cls, is_causal: bool, window: int | None, key_padding_mask: Tensor | None, key_len: int
     ) -> Pattern:
         """Make one."""
-        pattern = torch.ones(1, 1, 1, 1, dtype=torch.bool).as_subclass(cls)
+        with torch._C.DisableTorchFunctionSubclass():
+            pattern = torch.ones(1, 1, 1, 1, dtype=torch.bool).as_subclass(cls)
         pattern.is_causal, pattern.window = is_causal, window
         pattern.key_padding_mask, pattern.key_len = key_padding_mask, key_len
         return pattern
@@ -89,8 +112,6 @@ def pattern_of(
                 f"attention_mask: {q_length} queries behind {int(q_offset)} tokens do not end "
                 f"where {kv_length} keys from {kv_offset} on do"
             )
-    if window is not None and window >= key_len - 1:
-        window = None
     return Pattern.of(is_causal, window, _padding(attention_mask, kv_offset, key_len), key_len)
 
 

@@ -63,13 +63,20 @@ Forward = Callable[..., tuple[Tensor, None]]
 _built: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Attention]] = WeakKeyDictionary()
 """The backends of each layer, by what they were made with."""
 
+_options: dict[str, dict[str, Any]] = {}
+"""What `register` was given, by backend."""
+
 _preparing: ContextVar[bool] = ContextVar("preparing", default=False)
 
 
 def register(**options: Mapping[str, Any]) -> list[str]:
     """Make every backend an ``attn_implementation`` of transformers.
 
-    May be called again: models built from then on, and layers not yet run, take the new options.
+    May be called again: the backends that are named take the new options, in models that are there
+    already too, from their next call on; the others keep theirs.
+
+    Models that do not dispatch their attention (transformers says so of none) keep it: those that
+    compute with a mask are refused at the call, of the others `backends` is empty after one.
 
     Args:
         **options: of backends by name, e.g. ``longformer={"window": 256}``,
@@ -88,9 +95,10 @@ def register(**options: Mapping[str, Any]) -> list[str]:
 
     for name, given in options.items():
         _check(name, given)
+    _options.update({name: dict(given) for name, given in options.items()})
     registered = []
     for name in registry.names():
-        function = attention_function(name, **options.get(name, {}))
+        function = attention_function(name, **_options.get(name, {}))
         AttentionInterface.register(PREFIX + name, function)
         AttentionMaskInterface.register(PREFIX + name, pattern_of)
         registered.append(PREFIX + name)
@@ -209,22 +217,24 @@ def _backend(
     cls = registry.get(name)
     if pattern.is_causal and query.shape[2] > 1 and not cls.supports.causal:
         raise UnsupportedError(f"is_causal: {name} is bidirectional only{cls.why_not('causal')}")
-    if pattern.window is not None:
+    window = pattern.window
+    if window is not None and window >= pattern.key_len - 1 and name != WINDOWED:
+        window = None  # it holds all keys that there are
+    if window is not None:
         if cls.family != "dense" and name != WINDOWED:
             raise UnsupportedError(
-                f"sliding_window: the layer sees {pattern.window} keys on a side, and {name} has "
+                f"sliding_window: the layer sees {window} keys on a side, and {name} has "
                 f"no window; accepted: {PREFIX}{WINDOWED} and the exact backends"
             )
         kernel = {"kernel": options["kernel"]} if name == WINDOWED and "kernel" in options else {}
-        name, options = WINDOWED, {"window": pattern.window, **kernel}
+        name, options = WINDOWED, {"window": window, **kernel}
     mine = _built.setdefault(module, {})
     _, num_heads, _, head_dim = query.shape
     made_with = (name, num_heads, head_dim, scale, repr(sorted(options.items())))
     backend = mine.get(made_with)
     if backend is None:
-        backend = _build(
-            name, module, num_heads=num_heads, head_dim=head_dim, scale=scale, **options
-        )
+        shape = {"num_heads": num_heads, "head_dim": head_dim, "scale": scale}
+        backend = _build(name, module, made_with, **shape, **options)
         mine[made_with] = backend
     own = next(backend.buffers(), None)
     if own is not None and own.device != query.device:
@@ -232,10 +242,16 @@ def _backend(
     return backend
 
 
-def _build(name: str, module: nn.Module, **options: Any) -> Attention:
-    attached = getattr(module, "attnbench", None)
-    if isinstance(attached, Attention) and attached.name == name:
-        return attached
+def _build(name: str, module: nn.Module, made_with: tuple[Any, ...], **options: Any) -> Attention:
+    attached: Any = getattr(module, "attnbench", None)
+    if attached is not None and attached.name == name:
+        prepared_with: Any = module.attnbench_made_with
+        if prepared_with != made_with:
+            raise RuntimeError(
+                f"{PREFIX}{name}: the model was prepared with {prepared_with[-1]}, and is called "
+                f"with {made_with[-1]}; build it anew"
+            )
+        return attached  # type: ignore[no-any-return]
     try:
         backend = registry.build(name, **options)
     except TypeError as error:
@@ -248,6 +264,7 @@ def _build(name: str, module: nn.Module, **options: Any) -> Attention:
             )
         like = next(module.parameters())
         module.add_module("attnbench", backend.to(like.device, like.dtype))
+        module.attnbench_made_with = made_with  # type: ignore[assignment]
     return backend
 
 

@@ -59,10 +59,11 @@ def recall_by_distance(lab: Lab) -> Found:
     values: dict[str, float] = {}
     for arm in (Arm("sdpa"), Arm("longformer", {"window": 4})):
         score = _recall(lab, arm)
-        points = [(d, right / asked) for d, (asked, right) in sorted(score.groups.items())]
-        lines[arm.label] = points
-        far = [y for x, y in points if x >= points[-1][0] / 2]
-        values[f"{arm.name}_far_accuracy"] = sum(far) / len(far)
+        groups = sorted(score.groups.items())
+        lines[arm.label] = [(d, right / asked) for d, (asked, right) in groups]
+        far = [counts for d, counts in groups if d >= groups[-1][0] / 2]
+        right, asked = sum(r for _, r in far), sum(a for a, _ in far)
+        values[f"{arm.name}_far_accuracy"] = right / asked
     return Found(values, ("distance (tokens)", "accuracy"), lines)
 
 
@@ -71,25 +72,27 @@ def tied_projections(lab: Lab) -> Found:
     """Train recall with one projection for queries and keys, and with two."""
 
     def tie(setup: Setup) -> None:
-        for module in setup.model.modules():
-            if isinstance(module, MultiheadAttention):
-                module.qkv.k_proj = module.qkv.q_proj
+        layers = [m for m in setup.model.modules() if isinstance(m, MultiheadAttention)]
+        assert layers
+        for layer in layers:
+            layer.qkv.k_proj = layer.qkv.q_proj
 
     apart = _recall(lab, Arm("sdpa")).accuracy
     tied = _recall(lab, Arm("sdpa"), tie).accuracy
     lab.seeded()
     layer = MultiheadAttention(d_model=64, num_heads=4)
     x = torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(lab.seed))
-    q, k, _ = layer.qkv(x, x)
-    scores = q @ k.transpose(2, 3)
-    own = q @ q.transpose(2, 3)
 
-    def skew(s: torch.Tensor) -> float:
-        return float((s - s.transpose(2, 3)).norm() / (2 * s.norm()))
+    def skew() -> float:
+        q, k, _ = layer.qkv(x, x)
+        scores = (q @ k.transpose(2, 3)).detach()
+        return float((scores - scores.transpose(2, 3)).norm() / (2 * scores.norm()))
 
+    asymmetry = skew()
+    layer.qkv.k_proj = layer.qkv.q_proj
     values = {
         "apart_accuracy": apart, "tied_accuracy": tied, "lost_accuracy": apart - tied,
-        "apart_asymmetry": skew(scores), "tied_asymmetry": skew(own),
+        "apart_asymmetry": asymmetry, "tied_asymmetry": skew(),
     }  # fmt: skip
     return Found(values)
 

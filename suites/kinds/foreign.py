@@ -33,6 +33,9 @@ from suites.parsing import parse_backend
 PREFIX = "hf-"
 """Of the names of such models."""
 
+_HEADS = ("ForCausalLM", "ForMaskedLM", "LMHeadModel", "Model")
+"""How the names of classes end whose output and loss are those of tokens, or hidden states."""
+
 _ROOM = ("max_position_embeddings", "n_positions")
 
 _files: ContextVar[Mapping[str, Path]] = ContextVar("files")
@@ -97,13 +100,19 @@ def config_of(case: Case) -> Any:
             setattr(config, name, 0.0)
     if getattr(config, "is_encoder_decoder", False) or not getattr(config, "vocab_size", 0):
         raise ValueError(f"model: expected one stack that reads token ids, got {kind}")
+    named = (config.architectures or [""])[0]
+    if named and not named.endswith(_HEADS):
+        raise ValueError(
+            f"model: expected a first architecture in {', '.join(f'…{end}' for end in _HEADS)}, "
+            f"got {named}"
+        )
     if reasons := _unsupported(case, config):
         raise UnsupportedError("; ".join(reasons))
     return config
 
 
 def _is_dropout(name: str, value: Any) -> bool:
-    return ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float)
+    return "drop" in name and isinstance(value, float)
 
 
 def _unsupported(case: Case, config: Any) -> list[str]:
@@ -233,6 +242,18 @@ class ForeignModel(Contestant):
     @mixer.setter
     def mixer(self, _: Mixer) -> None:
         pass  # by the base's constructor: it is in `_declared`
+
+    def gate(self) -> dict[str, Any] | None:
+        """Hold the first layer's output against its formula; see the base.
+
+        Raises:
+            UnsupportedError: if no layer called a backend: the model has an attention of its own.
+            WrongOutputError: if it is off.
+        """
+        is_floor = isinstance(self._declared, IdentityAttention)
+        if not is_floor and not integration.backends(self.module):
+            raise UnsupportedError("model: it has an attention of its own, which ran instead")
+        return super().gate()
 
     def call(self) -> None:
         """Compute the logits, or take a step."""

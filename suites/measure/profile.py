@@ -190,10 +190,7 @@ def profiled(
         ``seconds``, ``calls`` and ``operations``) and ``products`` (``shape``, ``calls``,
         ``seconds``, ``operations`` and ``alone``: op/s of that product by itself).
     """
-    calls, seconds, profiler = _fastest_call(timed, device, budget_s)
-    events = _events(profiler, device)
-    if keep is not None:
-        _keep(profiler, device, keep)
+    calls, seconds, events = _fastest_call(timed, device, budget_s, keep)
     timed.prepare()
     found = sort_events(events, on_device=device == "cuda")
     busy = sum(share.seconds for share in found.parts.values())
@@ -235,9 +232,9 @@ def _keep(profiler: torch.profiler.profile, device: str, file: Path) -> None:
 
 
 def _fastest_call(
-    timed: Timed, device: str, budget_s: float
-) -> tuple[int, float, torch.profiler.profile]:
-    """Return how many calls were made, the seconds of the fastest, and what was seen of it."""
+    timed: Timed, device: str, budget_s: float, keep: Path | None
+) -> tuple[int, float, list[Event]]:
+    """Return how many calls were made, the seconds of the fastest, and its events."""
     activities = [ProfilerActivity.CPU]
     if device == "cuda":
         activities.append(ProfilerActivity.CUDA)
@@ -252,7 +249,9 @@ def _fastest_call(
         if best is None or seconds < best[0]:
             best = seconds, profiler
     assert best is not None
-    return calls, best[0], best[1]
+    if keep is not None:
+        _keep(best[1], device, keep)
+    return calls, best[0], _events(best[1], device)
 
 
 def _seconds(timed: Timed, device: str) -> float:
