@@ -28,7 +28,7 @@ WORDS: Mapping[Verdict, str] = {
 PANELS = 6
 """Of a figure."""
 
-WIDE_RANGE = 8.0
+WIDE_RANGE = 3.5
 """From this ratio of the largest value to the smallest on, an axis is logarithmic."""
 
 Panel = tuple[Claim, tuple[str, str], dict[str, list[tuple[float, float]]]]
@@ -65,14 +65,15 @@ def _verdicts(found: Sequence[Ruling]) -> TableView:
         claim = ruling.claim
         rows.append(
             [
-                Cell(claim.text, claim.id),
+                Cell(claim.id),
                 Cell(WORDS[ruling.verdict], is_status=ruling.verdict != "supported"),
+                Cell(claim.text),
                 Cell(_leading(ruling)),
                 Cell(claim.note or format.NONE),
             ]
         )
-    head = ["claim", "verdict", "because", "to know"]
-    return TableView("Verdicts", head, rows, text_columns=4)
+    head = ["id", "verdict", "claim", "because", "to know"]
+    return TableView("Verdicts", head, rows, text_columns=5)
 
 
 def _leading(ruling: Ruling) -> str:
@@ -173,8 +174,8 @@ def _draw(panels: Sequence[Panel], theme: Theme, layout: Layout) -> Figure | Non
                 linestyle=(0, look.dashes) if look.dashes else "-",
             )  # fmt: skip
         every = [point for line in lines.values() for point in line]
-        _axis(ax, "x", [x for x, _ in every])
-        _axis(ax, "y", [y for _, y in every])
+        _axis(ax, "x", [x for x, _ in every], x_label)
+        _axis(ax, "y", [y for _, y in every], y_label)
         ax.set_title(claim.id)
         ax.set_xlabel(x_label)
         ax.set_ylabel(y_label)
@@ -182,14 +183,26 @@ def _draw(panels: Sequence[Panel], theme: Theme, layout: Layout) -> Figure | Non
     return figure
 
 
-def _axis(ax: Axes, which: str, values: Sequence[float]) -> None:
-    """Make an axis logarithmic where its values lie far apart."""
-    shown = pd.Series(values)
-    if shown.min() <= 0 or shown.max() / shown.min() < WIDE_RANGE:
-        return
-    base = 2 if which == "x" else 10
-    getattr(ax, f"set_{which}scale")("log", base=base)
+def _axis(ax: Axes, which: str, values: Sequence[float], label: str) -> None:
+    """Make an axis logarithmic where its values lie far apart; write its ticks by its unit."""
     axis = ax.xaxis if which == "x" else ax.yaxis
-    axis.set_major_locator(LogLocator(base=base, numticks=8))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}" if v >= 1 else f"{v:g}"))
+    shown = pd.Series(values)
+    far = shown.max() / shown.min() if shown.min() > 0 else 0.0
+    if far >= WIDE_RANGE:
+        base = 2 if which == "x" else 4 if label.endswith("(B)") else 10
+        getattr(ax, f"set_{which}scale")("log", base=base)
+        steps = (1,) if base < 10 or far > 100 else (1, 2, 5)
+        axis.set_major_locator(LogLocator(base=base, subs=steps, numticks=8))
+        axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, label)))
+
+
+def _tick(value: float, label: str) -> str:
+    if label.endswith("(s)") and value > 0:
+        return format.seconds(value)
+    if label.endswith("(B)") and value > 0:
+        return format.size(value)
+    for factor, suffix in ((1e9, " G"), (1e6, " M")):
+        if factor <= abs(value) < 1e12:
+            return f"{value / factor:g}{suffix}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:g}"
