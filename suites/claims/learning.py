@@ -28,6 +28,9 @@ RECALL = Arm("recall", {"num_pairs": 8})
 RECALL_STEPS = "steps:amount=500,lr=0.002"
 """As suite quality trains it causally, at 32 tokens in batches of 32: it is solved so."""
 
+POSITIONS_STEPS, WEIGHTS_STEPS, OBJECTIVES_STEPS = 200, 120, 30
+"""Of the trainings on text."""
+
 TEST_SEED = 0
 
 
@@ -116,7 +119,7 @@ def longer_than_trained(lab: Lab) -> Found:
     for positions in ("sinusoidal", "learned", "rotary"):
         config = config_for(f"decoder:positions={positions}", task).scaled(max_len=lengths[-1])
         _, model = draw_model(Arm("sdpa"), config, lab.seed)
-        _trained(lab, model, task, steps=200, batch=32)
+        _trained(lab, model, task, steps=POSITIONS_STEPS, batch=32)
         lines[positions] = []
         for n in lengths:
             score = evaluate(
@@ -133,7 +136,7 @@ def fewer_bits(lab: Lab) -> Found:
     task = _language(lab, 128)
     config = config_for("decoder:d_model=128,num_layers=3,num_heads=4", task)
     _, model = draw_model(Arm("sdpa"), config, lab.seed)
-    _trained(lab, model, task, steps=120, batch=16)
+    _trained(lab, model, task, steps=WEIGHTS_STEPS, batch=16)
     model.eval()
     sizes: dict[str, int] = {}
     bits: dict[str, float] = {}
@@ -162,7 +165,7 @@ OBJECTIVES = (("next", "causal"), ("masked", "bidirectional"), ("denoise", "bidi
 
 @experiment("objectives")
 def all_objectives_train(lab: Lab) -> Found:
-    """Train each objective on text for 30 steps, with every backend that supports it."""
+    """Train each objective on text for a few steps, with every backend that supports it."""
     worst: dict[str, float] = {}
     count = 0
     for objective, form in OBJECTIVES:
@@ -172,7 +175,7 @@ def all_objectives_train(lab: Lab) -> Found:
                 continue
             case = _case(
                 lab, task, arm, form=form, seq_len=64, batch=16,
-                training="steps:amount=30,lr=0.002",
+                training=f"steps:amount={OBJECTIVES_STEPS},lr=0.002",
             )  # fmt: skip
             try:
                 setup = prepare(case, {})
