@@ -72,11 +72,6 @@ class Pattern(Tensor):
         pattern.key_padding_mask, pattern.key_len = key_padding_mask, key_len
         return pattern
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether it still is what was made."""
-        return "key_len" in vars(self)
-
 
 def pattern_of(
     *,

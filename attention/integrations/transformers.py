@@ -193,7 +193,7 @@ def _pattern(
     if mask is None:
         causal = bool(getattr(module, "is_causal", True)) if is_causal is None else bool(is_causal)
         return Pattern.of(causal, None, None, key.shape[2])
-    if not isinstance(mask, Pattern) or not mask.is_whole:
+    if not isinstance(mask, Pattern):
         raise UnsupportedError(
             f"attention_mask: {PREFIX}{name} takes padding [B, M]; got a mask that is ready, "
             f"{tuple(mask.shape)}"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import linear_regression, median
 from typing import TypeVar
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from attention.base import UnsupportedError
 from suites.measure.clock import sample_in_turn, timer_for
 from suites.measure.memory import peak_memory
+from suites.measure.roofs import Repeated
 
 K = TypeVar("K", bound=Hashable)
 
@@ -73,7 +73,7 @@ class Lab:
 
     def seconds(self, calls: Mapping[K, Callable[[], object]]) -> dict[K, float]:
         """Time calls in alternation; return the medians of their samples."""
-        arms = [_Call(call) for call in calls.values()]
+        arms = [Repeated(call) for call in calls.values()]
         with torch.no_grad():
             timings = sample_in_turn(
                 arms, timer_for(self.device), budget_s=self.budget_s, seed=self.seed
@@ -84,25 +84,7 @@ class Lab:
         """Measure the peak memory that a call adds."""
         with torch.no_grad():
             call()
-            gc.collect()
             return peak_memory(call, self.device)
-
-
-class _Call:
-    """A call as the clock wants it."""
-
-    def __init__(self, call: Callable[[], object]) -> None:
-        self._call = call
-        self.output: object = None
-
-    def prepare(self) -> None:
-        self.output = None
-
-    def call(self) -> None:
-        self.output = self._call()
-
-    def settle(self) -> None:
-        self.output = None
 
 
 Experiment = Callable[[Lab], Found]
@@ -147,11 +129,8 @@ def find(claim: str) -> Experiment:
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
     """Return the exponent of y in x: the slope of a least-squares line through the logarithms."""
-    xs = [math.log(x) for x, _ in points]
-    ys = [math.log(y) for _, y in points]
-    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
-    above = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
-    return above / sum((x - mean_x) ** 2 for x in xs)
+    logs = [(math.log(x), math.log(y)) for x, y in points]
+    return linear_regression(*zip(*logs, strict=True)).slope
 
 
 def several_threads(lab: Lab) -> None:
