@@ -89,9 +89,14 @@ class Chapter:
         )  # fmt: skip
 
 
-def chapters(run: Run) -> list[Chapter]:
-    """Return the chapters of a run, the one with most measurements first."""
-    table = points(run)
+def chapters(run: Run, table: pd.DataFrame | None = None) -> list[Chapter]:
+    """Return the chapters of a run, the one with most measurements first.
+
+    Args:
+        run: what was loaded.
+        table: its `series.points`, where they are known already.
+    """
+    table = points(run) if table is None else table
     if table.empty:
         return []
     fits, crossed, sped = fit_all(run, table), crossovers(run, table), speedups(table)

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from results import format
+from results import format, marks
 from results.claims import Answer, Claim, Ruling, Verdict, in_words, lines_of, rulings
-from results.panels import Layout, make_panels
+from results.panels import Layout, make_panels, trimmed
 from results.runs import Run
 from results.sections import Drawing, Part, Section
 from results.series import points
@@ -169,6 +169,7 @@ def _draw(panels: Sequence[Panel], theme: Theme, layout: Layout) -> Figure | Non
         for label, line in lines.items():
             look = drawn[label, ""]
             xs, ys = zip(*line, strict=True)
+            marks.line(ax, (label, label), look, (marks.Point(*point) for point in line))
             ax.plot(
                 xs, ys, label=label, color=look.color(theme), marker=look.marker, markersize=5.5,
                 linestyle=(0, look.dashes) if look.dashes else "-",
@@ -195,13 +196,16 @@ def _axis(ax: Axes, which: str, values: Sequence[float], label: str) -> None:
         axis.set_major_locator(LogLocator(base=base, subs=steps, numticks=8))
         axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, label)))
+    for unit, kind in (("(s)", "seconds"), ("(B)", "bytes")):
+        if label.endswith(unit):
+            marks.kind(axis, kind)
 
 
 def _tick(value: float, label: str) -> str:
     if label.endswith("(s)") and value > 0:
-        return format.seconds(value)
+        return trimmed(format.seconds(value))
     if label.endswith("(B)") and value > 0:
-        return format.size(value)
+        return trimmed(format.size(value))
     for factor, suffix in ((1e9, " G"), (1e6, " M")):
         if factor <= abs(value) < 1e12:
             return f"{value / factor:g}{suffix}"

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from results import format
+from results import format, marks
 from results.errors import USELESS, ErrorChapter, budget_text, default_rows, line_name
 from results.panels import (
     Layout,
@@ -24,6 +24,7 @@ from results.panels import (
     shared_legend,
     time_ticks,
 )
+from results.series import label
 from results.theme import Theme
 
 MOST_PANELS, MOST_SERIES = 9, 24
@@ -94,6 +95,8 @@ def against_cost(
         if len(exact):
             has_exact = True
             ax.axvline(float(exact.min()), color=theme.ink, linewidth=1.1, linestyle=_EXACT)
+            rule = marks.Rule("exact attention", x=float(exact.min()))
+            marks.shown(ax).rules.append(rule)
         _error_axis(ax, drawn[metric], metric, theme)
         log_cost(ax, costs, time_ticks if cost == "latency" else _operation_ticks)
         ax.set_title(inputs if len(inputs) <= 34 else f"{inputs[:33]}…")
@@ -126,18 +129,29 @@ def _lines(
         color = look.color(theme)
         at = own.sort_values([cost, "budget"], kind="stable")
         y = at[metric].clip(lower=LEAST_ERROR)
+        told = [
+            marks.Point(
+                row[cost], max(row[metric], LEAST_ERROR), note=budget_text(row), tag=_tag(row)
+            )
+            for row in at.to_dict("records")
+        ]
+        marks.line(ax, (key[0], label(*key)), look, told)
         ax.plot(at[cost], y, color=color, marker=look.marker, markersize=5.5,
                 linestyle=(0, look.dashes) if look.dashes else "-")  # fmt: skip
-        for index, (x, height, text, name) in enumerate(
-            zip(at[cost], y, at["budget_text"], at["budget_name"], strict=True)
+        for index, (x, height, tag) in enumerate(
+            zip(at[cost], y, (point.tag for point in told), strict=True)
         ):
-            told = text[:6] if text else ("d" if name else "")
             ax.annotate(
-                told, (x, height), color=color, fontsize=7.5, textcoords="offset points",
+                tag, (x, height), color=color, fontsize=7.5, textcoords="offset points",
                 # Above and below in turn: neighbours on a flat line would cover each other.
                 xytext=(0, 5 if index % 2 == 0 else -5), ha="center",
                 va="bottom" if index % 2 == 0 else "top",
             )  # fmt: skip
+
+
+def _tag(row: Mapping[Any, Any]) -> str:
+    """Return what is written beside a mark: its budget, d for the default."""
+    return str(row["budget_text"])[:6] or ("d" if row["budget_name"] else "")
 
 
 def _error_axis(ax: Axes, values: pd.Series, metric: str, theme: Theme) -> None:
@@ -146,6 +160,7 @@ def _error_axis(ax: Axes, values: pd.Series, metric: str, theme: Theme) -> None:
     if metric == "relative_error":
         most = max(most, USELESS)
         ax.axhline(USELESS, color=theme.ink, linewidth=1.0, linestyle=_ZEROS)
+        marks.shown(ax).rules.append(marks.Rule("output of zeros", y=USELESS))
     room = max(1.5, (most / least) ** 0.12)
     ax.set_ylim(least / room, most * room)
     error_ticks(ax.yaxis)
@@ -161,6 +176,7 @@ def _operation_ticks(axis: Any) -> None:
         return f"{number.rstrip('0').rstrip('.') if '.' in number else number} {unit}op"
 
     axis.set_major_formatter(FuncFormatter(write))
+    marks.kind(axis, "operations")
 
 
 LENGTH_CAPTION = (
@@ -193,6 +209,14 @@ def against_length(chapter: ErrorChapter, theme: Theme, layout: Layout = "wide")
             at = line.sort_values("seq_len", kind="stable")
             color = look.color(theme)
             style: Any = (0, look.dashes) if look.dashes else "-"
+            told = [
+                marks.Point(
+                    row["seq_len"], max(row["relative_error"], LEAST_ERROR),
+                    row["error_low"], row["error_high"], budget_text(row),
+                )
+                for row in at.to_dict("records")
+            ]  # fmt: skip
+            marks.line(ax, (key[0], label(*key)), look, told)
             ax.plot(at["seq_len"], at["relative_error"].clip(lower=LEAST_ERROR), color=color,
                     marker=look.marker, linestyle=style)  # fmt: skip
             if math.isfinite(float(at["error_low"].min())):

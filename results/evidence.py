@@ -37,19 +37,29 @@ _VIEWS = ("steps", "operations", "time")
 # -- error ---------------------------------------------------------------------------------------
 
 
-def errors_of(kind_error: pd.DataFrame, seq_len: int) -> dict[str, Reading]:
-    """Return the relative L2 errors of one backend at a length, by the inputs of kind error.
+def error_rows(kind_error: pd.DataFrame) -> dict[str, list[Row]]:
+    """Return the relative L2 errors of one backend by the inputs of kind error, a row a length.
 
     Args:
         kind_error: the tidy rows of kind error of one backend with its options; several cases of
             one length and inputs are launches of one.
+    """
+    return {
+        str(inputs): _rows(rows, "relative_error") for inputs, rows in kind_error.groupby("inputs")
+    }
+
+
+def errors_of(by_inputs: Mapping[str, Sequence[Row]], seq_len: int) -> dict[str, Reading]:
+    """Return the relative L2 errors at a length, by inputs.
+
+    Args:
+        by_inputs: of `error_rows`.
         seq_len: in tokens.
     """
-    found = {}
-    for inputs, rows in kind_error.groupby("inputs"):
-        read = at_length(_rows(rows, "relative_error"), seq_len, grows=False)
-        found[str(inputs)] = replace(read, on=f"{inputs} (kind error)")
-    return found
+    return {
+        inputs: replace(at_length(rows, seq_len, grows=False), on=f"{inputs} (kind error)")
+        for inputs, rows in by_inputs.items()
+    }
 
 
 def error_of(

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from results import format
+from results import format, marks
 from results.modes import WORDS
 from results.series import label, rank
 from results.theme import Look, Theme
@@ -56,6 +56,9 @@ def lines(ax: Axes, part: pd.DataFrame, looks: Mapping[SeriesKey, Look], theme: 
     )  # fmt: skip
     for series, rows in data.groupby("series", sort=False):
         line = rows.sort_values("seq_len")
+        told = line[["seq_len", "value", "ci_low", "ci_high"]].itertuples(index=False, name=None)
+        key = (str(line["backend"].iloc[0]), str(series))
+        marks.line(ax, key, looked[str(series)], (marks.Point(*values) for values in told))
         narrow = (line["ci_high"] <= WIDEST_BAND * line["ci_low"]).to_numpy()
         ax.fill_between(
             line["seq_len"], line["ci_low"], line["ci_high"], where=narrow, alpha=0.14,
@@ -105,6 +108,7 @@ def length_axis(ax: Axes, lengths: pd.Series, mode: str) -> None:
     ax.xaxis.set_major_locator(FixedLocator(sorted(kept)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format.tick_length(x)))
+    marks.kind(ax.xaxis, "tokens")
     ax.set_xlabel(WORDS[mode].length)
 
 
@@ -116,7 +120,8 @@ def time_ticks(axis: Any) -> None:
     """Write the ticks of an axis in seconds as 10 ms, 1 s."""
     axis.set_major_locator(LogLocator(base=10, numticks=9))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda y, _: _trimmed(format.seconds(y))))
+    axis.set_major_formatter(FuncFormatter(lambda y, _: trimmed(format.seconds(y))))
+    marks.kind(axis, "seconds")
     _at_least_two(axis)
 
 
@@ -125,7 +130,8 @@ def size_ticks(axis: Any) -> None:
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(base=16 if high / low > 300 else 4, numticks=12))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda y, _: _trimmed(format.size(y))))
+    axis.set_major_formatter(FuncFormatter(lambda y, _: trimmed(format.size(y))))
+    marks.kind(axis, "bytes")
 
 
 def ratio_ticks(axis: Any) -> None:
@@ -133,6 +139,7 @@ def ratio_ticks(axis: Any) -> None:
     axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g} ×"))
+    marks.kind(axis, "ratio")
 
 
 def error_ticks(axis: Any) -> None:
@@ -140,6 +147,7 @@ def error_ticks(axis: Any) -> None:
     axis.set_major_locator(LogLocator(base=10, numticks=9))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    marks.kind(axis, "error")
     _at_least_two(axis)
 
 
@@ -151,7 +159,8 @@ def _at_least_two(axis: Any) -> None:
         axis.set_major_locator(LogLocator(base=10, subs=steps, numticks=12))
 
 
-def _trimmed(text: str) -> str:
+def trimmed(text: str) -> str:
+    """Return an amount with its unit as a tick writes it: 20.0 ms → 20 ms."""
     number, _, unit = text.partition(" ")
     return f"{number.rstrip('0').rstrip('.') if '.' in number else number} {unit}"
 
@@ -184,6 +193,11 @@ def mark_failures(
             markersize=7, markeredgewidth=2, color=color, transform=ax.get_xaxis_transform(),
             clip_on=False,
         )  # fmt: skip
+        for row in own.to_dict("records"):
+            words = format.STATUS_WORDS.get(str(row["status"]), str(row["status"]))
+            why = f"{words}: {row['reason']}" if row["reason"] else words
+            case = marks.Failed(key[0], label(*key), looks[key], float(row["seq_len"]), why)
+            marks.shown(ax).failed.append(case)
         first = own.iloc[0]
         word = format.STATUS_WORDS.get(str(first["status"]), str(first["status"]))
         beyond = (math.log(first["seq_len"]) - left) / (right - left) > 0.5
@@ -219,6 +233,7 @@ def legend(
             )
         )
         texts.append(f"{_short(label(*key), LONGEST_LABEL)}{notes.get(key, '')}")
+        marks.shown(ax).notes[label(*key)] = notes.get(key, "").strip()
     long = max(len(t) for t in texts) > (26 if layout == "narrow" else 30)
     dashed = any(looks[k].dashes for k in keys(part))
     ax.legend(

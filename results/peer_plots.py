@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from results import format
+from results import format, marks
 from results.panels import Layout, ratio_ticks
 from results.peers import PeerChapter
 from results.schema import MODES
@@ -89,12 +90,21 @@ def _dots(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _panel(ax: Axes, dots: pd.DataFrame, labels: list[str], theme: Theme) -> None:
     ax.axvline(1.0, color=theme.ink, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1)
+    marks.shown(ax).rules.append(marks.Rule("as fast as ours", x=1.0))
+    marks.kind(ax.xaxis, "ratio")
     colors = looks((backend, "") for backend in dots["backend"])
     offsets = {name: 0.26 * place for place, name in zip((-0.5, 0.5), MARKERS, strict=True)}
     alone = dots["allocator"].nunique() == 1
     for dot in dots.to_dict("records"):
         color = colors[dot["backend"], ""].color(theme)
         y = labels.index(dot["label"]) + (0.0 if alone else offsets.get(dot["allocator"], 0.0))
+        told = marks.Point(
+            dot["value"], y, dot["low"], dot["high"], f"{dot['allocator']} allocator"
+        )
+        look = replace(
+            colors[dot["backend"], ""], marker=MARKERS.get(dot["allocator"], "s"), dashes=""
+        )
+        marks.line(ax, (dot["backend"], dot["backend"]), look, [told], joined=False, across=True)
         if dot["low"] > 0 and dot["high"] <= WIDEST * dot["low"]:
             ax.plot([dot["low"], dot["high"]], [y, y], color=color, linewidth=2.0, zorder=2)
         ax.plot(

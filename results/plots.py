@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from results import format
+from results import format, marks
 from results.chapters import Chapter, chapters
 from results.modes import MEMORY_METRICS, WORDS
 from results.panels import (
@@ -39,6 +39,7 @@ from results.panels import (
 from results.profile_plots import profile_figure
 from results.runs import Run
 from results.schema import IDENTITY
+from results.series import label
 from results.theme import LIGHT, Theme, styled
 
 NARROW = 1.5
@@ -84,6 +85,7 @@ def _speedup_panel(
     part = data[(data["baseline"] == baseline) & (data["mode"] == mode)]
     lines(ax, part, chapter.looks, theme)
     ax.axhline(1.0, color=theme.ink, linewidth=1.0, linestyle=(0, (4, 3)))
+    marks.shown(ax).rules.append(marks.Rule(f"as fast as {baseline}", y=1.0))
     finish(ax, f"{mode}, over {baseline}", f"speed-up over {baseline}", part, ratio_ticks, mode)
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, 0.8), max(high, 1.25))
@@ -108,6 +110,9 @@ def _error_panel(
 ) -> None:
     for row in part.to_dict("records"):
         look = chapter.looks[row["backend"], row["options"]]
+        key = row["backend"], label(row["backend"], row["options"])
+        point = marks.Point(row["latency"], max(row["error"], ERROR_FLOOR))
+        marks.line(ax, key, look, [point], joined=False)
         ax.plot(
             row["latency"], max(row["error"], ERROR_FLOOR), marker=look.marker,
             color=look.color(theme), markersize=9, linestyle="none",
@@ -144,6 +149,7 @@ def fraction_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> 
         length_axis(ax, part["seq_len"], mode)
         ax.set_ylim(0, top)
         ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g} %"))
+        marks.kind(ax.yaxis, "percent")
         ax.set_title(mode)
         ax.set_ylabel("share of the machine's limit")
         legend(ax, part, chapter.looks, theme, layout, {})

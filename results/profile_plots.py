@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from results import format
+from results import format, marks
 from results.chapters import Chapter
 from results.panels import LONGEST_LABEL, Layout, make_panels
 from results.schema import PROFILE_PARTS
@@ -62,6 +62,7 @@ def _bars(ax: Axes, part: pd.DataFrame, theme: Theme, *, room: float) -> None:
             np.flatnonzero(some), width[some], left=left[some], height=0.7,
             color=_color(name, theme), edgecolor=theme.ink, linewidth=0.3,
         )  # fmt: skip
+        _record(ax, part, name, left, width, theme)
         left = left + width
     for index, (key, seconds) in enumerate(calls.items()):
         pressed = ", not to scale" if scale[key] < 1 else ""
@@ -76,6 +77,22 @@ def _bars(ax: Axes, part: pd.DataFrame, theme: Theme, *, room: float) -> None:
     ax.grid(visible=False, axis="y")
     ax.set_axisbelow(True)
     ax.set_xlabel("time per call (ms)")
+
+
+def _record(
+    ax: Axes, part: pd.DataFrame, name: str, left: pd.Series, width: pd.Series, theme: Theme
+) -> None:
+    """Record a part of every bar."""
+    light, _ = PARTS[name]
+    seconds = _of(part, name)
+    for row, key in enumerate(left.index):
+        if width[key] > 0:
+            words = f"{name} {format.seconds(seconds[key])}"
+            bar = marks.Bar(
+                key[0], label(*key), name, row, float(left[key]),
+                float(left[key] + width[key]), light, words,
+            )  # fmt: skip
+            marks.shown(ax).bars.append(bar)
 
 
 def _at_longest(parts: pd.DataFrame, mode: str) -> pd.DataFrame:

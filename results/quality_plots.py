@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from results import format
+from results import format, marks
 from results.panels import Layout, log_cost, panel_row, shared_legend, size_ticks, time_ticks
 from results.quality import COSTS, QualityChapter, Trial
 from results.quality_views import compressors
-from results.series import rank
+from results.series import label, rank
 from results.theme import Theme
 
 MOST_SERIES = 24
@@ -74,6 +74,12 @@ def cost_figure(
             look = chapter.looks[row["backend"], row["options"]]
             kept = (row["backend"], row["options"]) in on
             color = look.color(theme)
+            key = row["backend"], label(row["backend"], row["options"])
+            note = "on the frontier" if kept else ""
+            told = marks.Point(
+                row[cost], row["score"], row["score_low"], row["score_high"], note, ringed=kept
+            )
+            marks.line(ax, key, look, [told], joined=False)
             ax.plot([row[cost]] * 2, [row["score_low"], row["score_high"]], color=color,
                     linewidth=1.6, zorder=2)  # fmt: skip
             ax.plot(
@@ -115,6 +121,8 @@ def _frontier(ax: Axes, trial: Trial, cost: str, own: pd.DataFrame, theme: Theme
     y = [float(by_key.loc[key, "score"]) for key in kept]
     if x:  # to the right nothing better was measured
         x, y = [*x, 1e3 * max(own[cost])], [*y, y[-1]]
+        steps = marks.Path(list(zip(x, y, strict=True)), in_steps=True)
+        marks.shown(ax).paths.append(steps)
         ax.plot(x, y, drawstyle="steps-post", color=theme.ink, linewidth=1.1, alpha=0.55, zorder=1)
 
 
@@ -122,11 +130,7 @@ def _score_axis(
     ax: Axes, trial: Trial, rows: pd.DataFrame, beside: Mapping[str, float], theme: Theme
 ) -> None:
     if not trial.lower:
-        ax.set_ylim(-0.03, 1.05)
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g} %"))
-        ax.set_ylabel("accuracy")
-        if math.isfinite(trial.chance):
-            ax.axhline(trial.chance, color=theme.ink, linewidth=1.0, linestyle=_DOTTED)
+        _accuracy_axis(ax, trial.chance, theme)
         return
     shown = [*rows["score_low"], *rows["score_high"], *beside.values()]
     room = 0.08 * (max(shown) - min(shown)) or 0.1 * max(shown) or 0.1
@@ -134,6 +138,17 @@ def _score_axis(
     ax.set_ylabel("bits per byte (lower is better)")
     for word, bits in beside.items():
         ax.axhline(bits, color=theme.ink, linewidth=1.0, linestyle=_LINES[word])
+        marks.shown(ax).rules.append(marks.Rule(word, y=bits))
+
+
+def _accuracy_axis(ax: Axes, chance: float, theme: Theme) -> None:
+    ax.set_ylim(-0.03, 1.05)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g} %"))
+    marks.kind(ax.yaxis, "share")
+    ax.set_ylabel("accuracy")
+    if math.isfinite(chance):
+        ax.axhline(chance, color=theme.ink, linewidth=1.0, linestyle=_DOTTED)
+        marks.shown(ax).rules.append(marks.Rule("chance", y=chance))
 
 
 def _line(theme: Theme, style: Any) -> Line2D:
@@ -198,6 +213,8 @@ def group_figure(chapter: QualityChapter, theme: Theme, layout: Layout = "wide")
             own = table[[k == key for k in _keys(table)]]
             look = chapter.looks[key]
             keys.setdefault(key)
+            told = own[["value", "mean", "min", "max"]].itertuples(index=False, name=None)
+            marks.line(ax, (key[0], label(*key)), look, (marks.Point(*row) for row in told))
             ax.plot(
                 own["value"], own["mean"], color=look.color(theme), marker=look.marker,
                 linestyle=(0, look.dashes) if look.dashes else "-",
@@ -205,12 +222,8 @@ def group_figure(chapter: QualityChapter, theme: Theme, layout: Layout = "wide")
             )  # fmt: skip
             ax.fill_between(own["value"], own["min"], own["max"], alpha=0.14, linewidth=0,
                             color=look.color(theme))  # fmt: skip
-        if math.isfinite(trial.chance):
-            ax.axhline(trial.chance, color=theme.ink, linewidth=1.0, linestyle=_DOTTED)
         _group_axis(ax, trial.group, sorted(set(table["value"])))
-        ax.set_ylim(-0.03, 1.05)
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g} %"))
-        ax.set_ylabel("accuracy")
+        _accuracy_axis(ax, trial.chance, theme)
         ax.set_title(_panel_title(trial.name, layout) if len(chapter.trials) > 1 else "")
     others = [(_line(theme, _DOTTED), "chance")] if math.isfinite(trials[0].chance) else []
     shared_legend(figure, list(keys), chapter.looks, theme, layout, others=others)
@@ -261,6 +274,8 @@ def curve_figure(
             x, low, middle, high = found
             look = chapter.looks[key]
             keys.append(key)
+            told = (marks.Point(*row) for row in zip(x, middle, low, high, strict=True))
+            marks.line(ax, (key[0], label(*key)), look, told)
             ax.plot(x, middle, color=look.color(theme), marker=look.marker, markevery=[-1],
                     linestyle=(0, look.dashes) if look.dashes else "-")  # fmt: skip
             ax.fill_between(x, low, high, color=look.color(theme), alpha=0.14, linewidth=0)

@@ -8,14 +8,14 @@ settings never stand in one. What the records do not say does not qualify, and i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
 from results import evidence, question
-from results.at_length import Reading, at_length
+from results.at_length import Reading, Row, at_length
 from results.modes import WORDS
 from results.question import Question
 from results.runs import Run
@@ -231,13 +231,8 @@ def recommend(
         wanted &= speed[name] == value
     own = speed[wanted & speed["mode"].isin([mode, "forward"])]
     check_values(own)
-    table = points(Run(own, (), {}, {}))
-    rankings = [
-        _ranking(dict(zip(SETTING, key, strict=True)), part, frame, asked)
-        for key, part in table.groupby(list(SETTING), sort=False)
-        if (part["mode"] == mode).any()
-    ]
-    rankings.sort(key=_coverage)
+    found = settings(points(Run(own, (), {}, {})), frame, asked)
+    rankings = sorted((setting.ranking(asked) for setting in found), key=_coverage)
     return Recommendation(asked, tuple(rankings), () if rankings else held(speed))
 
 
@@ -251,60 +246,98 @@ def _coverage(ranking: Ranking) -> tuple[Any, ...]:
     return (*first, *(str(ranking.setting[c]) for c in SETTING))
 
 
-def _ranking(
-    setting: dict[str, Any], table: pd.DataFrame, frame: pd.DataFrame, asked: Question
-) -> Ranking:
+@dataclass(frozen=True)
+class _Series:
+    """One backend with its options in one setting: its points and its errors by inputs."""
+
+    backend: str
+    options: str
+    points: Sequence[Mapping[Any, Any]]
+    errors: Mapping[str, Sequence[Row]]
+
+    def rows(self, metric: str, mode: str) -> list[Mapping[Any, Any]]:
+        return [r for r in self.points if r["metric"] == metric and r["mode"] == mode]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one setting holds for a mode: asked for several lengths, it is looked up once.
+
+    Attributes:
+        values: of `series.SETTING`.
+        series: its candidates.
+        exams: rows of recall tasks that may count.
+        lengths: at which anything was measured, in tokens.
+    """
+
+    values: Mapping[str, Any]
+    series: Sequence[_Series]
+    exams: pd.DataFrame
+    lengths: tuple[int, ...]
+
+    def ranking(self, asked: Question) -> Ranking:
+        """Return the ranking of a question of the mode and causality that this was made for."""
+        names = [(one.backend, one.options) for one in self.series]
+        exam = evidence.choose_exam(self.exams, names, str(self.values["machine"]), asked.seq_len)
+        found = []
+        for one in self.series:
+            recall = evidence.recall_of(self.exams, exam, one.backend, one.options)
+            found.append(_candidate(one, recall, asked))
+        good = sorted((c for c in found if c.qualifies), key=lambda c: c.latency.value)
+        bad = sorted(
+            (c for c in found if not c.qualifies),
+            key=lambda c: (not c.latency.known, c.latency.value if c.latency.known else 0.0),
+        )
+        timed = tuple(replace(c, times=relative_time(c, good[0])) for c in good)
+        return Ranking(self.values, timed, tuple(bad), asked, self.lengths)
+
+
+def settings(table: pd.DataFrame, frame: pd.DataFrame, asked: Question) -> list[Setting]:
+    """Return the settings that hold anything of a question's mode.
+
+    Args:
+        table: `series.points` of the question's device and causality.
+        frame: as of `recommend`: evidence of errors and recall is looked up there.
+        asked: the question; its length does not count.
+    """
+    return [
+        _setting(dict(zip(SETTING, key, strict=True)), part, frame, asked)
+        for key, part in table.groupby(list(SETTING), sort=False)
+        if (part["mode"] == asked.mode).any()
+    ]
+
+
+def _setting(
+    values: dict[str, Any], table: pd.DataFrame, frame: pd.DataFrame, asked: Question
+) -> Setting:
+    timed = table[table["mode"] == asked.mode]
     names = sorted(
-        {(str(b), str(o)) for b, o in zip(table["backend"], table["options"], strict=True)},
+        {(str(b), str(o)) for b, o in zip(timed["backend"], timed["options"], strict=True)},
         key=lambda name: (rank(name[0]), name[1]),
     )
-    timed = table[table["mode"] == asked.mode]
     exams = evidence.recall_rows(frame, asked.recall_task)
-    exams = exams[exams["is_causal"] == asked.is_causal]
-    exam = evidence.choose_exam(exams, names, str(setting["machine"]), asked.seq_len)
     errors = frame[
         (frame["kind"] == "error") & (frame["is_causal"] == asked.is_causal)
-        & (frame["dtype"] == setting["dtype"]) & (frame["head_dim"] == setting["head_dim"])
-        & (frame["matmul_precision"] == setting["matmul_precision"])
-        & (frame["compile"] == setting["compile"])
+        & (frame["dtype"] == values["dtype"]) & (frame["head_dim"] == values["head_dim"])
+        & (frame["matmul_precision"] == values["matmul_precision"])
+        & (frame["compile"] == values["compile"])
     ]  # fmt: skip
-    found = []
-    for backend, options in names:
-        own = table[(table["backend"] == backend) & (table["options"] == options)]
-        if not (own["mode"] == asked.mode).any():
-            continue
-        series = _Series(own, errors[_named(errors, backend, options)])
-        recall = evidence.recall_of(exams, exam, backend, options)
-        found.append(_candidate(backend, options, series, recall, asked))
-    good = sorted((c for c in found if c.qualifies), key=lambda c: c.latency.value)
-    bad = sorted(
-        (c for c in found if not c.qualifies),
-        key=lambda c: (not c.latency.known, c.latency.value if c.latency.known else 0.0),
-    )
-    ranked = tuple(replace(c, times=_times(c, good[0])) for c in good)
+    series = [
+        _Series(
+            backend, options, table[_named(table, backend, options)].to_dict("records"),
+            evidence.error_rows(errors[_named(errors, backend, options)]),
+        )
+        for backend, options in names
+    ]  # fmt: skip
     lengths = sorted({int(n) for n in timed[timed["value"].notna()]["seq_len"]})
-    return Ranking(setting, ranked, tuple(bad), asked, tuple(lengths))
+    return Setting(values, series, exams[exams["is_causal"] == asked.is_causal], tuple(lengths))
 
 
 def _named(rows: pd.DataFrame, backend: str, options: str) -> Any:
     return (rows["backend"] == backend) & (rows["options"] == options)
 
 
-@dataclass(frozen=True)
-class _Series:
-    """The points of one backend in one setting, and its rows of kind error."""
-
-    own: pd.DataFrame
-    errors: pd.DataFrame
-
-    def rows(self, metric: str, mode: str) -> list[Mapping[Any, Any]]:
-        rows = self.own[(self.own["metric"] == metric) & (self.own["mode"] == mode)]
-        return list(rows.to_dict("records"))
-
-
-def _candidate(
-    backend: str, options: str, series: _Series, recall: Reading, asked: Question
-) -> Candidate:
+def _candidate(series: _Series, recall: Reading, asked: Question) -> Candidate:
     latency = at_length(series.rows("latency", asked.mode), asked.seq_len)
     memory = at_length(series.rows(WORDS[asked.mode].memory, asked.mode), asked.seq_len)
     by_mode = [series.rows("relative_error", m) for m in dict.fromkeys([asked.mode, "forward"])]
@@ -317,11 +350,13 @@ def _candidate(
     for name, reading in readings.items():
         if said := question.shortfall(name, reading, asked.limit(name)):
             reasons[name] = said
-    return Candidate(backend, options, latency, memory, error, recall, reasons, others)
+    return Candidate(
+        series.backend, series.options, latency, memory, error, recall, reasons, others
+    )
 
 
-def _times(candidate: Candidate, first: Candidate) -> Estimate:
-    """Return how many times as long a candidate takes as the first.
+def relative_time(candidate: Candidate, first: Candidate) -> Estimate:
+    """Return how many times as long a candidate takes as another, faster one.
 
     Where one of the two is interpolated there are no launches to resample: the ends of both
     intervals are divided, which is wider.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import hashlib
+import json
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,13 +13,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+from markupsafe import Markup
 
+from results.answers import Group, as_data, groups
+from results.answers import tables as answer_tables
 from results.axis_views import axis_tables
 from results.captions import TITLES, figure_caption
+from results.case_views import case_sections
 from results.chapters import Chapter, chapters, machine_name
 from results.claim_views import claims_part
 from results.files import check_within, write_bytes, write_text
-from results.panels import Layout
 from results.peer_views import peer_part
 from results.plots import FIGURES
 from results.provenance import provenance
@@ -25,6 +32,7 @@ from results.sections import Drawing, Part, Section
 from results.series import points
 from results.summary import summarise
 from results.svg import drawn_png, drawn_svg
+from results.tables import csv_text
 from results.theme import DARK, LIGHT, PAGE, css_variables
 from results.trust import trust
 from results.trust_views import trust_section
@@ -36,6 +44,8 @@ MOST_DRAWN = 24
 """Series in one figure: more cannot be told apart, and leave no room to draw them."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "report.js")
+"""In the order in which they run."""
 
 
 class ReportError(ValueError):
@@ -43,12 +53,13 @@ class ReportError(ValueError):
 
 
 class PageFigure(NamedTuple):
-    """A figure of the page: two layouts as SVG."""
+    """A figure of the page: as SVG, and its panels for the page's script."""
 
+    name: str
     title: str
     caption: str
-    wide: str
-    narrow: str
+    svg: str
+    panels: list[dict[str, Any]]
 
 
 class FileFigure(NamedTuple):
@@ -58,6 +69,7 @@ class FileFigure(NamedTuple):
     caption: str
     light: str
     dark: str
+    words: str
 
 
 _Figure = PageFigure | FileFigure
@@ -120,12 +132,15 @@ class _Book(NamedTuple):
 
     speed: list[Section]
     parts: list[Part]
+    cases: list[Section]
+    which: list[Group]
     trust: Section
     context: dict[str, Any]
 
 
 def _book(run: Run) -> _Book:
-    found = chapters(run)
+    table = points(run)
+    found = chapters(run, table)
     trusted = trust(run)
     speed = [_speed_section(chapter, run) for chapter in found]
     every = (peer_part(run), *quality_parts(run), claims_part(run))
@@ -134,11 +149,13 @@ def _book(run: Run) -> _Book:
         machine_name(run.machines.get(m, {})) or "a machine that is not described"
         for m in run.frame["machine"].unique()
     ]
+    which = groups(run, table)
     timed = run.frame[run.frame["kind"].isin(("speed", "peer"))]
     context = {
         "sections": speed,
         "parts": parts,
-        "comparisons": axis_tables(points(run)),
+        "comparisons": axis_tables(table),
+        "which_tables": answer_tables(which),
         "facts": provenance(run, found),
         "warnings": (*trusted.warnings, *run.warnings),
         "machines": list(dict.fromkeys(machines)),
@@ -147,7 +164,8 @@ def _book(run: Run) -> _Book:
         "modes": set(timed["mode"]),
         "levels": set(timed["level"]),
     }
-    return _Book(speed, parts, trust_section(trusted), context)
+    cases = case_sections(run, found)
+    return _Book(speed, parts, cases, which, trust_section(trusted), context)
 
 
 def _speed_section(chapter: Chapter, run: Run) -> Section:
@@ -171,8 +189,12 @@ def _caption(name: str, run: Run, chapter: Chapter) -> str:
 
 
 def page(run: Run, book: _Book | None = None) -> str:
-    """Return the HTML page: no scripts, no network, everything escaped."""
+    """Return the HTML page: one file that loads nothing, everything in it escaped.
+
+    Its scripts are those beside its template, and its policy allows no others.
+    """
     book = _book(run) if book is None else book
+    scripts = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -181,11 +203,40 @@ def page(run: Run, book: _Book | None = None) -> str:
         lstrip_blocks=True,
     )
     variables = sorted(css_variables().values())
+    environment.filters["as_json"] = as_json
     return environment.get_template("report.html.j2").render(
         **_shown(book, _page_figure),
         light={name: light for name, light, _ in variables},
         dark={name: dark for name, _, dark in variables},
+        answers=as_data(book.which),
+        scripts=[Markup(text) for text in scripts],  # ours, not the records'
+        script_hashes=" ".join(map(_content_hash, scripts)),
+        download=_download(run),
     )
+
+
+def _content_hash(script: str) -> str:
+    """Return how a policy names an inline script that may run."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _download(run: Run) -> str:
+    """Return the tidy frame as CSV, compressed, as base64: a row a case, launch, arm and metric.
+
+    Single samples are left out: a value is their median.
+    """
+    text = csv_text(run.frame.drop(columns="samples"))
+    # No time of day in it: equal records, equal page.
+    return base64.b64encode(gzip.compress(text.encode(), compresslevel=9, mtime=0)).decode()
+
+
+def as_json(value: object) -> Markup:
+    """Return a value as JSON that may stand in a script element: nothing in it ends one."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for mark in "<>&\u2028\u2029":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return Markup(text)
 
 
 def _write_markdown(run: Run, book: _Book, path: Path) -> None:
@@ -216,40 +267,35 @@ def _shown(book: _Book, show: Callable[[Drawing, int], _Figure | None]) -> dict[
             part.name: [figures(section, i) for i, section in enumerate(part.sections, 1)]
             for part in book.parts
         },
+        "cases": book.cases,
         "trust": book.trust,
         "trust_figures": figures(book.trust, 0),
     }
 
 
 def _page_figure(drawing: Drawing, number: int) -> PageFigure | None:
-    """Return a figure in both layouts."""
-    layouts: tuple[Layout, ...] = ("wide", "narrow")
-    wide, narrow = (
-        drawn_svg(
-            partial(drawing.draw, PAGE, layout),
-            prefix=f"{drawing.name}-{layout}-{number}",
-            title=drawing.title,
-        )
-        for layout in layouts
-    )
-    return PageFigure(drawing.title, drawing.caption, wide, narrow) if wide else None
+    name = f"{drawing.name}-{number}"
+    svg, panels = drawn_svg(partial(drawing.draw, PAGE, "wide"), prefix=name, title=drawing.title)
+    return PageFigure(name, drawing.title, drawing.caption, svg, panels) if svg else None
 
 
 def _file_figure(drawing: Drawing, number: int, home: Path) -> FileFigure | None:
     """Write a figure in light and dark; None for an empty one. Number 0 stands in no name."""
-    contents = {
+    drawn = {
         word: drawn_png(partial(drawing.draw, theme, "wide"), theme)
         for theme, word in ((LIGHT, "light"), (DARK, "dark"))
     }
-    if not all(contents.values()):
+    if not all(png.content for png in drawn.values()):
         return None
     check_within(home, home / FIGURE_FOLDER)
     (home / FIGURE_FOLDER).mkdir(exist_ok=True)
     name = f"{drawing.name}-{number}" if number else drawing.name
-    files = {word: f"{FIGURE_FOLDER}/{name}-{word}.png" for word in contents}
-    for word, content in contents.items():
-        write_bytes(home / files[word], content)
-    return FileFigure(drawing.title, drawing.caption, files["light"], files["dark"])
+    files = {word: f"{FIGURE_FOLDER}/{name}-{word}.png" for word in drawn}
+    for word, png in drawn.items():
+        write_bytes(home / files[word], png.content)
+    return FileFigure(
+        drawing.title, drawing.caption, files["light"], files["dark"], drawn["light"].words
+    )
 
 
 # -- Markdown ------------------------------------------------------------------------------------

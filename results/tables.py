@@ -189,16 +189,23 @@ def export_table(run: Run, table: str, format: str, out: str | Path | None = Non
     if format == "parquet":
         content = frame.to_parquet(None, index=False)
     else:
-        content = (_csv(frame) if format == "csv" else _json(frame)).encode()
+        content = (csv_text(frame) if format == "csv" else _json(frame)).encode()
     if out is None:
         return str(content.decode())
     write_bytes(Path(out), content)
     return None
 
 
-def _csv(frame: pd.DataFrame) -> str:
-    text: str = frame.to_csv(index=False, lineterminator="\n")
+def csv_text(frame: pd.DataFrame) -> str:
+    """Return a frame as CSV. A text that a spreadsheet would take for a formula gets a quote."""
+    texts = frame.select_dtypes(include=["object", "string"]).columns
+    safe = frame.assign(**{column: frame[column].map(_no_formula) for column in texts})
+    text: str = safe.to_csv(index=False, lineterminator="\n")
     return text
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "@")) else value
 
 
 def _json(frame: pd.DataFrame) -> str:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from results import marks
 from results.drift import DRAWN, Drift
 from results.panels import Layout
 from results.theme import Look, Theme, looks
@@ -69,6 +70,10 @@ def _panel(ax: Axes, drawn: list[Drift], theme: Theme) -> None:
         ax.plot(
             x, dots, linestyle="none", marker=look.marker, markersize=5, color=color, alpha=0.55
         )
+        told = [marks.Point(float(at), float(y)) for at, y in zip(x, dots, strict=True)]
+        marks.line(ax, (drift.name, drift.name), look, told, joined=False)
+        smooth = list(zip(map(float, x), 100 * (drift.smooth / middle - 1), strict=True))
+        marks.shown(ax).paths.append(marks.Path(smooth, look))
         ax.plot(
             x, 100 * (drift.smooth / middle - 1), color=color, marker=look.marker, markevery=[-1],
             label=drift.name,
@@ -76,6 +81,7 @@ def _panel(ax: Axes, drawn: list[Drift], theme: Theme) -> None:
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, -2.0), max(high, 2.0))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:+g} %" if y else "0 %"))
+    marks.kind(ax.yaxis, "percent")
     ax.set_ylabel("time against the median")
     ax.set_xlabel("minutes since the first" if by_clock else "repetition")
     if not by_clock:

@@ -57,7 +57,7 @@ def tables(chapter: Chapter) -> list[TableView]:
         views += [_matrix(chapter, mode, "latency", title, format.seconds), _memory(chapter, mode)]
     views.append(_worth(chapter))
     views += [_scaling(chapter), _crossovers(chapter), _short(chapter)]
-    views += [_profile(chapter), _products(chapter), _every_case(chapter)]
+    views += [_profile(chapter), _products(chapter)]
     return [v for v in views if v.rows]
 
 
@@ -357,7 +357,8 @@ def _rate(value: float, peak: float) -> Cell:
     return Cell(f"{format.rate(value)}op/s", format.percent(near) if math.isfinite(near) else "")
 
 
-def _every_case(chapter: Chapter) -> TableView:
+def every_case(chapter: Chapter) -> TableView:
+    """Return a row for every case of a chapter, with its status."""
     keys = ["mode", "backend", "options", "seq_len"]
     limits = chapter.limits.set_index(keys)[["fraction_of_limit", "tile_efficiency",
                                              "kernel_efficiency", "bound"]]  # fmt: skip
@@ -402,7 +403,8 @@ def _every_case(chapter: Chapter) -> TableView:
         "the gradient of q) from the method's own formula in float64; reduced: more than full "
         "precision allows, within what the reduced precision of products does.",
     ]
-    return TableView("Every case", head, rows, text_columns=2, notes=notes, is_long=True)
+    return TableView("Every case", head, rows, text_columns=2, notes=notes,
+                     is_long=len(rows) > LONG)  # fmt: skip
 
 
 def gate_error(row: Mapping[Any, Any]) -> str:

@@ -174,7 +174,7 @@ def test_nothing_measured_nothing_drawn(tmp_path: Path):
     failed = dict.fromkeys(("forward", "training"), ("failed", "a reason"))
     pairs = {name: replace(pair, fails=failed) for name, pair in PAIRS.items()}
     (chapter,) = peer_chapters(load(write_peer_run(tmp_path, pairs)))
-    assert drawn_png(lambda: peer_figure(chapter, LIGHT), LIGHT) == b""
+    assert drawn_png(lambda: peer_figure(chapter, LIGHT), LIGHT).content == b""
     assert "## Peers" in write_report([tmp_path], formats=["md"])[0].read_text()
 
 

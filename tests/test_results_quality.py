@@ -701,7 +701,10 @@ def test_nothing_measured_nothing_drawn(tmp_path: Path) -> None:
     records = made.task_records({"sdpa": made.Learner(fails=("crashed", "x"))})
     (chapter,) = chapters_of_tasks(load(made.write_quality(tmp_path, records)))
     for draw in (cost_figure, curve_figure):
-        assert drawn_png(lambda draw=draw: draw(chapter, chapter.trials[0], LIGHT), LIGHT) == b""  # type: ignore[misc]
+        assert (
+            drawn_png(lambda draw=draw: draw(chapter, chapter.trials[0], LIGHT), LIGHT).content
+            == b""
+        )  # type: ignore[misc]
     assert group_figure(chapter, LIGHT) is None
 
 
