@@ -41,7 +41,15 @@ PICTURE = re.compile(
     r'<img alt="([^"]*)" src="([^"]+)">\s*</picture>'
 )
 
-FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+UNIT = re.compile(r"(?<=\d) (?=(?:%|[mµn]?s|[KMGT]?i?B)(?![^\W_]))")
+"""Where a cell of a table is not broken: between a number and its unit."""
+
+OPTION = re.compile(r"`(--[^`\n]{1,24})`")
+"""An option within a sentence, which is not broken behind its hyphens."""
+
+FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
+
+ROW = re.compile(r"^\|.*$", re.MULTILINE)
 
 COMMENT = re.compile(r"^<!--.*?-->$", re.MULTILINE | re.DOTALL)
 
@@ -67,6 +75,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def mend(text: str) -> str:
         text = PICTURE.sub(r"![\2](\3#only-light)![\2](\1#only-dark)", COMMENT.sub("\n", text))
+        text = ROW.sub(lambda row: UNIT.sub("\N{NO-BREAK SPACE}", row[0]), text)
+        text = OPTION.sub(r"`\1`{ .option }", text)
         return LINK.sub(lambda found: found[1] + _relative(found[2], here, files), text)
 
     return _outside_fences(markdown, mend)
@@ -130,8 +140,9 @@ def _add(target: str, files: Files, config: MkDocsConfig) -> None:
         for one in inside:
             _add(f"{target}/{one.name}", files, config)
         rows = [f"- [{p.name}{'/' * p.is_dir()}]({p.name})" for p in inside]
-        text = "\n".join([f"# {target}/", "", *rows, ""])
-        given = {"content": text}
+        about = path / "README.md"
+        head = about.read_text() if about.exists() else f"# {target}/\n"
+        given = {"content": "\n".join([head, "Files:", "", *rows, ""])}
     elif path.suffix in SHOWN:
         shown = f"```{SHOWN[path.suffix]}\n{path.read_text()}```"
         given = {"content": f"# {target}\n\n{shown}\n"}
@@ -142,4 +153,6 @@ def _add(target: str, files: Files, config: MkDocsConfig) -> None:
 
 
 def _is_left_out(path: Path) -> bool:
-    return path.name.startswith((".", "__")) or path.suffix == ".egg-info" or path.is_symlink()
+    """Say whether a file of a folder is not shown: made by tools, or told in the folder's page."""
+    made = path.name.startswith((".", "__")) or path.suffix == ".egg-info"
+    return made or path.is_symlink() or path.name == "README.md"
