@@ -60,9 +60,9 @@ def _joined(words: list[str]) -> Iterator[list[str]]:
 
 
 def named_commands(page: Path, program: str) -> list[list[str]]:
-    """Return the commands of a program that are named within sentences, as words."""
+    """Return what sentences name of a program, as words; ``$(…)`` is one word."""
     spans = re.findall(rf"(?<!`)`({program} [^`]+)`", prose(page))
-    return [" ".join(span.split()).split() for span in spans]
+    return [re.sub(r"\$\([^)]*\)", "GIVEN", span).split() for span in spans]
 
 
 def links(page: Path) -> list[tuple[str, str]]:

@@ -280,6 +280,8 @@ def test_commands_within_sentences_have_their_options(page: Path) -> None:
         assert {w for w in words if w.startswith("--")} <= known | {"--help"}, words
     for words in named_commands(page, "make"):
         check_make(words)
+    for words in named_commands(page, "asv"):
+        make_argparser()[0].parse_args(words[1:])
 
 
 def test_the_readme_shows_every_command() -> None:
