@@ -22,7 +22,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 INPUTS := pyproject.toml constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: bench test verify-method fuzz dev lint types contracts check format constraints clean help
+.PHONY: bench test docs verify-method fuzz dev lint types contracts check format constraints clean help
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -41,6 +41,10 @@ verify-method: $(VENV)/.installed-test ## measure the method's promises, on a qu
 
 fuzz: $(VENV)/.installed-test ## COUNT hostile records (a million) through the readers
 	$(BIN)/python tests/fuzz_records.py --count $(COUNT) --jobs 2
+
+docs: $(VENV)/.installed-test ## the site of docs/, into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "The site lies in $(abspath site)/index.html"
 
 dev: $(VENV)/.installed-dev ## environment with linters and type checker
 
@@ -72,7 +76,7 @@ constraints: ## pin what the newest allowed versions resolve to: make constraint
 	rm -rf $(VENV)-pin
 
 clean: ## remove environment, caches and builds; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .asv
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .asv
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- the environment -------------------------------------------------------------------------

@@ -2,15 +2,15 @@
 
 Axes, said once and used in every docstring of the project:
 
-======  ==================================================================
-B       batch
-H       query heads; H_kv key and value heads, H_kv divides H
-N       query length in tokens
-M       key length in tokens
-D       head dimension
-R       rank (low-rank methods) or number of random features (kernel methods)
-W       window: keys seen on each side
-======  ==================================================================
+| axis | what it counts |
+| :-- | :-- |
+| B | batch |
+| H | query heads; H_kv key and value heads, H_kv divides H |
+| N | query length in tokens |
+| M | key length in tokens |
+| D | head dimension |
+| R | rank (low-rank methods) or number of random features (kernel methods) |
+| W | window: keys seen on each side |
 
 Tensors are ``[B, H, N, D]``, the order of ``torch.nn.functional.scaled_dot_product_attention``.
 

@@ -1,13 +1,14 @@
 """From records to answers: load, fit, compare, plot, report. Reads files; never imports torch.
 
->>> import results
->>> run = results.load("runs/today")  # doctest: +SKIP
->>> run.frame.query("metric == 'latency'")  # a row per case, arm and metric  # doctest: +SKIP
->>> results.plots.scaling(run, mode="training")  # matplotlib's Axes  # doctest: +SKIP
->>> found = results.recommend(run.frame, seq_len=4096, mode="forward",
-...                           device="cpu")  # doctest: +SKIP
->>> found.winner.label  # doctest: +SKIP
-'linformer'
+In a notebook:
+
+    import results
+
+    run = results.load("runs/today")
+    run.frame.query("metric == 'latency'")  # a row per case, arm and metric
+    results.plots.scaling(run, mode="training")  # matplotlib's Axes
+    found = results.recommend(run.frame, seq_len=4096, mode="forward", device="cpu")
+    found.winner.label  # such as linformer
 """
 
 from __future__ import annotations

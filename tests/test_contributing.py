@@ -159,12 +159,3 @@ def test_the_example_passes_the_linter(example: str, request: pytest.FixtureRequ
         [ruff, "format", "--check", *config, taught], capture_output=True, text=True
     )
     assert layout.returncode == 0, layout.stdout
-
-
-def test_the_page_names_commands_that_exist() -> None:
-    page = (ROOT / "CONTRIBUTING.md").read_text()
-    makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"(?:^|`)make ([a-z-]+)", page, re.MULTILINE))
-    assert targets
-    for target in targets:
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
