@@ -20,9 +20,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 INPUTS := pyproject.toml constraints.txt
+# The versions that asv's page asks for; stupidtable's is not to be had, so a later one.
+PAGE_SCRIPTS := jquery@3.3.1 bootstrap@3.1.1 jquery.flot@0.8.3 flot-orderbars@1.0.0 \
+  blueimp-md5@2.19.0 stupid-table-plugin@1.1.3
 
 .DELETE_ON_ERROR:
-.PHONY: bench test verify-method fuzz dev lint types contracts check format constraints clean help
+.PHONY: bench test verify-method fuzz asv-page dev lint types contracts check format constraints clean help
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -41,6 +44,12 @@ verify-method: $(VENV)/.installed-test ## measure the method's promises, on a qu
 
 fuzz: $(VENV)/.installed-test ## COUNT hostile records (a million) through the readers
 	$(BIN)/python tests/fuzz_records.py --count $(COUNT) --jobs 2
+
+asv-page: .asv/page/.installed ## from npm, what asv's site loads: for the tests that open it
+
+.asv/page/.installed:
+	npm install --no-save --no-audit --no-fund --ignore-scripts --prefix .asv/page $(PAGE_SCRIPTS)
+	@touch $@
 
 dev: $(VENV)/.installed-dev ## environment with linters and type checker
 

@@ -105,7 +105,9 @@ def _free(name: str, taken: set[str]) -> str:
 
 def slug(text: str, longest: int = 40) -> str:
     """Return a stranger's text as a name for a file, a tag or a machine."""
-    name = re.sub(r"(?<!\d)\.|\.(?!\d)|[^a-z0-9.]", " ", text.lower())  # a dot within a number stays
+    name = re.sub(
+        r"(?<!\d)\.|\.(?!\d)|[^a-z0-9.]", " ", text.lower()
+    )  # a dot within a number stays
     return "-".join(name.split())[:longest].strip("-.") or "unnamed"
 
 

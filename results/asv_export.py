@@ -117,16 +117,27 @@ def export_asv(run: Run, out: str | Path) -> Path:
         shutil.rmtree(part, ignore_errors=True)
     commits = make_commits(folder / REPOSITORY, frame)
     frame["commit_hash"], frame["commit_date"] = (
-        [commits[at][i] for at in zip(frame["machine"], frame["run"], strict=True)]
-        for i in (0, 1)
+        [commits[at][i] for at in zip(frame["machine"], frame["run"], strict=True)] for i in (0, 1)
     )
     results = folder / RESULTS_DIR
     results.mkdir(parents=True)
     _write_json(results / "benchmarks.json", {**benchmarks, "version": 2})
     for about in machines.values():
-        home = results / about["machine"]
-        home.mkdir(exist_ok=True)
-        _write_json(home / "machine.json", {**about, "version": 1})
+        (results / about["machine"]).mkdir()
+        _write_json(results / about["machine"] / "machine.json", {**about, "version": 1})
+    _write_results(results, run, frame, benchmarks, machines)
+    write_text(configuration, json.dumps(_CONFIGURATION, indent=1) + "\n")
+    return configuration
+
+
+def _write_results(
+    results: Path,
+    run: Run,
+    frame: pd.DataFrame,
+    benchmarks: Mapping[str, Mapping[str, Any]],
+    machines: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Write a file for each point, machine, setting and environment."""
     varying = [name for name in _SETTING_WORDS if frame[name].nunique() > 1]
     for (point, machine, *_), same in frame.groupby(["commit_hash", "machine", *_SETTING_WORDS]):
         environments = list(same.groupby("environment"))
@@ -137,17 +148,16 @@ def export_asv(run: Run, out: str | Path) -> Path:
             if len(environments) > 1:  # else asv would take one for the other
                 chosen["environment"] = content_id(environment)[:6]
                 named.append(chosen["environment"])
+            name = slug(" ".join(named), longest=100)
+            about = {"machine": machines[machine]["machine"], **_versions(run, environment)}
+            file = results / about["machine"] / f"{point[:8]}-{name}.json"
+            if file.exists():  # two settings whose names differ in what no name of a file holds
+                name = f"{name}-{content_id(chosen)[:6]}"
             record = _result_file(part, benchmarks, {
-                "commit_hash": point, "env_name": slug(" ".join(named), longest=100),
-                "python": _python(run, environment),
-                "params": {
-                    "machine": machines[machine]["machine"], **_versions(run, environment), **chosen,
-                },
+                "commit_hash": point, "env_name": name, "python": about["python"],
+                "params": {**about, **chosen},
             })  # fmt: skip
-            file = f"{point[:8]}-{record['env_name']}.json"
-            _write_json(results / machines[machine]["machine"] / file, record)
-    write_text(configuration, json.dumps(_CONFIGURATION, indent=1) + "\n")
-    return configuration
+            _write_json(file.with_name(f"{point[:8]}-{name}.json"), record)
 
 
 _CONFIGURATION = {
@@ -262,15 +272,11 @@ def _size(value: Any) -> str | None:
 _LARGEST_MEMORY = 1e18
 
 
-def _python(run: Run, environment: str) -> str:
-    return clean(run.environments.get(environment, {}).get("python") or "unknown")
-
-
 def _versions(run: Run, environment: str) -> dict[str, str]:
     """Return what asv draws a curve of its own for; attnbench's version is the commit's."""
-    torch = run.environments.get(environment, {}).get("torch")
-    versions = {"python": _python(run, environment)}
-    return {**versions, "torch": clean(format_option(torch))} if torch else versions
+    about = run.environments.get(environment, {})
+    found = (about.get(name) or "unknown" for name in ("python", "torch"))
+    return dict(zip(("python", "torch"), (clean(format_option(v)) for v in found), strict=True))
 
 
 def _result_file(

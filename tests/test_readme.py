@@ -140,6 +140,7 @@ def test_examples_run(
         "docs/architecture.md",
         "docs/method.md",
         "docs/performance.md",
+        "docs/asv.md",
         "docs/ci.md",
         "docs/claims.md",
         "docs/faq.md",

@@ -160,6 +160,23 @@ def test_two_environments_of_one_machine_stay_apart(tmp_path: Path) -> None:
     assert len({content["commit_hash"] for content in contents}) == 1
 
 
+def test_two_settings_never_share_a_file(tmp_path: Path) -> None:
+    models = ["m:a=" + "1" * 150, "m:a=" + "1" * 151, "m:b=1", "m:b:1"]
+    folders = [
+        synthetic.write_run(
+            tmp_path / str(i), TWO, lengths=(512,), launches=1, run=f"run-{i}", seed=i,
+            case={"level": "model", "model": model},
+        )
+        for i, model in enumerate(models)
+    ]  # fmt: skip
+    run = load(*folders)
+    run.frame["run"] = "one"  # all at one point
+    out = export_asv(run, tmp_path / "out").parent
+    contents = [json.loads(p.read_text()) for p in (out / "asv/results").glob("*/*-cpu-*.json")]
+    assert sorted(content["params"]["model"] for content in contents) == sorted(models)
+    assert len({content["env_name"] for content in contents}) == len(models)
+
+
 def test_machines_of_one_kind_are_told_apart(tmp_path: Path) -> None:
     folders = [
         synthetic.write_run(
