@@ -141,6 +141,7 @@ def test_examples_run(
         "docs/method.md",
         "docs/performance.md",
         "docs/asv.md",
+        "docs/shell.md",
         "docs/ci.md",
         "docs/claims.md",
         "docs/faq.md",
