@@ -1,7 +1,7 @@
 """The repository that asv wants: one empty commit a point of its history, with a tag.
 
-Machines that measured the same commit of attnbench stand at one point; a machine that measured it
-again makes another. Where a run does not know its commit, the run is the point.
+Runs of the same commit of attnbench stand at one point; one that measures again what its machine
+measured there makes another. Where a run does not know its commit, the run is the point.
 """
 
 from __future__ import annotations
@@ -30,11 +30,19 @@ class ExportError(ValueError):
 
 @dataclass
 class _Point:
-    """A point of the history: what was measured, when first, and by which (machine, run)."""
+    """A point of the history.
+
+    Attributes:
+        commit: of attnbench; "" = not known.
+        start: of its first run, in seconds.
+        sources: its (machine, run).
+        cases: its (machine, case).
+    """
 
     commit: str
     start: int
     sources: list[tuple[str, str]] = field(default_factory=list)
+    cases: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def message(self) -> str:
@@ -80,16 +88,18 @@ def _points(frame: pd.DataFrame) -> list[_Point]:
     for (machine, run), part in frame.groupby(["machine", "run"]):
         known = {c for c in part["commit"] if c}
         commit = known.pop() if len(known) == 1 else ""
-        sources.append((seconds(part["started"].min()), run, machine, commit))
+        cases = {(machine, case) for case in part["case_id"]}
+        sources.append((seconds(part["started"].min()), run, machine, commit, cases))
     points: list[_Point] = []
     latest: dict[str, _Point] = {}
-    for start, run, machine, commit in sorted(sources):
+    for start, run, machine, commit, cases in sorted(sources, key=lambda s: s[:3]):
         what = commit or f"run {run}"
         point = latest.get(what)
-        if point is None or machine in {m for m, _ in point.sources}:
+        if point is None or point.cases & cases:
             point = latest[what] = _Point(commit, start)
             points.append(point)
         point.sources.append((machine, run))
+        point.cases |= cases
     return points
 
 

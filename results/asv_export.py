@@ -138,13 +138,15 @@ def _write_results(
     machines: Mapping[str, Mapping[str, str]],
 ) -> None:
     """Write a file for each point, machine, setting and environment."""
-    varying = [name for name in _SETTING_WORDS if frame[name].nunique() > 1]
+    usual = {name: frame[name].mode().iloc[0] for name in _SETTING_WORDS if len(frame)}
     for (point, machine, *_), same in frame.groupby(["commit_hash", "machine", *_SETTING_WORDS]):
         environments = list(same.groupby("environment"))
         for environment, part in environments:
-            chosen = {name: str(part[name].iloc[0]) for name in _SETTING_WORDS}
+            chosen = {name: _bounded(part[name].iloc[0]) for name in _SETTING_WORDS}
             named = [chosen["device"], chosen["dtype"]]
-            named += [f"{n} {chosen[n]}" for n in varying if n not in ("device", "dtype")]
+            told = ("device", "dtype", *(["heads"] if chosen["model"] != "none" else []))
+            others = [n for n in _SETTING_WORDS if n not in told]
+            named += [f"{n} {chosen[n]}" for n in others if chosen[n] != usual[n]]
             if len(environments) > 1:  # else asv would take one for the other
                 chosen["environment"] = content_id(environment)[:6]
                 named.append(chosen["environment"])
@@ -276,7 +278,18 @@ def _versions(run: Run, environment: str) -> dict[str, str]:
     """Return what asv draws a curve of its own for; attnbench's version is the commit's."""
     about = run.environments.get(environment, {})
     found = (about.get(name) or "unknown" for name in ("python", "torch"))
-    return dict(zip(("python", "torch"), (clean(format_option(v)) for v in found), strict=True))
+    texts = (_bounded(clean(format_option(v))) for v in found)
+    return dict(zip(("python", "torch"), texts, strict=True))
+
+
+def _bounded(text: str) -> str:
+    """Return a text that may name a folder, as in asv's site; cut short, it is still told apart."""
+    if len(text.encode()) <= _LONGEST_WORD:
+        return text
+    return f"{text.encode()[: _LONGEST_WORD - 10].decode(errors='ignore')}~{content_id(text)[:6]}"
+
+
+_LONGEST_WORD = 150
 
 
 def _result_file(
