@@ -283,7 +283,7 @@ def _versions(run: Run, environment: str) -> dict[str, str]:
 
 
 def _bounded(text: str) -> str:
-    """Return a text that may name a folder, as in asv's site; cut short, it is still told apart."""
+    """Return a text that may name a folder of asv's site; cut short, it is still told apart."""
     if len(text.encode()) <= _LONGEST_WORD:
         return text
     return f"{text.encode()[: _LONGEST_WORD - 10].decode(errors='ignore')}~{content_id(text)[:6]}"
