@@ -20,9 +20,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 INPUTS := pyproject.toml constraints.txt
+# The versions that asv's page asks for; stupidtable's is not to be had, so a later one.
+PAGE_SCRIPTS := jquery@3.3.1 bootstrap@3.1.1 jquery.flot@0.8.3 flot-orderbars@1.0.0 \
+  blueimp-md5@2.19.0 stupid-table-plugin@1.1.3
 
 .DELETE_ON_ERROR:
-.PHONY: bench test docs verify-method fuzz dev lint types contracts check format constraints clean help
+.PHONY: bench test docs verify-method fuzz asv-page dev lint types contracts check format constraints clean help
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -45,6 +48,12 @@ fuzz: $(VENV)/.installed-test ## COUNT hostile records (a million) through the r
 docs: $(VENV)/.installed-test ## the site of docs/, into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "The site lies in $(abspath site)/index.html"
+
+asv-page: .asv/page/.installed ## from npm, what asv's site loads: for the tests that open it
+
+.asv/page/.installed:
+	npm install --no-save --no-audit --no-fund --ignore-scripts --prefix .asv/page $(PAGE_SCRIPTS)
+	@touch $@
 
 dev: $(VENV)/.installed-dev ## environment with linters and type checker
 

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from results.schema import ALLOCATORS, DEVICES, DTYPES, MATMUL_PRECISIONS, MODES
+from suites.completion import RunFolder, backend_or_path, inputs, one_of, tasks
 from suites.options import confirm_options, sweep_options
 from suites.stream import Stream
 
 if TYPE_CHECKING:
     from results.changes import Comparison
     from results.runs import Run
+    from suites.terminal import Page
 
 
 class OneLineGroup(click.Group):
@@ -74,7 +77,7 @@ def _one_line(error: click.ClickException) -> str:
     return text
 
 
-FOLDERS = click.Path(exists=True, file_okay=False, path_type=Path)
+FOLDERS = RunFolder()
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(1, 2**53)
@@ -99,6 +102,7 @@ def main() -> None:
 def list_backends(ctx: click.Context, /, as_json: bool, **kinds: bool) -> None:
     """List the backends: family, what they support, whether they run here and why not."""
     from attention import registry
+    from suites.terminal import Page
 
     chosen = [name.removeprefix("of_") for name, is_asked in kinds.items() if is_asked]
     if len(chosen) > 1:
@@ -116,20 +120,29 @@ def list_backends(ctx: click.Context, /, as_json: bool, **kinds: bool) -> None:
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False, default=str))
         return
+    page = Page()
     for one in described:
         what = "exact" if one["exact"] else "approximate"
         able = [k for k in ("causal", "cross", "key_padding", "dropout", "state") if one[k]]
-        click.echo(f"{one['name']}  ({one['family'].replace('_', '-')}, {what})")
-        click.echo(f"  {one['summary']}. {one['paper']}")
-        click.echo(f"  supports: {', '.join(able) or 'bidirectional self-attention only'}")
+        page.line(f"{one['name']}  ({one['family'].replace('_', '-')}, {what})", bold=True)
+        page.line(f"{one['summary']}. {one['paper']}", indent=2)
+        page.line(
+            ", ".join(able) or "bidirectional self-attention only", label="supports: ", indent=2
+        )
         exponents = f"time N^{one['time_exponent']:g}, memory N^{one['memory_exponent']:g}"
         if one["state"]:
             step, size = one["decode_time_exponent"], one["decode_memory_exponent"]
             exponents += f"; a step N^{step:g}, its state N^{size:g}"
-        click.echo(f"  expected: {exponents}")
-        click.echo(f"  options: {', '.join(_shown(n, o) for n, o in one['options'].items())}")
-        for device, reasons in one["unavailable"].items():
-            click.echo(f"  {device}: {'; '.join(reasons) or 'available'}")
+        page.line(exponents, label="expected: ", indent=2)
+        options = ", ".join(_shown(n, o) for n, o in one["options"].items())
+        page.line(options, label="options: ", indent=2)
+        _show_devices(page, one["unavailable"])
+
+
+def _show_devices(page: Page, unavailable: Mapping[str, Sequence[str]]) -> None:
+    for device, reasons in unavailable.items():
+        style: dict[str, Any] = {"fg": "yellow" if reasons else "green"}
+        page.line("; ".join(reasons) or "available", label=f"{device}: ", indent=2, **style)
 
 
 def _say_broken(plugins: Mapping[str, str]) -> None:
@@ -140,25 +153,26 @@ def _say_broken(plugins: Mapping[str, str]) -> None:
 def _list_peers(as_json: bool) -> None:
     from results.schema import Arm
     from suites.peers import registry
+    from suites.terminal import Page
 
     described = registry.catalogue()
     _say_broken(registry.broken_plugins())
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return
+    page = Page()
     for one in described:
         around = f" with {one['num_projections']} projections" if one["num_projections"] else ""
-        click.echo(f"{one['name']}  (beside {Arm(one['counterpart'], one['options']).label})")
-        click.echo(f"  {one['summary']}{around}. {one['project']}")
-        click.echo(f"  {one['difference'] or 'the same function'}")
-        for device, reasons in one["unavailable"].items():
-            click.echo(f"  {device}: {'; '.join(reasons) or 'available'}")
+        beside = Arm(one["counterpart"], one["options"]).label
+        page.line(f"{one['name']}  (beside {beside})", bold=True)
+        page.line(f"{one['summary']}{around}. {one['project']}", indent=2)
+        page.line(one["difference"] or "the same function", indent=2)
+        _show_devices(page, one["unavailable"])
 
 
 def _list_models(as_json: bool) -> None:
-    from dataclasses import asdict
-
     from models import CONFIGS, count_parameters
+    from suites.terminal import Page
 
     described = [
         {"name": name, "parameters": count_parameters(config), **asdict(config)}
@@ -167,43 +181,47 @@ def _list_models(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return
+    page = Page()
     for one in described:
         kind = str(one["architecture"]).replace("_", "-")
-        click.echo(f"{one['name']}  ({kind}, {one['parameters']:,} parameters)")
+        page.line(f"{one['name']}  ({kind}, {one['parameters']:,} parameters)", bold=True)
         hidden = ("name", "parameters", "architecture")
         values = (f"{name}={value}" for name, value in one.items() if name not in hidden)
-        click.echo(f"  values: {', '.join(values)}")
+        page.line(", ".join(values), label="values: ", indent=2)
 
 
 def _list_tasks(as_json: bool) -> None:
     from results.schema import format_option
     from suites.quality_rows import usual_rows
     from suites.tasks import registry
+    from suites.terminal import Page
 
     described = registry.describe()
     _say_broken(registry.broken_plugins())
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return
+    page = Page()
     for one in described:
         group = f", by {one['group']}" if one["group"] else ""
         metric = str(one["metric"]).replace("_", " ")
-        click.echo(f"{one['name']}  ({metric}{group}; N={one['seq_len']})")
-        click.echo(f"  {one['summary'].removesuffix('?')}. {one['paper']}")
+        page.line(f"{one['name']}  ({metric}{group}; N={one['seq_len']})", bold=True)
+        page.line(f"{one['summary'].removesuffix('?')}. {one['paper']}", indent=2)
         options = (
             name if option.get("required") else f"{name}={format_option(option['default'])}"
             for name, option in one["options"].items()
         )  # fmt: skip
-        click.echo(f"  options: {', '.join(options) or 'none'}")
+        page.line(", ".join(options) or "none", label="options: ", indent=2)
         for row in usual_rows(str(one["name"])):
-            click.echo(
-                f"  trained {' and '.join(row.forms)}: {row.task.label}, N={row.seq_len}, "
-                f"{row.steps} steps"
-            )
+            page.line(
+                f"{row.task.label}, N={row.seq_len}, {row.steps} steps",
+                label=f"trained {' and '.join(row.forms)}: ", indent=2,
+            )  # fmt: skip
 
 
 def _list_claims(as_json: bool) -> None:
     from results.claims import CLAIMS
+    from suites.terminal import Page
 
     if as_json:
         described = [
@@ -218,11 +236,12 @@ def _list_claims(as_json: bool) -> None:
         ]  # fmt: skip
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return
+    page = Page()
     for claim in CLAIMS:
-        click.echo(f"{claim.id}  {claim.text}")
+        page.line(f"{claim.id}  {claim.text}", bold=True)
         for question in claim.questions:
             if question.decides:
-                click.echo(f"  {question.says}: expected {question.wanted}")
+                page.line(f"{question.says}: expected {question.wanted}", indent=2)
 
 
 def _shown(name: str, option: dict[str, Any]) -> str:
@@ -365,6 +384,7 @@ def compare(
     from results.changes import compare as compared
     from results.runs import load
     from suites.stream import open_standard
+    from suites.terminal import Page
 
     open_standard()
     errors = Stream(sys.stderr)
@@ -387,12 +407,29 @@ def compare(
         found = compared(*runs, metric=metric, threshold=threshold / 100)
     if base_from is not None:
         found = _confirmed(ctx, found, runs, errors, base_from=base_from, **options)
-    write = (
-        changes_text.as_json if as_json else
-        changes_text.markdown if as_markdown else changes_text.text
-    )  # fmt: skip
-    Stream(sys.stdout).write(write(found))
+    page = Page()
+    if page.is_live and not as_json and not as_markdown:
+        _show_comparison(page, found)
+    else:
+        write = (
+            changes_text.as_json if as_json else
+            changes_text.markdown if as_markdown else changes_text.text
+        )  # fmt: skip
+        page.write(write(found))
     ctx.exit(1 if found.regressions else 0)
+
+
+def _show_comparison(page: Page, found: Comparison) -> None:
+    """Show a comparison on a terminal: as `changes_text.text` has it, as a table of its width."""
+    from results import changes_text
+
+    before, rows, after = changes_text.parts(found)
+    colours = {"worse": "red", "fails": "red", "better": "green", "inconclusive": "yellow"}
+    for line in before:
+        page.line(line)
+    styles = {i: colours.get(verdict, "dim") for i, (verdict, _) in enumerate(rows)}
+    page.table(changes_text.HEAD, [cells for _, cells in rows], styles)
+    page.line(after, bold=True, fg="red" if found.regressions else None)
 
 
 class NotComparedError(click.ClickException):
@@ -483,12 +520,14 @@ def _confirmed(
 @click.option(
     "--error-inputs",
     metavar="NAME:key=value",
+    shell_complete=one_of(inputs),
     help="Inputs of suite error on which the error counts. Default: those of suite speed, else "
     "the Gaussian ones nearest to them.",
 )
 @click.option(
     "--recall-task",
     metavar="NAME:key=value",
+    shell_complete=one_of(tasks),
     help="The task whose accuracy counts. Default: the recall that most backends were asked.",
 )
 @click.option("--dtype", type=click.Choice(DTYPES), help=f"{SETTING_HELP}: of the inputs.")
@@ -531,6 +570,7 @@ def recommend(
     from results.runs import load
     from results.shipped import reference_folders
     from suites.stream import open_standard
+    from suites.terminal import Page
 
     open_standard()
     reference = not folders
@@ -548,10 +588,13 @@ def recommend(
         for warning in run.warnings:
             Stream(sys.stderr).write(f"note: {warning}\n")
         found = recommended(run.frame, **asked)
-    Stream(sys.stdout).write(
+    page = Page()
+    page.write(
         json_of(found, machines=run.machines, reference=reference, folders=run.folders)
         if as_json
-        else text(found, machines=run.machines, reference=reference)
+        else page.emphasised(
+            text(found, machines=run.machines, reference=reference), ("Question: ", "Answer: ")
+        )
     )
     ctx.exit(0 if found.winner else 1)
 
@@ -638,7 +681,8 @@ def export(
 
 
 @main.command()
-@click.argument("backend", metavar="NAME|FILE.py|DIR")
+@click.argument("backend", metavar="NAME|FILE.py|DIR", shell_complete=backend_or_path)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--timing/--no-timing",
     default=True,
@@ -646,7 +690,7 @@ def export(
     help="Also hold the measured exponent of time against the declared; needs a quiet machine.",
 )
 @click.pass_context
-def check(ctx: click.Context, /, backend: str, timing: bool) -> None:
+def check(ctx: click.Context, /, backend: str, as_json: bool, timing: bool) -> None:
     """Hold a backend against the contract, or records against what is shipped.
 
     The exit code is 1 if a check failed; it says what failed and how to see it. A file is imported
@@ -657,9 +701,12 @@ def check(ctx: click.Context, /, backend: str, timing: bool) -> None:
         from results.soundness import faults
 
         found = faults(Path(backend))
-        for fault in found:
-            click.echo(fault)
-        click.echo(f"{len(found)} fault{'s'[: len(found) != 1]}")
+        if as_json:
+            _print_json({"folder": backend, "faults": found})
+        else:
+            for fault in found:
+                click.echo(fault)
+            click.echo(f"{len(found)} fault{'s'[: len(found) != 1]}")
         ctx.exit(1 if found else 0)
     from attention import registry, testing
 
@@ -667,26 +714,57 @@ def check(ctx: click.Context, /, backend: str, timing: bool) -> None:
         names = registry.load_file(backend) if backend.endswith(".py") else [backend]
         findings = [(name, f) for name in names for f in testing.check(name, measure=timing)]
     _say_broken(registry.broken_plugins())
+    if as_json:
+        _print_json([{"backend": name, **asdict(finding)} for name, finding in findings])
+    else:
+        _show_findings(findings)
+    ctx.exit(1 if any(finding.status == "failed" for _, finding in findings) else 0)
+
+
+def _print_json(value: object) -> None:
+    Stream(sys.stdout).write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _show_findings(findings: Sequence[tuple[str, Any]]) -> None:
+    from suites.terminal import Page
+
+    page = Page()
+    colours = {"passed": "green", "failed": "red", "skipped": "bright_black"}
     for name, finding in findings:
         said = f": {finding.message}" if finding.message else ""
-        click.echo(f"{name}  {finding.status:7}  {finding.check}{said}")
+        style: dict[str, Any] = {}
+        if finding.status != "passed":
+            style["fg"] = colours[finding.status]
+        page.line(f"{name}  {finding.status:7}  {finding.check}{said}", **style)
         if finding.status == "failed" and finding.how:
-            click.echo("\n".join(f"    {line}" for line in finding.how.splitlines()))
+            page.write("\n".join(f"    {line}" for line in finding.how.splitlines()) + "\n")
     failed = sum(finding.status == "failed" for _, finding in findings)
-    click.echo(f"{len(findings)} checks, {failed} failed")
-    ctx.exit(1 if failed else 0)
+    page.line(
+        f"{len(findings)} checks, {failed} failed", bold=True, fg="red" if failed else "green"
+    )
 
 
 @main.command()
-def doctor() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
     """Say what is here, what would disturb a measurement, and what to do about it."""
     from suites.doctor import examine
+    from suites.terminal import Page
 
-    marks = {"fine": " ", "note": "-", "problem": "!"}
-    for finding in examine():
-        click.echo(f"{marks[finding.level]} {finding.topic}: {finding.text}")
+    found = examine()
+    if as_json:
+        _print_json([asdict(finding) for finding in found])
+        return
+    page = Page()
+    marks: dict[str, tuple[str, dict[str, Any]]] = {
+        "fine": (" ", {}), "note": ("-", {"fg": "yellow"}),
+        "problem": ("!", {"fg": "red", "bold": True}),
+    }  # fmt: skip
+    for finding in found:
+        mark, style = marks[finding.level]
+        page.line(f"{mark} {finding.topic}: {finding.text}", **style)
         if finding.advice:
-            click.echo(f"    → {finding.advice}")
+            page.line(f"→ {finding.advice}", indent=4)
 
 
 @contextmanager

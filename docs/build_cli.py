@@ -21,7 +21,8 @@ HEAD = """\
 Exit codes: 0 done (a sweep that completes is done, whatever its statuses), 1 not done, 2 misuse
 (one line that says what is accepted), 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 `compare` ends with 1 where a case became worse, and with 3 where it could not measure; `recommend`
-with 1 where no backend qualifies.
+with 1 where no backend qualifies. [In the shell](shell.md) says how options and values are
+completed, and what a terminal and a pipe get.
 """
 
 EXAMPLES = {
@@ -57,8 +58,12 @@ EXAMPLES = {
         "attnbench export runs/today --table scaling --format json",
         "attnbench export runs/today --format asv && cd runs/today && asv publish",
     ],
-    "check": ["attnbench check performer", "attnbench check path/to/my_attention.py"],
-    "doctor": ["attnbench doctor"],
+    "check": [
+        "attnbench check performer",
+        "attnbench check path/to/my_attention.py",
+        "attnbench check performer --no-timing --json",
+    ],
+    "doctor": ["attnbench doctor", "attnbench doctor --json"],
 }
 
 

@@ -1,8 +1,13 @@
 """Write a run as asv's own files, so that ``asv publish`` makes its site from them.
 
 A folder gets ``asv.conf.json`` and ``asv/`` with the results (asv's JSON, version 2) and a bare
-git repository of one empty commit a run: asv drops every result whose commit its repository does
-not hold. All of it is made from the records and can be made anew at any time.
+git repository of empty commits: asv drops every result whose commit its repository does not hold.
+All of it is made from the records and can be made anew at any time.
+
+A benchmark is a level, a mode and a metric, over backend and tokens alone. What else was chosen,
+from the device to the allocator, belongs to a result file, as the machine does: asv's table of a
+benchmark holds every combination of its parameters, and its pages open on the first of each, where
+a CPU in float32 and a GPU in bfloat16 would have nothing in common to show.
 """
 
 from __future__ import annotations
@@ -10,23 +15,23 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from results.asv_commits import BRANCH, ExportError, make_commits, seconds
+from results import format
+from results.asv_commits import BRANCH, ExportError, make_commits, seconds, slug
 from results.checks import clean
 from results.files import check_within, write_text
+from results.modes import WORDS
 from results.runs import Run
 from results.schema import content_id, format_option
-from results.series import label, outcome, speed_frame
+from results.series import SETTING, label, outcome, rank, speed_frame
 from results.statistics import estimate
-from results.tidy import CASE_COLUMNS
 
 RESULTS_DIR = "asv/results"
 HTML_DIR = "asv/html"
@@ -40,16 +45,49 @@ RESULT_COLUMNS = (
     "stats_q_25", "stats_q_75", "stats_number", "stats_repeat", "samples", "profile",
 )  # fmt: skip
 
-_KINDS: Mapping[str, tuple[str, str]] = {
-    "latency": ("time", "seconds"),
-    "peak_memory": ("peakmemory", "bytes"),
-    "state_bytes": ("track", "bytes"),
-    "relative_error": ("track", "relative L2"),
+_KINDS: Mapping[str, tuple[str, str, str]] = {
+    "latency": ("time", "seconds", "time"),
+    "peak_memory": ("peakmemory", "bytes", "peak memory"),
+    "state_bytes": ("track", "bytes", "state"),
+    "relative_error": ("track", "relative L2", "error to exact softmax"),
 }
-_PARAMS = (
-    "backend", "seq_len",
-    *(c for c in CASE_COLUMNS if c not in ("kind", "level", "mode", "seq_len", "seed")),
-)  # fmt: skip
+"""Metric to asv's kind of benchmark, its unit, and what its pages call it."""
+
+_AXES = ("backend", "tokens")
+
+_CHOSEN = tuple(c for c in SETTING if c not in ("machine", "environment", "level"))
+
+Settings = Mapping[str, Any]
+
+
+def _yes(name: str) -> Callable[[Settings], str]:
+    return lambda setting: "yes" if setting[name] else "no"
+
+
+def _heads(setting: Settings) -> str:
+    if not setting["num_heads"]:
+        return "of the model"
+    shown = f"{setting['num_heads']}x{setting['head_dim']}"
+    grouped = setting["num_kv_heads"] != setting["num_heads"]
+    return f"{shown} with {setting['num_kv_heads']} of keys" if grouped else shown
+
+
+_SETTING_WORDS: Mapping[str, Callable[[Settings], str]] = {
+    "device": lambda s: s["device"],
+    "dtype": lambda s: s["dtype"],
+    "batch": lambda s: str(s["batch"]),
+    "heads": _heads,
+    "causal": _yes("is_causal"),
+    "keys": lambda s: str(s["cross_len"] or "as queries"),
+    "model": lambda s: s["model"] or "none",
+    "checkpointing": _yes("checkpointing"),
+    "threads": lambda s: str(s["threads"]),
+    "allocator": lambda s: s["allocator"],
+    "precision": lambda s: s["matmul_precision"],
+    "compiled": _yes("compile"),
+}
+"""What asv's pages offer beside machine, Python and torch: name to its value in words. They say
+all of `_CHOSEN`, so that two settings never share a curve."""
 
 
 def export_asv(run: Run, out: str | Path) -> Path:
@@ -74,29 +112,60 @@ def export_asv(run: Run, out: str | Path) -> Path:
         raise ExportError(f"out: {folder} holds files that are not ours; expected another folder")
     frame = _frame(run)
     benchmarks = _benchmarks(frame)
+    machines = _machines(run, frame)
     for part in parts:
         shutil.rmtree(part, ignore_errors=True)
     commits = make_commits(folder / REPOSITORY, frame)
+    frame["commit_hash"], frame["commit_date"] = (
+        [commits[at][i] for at in zip(frame["machine"], frame["run"], strict=True)] for i in (0, 1)
+    )
     results = folder / RESULTS_DIR
     results.mkdir(parents=True)
     _write_json(results / "benchmarks.json", {**benchmarks, "version": 2})
-    for (machine, environment, source), part in frame.groupby(
-        ["machine", "environment", "run"], sort=True
-    ):
-        about = _machine(run, machine)
-        home = results / about["machine"]
-        home.mkdir(exist_ok=True)
-        _write_json(home / "machine.json", {**about, "version": 1})
-        record = _result_file(run, part, benchmarks, about, environment, commits[source])
-        _write_json(home / f"{record['commit_hash'][:8]}-{record['env_name']}.json", record)
+    for about in machines.values():
+        (results / about["machine"]).mkdir()
+        _write_json(results / about["machine"] / "machine.json", {**about, "version": 1})
+    _write_results(results, run, frame, benchmarks, machines)
     write_text(configuration, json.dumps(_CONFIGURATION, indent=1) + "\n")
     return configuration
+
+
+def _write_results(
+    results: Path,
+    run: Run,
+    frame: pd.DataFrame,
+    benchmarks: Mapping[str, Mapping[str, Any]],
+    machines: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Write a file for each point, machine, setting and environment."""
+    usual = {name: frame[name].mode().iloc[0] for name in _SETTING_WORDS if len(frame)}
+    for (point, machine, *_), same in frame.groupby(["commit_hash", "machine", *_SETTING_WORDS]):
+        environments = list(same.groupby("environment"))
+        for environment, part in environments:
+            chosen = {name: _bounded(part[name].iloc[0]) for name in _SETTING_WORDS}
+            named = [chosen["device"], chosen["dtype"]]
+            told = ("device", "dtype", *(["heads"] if chosen["model"] != "none" else []))
+            others = [n for n in _SETTING_WORDS if n not in told]
+            named += [f"{n} {chosen[n]}" for n in others if chosen[n] != usual[n]]
+            if len(environments) > 1:  # else asv would take one for the other
+                chosen["environment"] = content_id(environment)[:6]
+                named.append(chosen["environment"])
+            name = slug(" ".join(named), longest=100)
+            about = {"machine": machines[machine]["machine"], **_versions(run, environment)}
+            file = results / about["machine"] / f"{point[:8]}-{name}.json"
+            if file.exists():  # two settings whose names differ in what no name of a file holds
+                name = f"{name}-{content_id(chosen)[:6]}"
+            record = _result_file(part, benchmarks, {
+                "commit_hash": point, "env_name": name, "python": about["python"],
+                "params": {**about, **chosen},
+            })  # fmt: skip
+            _write_json(file.with_name(f"{point[:8]}-{name}.json"), record)
 
 
 _CONFIGURATION = {
     "version": 1,
     "project": "attnbench",
-    "project_url": "#",
+    "project_url": "#/",
     "repo": REPOSITORY,
     "dvcs": "git",
     "branches": [BRANCH],
@@ -104,7 +173,7 @@ _CONFIGURATION = {
     "benchmark_dir": "asv",
     "results_dir": RESULTS_DIR,
     "html_dir": HTML_DIR,
-    "show_commit_url": "#",
+    "show_commit_url": "#/?commit=",  # asv's pages put a hash behind it: the grid, not an error
 }
 
 
@@ -117,10 +186,18 @@ def _is_ours(configuration: Path) -> bool:
 
 
 def _frame(run: Run) -> pd.DataFrame:
+    """Return the tidy rows with the series' names, lengths and settings as the pages show them."""
     frame = speed_frame(run)
+    frame["order"] = [rank(backend) for backend in frame["backend"]]
     frame["backend"] = [
         label(b, o) for b, o in zip(frame["backend"], frame["options"], strict=True)
     ]
+    # asv sorts by text: numbers of one width are in order, and its pages read them as numbers.
+    width = len(str(frame["seq_len"].max())) if len(frame) else 0
+    frame["tokens"] = [f"{n:>{width}}" for n in frame["seq_len"]]
+    settings = frame[list(_CHOSEN)].to_dict("records")
+    for name, words in _SETTING_WORDS.items():
+        frame[name] = [words(setting) for setting in settings]
     return frame
 
 
@@ -130,76 +207,102 @@ def _write_json(path: Path, content: object) -> None:
 
 
 def _benchmarks(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return asv's description of every level, mode and metric; parameters that vary are axes."""
-    names = [
-        p for p in _PARAMS if p in ("backend", "seq_len") or frame[p].astype(str).nunique() > 1
-    ]
-    if (frame["key_len"] == frame["seq_len"]).all():
-        names = [n for n in names if n != "key_len"]
-    metrics = [m for m in _KINDS if m in set(frame["metric"])] or ["latency"]
+    """Return asv's description of every level, mode and metric that was measured."""
     described: dict[str, dict[str, Any]] = {}
     for (level, mode), part in frame.groupby(["level", "mode"], sort=True):
-        values = [[repr(v) for v in _values(part[n])] for n in names]
-        if (cells := math.prod(map(len, values))) > MOST_CELLS:
+        backends = list(part.sort_values(["order", "backend"])["backend"].unique())
+        lengths = sorted(part["tokens"].unique())
+        if (cells := len(backends) * len(lengths)) > MOST_CELLS:
             raise ExportError(
                 f"asv's table of level {level}, mode {mode} holds every combination of "
-                f"{', '.join(names)}: {cells:,} of them, more than {MOST_CELLS:,}; export runs "
+                f"{' and '.join(_AXES)}: {cells:,} of them, more than {MOST_CELLS:,}; export runs "
                 "that vary less"
             )
-        for metric in metrics:
-            kind, unit = _KINDS[metric]
-            name = f"speed.{level}_{mode}.{metric}"
+        for metric in [m for m in _KINDS if m in set(part["metric"])] or ["latency"]:
+            kind, unit, words = _KINDS[metric]
+            name = f"{level}.{mode}.{metric}"
             described[name] = {
-                "name": name, "pretty_name": f"{level}, {mode}: {metric}", "type": kind,
-                "unit": unit, "params": values, "param_names": names, "timeout": 60.0,
-                "version": content_id([name, names]),
-                "code": f"# {metric} of one {mode} call at level {level}, from records.jsonl",
+                "name": name, "pretty_name": f"{level} {mode}: {words}", "type": kind,
+                "unit": unit, "params": [[repr(b) for b in backends], lengths],
+                "param_names": list(_AXES), "timeout": 60.0, "version": content_id(name),
+                "code": f"{_measured(mode, metric)}, at level {level}: median over launches.",
             }  # fmt: skip
     return described
 
 
-def _values(column: pd.Series) -> list[Any]:
-    return [_plain(v) for v in sorted(column.unique())]
+def _measured(mode: str, metric: str) -> str:
+    words = WORDS[mode]
+    titles = {"latency": words.call, words.memory: words.memory_title}
+    return titles.get(metric, "Relative L2 distance from exact softmax attention")
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
-
-
-def _machine(run: Run, machine: str) -> dict[str, str]:
-    about = run.machines.get(machine, {})
-    cpu = clean(about.get("cpu") or "unknown CPU")
-    slug = re.sub(r"[^a-z0-9]+", "-", cpu.lower()).strip("-")[:40]
-    text = {
-        "os": about.get("os"), "arch": about.get("arch"), "cpu": cpu,
-        "num_cpu": about.get("cores"), "ram": about.get("ram_bytes"), "gpu": about.get("gpu"),
-    }  # fmt: skip
-    known = {k: clean(v) if v is not None else "" for k, v in text.items()}
+def _machines(run: Run, frame: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Return each machine as asv knows it, by the records' id: its name says what it is."""
+    ids = sorted(frame["machine"].unique())
+    described = {machine: _described(run.machines.get(machine, {})) for machine in ids}
+    words = {
+        machine: slug(d["gpu"] if "gpu" in d else f"{d['cpu']} {d.get('num_cpu', '?')} cores")
+        for machine, d in described.items()
+    }
+    names = list(words.values())
     # The record's own id is a stranger's text: only its hash may name a folder.
-    return {"machine": f"{slug or 'machine'}-{content_id(machine)[:6]}", **known}
+    return {
+        machine: {
+            "machine": name if names.count(name) == 1 else f"{name}-{content_id(machine)[:6]}",
+            **described[machine],
+        }
+        for machine, name in words.items()
+    }
+
+
+def _described(about: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is known of a machine, by asv's names where it has one."""
+    cores, ram, gpu = about.get("cores"), about.get("ram_bytes"), about.get("gpu_memory_bytes")
+    known = {
+        "cpu": about.get("cpu") or "unknown CPU", "num_cpu": cores, "ram": _size(ram),
+        "gpu": about.get("gpu"), "gpu_ram": _size(gpu), "os": about.get("os"),
+        "arch": about.get("arch"),
+    }  # fmt: skip
+    return {key: clean(value) for key, value in known.items() if value}
+
+
+def _size(value: Any) -> str | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return format.size(float(value)) if number and 0 < value < _LARGEST_MEMORY else None
+
+
+_LARGEST_MEMORY = 1e18
+
+
+def _versions(run: Run, environment: str) -> dict[str, str]:
+    """Return what asv draws a curve of its own for; attnbench's version is the commit's."""
+    about = run.environments.get(environment, {})
+    found = (about.get(name) or "unknown" for name in ("python", "torch"))
+    texts = (_bounded(clean(format_option(v))) for v in found)
+    return dict(zip(("python", "torch"), texts, strict=True))
+
+
+def _bounded(text: str) -> str:
+    """Return a text that may name a folder of asv's site; cut short, it is still told apart."""
+    if len(text.encode()) <= _LONGEST_WORD:
+        return text
+    return f"{text.encode()[: _LONGEST_WORD - 10].decode(errors='ignore')}~{content_id(text)[:6]}"
+
+
+_LONGEST_WORD = 150
 
 
 def _result_file(
-    run: Run,
-    part: pd.DataFrame,
-    benchmarks: Mapping[str, Mapping[str, Any]],
-    machine: Mapping[str, str],
-    environment: str,
-    commit: tuple[str, int],
+    part: pd.DataFrame, benchmarks: Mapping[str, Mapping[str, Any]], head: Mapping[str, Any]
 ) -> dict[str, Any]:
-    about = run.environments.get(environment, {})
-    python = clean(about.get("python") or "unknown")
-    versions = {k: clean(format_option(about[k])) for k in ("torch", "attnbench") if about.get(k)}
-    name = f"python{re.sub(r'[^0-9.]', '', python)[:20]}-{content_id(environment)[:6]}"
-    started = [seconds(s) for s in part["started"]]
-    rows = {}
-    for key, benchmark in benchmarks.items():
-        row = _result_row(part, benchmark, started_at=min(started) * 1000)
-        if row is not None:
-            rows[key] = row
+    started = min(seconds(s) for s in part["started"])
+    rows = {
+        key: row
+        for key, benchmark in benchmarks.items()
+        if (row := _result_row(part, benchmark, started_at=started * 1000)) is not None
+    }
     return {
-        "commit_hash": commit[0], "date": commit[1] * 1000, "env_name": name, "env_vars": {},
-        "params": {**machine, "python": python, **versions}, "python": python,
+        **head, "date": int(part["commit_date"].iloc[0]) * 1000, "env_vars": {},
         "requirements": {}, "result_columns": list(RESULT_COLUMNS), "results": rows,
         "durations": {}, "version": 2,
     }  # fmt: skip
@@ -209,13 +312,11 @@ def _result_row(
     part: pd.DataFrame, benchmark: Mapping[str, Any], *, started_at: int
 ) -> list[Any] | None:
     """Return the row of one benchmark in the order of its parameters; None = nothing of it."""
-    _, place, metric = benchmark["name"].split(".")
-    level, mode = place.split("_", 1)
+    level, mode, metric = benchmark["name"].split(".")
     rows = part[(part["level"] == level) & (part["mode"] == mode)]
-    names = benchmark["param_names"]
     cells = {
-        tuple(repr(_plain(v)) for v in (key if isinstance(key, tuple) else (key,))): group
-        for key, group in rows.groupby(names, sort=False)
+        (repr(backend), tokens): group
+        for (backend, tokens), group in rows.groupby(list(_AXES), sort=False)
     }
     products = list(itertools.product(*benchmark["params"]))
     found = [_cell(cells.get(values), metric) for values in products]

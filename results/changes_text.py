@@ -25,17 +25,27 @@ def summary(comparison: Comparison) -> str:
     return ", ".join(found)
 
 
+HEAD = ("verdict", "case", "base → new", "new / base", "")
+"""Of the columns."""
+
+
+def parts(comparison: Comparison) -> tuple[list[str], list[tuple[Verdict, list[str]]], str]:
+    """Return what stands before a table, its rows with their verdicts, and what stands behind."""
+    before = [f"{name}: {old} → {new}" for name, old, new in comparison.differences]
+    before += [f"note: {note}" for note in comparison.notes]
+    rows = [(change.verdict, _cells(comparison, change)) for change in _sorted(comparison)]
+    return before, rows, f"{summary(comparison)} ({_terms(comparison)})"
+
+
 def text(comparison: Comparison) -> str:
-    """Return the comparison as lines for a terminal."""
-    lines = [f"{name}: {old} → {new}" for name, old, new in comparison.differences]
-    lines += [f"note: {note}" for note in comparison.notes]
-    rows = [_cells(comparison, change) for change in _sorted(comparison)]
+    """Return the comparison as lines for a pipe."""
+    lines, judged, last_line = parts(comparison)
+    rows = [cells for _, cells in judged]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     for *cells, last in rows:
         padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         lines.append("  ".join([*padded, last]).rstrip())
-    lines.append(f"{summary(comparison)} ({_terms(comparison)})")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, last_line]) + "\n"
 
 
 def markdown(comparison: Comparison) -> str:
@@ -120,7 +130,7 @@ def _cells(comparison: Comparison, change: Change) -> list[str]:
 
 
 def _table(comparison: Comparison, changes: Sequence[Change]) -> str:
-    head = "| verdict | case | base → new | new / base | |\n|---|---|---|---|---|"
+    head = f"| {' | '.join(HEAD[:-1])} | |\n|---|---|---|---|---|"
     rows = [
         "| " + " | ".join(map(escape_markdown, _cells(comparison, change))) + " |"
         for change in changes

@@ -10,9 +10,11 @@ narrow one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -242,7 +244,7 @@ def scaling(
         raise ValueError(f"metric: nothing was measured of {metric} in mode {mode}")
     words = WORDS[mode]
     title = _lowered(words.call if metric == "latency" else words.memory_title)
-    with styled(LIGHT):
+    with _style():
         ax = _axes(ax)
         _scaling_panel(ax, chapter, metrics, mode, title, ticks, LIGHT, "wide")
     return ax
@@ -272,7 +274,7 @@ def speedup(
     known = list(dict.fromkeys(chapter.speedups["baseline"]))
     if over not in known:
         raise ValueError(f"over: expected one of {', '.join(known) or 'none'}, got {over!r}")
-    with styled(LIGHT):
+    with _style():
         ax = _axes(ax)
         _speedup_panel(ax, chapter, over, mode, LIGHT, "wide")
     return ax
@@ -287,7 +289,7 @@ def errors(run: Run, *, mode: str = "forward", setting: int = 0, ax: Axes | None
     part = _at_longest_error(chapter, mode)
     if part.empty:
         raise ValueError(f"mode: no error was measured in mode {mode}")
-    with styled(LIGHT):
+    with _style():
         ax = _axes(ax)
         _error_panel(ax, chapter, part, mode, LIGHT, "wide")
     return ax
@@ -302,6 +304,16 @@ def _chapter(run: Run, mode: str, setting: int) -> Chapter:
     if mode not in chapter.modes:
         raise ValueError(f"mode: expected one of {', '.join(chapter.modes)}, got {mode!r}")
     return chapter
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with styled(LIGHT):
+        yield
+        is_interactive = mpl.is_interactive()
+    # A notebook's backend says so when the first figure is made; a style's end would take it back,
+    # and no later figure would be shown.
+    mpl.interactive(is_interactive)
 
 
 def _axes(ax: Axes | None) -> Axes:

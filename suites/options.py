@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MATMUL_PRECISIONS, MODES
 from suites.claim_rows import CLAIM_PRESETS
+from suites.completion import arms, claims, inputs, models, one_of, peers, several_of, tasks
 from suites.error_rows import ERROR_PRESETS
 from suites.parsing import parse_backend, parse_shard
 from suites.quality_rows import SMALL, TRAINING_PRESETS, WEIGHTS, QualityPreset
@@ -49,6 +51,13 @@ class Several(_Type):
             return value
         parts = [part.strip() for part in str(value).split(",")]
         return tuple(dict.fromkeys(self.kind.convert(part, param, ctx) for part in parts))
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete the last part by the choices."""
+        choices = self.kind.choices if isinstance(self.kind, click.Choice) else ()
+        return several_of(incomplete, map(str, choices))
 
 
 class Number(click.FloatRange):
@@ -98,6 +107,12 @@ class Switch(_Type):
         """Read each part."""
         words = Several(click.Choice(["off", "on"])).convert(value, param, ctx)
         return tuple(word is True or word == "on" for word in words)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete the last part."""
+        return several_of(incomplete, ("off", "on"))
 
 
 COUNTS = Several(click.IntRange(1, 2**30))
@@ -200,6 +215,7 @@ OPTIONS = (
     click.option(
         "--backend",
         "backends",
+        shell_complete=one_of(arms),
         multiple=True,
         type=Parsed("NAME[:key=value,…]", parse_backend),
         help="A backend with its options; several values of one option with +. Repeatable. "
@@ -209,6 +225,7 @@ OPTIONS = (
     ),
     click.option(
         "--inputs",
+        shell_complete=one_of(inputs),
         multiple=True,
         type=Parsed("NAME[:key=value,…]", parse_backend),
         help="Of suite error: what queries and keys are drawn from: gaussian, peaked, low_rank, "
@@ -218,6 +235,7 @@ OPTIONS = (
     click.option(
         "--claim",
         "claims",
+        shell_complete=one_of(claims),
         multiple=True,
         metavar="ID",
         help="Of suite claims: what is put to the test. Repeatable; `attnbench list --claims` has "
@@ -226,6 +244,7 @@ OPTIONS = (
     click.option(
         "--task",
         "tasks",
+        shell_complete=one_of(tasks),
         multiple=True,
         type=Parsed("NAME[:key=value,…]", parse_backend),
         help="Of suites quality and quantized: what is learnt, in place of the preset's "
@@ -297,6 +316,7 @@ OPTIONS = (
     click.option(
         "--peers",
         type=Several(click.STRING),
+        shell_complete=lambda ctx, param, incomplete: several_of(incomplete, peers()),
         help="Peers to measure. Default: all that run on the device.",
     ),
     click.option(
@@ -325,6 +345,7 @@ OPTIONS = (
     click.option(
         "--model",
         "models",
+        shell_complete=one_of(models),
         multiple=True,
         type=Parsed("NAME[:key=value,…]", parse_backend),
         help="A configuration of level model, with values in place of its own. Repeatable. With "

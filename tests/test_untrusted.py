@@ -593,8 +593,8 @@ def test_asv_refuses_tables_of_every_combination(tmp_path: Path) -> None:
     folder = synthetic.write_run(tmp_path, TWO, **ONE)
     one = speed(folder)
     every = [
-        rehashed(one, batch=n, num_heads=n, head_dim=n, seq_len=n, key_len=n, threads=n, seed=n)
-        for n in range(1, 20)
+        rehashed(one, arms=[{"name": f"n{n}", "options": {}}], seq_len=n, key_len=n)
+        for n in range(1, 460)
     ]
     run = load(rewrite(folder, *every))
     with pytest.raises(ExportError, match=r"every combination of .*: .* more than"):
