@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from results.answers import Group, as_data, groups
 from results.answers import tables as answer_tables
@@ -249,6 +249,7 @@ def _write_markdown(run: Run, book: _Book, path: Path) -> None:
         lstrip_blocks=True,
     )
     environment.filters["plain"] = _Plain
+    environment.filters["attribute"] = _attribute
     shown = _shown(book, partial(_file_figure, home=path.parent))
     write_text(path, environment.get_template("report.md.j2").render(**shown))
 
@@ -307,6 +308,14 @@ _LIST_ITEM = re.compile(r"^(\d{0,9})([-+.)])(?=\s|$)")
 
 class _Plain(str):
     """Markdown that is meant as Markdown."""
+
+
+def _attribute(text: str) -> _Plain:
+    """Return text that an attribute of a tag within Markdown shows as it is."""
+    escaped = str(escape(text))
+    for mark in "[]`":
+        escaped = escaped.replace(mark, f"&#{ord(mark)};")
+    return _Plain(escaped)
 
 
 def escape_markdown(value: object) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import synthetic
 import synthetic_quality as made
+from helpers_page import unscripted
 
 from results.claim_views import claims_part
 from results.claims import CLAIMS, claims_table, lines_of, rulings
@@ -96,7 +97,7 @@ def test_the_chapter_has_verdicts_grounds_and_a_figure(tmp_path: Path) -> None:
     assert part.answers[0].sentences[1] == "Refuted: dropout-place."
     assert len(section.drawings) == 1
     pages = write_report([tmp_path], out=tmp_path / "out")
-    html = pages[0].read_text()
+    html = unscripted(pages[0])
     assert "Claims, put to the test" in html
     assert "claims-1" in html
     assert "put to the test" in pages[1].read_text()
@@ -136,6 +137,6 @@ def test_what_strangers_write_costs_no_report(tmp_path: Path, shown: Any) -> Non
     for record in records:
         record["arms"][0]["claim"] = shown
     made.write_quality(tmp_path, records)
-    html = write_report([tmp_path], out=tmp_path / "out")[0].read_text()
+    html = unscripted(write_report([tmp_path], out=tmp_path / "out")[0])
     assert "<script>" not in html
     assert "<b><b>" not in html

@@ -168,7 +168,7 @@ def test_an_inline_svg_takes_the_pages_colors_and_ids_of_its_own(chapter: Chapte
     one = inline_svg(chapter, "time", "wide", prefix="a", title='x "<y>"')
     two = inline_svg(chapter, "time", "wide", prefix="b", title="x")
     assert one.startswith("<svg")
-    assert 'aria-label="x &quot;&lt;y&gt;&quot;"' in one
+    assert 'aria-label="x &quot;&lt;y&gt;&quot;. forward' in one
     assert "var(--ink)" in one
     assert PAGE.ink not in one
     assert "sequence length (tokens)" in one  # text stays text

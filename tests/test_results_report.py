@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 import synthetic
+from helpers_page import unscripted
 
 from results.chapters import chapters
 from results.report import ReportError, write_report
@@ -35,7 +36,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     folder = synthetic.write_run(tmp_path_factory.mktemp("run"), FAST)
     files = write_report([folder])
     assert files == [folder / "report.html", folder / "report.md"]
-    return files[0].read_text(), files[1].read_text()
+    return unscripted(files[0]), files[1].read_text()
 
 
 # -- the summary ---------------------------------------------------------------------------------
@@ -185,7 +186,8 @@ def test_strangers_text_is_shown_and_not_run(tmp_path: Path) -> None:
         tmp_path, laws, lengths=(512, 1024), launches=1, modes=("forward",), run=HOSTILE,
         machine={"cpu": f"</style>{HOSTILE}", HOSTILE: HOSTILE}, environment={"torch": HOSTILE},
     )  # fmt: skip
-    page, markdown = (f.read_text() for f in write_report([folder]))
+    written = write_report([folder])
+    page, markdown = unscripted(written[0]), written[1].read_text()
     assert "<script" not in page
     assert page.count("</style>") == 1 + page.count("<svg")
     assert "<script" not in markdown
@@ -214,7 +216,7 @@ PARTIAL = {
 @pytest.mark.parametrize("name", PARTIAL)
 def test_a_partial_run_has_a_sensible_report(tmp_path: Path, name: str) -> None:
     options = {"laws": FAST, "modes": ("forward",), **PARTIAL[name]}
-    page = write_report([synthetic.write_run(tmp_path, **options)], ["html"])[0].read_text()
+    page = unscripted(write_report([synthetic.write_run(tmp_path, **options)], ["html"])[0])
     text = prose(page)
     assert not re.search(r"\b(nan|inf|None|<NA>)\b", text, flags=re.IGNORECASE)
     assert "Summary" in text
@@ -238,7 +240,7 @@ def test_two_machines_stand_in_chapters_of_their_own(tmp_path: Path) -> None:
     out = tmp_path / "both"
     (page,) = write_report([one, two], ["html"], out)
     assert page == out / "report.html"
-    titles = re.findall(r'<p class="setting">(.*?)</p>', page.read_text())
+    titles = re.findall(r'<h3 class="setting">(.*?)</h3>', page.read_text())
     assert [t.split(":")[0] for t in titles] == ["Example CPU 2.5 GHz", "Another CPU"]
 
 
@@ -246,7 +248,8 @@ def test_warnings_of_the_loader_stand_on_the_page(tmp_path: Path) -> None:
     folder = synthetic.write_run(tmp_path, FAST, lengths=(512,), launches=1)
     with (folder / "records.jsonl").open("a") as file:
         file.write('{"torn')
-    page, markdown = (f.read_text() for f in write_report([folder]))
+    written = write_report([folder])
+    page, markdown = unscripted(written[0]), written[1].read_text()
     for text in (prose(page), markdown):
         assert "not JSON" in text
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import synthetic
+from helpers_page import unscripted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -408,7 +409,7 @@ def test_an_old_run_shows_what_it_has_and_no_empty_table(tmp_path: Path) -> None
 
 
 def test_a_run_of_roofs_alone_has_a_chapter(tmp_path: Path) -> None:
-    page = write_report([made(tmp_path, laws={})], ["html"])[0].read_text()
+    page = unscripted(write_report([made(tmp_path, laws={})], ["html"])[0])
     assert "How far to trust these numbers" in page
 
 
@@ -550,7 +551,8 @@ def test_page_and_markdown_hold_the_chapter_and_escape_names(tmp_path: Path) -> 
 
     extra = synthetic.sentinels([1.0, 1.0, 1.2, 1.2], run=hostile)
     folder = made(tmp_path, change, extra, laws=laws, run=hostile)
-    page, markdown = (f.read_text() for f in write_report([folder]))
+    files = write_report([folder])
+    page, markdown = unscripted(files[0]), files[1].read_text()
     assert "<script" not in page
     assert "<script" not in markdown
     assert "a\\|b" in markdown
@@ -558,7 +560,7 @@ def test_page_and_markdown_hold_the_chapter_and_escape_names(tmp_path: Path) -> 
     chapter = page[start:end]
     assert html.unescape(chapter).count(hostile) >= 3
     assert chapter.count("<figure>") == 1
-    assert chapter.count("<svg") == 2
+    assert chapter.count("<svg") == 1
     for heading in ("The sentinel", "Outliers among the samples", "What else the machine did"):
         assert f"<h4>{heading}</h4>" in chapter
         assert f"#### {heading}" in markdown
