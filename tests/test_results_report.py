@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import html
 import re
+from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -125,6 +127,26 @@ def test_summary_comes_before_figures_tables_and_environment(written: tuple[str,
     for text in (prose(written[0]), written[1]):
         for fact in ("Example CPU 2.5 GHz", "2.13.0", "24.0 GiB", "180 Gop/s", "linformer"):
             assert fact in text
+
+
+def test_the_scripts_of_others_are_those_that_are_listed() -> None:
+    vendor = Path(__file__).parents[1] / "results" / "templates" / "vendor"
+    listed = dict(re.findall(r"^\| `([^`]+)` .*`([0-9a-f]{64})` \|$",
+                             (vendor / "README.md").read_text(), flags=re.MULTILINE))  # fmt: skip
+    found = {file.name: sha256(file.read_bytes()).hexdigest() for file in vendor.glob("*.js")}
+    assert listed == found
+    assert found
+
+
+def test_a_policy_allows_the_pages_scripts_and_no_others(tmp_path: Path) -> None:
+    folder = synthetic.write_run(tmp_path, FAST, launches=1, lengths=(512, 1024))
+    page = write_report([folder], ["html"])[0].read_text()
+    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    allowed = re.search(r"script-src ([^;]*);", page)
+    assert allowed is not None
+    sums = [b64encode(sha256(text.encode()).digest()).decode() for text in scripts]
+    assert html.unescape(allowed.group(1)).split() == [f"'sha256-{found}'" for found in sums]
+    assert "default-src 'none'" in page
 
 
 def test_the_page_is_self_contained(written: tuple[str, str]) -> None:

@@ -562,7 +562,7 @@ def test_page_and_markdown_hold_the_chapter_and_escape_names(tmp_path: Path) -> 
     assert chapter.count("<figure>") == 1
     assert chapter.count("<svg") == 1
     for heading in ("The sentinel", "Outliers among the samples", "What else the machine did"):
-        assert f"<h4>{heading}</h4>" in chapter
+        assert f"<h3>{heading}</h3>" in chapter
         assert f"#### {heading}" in markdown
     for theme in ("light", "dark"):
         assert (tmp_path / "figures" / f"trust-{theme}.png").read_bytes().startswith(b"\x89PNG")
