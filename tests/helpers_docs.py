@@ -42,8 +42,9 @@ def prose(page: Path) -> str:
 
 
 def command_lines(page: Path) -> list[list[str]]:
-    """Return the commands of the shell blocks, as words; ``a && b`` is two."""
+    """Return the commands of the shell blocks, as words; ``a && b`` is two, so is ``a | b``."""
     lines = "\n".join(block.text for block in blocks(page, "sh")).replace("\\\n", " ")
+    lines = re.sub(r"\$\([^)]*\)", "GIVEN", lines)
     words = [shlex.split(line, comments=True) for line in lines.splitlines()]
     return [part for line in words if line for part in _joined(line)]
 
@@ -51,7 +52,7 @@ def command_lines(page: Path) -> list[list[str]]:
 def _joined(words: list[str]) -> Iterator[list[str]]:
     part: list[str] = []
     for word in words:
-        if word == "&&":
+        if word in ("&&", "|"):
             yield part
             part = []
         else:

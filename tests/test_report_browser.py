@@ -429,6 +429,7 @@ TOUCHING = """() => {
   const foreign = all.filter(e => ["IMG", "IFRAME", "OBJECT", "EMBED"].includes(
     e.tagName.toUpperCase()) || [...e.attributes].some(a => a.name.startsWith("on") ||
     /^\\s*(javascript|data):/i.test(a.value) && e.id !== "download" &&
-    !["title", "aria-label", "data-backend"].includes(a.name))).map(e => e.outerHTML.slice(0, 200));
+    !["title", "aria-label", "data-backend"].includes(a.name))).map(
+    e => e.outerHTML.slice(0, 200));
   return {foreign, scripts: scripts.length, touched: all.length};
 }"""
