@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from asv.commands import make_argparser
@@ -173,6 +174,7 @@ def test_the_python_of_a_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch) 
     scope: dict[str, Any] = given(monkeypatch) if given else {}
     for number, block in enumerate(blocks(page, "python"), 1):
         exec(compile(block.text, f"{name_of(page)}, block {number}", "exec"), scope)
+    plt.close("all")  # what a page draws for its reader
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
