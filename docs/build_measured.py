@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import re
+from functools import partial
 from pathlib import Path
 
-from results import format
+from results import format, plots
 from results.axis_views import axis_tables
 from results.chapters import Chapter, chapters, machine_name
 from results.error_views import error_tables
@@ -25,7 +26,7 @@ from results.runs import Run, load
 from results.schema import ALLOCATORS, CALL_MODES
 from results.series import points
 from results.summary import summarise
-from results.svg import png
+from results.svg import drawn_png
 from results.theme import DARK, LIGHT
 from results.views import TableView, tables
 
@@ -194,7 +195,8 @@ def figure(chapter: Chapter, name: str, alt: str, *, write: bool) -> str:
     for theme, word in ((LIGHT, "light"), (DARK, "dark")):
         if write:
             FIGURES.mkdir(exist_ok=True)
-            (FIGURES / f"{name}-{word}.png").write_bytes(png(chapter, name, theme))
+            drawn = drawn_png(partial(plots.FIGURES[name], chapter, theme), theme)
+            (FIGURES / f"{name}-{word}.png").write_bytes(drawn.content)
     return (
         "<picture>\n"
         f'<source media="(prefers-color-scheme: dark)" srcset="docs/figures/{name}-dark.png">\n'

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from results import format, marks
 from results.claims import Answer, Claim, Ruling, Verdict, in_words, lines_of, rulings
-from results.panels import Layout, make_panels, trimmed
+from results.panels import make_panels, trimmed
 from results.runs import Run
 from results.sections import Drawing, Part, Section
 from results.series import points
@@ -157,8 +157,8 @@ def _growth(
     return ("tokens", what), lines
 
 
-def _draw(panels: Sequence[Panel], theme: Theme, layout: Layout) -> Figure | None:
-    made = make_panels(len(panels), layout, columns=2)
+def _draw(panels: Sequence[Panel], theme: Theme) -> Figure | None:
+    made = make_panels(len(panels), columns=2)
     if made is None:
         return None
     figure, axes = made

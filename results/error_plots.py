@@ -15,7 +15,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from results import format, marks
 from results.errors import USELESS, ErrorChapter, budget_text, default_rows, line_name
 from results.panels import (
-    Layout,
     SeriesKey,
     error_ticks,
     length_axis,
@@ -70,9 +69,7 @@ def caption(metric: str, cost: str, chapter: ErrorChapter) -> str:
     )
 
 
-def against_cost(
-    chapter: ErrorChapter, metric: str, cost: str, theme: Theme, layout: Layout = "wide"
-) -> Figure | None:
+def against_cost(chapter: ErrorChapter, metric: str, cost: str, theme: Theme) -> Figure | None:
     """Draw a panel a distribution and a line a family over its budgets, at one length."""
     shown = {}
     for inputs in chapter.inputs:
@@ -81,7 +78,7 @@ def against_cost(
         if len(own):
             shown[inputs] = own, rows
     shown = dict(list(shown.items())[:MOST_PANELS])
-    made = panel_row(len(shown), layout)
+    made = panel_row(len(shown))
     if made is None:
         return None
     figure, axes = made
@@ -105,7 +102,7 @@ def against_cost(
     others = [(_line(theme, _EXACT), "exact attention")] if has_exact else []
     if metric == "relative_error":
         others.append((_line(theme, _ZEROS), "output of zeros"))
-    shared_legend(figure, kept, chapter.looks, theme, layout, others=others)
+    shared_legend(figure, kept, chapter.looks, theme, others=others)
     return figure
 
 
@@ -187,7 +184,7 @@ LENGTH_CAPTION = (
 )
 
 
-def against_length(chapter: ErrorChapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
+def against_length(chapter: ErrorChapter, theme: Theme) -> Figure | None:
     """Draw the error at the default budget against length; None for one length."""
     rows = default_rows(chapter.rows)
     rows = rows[~rows["is_exact"].astype(bool) & (rows["relative_error"] > 0)]
@@ -196,7 +193,7 @@ def against_length(chapter: ErrorChapter, theme: Theme, layout: Layout = "wide")
         for inputs in chapter.inputs
         if (own := rows[rows["inputs"] == inputs])["seq_len"].nunique() > 1
     ][:MOST_PANELS]
-    made = panel_row(len(shown), layout)
+    made = panel_row(len(shown))
     if made is None:
         return None
     figure, axes = made
@@ -234,5 +231,5 @@ def against_length(chapter: ErrorChapter, theme: Theme, layout: Layout = "wide")
         for row in own.to_dict("records")
         if row["budget_name"]
     }
-    shared_legend(figure, kept, chapter.looks, theme, layout, others=others, names=names)
+    shared_legend(figure, kept, chapter.looks, theme, others=others, names=names)
     return figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,23 +19,25 @@ from results.modes import WORDS
 from results.series import label, rank
 from results.theme import Look, Theme
 
-Layout = Literal["wide", "narrow"]
 SeriesKey = tuple[str, str]
 """Backend and options."""
 
 LONGEST_LABEL = 44
 
+WIDTH = 10.4
+"""Of a figure, in inches: the page scales all alike."""
+
 WIDEST_BAND = 4.0
 """An interval wider than this factor is left to the tables: its band would hide the lines."""
 
 
-def make_panels(count: int, layout: Layout, columns: int = 0) -> tuple[Figure, list[Axes]] | None:
+def make_panels(count: int, columns: int = 0) -> tuple[Figure, list[Axes]] | None:
     """Return a figure with `count` panels, or None for none."""
     if not count:
         return None
-    columns = 1 if layout == "narrow" else min(columns or count, 2)
+    columns = min(columns or count, 2)
     rows = math.ceil(count / columns)
-    width = 4.6 if layout == "narrow" else 10.4 if columns == 2 else 7.0
+    width = WIDTH if columns == 2 else 7.0
     figure = Figure(figsize=(width, 4.5 * rows), layout="constrained")
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
     return figure, axes
@@ -214,7 +216,6 @@ def legend(
     part: pd.DataFrame,
     looks: Mapping[SeriesKey, Look],
     theme: Theme,
-    layout: Layout,
     notes: Mapping[SeriesKey, str],
     *,
     with_lines: bool = True,
@@ -234,7 +235,7 @@ def legend(
         )
         texts.append(f"{_short(label(*key), LONGEST_LABEL)}{notes.get(key, '')}")
         marks.shown(ax).notes[label(*key)] = notes.get(key, "").strip()
-    long = max(len(t) for t in texts) > (26 if layout == "narrow" else 30)
+    long = max(len(t) for t in texts) > 30
     dashed = any(looks[k].dashes for k in keys(part))
     ax.legend(
         handles,
@@ -259,22 +260,20 @@ def _short(text: str, longest: int) -> str:
 
 
 def panel_row(
-    count: int, layout: Layout, *, height: float = 3.6, columns: int = 3
+    count: int, *, height: float = 3.6, columns: int = 3
 ) -> tuple[Figure, list[Axes]] | None:
     """Return a figure with `count` smaller panels that share one legend, or None for none.
 
     Args:
         count: of panels.
-        layout: beside each other in the wide one, below each other in the narrow one.
         height: of a panel, in inches.
         columns: at most so many beside each other.
     """
     if not count:
         return None
-    across = 1 if layout == "narrow" else 2 if count == 4 else min(count, columns)
+    across = 2 if count == 4 else min(count, columns)
     down = math.ceil(count / across)
-    width = 4.6 if layout == "narrow" else 10.4  # of every figure: the page scales them alike
-    figure = Figure(figsize=(width, height * down + 0.7), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height * down + 0.7), layout="constrained")
     return figure, [figure.add_subplot(down, across, i + 1) for i in range(count)]
 
 
@@ -283,7 +282,6 @@ def shared_legend(
     series: Sequence[SeriesKey],
     looks: Mapping[SeriesKey, Look],
     theme: Theme,
-    layout: Layout,
     *,
     with_lines: bool = True,
     others: Sequence[tuple[Line2D, str]] = (),
@@ -304,12 +302,11 @@ def shared_legend(
     handles += [handle for handle, _ in others]
     texts += [text for _, text in others]
     longest = max(map(len, texts), default=0)
-    room = 52 if layout == "narrow" else 120
     figure.legend(
         handles,
         [f"\u200b{t}" if t.startswith("_") else t for t in texts],
         loc="outside lower center",
-        ncols=max(1, min(len(texts), room // (longest + 8))),
+        ncols=max(1, min(len(texts), 120 // (longest + 8))),
         columnspacing=1.2,
         handlelength=2.4,
         handletextpad=0.5,

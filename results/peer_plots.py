@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from results import format, marks
-from results.panels import Layout, ratio_ticks
+from results.panels import WIDTH, ratio_ticks
 from results.peers import PeerChapter
 from results.schema import MODES
 from results.theme import Theme, looks
@@ -32,29 +32,24 @@ _VALUES = ("ratio", "ratio_low", "ratio_high")
 _ALONE = ("attention_ratio", "attention_low", "attention_high")
 
 
-def peer_figure(chapter: PeerChapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
+def peer_figure(chapter: PeerChapter, theme: Theme) -> Figure | None:
     """Draw a panel a mode and a row a pair; right of the dotted line the peer takes longer."""
     dots = _dots(chapter.rows)
     if dots.empty:
         return None
     modes = [m for m in MODES if (dots["mode"] == m).any()]
     labels = list(dict.fromkeys(dots["label"]))
-    wide = layout == "wide"
     height = ROW_HEIGHT * len(labels) + 0.8
-    figure = Figure(
-        figsize=(10.4, height + 0.5) if wide else (4.9, height * len(modes) + 0.6),
-        layout="constrained",
-    )
-    rows, columns = (1, len(modes)) if wide else (len(modes), 1)
+    figure = Figure(figsize=(WIDTH, height + 0.5), layout="constrained")
     axes: list[Axes] = []
     for index, mode in enumerate(modes):
         shared: dict[str, Any] = {"sharex": axes[0], "sharey": axes[0]} if axes else {}
-        ax = figure.add_subplot(rows, columns, index + 1, **shared)
+        ax = figure.add_subplot(1, len(modes), index + 1, **shared)
         axes.append(ax)
         _panel(ax, dots[dots["mode"] == mode], labels, theme)
         ax.set_title(mode)
         ax.set_xlabel("time of the peer / time of ours")
-        if wide and index:
+        if index:
             ax.tick_params(labelleft=False)
     _scale(axes[0], dots, labels)
     _legend(figure, dots, theme)

@@ -3,8 +3,7 @@
 For a notebook there are `scaling`, `speedup` and `errors`: they take a run, and return
 matplotlib's axes. What the report draws comes from the others: each takes a `Chapter` (one
 setting, its points and what was computed from them) and returns a figure, or None where there is
-nothing to show. Modes are panels: beside each other in the wide layout, below each other in the
-narrow one.
+nothing to show. Modes are panels beside each other.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from results import format, marks
 from results.chapters import Chapter, chapters
 from results.modes import MEMORY_METRICS, WORDS
 from results.panels import (
-    Layout,
     error_ticks,
     failed_cases,
     finish,
@@ -50,19 +48,19 @@ ERROR_FLOOR = 1e-8
 """Errors below are drawn here: they are rounding."""
 
 
-def time_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
+def time_figure(chapter: Chapter, theme: Theme) -> Figure | None:
     """Latency against length, log-log, with the fitted exponents in the legend."""
     titles = {mode: words.call.lower() for mode, words in WORDS.items()}
-    return _scaling_figure(chapter, theme, layout, ("latency",), titles, time_ticks)
+    return _scaling_figure(chapter, theme, ("latency",), titles, time_ticks)
 
 
-def memory_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
+def memory_figure(chapter: Chapter, theme: Theme) -> Figure | None:
     """Peak memory above the inputs, or the state, against length, log-log, with exponents."""
     titles = {mode: _lowered(words.memory_title) for mode, words in WORDS.items()}
-    return _scaling_figure(chapter, theme, layout, MEMORY_METRICS, titles, size_ticks)
+    return _scaling_figure(chapter, theme, MEMORY_METRICS, titles, size_ticks)
 
 
-def speedup_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
+def speedup_figure(chapter: Chapter, theme: Theme) -> Figure | None:
     """Speed-up over `full` and over `sdpa` against length."""
     data = chapter.speedups
     pairs = [
@@ -71,18 +69,16 @@ def speedup_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> F
         for mode in chapter.modes
         if len(data[(data["baseline"] == baseline) & (data["mode"] == mode)])
     ]
-    made = make_panels(len(pairs), layout, columns=len({m for _, m in pairs}))
+    made = make_panels(len(pairs), columns=len({m for _, m in pairs}))
     if made is None:
         return None
     figure, axes = made
     for ax, (baseline, mode) in zip(axes, pairs, strict=True):
-        _speedup_panel(ax, chapter, baseline, mode, theme, layout)
+        _speedup_panel(ax, chapter, baseline, mode, theme)
     return figure
 
 
-def _speedup_panel(
-    ax: Axes, chapter: Chapter, baseline: str, mode: str, theme: Theme, layout: Layout
-) -> None:
+def _speedup_panel(ax: Axes, chapter: Chapter, baseline: str, mode: str, theme: Theme) -> None:
     data = chapter.speedups
     part = data[(data["baseline"] == baseline) & (data["mode"] == mode)]
     lines(ax, part, chapter.looks, theme)
@@ -91,25 +87,23 @@ def _speedup_panel(
     finish(ax, f"{mode}, over {baseline}", f"speed-up over {baseline}", part, ratio_ticks, mode)
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, 0.8), max(high, 1.25))
-    legend(ax, part, chapter.looks, theme, layout, {})
+    legend(ax, part, chapter.looks, theme, {})
 
 
-def error_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
+def error_figure(chapter: Chapter, theme: Theme) -> Figure | None:
     """Relative error against exact softmax over latency, at the longest length with an error."""
     shown = {m: _at_longest_error(chapter, m) for m in chapter.modes}
     shown = {m: part for m, part in shown.items() if len(part)}
-    made = make_panels(len(shown), layout)
+    made = make_panels(len(shown))
     if made is None:
         return None
     figure, axes = made
     for ax, (mode, part) in zip(axes, shown.items(), strict=True):
-        _error_panel(ax, chapter, part, mode, theme, layout)
+        _error_panel(ax, chapter, part, mode, theme)
     return figure
 
 
-def _error_panel(
-    ax: Axes, chapter: Chapter, part: pd.DataFrame, mode: str, theme: Theme, layout: Layout
-) -> None:
+def _error_panel(ax: Axes, chapter: Chapter, part: pd.DataFrame, mode: str, theme: Theme) -> None:
     for row in part.to_dict("records"):
         look = chapter.looks[row["backend"], row["options"]]
         key = row["backend"], label(row["backend"], row["options"])
@@ -130,17 +124,17 @@ def _error_panel(
     ax.set_title(f"{mode}, at {format.tokens(part['seq_len'].iloc[0])} tokens")
     ax.set_xlabel("time per call")
     ax.set_ylabel("relative error to exact softmax")
-    legend(ax, part, chapter.looks, theme, layout, {}, with_lines=False)
+    legend(ax, part, chapter.looks, theme, {}, with_lines=False)
 
 
-def fraction_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
+def fraction_figure(chapter: Chapter, theme: Theme) -> Figure | None:
     """The share of the machine's limit that each backend reached, against length."""
     data = chapter.limits
     data = data[data["fraction_of_limit"].notna() & (data["backend"] != IDENTITY)].copy()
     data["value"] = 100 * data["fraction_of_limit"]
     data["ci_low"] = data["ci_high"] = math.nan
     modes = [m for m in chapter.modes if len(data[data["mode"] == m])]
-    made = make_panels(len(modes), layout)
+    made = make_panels(len(modes))
     if made is None:
         return None
     figure, axes = made
@@ -154,11 +148,11 @@ def fraction_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> 
         marks.kind(ax.yaxis, "percent")
         ax.set_title(mode)
         ax.set_ylabel("share of the machine's limit")
-        legend(ax, part, chapter.looks, theme, layout, {})
+        legend(ax, part, chapter.looks, theme, {})
     return figure
 
 
-FIGURES: Mapping[str, Callable[[Chapter, Theme, Layout], Figure | None]] = {
+FIGURES: Mapping[str, Callable[[Chapter, Theme], Figure | None]] = {
     "time": time_figure,
     "memory": memory_figure,
     "speedup": speedup_figure,
@@ -171,7 +165,6 @@ FIGURES: Mapping[str, Callable[[Chapter, Theme, Layout], Figure | None]] = {
 def _scaling_figure(
     chapter: Chapter,
     theme: Theme,
-    layout: Layout,
     metrics: Collection[str],
     titles: Mapping[str, str],
     ticks: Callable[[Any], None],
@@ -179,12 +172,12 @@ def _scaling_figure(
     """Draw one of `metrics`, whichever a mode has, in a panel a mode."""
     data = chapter.points[chapter.points["metric"].isin(metrics)]
     modes = [m for m in chapter.modes if (data[data["mode"] == m]["value"] > 0).any()]
-    made = make_panels(len(modes), layout)
+    made = make_panels(len(modes))
     if made is None:
         return None
     figure, axes = made
     for ax, mode in zip(axes, modes, strict=True):
-        _scaling_panel(ax, chapter, metrics, mode, titles[mode], ticks, theme, layout)
+        _scaling_panel(ax, chapter, metrics, mode, titles[mode], ticks, theme)
     return figure
 
 
@@ -196,7 +189,6 @@ def _scaling_panel(
     title: str,
     ticks: Callable[[Any], None],
     theme: Theme,
-    layout: Layout,
 ) -> None:
     data = chapter.points[chapter.points["metric"].isin(metrics)]
     part = data[data["mode"] == mode]
@@ -205,7 +197,7 @@ def _scaling_panel(
     finish(ax, mode, title, good, ticks, mode)
     length_axis(ax, pd.concat([good["seq_len"], failed_cases(part)["seq_len"]]), mode)
     mark_failures(ax, part, chapter.looks, theme)
-    legend(ax, good, chapter.looks, theme, layout, chapter.slopes(mode, metrics))
+    legend(ax, good, chapter.looks, theme, chapter.slopes(mode, metrics))
 
 
 # -- for notebooks -------------------------------------------------------------------------------
@@ -246,7 +238,7 @@ def scaling(
     title = _lowered(words.call if metric == "latency" else words.memory_title)
     with _style():
         ax = _axes(ax)
-        _scaling_panel(ax, chapter, metrics, mode, title, ticks, LIGHT, "wide")
+        _scaling_panel(ax, chapter, metrics, mode, title, ticks, LIGHT)
     return ax
 
 
@@ -276,7 +268,7 @@ def speedup(
         raise ValueError(f"over: expected one of {', '.join(known) or 'none'}, got {over!r}")
     with _style():
         ax = _axes(ax)
-        _speedup_panel(ax, chapter, over, mode, LIGHT, "wide")
+        _speedup_panel(ax, chapter, over, mode, LIGHT)
     return ax
 
 
@@ -291,7 +283,7 @@ def errors(run: Run, *, mode: str = "forward", setting: int = 0, ax: Axes | None
         raise ValueError(f"mode: no error was measured in mode {mode}")
     with _style():
         ax = _axes(ax)
-        _error_panel(ax, chapter, part, mode, LIGHT, "wide")
+        _error_panel(ax, chapter, part, mode, LIGHT)
     return ax
 
 

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from results import format, marks
 from results.chapters import Chapter
-from results.panels import LONGEST_LABEL, Layout, make_panels
+from results.panels import LONGEST_LABEL, make_panels
 from results.schema import PROFILE_PARTS
 from results.series import label
 from results.theme import PARTS, Theme
@@ -22,34 +22,33 @@ _BAR_HEIGHT, _BEYOND_BARS = 0.34, 1.5
 """Of a figure: inches a bar, and what comes on top."""
 
 
-def profile_figure(chapter: Chapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
+def profile_figure(chapter: Chapter, theme: Theme) -> Figure | None:
     """The parts of each backend's call as a bar, at the longest length that most have."""
     shown = {m: _at_longest(chapter.profiles.parts, m) for m in chapter.modes}
     shown = {m: part for m, part in shown.items() if len(part)}
-    made = make_panels(len(shown), layout)
+    made = make_panels(len(shown))
     if made is None:
         return None
     figure, axes = made
-    rows = len(axes) if layout == "narrow" else 1
     bars = max(len(_calls(part)) for part in shown.values())
-    figure.set_figheight(rows * (_BEYOND_BARS + _BAR_HEIGHT * bars) + 0.4)
+    figure.set_figheight(_BEYOND_BARS + _BAR_HEIGHT * bars + 0.4)
     for ax, (mode, part) in zip(axes, shown.items(), strict=True):
-        _bars(ax, part, theme, room=1.2 if layout == "wide" else 1.3)
+        _bars(ax, part, theme)
         ax.set_title(f"{mode}, at {format.tokens(part['seq_len'].iloc[0])} tokens")
     taken = [p for p in PROFILE_PARTS if any((_of(part, p) > 0).any() for part in shown.values())]
     figure.legend(
         handles=[Patch(facecolor=_color(p, theme), edgecolor=theme.ink, linewidth=0.3, label=p)
                  for p in taken],
-        loc="outside lower center", ncols=len(taken) if layout == "wide" else 3,
+        loc="outside lower center", ncols=len(taken),
         columnspacing=1.2, handlelength=1.2, handletextpad=0.5,
     )  # fmt: skip
     return figure
 
 
-def _bars(ax: Axes, part: pd.DataFrame, theme: Theme, *, room: float) -> None:
+def _bars(ax: Axes, part: pd.DataFrame, theme: Theme) -> None:
     """Draw a bar a backend, in ms, the first on top; one that is too long is pressed together.
 
-    The axis reaches `room` times as far as the bars, and farther where one says how long it is.
+    The axis reaches farther than the bars, and farther still where one says how long it is.
     """
     calls = _calls(part)
     end = min(calls.max(), FARTHEST * calls.median())
@@ -70,7 +69,7 @@ def _bars(ax: Axes, part: pd.DataFrame, theme: Theme, *, room: float) -> None:
             f"{format.seconds(seconds)}{pressed}", (left[key], index), xytext=(4, 0),
             textcoords="offset points", va="center", fontsize=8.5,
         )  # fmt: skip
-    ax.set_xlim(0, float(left.max()) * (room + 0.3 if (scale < 1).any() else room))
+    ax.set_xlim(0, float(left.max()) * (1.5 if (scale < 1).any() else 1.2))
     ax.set_yticks(range(len(calls)), [_shortened(label(*key)) for key in calls.index])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(calls) - 0.4, -0.6)

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from results import format, marks
-from results.panels import Layout, log_cost, panel_row, shared_legend, size_ticks, time_ticks
+from results.panels import log_cost, panel_row, shared_legend, size_ticks, time_ticks
 from results.quality import COSTS, QualityChapter, Trial
 from results.quality_views import compressors
 from results.series import label, rank
@@ -22,6 +22,7 @@ from results.theme import Theme
 
 MOST_SERIES = 24
 MOST_TRIALS = 6
+LONGEST_TITLE = 34
 """Panels of one figure that has a panel a trial."""
 
 MOST_GROUPS = 12
@@ -54,13 +55,11 @@ _DOTTED = (0, (1, 2))
 _LINES: Mapping[str, Any] = {"zlib": (0, (5, 2)), "xz": (0, (1, 1.5))}
 
 
-def cost_figure(
-    chapter: QualityChapter, trial: Trial, theme: Theme, layout: Layout = "wide"
-) -> Figure | None:
+def cost_figure(chapter: QualityChapter, trial: Trial, theme: Theme) -> Figure | None:
     """Draw the score against each cost that a backend has; None where there is none."""
     rows = _first(trial.rows[trial.rows["score"].notna()])
     costs = [c for c in COSTS if (rows[c] > 0).sum() >= 1]
-    made = panel_row(len(costs), layout)
+    made = panel_row(len(costs))
     if made is None:
         return None
     figure, axes = made
@@ -98,9 +97,7 @@ def cost_figure(
         ax.set_title(f"against {what.removesuffix(' of a forward')}")
         ax.set_xlabel(what)
     handles = [(_line(theme, "-"), "frontier"), *_extra(trial, beside, theme)]
-    shared_legend(
-        figure, _keys(rows), chapter.looks, theme, layout, with_lines=False, others=handles
-    )
+    shared_legend(figure, _keys(rows), chapter.looks, theme, with_lines=False, others=handles)
     return figure
 
 
@@ -194,14 +191,14 @@ def grouped(groups: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values([*keys], kind="stable")
 
 
-def group_figure(chapter: QualityChapter, theme: Theme, layout: Layout = "wide") -> Figure | None:
+def group_figure(chapter: QualityChapter, theme: Theme) -> Figure | None:
     """Draw accuracy against distance or depth, a panel a trial and a line a backend.
 
     A task that asks at one distance alone has no such figure.
     """
     trials = [t for t in chapter.trials if t.group and t.groups["value"].nunique() > 1]
     trials = trials[:MOST_TRIALS]
-    made = panel_row(len(trials), layout)
+    made = panel_row(len(trials))
     if made is None:
         return None
     figure, axes = made
@@ -224,9 +221,9 @@ def group_figure(chapter: QualityChapter, theme: Theme, layout: Layout = "wide")
                             color=look.color(theme))  # fmt: skip
         _group_axis(ax, trial.group, sorted(set(table["value"])))
         _accuracy_axis(ax, trial.chance, theme)
-        ax.set_title(_panel_title(trial.name, layout) if len(chapter.trials) > 1 else "")
+        ax.set_title(_panel_title(trial.name) if len(chapter.trials) > 1 else "")
     others = [(_line(theme, _DOTTED), "chance")] if math.isfinite(trials[0].chance) else []
-    shared_legend(figure, list(keys), chapter.looks, theme, layout, others=others)
+    shared_legend(figure, list(keys), chapter.looks, theme, others=others)
     return figure
 
 
@@ -243,17 +240,14 @@ def _group_axis(ax: Axes, group: str, values: Sequence[float]) -> None:
         ax.xaxis.set_major_locator(MaxNLocator(6))
 
 
-def _panel_title(text: str, layout: Layout) -> str:
-    longest = 46 if layout == "narrow" else 34
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+def _panel_title(text: str) -> str:
+    return text if len(text) <= LONGEST_TITLE else f"{text[: LONGEST_TITLE - 1]}…"
 
 
 # -- learning curves -----------------------------------------------------------------------------
 
 
-def curve_figure(
-    chapter: QualityChapter, trial: Trial, theme: Theme, layout: Layout = "wide"
-) -> Figure | None:
+def curve_figure(chapter: QualityChapter, trial: Trial, theme: Theme) -> Figure | None:
     """Draw the loss against steps and against time; None without curves."""
     drawn = _first(trial.curves)
     axes_of = [
@@ -261,7 +255,7 @@ def curve_figure(
         for column, what in (("step", "training step"), ("time", "training time (s)"))
         if drawn[column].nunique() > 1
     ]
-    made = panel_row(len(axes_of), layout)
+    made = panel_row(len(axes_of))
     if made is None:
         return None
     figure, axes = made
@@ -286,7 +280,7 @@ def curve_figure(
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}"))
     if not keys:
         return None
-    shared_legend(figure, keys, chapter.looks, theme, layout)
+    shared_legend(figure, keys, chapter.looks, theme)
     return figure
 
 

@@ -276,14 +276,14 @@ def _shown(book: _Book, show: Callable[[Drawing, int], _Figure | None]) -> dict[
 
 def _page_figure(drawing: Drawing, number: int) -> PageFigure | None:
     name = f"{drawing.name}-{number}"
-    svg, panels = drawn_svg(partial(drawing.draw, PAGE, "wide"), prefix=name, title=drawing.title)
+    svg, panels = drawn_svg(partial(drawing.draw, PAGE), prefix=name, title=drawing.title)
     return PageFigure(name, drawing.title, drawing.caption, svg, panels) if svg else None
 
 
 def _file_figure(drawing: Drawing, number: int, home: Path) -> FileFigure | None:
     """Write a figure in light and dark; None for an empty one. Number 0 stands in no name."""
     drawn = {
-        word: drawn_png(partial(drawing.draw, theme, "wide"), theme)
+        word: drawn_png(partial(drawing.draw, theme), theme)
         for theme, word in ((LIGHT, "light"), (DARK, "dark"))
     }
     if not all(png.content for png in drawn.values()):

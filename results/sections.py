@@ -7,18 +7,17 @@ from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
-from results.panels import Layout
 from results.summary import Paragraph
 from results.theme import Theme
 from results.views import TableView
 
-Draw = Callable[[Theme, Layout], Figure | None]
-"""What draws a figure in a theme and a layout; None where there is nothing to show."""
+Draw = Callable[[Theme], Figure | None]
+"""What draws a figure in a theme; None where there is nothing to show."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that the page draws in two layouts and the Markdown in two themes.
+    """A figure that the page shows once, and the Markdown in two themes.
 
     Attributes:
         name: of its ids and files: letters, digits and hyphens, once in a section.

@@ -10,9 +10,6 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from results import marks
-from results.chapters import Chapter
-from results.panels import Layout
-from results.plots import FIGURES
 from results.theme import PAGE, Theme, css_variables, styled
 
 Draw = Callable[[], Figure | None]
@@ -25,24 +22,6 @@ _TAG = re.compile(r"<[^<>]*>")
 _ID = re.compile(r'(\b(?:id|xlink:href)="#?|url\(#)')
 
 
-def inline_svg(chapter: Chapter, figure: str, layout: Layout, *, prefix: str, title: str) -> str:
-    """Return a figure as an SVG element for a page, or "" where there is nothing to show.
-
-    Its colours are the page's variables (`theme.css_variables`), its text stays text and its
-    ids begin with `prefix`, so that figures on one page do not share them.
-
-    Args:
-        chapter: what is drawn.
-        figure: a name of `plots.FIGURES`.
-        layout: wide or narrow.
-        prefix: letters, digits and hyphens.
-        title: what the figure shows, for screen readers; plain text.
-    """
-    return drawn_svg(
-        lambda: FIGURES[figure](chapter, PAGE, layout), prefix=prefix, title=title
-    ).svg
-
-
 class Inline(NamedTuple):
     """A figure for a page: its SVG element, and its panels as data (`marks.panels`)."""
 
@@ -51,9 +30,15 @@ class Inline(NamedTuple):
 
 
 def drawn_svg(draw: Draw, *, prefix: str, title: str) -> Inline:
-    """Return what `draw` draws in the theme `PAGE`, as `inline_svg` does.
+    """Return what `draw` draws in the theme `PAGE`, as an SVG element; empty for nothing.
 
-    The text alternative is the title and what the figure shows, in words.
+    Its colours are the page's variables (`theme.css_variables`), its text stays text and its
+    ids begin with `prefix`, so that figures on one page do not share them.
+
+    Args:
+        draw: makes the figure.
+        prefix: letters, digits and hyphens.
+        title: plain text; the text alternative is this and what the figure shows, in words.
     """
     with styled(PAGE, salt=prefix):
         drawn = draw()
@@ -74,11 +59,6 @@ def drawn_svg(draw: Draw, *, prefix: str, title: str) -> Inline:
 def alternative(title: str, figure: Figure) -> str:
     """Return a figure's text alternative, computed from what it shows."""
     return f"{title}. {marks.in_words(figure)}".strip()
-
-
-def png(chapter: Chapter, figure: str, theme: Theme) -> bytes:
-    """Return a figure as a PNG in the wide layout, or b"" where there is nothing to show."""
-    return drawn_png(lambda: FIGURES[figure](chapter, theme, "wide"), theme).content
 
 
 class Png(NamedTuple):

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from results import marks
 from results.drift import DRAWN, Drift
-from results.panels import Layout
+from results.panels import WIDTH
 from results.theme import Look, Theme, looks
 from results.trust import RunTrust, Trust
 
@@ -30,17 +30,16 @@ CAPTION = (
 )
 
 
-def drift_figure(trust: Trust, theme: Theme, layout: Layout = "wide") -> Figure | None:
+def drift_figure(trust: Trust, theme: Theme) -> Figure | None:
     """Draw a panel a run and a line a sentinel; None where no sentinel has `DRAWN` repetitions."""
     runs = [run for run in trust.runs if _drawn(run)]
     most = sorted(range(len(runs)), key=lambda i: _largest(runs[i]), reverse=True)[:PANELS]
     runs = [runs[i] for i in sorted(most)]
     if not runs:
         return None
-    columns = 2 if layout == "wide" and len(runs) > 1 else 1
+    columns = min(2, len(runs))
     rows = math.ceil(len(runs) / columns)
-    width = 4.6 if layout == "narrow" else 10.4
-    figure = Figure(figsize=(width, (PANEL_HEIGHT + 0.6) * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, (PANEL_HEIGHT + 0.6) * rows), layout="constrained")
     for index, run in enumerate(runs):
         ax = figure.add_subplot(rows, columns, index + 1)
         _panel(ax, _drawn(run), theme)

@@ -165,13 +165,11 @@ def chapter(tmp_path_factory: pytest.TempPathFactory) -> ErrorChapter:
     return chapter_of(tmp_path_factory.mktemp("errors"), made.error_records())
 
 
-@pytest.mark.parametrize(
-    ("theme", "layout", "cost"), [(LIGHT, "wide", "latency"), (DARK, "narrow", "operations")]
-)
+@pytest.mark.parametrize(("theme", "cost"), [(LIGHT, "latency"), (DARK, "operations")])
 def test_a_panel_a_distribution_a_line_a_family_a_number_a_budget(
-    chapter: ErrorChapter, theme: Any, layout: Any, cost: str
+    chapter: ErrorChapter, theme: Any, cost: str
 ) -> None:
-    figure = against_cost(chapter, "relative_error", cost, theme, layout)
+    figure = against_cost(chapter, "relative_error", cost, theme)
     assert figure is not None
     assert [ax.get_title() for ax in figure.axes] == list(made.INPUTS)
     for ax in figure.axes:

@@ -152,12 +152,9 @@ def test_peers_and_speed_cases_of_one_report_do_not_mix(tmp_path: Path):
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
-@pytest.mark.parametrize("layout", ["wide", "narrow"])
-def test_figure_has_a_dot_per_case_and_a_dotted_line_at_one(
-    tmp_path: Path, theme: Any, layout: Any
-):
+def test_figure_has_a_dot_per_case_and_a_dotted_line_at_one(tmp_path: Path, theme: Any):
     (chapter,) = peer_chapters(load(write_peer_run(tmp_path)))
-    figure = peer_figure(chapter, theme, layout)
+    figure = peer_figure(chapter, theme)
     assert figure is not None
     forward, training = figure.axes
     assert forward.get_xscale() == "log"

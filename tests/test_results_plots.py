@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,7 +19,7 @@ from results.chapters import Chapter, chapters
 from results.plots import FIGURES, error_figure, fraction_figure, memory_figure, speedup_figure
 from results.plots import time_figure as draw_time
 from results.runs import load
-from results.svg import inline_svg
+from results.svg import drawn_svg
 from results.theme import DARK, LIGHT, PAGE, css_variables, looks, styled
 
 
@@ -115,16 +116,6 @@ def test_shares_of_the_limit_are_percentages(chapter: Chapter) -> None:
     assert figure.axes[0].get_ylim() == (0, 100)
 
 
-def test_the_narrow_layout_puts_panels_below_each_other(chapter: Chapter) -> None:
-    for draw in FIGURES.values():
-        wide, narrow = draw(chapter, LIGHT, "wide"), draw(chapter, LIGHT, "narrow")
-        assert wide is not None
-        assert narrow is not None
-        assert narrow.get_figwidth() < 5 < wide.get_figwidth()
-        assert len({ax.get_subplotspec().colspan.start for ax in narrow.axes}) == 1
-        assert len(narrow.axes) == len(wide.axes)
-
-
 def test_a_backend_keeps_its_color_in_every_figure(chapter: Chapter) -> None:
     for draw in (draw_time, memory_figure, speedup_figure, fraction_figure):
         figure = draw(chapter, DARK)
@@ -164,9 +155,13 @@ def test_looks_differ_between_backends_and_between_variants() -> None:
     assert one.dashes != two.dashes
 
 
+def inline(chapter: Chapter, prefix: str, title: str) -> str:
+    return drawn_svg(partial(draw_time, chapter, PAGE), prefix=prefix, title=title).svg
+
+
 def test_an_inline_svg_takes_the_pages_colors_and_ids_of_its_own(chapter: Chapter) -> None:
-    one = inline_svg(chapter, "time", "wide", prefix="a", title='x "<y>"')
-    two = inline_svg(chapter, "time", "wide", prefix="b", title="x")
+    one = inline(chapter, "a", 'x "<y>"')
+    two = inline(chapter, "b", "x")
     assert one.startswith("<svg")
     assert 'aria-label="x &quot;&lt;y&gt;&quot;. forward' in one
     assert "var(--ink)" in one
@@ -175,14 +170,14 @@ def test_an_inline_svg_takes_the_pages_colors_and_ids_of_its_own(chapter: Chapte
     ids = [set(re.findall(r' id="([^"]*)"', svg)) for svg in (one, two)]
     assert ids[0]
     assert not ids[0] & ids[1]
-    assert one == inline_svg(chapter, "time", "wide", prefix="a", title='x "<y>"')
+    assert one == inline(chapter, "a", 'x "<y>"')
 
 
 def test_nothing_measured_gives_no_figure(tmp_path: Path) -> None:
     laws = {"sdpa": synthetic.Law(1, 1, fails=dict.fromkeys(synthetic.LENGTHS, ("failed", "x")))}
     (one,) = chapters(load(synthetic.write_run(tmp_path, laws)))
-    assert [draw(one, LIGHT, "wide") for draw in FIGURES.values()] == [None] * len(FIGURES)
-    assert inline_svg(one, "time", "wide", prefix="a", title="x") == ""
+    assert [draw(one, LIGHT) for draw in FIGURES.values()] == [None] * len(FIGURES)
+    assert inline(one, "a", "x") == ""
 
 
 def test_a_wide_interval_does_not_squeeze_the_lines(tmp_path: Path) -> None:

@@ -391,13 +391,11 @@ def test_the_table_has_what_the_records_have_alone(tmp_path: Path) -> None:
     assert [row[0].text for row in spent.rows] == ["full", "sdpa", "longformer", "performer"]
 
 
-@pytest.mark.parametrize(("theme", "layout"), [(LIGHT, "wide"), (DARK, "narrow")])
-def test_costs_have_a_panel_each_with_bars_frontier_and_chance(
-    tmp_path: Path, theme: Any, layout: Any
-) -> None:
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+def test_costs_have_a_panel_each_with_bars_frontier_and_chance(tmp_path: Path, theme: Any) -> None:
     run = load(made.write_quality(tmp_path, made.task_records()))
     (chapter,) = chapters_of_tasks(run)
-    figure = cost_figure(chapter, chapter.trials[0], theme, layout)
+    figure = cost_figure(chapter, chapter.trials[0], theme)
     assert figure is not None
     assert [ax.get_xlabel() for ax in figure.axes] == [
         "latency of a forward", "peak memory of a forward", "decoding state"

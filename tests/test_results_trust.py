@@ -519,8 +519,8 @@ def test_the_figure_has_a_line_a_sentinel_in_minutes(tmp_path: Path) -> None:
         *synthetic.sentinels([2.0], threads=4),
     ]
     found = trust(load(made(tmp_path, extra=extra)))
-    for theme, layout in ((LIGHT, "wide"), (DARK, "narrow")):
-        figure = drift_figure(found, theme, layout)  # type: ignore[arg-type]
+    for theme in (LIGHT, DARK):
+        figure = drift_figure(found, theme)
         assert isinstance(figure, Figure)
         (ax,) = figure.axes
         drawn = [line for line in ax.lines if line.get_linestyle() == "None"]
