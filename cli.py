@@ -355,6 +355,12 @@ def report(
     "--markdown", "as_markdown", is_flag=True, help="Print Markdown, for a pull request."
 )
 @click.option(
+    "--html",
+    metavar="FILE",
+    type=ANY_PATH,
+    help="Write a page of its own too: both runs side by side, with every metric.",
+)
+@click.option(
     "--confirm",
     is_flag=True,
     help="Measure the cases that may have become worse again, both versions in alternation; only "
@@ -371,6 +377,7 @@ def compare(
     threshold: float,
     as_json: bool,
     as_markdown: bool,
+    html: Path | None,
     confirm: bool,
     base_from: Path | None,
     **options: Any,
@@ -391,6 +398,8 @@ def compare(
 
     if as_json and as_markdown:
         raise click.UsageError("--json: beside --markdown there is no one form; give one", ctx)
+    if html is not None and (html.suffix != ".html" or html.is_dir()):
+        raise click.UsageError(f"--html: expected a file that ends in .html, got {html}", ctx)
     if confirm and base_from is None:
         raise click.UsageError(
             "--base-from: --confirm measures both versions again; say where BASE's is, a checkout "
@@ -416,6 +425,14 @@ def compare(
             changes_text.markdown if as_markdown else changes_text.text
         )  # fmt: skip
         page.write(write(found))
+    if html is not None:
+        from results.comparison_page import comparison_page
+        from results.files import write_text
+
+        with _misuse(ctx, NotComparedError):
+            html.parent.mkdir(parents=True, exist_ok=True)
+            write_text(html, comparison_page(runs[0], runs[1], found))
+        errors.write(f"The page lies in {html}\n")
     ctx.exit(1 if found.regressions else 0)
 
 

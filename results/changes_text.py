@@ -33,7 +33,7 @@ def parts(comparison: Comparison) -> tuple[list[str], list[tuple[Verdict, list[s
     """Return what stands before a table, its rows with their verdicts, and what stands behind."""
     before = [f"{name}: {old} → {new}" for name, old, new in comparison.differences]
     before += [f"note: {note}" for note in comparison.notes]
-    rows = [(change.verdict, _cells(comparison, change)) for change in _sorted(comparison)]
+    rows = [(change.verdict, _cells(comparison, change)) for change in in_order(comparison)]
     return before, rows, f"{summary(comparison)} ({_terms(comparison)})"
 
 
@@ -50,7 +50,7 @@ def text(comparison: Comparison) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """Return the comparison for a pull request: what changed first, the rest folded."""
-    ordered = _sorted(comparison)
+    ordered = in_order(comparison)
     changed = [c for c in ordered if c.verdict in ORDER[:3]]
     rest = [c for c in ordered if c.verdict not in ORDER[:3]]
     title = "a regression" if comparison.regressions else "no regression"
@@ -103,7 +103,7 @@ def as_json(comparison: Comparison) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _sorted(comparison: Comparison) -> list[Change]:
+def in_order(comparison: Comparison) -> list[Change]:
     """Return the changes, what is read first before the rest, the largest ratios first."""
 
     def place(change: Change) -> tuple[int, float]:
@@ -125,7 +125,7 @@ def _cells(comparison: Comparison, change: Change) -> list[str]:
         change.name,
         f"{_measured(comparison, change.base)} → {_measured(comparison, change.new)}",
         ratio(change.ratio),
-        "; ".join(filter(None, [_pairs(change), change.reason, *_lost(change)])),
+        remark(change),
     ]
 
 
@@ -154,6 +154,11 @@ def _measured(comparison: Comparison, side: Side) -> str:
         return format.STATUS_WORDS.get(side.status, side.status)
     write = format.seconds if comparison.metric == "latency" else format.size
     return write(estimate(side.launches).value)
+
+
+def remark(change: Change) -> str:
+    """Return why a case has no verdict, or what its verdict rests on."""
+    return "; ".join(filter(None, [_pairs(change), change.reason, *_lost(change)]))
 
 
 def _lost(change: Change) -> list[str]:

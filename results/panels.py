@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from results import format, marks
 from results.modes import WORDS
 from results.series import label, rank
 from results.theme import Look, Theme
+
+_NEAR_ONE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 SeriesKey = tuple[str, str]
 """Backend and options."""
@@ -43,10 +45,21 @@ def make_panels(count: int, columns: int = 0) -> tuple[Figure, list[Axes]] | Non
     return figure, axes
 
 
-def lines(ax: Axes, part: pd.DataFrame, looks: Mapping[SeriesKey, Look], theme: Theme) -> None:
-    """Draw one line a series with its interval as a band; columns seq_len, value, ci_*."""
-    data = part.assign(series=[label(*k) for k in keys(part)])
-    looked = {label(*k): looks[k] for k in keys(part)}
+def lines(
+    ax: Axes,
+    part: pd.DataFrame,
+    looks: Mapping[SeriesKey, Look],
+    theme: Theme,
+    *,
+    behind: str = "",
+) -> None:
+    """Draw one line a series with its interval as a band; columns seq_len, value, ci_*.
+
+    Where there are columns `note` and `ringed`, what a point is said of beside its value, and
+    whether it has a ring around it. `behind` stands behind the names of the series.
+    """
+    data = part.assign(series=[f"{label(*k)}{behind}" for k in keys(part)])
+    looked = {f"{label(*k)}{behind}": looks[k] for k in keys(part)}
     sns.lineplot(
         data=data, x="seq_len", y="value", hue="series", style="series",
         hue_order=list(looked), style_order=list(looked),
@@ -58,13 +71,26 @@ def lines(ax: Axes, part: pd.DataFrame, looks: Mapping[SeriesKey, Look], theme: 
     )  # fmt: skip
     for series, rows in data.groupby("series", sort=False):
         line = rows.sort_values("seq_len")
-        told = line[["seq_len", "value", "ci_low", "ci_high"]].itertuples(index=False, name=None)
         key = (str(line["backend"].iloc[0]), str(series))
-        marks.line(ax, key, looked[str(series)], (marks.Point(*values) for values in told))
+        marks.line(ax, key, looked[str(series)], _points(line))
         narrow = (line["ci_high"] <= WIDEST_BAND * line["ci_low"]).to_numpy()
         ax.fill_between(
             line["seq_len"], line["ci_low"], line["ci_high"], where=narrow, alpha=0.14,
             linewidth=0, color=looked[str(series)].color(theme),
+        )  # fmt: skip
+        if "ringed" in line:
+            rings = line[line["ringed"].astype(bool)]
+            ax.plot(
+                rings["seq_len"], rings["value"], marker="o", markersize=12, linestyle="none",
+                markerfacecolor="none", markeredgecolor=theme.ink, markeredgewidth=1.4,
+            )  # fmt: skip
+
+
+def _points(line: pd.DataFrame) -> Iterator[marks.Point]:
+    for row in line.to_dict("records"):
+        yield marks.Point(
+            row["seq_len"], row["value"], row["ci_low"], row["ci_high"],
+            note=row.get("note", ""), ringed=row.get("ringed", False),
         )  # fmt: skip
 
 
@@ -137,8 +163,12 @@ def size_ticks(axis: Any) -> None:
 
 
 def ratio_ticks(axis: Any) -> None:
-    """Write the ticks of an axis of ratios as 0.5 ×, 2 ×."""
-    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
+    """Write the ticks of an axis of ratios as 0.5 ×, 2 ×; of a narrow one as 0.8 ×, 1.25 ×."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(
+        FixedLocator([t for t in _NEAR_ONE if low <= t <= high]) if high < 6 * low else
+        LogLocator(base=10, subs=(1, 2, 5), numticks=12)
+    )  # fmt: skip
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g} ×"))
     marks.kind(axis, "ratio")
@@ -204,7 +234,7 @@ def mark_failures(
         word = format.STATUS_WORDS.get(str(first["status"]), str(first["status"]))
         beyond = (math.log(first["seq_len"]) - left) / (right - left) > 0.5
         ax.annotate(
-            f"{_short(label(*key), 18)}: {word}", (first["seq_len"], height), color=color,
+            f"{cut(label(*key), 18)}: {word}", (first["seq_len"], height), color=color,
             xycoords=ax.get_xaxis_transform(), textcoords="offset points", va="center",
             xytext=(-8 if beyond else 8, 0), ha="right" if beyond else "left", fontsize=8.5,
             fontweight="bold",
@@ -233,7 +263,7 @@ def legend(
                 linestyle=_linestyle(look) if with_lines else "none",
             )
         )
-        texts.append(f"{_short(label(*key), LONGEST_LABEL)}{notes.get(key, '')}")
+        texts.append(f"{cut(label(*key), LONGEST_LABEL)}{notes.get(key, '')}")
         marks.shown(ax).notes[label(*key)] = notes.get(key, "").strip()
     long = max(len(t) for t in texts) > 30
     dashed = any(looks[k].dashes for k in keys(part))
@@ -255,7 +285,8 @@ def _linestyle(look: Look) -> Any:
     return (0, look.dashes) if look.dashes else "-"
 
 
-def _short(text: str, longest: int) -> str:
+def cut(text: str, longest: int) -> str:
+    """Return a text of at most so many characters, the last an ellipsis where some are lost."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
@@ -298,7 +329,7 @@ def shared_legend(
         handles.append(
             Line2D([], [], color=look.color(theme), marker=look.marker, linestyle=style)
         )
-        texts.append(_short((names or {}).get(key) or label(*key), LONGEST_LABEL))
+        texts.append(cut((names or {}).get(key) or label(*key), LONGEST_LABEL))
     handles += [handle for handle, _ in others]
     texts += [text for _, text in others]
     longest = max(map(len, texts), default=0)

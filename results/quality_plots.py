@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from results import format, marks
-from results.panels import log_cost, panel_row, shared_legend, size_ticks, time_ticks
+from results.panels import cut, log_cost, panel_row, shared_legend, size_ticks, time_ticks
 from results.quality import COSTS, QualityChapter, Trial
 from results.quality_views import compressors
 from results.series import label, rank
@@ -221,7 +221,7 @@ def group_figure(chapter: QualityChapter, theme: Theme) -> Figure | None:
                             color=look.color(theme))  # fmt: skip
         _group_axis(ax, trial.group, sorted(set(table["value"])))
         _accuracy_axis(ax, trial.chance, theme)
-        ax.set_title(_panel_title(trial.name) if len(chapter.trials) > 1 else "")
+        ax.set_title(cut(trial.name, LONGEST_TITLE) if len(chapter.trials) > 1 else "")
     others = [(_line(theme, _DOTTED), "chance")] if math.isfinite(trials[0].chance) else []
     shared_legend(figure, list(keys), chapter.looks, theme, others=others)
     return figure
@@ -238,10 +238,6 @@ def _group_axis(ax: Axes, group: str, values: Sequence[float]) -> None:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format.tick_length(x)))
     else:
         ax.xaxis.set_major_locator(MaxNLocator(6))
-
-
-def _panel_title(text: str) -> str:
-    return text if len(text) <= LONGEST_TITLE else f"{text[: LONGEST_TITLE - 1]}…"
 
 
 # -- learning curves -----------------------------------------------------------------------------

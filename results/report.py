@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
-import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
-from markupsafe import Markup, escape
+from markupsafe import escape
 
 from results.answers import Group, as_data, groups
 from results.answers import tables as answer_tables
@@ -23,6 +19,7 @@ from results.case_views import case_sections
 from results.chapters import Chapter, chapters, machine_name
 from results.claim_views import claims_part
 from results.files import check_within, write_bytes, write_text
+from results.page import TEMPLATES, PageFigure, page_figure, render
 from results.peer_views import peer_part
 from results.plots import FIGURES
 from results.provenance import provenance
@@ -31,9 +28,8 @@ from results.runs import NoRunError, Run, load
 from results.sections import Drawing, Part, Section
 from results.series import points
 from results.summary import summarise
-from results.svg import drawn_png, drawn_svg
-from results.tables import csv_text
-from results.theme import DARK, LIGHT, PAGE, css_variables
+from results.svg import drawn_png
+from results.theme import DARK, LIGHT
 from results.trust import trust
 from results.trust_views import trust_section
 from results.views import tables
@@ -43,23 +39,9 @@ FIGURE_FOLDER = "figures"
 MOST_DRAWN = 24
 """Series in one figure: more cannot be told apart, and leave no room to draw them."""
 
-_TEMPLATES = Path(__file__).parent / "templates"
-SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "report.js")
-"""In the order in which they run."""
-
 
 class ReportError(ValueError):
     """The report cannot be written as asked; the message names the argument."""
-
-
-class PageFigure(NamedTuple):
-    """A figure of the page: as SVG, and its panels for the page's script."""
-
-    name: str
-    title: str
-    caption: str
-    svg: str
-    panels: list[dict[str, Any]]
 
 
 class FileFigure(NamedTuple):
@@ -189,59 +171,15 @@ def _caption(name: str, run: Run, chapter: Chapter) -> str:
 
 
 def page(run: Run, book: _Book | None = None) -> str:
-    """Return the HTML page: one file that loads nothing, everything in it escaped.
-
-    Its scripts are those beside its template, and its policy allows no others.
-    """
+    """Return the HTML page of a run."""
     book = _book(run) if book is None else book
-    scripts = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    variables = sorted(css_variables().values())
-    environment.filters["as_json"] = as_json
-    return environment.get_template("report.html.j2").render(
-        **_shown(book, _page_figure),
-        light={name: light for name, light, _ in variables},
-        dark={name: dark for name, _, dark in variables},
-        answers=as_data(book.which),
-        scripts=[Markup(text) for text in scripts],  # ours, not the records'
-        script_hashes=" ".join(map(_content_hash, scripts)),
-        download=_download(run),
-    )
-
-
-def _content_hash(script: str) -> str:
-    """Return how a policy names an inline script that may run."""
-    digest = hashlib.sha256(script.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
-def _download(run: Run) -> str:
-    """Return the tidy frame as CSV, compressed, as base64: a row a case, launch, arm and metric.
-
-    Single samples are left out: a value is their median.
-    """
-    text = csv_text(run.frame.drop(columns="samples"))
-    # No time of day in it: equal records, equal page.
-    return base64.b64encode(gzip.compress(text.encode(), compresslevel=9, mtime=0)).decode()
-
-
-def as_json(value: object) -> Markup:
-    """Return a value as JSON that may stand in a script element: nothing in it ends one."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for mark in "<>&\u2028\u2029":
-        text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return Markup(text)
+    shown = {**_shown(book, page_figure), "answers": as_data(book.which)}
+    return render("report.html.j2", shown, run.frame)
 
 
 def _write_markdown(run: Run, book: _Book, path: Path) -> None:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=False,
         finalize=escape_markdown,
         undefined=jinja2.StrictUndefined,
@@ -272,12 +210,6 @@ def _shown(book: _Book, show: Callable[[Drawing, int], _Figure | None]) -> dict[
         "trust": book.trust,
         "trust_figures": figures(book.trust, 0),
     }
-
-
-def _page_figure(drawing: Drawing, number: int) -> PageFigure | None:
-    name = f"{drawing.name}-{number}"
-    svg, panels = drawn_svg(partial(drawing.draw, PAGE), prefix=name, title=drawing.title)
-    return PageFigure(name, drawing.title, drawing.caption, svg, panels) if svg else None
 
 
 def _file_figure(drawing: Drawing, number: int, home: Path) -> FileFigure | None:

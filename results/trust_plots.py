@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from results import marks
 from results.drift import DRAWN, Drift
-from results.panels import WIDTH
+from results.panels import WIDTH, cut
 from results.theme import Look, Theme, looks
 from results.trust import RunTrust, Trust
 
@@ -44,7 +44,7 @@ def drift_figure(trust: Trust, theme: Theme) -> Figure | None:
         ax = figure.add_subplot(rows, columns, index + 1)
         _panel(ax, _drawn(run), theme)
         if len(trust.runs) > 1:
-            ax.set_title(run.name if len(run.name) <= 40 else f"{run.name[:39]}…")
+            ax.set_title(cut(run.name, 40))
     return figure
 
 

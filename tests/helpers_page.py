@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from results.report import _TEMPLATES, SCRIPTS
+from results.page import SCRIPTS, TEMPLATES
 
 _DATA = re.compile(r'<script type="application/json" id="[\w-]+">[^<]*</script>')
 _DOWNLOAD = re.compile(r' href="data:application/gzip;base64,[\w+/=]*"')
@@ -20,7 +20,7 @@ def unscripted(page: Path | str) -> str:
     """
     text = page.read_text() if isinstance(page, Path) else page
     for name in SCRIPTS:
-        own = f"<script>{(_TEMPLATES / name).read_text(encoding='utf-8')}</script>"
+        own = f"<script>{(TEMPLATES / name).read_text(encoding='utf-8')}</script>"
         assert text.count(own) == 1, name
         text = text.replace(own, "")
     return _POLICY.sub("", _DOWNLOAD.sub("", _DATA.sub("", text)))

@@ -21,6 +21,8 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from test_untrusted import hostile_run
 
 from results import recommendation
+from results.changes import compare
+from results.comparison_page import comparison_page
 from results.report import write_report
 from results.runs import load
 
@@ -86,6 +88,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def report(folder: Path) -> Path:
     (page,) = write_report([folder], ["html"])
     assert page.stat().st_size < MOST_BYTES
+    return page
+
+
+@pytest.fixture(scope="module")
+def compared(folder: Path) -> Path:
+    slower = {name: replace(law, coefficient=1.4 * law.coefficient)
+              for name, law in synthetic.SEVEN.items()}  # fmt: skip
+    later = synthetic.write_run(folder.parent / "later", slower, seed=3, run="later")
+    runs = load(folder), load(later)
+    page = folder.parent / "compared.html"
+    page.write_text(comparison_page(*runs, compare(*runs)))
     return page
 
 
@@ -384,6 +397,21 @@ def test_axe_finds_nothing(at: Open, report: Path, width: int, scheme: str, scri
         own = re.sub(r"<script>.*?</script>", "", report.read_text(), flags=re.DOTALL)
         bare.write_text(own)
         page = at(bare, width=width, scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_a_comparison_is_a_page_of_the_same_kind(
+    at: Open, compared: Path, width: int, scheme: str
+) -> None:
+    page = at(compared, width=width, scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert figures(page).count() >= 3
+    page.locator(".legend button", has_text="longformer").first.click()
+    assert page.locator("#isolated").is_visible()
+    assert page.locator("tr.chosen").count() >= 12
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()

@@ -25,6 +25,8 @@ import results.lines
 from cli import main
 from results.asv_commits import ExportError
 from results.asv_export import export_asv
+from results.changes import compare
+from results.comparison_page import comparison_page
 from results.merge import merge
 from results.report import escape_markdown, write_report
 from results.runs import NoRunError, load
@@ -513,6 +515,20 @@ def test_nothing_of_a_page_comes_from_a_strangers_names(hostile: tuple[Path, str
         assert character not in hostile[1]
         assert character not in hostile[2]
     assert len(hostile[1]) < 10e6
+
+
+def test_nothing_of_a_comparison_comes_from_a_strangers_names(
+    hostile: tuple[Path, str, str],
+) -> None:
+    run = load(hostile[0])
+    shape = Shape(unscripted(comparison_page(run, run, compare(run, run))))
+    assert shape.elements - ELEMENTS == set()
+    assert shape.attributes - ATTRIBUTES == set()
+    assert all(address.startswith("#") for address in shape.addresses)
+    text = "".join(shape.text)
+    for mark in (MARKS[0], MARKS[1], "a|b", "../../x", "{{ 7 * 191 }}", "😀"):
+        assert mark in text
+    assert "1337" not in text
 
 
 def test_nothing_of_the_markdown_is_html_but_ours(hostile: tuple[Path, str, str]) -> None:

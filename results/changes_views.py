@@ -1,0 +1,315 @@
+"""What a comparison's page shows: sentences, and of every setting its figures and tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import Any
+
+import pandas as pd
+
+from results import changes_text, format
+from results.changes import WORDS, Change, Comparison, Verdict, compare
+from results.changes_plots import BESIDE_CAPTION, RATIO_CAPTION, beside_figure, ratio_figure
+from results.compare import crossovers
+from results.panels import cut
+from results.runs import Run
+from results.schema import MODES
+from results.sections import Drawing, Section
+from results.series import SERIES, SETTING, label, points, rank
+from results.settings import in_words, names_precision
+from results.statistics import Estimate, estimate, is_less
+from results.summary import Paragraph
+from results.theme import looks
+from results.two_runs import IncomparableError, Pairing, machine_names, ours
+from results.views import LONG, Cell, TableView
+
+TITLES = {"latency": "Time", "peak_memory": "Peak memory", "state_bytes": "Decoding state"}
+
+LONGEST_NAME = 40
+"""Characters of a machine's name in headings."""
+
+MOST_NAMED = 5
+"""Changed cases that the summary names, of each verdict."""
+
+_REMARKABLE: tuple[Verdict, ...] = ("fails", "worse", "better")
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What the page calls the two runs: base and new, or their machines where those differ."""
+
+    base: str = "base"
+    new: str = "new"
+
+
+def name_sides(base: Run, new: Run) -> Sides:
+    """Name the runs by their machines, where each has one and their names differ."""
+    names = [list(machine_names(run).values()) for run in (base, new)]
+    if all(len(n) == 1 for n in names) and names[0] != names[1]:
+        return Sides(*(cut(n, LONGEST_NAME) for n in (names[0][0], names[1][0])))
+    return Sides()
+
+
+def every_metric(base: Run, new: Run, found: Comparison) -> list[Comparison]:
+    """Return the comparison by every metric that both runs have, `found` among them."""
+    every = []
+    for metric in WORDS:
+        if metric == found.metric:
+            every.append(found)
+            continue
+        try:
+            every.append(compare(base, new, metric=metric, threshold=found.threshold))
+        except IncomparableError:  # neither run has it: `found` says that they can be compared
+            continue
+    return every
+
+
+# -- sentences -----------------------------------------------------------------------------------
+
+
+def summary(found: Comparison, sides: Sides) -> Paragraph:
+    """Count the verdicts of a comparison, and name what changed most."""
+    count = len(found.changes)
+    sentences = [
+        f"{changes_text.summary(found)}, of {count} case{'s'[: count != 1]}; a change counts "
+        f"from {format.percent(found.threshold)} on."
+    ]
+    sentences += filter(None, (_named(found, verdict) for verdict in _REMARKABLE))
+    ratios = [c.ratio.value for c in found.changes if c.ratio.value > 0]
+    if ratios:
+        what = TITLES[found.metric].lower()
+        middle = format.times(median(ratios))
+        between = f"{format.times(min(ratios))} to {format.times(max(ratios))}"
+        sentences.append(
+            f"In the median over {len(ratios)} case{'s'[: len(ratios) != 1]} {sides.new} takes "
+            f"{middle} the {what} of {sides.base}: from {between}."
+        )
+    return Paragraph(TITLES[found.metric], sentences)
+
+
+def _named(found: Comparison, verdict: Verdict) -> str:
+    changes = [c for c in changes_text.in_order(found) if c.verdict == verdict]
+    if not changes:
+        return ""
+    told = [f"{c.name}{_by_how_much(c)}" for c in changes[:MOST_NAMED]]
+    more = len(changes) - len(told)
+    word = found.word(verdict)
+    rest = f"; and {more} more" if more else ""
+    return f"{word[:1].upper()}{word[1:]}: {'; '.join(told)}{rest}."
+
+
+def _by_how_much(change: Change) -> str:
+    told = changes_text.ratio(change.ratio) if change.ratio.value > 0 else change.reason
+    return f", {told}" if told else ""
+
+
+# -- settings ------------------------------------------------------------------------------------
+
+
+def sections(base: Run, new: Run, every: Sequence[Comparison], sides: Sides) -> list[Section]:
+    """Return a section a setting, the one with most cases first."""
+    tables = {found.metric: case_table(found, new) for found in every}
+    whole = pd.concat(tables.values())
+    crossed = _crossed(base, new)
+    drawn = looks(zip(whole["backend"], whole["options"], strict=True))
+    precise = names_precision(whole[["matmul_precision"]].to_dict("records"))
+    machines = machine_names(new)
+    made = []
+    for key in whole.groupby(list(SETTING), sort=False).size().sort_values(ascending=False).index:
+        setting = dict(zip(SETTING, key, strict=True))
+        where = f"{machines[setting['machine']]}: " if len(machines) > 1 else ""
+        parts = {metric: _of(table, setting) for metric, table in tables.items()}
+        parts = {metric: part for metric, part in parts.items() if len(part)}
+        drawings = [d for m, part in parts.items() for d in _drawings(m, part, drawn, sides)]
+        shown = [_fastest(parts["latency"], sides)] if "latency" in parts else []
+        shown += [_crossover_table(_of(crossed, setting), sides)]
+        shown += [_case_view(metric, part, sides) for metric, part in parts.items()]
+        title = where + in_words(setting, with_precision=precise)
+        made.append(Section(title, drawings=drawings, tables=[t for t in shown if t.rows]))
+    return made
+
+
+def case_table(found: Comparison, new: Run) -> pd.DataFrame:
+    """Return a row a case of a comparison.
+
+    Columns: `SERIES`, `seq_len` and `kind`; `base`, `new` and `value` (new over base), each with
+    its interval (`base_low`, `base_high`, …, `ci_low`, `ci_high`) and the launches of both;
+    `verdict`, `word` (what it is called), `note` (what a figure says of it), `remark`, `ringed`.
+    """
+    frame = ours(new).drop_duplicates(["machine", "case_id", "arm"])
+    frame = frame.set_index(["machine", "case_id", "arm"], drop=False)
+    rows = []
+    for change in found.changes:
+        about = frame.loc[change.key].to_dict()
+        crossed = about["key_len"] if about["key_len"] != about["seq_len"] else 0
+        where = {c: about[c] for c in (*SERIES, "seq_len", "kind") if c != "cross_len"}
+        word = found.word(change.verdict)
+        rows.append(
+            {
+                **where, "cross_len": crossed, "verdict": change.verdict, "word": word,
+                **_side("base", change.base.launches), **_side("new", change.new.launches),
+                "base_status": change.base.status, "new_status": change.new.status,
+                "value": change.ratio.value, "ci_low": change.ratio.low,
+                "ci_high": change.ratio.high, "remark": changes_text.remark(change),
+                "note": word, "ringed": change.verdict in _REMARKABLE,
+            }
+        )  # fmt: skip
+    table = pd.DataFrame.from_records(rows)
+    table["rank"] = [rank(b) for b in table["backend"]]
+    table["mode_rank"] = [MODES.index(m) for m in table["mode"]]
+    order = ["mode_rank", "rank", "options", "seq_len"]
+    return table.sort_values(order, kind="stable").drop(columns=["rank", "mode_rank"])
+
+
+def _side(name: str, launches: Sequence[float]) -> dict[str, Any]:
+    known = estimate(launches) if launches else Estimate(math.nan, math.nan, math.nan)
+    return {
+        name: known.value, f"{name}_low": known.low, f"{name}_high": known.high,
+        f"{name}_launches": tuple(launches),
+    }  # fmt: skip
+
+
+def _of(frame: pd.DataFrame, setting: Mapping[str, Any]) -> pd.DataFrame:
+    mask = pd.Series(True, index=frame.index)
+    for column, value in setting.items():
+        mask &= frame[column] == value
+    return frame[mask]
+
+
+def _drawings(
+    metric: str, part: pd.DataFrame, drawn: Mapping[Any, Any], sides: Sides
+) -> Iterator[Drawing]:
+    """Yield the ratios, of memory where some case changed; of times both runs themselves too."""
+    alone = part[part["kind"] == "speed"]
+    part = alone if len(alone) else part.drop_duplicates([*SERIES, "seq_len"])
+    names = (sides.base, sides.new)
+    if metric == "latency" or (part["ringed"] & (part["value"] > 0)).any():
+        yield Drawing(
+            f"ratio-{metric.replace('_', '-')}",
+            f"{TITLES[metric]}: {sides.new} over {sides.base}",
+            RATIO_CAPTION,
+            partial(ratio_figure, part, drawn, names, TITLES[metric].lower()),
+        )
+    if metric != "latency":
+        return
+    for mode in dict.fromkeys(part["mode"]):
+        yield Drawing(
+            f"beside-{mode}",
+            f"{TITLES[metric]}, {mode}: {sides.base} and {sides.new}",
+            BESIDE_CAPTION,
+            partial(beside_figure, part[part["mode"] == mode], drawn, names),
+        )
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+def _case_view(metric: str, part: pd.DataFrame, sides: Sides) -> TableView:
+    write = format.seconds if metric == "latency" else format.size
+    beside = part["kind"].nunique() > 1
+    rows = [
+        [
+            Cell(label(row["backend"], row["options"])),
+            Cell(row["mode"]),
+            *([Cell("beside a peer" if row["kind"] == "peer" else "")] if beside else []),
+            Cell(format.tokens(row["seq_len"])),
+            _measured(row, "base", write),
+            _measured(row, "new", write),
+            _ratio(row),
+            Cell(row["word"], is_status=row["verdict"] in ("worse", "fails")),
+            Cell(row["remark"]),
+        ]
+        for row in part.to_dict("records")
+    ]
+    head = ["backend", "mode", *(["where"] if beside else []), "tokens", sides.base, sides.new,
+            "new / base", "verdict", "remark"]  # fmt: skip
+    return TableView(
+        f"{TITLES[metric]}: every case", head, rows, 2 + beside, is_long=len(rows) > LONG
+    )
+
+
+def _measured(row: Mapping[Any, Any], side: str, write: Any) -> Cell:
+    if not math.isfinite(row[side]):
+        status = row[f"{side}_status"]
+        return Cell(format.STATUS_WORDS.get(status, status), is_status=True)
+    between = format.interval(row[f"{side}_low"], row[f"{side}_high"], write)
+    return Cell(write(row[side]), between.strip("()"))
+
+
+def _ratio(row: Mapping[Any, Any]) -> Cell:
+    found = Estimate(row["value"], row["ci_low"], row["ci_high"])
+    value, _, between = changes_text.ratio(found).partition(" × ")
+    return Cell(f"{value.removesuffix(' ×')} ×" if math.isfinite(row["value"]) else format.NONE,
+                between.strip("()"))  # fmt: skip
+
+
+def _fastest(part: pd.DataFrame, sides: Sides) -> TableView:
+    """Return, for each mode and length, which backend is fastest in either run."""
+    alone = part[part["kind"] == "speed"]
+    rows = []
+    for (mode, n), group in alone.groupby(["mode", "seq_len"], sort=False):
+        if group["backend"].nunique() < 2:
+            continue
+        best = [_best(group, side) for side in ("base", "new")]
+        (was, _), (now, _) = best
+        changed = was.text != now.text and now.text not in was.small.split(", ")
+        rows.append(
+            [Cell(str(mode)), Cell(format.tokens(float(str(n)))), *best[0], *best[1],
+             Cell("another one" if changed else "")]
+        )  # fmt: skip
+    head = ["mode", "tokens", f"fastest: {sides.base}", "time", f"fastest: {sides.new}", "time",
+            "remark"]  # fmt: skip
+    notes = ["Whatever its error is. Below a name: what is not surely slower."]
+    return TableView("The fastest at each length", head, rows, 1, notes, is_long=len(rows) > LONG)
+
+
+def _best(group: pd.DataFrame, side: str) -> tuple[Cell, Cell]:
+    known = group[group[side].notna()].sort_values(side, kind="stable").to_dict("records")
+    if not known:
+        return Cell(format.NONE), Cell(format.NONE)
+    first, *others = known
+    launches = f"{side}_launches"
+    alike = [
+        label(o["backend"], o["options"]) for o in others
+        if not is_less(first[launches], o[launches])
+    ]  # fmt: skip
+    name = label(first["backend"], first["options"])
+    return Cell(name, ", ".join(alike)), Cell(format.seconds(first[side]))
+
+
+def _crossed(base: Run, new: Run) -> pd.DataFrame:
+    """Return the crossovers of both runs, a row a series of the new one and baseline."""
+    places = ["machine", "environment"]
+    key = [*(c for c in SERIES if c not in places), "baseline"]
+    before, after = (crossovers(run, points(run)) for run in (base, new))
+    after["there"] = after["machine"].map(Pairing(base, new).machines)
+    before = before.rename(columns={"machine": "there"})
+    kept = ["seq_len", "reason"]
+    both = after.merge(before[["there", *key, *kept]], on=["there", *key], suffixes=("", "_base"))
+    told = both["seq_len"].notna() | both["seq_len_base"].notna()
+    return both[told & ~both["backend"].isin(("full", "sdpa"))]
+
+
+def _crossover_table(part: pd.DataFrame, sides: Sides) -> TableView:
+    rows = [
+        [
+            Cell(label(row["backend"], row["options"])), Cell(row["mode"]), Cell(row["baseline"]),
+            Cell(format.tokens(row["seq_len_base"])), Cell(format.tokens(row["seq_len"])),
+            Cell(_reasons(row, sides)),
+        ]
+        for row in part.to_dict("records")
+    ]  # fmt: skip
+    head = ["backend", "mode", "faster than", f"from tokens: {sides.base}",
+            f"from tokens: {sides.new}", "remark"]  # fmt: skip
+    return TableView(
+        "From which length on a backend is faster", head, rows, 3, is_long=len(rows) > LONG
+    )
+
+
+def _reasons(row: Mapping[Any, Any], sides: Sides) -> str:
+    told = {sides.base: row["reason_base"], sides.new: row["reason"]}
+    return "; ".join(f"{name}: {reason}" for name, reason in told.items() if reason)
