@@ -44,7 +44,7 @@ EXAMPLES = {
     "compare": [
         "attnbench compare runs/before runs/after",
         "attnbench compare runs/before runs/after --markdown",
-        "attnbench compare runs/here runs/there --html machines.html",
+        "attnbench compare runs/before runs/after --html compared.html",
         "attnbench compare runs/before runs/after --confirm --base-from checkouts/before "
         "--out runs/pairs",
     ],
