@@ -96,3 +96,10 @@ def test_the_measured_figures_are_those_of_the_reference() -> None:
     assert shown["method"]() == (ROOT / "docs" / "method.md").read_text()
     for image in re.findall(r'(?:src|srcset)="([^"]+)"', README):
         assert (ROOT / image).stat().st_size > 0
+
+
+def test_the_reference_report_is_what_the_records_say(tmp_path: Path) -> None:
+    built = runpy.run_path(str(ROOT / "docs" / "build_reference.py"))
+    built["build"](tmp_path / "again.html")
+    again = (tmp_path / "again.html").read_bytes()
+    assert built["FILE"].read_bytes() == again, "run: python docs/build_reference.py"
