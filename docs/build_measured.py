@@ -15,6 +15,7 @@ from results.axis_views import axis_tables
 from results.chapters import Chapter, chapters, machine_name
 from results.error_views import error_tables
 from results.errors import error_chapters
+from results.frames import as_rows
 from results.peer_views import peer_tables
 from results.peers import comparisons, peer_chapters
 from results.quality import chapters_of_tasks
@@ -146,7 +147,7 @@ def beside(run: Run) -> str:
     written = []
     pairs = rows.groupby(["backend", "peer", "is_causal"], sort=False)
     for (backend, peer, causal), part in pairs:
-        found = {(r["mode"], r["allocator"]): r for r in part.to_dict("records")}
+        found = {(r["mode"], r["allocator"]): r for r in as_rows(part)}
         cells = [f"{backend}, causal" if causal else backend, peer]
         for at in columns:
             row = found.get(at)
@@ -216,7 +217,7 @@ def limits(chapter: Chapter) -> str:
         "| op/s |",
         "| :-- | :-- | --: | --: | :-- | --: | --: | --: | --: | --: |",
     ]
-    for row in rows[rows["seq_len"] == longest].to_dict("records"):
+    for row in as_rows(rows[rows["seq_len"] == longest]):
         cells = [
             row["backend"],
             row["mode"],
@@ -251,7 +252,7 @@ def against_goals(run: Run) -> str:
         part = part[(part["is_causal"] == causal) & (part["mode"] == mode)]
         found = []
         for allocator in ALLOCATORS:
-            (row,) = part[part["allocator"] == allocator].to_dict("records")
+            (row,) = as_rows(part[part["allocator"] == allocator])
             alone = row["attention_ratio"]
             found.append(alone if math.isfinite(alone) else row["ratio"])
         met = ["yes" if ratio >= aim else "no" for ratio, aim in zip(found, aims, strict=True)]
@@ -273,7 +274,7 @@ def against_limits(*runs: Run) -> str:
     shown = set[tuple[object, ...]]()
     for chapter in (c for run in runs for c in chapters(run) if c.setting["dtype"] == "float32"):
         causal = bool(chapter.setting["is_causal"])
-        for row in chapter.limits.to_dict("records"):
+        for row in as_rows(chapter.limits):
             key = (row["backend"], causal, row["mode"])
             aim = FRACTIONS.get(key)
             if aim is None or row["options"] or row["seq_len"] not in FRACTION_LENGTHS:

@@ -27,6 +27,7 @@ from results import format
 from results.asv_commits import BRANCH, ExportError, make_commits, seconds, slug
 from results.checks import clean
 from results.files import check_within, write_text
+from results.frames import as_rows
 from results.modes import WORDS
 from results.runs import Run
 from results.schema import content_id, format_option
@@ -195,7 +196,7 @@ def _frame(run: Run) -> pd.DataFrame:
     # asv sorts by text: numbers of one width are in order, and its pages read them as numbers.
     width = len(str(frame["seq_len"].max())) if len(frame) else 0
     frame["tokens"] = [f"{n:>{width}}" for n in frame["seq_len"]]
-    settings = frame[list(_CHOSEN)].to_dict("records")
+    settings = as_rows(frame[list(_CHOSEN)])
     for name, words in _SETTING_WORDS.items():
         frame[name] = [words(setting) for setting in settings]
     return frame

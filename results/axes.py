@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from results.frames import as_rows
 from results.schema import FULL_PRECISION
 from results.series import SERIES, SETTING
 from results.statistics import Estimate, ratio
@@ -46,8 +47,10 @@ def along(table: pd.DataFrame, axis: str) -> pd.DataFrame:
     shared = [c for c in (*SERIES, "seq_len") if c != axis]
     base = BASE.get(axis, min(latency[axis], default=None))
     rows = []
+    others = latency[latency[axis] != base]
+    latency = latency if len(others) else others  # most runs hold one value of the axis
     for _, part in latency.groupby(shared, sort=False):
-        found = part.to_dict("records")
+        found = as_rows(part)
         first = next((r for r in found if r[axis] == base), None)
         rows += [{**r, **_against(first, r, base)} for r in found if r[axis] != base]
     return pd.DataFrame.from_records(rows, columns=[*table.columns, "memory", *_ADDED])

@@ -10,6 +10,7 @@ import pandas as pd
 
 from results import format
 from results.axes import along, varying
+from results.frames import as_rows
 from results.schema import FULL_PRECISION, IDENTITY
 from results.series import label
 from results.settings import differing
@@ -48,7 +49,7 @@ def _threads(table: pd.DataFrame) -> list[TableView]:
     for count, part in rows.groupby("threads"):
         lengths = sorted(set(part["seq_len"]))
         result: dict[tuple[Any, ...], list[Cell]] = {}
-        for row in part.to_dict("records"):
+        for row in as_rows(part):
             named = _named(row, others)
             cells = result.setdefault(tuple(named), [*named, *[Cell(format.NONE)] * len(lengths)])
             cells[len(named) + lengths.index(row["seq_len"])] = _speedup(row)
@@ -81,7 +82,7 @@ def _precision(table: pd.DataFrame) -> TableView:
     rows = along(table[table["dtype"] == "float32"], "matmul_precision")
     others = varying(rows, "matmul_precision")
     result = []
-    for row in rows.to_dict("records"):
+    for row in as_rows(rows):
         first = {
             "gate_error": row["base_gate_error"],
             "gradient_error": row["base_gradient_error"],
@@ -130,7 +131,7 @@ def _compiled(table: pd.DataFrame) -> TableView:
     rows = along(table, "compile")
     others = varying(rows, "compile")
     result = []
-    for row in rows.to_dict("records"):
+    for row in as_rows(rows):
         ran = row["value"] > 0
         result.append(
             [
@@ -173,7 +174,7 @@ def _checkpointed(table: pd.DataFrame) -> TableView:
             Cell(format.size(row["base_memory"])),
             Cell(format.size(row["memory"])),
         ]
-        for row in rows.to_dict("records")
+        for row in as_rows(rows)
     ]
     head = [
         *_head(others), "tokens", "time, kept", "time, computed anew", "speed-up", "memory, kept",

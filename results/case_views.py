@@ -12,6 +12,7 @@ import pandas as pd
 from results import format
 from results.chapters import Chapter
 from results.checks import clean
+from results.frames import as_rows
 from results.runs import Run
 from results.sections import Section
 from results.series import label
@@ -39,7 +40,7 @@ def case_sections(run: Run, found: list[Chapter]) -> list[Section]:
 
 def _others(frame: pd.DataFrame) -> TableView:
     cases: dict[tuple[Any, ...], list[Row]] = {}
-    for row in frame.drop(columns="samples").to_dict("records"):
+    for row in as_rows(frame.drop(columns="samples")):
         cases.setdefault(tuple(row[column] for column in _CASE), []).append(row)
     rows = [_row(own) for own in cases.values()]
     head = ["kind", "backend", "of", "tokens", "value", "launches", "status", "reason"]

@@ -15,6 +15,7 @@ from results import changes_text, format
 from results.changes import WORDS, Change, Comparison, Verdict, compare
 from results.changes_plots import BESIDE_CAPTION, RATIO_CAPTION, beside_figure, ratio_figure
 from results.compare import crossovers
+from results.frames import as_rows
 from results.panels import cut
 from results.runs import Run
 from results.schema import MODES
@@ -116,7 +117,7 @@ def sections(base: Run, new: Run, every: Sequence[Comparison], sides: Sides) -> 
     whole = pd.concat(tables.values())
     crossed = _crossed(base, new)
     drawn = looks(zip(whole["backend"], whole["options"], strict=True))
-    precise = names_precision(whole[["matmul_precision"]].to_dict("records"))
+    precise = names_precision(as_rows(whole[["matmul_precision"]]))
     machines = machine_names(new)
     made = []
     for key in whole.groupby(list(SETTING), sort=False).size().sort_values(ascending=False).index:
@@ -223,7 +224,7 @@ def _case_view(metric: str, part: pd.DataFrame, sides: Sides) -> TableView:
             Cell(row["word"], is_status=row["verdict"] in ("worse", "fails")),
             Cell(row["remark"]),
         ]
-        for row in part.to_dict("records")
+        for row in as_rows(part)
     ]
     head = ["backend", "mode", *(["where"] if beside else []), "tokens", sides.base, sides.new,
             "new / base", "verdict", "remark"]  # fmt: skip
@@ -268,7 +269,7 @@ def _fastest(part: pd.DataFrame, sides: Sides) -> TableView:
 
 
 def _best(group: pd.DataFrame, side: str) -> tuple[Cell, Cell]:
-    known = group[group[side].notna()].sort_values(side, kind="stable").to_dict("records")
+    known = as_rows(group[group[side].notna()].sort_values(side, kind="stable"))
     if not known:
         return Cell(format.NONE), Cell(format.NONE)
     first, *others = known
@@ -301,7 +302,7 @@ def _crossover_table(part: pd.DataFrame, sides: Sides) -> TableView:
             Cell(format.tokens(row["seq_len_base"])), Cell(format.tokens(row["seq_len"])),
             Cell(_reasons(row, sides)),
         ]
-        for row in part.to_dict("records")
+        for row in as_rows(part)
     ]  # fmt: skip
     head = ["backend", "mode", "faster than", f"from tokens: {sides.base}",
             f"from tokens: {sides.new}", "remark"]  # fmt: skip

@@ -13,6 +13,7 @@ from results import format
 from results.checks import clean
 from results.compare import crossovers, feasible, speedups
 from results.fit import Fit
+from results.frames import as_rows
 from results.profiles import Profiles, profiles
 from results.roofs import Roofs, with_limits
 from results.runs import Run
@@ -62,7 +63,7 @@ class Chapter:
         """
         rows = self.fits[(self.fits["mode"] == mode) & self.fits["metric"].isin(metrics)]
         notes = {}
-        for row in rows.to_dict("records"):
+        for row in as_rows(rows):
             fit = row["fit"]
             if isinstance(fit, Fit):
                 between = format.interval(fit.low, fit.high, format.exponent)
@@ -106,7 +107,7 @@ def chapters(run: Run, table: pd.DataFrame | None = None) -> list[Chapter]:
     settings = table.groupby(list(SETTING), sort=False)["value"].count()
     machines = _names(run)
     several = len({key[0] for key in settings.index}) > 1
-    precise = names_precision(table[["matmul_precision"]].to_dict("records"))
+    precise = names_precision(as_rows(table[["matmul_precision"]]))
     result = []
     place = {m: i for i, m in enumerate(run.frame["machine"].unique())}
     for key in sorted(settings.index, key=lambda k: (-settings[k], place[k[0]])):

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from results.fit import Fit
+from results.frames import as_rows
 from results.runs import Run
 from results.scaling import fit_all
 from results.schema import CLAIM
@@ -467,7 +468,7 @@ def _value(
         & (fits["metric"] == question.metric) & (fits["mode"] == "forward")
         & (fits["is_causal"] == question.is_causal) & (fits["level"] == "attention")
     ]  # fmt: skip
-    for row in rows.to_dict("records"):
+    for row in as_rows(rows):
         fit, reason = row["fit"], str(row["reason"])
         if isinstance(fit, Fit):
             return Estimate(fit.exponent, fit.low, fit.high, reason), reason

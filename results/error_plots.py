@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from results import format, marks
 from results.errors import USELESS, ErrorChapter, budget_text, default_rows, line_name
+from results.frames import as_rows
 from results.panels import (
     SeriesKey,
     error_ticks,
@@ -46,7 +47,7 @@ def caption(metric: str, cost: str, chapter: ErrorChapter) -> str:
     """Return what stands under `against_cost`."""
     names = {
         row["backend"]: row["budget_name"].replace("_", " ")
-        for row in chapter.rows.to_dict("records")
+        for row in as_rows(chapter.rows)
         if row["budget_name"]
     }
     budgets = ", ".join(f"{name} of {backend}" for backend, name in list(names.items())[:8])
@@ -130,7 +131,7 @@ def _lines(
             marks.Point(
                 row[cost], max(row[metric], LEAST_ERROR), note=budget_text(row), tag=_tag(row)
             )
-            for row in at.to_dict("records")
+            for row in as_rows(at)
         ]
         marks.line(ax, (key[0], label(*key)), look, told)
         ax.plot(at[cost], y, color=color, marker=look.marker, markersize=5.5,
@@ -211,7 +212,7 @@ def against_length(chapter: ErrorChapter, theme: Theme) -> Figure | None:
                     row["seq_len"], max(row["relative_error"], LEAST_ERROR),
                     row["error_low"], row["error_high"], budget_text(row),
                 )
-                for row in at.to_dict("records")
+                for row in as_rows(at)
             ]  # fmt: skip
             marks.line(ax, (key[0], label(*key)), look, told)
             ax.plot(at["seq_len"], at["relative_error"].clip(lower=LEAST_ERROR), color=color,
@@ -228,7 +229,7 @@ def against_length(chapter: ErrorChapter, theme: Theme) -> Figure | None:
     names = {
         (row["backend"], row["rest"]): f"{line_name(row)}, {budget_text(row)}"
         for _, own in shown
-        for row in own.to_dict("records")
+        for row in as_rows(own)
         if row["budget_name"]
     }
     shared_legend(figure, kept, chapter.looks, theme, others=others, names=names)

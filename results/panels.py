@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from results import format, marks
+from results.frames import as_rows
 from results.modes import WORDS
 from results.series import label, rank
 from results.theme import Look, Theme
@@ -87,7 +88,7 @@ def lines(
 
 
 def _points(line: pd.DataFrame) -> Iterator[marks.Point]:
-    for row in line.to_dict("records"):
+    for row in as_rows(line):
         yield marks.Point(
             row["seq_len"], row["value"], row["ci_low"], row["ci_high"],
             note=row.get("note", ""), ringed=row.get("ringed", False),
@@ -225,7 +226,7 @@ def mark_failures(
             markersize=7, markeredgewidth=2, color=color, transform=ax.get_xaxis_transform(),
             clip_on=False,
         )  # fmt: skip
-        for row in own.to_dict("records"):
+        for row in as_rows(own):
             words = format.STATUS_WORDS.get(str(row["status"]), str(row["status"]))
             why = f"{words}: {row['reason']}" if row["reason"] else words
             case = marks.Failed(key[0], label(*key), looks[key], float(row["seq_len"]), why)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from results import format, marks
+from results.frames import as_rows
 from results.panels import WIDTH, ratio_ticks
 from results.peers import PeerChapter
 from results.schema import MODES
@@ -60,7 +61,7 @@ def _dots(rows: pd.DataFrame) -> pd.DataFrame:
     """Return a dot per case and, where projections were subtracted, one more."""
     usual = rows["seq_len"].mode()
     found = []
-    for row in rows.to_dict("records"):
+    for row in as_rows(rows):
         for columns, what in ((_VALUES, row["level"]), (_ALONE, "attention alone")):
             value, low, high = (row[c] for c in columns)
             if not (math.isfinite(value) and value > 0):
@@ -90,7 +91,7 @@ def _panel(ax: Axes, dots: pd.DataFrame, labels: list[str], theme: Theme) -> Non
     colors = looks((backend, "") for backend in dots["backend"])
     offsets = {name: 0.26 * place for place, name in zip((-0.5, 0.5), MARKERS, strict=True)}
     alone = dots["allocator"].nunique() == 1
-    for dot in dots.to_dict("records"):
+    for dot in as_rows(dots):
         color = colors[dot["backend"], ""].color(theme)
         y = labels.index(dot["label"]) + (0.0 if alone else offsets.get(dot["allocator"], 0.0))
         told = marks.Point(

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from results import format
+from results.frames import as_rows
 from results.peer_plots import CAPTION, peer_figure
 from results.peers import PAIR, PeerChapter, peer_chapters
 from results.runs import Run
@@ -41,7 +42,7 @@ def peer_tables(chapter: PeerChapter) -> list[TableView]:
     """Return the tables of a chapter, those with numbers first."""
     groups = [part for _, part in chapter.rows.groupby(list(PAIR), sort=False)]
     groups.sort(key=lambda part: not part["ratio"].notna().any())
-    return [_pair(part.to_dict("records")) for part in groups]
+    return [_pair(as_rows(part)) for part in groups]
 
 
 def _pair(rows: list[dict[Hashable, Any]]) -> TableView:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from results import format
 from results.chapters import machine_name
+from results.frames import as_rows
 from results.runs import Run
 from results.settings import differing, names_precision
 from results.spelling import training_name
@@ -67,5 +68,5 @@ def titled(
 
 def joined(parts: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
     """Return the rows of several frames below each other, with these columns of them."""
-    rows = [row for part in parts for row in part.to_dict("records")]
+    rows = [row for part in parts for row in as_rows(part)]
     return pd.DataFrame.from_records(rows, columns=list(columns))

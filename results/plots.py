@@ -21,6 +21,7 @@ from matplotlib.ticker import FuncFormatter
 
 from results import format, marks
 from results.chapters import Chapter, chapters
+from results.frames import as_rows
 from results.modes import MEMORY_METRICS, WORDS
 from results.panels import (
     error_ticks,
@@ -104,7 +105,7 @@ def error_figure(chapter: Chapter, theme: Theme) -> Figure | None:
 
 
 def _error_panel(ax: Axes, chapter: Chapter, part: pd.DataFrame, mode: str, theme: Theme) -> None:
-    for row in part.to_dict("records"):
+    for row in as_rows(part):
         look = chapter.looks[row["backend"], row["options"]]
         key = row["backend"], label(row["backend"], row["options"])
         point = marks.Point(row["latency"], max(row["error"], ERROR_FLOOR))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from results.checks import clean
+from results.frames import as_rows
 from results.runs import Run
 from results.schema import PROFILE_PARTS
 from results.series import SERIES, SETTING, rank, speed_frame
@@ -78,10 +79,7 @@ def longest(frame: pd.DataFrame) -> pd.DataFrame:
 def _profiled(run: Run) -> Iterator[tuple[dict[str, Any], Mapping[str, Any]]]:
     """Yield the series and length of every profile, and the profile."""
     frame = speed_frame(run).drop_duplicates(_LAUNCH)
-    known = {
-        tuple(row[k] for k in _LAUNCH): {k: row[k] for k in _AT}
-        for row in frame.to_dict("records")
-    }
+    known = {tuple(row[k] for k in _LAUNCH): {k: row[k] for k in _AT} for row in as_rows(frame)}
     for record in run.records:
         launch = (
             clean(record["run"]), clean(record["machine"]), record["case"]["id"],

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from results import format
+from results.frames import as_rows
 from results.quality import QualityChapter
 from results.quality_views import name, score
 from results.spelling import name_of
@@ -74,7 +75,7 @@ def _beside(task: str, chapters: Sequence[QualityChapter]) -> TableView:
         for _, trial in trials:
             told = [
                 f"{name(r)} {score(r['score'], trial.metric)}"
-                for r in trial.rows.to_dict("records")
+                for r in as_rows(trial.rows)
                 if r["backend"] in COUNTERPARTS.get(line["model"], ()) and r["num_seeds"]
             ]
             cells.append(Cell("; ".join(told[:6]) or format.NONE))

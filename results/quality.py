@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from results.checks import clean
+from results.frames import as_rows
 from results.pareto import frontier
 from results.places import PLACE, joined, place_words, task_name, titled
 from results.runs import Run
@@ -216,7 +217,7 @@ def _trial(training: str, part: pd.DataFrame, told: _Told) -> Trial:
 
 
 def _cases(part: pd.DataFrame) -> list[dict[Any, Any]]:
-    rows: list[dict[Any, Any]] = part.drop_duplicates("case_id").to_dict("records")
+    rows: list[dict[Any, Any]] = as_rows(part.drop_duplicates("case_id"))
     return rows
 
 

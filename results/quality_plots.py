@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from results import format, marks
+from results.frames import as_rows
 from results.panels import cut, log_cost, panel_row, shared_legend, size_ticks, time_ticks
 from results.quality import COSTS, QualityChapter, Trial
 from results.quality_views import compressors
@@ -69,7 +70,7 @@ def cost_figure(chapter: QualityChapter, trial: Trial, theme: Theme) -> Figure |
         what, ticks = _COSTS[cost]
         _frontier(ax, trial, cost, own, theme)
         on = set(trial.frontier(cost))
-        for place, row in enumerate(own.to_dict("records")):
+        for place, row in enumerate(as_rows(own)):
             look = chapter.looks[row["backend"], row["options"]]
             kept = (row["backend"], row["options"]) in on
             color = look.color(theme)

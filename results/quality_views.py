@@ -13,6 +13,7 @@ import pandas as pd
 from results import format
 from results.checks import clean
 from results.compare import BASELINES
+from results.frames import as_rows
 from results.quality import COSTS, QualityChapter, Trial
 from results.seeds import FEWEST, SOLVED, is_solved, of_seeds
 from results.series import label
@@ -254,7 +255,7 @@ def quality_paragraphs(chapter: QualityChapter) -> list[Paragraph]:
 
 def records(rows: pd.DataFrame) -> list[dict[Hashable, Any]]:
     """Return rows as dictionaries, typed."""
-    found: list[dict[Hashable, Any]] = rows.to_dict("records")
+    found: list[dict[Hashable, Any]] = as_rows(rows)
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from results import format
+from results.frames import as_rows
 from results.places import PLACE, joined, place_words, task_name, titled
 from results.runs import Run
 from results.sections import Part, Section
@@ -114,7 +115,7 @@ def _table(rows: pd.DataFrame) -> TableView:
     several = rows[["backend", "options"]].drop_duplicates().shape[0] > 1
     has_reasons = bool((rows["reason"] != "").any())
     cells = []
-    for row in rows.to_dict("records"):
+    for row in as_rows(rows):
         done = math.isfinite(row["latency"]) or math.isfinite(row["parameter_bytes"])
         bits = row["bits_per_byte"]
         first = [Cell(label(row["backend"], row["options"]))] if several else []
@@ -138,9 +139,7 @@ def _table(rows: pd.DataFrame) -> TableView:
         "output difference", "bits per byte", "seeds", *(["reason"] if has_reasons else []),
     ]  # fmt: skip
     kernels = {
-        f"{row['weights']}: {row['kernel']}": None
-        for row in rows.to_dict("records")
-        if row["kernel"]
+        f"{row['weights']}: {row['kernel']}": None for row in as_rows(rows) if row["kernel"]
     }
     notes = [
         "Weights: those of the blocks' linear layers; embeddings, logits, norms and biases stay "
@@ -166,9 +165,7 @@ def _sentences(rows: pd.DataFrame) -> list[str]:
             continue
         base = full.iloc[0]
         told = [
-            text
-            for row in own.to_dict("records")
-            if row["weights"] != FULL and (text := _beside(row, base))
+            text for row in as_rows(own) if row["weights"] != FULL and (text := _beside(row, base))
         ]
         if told:
             said.append(f"Beside {FULL} ({label(backend, options)}): {'; '.join(told)}.")

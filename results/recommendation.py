@@ -16,6 +16,7 @@ import pandas as pd
 
 from results import evidence, question
 from results.at_length import Reading, Row, at_length
+from results.frames import as_rows
 from results.modes import WORDS
 from results.question import Question
 from results.runs import Run
@@ -324,7 +325,7 @@ def _setting(
     ]  # fmt: skip
     series = [
         _Series(
-            backend, options, table[_named(table, backend, options)].to_dict("records"),
+            backend, options, as_rows(table[_named(table, backend, options)]),
             evidence.error_rows(errors[_named(errors, backend, options)]),
         )
         for backend, options in names

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from results.frames import as_rows
 from results.runs import Run
 
 RATES = ("matmul_rate", "exp_rate", "bandwidth")
@@ -98,12 +99,12 @@ def with_limits(run: Run, points: pd.DataFrame) -> pd.DataFrame:
     """
     roofs = Roofs(run)
     table = points[points["metric"] == "latency"].copy()
-    limits = [roofs.limit(row) for row in table.to_dict("records")]
+    limits = [roofs.limit(row) for row in as_rows(table)]
     table["limit"] = [x.seconds for x in limits]
     table["bound"] = [x.bound for x in limits]
     table["limit_reason"] = [x.reason for x in limits]
     table["fraction_of_limit"] = table["limit"] / table["value"]
-    by_torch = [roofs.limit(row, "torch_matmul_rate") for row in table.to_dict("records")]
+    by_torch = [roofs.limit(row, "torch_matmul_rate") for row in as_rows(table)]
     table["fraction_of_torch"] = [x.seconds for x in by_torch] / table["value"]
     executed = table["executed_ops"].where(table["executed_ops"] > 0)
     table["tile_efficiency"] = table["pattern_ops"] / executed

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from results.frames import as_rows
 from results.schema import STOPS
 from results.series import SETTING, label, rank
 from results.settings import differing
@@ -80,7 +81,7 @@ def latencies(frame: pd.DataFrame) -> pd.DataFrame:
     alone = rows[rows["arm"] == 0]
     first = dict(zip(alone["case_id"], alone["series"], strict=True))
     names = []
-    for row in rows.to_dict("records"):
+    for row in as_rows(rows):
         arm, beside = row["series"], first.get(row["case_id"], row["series"])
         parts = (arm if arm == beside else f"{arm} beside {beside}", row["mode"],
                  f"{row['seq_len']:,} tokens", differing(row, varying))  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from results.frames import as_rows
 from results.schema import IDENTITY
 
 SHORT = 512
@@ -41,7 +42,7 @@ def short_inputs(points: pd.DataFrame) -> pd.DataFrame:
     exact = rows[rows["backend"] == BASELINE]
     best = exact.groupby(["mode", "seq_len"])["value"].min().to_dict()
     found: list[dict[str, Any]] = []
-    for row in rows[~rows["backend"].isin(EXEMPT)].to_dict("records"):
+    for row in as_rows(rows[~rows["backend"].isin(EXEMPT)]):
         baseline = best.get((row["mode"], row["seq_len"]), math.nan)
         allowed = FACTOR * baseline + SLACK
         found.append(

@@ -14,6 +14,7 @@ import pandas as pd
 from results import format
 from results.chapters import Chapter
 from results.compare import BASELINES
+from results.frames import as_rows
 from results.modes import WORDS
 from results.schema import IDENTITY
 from results.series import label
@@ -77,7 +78,7 @@ def _between(top: dict[Hashable, Any], bottom: dict[Hashable, Any]) -> Estimate:
 
 
 def _fastest(chapter: Chapter, mode: str) -> list[str]:
-    rows = _longest(_rows(chapter, mode, "latency")).to_dict("records")
+    rows = as_rows(_longest(_rows(chapter, mode, "latency")))
     if not rows:
         return []
     best = rows[0]
@@ -115,7 +116,7 @@ def _overtaking(chapter: Chapter, mode: str) -> list[str]:
         rows = rows[(rows["mode"] == mode) & (rows["baseline"] == baseline)]
         reached = rows[rows["seq_len"].notna()].sort_values("seq_len", kind="stable")
         always, later = [], []
-        for row in reached.to_dict("records"):
+        for row in as_rows(reached):
             doubt = _doubt(row)
             if row["reason"].startswith("faster at every"):
                 always.append(f"{_name(row)}{doubt}")
@@ -129,7 +130,7 @@ def _overtaking(chapter: Chapter, mode: str) -> list[str]:
                 f"Faster than {baseline} at every length tried: {format.listing(always)}."
             )
         never: dict[str, list[str]] = {}
-        for row in rows.to_dict("records"):
+        for row in as_rows(rows):
             if row["reason"].startswith("not reached") and row["backend"] not in BASELINES:
                 tried = row["reason"].split("tried ")[1].split(":")[0]
                 never.setdefault(tried, []).append(_name(row))
@@ -159,7 +160,7 @@ def _doubt(row: dict[Hashable, Any]) -> str:
 def _memory(chapter: Chapter, mode: str) -> list[str]:
     words = WORDS[mode]
     every = _rows(chapter, mode, words.memory)
-    rows = _longest(every).to_dict("records")
+    rows = as_rows(_longest(every))
     if len(rows) < 2:
         return []
     least, most = rows[0], rows[-1]
@@ -203,7 +204,7 @@ def _floor(chapter: Chapter, mode: str) -> list[str]:
     ]
     shares = [
         f"{_name(row)} {format.percent(row['attention_share'])}"
-        for row in _longest(worth(chapter.points, mode)).to_dict("records")
+        for row in as_rows(_longest(worth(chapter.points, mode)))
         if row["attention_share"] > 0
     ]
     if shares:
@@ -218,9 +219,7 @@ def _limit(chapter: Chapter, mode: str) -> list[str]:
     if rows.empty:
         return []
     rows = _longest(rows).sort_values("fraction_of_limit", ascending=False, kind="stable")
-    shares = [
-        f"{_name(r)} {format.percent(r['fraction_of_limit'])}" for r in rows.to_dict("records")
-    ]
+    shares = [f"{_name(r)} {format.percent(r['fraction_of_limit'])}" for r in as_rows(rows)]
     place = format.tokens(rows["seq_len"].iloc[0])
     return [f"Share of the machine's limit reached at {place} tokens: {format.listing(shares)}."]
 
@@ -234,7 +233,7 @@ def _exponents(chapter: Chapter, mode: str) -> list[str]:
         agree: list[str] = []
         flat: list[str] = []
         differ, unsure, wide = [], [], []
-        for row in rows.to_dict("records"):
+        for row in as_rows(rows):
             text = f"{_name(row)} {_exponent(row)}"
             if not math.isfinite(row["ci_low"]):
                 unsure.append(text)
@@ -316,7 +315,7 @@ def _until(part: pd.DataFrame) -> str:
 def _reach(chapter: Chapter) -> list[str]:
     """Say per series the longest length that worked, and what stopped the next."""
     groups: dict[str, list[str]] = {}
-    for row in chapter.feasible.to_dict("records"):
+    for row in as_rows(chapter.feasible):
         if row["backend"] == IDENTITY:
             continue
         reached = None if pd.isna(row["seq_len"]) else format.tokens(row["seq_len"])

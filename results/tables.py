@@ -15,6 +15,7 @@ from results.claims import claims_table
 from results.compare import crossover_table
 from results.errors import error_table
 from results.files import write_bytes
+from results.frames import as_rows
 from results.peers import comparison_table
 from results.quality import task_table
 from results.quantized import quantized_table
@@ -97,7 +98,7 @@ def _case_rows(part: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 def _derived(run: Run, measured: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
-    for row in with_limits(run, measured).to_dict("records"):
+    for row in as_rows(with_limits(run, measured)):
         if not row["value"] > 0:
             continue
         tokens = row["batch"] * (1 if row["mode"] == "decode" else row["seq_len"])
@@ -210,7 +211,7 @@ def _no_formula(value: Any) -> Any:
 
 def _json(frame: pd.DataFrame) -> str:
     known = frame.astype(object).where(frame.notna(), None)
-    rows = [{k: _native(v) for k, v in row.items()} for row in known.to_dict("records")]
+    rows = [{k: _native(v) for k, v in row.items()} for row in as_rows(known)]
     return json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from results import format
 from results.conditions import LOAD
+from results.frames import as_rows
 from results.sampling import FENCES, FEWEST, MILD, SEVERE
 from results.scaling import EMPTY_FACTOR
 from results.sections import Drawing, Section
@@ -162,7 +163,7 @@ def _stop_table(trust: Trust) -> TableView:
 
 def _outlier_table(trust: Trust) -> TableView:
     def rows(run: RunTrust) -> Iterable[list[Cell]]:
-        for row in run.sampling.outliers.to_dict("records"):
+        for row in as_rows(run.sampling.outliers):
             if not row["looked"]:
                 continue
             total = sum(row[f] for f in FENCES)

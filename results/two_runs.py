@@ -10,6 +10,7 @@ import pandas as pd
 
 from results.chapters import machine_name
 from results.checks import clean
+from results.frames import as_rows
 from results.runs import Run
 from results.schema import IDENTITY, PEER, PROJECTIONS, SENTINEL, format_option
 from results.series import SETTING, label
@@ -188,7 +189,7 @@ def named(run: Run) -> dict[tuple[str, int], Known]:
     places = ("machine", "environment")
     several = [c for c in SETTING if c not in places and frame[c].nunique() > 1]
     known = {}
-    for row in frame.to_dict("records"):
+    for row in as_rows(frame):
         what = f"{label(row['backend'], row['options'])} {row['mode']} N={row['seq_len']}"
         beside = "beside a peer" if row["kind"] == "peer" else ""
         parts = [part for part in (what, beside, differing(row, several)) if part]

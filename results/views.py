@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from results import format
 from results.chapters import Chapter
+from results.frames import as_rows
 from results.modes import WORDS
 from results.profiles import longest
 from results.schema import ITEM_SIZE, PROFILE_PARTS
@@ -71,7 +72,7 @@ def _matrix(
     result: list[list[Cell]] = []
     reasons: dict[str, None] = {}
     for key, part in rows.groupby(["backend", "options"], sort=False):
-        by_length = {row["seq_len"]: row for row in part.to_dict("records")}
+        by_length = {row["seq_len"]: row for row in as_rows(part)}
         cells = [Cell(label(*key))]
         for n in lengths:
             row = by_length.get(n)
@@ -97,7 +98,7 @@ def _memory(chapter: Chapter, mode: str) -> TableView:
     rows = chapter.points
     rows = rows[(rows["mode"] == mode) & (rows["metric"] == words.memory)]
     rows = rows[rows["value"].notna()].sort_values("seq_len")
-    last = {label(r["backend"], r["options"]): r for r in rows.to_dict("records")}
+    last = {label(r["backend"], r["options"]): r for r in as_rows(rows)}
     for cells in view.rows:
         row = last.get(cells[0].text)
         cells.append(Cell(format.NONE if row is None else format.digits(_per_token(row))))
@@ -156,7 +157,7 @@ def _worth(chapter: Chapter) -> TableView:
     """Return what each attention is worth within a layer, block or model, beside the floor."""
     rows = []
     for mode in chapter.modes:
-        for row in worth(chapter.points, mode).to_dict("records"):
+        for row in as_rows(worth(chapter.points, mode)):
             rows.append(
                 [
                     Cell(label(row["backend"], row["options"])),
@@ -203,7 +204,7 @@ _MEASURED = {"latency": "time", "state_bytes": "state"}
 
 def _scaling(chapter: Chapter) -> TableView:
     rows = []
-    for row in chapter.fits.to_dict("records"):
+    for row in as_rows(chapter.fits):
         known = math.isfinite(row["exponent"])
         between = (
             f"{format.exponent(row['ci_low'])}–{format.exponent(row['ci_high'])}"
@@ -232,7 +233,7 @@ def _scaling(chapter: Chapter) -> TableView:
 
 def _crossovers(chapter: Chapter) -> TableView:
     rows = []
-    for row in chapter.crossovers.to_dict("records"):
+    for row in as_rows(chapter.crossovers):
         between = format.interval(row["ci_low"], row["ci_high"], format.tokens).strip("()")
         rows.append(
             [
@@ -262,7 +263,7 @@ def _short(chapter: Chapter) -> TableView:
             Cell("more" if row["over"] else "within", is_status=bool(row["over"])),
             Cell(row["why"] if row["over"] else ""),
         ]
-        for row in found[found["baseline"].notna()].to_dict("records")
+        for row in as_rows(found[found["baseline"].notna()])
     ]
     head = ["backend", "mode", "tokens", "time", BASELINE, "allowed", "verdict", "remark"]
     notes = [
@@ -278,7 +279,7 @@ def _profile(chapter: Chapter) -> TableView:
     found = chapter.profiles
     rows = []
     for key, part in longest(found.parts).groupby(keys, sort=False):
-        by_name = {row["part"]: row for row in part.to_dict("records")}
+        by_name = {row["part"]: row for row in as_rows(part)}
         rates = [
             by_name[name]["rate"] / chapter.peaks.get(peak, math.nan)
             for name, peak in (("products", "matmul_rate"), ("exponentials", "exp_rate"))
@@ -308,7 +309,7 @@ def _profile(chapter: Chapter) -> TableView:
         *(
             f"No profile of {label(row['backend'], row['options'])}, {row['mode']}, "
             f"{format.tokens(row['seq_len'])} tokens: {row['reason']}."
-            for row in found.faults.to_dict("records")
+            for row in as_rows(found.faults)
         ),
     ]
     return TableView("Where the time goes", head, rows, text_columns=2, notes=notes)
@@ -339,7 +340,7 @@ def _products(chapter: Chapter) -> TableView:
             _rate(row["rate"], peak),
             _rate(row["alone"], peak),
         ]
-        for row in longest(chapter.profiles.products).to_dict("records")
+        for row in as_rows(longest(chapter.profiles.products))
     ]
     head = ["backend", "mode", "product", "calls", "share", "in the call", "alone"]
     notes = [
@@ -365,7 +366,7 @@ def every_case(chapter: Chapter) -> TableView:
     limits = limits[~limits.index.duplicated()]
     rows = []
     for key, part in chapter.points.groupby(keys, sort=False):
-        metric = {row["metric"]: row for row in part.to_dict("records")}
+        metric = {row["metric"]: row for row in as_rows(part)}
         time = metric.get("latency", {})
         near = limits.loc[key].to_dict() if key in limits.index else {}
         first = part.iloc[0]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from results.frames import as_rows
 from results.modes import WORDS
 from results.schema import IDENTITY, LSTM
 from results.short import BASELINE
@@ -40,17 +41,14 @@ def worth(points: pd.DataFrame, mode: str) -> pd.DataFrame:
     times = own[own["metric"] == "latency"]
     exact = {
         row["seq_len"]: row["launches"]
-        for row in times[(times["backend"] == BASELINE) & (times["options"] == "")].to_dict(
-            "records"
-        )
+        for row in as_rows(times[(times["backend"] == BASELINE) & (times["options"] == "")])
     }
     peaks = own[own["metric"] == WORDS[mode].memory]
     memory = {
-        (row["backend"], row["options"], row["seq_len"]): row["value"]
-        for row in peaks.to_dict("records")
+        (row["backend"], row["options"], row["seq_len"]): row["value"] for row in as_rows(peaks)
     }
     found: list[dict[str, Any]] = []
-    for row in times[times["backend"] != IDENTITY].to_dict("records"):
+    for row in as_rows(times[times["backend"] != IDENTITY]):
         length = row["seq_len"]
         if not math.isfinite(sum(row["floors"])):
             continue
