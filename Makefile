@@ -113,10 +113,13 @@ $(VENV)/bin/python:
 $(VENV)/.installed-run: EXTRA :=
 $(VENV)/.installed-test: EXTRA := [test]
 $(VENV)/.installed-dev: EXTRA := [test,dev]
+# What one brings beyond its own: with it those are installed too.
+$(VENV)/.installed-test: ALSO := $(VENV)/.installed-run
+$(VENV)/.installed-dev: ALSO := $(VENV)/.installed-run $(VENV)/.installed-test
 
 $(VENV)/.installed-%: $(INPUTS) | $(VENV)/bin/python
 	@$(BIN)/python -c '$(NEW_ENOUGH)' || { \
 	  echo "$(VENV) was made with a Python older than 3.11: make clean, then again" >&2; exit 1; }
 	$(if $(TORCH_INDEX),$(PIP) install --no-deps --index-url "$(TORCH_INDEX)" "torch==$(TORCH)")
 	$(PIP) install --constraint constraints.txt --editable ".$(EXTRA)"
-	@touch $@
+	@touch $(ALSO) $@
