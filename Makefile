@@ -36,7 +36,7 @@ bench: $(VENV)/.installed-run ## quick sweep and report
 	@echo "The report lies in $(abspath $(OUT))/report.html and report.md"
 
 test: $(VENV)/.installed-test ## the whole test suite
-	$(BIN)/pytest -n $(JOBS) -m "not serial"
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not serial"
 	$(BIN)/pytest -m serial
 
 verify-method: $(VENV)/.installed-test ## measure the method's promises, on a quiet machine: docs/method.md

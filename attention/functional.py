@@ -135,14 +135,15 @@ def error_budget(dtype: torch.dtype, reference_error: float) -> float:
     """Return the relative L2 error that an implementation in `dtype` may have.
 
     It may be four times as far from the float64 oracle as the plain reference is when that runs in
-    `dtype` itself; the floor is four units in the last place, eight for float32 and float64.
+    `dtype` itself; the floor is four units in the last place of half precision, eight of float32
+    and sixteen of float64, in which the oracle rounds as much as what it is compared with.
 
     Args:
         dtype: of the inputs.
         reference_error: `relative_l2` of the reference in `dtype` against float64.
     """
-    half = dtype in (torch.float16, torch.bfloat16)
-    return max((4 if half else 8) * torch.finfo(dtype).eps, 4 * reference_error)
+    units = {torch.float32: 8, torch.float64: 16}.get(dtype, 4)
+    return max(units * torch.finfo(dtype).eps, 4 * reference_error)
 
 
 # -- for fast paths -----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from results import format, plots
@@ -92,6 +92,23 @@ LENGTHS = ("512", "1,024", "2,048", "4,096", "8,192")
 """Columns of the README's table: as many as a page is wide."""
 
 
+@cache
+def loaded(*folders: Path) -> Run:
+    """Read run folders, once each."""
+    return load(*folders)
+
+
+_CHAPTERS: dict[int, list[Chapter]] = {}
+"""By the identity of a run that `loaded` keeps."""
+
+
+def chaptered(run: Run) -> list[Chapter]:
+    """Return the chapters of a loaded run, made once."""
+    if id(run) not in _CHAPTERS:
+        _CHAPTERS[id(run)] = chapters(run)
+    return _CHAPTERS[id(run)]
+
+
 def fill(text: str, name: str, content: str) -> str:
     """Replace what stands between the marks of `name`."""
     begin, end = f"<!-- measured: {name} -->", f"<!-- /measured: {name} -->"
@@ -161,7 +178,7 @@ def beside(run: Run) -> str:
 def from_chapters(run: Run, *wanted: str) -> str:
     """Write the tables of these titles, setting by setting."""
     parts = []
-    for chapter in chapters(run):
+    for chapter in chaptered(run):
         views = [view for view in tables(chapter) if view.title in wanted]
         parts.append(f"**{chapter.title}**\n\n{titled(views)}")
     return "\n\n".join(parts)
@@ -272,7 +289,7 @@ def against_limits(*runs: Run) -> str:
     """Write the shares of the limit beside what was aimed at; of the first run that has each."""
     written = []
     shown = set[tuple[object, ...]]()
-    for chapter in (c for run in runs for c in chapters(run) if c.setting["dtype"] == "float32"):
+    for chapter in (c for run in runs for c in chaptered(run) if c.setting["dtype"] == "float32"):
         causal = bool(chapter.setting["is_causal"])
         for row in as_rows(chapter.limits):
             key = (row["backend"], causal, row["mode"])
@@ -300,7 +317,7 @@ def where_time_goes(run: Run) -> str:
     """Write, setting by setting, shares of the limit, parts of a call, and its products."""
     wanted = ("Where the time goes", "Matrix products by shape")
     parts, notes = [], dict[str, None]()
-    for chapter in chapters(run):
+    for chapter in chaptered(run):
         views = [view for view in tables(chapter) if view.title in wanted]
         notes |= dict.fromkeys(escape_markdown(n) for view in views for n in view.notes)
         parts.append(f"**{chapter.title}**\n\n{limits(chapter)}\n\n{titled(views)}")
@@ -322,7 +339,7 @@ def peaks(chapter: Chapter) -> str:
 
 def steps_table(run: Run) -> str:
     """Write time per token by context, and the state at the longest, a row a backend."""
-    (chapter,) = chapters(run)
+    (chapter,) = chaptered(run)
     views = {view.title: view for view in tables(chapter)}
     times, states = views["Time per token, decode"], views["State kept of the context, decode"]
     longest = {row[0].text: row[-1].text for row in states.rows}
@@ -337,7 +354,7 @@ def steps_table(run: Run) -> str:
 
 def models_table(run: Run) -> str:
     """Write what an attention is worth in BERT, at the longest length of each mode."""
-    chapter = next(c for c in chapters(run) if is_plain_bert(c))
+    chapter = next(c for c in chaptered(run) if is_plain_bert(c))
     (view,) = (v for v in tables(chapter) if v.title.startswith("What the attention is worth"))
     by_mode: dict[str, dict[int, list[list[str]]]] = {}
     for row in view.rows:
@@ -367,8 +384,8 @@ def markdown_rows(head: list[str], rows: list[list[str]], text_columns: int) -> 
 
 def reference() -> tuple[Chapter, str]:
     """Return the reference sweep and where it was measured."""
-    run = load(REFERENCE)
-    (chapter,) = chapters(run)
+    run = loaded(REFERENCE)
+    (chapter,) = chaptered(run)
     (machine,) = run.machines.values()
     return chapter, f"{machine_name(machine)}, {chapter.title}"
 
@@ -389,9 +406,9 @@ def readme(*, write: bool = False) -> str:
         table(views["Peak memory above the inputs, forward"]),
     ]
     text = fill(text, "table", "\n".join(shown))
-    text = fill(text, "decode", steps_table(load(BESIDE["decode"])))
-    text = fill(text, "models", models_table(load(BESIDE["models"])))
-    text = fill(text, "peers", beside(load(BESIDE["peers"])))
+    text = fill(text, "decode", steps_table(loaded(BESIDE["decode"])))
+    text = fill(text, "models", models_table(loaded(BESIDE["models"])))
+    text = fill(text, "peers", beside(loaded(BESIDE["peers"])))
     sentences = [
         f"- {escape_markdown(sentence)}"
         for paragraph in summarise(chapter)
@@ -407,10 +424,10 @@ def performance() -> str:
     text = fill(PERFORMANCE.read_text(), "where", where)
     text = fill(text, "peaks", peaks(chapter))
     text = fill(text, "limits", limits(chapter))
-    runs = {name: load(folder) for name, folder in BESIDE.items()}
+    runs = {name: loaded(folder) for name, folder in BESIDE.items()}
     text = fill(text, "profile", where_time_goes(runs["profile"]))
     text = fill(text, "goals", against_goals(runs["peers"]))
-    text = fill(text, "shares", against_limits(load(REFERENCE), runs["profile"]))
+    text = fill(text, "shares", against_limits(loaded(REFERENCE), runs["profile"]))
     text = fill(text, "peers", by_peer(runs["peers"]))
     exponents = from_chapters(runs["scaling"], "Exponents of time and memory in the length")
     text = fill(text, "scaling", exponents)
@@ -438,7 +455,7 @@ def performance() -> str:
 def quality() -> str:
     """Return docs/quality.md with what the reference says."""
     runs = {
-        place: load(*(REFERENCE.with_name(f"{REFERENCE.name}-{name}") for name in names))
+        place: loaded(*(REFERENCE.with_name(f"{REFERENCE.name}-{name}") for name in names))
         for place, names in OF_QUALITY.items()
     }
     tasks = overview(chapters_of_tasks(runs["tasks"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,6 +108,9 @@ def chapters(run: Run, table: pd.DataFrame | None = None) -> list[Chapter]:
     machines = _names(run)
     several = len({key[0] for key in settings.index}) > 1
     precise = names_precision(as_rows(table[["matmul_precision"]]))
+    of_points, of_fits, of_crossovers, of_speedups, of_feasible, of_limits = map(
+        _parts, (table, fits, crossed, sped, reach, limits)
+    )
     result = []
     place = {m: i for i, m in enumerate(run.frame["machine"].unique())}
     for key in sorted(settings.index, key=lambda k: (-settings[k], place[k[0]])):
@@ -118,12 +121,12 @@ def chapters(run: Run, table: pd.DataFrame | None = None) -> list[Chapter]:
             Chapter(
                 setting=setting,
                 title=title,
-                points=_of(table, setting),
-                fits=_of(fits, setting),
-                crossovers=_of(crossed, setting),
-                speedups=_of(sped, setting),
-                feasible=_of(reach, setting),
-                limits=_of(limits, setting),
+                points=of_points(key),
+                fits=of_fits(key),
+                crossovers=of_crossovers(key),
+                speedups=of_speedups(key),
+                feasible=of_feasible(key),
+                limits=of_limits(key),
                 peaks=roofs.peaks(setting),
                 profiles=profiled.of(setting),
                 looks=drawn,
@@ -132,11 +135,10 @@ def chapters(run: Run, table: pd.DataFrame | None = None) -> list[Chapter]:
     return _told_apart(result)
 
 
-def _of(frame: pd.DataFrame, setting: Mapping[str, Any]) -> pd.DataFrame:
-    mask = pd.Series(True, index=frame.index)
-    for column, value in setting.items():
-        mask &= frame[column] == value
-    return frame[mask]
+def _parts(frame: pd.DataFrame) -> Callable[[tuple[Any, ...]], pd.DataFrame]:
+    """Return what gives the rows of a setting, by its values in the order of `SETTING`."""
+    parts = dict(iter(frame.groupby(list(SETTING), sort=False)))
+    return lambda key: parts.get(key, frame.iloc[:0])
 
 
 def _names(run: Run) -> dict[str, str]:

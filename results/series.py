@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from results.checks import COSTS
+from results.frames import with_plain_texts
 from results.modes import WORDS
 from results.runs import Run
 from results.schema import IDENTITY
@@ -85,14 +86,14 @@ def points(run: Run) -> pd.DataFrame:
         *SERIES, "seq_len", "metric", "unit", "launches", "value", "ci_low", "ci_high",
         "num_samples", "status", "reason", *_DECLARED, *_DETAILS, "floors",
     ]  # fmt: skip
-    table = pd.DataFrame.from_records(rows, columns=columns)
+    table = with_plain_texts(pd.DataFrame.from_records(rows, columns=columns))
     table["rank"] = [rank(b) for b in table["backend"]]
     order = [*SETTING, "mode", "rank", "options", "seq_len", "metric"]
     return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
 
 
 def _places(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
-    return list(zip(*(rows[column] for column in LAUNCH), strict=True))
+    return list(zip(*(rows[column].tolist() for column in LAUNCH), strict=True))
 
 
 def _floors(frame: pd.DataFrame) -> dict[tuple[Any, ...], float]:
@@ -144,11 +145,16 @@ def _row(
 
 def outcome(part: pd.DataFrame) -> tuple[str, str]:
     """Return status and reason of a case over its launches: ok if one of them was."""
-    launches = part.drop_duplicates(list(LAUNCH))
-    bad = launches[launches["status"] != "ok"]
-    if bad.empty:
+    if (part["status"] == "ok").all():
         return "ok", ""
-    status, reason = str(bad["status"].iloc[0]), str(bad["reason"].iloc[0])
+    launches: dict[tuple[Any, ...], tuple[str, str]] = {}
+    ends = zip(part["status"], part["reason"], strict=True)
+    for place, end in zip(_places(part), ends, strict=True):
+        launches.setdefault(place, end)
+    bad = [end for end in launches.values() if end[0] != "ok"]
+    if not bad:
+        return "ok", ""
+    status, reason = bad[0]
     if len(bad) == len(launches):
         return status, reason
     return "ok", f"{len(bad)} of {len(launches)} launches: {status} ({reason})"

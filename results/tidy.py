@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from results.checks import COSTS, clean
+from results.frames import with_plain_texts
 from results.schema import LATER_FIELDS, Arm
 
 CASE_COLUMNS = (
@@ -51,7 +52,7 @@ def tidy(records: list[dict[str, Any]]) -> pd.DataFrame:
         "compile_time", "graphs", "breaks", "recompiles", "value",
         "num_labels",
     ]  # fmt: skip
-    return frame.astype(dict.fromkeys(numbers, "float64"))
+    return with_plain_texts(frame.astype(dict.fromkeys(numbers, "float64")))
 
 
 def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -32,6 +32,7 @@ CHROMIUM = next(
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH"),
+    pytest.mark.xdist_group("report_browser"),  # one browser, one report
 ]
 
 WIDTHS = (390, 1280)
@@ -384,9 +385,10 @@ def test_the_data_can_be_had_as_csv(
 # -- for everybody -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("scripts", [True, False])
+@pytest.mark.parametrize(
+    ("width", "scheme", "scripts"),
+    [(390, "light", False), (390, "dark", True), (1280, "light", True), (1280, "dark", False)],
+)
 def test_axe_finds_nothing(at: Open, report: Path, width: int, scheme: str, scripts: bool) -> None:
     if scripts:
         page = at(report, width=width, scheme=scheme)

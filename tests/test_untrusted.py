@@ -502,6 +502,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     return folder, unscripted(page), markdown.read_text()
 
 
+@pytest.mark.xdist_group("hostile")
 def test_nothing_of_a_page_comes_from_a_strangers_names(hostile: tuple[Path, str, str]) -> None:
     shape = Shape(hostile[1])
     assert shape.elements - ELEMENTS == set()
@@ -517,6 +518,7 @@ def test_nothing_of_a_page_comes_from_a_strangers_names(hostile: tuple[Path, str
     assert len(hostile[1]) < 10e6
 
 
+@pytest.mark.xdist_group("hostile")
 def test_nothing_of_a_comparison_comes_from_a_strangers_names(
     hostile: tuple[Path, str, str],
 ) -> None:
@@ -531,6 +533,7 @@ def test_nothing_of_a_comparison_comes_from_a_strangers_names(
     assert "1337" not in text
 
 
+@pytest.mark.xdist_group("hostile")
 def test_nothing_of_the_markdown_is_html_but_ours(hostile: tuple[Path, str, str]) -> None:
     shape = Shape(hostile[2])
     assert not shape.elements - {"picture", "source", "img", "details", "summary", "p"}
@@ -551,6 +554,7 @@ def test_markdown_shows_marks_as_they_are(raw: str, shown: str) -> None:
     assert escape_markdown(raw) == shown
 
 
+@pytest.mark.xdist_group("hostile")
 def test_exports_of_hostile_names_stay_in_their_folder(
     hostile: tuple[Path, str, str], tmp_path: Path
 ) -> None:
