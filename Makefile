@@ -8,6 +8,8 @@ VENV ?= .venv
 PRESET ?= quick
 OUT ?= runs/$(PRESET)
 JOBS ?= auto
+# Further options of the sweep: make bench BENCH="--seq-len 512,1024".
+BENCH ?=
 # For verify-method: --short, --only NAME,…, --out FILE.
 VERIFY ?=
 COUNT ?= 1000000
@@ -31,7 +33,7 @@ help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
 
 bench: $(VENV)/.installed-run ## quick sweep and report
-	$(BIN)/attnbench run --preset $(PRESET) --resume --out $(OUT)
+	$(BIN)/attnbench run --preset $(PRESET) $(BENCH) --resume --out $(OUT)
 	@$(BIN)/attnbench report $(OUT) >/dev/null
 	@echo "The report lies in $(abspath $(OUT))/report.html and report.md"
 

@@ -61,7 +61,6 @@ def asv(checkout: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.serial
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_run_show_compare_and_publish(checkout: Path) -> None:
     asv(checkout, "machine", "--yes", "--machine", "here")

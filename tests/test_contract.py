@@ -38,7 +38,7 @@ VARIANTS = [
     ("performer", {"num_features": 33}),
     ("performer", {"num_features": 33, "orthogonal": False}),
     ("performer", {"num_features": 16, "features": "relu"}),
-    ("performer", {"kernel": "chunked"}),
+    ("performer", {"num_features": 33, "kernel": "chunked"}),
     ("performer", {"num_features": 16, "features": "relu", "kernel": "chunked"}),
     ("sdpa", {"kernel": "math"}),
     ("sdpa", {"kernel": "flash"}),

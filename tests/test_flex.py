@@ -310,7 +310,6 @@ COMPILED: list[tuple[str, dict[str, Any], torch.dtype, bool]] = [
 ]
 
 
-@pytest.mark.serial
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler, of torch
 def test_a_second_call_of_the_same_key_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     if reasons := flex.flex_reasons(problem(), dropout_p=0.0):
@@ -335,7 +334,6 @@ def test_a_second_call_of_the_same_key_compiles_nothing(monkeypatch: pytest.Monk
     assert len(flex._callables) == 1
 
 
-@pytest.mark.serial
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler, of torch
 def test_each_scale_has_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     if reasons := flex.flex_reasons(problem(), dropout_p=0.0):
@@ -351,7 +349,6 @@ def test_each_scale_has_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(flex._callables) == 2
 
 
-@pytest.mark.serial
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Dynamo")  # torch's, of torch
 @pytest.mark.parametrize("name", ["longformer", "bigbird"])
 def test_within_a_compiled_module_the_kernel_is_the_compiled_one(
@@ -369,7 +366,6 @@ def test_within_a_compiled_module_the_kernel_is_the_compiled_one(
     assert len(flex._callables) == 1
 
 
-@pytest.mark.serial
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler, of torch
 @pytest.mark.parametrize(("name", "options", "dtype", "causal"), COMPILED, ids=str)
 def test_compiled_kernel_equals_reference(

@@ -519,7 +519,6 @@ class Quiet:
         pass
 
 
-@pytest.mark.serial
 def test_a_sweep_through_the_driver_and_its_resume(tmp_path):
     grid = grid_from(
         "quick", suite="error", seq_lens=(32, 64), num_heads=(2,), head_dims=(8,), threads=(1,),
@@ -550,7 +549,6 @@ def test_a_sweep_through_the_driver_and_its_resume(tmp_path):
     assert len((tmp_path / "records.jsonl").read_text().splitlines()) == len(lines)
 
 
-@pytest.mark.serial
 def test_misuse_ends_a_sweep_before_anything_is_written(tmp_path):
     grid = grid_from("quick", suite="error", inputs=(Arm("gaussian", {"scale": 0}),))
     with pytest.raises(MisuseError, match="inputs: gaussian: scale: expected a number"):

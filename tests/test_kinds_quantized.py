@@ -371,7 +371,6 @@ class Quiet:
 
 
 @needs_torchao
-@pytest.mark.serial
 def test_a_sweep_trains_once_for_two_schemes(tmp_path: Path):
     grid = grid_from(
         "quick", suite="quantized", weights=("float32", "int8"), tasks=(Arm("induction"),),

@@ -65,7 +65,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return notebook, json.loads(asked.outputs[0].text)
 
 
-@pytest.mark.serial
 def test_the_notebook_runs_and_shows_what_it_says(run: tuple[Any, dict[str, Any]]) -> None:
     notebook, found = run
     assert Path(found["models"]).is_relative_to(ROOT)

@@ -29,7 +29,6 @@ def images(notebook: Any) -> list[str]:
     return [cell for cell, output in outputs if "image/png" in output.get("data", {})]
 
 
-@pytest.mark.serial
 def test_it_shows_what_is_committed(
     builder: dict[str, Any], committed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -307,7 +307,6 @@ def test_chunks_cover_their_range_in_even_sizes(total: int, most: int) -> None:
     assert all(count % 2 == 0 for _, count in cut[:-1])
 
 
-@pytest.mark.serial
 @pytest.mark.filterwarnings("ignore")  # the compiler's own, while it traces
 @pytest.mark.parametrize(
     ("name", "options"),

@@ -116,9 +116,15 @@ def test_a_promise_says_how_it_is_tested_and_what_is_a_failure(name: str) -> Non
     assert [p.split(":")[0] for p in paragraphs[1:]] == ["How", "Failure"]
 
 
-@pytest.mark.serial
+COMPUTED = ("exponents", "fuzz", "intervals", "operations")
+"""Promises that are tested without a clock: beside other tests as well as alone."""
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", PROMISES)
+@pytest.mark.parametrize(
+    "name",
+    [p if p in COMPUTED else pytest.param(p, marks=pytest.mark.serial) for p in PROMISES],
+)
 def test_the_promise_is_kept(name: str) -> None:
     got = measure(name, "short", lambda line: None)
     if got.passed is None:
