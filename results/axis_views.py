@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,18 +12,22 @@ from results import format
 from results.axes import along, varying
 from results.frames import as_rows
 from results.schema import FULL_PRECISION, IDENTITY
-from results.series import label
+from results.series import SERIES, SETTING, label
 from results.settings import differing
 from results.views import LONG, Cell, TableView, gate_error, ratio_cell
 
 
-def axis_tables(table: pd.DataFrame) -> list[TableView]:
+def axis_tables(table: pd.DataFrame, machines: Mapping[str, str] | None = None) -> list[TableView]:
     """Return the tables that compare settings of a run, those that have rows.
 
     Args:
         table: `series.points` of the run.
+        machines: the names of its machines, by id.
     """
-    views = [*_threads(table), _precision(table), _compiled(table), _checkpointed(table)]
+    views = [
+        *_threads(table), _precision(table), _compiled(table), _checkpointed(table),
+        *_machines(table, machines or {}),
+    ]  # fmt: skip
     return [view for view in views if view.rows]
 
 
@@ -186,6 +190,57 @@ def _checkpointed(table: pd.DataFrame) -> TableView:
     ]
     title = "Activation checkpointing"
     return TableView(title, head, result, len(_head(others)), notes, len(result) > LONG)
+
+
+# -- machines ------------------------------------------------------------------------------------
+
+
+def _machines(table: pd.DataFrame, names: Mapping[str, str]) -> list[TableView]:
+    """Return, for each mode, the times of several machines side by side, without a ratio.
+
+    A series stands there at the longest length that two of them measured.
+    """
+    rows = table[(table["metric"] == "latency") & (table["backend"] != IDENTITY)]
+    places = list(dict.fromkeys(zip(rows["machine"], rows["environment"], strict=True)))
+    if len({machine for machine, _ in places}) < 2:
+        return []
+    shared = [c for c in SERIES if c not in _PLACE]
+    others = [c for c in SETTING if c not in _PLACE and rows[c].nunique() > 1]
+    views = []
+    for mode, of_mode in rows.groupby("mode", sort=False):
+        result = []
+        for _, part in of_mode.groupby(shared, sort=False):
+            measured = part[part["value"] > 0].groupby("seq_len")["machine"].nunique()
+            common = measured[measured > 1].index
+            if not len(common):
+                continue
+            at = {(r["machine"], r["environment"]): r for r in as_rows(part)
+                  if r["seq_len"] == max(common)}  # fmt: skip
+            first = next(iter(at.values()))
+            cells = [_time(at[place]) if place in at else Cell(format.NONE) for place in places]
+            name = Cell(label(first["backend"], first["options"]))
+            setting = [Cell(differing(first, others))] if others else []
+            result.append([name, *setting, Cell(format.tokens(max(common))), *cells])
+        head = ["backend", *(["setting"] if others else []), "tokens", *_headed(places, names)]
+        notes = ["At the longest length that two machines measured."]
+        title = f"Machines side by side: time per call, {mode}"
+        views.append(
+            TableView(title, head, result, 1 + bool(others), notes, len(result) > LONG)
+        )
+    return views
+
+
+_PLACE = ("machine", "environment")
+
+
+def _headed(places: Sequence[tuple[str, str]], names: Mapping[str, str]) -> list[str]:
+    """Name the columns: a machine that stands there in two environments by those too."""
+    machines = [machine for machine, _ in places]
+    return [
+        names.get(machine, f"machine {machine[:8]}")
+        + (f", environment {environment[:8]}" if machines.count(machine) > 1 else "")
+        for machine, environment in places
+    ]
 
 
 def _count(value: float) -> str:

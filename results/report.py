@@ -32,6 +32,7 @@ from results.svg import drawn_png
 from results.theme import DARK, LIGHT
 from results.trust import trust
 from results.trust_views import trust_section
+from results.two_runs import machine_names
 from results.views import tables
 
 FORMATS = ("html", "md")
@@ -136,7 +137,7 @@ def _book(run: Run) -> _Book:
     context = {
         "sections": speed,
         "parts": parts,
-        "comparisons": axis_tables(table),
+        "comparisons": axis_tables(table, machine_names(run)),
         "which_tables": answer_tables(which),
         "facts": provenance(run, found),
         "warnings": (*trusted.warnings, *run.warnings),

@@ -13,6 +13,7 @@ from results.axis_views import axis_tables
 from results.report import write_report
 from results.runs import load
 from results.series import points
+from results.two_runs import machine_names
 from results.views import TableView
 
 LAW = synthetic.SEVEN["performer"]
@@ -179,3 +180,24 @@ def test_checkpointing_tells_time_and_memory(tmp_path: Path) -> None:
         assert float(row["speed-up"].split()[0]) == pytest.approx(0.8, rel=0.02)
         assert row["memory, computed anew"] == size
     assert [row["memory, kept"] for row in rows] == ["2.00 MiB", "8.00 MiB"]
+
+
+def test_machines_stand_side_by_side_at_the_longest_length_they_share(tmp_path: Path) -> None:
+    other = {**synthetic.MACHINE, "cpu": "Another CPU 5 GHz"}
+    both = {name: synthetic.SEVEN[name] for name in ("full", "sdpa", "performer")}
+    common = {"modes": ("forward",), "noise": 0.001, "roof": None}
+    folders = [
+        synthetic.write_run(tmp_path / "a", both, lengths=(512, 2048), **common),
+        synthetic.write_run(
+            tmp_path / "b", law(0.5), lengths=(512, 2048, 4096), **common, machine=other, run="r2"
+        ),
+    ]
+    run = load(*folders)
+    (view,) = axis_tables(points(run), machine_names(run))
+    assert view.title == "Machines side by side: time per call, forward"
+    assert view.head == ["backend", "tokens", "Example CPU 2.5 GHz", "Another CPU 5 GHz"]
+    (row,) = texts(view)  # what one machine alone measured has nothing beside it
+    assert row[:2] == ["performer", "2,048"]
+    before, after = (float(cell.removesuffix(" ms")) for cell in row[2:])
+    assert before / after == pytest.approx(2, rel=0.02)
+    assert view.title in write_report(folders, ["md"], tmp_path / "r.md")[0].read_text()
