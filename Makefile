@@ -38,8 +38,8 @@ bench: $(VENV)/.installed-run ## quick sweep and report
 	@echo "The report lies in $(abspath $(OUT))/report.html and report.md"
 
 test: $(VENV)/.installed-test ## the whole test suite
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not serial"
-	$(BIN)/pytest -m serial
+	$(BIN)/pytest -n $(JOBS) -m "not serial"
+	$(BIN)/pytest -m serial $(SERIAL)
 
 verify-method: $(VENV)/.installed-test ## measure the method's promises, on a quiet machine: docs/method.md
 	PYTHONPATH=tests $(BIN)/python -m verification $(VERIFY)
@@ -89,6 +89,9 @@ constraints: ## pin what the newest allowed versions resolve to: make constraint
 clean: ## remove environment, caches and builds; runs/ stays
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .asv
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Of the tests that run alone: the files that have some.
+SERIAL = $(shell grep -l "pytest.mark.serial" tests/test_*.py)
 
 # -- the environment -------------------------------------------------------------------------
 

@@ -224,9 +224,7 @@ def _machines(table: pd.DataFrame, names: Mapping[str, str]) -> list[TableView]:
         head = ["backend", *(["setting"] if others else []), "tokens", *_headed(places, names)]
         notes = ["At the longest length that two machines measured."]
         title = f"Machines side by side: time per call, {mode}"
-        views.append(
-            TableView(title, head, result, 1 + bool(others), notes, len(result) > LONG)
-        )
+        views.append(TableView(title, head, result, 1 + bool(others), notes, len(result) > LONG))
     return views
 
 

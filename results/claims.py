@@ -153,8 +153,7 @@ CLAIMS: tuple[Claim, ...] = (
             Question("exponent of time in d, materialised", "full_dim_exponent"),
         ),
         "The exponentials and passes over the scores are O(n²) whatever d: materialised, they are "
-        "most of the time up to 256 channels. Materialised scores are timed up to 4,096 tokens: "
-        "beyond, a call also asks the system for gigabytes anew.",
+        "most of the time up to 256 channels.",
     ),
     Claim(
         "memory-quadratic", "Its memory is quadratic, hence the limits of contexts.",

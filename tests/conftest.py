@@ -26,6 +26,26 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+TOGETHER = (
+    "test_asv_browser.py", "test_comparison_page.py", "test_docs.py", "test_report_browser.py",
+    "test_results_plots.py", "test_results_report.py", "test_untrusted.py",
+)  # fmt: skip
+"""Files whose tests share what is made once and takes long: a page, a browser, the site."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Hand each test to whoever is free, and the files of `TOGETHER` whole."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return file if file.endswith(TOGETHER) else nodeid
+
+    return Scheduling(config, log)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Start every test from one seed, whatever ran before it in the same process."""

@@ -174,6 +174,7 @@ def test_experiments_find_what_is_asked(claim: str) -> None:
     assert bool(shown["lines"]) == bool(shown["axes"][0])
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("claim", TRAINED)
 def test_experiments_that_train_find_what_is_asked(
     claim: str, monkeypatch: pytest.MonkeyPatch

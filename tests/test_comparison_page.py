@@ -25,8 +25,6 @@ from results.runs import Run, load
 from results.theme import DARK, LIGHT, looks
 from results.views import TableView
 
-pytestmark = pytest.mark.xdist_group("comparison_page")  # two runs, one page of them
-
 LAWS = {n: synthetic.SEVEN[n] for n in ("full", "sdpa", "longformer", "performer")}
 SLOWER = {**LAWS, "longformer": replace(LAWS["longformer"], coefficient=3e-5)}
 SMALL: dict[str, Any] = {"lengths": (512, 1024, 2048), "launches": 5, "roof": None}

@@ -389,7 +389,6 @@ def html(site: Path) -> dict[Path, Html]:
     return {file: Html(file.read_text()) for file in site.rglob("*.html")}
 
 
-@pytest.mark.xdist_group("site")
 def test_every_page_is_on_the_site_and_links_lead_somewhere(
     site: Path, html: dict[Path, Html]
 ) -> None:
@@ -409,7 +408,6 @@ def test_every_page_is_on_the_site_and_links_lead_somewhere(
             assert not anchor or target not in html or anchor in html[target].ids, href
 
 
-@pytest.mark.xdist_group("site")
 def test_the_site_asks_nothing_of_the_network(site: Path, html: dict[Path, Html]) -> None:
     for file, page in html.items():
         for source in page.loaded:
@@ -420,7 +418,6 @@ def test_the_site_asks_nothing_of_the_network(site: Path, html: dict[Path, Html]
         assert not re.search(r"url\(['\"]?(https?:)?//|@import", file.read_text()), file
 
 
-@pytest.mark.xdist_group("site")
 def test_the_reference_has_every_public_name(html: dict[Path, Html], site: Path) -> None:
     for module in (attention, importlib.import_module("models"), results):
         page = html[site / "api" / f"{module.__name__}.html"]
@@ -436,7 +433,6 @@ CHROMIUM = next(
 
 
 @pytest.mark.browser
-@pytest.mark.xdist_group("site")
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 def test_the_site_can_be_searched_from_the_disk(site: Path, tmp_path: Path) -> None:
     flags = (

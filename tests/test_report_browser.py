@@ -32,7 +32,6 @@ CHROMIUM = next(
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH"),
-    pytest.mark.xdist_group("report_browser"),  # one browser, one report
 ]
 
 WIDTHS = (390, 1280)

@@ -195,9 +195,11 @@ def test_machines_stand_side_by_side_at_the_longest_length_they_share(tmp_path: 
     run = load(*folders)
     (view,) = axis_tables(points(run), machine_names(run))
     assert view.title == "Machines side by side: time per call, forward"
-    assert view.head == ["backend", "tokens", "Example CPU 2.5 GHz", "Another CPU 5 GHz"]
+    assert view.head[:2] == ["backend", "tokens"]
+    assert sorted(view.head[2:]) == ["Another CPU 5 GHz", "Example CPU 2.5 GHz"]
     (row,) = texts(view)  # what one machine alone measured has nothing beside it
     assert row[:2] == ["performer", "2,048"]
-    before, after = (float(cell.removesuffix(" ms")) for cell in row[2:])
-    assert before / after == pytest.approx(2, rel=0.02)
+    took = {name: float(cell.removesuffix(" ms"))
+            for name, cell in zip(view.head[2:], row[2:], strict=True)}  # fmt: skip
+    assert took["Example CPU 2.5 GHz"] / took["Another CPU 5 GHz"] == pytest.approx(2, rel=0.02)
     assert view.title in write_report(folders, ["md"], tmp_path / "r.md")[0].read_text()

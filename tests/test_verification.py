@@ -116,6 +116,9 @@ def test_a_promise_says_how_it_is_tested_and_what_is_a_failure(name: str) -> Non
     assert [p.split(":")[0] for p in paragraphs[1:]] == ["How", "Failure"]
 
 
+OF_MINUTES = ("alarms", "power")
+"""Promises that take minutes in the short form too: `make verify-method VERIFY=--short`."""
+
 COMPUTED = ("exponents", "fuzz", "intervals", "operations")
 """Promises that are tested without a clock: beside other tests as well as alone."""
 
@@ -123,7 +126,11 @@ COMPUTED = ("exponents", "fuzz", "intervals", "operations")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "name",
-    [p if p in COMPUTED else pytest.param(p, marks=pytest.mark.serial) for p in PROMISES],
+    [
+        p if p in COMPUTED else pytest.param(p, marks=pytest.mark.serial)
+        for p in PROMISES
+        if p not in OF_MINUTES
+    ],
 )
 def test_the_promise_is_kept(name: str) -> None:
     got = measure(name, "short", lambda line: None)
