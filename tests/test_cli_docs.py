@@ -45,7 +45,7 @@ def test_the_examples_are_accepted(builder, monkeypatch, tmp_path):
     (tmp_path / "checkouts" / "before").mkdir(parents=True)
     for name in ("today", "a", "b", "part1", "part2", "before", "after"):
         (tmp_path / "runs" / name).mkdir(parents=True)
-    parent = click.Context(cli.main, info_name="attnbench")
+    parent = click.Context(cli.main, info_name="attnbench", **cli.main.context_settings)
     for examples in builder.EXAMPLES.values():
         for line in examples:
             _, name, *arguments = line.split(" && ")[0].split()

@@ -219,10 +219,15 @@ def test_it_trains_on_a_cpu_with_no_compiler(
 # -- commands -------------------------------------------------------------------------------------
 
 
+def context_of_main() -> click.Context:
+    """Return the group's context as the command line makes it: a command keeps its help option."""
+    return click.Context(cli.main, **cli.main.context_settings)
+
+
 def parsed(words: list[str]) -> click.Context:
     """Parse a command line of ours; of a sweep make the grid too."""
     command = cli.main.commands[words[1]]
-    context = command.make_context(words[1], words[2:], parent=click.Context(cli.main))
+    context = command.make_context(words[1], words[2:], parent=context_of_main())
     if words[1] == "run":
         chosen = {
             name: value for name, value in context.params.items()

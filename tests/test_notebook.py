@@ -55,6 +55,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     work = tmp_path / "work"
     work.mkdir()
     notebook = committed()
+    (costs,) = [cell for cell in notebook.cells if "budget_s=0.5" in cell.source]
+    costs.source = costs.source.replace("budget_s=0.5", "budget_s=0.05")  # fewer samples
     notebook.cells.append(new_code_cell(ASK))
     client = NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(work)}}
