@@ -27,9 +27,12 @@ from verification import Measured, Report, Scale
 from verification.spin import spin
 from verification.sweeps import records_of
 
-TOLERANCE = 0.01
+TOLERANCE = {"full": 0.01, "short": 0.02}
+"""The short form runs on whatever machine tests run on: it finds a fault, it proves no promise."""
 DURATIONS_US = (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000)
-SWEPT_US = (20000, 50000, 100000)
+SWEPT_US = {"full": (20000, 50000, 100000), "short": (50000, 100000)}
+"""On a slow processor a call on cold caches costs 0.2 ms: the hundredth part of the shortest, which
+only the full form, on a machine chosen for it, has to keep."""
 BUDGET_S = {"full": 0.5, "short": 0.1}
 ALL_SAMPLES = 5000
 """With a budget of so many calls at most, every call after the warm-up is a sample."""
@@ -74,17 +77,18 @@ def by_clock(microseconds: int, budget_s: float, seed: int) -> Taken:
     return Taken(microseconds, timing.samples, [1e-9 * ns for ns in known])
 
 
-def by_sweep(budget_s: float, launches: int) -> list[Taken]:
+def by_sweep(scale: Scale) -> list[Taken]:
     """Spin as a plug-in's backend in a sweep, one `Taken` a launch."""
+    budget_s, launches = BUDGET_S[scale], REPEATS[scale]
     taken = []
     with tempfile.TemporaryDirectory() as place:
         log = Path(place) / "log"
         log.mkdir()
-        arms = [Arm("spin", {"microseconds": us, "log": str(log)}) for us in (0, *SWEPT_US)]
+        arms = [Arm("spin", {"microseconds": us, "log": str(log)}) for us in (0, *SWEPT_US[scale])]
         found = records_of(
             arms, Path(place) / "run", "spin_plugin.py", budget_s=budget_s, launches=launches
         )
-        for us in (0, *SWEPT_US):
+        for us in (0, *SWEPT_US[scale]):
             own = [r for r in found if r["case"]["arms"][0]["options"]["microseconds"] == us]
             own.sort(key=lambda record: record["launch"]["index"])
             for record, file in zip(own, sorted(log.glob(f"{us}-*")), strict=True):
@@ -116,16 +120,16 @@ def measure(scale: Scale, report: Report) -> Measured:
         empty = by_clock(0, budget_s, seed).median
         for us in DURATIONS_US:
             add("clock", by_clock(us, budget_s, seed), empty)
-    swept = by_sweep(budget_s, repeats)
+    swept = by_sweep(scale)
     empty = statistics.median(got.median for got in swept if not got.microseconds)
     for got in swept:
         if got.microseconds:
             add("sweep", got, empty)
     judged = [abs(row["off"]) for row in rows] if scale == "full" else _middle(rows)
-    failed = sum(off > TOLERANCE for off in judged)
+    failed = sum(off > TOLERANCE[scale] for off in judged)
     return Measured(
         figure="furthest median deviation from the truth", tried=len(judged), failed=failed,
-        rate=max(judged), bound=None, limit=TOLERANCE, side="at most",
+        rate=max(judged), bound=None, limit=TOLERANCE[scale], side="at most",
         passed=failed == 0, details=rows,
     )  # fmt: skip
 
