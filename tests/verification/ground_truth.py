@@ -31,8 +31,8 @@ TOLERANCE = {"full": 0.01, "short": 0.02}
 """The short form runs on whatever machine tests run on: it finds a fault, it proves no promise."""
 DURATIONS_US = (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000)
 SWEPT_US = {"full": (20000, 50000, 100000), "short": (50000, 100000)}
-"""On a slow processor a call on cold caches costs 0.2 ms: the hundredth part of the shortest, which
-only the full form, on a machine chosen for it, has to keep."""
+"""On a slow processor a call on cold caches costs 0.2 ms: the hundredth part of the shortest,
+which only the full form, on a machine chosen for it, has to keep."""
 BUDGET_S = {"full": 0.5, "short": 0.1}
 ALL_SAMPLES = 5000
 """With a budget of so many calls at most, every call after the warm-up is a sample."""
