@@ -14,13 +14,14 @@ import pandas as pd
 from results import changes_text, format
 from results.changes import WORDS, Change, Comparison, Verdict, compare
 from results.changes_plots import BESIDE_CAPTION, RATIO_CAPTION, beside_figure, ratio_figure
+from results.chapters import by_setting
 from results.compare import crossovers
 from results.frames import as_rows
 from results.panels import cut
 from results.runs import Run
 from results.schema import MODES
 from results.sections import Drawing, Section
-from results.series import SERIES, SETTING, label, points, rank
+from results.series import SERIES, SETTING, label, points, rank, with_cross_len
 from results.settings import in_words, names_precision
 from results.statistics import Estimate, estimate, is_less
 from results.summary import Paragraph
@@ -115,7 +116,8 @@ def sections(base: Run, new: Run, every: Sequence[Comparison], sides: Sides) -> 
     """Return a section a setting, the one with most cases first."""
     tables = {found.metric: case_table(found, new) for found in every}
     whole = pd.concat(tables.values())
-    crossed = _crossed(base, new)
+    crossed = by_setting(_crossed(base, new))
+    rows_in = {metric: by_setting(table) for metric, table in tables.items()}
     drawn = looks(zip(whole["backend"], whole["options"], strict=True))
     precise = names_precision(as_rows(whole[["matmul_precision"]]))
     machines = machine_names(new)
@@ -123,11 +125,11 @@ def sections(base: Run, new: Run, every: Sequence[Comparison], sides: Sides) -> 
     for key in whole.groupby(list(SETTING), sort=False).size().sort_values(ascending=False).index:
         setting = dict(zip(SETTING, key, strict=True))
         where = f"{machines[setting['machine']]}: " if len(machines) > 1 else ""
-        parts = {metric: _of(table, setting) for metric, table in tables.items()}
+        parts = {metric: of(key) for metric, of in rows_in.items()}
         parts = {metric: part for metric, part in parts.items() if len(part)}
         drawings = [d for m, part in parts.items() for d in _drawings(m, part, drawn, sides)]
         shown = [_fastest(parts["latency"], sides)] if "latency" in parts else []
-        shown += [_crossover_table(_of(crossed, setting), sides)]
+        shown += [_crossover_table(crossed(key), sides)]
         shown += [_case_view(metric, part, sides) for metric, part in parts.items()]
         title = where + in_words(setting, with_precision=precise)
         made.append(Section(title, drawings=drawings, tables=[t for t in shown if t.rows]))
@@ -141,17 +143,16 @@ def case_table(found: Comparison, new: Run) -> pd.DataFrame:
     its interval (`base_low`, `base_high`, …, `ci_low`, `ci_high`) and the launches of both;
     `verdict`, `word` (what it is called), `note` (what a figure says of it), `remark`, `ringed`.
     """
-    frame = ours(new).drop_duplicates(["machine", "case_id", "arm"])
+    frame = with_cross_len(ours(new).drop_duplicates(["machine", "case_id", "arm"]))
     frame = frame.set_index(["machine", "case_id", "arm"], drop=False)
     rows = []
     for change in found.changes:
         about = frame.loc[change.key].to_dict()
-        crossed = about["key_len"] if about["key_len"] != about["seq_len"] else 0
-        where = {c: about[c] for c in (*SERIES, "seq_len", "kind") if c != "cross_len"}
+        where = {c: about[c] for c in (*SERIES, "seq_len", "kind")}
         word = found.word(change.verdict)
         rows.append(
             {
-                **where, "cross_len": crossed, "verdict": change.verdict, "word": word,
+                **where, "verdict": change.verdict, "word": word,
                 **_side("base", change.base.launches), **_side("new", change.new.launches),
                 "base_status": change.base.status, "new_status": change.new.status,
                 "value": change.ratio.value, "ci_low": change.ratio.low,
@@ -172,13 +173,6 @@ def _side(name: str, launches: Sequence[float]) -> dict[str, Any]:
         name: known.value, f"{name}_low": known.low, f"{name}_high": known.high,
         f"{name}_launches": tuple(launches),
     }  # fmt: skip
-
-
-def _of(frame: pd.DataFrame, setting: Mapping[str, Any]) -> pd.DataFrame:
-    mask = pd.Series(True, index=frame.index)
-    for column, value in setting.items():
-        mask &= frame[column] == value
-    return frame[mask]
 
 
 def _drawings(

@@ -109,7 +109,7 @@ def chapters(run: Run, table: pd.DataFrame | None = None) -> list[Chapter]:
     several = len({key[0] for key in settings.index}) > 1
     precise = names_precision(as_rows(table[["matmul_precision"]]))
     of_points, of_fits, of_crossovers, of_speedups, of_feasible, of_limits = map(
-        _parts, (table, fits, crossed, sped, reach, limits)
+        by_setting, (table, fits, crossed, sped, reach, limits)
     )
     result = []
     place = {m: i for i, m in enumerate(run.frame["machine"].unique())}
@@ -135,7 +135,7 @@ def chapters(run: Run, table: pd.DataFrame | None = None) -> list[Chapter]:
     return _told_apart(result)
 
 
-def _parts(frame: pd.DataFrame) -> Callable[[tuple[Any, ...]], pd.DataFrame]:
+def by_setting(frame: pd.DataFrame) -> Callable[[tuple[Any, ...]], pd.DataFrame]:
     """Return what gives the rows of a setting, by its values in the order of `SETTING`."""
     parts = dict(iter(frame.groupby(list(SETTING), sort=False)))
     return lambda key: parts.get(key, frame.iloc[:0])

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from results.changes import Comparison
-from results.changes_views import every_metric, name_sides, sections, summary
+from results.changes_views import Sides, every_metric, name_sides, sections, summary
 from results.chapters import chapters
 from results.page import PageFigure, page_figure, render
 from results.provenance import provenance
@@ -41,7 +41,7 @@ def comparison_page(base: Run, new: Run, found: Comparison) -> str:
         "modes": set(timed["mode"]),
         "levels": set(timed["level"]),
         "sides": sides,
-        "are_machines": sides.base != "base",
+        "are_machines": sides != Sides(),
         "about": {name: _about(run) for name, run in runs.items()},
         "regressions": len(found.regressions),
         "paragraphs": [summary(one, sides) for one in every],

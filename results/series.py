@@ -55,10 +55,13 @@ def rank(backend: str) -> tuple[int, str]:
 
 def speed_frame(run: Run) -> pd.DataFrame:
     """Return the tidy rows of kind ``speed``, with the column `cross_len`."""
-    frame = run.frame[run.frame["kind"] == "speed"].copy()
+    return with_cross_len(run.frame[run.frame["kind"] == "speed"])
+
+
+def with_cross_len(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return tidy rows with the column `cross_len`: the keys of cross-attention, else 0."""
     crossed = frame["key_len"] != frame["seq_len"]
-    frame["cross_len"] = frame["key_len"].where(crossed, 0)
-    return frame
+    return frame.assign(cross_len=frame["key_len"].where(crossed, 0))
 
 
 def points(run: Run) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from results.checks import clean
 from results.frames import as_rows
 from results.runs import Run
 from results.schema import IDENTITY, PEER, PROJECTIONS, SENTINEL, format_option
-from results.series import SETTING, label
+from results.series import SETTING, label, with_cross_len
 from results.settings import differing
 
 Place = tuple[str, str, int]
@@ -183,9 +183,7 @@ def _lost(values: pd.Series, bad: pd.DataFrame) -> str:
 
 def named(run: Run) -> dict[tuple[str, int], Known]:
     """Name every case and arm: backend, mode and length, and what else differs between them."""
-    frame = ours(run).drop_duplicates(["case_id", "arm"]).copy()
-    crossed = frame["key_len"] != frame["seq_len"]
-    frame["cross_len"] = frame["key_len"].where(crossed, 0)
+    frame = with_cross_len(ours(run).drop_duplicates(["case_id", "arm"]))
     places = ("machine", "environment")
     several = [c for c in SETTING if c not in places and frame[c].nunique() > 1]
     known = {}
