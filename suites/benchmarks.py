@@ -31,6 +31,9 @@ from suites.parsing import parse_backend
 DRIVER_VARIABLE = "ATTNBENCH_DRIVER_PID"
 """The driver's process id, set by the driver in the environment of what it starts."""
 
+EARLY_VARIABLE = "ATTNBENCH_EARLY"
+"""Names of modules that the driver wants imported before its fork server forks."""
+
 _IMPORTER = os.getpid()
 """The process that imported this module: the fork server, or under spawn the case itself."""
 
@@ -231,9 +234,11 @@ def _import_early() -> None:
     """Import before the fork, once for all cases, the backends and what torch imports late.
 
     A first backward pass imports torch's symbolic shapes, a third of a second of a case's warm-up.
-    Plug-ins load in the case.
+    What only some sweeps need the driver asks for. Plug-ins load in the case.
     """
     importlib.import_module("torch.fx.experimental.symbolic_shapes")
+    for name in os.environ.get(EARLY_VARIABLE, "").split():
+        importlib.import_module(name)
     for module in pkgutil.iter_modules(backends.__path__):
         importlib.import_module(f"{backends.__name__}.{module.name}")
 

@@ -92,7 +92,7 @@ def run_sweep(
     files = [str(path.resolve()) for path in plugins]
     journal = Journal(folder, resume=resume)
     journal.check_free()
-    with terminable(), Launcher(benchmark_dir) as launcher:
+    with terminable(), Launcher(benchmark_dir, early=_early(grid)) as launcher:
         grid, told = _preflight(grid, files, launcher)
         every = order(grid, cases(grid))
         broken = told.get("broken", {}).values()
@@ -112,6 +112,15 @@ def run_sweep(
             progress.begin(folder, len(every), len(every) - len(left), notices)
             statuses = _run(session, left, progress)
     return Summary(folder, statuses, len(every) - len(left), time.perf_counter() - started)
+
+
+def _early(grid: Grid) -> tuple[str, ...]:
+    """Return what all cases of a sweep would import: a second of each where a model is built.
+
+    Nothing where the time to compile is measured: that import is a part of it.
+    """
+    whole = bool(grid.tasks) or "model" in grid.levels
+    return ("torch._dynamo",) if whole and not any(grid.compiles) else ()
 
 
 # -- before the first launch ---------------------------------------------------------------------

@@ -18,6 +18,9 @@ from suites.outcome import OUTPUT_LIMIT, TAIL_BYTES, TIMEOUT_CODE
 DRIVER_VARIABLE = "ATTNBENCH_DRIVER_PID"
 """Names the driver's process to its children, which end with it."""
 
+EARLY_VARIABLE = "ATTNBENCH_EARLY"
+"""Names to a fork server, apart by spaces, the modules to import beyond the suites."""
+
 SOCKET_FOLDER_LENGTH = 107 - len("/asv-forkserver-12345678/socket")
 """The most bytes of a path in which asv's socket still has a valid name."""
 

@@ -20,14 +20,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from suites import keeper
 from suites.guard import MemoryGuard
-from suites.interpreter import Interpreter, folders_in
+from suites.interpreter import EARLY_VARIABLE, Interpreter, folders_in
 from suites.leftovers import SharedMemory
 from suites.outcome import Outcome, read_outcome, tail
 
@@ -61,11 +61,15 @@ class Launcher:
         benchmark_dir: the package that holds ``benchmarks.py``. Its parent folder comes first in
             the children's import path; the user's working directory is not in it.
         python: the interpreter of the children.
+        early: modules that a fork server imports, once, since the cases will need them.
     """
 
-    def __init__(self, benchmark_dir: Path, *, python: str = sys.executable) -> None:
+    def __init__(
+        self, benchmark_dir: Path, *, python: str = sys.executable, early: Sequence[str] = ()
+    ) -> None:
         self._benchmark_dir = benchmark_dir.resolve()
         self._python = python
+        self._early = tuple(early)
         self._token = secrets.token_hex(16)
         self._scratch = tempfile.TemporaryDirectory(
             prefix="attnbench-", ignore_cleanup_errors=True
@@ -176,6 +180,8 @@ class Launcher:
             self._servers.pop(key).close()
         if key not in self._servers:
             variables = RETAINED if allocator == "retained" else {}
+            if method == "forkserver":
+                variables = {**variables, EARLY_VARIABLE: " ".join(self._early)}
             scratch = Path(self._scratch.name)
             interpreter = Interpreter(
                 self._python,

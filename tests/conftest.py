@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -20,6 +21,9 @@ def pytest_configure() -> None:
     # Two workers that both take all cores only wait for each other. Read when torch is imported.
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ["OMP_NUM_THREADS"] = "1"
+        # Sweeps take all cores all the same, and threads that spin for one another while another
+        # worker computes take ten times as long.
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     # A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests that
     # press it would wait in vain.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -51,3 +55,14 @@ def _seeded() -> None:
     """Start every test from one seed, whatever ran before it in the same process."""
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture
+def registry_restored() -> Iterator[None]:
+    """Forget afterwards what a test registers: later tests list what there is."""
+    from attention import registry
+
+    known = dict(registry._registry)
+    yield
+    registry._registry.clear()
+    registry._registry.update(known)

@@ -19,8 +19,6 @@ from suites.sweep import PRESETS
 ROOT = Path(__file__).parents[1]
 SUITES = ROOT / "suites"
 
-pytestmark = pytest.mark.serial
-
 CASE = Case(
     kind="speed", level="attention", mode="forward", arms=(Arm("sdpa"),), batch=1, num_heads=2,
     num_kv_heads=2, head_dim=16, seq_len=128, key_len=128, device="cpu", dtype="float32",

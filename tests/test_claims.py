@@ -174,7 +174,6 @@ def test_experiments_find_what_is_asked(claim: str) -> None:
     assert bool(shown["lines"]) == bool(shown["axes"][0])
 
 
-@pytest.mark.serial
 @pytest.mark.parametrize("claim", TRAINED)
 def test_experiments_that_train_find_what_is_asked(
     claim: str, monkeypatch: pytest.MonkeyPatch
@@ -183,7 +182,7 @@ def test_experiments_that_train_find_what_is_asked(
     monkeypatch.setattr(learning, "RECALL_STEPS", "steps:amount=5,lr=0.002")
     for name in ("POSITIONS_STEPS", "WEIGHTS_STEPS", "OBJECTIVES_STEPS"):
         monkeypatch.setattr(learning, name, 5)
-    found = ask(case_of(claim, threads=2))
+    found = ask(case_of(claim))
     assert found["status"] in ("ok", "unsupported"), found["reason"]
     if found["status"] == "unsupported":
         assert "torchao" in found["reason"]

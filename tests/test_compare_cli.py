@@ -196,7 +196,6 @@ def launches(folder: Path) -> list[tuple[str, int]]:
     return [(r["case"]["arms"][0]["name"], r["launch"]["index"]) for r in found]
 
 
-@pytest.mark.serial
 def test_a_slowdown_is_confirmed_in_alternating_launches(tmp_path: Path) -> None:
     old, fresh = two_versions(tmp_path, 1.1, "linear", "quadratic")
     got = invoke(*confirming(tmp_path, old, fresh), "--json")
@@ -211,7 +210,6 @@ def test_a_slowdown_is_confirmed_in_alternating_launches(tmp_path: Path) -> None
     assert "pair 5: 2 of 2 cases open" in got.stderr
 
 
-@pytest.mark.serial
 def test_what_only_looked_slower_is_cleared(tmp_path: Path) -> None:
     old, _ = two_versions(tmp_path, 1.4, "linear")
     got = invoke(*confirming(tmp_path, old, old))
@@ -220,7 +218,6 @@ def test_what_only_looked_slower_is_cleared(tmp_path: Path) -> None:
     assert "5 pairs" in got.stdout
 
 
-@pytest.mark.serial
 def test_a_case_that_crashes_in_the_new_version_is_confirmed_to_fail(tmp_path: Path) -> None:
     old, fresh = two_versions(tmp_path, 1.0, "linear")
     changed(fresh, "    arms = [_arm(", "    os.abort()\n    arms = [_arm(")
@@ -237,7 +234,6 @@ def changed(root: Path, old: str, new: str) -> None:
     file.write_text(file.read_text().replace(old, new))
 
 
-@pytest.mark.serial
 def test_running_out_of_memory_in_every_pair_is_confirmed(tmp_path: Path) -> None:
     old, fresh = two_versions(tmp_path, 1.0, "linear")
     changed(
@@ -249,7 +245,6 @@ def test_running_out_of_memory_in_every_pair_is_confirmed(tmp_path: Path) -> Non
     assert launches(tmp_path / "pairs" / "new") == [("linear", i) for i in range(3)]
 
 
-@pytest.mark.serial
 def test_a_version_that_measures_otherwise_is_misuse(tmp_path: Path) -> None:
     old, fresh = two_versions(tmp_path, 1.0, "linear")
     changed(old, '"measurement": MEASUREMENT', '"measurement": 1')
@@ -259,7 +254,6 @@ def test_a_version_that_measures_otherwise_is_misuse(tmp_path: Path) -> None:
     assert not (tmp_path / "pairs" / "base" / "records.jsonl").exists()
 
 
-@pytest.mark.serial
 def test_pairs_of_another_version_are_not_taken(tmp_path: Path) -> None:
     old, fresh = two_versions(tmp_path, 1.0, "linear")
     command = [*confirming(tmp_path, old, fresh), "--resume"]
@@ -272,7 +266,6 @@ def test_pairs_of_another_version_are_not_taken(tmp_path: Path) -> None:
     assert "holds pairs of another version (environment" in got.stderr
 
 
-@pytest.mark.serial
 def test_pairs_that_are_there_are_not_measured_again(tmp_path: Path) -> None:
     old, fresh = two_versions(tmp_path, 1.0, "linear")
     command = [*confirming(tmp_path, old, fresh)]
@@ -289,7 +282,6 @@ def test_pairs_that_are_there_are_not_measured_again(tmp_path: Path) -> None:
     assert launches(tmp_path / "pairs" / "new") == [("linear", i) for i in range(5)]
 
 
-@pytest.mark.serial
 def test_suites_that_do_not_start_are_exit_code_3(tmp_path: Path) -> None:
     old, _ = two_versions(tmp_path, 1.0, "linear")
     broken = tmp_path / "broken"
@@ -302,7 +294,6 @@ def test_suites_that_do_not_start_are_exit_code_3(tmp_path: Path) -> None:
     assert "no_such_module" in got.stderr
 
 
-@pytest.mark.serial
 def test_a_signal_ends_the_pairs_and_says_how_to_go_on(tmp_path: Path) -> None:
     old, fresh = two_versions(tmp_path, 1.0, "sleeps:seconds=0.3")
     process = subprocess.Popen(

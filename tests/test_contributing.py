@@ -53,14 +53,11 @@ def task(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def taught(tmp_path: Path) -> Iterator[Path]:
+def taught(tmp_path: Path, registry_restored: None) -> Path:
     """The first Python block of CONTRIBUTING.md, as a file; forgotten afterwards."""
     file = tmp_path / "my_attention.py"
     file.write_text(blocks()[0])
-    known = dict(registry._registry)
-    yield file
-    registry._registry.clear()
-    registry._registry.update(known)
+    return file
 
 
 def test_the_example_keeps_the_whole_contract(taught: Path) -> None:

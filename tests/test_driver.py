@@ -24,8 +24,6 @@ from suites.session import MisuseError
 from suites.signals import Terminated
 from suites.sweep import cases, grid_from, order
 
-pytestmark = pytest.mark.serial
-
 
 class Watch:
     """A progress that keeps what it was told, and may act on it."""

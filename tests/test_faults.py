@@ -22,8 +22,6 @@ from suites.guard import reserve
 from suites.launch import Launcher
 from suites.leftovers import SharedMemory
 
-pytestmark = pytest.mark.serial
-
 
 def request(name, **options):
     return {"do": "case", "case": case(name, options=options).to_json(), "deadline_s": 5}

@@ -19,8 +19,6 @@ from helpers_sweep import FAKE_SUITES, is_alive, processes_of, wait_until
 
 from results.runs import load
 
-pytestmark = pytest.mark.serial
-
 COMMAND = """
 import os, resource, sys
 from pathlib import Path

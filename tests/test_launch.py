@@ -17,8 +17,6 @@ from suites import outcome as outcome_module
 from suites.launch import Launcher, LaunchError
 from suites.outcome import TAIL_BYTES, TAIL_LINES
 
-pytestmark = pytest.mark.serial
-
 
 def request(name, **options):
     return {"do": "case", "case": case(name, options=options).to_json(), "deadline_s": 5}

@@ -15,8 +15,8 @@ from concurrent.futures import ProcessPoolExecutor
 from verification import Measured, Report, Scale
 from verification.rates import upper
 
-RECORDS = {"full": 100_000, "short": 2_000}
-REPORTS = {"full": 50, "short": 2}
+RECORDS = {"full": 100_000, "short": 500}
+REPORTS = {"full": 50, "short": 1}
 JOBS = 2
 
 

@@ -24,7 +24,7 @@ from verification.rates import lower
 COVERAGE = 0.93
 COUNTS = (3, 5, 10)
 NOISES = (0.03, 0.10)
-TRIES = {"full": 4000, "short": 300}
+TRIES = {"full": 4000, "short": 150}
 SLOW_SHARE, SLOW_FACTOR = 0.1, 1.3
 
 
