@@ -28,17 +28,28 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from attention.checks import UnsupportedError as UnsupportedError
-from attention.checks import check_float, check_int, check_mask, check_qkv, dtype_names, signature
+from attention.checks import (
+    autocast_inputs,
+    check_float,
+    check_int,
+    check_mask,
+    check_qkv,
+    dtype_names,
+    signature,
+)
 from attention.decoding import Decoding
 from attention.products import is_faster_here
+
+if TYPE_CHECKING:
+    from attention.exchange import Part
 
 Family = Literal["dense", "sparse", "low_rank", "kernel", "recurrent"]
 Mode = Literal["forward", "training"]
@@ -105,16 +116,22 @@ class Problem:
 
     @classmethod
     def of(
-        cls, q: Tensor, k: Tensor, *, is_causal: bool = False, key_padding: bool = False
+        cls,
+        q: Tensor,
+        k: Tensor,
+        *,
+        is_causal: bool = False,
+        key_padding: bool = False,
+        length: int | None = None,
     ) -> Problem:
-        """Describe the call that these tensors make."""
+        """Describe the call that these tensors make; with `length`, as parts of so many tokens."""
         batch, num_heads, seq_len, head_dim = q.shape
         return cls(
             batch=batch,
             num_heads=num_heads,
             head_dim=head_dim,
-            seq_len=seq_len,
-            key_len=k.shape[2],
+            seq_len=length or seq_len,
+            key_len=length or k.shape[2],
             num_kv_heads=k.shape[1],
             dtype=q.dtype,
             device=q.device.type,
@@ -300,6 +317,48 @@ class Attention(Decoding, nn.Module, ABC):
         """
         raise NotImplementedError(f"{self.name} projects no sequence")
 
+    def attend_across(self, part: Part) -> Tensor:
+        """Attend from a rank's part of a sequence that is cut over ranks.
+
+        The default fetches the keys of all ranks, causal of those before, and attends to them: for
+        backends that take more keys than queries. Inputs are already validated; all ranks call
+        this together. See `attention.context_parallel`.
+
+        Returns:
+            ``[B, H, n, D]``.
+        """
+        exchange = part.exchange
+
+        def wanted(rank: int) -> tuple[int, int]:
+            return 0, exchange.spans[rank][1] if part.is_causal else exchange.total_length
+
+        k, v, mask = part.fetch_keys(wanted)
+        return self.attend(part.q, k, v, is_causal=part.is_causal, key_padding_mask=mask)
+
+    def across_reasons(self) -> list[str]:
+        """Say why `attend_across` cannot serve; empty = it can."""
+        if type(self).attend_across is not Attention.attend_across:
+            return []
+        if self.supports.cross and not self.call_inputs:
+            return []
+        why = self.refusals.get("context_parallel", "it needs the whole sequence at once")
+        return [f"attention: {self.name} cannot be cut over ranks ({why})"]
+
+    def exchange_bytes(self, problem: Problem, spans: Sequence[tuple[int, int]], rank: int) -> int:
+        """Return the bytes that a rank receives in a forward pass of `attend_across`.
+
+        Without padding mask and call inputs; of a training step see `attention.context_parallel`.
+
+        Args:
+            problem: the whole call.
+            spans: of the ranks.
+            rank: which one.
+        """
+        start, stop = spans[rank]
+        fetched = start if problem.is_causal else problem.key_len - (stop - start)
+        token = 2 * problem.batch * problem.num_kv_heads * problem.head_dim
+        return fetched * token * problem.dtype.itemsize
+
     @classmethod
     def unavailable_reasons(cls, device: str) -> list[str]:
         """Say why this backend cannot run on this machine's `device`; empty = it can."""
@@ -405,13 +464,7 @@ class Attention(Decoding, nn.Module, ABC):
         q, k, v = check_qkv(q, k, v, num_heads=self.num_heads, head_dim=self.head_dim)
         autocast = torch.is_autocast_enabled(q.device.type)
         if autocast:
-            to = torch.get_autocast_dtype(q.device.type)
-            q, k, v = (x if x.dtype == torch.float64 else x.to(to) for x in (q, k, v))
-            for name, x in (("k", k), ("v", v)):
-                if x.dtype != q.dtype:
-                    raise ValueError(
-                        f"{name}: expected dtype {q.dtype} as q after autocast, got {x.dtype}"
-                    )
+            q, k, v = autocast_inputs(q, k, v)
         if not isinstance(is_causal, bool):
             raise TypeError(f"is_causal: expected a bool, got {type(is_causal).__name__}")
         if key_padding_mask is not None:

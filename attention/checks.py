@@ -59,6 +59,22 @@ def check_qkv(
     return q, k, v
 
 
+def autocast_inputs(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return q, k and v in the autocast dtype of their device; float64 stays.
+
+    Raises:
+        ValueError: if they then differ in dtype.
+    """
+    to = torch.get_autocast_dtype(q.device.type)
+    q, k, v = (x if x.dtype == torch.float64 else x.to(to) for x in (q, k, v))
+    for name, x in (("k", k), ("v", v)):
+        if x.dtype != q.dtype:
+            raise ValueError(
+                f"{name}: expected dtype {q.dtype} as q after autocast, got {x.dtype}"
+            )
+    return q, k, v
+
+
 def check_mask(name: str, mask: Any, shape: tuple[int, int], like: Tensor) -> None:
     """Check a bool token mask ``[B, length]`` on the device of `like`."""
     if not isinstance(mask, Tensor):

@@ -26,6 +26,7 @@ Half precision is computed in float32; products are then as exact as
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -94,26 +95,54 @@ def chunked_attention(
     hidden: Tensor | None = None,
     *,
     is_causal: bool,
+    before: Sums | None = None,
     sizes: Sizes = SIZES,
 ) -> Tensor:
     """Attend to all keys, or to keys up to ``M - N + i``.
 
     Args:
         q: ``[G, N, D]``.
-        k: ``[G, M, D]``.
+        k: ``[G, M, D]``; M may be 0 where there is `before`.
         v: ``[G, M, D]``.
         features: the map φ; its projection is not differentiated.
         hidden: bool ``[G, M]``, True = this key takes no part; or ``None``.
         is_causal: whether the future is hidden.
+        before: sums over further keys, which all queries see (`key_sums`); or ``None``.
         sizes: how the call is cut.
 
     Returns:
-        ``[G, N, D]``; zeros where there is no key. Differentiable once in q, k and v.
+        ``[G, N, D]``; zeros where there is no key. Differentiable once in q, k, v and the sums
+        `before`.
     """
+    earlier = (None, None, None) if before is None else before
     out: Tensor = _Chunked.apply(  # type: ignore[no-untyped-call]
-        q, k, v, features, hidden, is_causal, sizes
+        q, k, v, *earlier, features, hidden, is_causal, sizes
     )
     return out
+
+
+def key_sums(
+    k: Tensor,
+    v: Tensor,
+    features: FeatureMap,
+    hidden: Tensor | None = None,
+    *,
+    sizes: Sizes = SIZES,
+) -> Sums:
+    """Sum keys and values: all that queries behind them need to know.
+
+    Args:
+        k: ``[G, M, D]``.
+        v: ``[G, M, D]``.
+        features: the map φ; its projection is not differentiated.
+        hidden: bool ``[G, M]``, True = this key takes no part; or ``None``.
+        sizes: how the call is cut.
+
+    Returns:
+        ``[G, R, D]``, ``[G, R]``, ``[G, R]``; float32 for half precision. Differentiable once in
+        k and v; the top is a constant.
+    """
+    return Sums(*_KeySums.apply(k, v, features, hidden, sizes))  # type: ignore[no-untyped-call]
 
 
 def executed_ops(
@@ -222,6 +251,18 @@ def sums_of(found: Tensor, v: Tensor, features: FeatureMap) -> Sums:
     top = top_of(found, features)
     phi = key_features(found, top, features)
     return Sums(phi.mT @ v, phi.sum(dim=-2), top)
+
+
+def joined(parts: Sums, read: Sequence[bool], features: FeatureMap) -> Sums:
+    """Join the sums of parts ``[P, ...]``, those that are `read`, under their largest top."""
+    wanted = torch.tensor(read, device=parts.s.device)
+    blank = _nothing(features, parts.s.dtype)
+    tops = torch.where(wanted[:, None, None], parts.top, blank)
+    top = tops.amax(dim=0)
+    # Where nothing is read the top is the lowest number: what is not read has no weight there.
+    shrink = (tops - top).exp() if features.kind == "softmax" else torch.ones_like(tops)
+    shrink = shrink * wanted[:, None, None]
+    return Sums((parts.s * shrink[..., None]).sum(dim=0), (parts.z * shrink).sum(dim=0), top)
 
 
 def prefix_sums(chunks: Sums, carry: Sums, features: FeatureMap) -> Sums:
@@ -487,6 +528,9 @@ class _Chunked(torch.autograd.Function):
         q: Tensor,
         k: Tensor,
         v: Tensor,
+        s: Tensor | None,
+        z: Tensor | None,
+        top: Tensor | None,
         features: FeatureMap,
         hidden: Tensor | None,
         is_causal: bool,
@@ -495,6 +539,8 @@ class _Chunked(torch.autograd.Function):
         call = _Call.of(q, features, is_causal, sizes)
         q_at, k_at = _align(q, k) if is_causal else (0, k.shape[1])
         sums = call.start(q)
+        if s is not None and z is not None and top is not None:
+            sums = Sums(s, z, top)
         for span in call.spans(0, k_at):
             sums = sums.plus(call.keys(k[:, span], v[:, span], _cut(hidden, span)), features)
         out = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
@@ -516,14 +562,14 @@ class _Chunked(torch.autograd.Function):
             halves.append(lost)
             carries.append(after)
         carries = carries[: max(1, len(halves))]  # the last block's successor has no reader
-        ctx.save_for_backward(q, k, v, hidden, *(x for carry in carries for x in carry))
+        ctx.save_for_backward(q, k, v, hidden, top, *(x for carry in carries for x in carry))
         ctx.call, ctx.halves = call, halves
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, hidden, *flat = ctx.saved_tensors
+        q, k, v, hidden, top, *flat = ctx.saved_tensors
         carries = [Sums(*flat[at : at + 3]) for at in range(0, len(flat), 3)]
         call: _Call = ctx.call
         grads = [torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)]
@@ -542,8 +588,41 @@ class _Chunked(torch.autograd.Function):
                     (at, slice(k_at + spans[index].start, k_at + spans[index].stop)),
                 )  # fmt: skip
         for span in call.spans(0, k_at):
-            _key_gradients(call, k, v, hidden, carries[0].top, span, grads, later)
-        return grads[0], grads[1], grads[2], None, None, None, None
+            _key_gradients(call, k, v, hidden, carries[0].top, span, grads[1:], later)
+        before: tuple[Tensor | None, ...] = (None, None, None)
+        if top is not None:
+            earlier = Sums(later[0], later[1], top)
+            before = (*earlier.relative_to(carries[0].top, call.features)[:2], None)
+        return grads[0], grads[1], grads[2], *before, None, None, None, None
+
+
+class _KeySums(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        k: Tensor,
+        v: Tensor,
+        features: FeatureMap,
+        hidden: Tensor | None,
+        sizes: Sizes,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        call = _Call.of(k, features, False, sizes)
+        sums = call.start(k)
+        for span in call.spans(0, k.shape[1]):
+            sums = sums.plus(call.keys(k[:, span], v[:, span], _cut(hidden, span)), features)
+        ctx.save_for_backward(k, v, hidden, sums.top)
+        ctx.call = call
+        ctx.mark_non_differentiable(sums.top)
+        return sums.s, sums.z, sums.top
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, ds: Tensor, dz: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        k, v, hidden, top = ctx.saved_tensors
+        grads = [torch.zeros_like(x) for x in (k, v)]
+        for span in ctx.call.spans(0, k.shape[1]):
+            _key_gradients(ctx.call, k, v, hidden, top, span, grads, [ds, dz])
+        return grads[0], grads[1], None, None, None
 
 
 def _align(q: Tensor, k: Tensor) -> tuple[int, int]:
@@ -597,7 +676,7 @@ def _key_gradients(
     with torch.enable_grad():
         x, y = _leaves(k[:, span], v[:, span])
         sums = call.keys(x, y, _cut(hidden, span)).relative_to(top, call.features)
-    grads[1][:, span], grads[2][:, span] = torch.autograd.grad((sums.s, sums.z), (x, y), later)
+    grads[0][:, span], grads[1][:, span] = torch.autograd.grad((sums.s, sums.z), (x, y), later)
 
 
 def _block_gradients(

@@ -140,7 +140,11 @@ class BigBirdAttention(Attention):
     family = "sparse"
     exact = True
     supports = Supports(causal=True, cross=False, key_padding=True, dropout=True, state=True)
-    refusals = {"cross": "its blocks are positions of one sequence"}
+    refusals = {
+        "cross": "its blocks are positions of one sequence",
+        "context_parallel": "its random blocks lie anywhere in the sequence: every rank would "
+        "have to hold all keys",
+    }
     time_exponent = memory_exponent = 1.0
     decode_time_exponent = 0.0
     cuda_kernel = "flex"

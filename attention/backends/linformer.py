@@ -7,7 +7,8 @@ shorter inputs use the leading columns of the projection.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ from attention.functional import (
 from attention.products import mark
 from attention.registry import register
 from attention.tiled import DensePlan, fold_heads, fused_is_faster, tiled_attention
+
+if TYPE_CHECKING:
+    from attention.exchange import Part
 
 Sharing = Literal["none", "headwise", "key_value", "layer"]
 Method = Literal["learned", "mean_pool"]
@@ -178,6 +182,45 @@ class LinformerAttention(Attention):
         """Attend to keys and values that are projected along the sequence already."""
         self.kernel = f"{self.method}_projection_first+{self._core(q, k, None)}"
         return self._attend(q, k, v, None)
+
+    def attend_across(self, part: Part) -> Tensor:
+        """Add up over the ranks what each projects of its own keys and values."""
+        k, v, own, exchange = part.k, part.v, part.own_keys, part.exchange
+        if self.sharing == "none" and self.method == "learned":
+            k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
+        k, v = (x.masked_fill(~own[:, None, :, None], 0.0) for x in (k, v))
+        hidden = None
+        if self.method == "learned":
+            assert self.key_projection is not None
+            project_v = self.value_projection or self.key_projection
+            columns = slice(exchange.start, exchange.stop)
+            both = [
+                along_sequence(project.weight[:, :, columns], x)
+                for project, x in ((self.key_projection, k), (project_v, v))
+            ]
+            total = exchange.total(torch.cat(both, dim=1))
+        else:
+            at = torch.arange(exchange.start, exchange.stop, device=k.device) // self.segment
+            rows = -(-exchange.total_length // self.segment)
+            blank = k.new_zeros(k.shape[0], 2 * k.shape[1], rows, k.shape[3])
+            total = exchange.total(blank.index_add(2, at, torch.cat([k, v], dim=1)))
+            counts = own.new_zeros(own.shape[0], rows, dtype=torch.int64)
+            counts = exchange.total(counts.index_add(1, at, own.to(torch.int64)))
+            total = total / counts.clamp(min=1)[:, None, :, None].to(total.dtype)
+            hidden = None if part.key_padding_mask is None else counts == 0
+        keys, values = total.split(k.shape[1], dim=1)
+        self.kernel = f"{self.method}_projection+{self._core(part.q, keys, hidden)}"
+        return self._attend(part.q, keys.contiguous(), values.contiguous(), hidden)
+
+    def exchange_bytes(self, problem: Problem, spans: Sequence[tuple[int, int]], rank: int) -> int:
+        """Return the bytes of the all-reduce, as a ring moves them; pooling also counts tokens."""
+        learned = self.method == "learned"
+        heads = problem.num_heads if learned and self.sharing == "none" else problem.num_kv_heads
+        rows = self.rank if learned else -(-problem.key_len // self.segment)
+        size = 2 * problem.batch * heads * rows * problem.head_dim * problem.dtype.itemsize
+        moved = 2 * (len(spans) - 1) * size // len(spans)
+        counts = 0 if learned else 2 * (len(spans) - 1) * problem.batch * rows * 8 // len(spans)
+        return moved + counts
 
     def _core(self, q: Tensor, keys: Tensor, hidden: Tensor | None) -> str:
         """Name what attends to the projected keys."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -51,6 +51,9 @@ from attention.tiled import (
     tiles_of_groups,
     tiles_of_run,
 )
+
+if TYPE_CHECKING:
+    from attention.exchange import Part
 
 TILE_ROWS = {"cpu": 128, "cuda": 128}
 
@@ -153,9 +156,63 @@ class LongformerAttention(Attention):
             out[batch, :, at] = rows[batch, :, slot]
         return out
 
+    @property
+    def reach(self) -> int:
+        """Tokens on each side of a query within which its window lies."""
+        return self.window * max(self.dilation)
+
+    def attend_across(self, part: Part) -> Tensor:
+        """Fetch the keys of one window to each side, and those of the global tokens elsewhere.
+
+        The part then lies between what was fetched: the band runs over all of it, and the rows of
+        the others are dropped. The rows of the global tokens are softmax over all ranks' keys.
+        """
+        exchange, size = part.exchange, part.q.shape[2]
+
+        def wanted(rank: int) -> tuple[int, int]:
+            start, stop = exchange.spans[rank]
+            after = 0 if part.is_causal else self.reach
+            return max(0, start - self.reach), min(exchange.total_length, stop + after)
+
+        first, last = wanted(exchange.rank)
+        k, v, seen = part.fetch_keys(wanted)
+        pad = torch.nn.functional.pad
+        before = exchange.start - first
+        q = pad(part.q, (0, 0, before, last - exchange.stop))  # nobody asks for these rows
+        global_mask = part.call_inputs.get("global_mask")
+        tokens = None if global_mask is None else GlobalsAcross.of(part, global_mask)
+        if tokens is None:
+            out = self.attend(q, k, v, is_causal=part.is_causal, key_padding_mask=seen)
+            return out[:, :, before : before + size]
+        k_g, v_g, there = tokens.outside(first, last, is_causal=part.is_causal)
+        if seen is None:
+            seen = torch.ones(k.shape[0], k.shape[2], dtype=torch.bool, device=k.device)
+        is_global = exchange.fetch_mask(tokens.mask, wanted)
+        assert is_global is not None
+        out = self.attend(
+            pad(q, (0, 0, there.shape[1], 0)),
+            torch.cat([k_g, k], dim=2),
+            torch.cat([v_g, v], dim=2),
+            is_causal=part.is_causal,
+            key_padding_mask=torch.cat([there, seen], dim=1),
+            global_mask=torch.cat([there, is_global], dim=1),
+        )
+        before += there.shape[1]
+        out = out[:, :, before : before + size].clone()
+        batch, at, rows = tokens.rows(self.scale, self.active_dropout_p)
+        out[batch, :, at] = rows.to(out.dtype)
+        return out
+
+    def exchange_bytes(self, problem: Problem, spans: Sequence[tuple[int, int]], rank: int) -> int:
+        """Return the bytes of the keys and values beside the rank's span."""
+        start, stop = spans[rank]
+        after = 0 if problem.is_causal else min(problem.key_len - stop, self.reach)
+        token = 2 * problem.batch * problem.num_kv_heads * problem.head_dim
+        return (min(start, self.reach) + after) * token * problem.dtype.itemsize
+
     def make_state(self, shape: StateShape) -> SlidingWindow:
         """Keep the keys and values of one window."""
-        return SlidingWindow(self.shown(), shape, reach=self.window * max(self.dilation))
+        return SlidingWindow(self.shown(), shape, reach=self.reach)
 
     def advance(
         self,
@@ -606,6 +663,85 @@ class _GlobalTokens:
         """Return (batch row, position, slot) of every global token."""
         batch, slot = torch.nonzero(~self.absent, as_tuple=True)
         return batch, self.positions[batch, slot], slot
+
+
+class GlobalsAcross:
+    """The global tokens of a sequence that is cut over ranks: X slots of each of P ranks.
+
+    Args:
+        part: of this rank.
+        mask: which of its tokens are global and take part: bool ``[B, n]``.
+        slots: X, the most that a rank has in a row of the batch.
+    """
+
+    def __init__(self, part: Part, mask: Tensor, slots: int) -> None:
+        self.part, self.mask, self.slots = part, mask, slots
+        exchange = part.exchange
+        count = mask.sum(dim=1)
+        at = real_first(mask)[:, :slots]
+        at = torch.nn.functional.pad(at, (0, slots - at.shape[1]))
+        there = torch.arange(slots, device=mask.device) < count[:, None]
+        own = torch.where(there, at + exchange.start, -1)
+        positions = exchange.gather(own)  # [P, B, X]
+        self.positions = positions.transpose(0, 1).flatten(1)  # [B, P·X]
+        q, k, v = part.call_inputs.get("global_qkv") or (part.q, part.k, part.v)
+        self.k, self.v = k, v
+        index = at[:, None, :, None]
+        given = [
+            x.gather(2, index.expand(-1, x.shape[1], -1, x.shape[3])) for x in (part.k, part.v, q)
+        ]
+        sizes = [x.shape[1] for x in given]
+        every = exchange.gather(torch.cat(given, dim=1))  # [P, B, 2·H_kv + H, X, D]
+        every = every.permute(1, 2, 0, 3, 4).flatten(2, 3)
+        self.seen_k, self.seen_v, self.q = every.split(sizes, dim=1)
+        self.own = own
+
+    @classmethod
+    def of(cls, part: Part, global_mask: Tensor) -> GlobalsAcross | None:
+        """Return the global tokens of all ranks; None if there are none."""
+        mask = global_mask & part.own_keys
+        slots = int(part.exchange.largest(mask.sum(dim=1).max()))
+        return cls(part, mask, slots) if slots else None
+
+    def outside(self, first: int, last: int, *, is_causal: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Return keys and values ``[B, H_kv, P·X, D]`` of all slots, and which are outside.
+
+        Args:
+            first: of the tokens that the rank has fetched.
+            last: behind them.
+            is_causal: those behind are in nobody's past.
+        """
+        there = (self.positions >= 0) & (self.positions < first)
+        if not is_causal:
+            there |= self.positions >= last
+        return self.seen_k, self.seen_v, there
+
+    def rows(self, scale: float, dropout_p: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Attend from all global tokens to all keys of all ranks.
+
+        Returns:
+            batch row, position and output ``[K, H, D]`` of every global token of this rank.
+        """
+        part, exchange = self.part, self.part.exchange
+        wide = torch.promote_types(self.q.dtype, torch.float32)
+        k, v = (expand_kv_heads(x, self.q.shape[1]).to(wide) for x in (self.k, self.v))
+        scores = (self.q.to(wide) * scale) @ k.mT  # [B, H, P·X, n]
+        hidden = ~part.own_keys[:, None, None, :]
+        if part.is_causal:
+            keys = torch.arange(exchange.start, exchange.stop, device=k.device)
+            hidden = hidden | (keys > self.positions[:, None, :, None])
+        scores = scores.masked_fill(hidden, torch.finfo(wide).min)
+        top = exchange.largest(scores.amax(dim=-1, keepdim=True))
+        weights = (scores - top).exp().masked_fill(hidden, 0.0)
+        total = weights.sum(dim=-1, keepdim=True)
+        if dropout_p:
+            weights = torch.nn.functional.dropout(weights, dropout_p)
+        summed = exchange.total(torch.cat([weights @ v, total], dim=-1))
+        number, total = summed[..., :-1], summed[..., -1:]
+        out = number / torch.where(total > 0, total, 1.0)
+        mine = out[:, :, exchange.rank * self.slots : (exchange.rank + 1) * self.slots]
+        batch, slot = torch.nonzero(self.own >= 0, as_tuple=True)
+        return batch, self.own[batch, slot] - exchange.start, mine[batch, :, slot]
 
 
 def _tokens_and_hidden(

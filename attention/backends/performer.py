@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -25,12 +26,15 @@ from attention.base import Attention, Cost, Mode, Problem, Supports
 from attention.checks import check_bool, check_choice, check_float, check_int, check_seed
 from attention.functional import draw_seed, expand_kv_heads
 from attention.linear import Features, bidirectional, causal, continue_causal, lowest_top
-from attention.linear_chunked import chunked_attention
+from attention.linear_chunked import Sums, chunked_attention, joined, key_sums
 from attention.linear_chunked import executed_ops as chunked_ops
 from attention.products import mark
 from attention.registry import register
 from attention.state import Chunk, RunningSums, StateShape
 from attention.tiled import fold_heads
+
+if TYPE_CHECKING:
+    from attention.exchange import Part
 
 Kind = Literal["softmax", "relu"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -180,6 +184,38 @@ class PerformerAttention(Attention):
         q3, k3, v3 = (x.flatten(0, 1) for x in (q, k, v))
         out = chunked_attention(q3, k3, v3, self._map(), hidden, is_causal=is_causal)
         return out.view(q.shape)
+
+    def attend_across(self, part: Part) -> Tensor:
+        """Exchange the sums over keys, ``[R, D + 1]`` and their stabilisers: whatever N is."""
+        exchange, mask = part.exchange, part.key_padding_mask
+        self.kernel = "chunked_prefix_sums" if part.is_causal else "chunked_sums"
+        features, kv_heads = self._map(), part.k.shape[1]
+        shared = self.num_heads // kv_heads
+        hidden = None if mask is None else (~mask).repeat_interleave(kv_heads, dim=0)
+        k3, v3 = part.k.flatten(0, 1), part.v.flatten(0, 1)
+        own = key_sums(k3, v3, features, hidden)
+        told = exchange.gather(torch.cat([own.s, own.z[..., None], own.top[..., None]], dim=-1))
+        every = Sums(told[..., :-2], told[..., -2], told[..., -1].detach())
+        read = [not part.is_causal or rank < exchange.rank for rank in range(exchange.ranks)]
+        before = joined(every, read, features)
+        before = Sums(*(x.repeat_interleave(shared, dim=0) for x in before))
+        q3 = part.q.flatten(0, 1)
+        if part.is_causal:
+            if hidden is not None:
+                hidden = hidden.repeat_interleave(shared, dim=0)
+            k3, v3 = (x.repeat_interleave(shared, dim=0) for x in (k3, v3))
+        else:  # what `before` holds are the part's own keys too
+            k3, v3, hidden = k3[:, :0].repeat(shared, 1, 1), v3[:, :0].repeat(shared, 1, 1), None
+        out = chunked_attention(
+            q3, k3, v3, features, hidden, is_causal=part.is_causal, before=before
+        )
+        return out.view(part.q.shape)
+
+    def exchange_bytes(self, problem: Problem, spans: Sequence[tuple[int, int]], rank: int) -> int:
+        """Return the bytes of the sums that the other ranks hold."""
+        wide = torch.promote_types(problem.dtype, torch.float32).itemsize
+        one = self.num_features * (problem.head_dim + 2) * wide
+        return (len(spans) - 1) * problem.batch * problem.num_kv_heads * one
 
     def _map(self) -> Features:
         return Features(

@@ -1,0 +1,152 @@
+"""Context parallelism: one sequence over the ranks of a process group, by any backend that can.
+
+    >>> layer = ContextParallel(attention.build("performer", num_heads=8, head_dim=64, seed=0))
+    >>> out = layer(q, k, v, is_causal=True)  # q, k, v: this rank's tokens, on every rank
+
+Every rank holds a span of the sequence, in the order of the ranks, and gets the output of its own
+tokens: what the backend gives on one device, cut. What the ranks exchange is the backend's own
+affair (`Attention.attend_across`), in bytes that a rank receives in a forward pass:
+
+| backend | exchange | bytes |
+| :-- | :-- | :-- |
+| full, sdpa, xformers | keys and values of all ranks; causal, of those before | grows with N |
+| longformer | keys and values W·d to each side, and of global tokens | independent of N |
+| performer | the sums ``Σ φ(k)(v, 1)ᵀ`` ``[R, D + 1]`` and their stabilisers | independent of N |
+| linformer | all-reduce of the projected keys and values ``[R, D]`` | independent of N |
+| bigbird | refused: its random blocks lie anywhere in the sequence | |
+
+`exchange_bytes` is the formula, `ContextParallel.received` what was counted. Any other backend
+that takes more keys than queries (``supports.cross``) runs as the exact ones do.
+
+Parameters that a backend has (linformer's E) get the gradient of this rank's tokens; sum it over
+the ranks, as data parallelism does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from attention.base import Attention, Problem, UnsupportedError
+from attention.checks import autocast_inputs, check_mask, check_qkv
+from attention.exchange import Exchange, Part
+
+
+class ContextParallel(nn.Module):
+    """A backend over one sequence that is cut over ranks.
+
+    Args:
+        attention: with equal parameters on all ranks.
+        group: the ranks, in the order of their spans; ``None`` = all.
+
+    Attributes:
+        received: bytes that came from other ranks in the last call and its backward pass.
+
+    Raises:
+        TypeError: if `attention` is no backend.
+        UnsupportedError: if the backend cannot be cut; the message says why.
+        RuntimeError: if torch.distributed has no process group yet.
+    """
+
+    def __init__(self, attention: Attention, group: dist.ProcessGroup | None = None) -> None:
+        super().__init__()
+        if not isinstance(attention, Attention):
+            raise TypeError(f"attention: expected a backend, got {type(attention).__name__}")
+        if why := attention.across_reasons():
+            raise UnsupportedError("; ".join(why))
+        if not (dist.is_available() and dist.is_initialized()):
+            raise RuntimeError(
+                "group: torch.distributed has no process group; start with torchrun and call "
+                "torch.distributed.init_process_group first"
+            )
+        self.attention = attention
+        self.group = group
+        self._exchange: Exchange | None = None
+
+    @property
+    def received(self) -> int:
+        """Bytes that came from other ranks in the last call and its backward pass."""
+        return 0 if self._exchange is None else self._exchange.received
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        is_causal: bool = False,
+        key_padding_mask: Tensor | None = None,
+        **call_inputs: Any,
+    ) -> Tensor:
+        """Attend over the whole sequence from this rank's tokens.
+
+        Args:
+            q: this rank's queries ``[B, H, n, D]``; n may differ between ranks.
+            k: its keys ``[B, H_kv, n, D]``.
+            v: its values ``[B, H_kv, n, D]``.
+            is_causal: a token sees itself and what precedes it in the whole sequence.
+            key_padding_mask: bool ``[B, n]``, True = this key takes part; on all ranks or none.
+            **call_inputs: those that the backend declares, of this rank's tokens; likewise.
+
+        Returns:
+            ``[B, H, n, D]``.
+
+        Raises:
+            TypeError, ValueError, UnsupportedError: as `Attention.forward`; and a ValueError if k
+                is not as long as q, or the ranks do not agree.
+        """
+        own = self.attention
+        q, k, v = check_qkv(q, k, v, num_heads=own.num_heads, head_dim=own.head_dim)
+        if k.shape[2] != q.shape[2]:
+            raise ValueError(
+                f"k: expected the {q.shape[2]} tokens of q, got {k.shape[2]}: a rank holds one "
+                "span of the sequence"
+            )
+        if not isinstance(is_causal, bool):
+            raise TypeError(f"is_causal: expected a bool, got {type(is_causal).__name__}")
+        if key_padding_mask is not None:
+            check_mask("key_padding_mask", key_padding_mask, (q.shape[0], k.shape[2]), q)
+        autocast = torch.is_autocast_enabled(q.device.type)
+        if autocast:
+            q, k, v = autocast_inputs(q, k, v)
+        extra = own.check_call_inputs(q, k, call_inputs)
+        exchange = Exchange(
+            q.shape[2], q.device, self.group,
+            {
+                "is_causal": int(is_causal),
+                "key_padding_mask": int(key_padding_mask is not None),
+                **{name: int(name in extra) for name in own.call_inputs},
+            },
+        )  # fmt: skip
+        whole = Problem.of(
+            q, k, is_causal=is_causal, key_padding=key_padding_mask is not None,
+            length=exchange.total_length,
+        )  # fmt: skip
+        if reasons := own.unsupported_reasons(whole):
+            raise UnsupportedError("; ".join(reasons))
+        self._exchange = exchange
+        part = Part(q, k, v, exchange, is_causal, key_padding_mask, extra)
+        if not autocast:
+            return own.attend_across(part)
+        with torch.autocast(q.device.type, enabled=False):
+            return own.attend_across(part)
+
+
+def split(x: Tensor, *, dim: int = 2, group: dist.ProcessGroup | None = None) -> Tensor:
+    """Return this rank's span of a tensor that every rank holds whole: spans as equal as can be.
+
+    Args:
+        x: equal on all ranks.
+        dim: the axis of tokens, with at least one for each rank.
+        group: the ranks; ``None`` = all.
+
+    Raises:
+        ValueError: if there are fewer tokens than ranks.
+    """
+    ranks = dist.get_world_size(group)
+    if x.shape[dim] < ranks:
+        raise ValueError(f"x: expected at least {ranks} tokens, one a rank, got {x.shape[dim]}")
+    return x.tensor_split(ranks, dim=dim)[dist.get_rank(group)].contiguous()
