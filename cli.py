@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from results.schema import ALLOCATORS, DEVICES, DTYPES, MATMUL_PRECISIONS, MODES
+from results.schema import ALLOCATORS, DEVICES, DTYPES, MATMUL_PRECISIONS, SPEED_MODES
 from suites.completion import RunFolder, backend_or_path, inputs, one_of, tasks
 from suites.options import confirm_options, sweep_options
 from suites.stream import Stream
@@ -518,7 +518,9 @@ def _confirmed(
     required=True,
     help="Tokens; with --mode decode of the context.",
 )
-@click.option("--mode", type=click.Choice(MODES), required=True, help="What it is needed for.")
+@click.option(
+    "--mode", type=click.Choice(SPEED_MODES), required=True, help="What it is needed for."
+)
 @click.option(
     "--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="Where."
 )

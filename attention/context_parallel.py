@@ -24,6 +24,7 @@ the ranks, as data parallelism does.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import torch
@@ -65,6 +66,7 @@ class ContextParallel(nn.Module):
         self.attention = attention
         self.group = group
         self._exchange: Exchange | None = None
+        self._is_checked = False
 
     @property
     def received(self) -> int:
@@ -128,11 +130,35 @@ class ContextParallel(nn.Module):
         if reasons := own.unsupported_reasons(whole):
             raise UnsupportedError("; ".join(reasons))
         self._exchange = exchange
+        if not self._is_checked:
+            self._check_alike(q.device)
         part = Part(q, k, v, exchange, is_causal, key_padding_mask, extra)
         if not autocast:
             return own.attend_across(part)
         with torch.autocast(q.device.type, enabled=False):
             return own.attend_across(part)
+
+    def _check_alike(self, device: torch.device) -> None:
+        """Check, at the first call, that all ranks hold equal parameters and buffers.
+
+        Raises:
+            ValueError: if they do not; all ranks raise it.
+        """
+        digest = hashlib.blake2b(digest_size=7)
+        for x in (*self.attention.parameters(), *self.attention.buffers()):
+            digest.update(x.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        own = torch.tensor([int.from_bytes(digest.digest(), "big")], device=device)
+        every = [torch.empty_like(own) for _ in range(dist.get_world_size(self.group))]
+        dist.all_gather(every, own, group=self.group)
+        told = torch.cat(every).tolist()
+        other = [rank for rank, one in enumerate(told) if one != told[0]]
+        if other:
+            raise ValueError(
+                "attention: expected equal parameters and buffers on all ranks; those of rank "
+                f"{', '.join(map(str, other))} are not rank 0's. Build it under one seed, or "
+                "broadcast them"
+            )
+        self._is_checked = True
 
 
 def split(x: Tensor, *, dim: int = 2, group: dist.ProcessGroup | None = None) -> Tensor:

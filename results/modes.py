@@ -39,6 +39,7 @@ WORDS: Mapping[str, ModeWords] = {
         "Decoding with a state", "Time per token", "context (tokens)", "After a context of",
         "state_bytes", "State kept of the context", "of state",
     ),
+    "context_parallel": ModeWords("Training step over several ranks", "Time per step", *_CALL),
 }  # fmt: skip
 
 MEMORY_METRICS = ("peak_memory", "state_bytes")

@@ -12,7 +12,7 @@ from results import format
 from results.amounts import parse_size, write_size
 from results.at_length import Reading
 from results.checks import clean
-from results.schema import ALLOCATORS, DEVICES, DTYPES, MATMUL_PRECISIONS, MODES
+from results.schema import ALLOCATORS, DEVICES, DTYPES, MATMUL_PRECISIONS, SPEED_MODES
 
 LIMITS = ("max_error", "min_recall", "max_memory")
 
@@ -26,7 +26,7 @@ class Question:
 
     Attributes:
         seq_len: tokens.
-        mode: one of `MODES`.
+        mode: one of `SPEED_MODES`.
         device: one of `DEVICES`.
         is_causal: true in mode decode.
         max_error: None = no limit, as of the other two.
@@ -81,7 +81,7 @@ def checked(
     choose = {name: value for name, value in setting.items() if value is not None}
     for name, value in choose.items():
         choose[name] = SETTINGS[name](name, value)
-    mode = _choice(MODES)("mode", mode)
+    mode = _choice(SPEED_MODES)("mode", mode)
     causal = _bool("is_causal", is_causal)
     return Question(
         seq_len=_count("seq_len", seq_len),

@@ -18,6 +18,7 @@ from results.captions import TITLES, figure_caption
 from results.case_views import case_sections
 from results.chapters import Chapter, chapters, machine_name
 from results.claim_views import claims_part
+from results.context_views import context_part
 from results.files import check_within, write_bytes, write_text
 from results.page import TEMPLATES, PageFigure, page_figure, render
 from results.peer_views import peer_part
@@ -126,7 +127,7 @@ def _book(run: Run) -> _Book:
     found = chapters(run, table)
     trusted = trust(run)
     speed = [_speed_section(chapter, run) for chapter in found]
-    every = (peer_part(run), *quality_parts(run), claims_part(run))
+    every = (peer_part(run), *quality_parts(run), context_part(run), claims_part(run))
     parts = [part for part in every if part.sections]
     machines = [
         machine_name(run.machines.get(m, {})) or "a machine that is not described"

@@ -19,6 +19,7 @@ from results.checks import check_profile, check_values, clean, drop_faults
 from results.lines import MOST_FAULTS, Line, json_lines, open_regular, short
 from results.schema import (
     CLAIM,
+    CONTEXT,
     ENVIRONMENTS,
     MACHINES,
     MEASUREMENT,
@@ -211,6 +212,7 @@ _COMPARED: tuple[tuple[str, ...], ...] = (
     ("error",),
     TRAINING_KINDS,
     (CLAIM,),
+    (CONTEXT,),
 )
 """Kinds whose numbers stand beside one another."""
 

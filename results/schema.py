@@ -27,9 +27,11 @@ MACHINES = "machines.jsonl"
 ENVIRONMENTS = "environments.jsonl"
 
 Status = Literal["ok", "unsupported", "out_of_memory", "timeout", "crashed", "failed", "not_run"]
-Kind = Literal["speed", "peer", "roof", "sentinel", "error", "task", "quantized", "claim"]
+Kind = Literal[
+    "speed", "peer", "roof", "sentinel", "error", "task", "quantized", "claim", "context"
+]  # fmt: skip
 Level = Literal["attention", "layer", "block", "model"]
-Mode = Literal["forward", "training", "decode"]
+Mode = Literal["forward", "training", "decode", "context_parallel"]
 Allocator = Literal["default", "retained"]
 MatmulPrecision = Literal["highest", "high", "medium"]
 
@@ -37,6 +39,10 @@ STATUSES: tuple[str, ...] = get_args(Status)
 KINDS: tuple[str, ...] = get_args(Kind)
 LEVELS: tuple[str, ...] = get_args(Level)
 MODES: tuple[str, ...] = get_args(Mode)
+CONTEXT_MODE: Literal["context_parallel"] = "context_parallel"
+"""Mode of kind context alone: a training step over a sequence that is cut over ranks."""
+SPEED_MODES: tuple[str, ...] = tuple(mode for mode in MODES if mode != CONTEXT_MODE)
+"""Modes of kind speed."""
 CALL_MODES: tuple[str, ...] = ("forward", "training")
 """Modes of a call on whole sequences."""
 ALLOCATORS: tuple[str, ...] = get_args(Allocator)
@@ -70,6 +76,9 @@ TRAINING_KINDS: tuple[str, ...] = ("task", "quantized")
 
 CLAIM: Literal["claim"] = "claim"
 """Kind and only arm of the case that tests a claim by an experiment; its `task` is the claim."""
+
+CONTEXT: Literal["context"] = "context"
+"""Kind of a case over several ranks."""
 
 BY_LIKES: tuple[str, ...] = (*TRAINING_KINDS, CLAIM)
 """Kinds that no shorter length foretells: how long a case takes is told by one of another seed."""
@@ -127,9 +136,12 @@ UNITS: Mapping[str, str] = {
     "exp_rate": "op/s",
     "bandwidth": "B/s",
     "empty_latency": "s",
+    "exchanged_bytes": "B",
+    "exchanged_forward": "B",
+    "exchanged_formula": "B",
 }
-"""Metric name to unit. A roof case carries the last five; `torch_matmul_rate` is what products
-reach by the library that torch takes by itself.
+"""Metric name to unit. A roof case carries the last five before those that are exchanged;
+`torch_matmul_rate` is what products reach by the library that torch takes by itself.
 
 `state_bytes` is mode decode's, in place of `peak_memory`: what is kept of the tokens so far; of
 kind task it stands beside it.
@@ -141,6 +153,10 @@ ours, on inputs of the scale that stands beside it, or a quantised model's from 
 weights from exact softmax's, mean over rows) are kind error's. Of kind task are `accuracy` (share
 of the labels of the test split that are met), `loss`, `bits_per_byte`, and what training took;
 `throughput` is then that of the training. `parameter_bytes` are a quantised model's.
+
+Of kind context: `exchanged_bytes` is what all ranks together received in a training step, as they
+counted it, `exchanged_forward` the part of its forward pass, `exchanged_formula` that part by the
+backend's formula; `latency` is that of the slowest rank, `peak_memory` of the one that took most.
 """
 
 
@@ -229,6 +245,8 @@ class Case:
         training: of kind task and quantized: what a training may spend
             (``steps:amount=400,lr=0.002``); `batch` is its own.
         weights: of kind quantized: what the parameters are kept in (``int8``).
+        ranks: of kind context: over how many processes the sequence is cut; 1 at the others. On a
+            CPU they share the threads.
     """
 
     kind: Kind
@@ -255,6 +273,7 @@ class Case:
     task: str = ""
     training: str = ""
     weights: str = ""
+    ranks: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the case as the record holds it, its ``id`` first."""

@@ -13,6 +13,7 @@ import pandas as pd
 from results.checks import COSTS, clean
 from results.claims import claims_table
 from results.compare import crossover_table
+from results.context import context_table
 from results.errors import error_table
 from results.files import write_bytes
 from results.frames import as_rows
@@ -158,6 +159,7 @@ TABLES: Mapping[str, Callable[[Run], pd.DataFrame]] = {
     "errors": error_table,
     "quantized": quantized_table,
     "claims": claims_table,
+    "context": context_table,
 }
 
 

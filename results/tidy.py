@@ -18,6 +18,7 @@ CASE_COLUMNS = (
     "kind", "level", "mode", "batch", "num_heads", "num_kv_heads", "head_dim", "seq_len",
     "key_len", "device", "dtype", "is_causal", "threads", "allocator", "compile", "seed",
     "matmul_precision", "model", "checkpointing", "inputs", "task", "training", "weights",
+    "ranks",
 )  # fmt: skip
 
 _TEXTS = ("model", "inputs", "task", "training", "weights")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MATMUL_PRECISIONS, MODES
+from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MATMUL_PRECISIONS, SPEED_MODES
 from suites.claim_rows import CLAIM_PRESETS
 from suites.completion import arms, claims, inputs, models, one_of, peers, several_of, tasks
+from suites.context_rows import CONTEXT_PRESETS
 from suites.error_rows import ERROR_PRESETS
 from suites.parsing import parse_backend, parse_shard
 from suites.quality_rows import SMALL, TRAINING_PRESETS, WEIGHTS, QualityPreset
@@ -201,7 +202,8 @@ OPTIONS = (
         "counterpart on the same inputs and weights; error = how far each backend is from exact "
         "softmax, at several budgets and on several inputs, beside what it costs; quality = what "
         "a small model learns with each backend, on several tasks; quantized = a trained model "
-        "with its weights in fewer bits; claims = what is said of attention, put to the test.",
+        "with its weights in fewer bits; claims = what is said of attention, put to the test; "
+        "context = a training step over one sequence that is cut over several processes.",
     ),
     click.option(
         "--preset",
@@ -210,7 +212,7 @@ OPTIONS = (
         "peers lengths of their own, 3 launches. With error: "
         f"{', '.join(ERROR_PRESETS)}, with budgets and inputs of their own; with quality "
         f"{', '.join(TRAINING_PRESETS['quality'])}, with tasks of their own; with claims "
-        f"{', '.join(CLAIM_PRESETS)}.",
+        f"{', '.join(CLAIM_PRESETS)}; with context {', '.join(CONTEXT_PRESETS)}.",
     ),
     click.option(
         "--backend",
@@ -231,6 +233,13 @@ OPTIONS = (
         help="Of suite error: what queries and keys are drawn from: gaussian, peaked, low_rank, "
         "heavy_tailed or trained, with options. Repeatable. Default: "
         f"{_inputs()}; the other presets have more.",
+    ),
+    click.option(
+        "--ranks",
+        type=COUNTS,
+        help="Of suite context: over how many processes a sequence is cut, each with a GPU of its "
+        "own, or on a CPU with its share of the threads. Default by preset: "
+        f"{'; '.join(f'{n} {_listed(p.ranks)}' for n, p in CONTEXT_PRESETS.items())}.",
     ),
     click.option(
         "--claim",
@@ -330,7 +339,7 @@ OPTIONS = (
     click.option(
         "--mode",
         "modes",
-        type=Several(click.Choice(MODES)),
+        type=Several(click.Choice(SPEED_MODES)),
         help="training = forward and backward; decode = one token after a context of each "
         "length, with a state. Default: forward and training, or as the preset says.",
     ),

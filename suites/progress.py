@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
 
-from results.schema import CLAIM, FULL_PRECISION, PEER, SENTINEL, TRAINING_KINDS, Case
+from results.schema import CLAIM, CONTEXT, FULL_PRECISION, PEER, SENTINEL, TRAINING_KINDS, Case
 from suites.driver import Summary
 from suites.stream import Stream
 from suites.sweep import Item
@@ -148,6 +148,10 @@ def label(case: Case) -> str:
         form = "causal" if case.is_causal else "bidirectional"
         kept = f" in {case.weights}" if case.weights else ""
         return f"{case.arms[0].label}{kept} {case.task} {form} N={case.seq_len} seed {case.seed}"
+    if case.kind == CONTEXT:
+        causal = " causal" if case.is_causal else ""
+        over = f"{case.ranks} rank{'s'[: case.ranks != 1]}"
+        return f"{case.arms[0].label} over {over}{causal}{_precision(case)} N={case.seq_len}"
     if case.kind == "error":
         how = f"{' causal' if case.is_causal else ''}{' compiled' if case.compile else ''}"
         on = f"{case.inputs}{how}{_precision(case)}"
@@ -186,6 +190,9 @@ def describe(record: Mapping[str, Any]) -> str:
         return _learnt(metrics)
     if record["case"]["kind"] == "error":
         return f"{_measured(metrics)}  error {metrics['relative_error']['value']:.3g}"
+    if record["case"]["kind"] == CONTEXT:
+        share = metrics["exchanged_bytes"]["value"] / record["case"]["seq_len"]
+        return f"{_measured(metrics)}  {share:.4g} B/token exchanged"
     return _measured(metrics)
 
 

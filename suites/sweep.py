@@ -18,6 +18,8 @@ from typing import Any, Literal, NamedTuple, get_args
 from results.schema import (
     ALLOCATORS,
     CLAIM,
+    CONTEXT,
+    CONTEXT_MODE,
     FULL_PRECISION,
     IDENTITY,
     SENTINEL,
@@ -30,6 +32,7 @@ from results.schema import (
     content_id,
 )
 from suites.claim_rows import CLAIM_PRESETS, EXPERIMENTS, SCALING
+from suites.context_rows import CONTEXT_PRESETS
 from suites.error_rows import ERROR_PRESETS, InputRow, input_rows
 from suites.files import corpus_name, folder_name, hf_config_name
 from suites.peer_rows import PeerRow
@@ -43,7 +46,7 @@ from suites.quality_rows import (
 )
 from suites.training.plan import View
 
-Suite = Literal["speed", "peers", "error", "quality", "quantized", "claims"]
+Suite = Literal["speed", "peers", "error", "quality", "quantized", "claims", "context"]
 
 SUITES: tuple[str, ...] = get_args(Suite)
 
@@ -208,6 +211,7 @@ class Grid:
         num_seeds: of these: trainings of each case, from `seed` on.
         weights: of suite quantized: what the parameters are kept in.
         files: a content's name to its path, of the tasks and models that are read from files.
+        ranks: of suite context: over how many processes a sequence is cut.
         claims: of suite claims: the ids of those that are tested; `launches` are their seeds.
         profile: whether the launches of suite speed also say where the time goes; the cases are
             the same.
@@ -244,6 +248,7 @@ class Grid:
     num_seeds: int = 3
     weights: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    ranks: tuple[int, ...] = ()
     claims: tuple[str, ...] = ()
     profile: bool = False
     shard: tuple[int, int] = (1, 1)
@@ -274,6 +279,8 @@ def grid_from(preset: str | None, **chosen: Any) -> Grid:
         return _training_grid(suite, preset, chosen)
     if suite == "claims":
         return _claims_grid(preset, chosen)
+    if suite == "context":
+        return _context_grid(preset, chosen)
     values = _preset_values(suite, preset, chosen.get("device") or "cpu")
     values["threads"] = (available_cores(),)
     given = {key: value for key, value in chosen.items() if value is not None and value != ()}
@@ -325,6 +332,32 @@ def _claims_grid(preset: str | None, chosen: Mapping[str, Any]) -> Grid:
         suite="claims", claims=tuple(claims), backends=(), seq_lens=(), modes=("forward",),
         **fields,
     )  # fmt: skip
+
+
+def _context_grid(preset: str | None, chosen: Mapping[str, Any]) -> Grid:
+    """Fill the grid of suite context.
+
+    Raises:
+        ValueError: if it has no such preset, or what is chosen has no meaning there.
+    """
+    if preset is not None and preset not in CONTEXT_PRESETS:
+        accepted = ", ".join(CONTEXT_PRESETS)
+        raise ValueError(f"preset: expected one of {accepted} in suite context, got {preset!r}")
+    for name, option in _NOT_OF_CONTEXT.items():
+        if _is_set(chosen.get(name)):
+            raise ValueError(
+                f"{option}: suite context measures a training step at level attention; "
+                f"got {option}"
+            )
+    fields = {**vars(CONTEXT_PRESETS[preset or DEFAULT_PRESET]), "threads": (available_cores(),)}
+    fields |= {k: v for k, v in chosen.items() if v is not None and v != ()}
+    for ranks in fields["ranks"]:
+        if ranks > min(fields["seq_lens"]):
+            raise ValueError(
+                f"ranks: expected at most {min(fields['seq_lens'])}, the tokens of the shortest "
+                f"sequence; got {ranks}"
+            )
+    return Grid(**{**fields, "modes": (CONTEXT_MODE,)})
 
 
 def _with_configs(
@@ -475,10 +508,15 @@ _ONLY_WITH: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "num_seeds": ("seeds", _TRAINED), "corpus": ("corpus", _TRAINED),
     "lra_data": ("lra-data", _TRAINED), "weights": ("weights", ("quantized",)),
     "hf_configs": ("hf-config", ("speed",)), "claims": ("claim", ("claims",)),
+    "ranks": ("ranks", ("context",)),
 }  # fmt: skip
 _NOT_CLAIMED: Mapping[str, str] = {
     "backends": "backend", "seq_lens": "seq-len", "batches": "batch", "dtypes": "dtype",
     "models": "model",
+}  # fmt: skip
+_NOT_OF_CONTEXT: Mapping[str, str] = {
+    "modes": "mode", "levels": "level", "models": "model", "compiles": "compile",
+    "checkpointings": "checkpointing", "allocators": "allocator",
 }  # fmt: skip
 _NOT_TRAINED: Mapping[str, str] = {
     "modes": "mode", "levels": "level", "num_heads": "num-heads", "head_dims": "head-dim",
@@ -524,6 +562,11 @@ _UNSET: tuple[Any, ...] = (
 )  # fmt: skip
 
 
+def _is_set(value: Any) -> bool:
+    """Say whether an option has another value than its default; true is not the number 1."""
+    return value not in _UNSET or (isinstance(value, tuple) and any(one is True for one in value))
+
+
 def _check_own(suite: str, chosen: Mapping[str, Any]) -> None:
     """Check that no axis is given to a suite whose cases have their own."""
     if suite in TRAINING_PRESETS:
@@ -533,7 +576,7 @@ def _check_own(suite: str, chosen: Mapping[str, Any]) -> None:
                 raise ValueError(f"{option}: a training has none of its own; see --model, --form")
     if suite == "claims":
         for name, option in {**_NOT_TRAINED, **_NOT_CLAIMED}.items():
-            if chosen.get(name) not in _UNSET:
+            if _is_set(chosen.get(name)):
                 raise ValueError(f"{option}: an experiment has its own; see --claim")
 
 
@@ -672,9 +715,23 @@ def _claim_cases(grid: Grid) -> list[Case]:
     return found
 
 
+def _context_cases(grid: Grid) -> list[Case]:
+    """Return a case per backend, number of ranks and point of the axes."""
+    return [
+        Case(
+            kind=CONTEXT, level="attention", mode=CONTEXT_MODE, arms=(arm,),
+            is_causal=grid.is_causal, ranks=ranks, **point,
+        )
+        for arm in grid.backends
+        for ranks in sorted(set(grid.ranks))
+        for point in _points(grid, grid.seq_lens)
+    ]  # fmt: skip
+
+
 _CASES: Mapping[Suite, Callable[[Grid], list[Case]]] = {
     "speed": _speed_cases, "peers": _peer_cases, "error": _error_cases,
     "quality": _training_cases, "quantized": _training_cases, "claims": _claim_cases,
+    "context": _context_cases,
 }  # fmt: skip
 
 

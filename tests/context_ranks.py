@@ -161,6 +161,17 @@ def disagree(group: dist.ProcessGroup, rank: int) -> list[str]:
     return said
 
 
+def unequal(group: dist.ProcessGroup, rank: int) -> str:
+    """Return what is said where the ranks drew different features."""
+    x = torch.randn(1, H, 3, D)
+    module = attention.build("performer", num_heads=H, head_dim=D, seed=min(rank, 1))
+    try:
+        ContextParallel(module, group)(x, x, x)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def half(group: dist.ProcessGroup, name: str, **options: Any) -> float:
     """Return how far bfloat16 over ranks is from bfloat16 on one device."""
     torch.manual_seed(0)
@@ -184,6 +195,7 @@ def main(rank: int, ranks: int, folder: Path) -> None:
             continue
         for name, ask in CASES.items():
             found[f"{name}-{count}"] = compare(ask, count, rank, group)
+    found["unequal"] = unequal(groups[-1], rank)
     found["disagree"] = disagree(groups[-1], rank)
     found["half"] = [half(groups[-1], "sdpa"), half(groups[-1], "performer", seed=0),
                      half(groups[-1], "longformer", window=8)]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -311,6 +312,53 @@ def claim_records(
             metrics = {n: {"unit": "1", "value": x[seed]} for n, x in values.items()}
             arm = {"kernel": "", "gate": None, "cost": None, "metrics": metrics, "claim": shown}
             records.append(_record("run", MACHINE, case, [arm]))
+    return records
+
+
+def context_records(
+    laws: Mapping[str, Callable[[int, int], tuple[float, int]]],
+    *,
+    ranks: Sequence[int] = (1, 2, 4),
+    seq_lens: Sequence[int] = (1024, 2048, 4096),
+    launches: int = 3,
+    formula: float = 1.0,
+    fails: Mapping[str, tuple[str, str]] | None = None,
+    **case: Any,
+) -> list[dict[str, Any]]:
+    """Return records of kind context.
+
+    Args:
+        laws: by backend, ranks and length to seconds of a step and bytes of a forward pass.
+        ranks: numbers of ranks.
+        seq_lens: lengths.
+        launches: of each case.
+        formula: what the formula says of the bytes, in those.
+        fails: backends that fail, to their status and reason.
+        case: further fields.
+    """
+    records = []
+    every = [*laws, *(fails or {})]
+    for backend, count, length in itertools.product(every, ranks, seq_lens):
+        made = _case(
+            "context", backend, {}, length, level="attention", batch=1, ranks=count,
+            **{"mode": "context_parallel", "num_heads": 8, "num_kv_heads": 8, "head_dim": 64,
+               "is_causal": False, **case},
+        )  # fmt: skip
+        for launch in range(launches):
+            if backend not in laws:
+                ended = _record("run", MACHINE, made, [], *(fails or {})[backend])
+            else:
+                seconds, sent = laws[backend](count, length)
+                values = {
+                    "peak_memory": length * 4096 // count, "exchanged_bytes": 2 * sent,
+                    "exchanged_forward": sent, "exchanged_formula": int(sent * formula),
+                }  # fmt: skip
+                metrics: dict[str, Any] = {n: {"unit": "B", "value": v} for n, v in values.items()}
+                metrics["latency"] = {"unit": "s", "samples": [seconds * (1 + 0.01 * launch)]}
+                arm = {"kernel": "k", "gate": None, "cost": None, "metrics": metrics}
+                ended = _record("run", MACHINE, made, [arm])
+            ended["launch"] = {**ended["launch"], "index": launch}
+            records.append(ended)
     return records
 
 

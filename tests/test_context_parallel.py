@@ -92,6 +92,13 @@ def test_the_ranks_must_call_alike(found: Found):
         assert mask == "key_padding_mask: expected the same on all ranks, got [1, 0, 0, 0]"
 
 
+def test_the_ranks_must_hold_equal_parameters(found: Found):
+    for rank in range(RANKS):
+        said = found[rank]["unequal"]
+        assert said.startswith("attention: expected equal parameters and buffers on all ranks")
+        assert "those of rank 1, 2, 3 are not rank 0's" in said
+
+
 def test_half_precision(found: Found):
     for rank in range(RANKS):
         sdpa, performer, longformer = found[rank]["half"]

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from attention.base import UnsupportedError
-from results.schema import CLAIM, FULL_PRECISION, TRAINING_KINDS, Case
-from suites.kinds import claim, error, peer, quantized, roof, sentinel, speed, task
+from results.schema import CLAIM, CONTEXT, FULL_PRECISION, TRAINING_KINDS, Case
+from suites.kinds import claim, context, error, peer, quantized, roof, sentinel, speed, task
 from suites.kinds.foreign import files_given
 from suites.kinds.preflight import preflight
 from suites.kinds.timing import Measured
@@ -26,6 +26,7 @@ from suites.peers.registry import load_plugins
 KINDS: Mapping[str, Callable[..., Measured]] = {
     "speed": speed.run, "peer": peer.run, "roof": roof.run, "sentinel": sentinel.run,
     "error": error.run, "task": task.run, "quantized": quantized.run, CLAIM: claim.run,
+    CONTEXT: context.run,
 }  # fmt: skip
 
 CPU_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|std::bad_alloc")
@@ -114,6 +115,8 @@ def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> Measur
         asked |= {name: request[name] for name in ("store", "files", "heard") if name in request}
     if case.kind == "error" and request.get("store"):
         asked["store"] = Path(request["store"])
+    if case.kind == CONTEXT:
+        asked["plugins"] = request.get("plugins", [])
     with memory_limit(extra), files_given(request.get("files") or {}):
         return KINDS[case.kind](case, budget_s=request["budget_s"], stage=stage, **asked)
 

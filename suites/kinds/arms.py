@@ -16,7 +16,7 @@ from attention import registry
 from attention.base import Attention, Problem
 from models import IdentityAttention, LSTMLayer, MultiheadAttention, TransformerBlock
 from models.projection import saved_ops
-from results.schema import FULL_PRECISION, IDENTITY, LSTM, Arm, Case
+from results.schema import CONTEXT, CONTEXT_MODE, FULL_PRECISION, IDENTITY, LSTM, Arm, Case
 
 FEED_FORWARD_FACTOR = 4
 """Width of a block's feed-forward layer, in units of d_model."""
@@ -74,6 +74,11 @@ def check_case(case: Case) -> None:
         if getattr(case, name) < 1:
             raise ValueError(f"{name}: expected at least 1, got {getattr(case, name)}")
     _check_shape(case)
+    if case.mode == CONTEXT_MODE or case.ranks != 1:
+        raise ValueError(
+            f"mode: {CONTEXT_MODE} and ranks are of kind {CONTEXT} alone; got {case.mode} and "
+            f"{case.ranks} in kind {case.kind}"
+        )
     if case.threads < 1:
         raise ValueError(f"threads: expected at least 1, got {case.threads}")
     if case.matmul_precision != FULL_PRECISION and case.dtype != "float32":
@@ -236,11 +241,11 @@ def expected_exponents(mixer: Mixer, case: Case) -> dict[str, float]:
 def cost_of(mixer: Mixer, case: Case) -> dict[str, int] | None:
     """Return the cost of a call at the case's level, as the record holds it.
 
-    ``None`` in mode decode, whose steps no backend counts. At level layer and block the operations
-    of the projections and of the feed-forward layer come on top; the bytes are then x, the output
-    and those weights, q, k and v being intermediate.
+    ``None`` in mode decode, whose steps no backend counts, and over ranks. At level layer and
+    block the operations of the projections and of the feed-forward layer come on top; the bytes
+    are then x, the output and those weights, q, k and v being intermediate.
     """
-    if case.mode == "decode":
+    if case.mode == "decode" or case.mode == CONTEXT_MODE:
         return None
     inner = mixer.cost(problem_of(case), case.mode)
     if module_is_mixer(mixer, case):

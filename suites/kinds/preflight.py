@@ -16,9 +16,10 @@ import torch
 
 from attention import registry
 from attention.base import Attention, UnsupportedError
-from results.schema import CLAIM, MEASUREMENT, SENTINEL, TRAINING_KINDS, Case
+from results.schema import CLAIM, CONTEXT, MEASUREMENT, SENTINEL, TRAINING_KINDS, Case
 from suites.kinds.arms import Mixer, check_case, expected_exponents
 from suites.kinds.claim import check_claim
+from suites.kinds.context import check_context
 from suites.kinds.error import check_inputs, unsupported_inputs
 from suites.kinds.foreign import files_given
 from suites.kinds.levels import build_light, cost_of, unsupported_reasons
@@ -80,6 +81,9 @@ def inspect_case(case: Case, files: Mapping[str, Path] | None = None) -> dict[st
             return told
         if case.kind == CLAIM:
             check_claim(case)
+            return told
+        if case.kind == CONTEXT:
+            _expect(check_context(case), replace(case, mode="training"), told)
             return told
         check_case(case)
         check_inputs(case)

@@ -27,7 +27,7 @@ from models import (
     sequence_to_sequence_loss,
 )
 from models.projection import saved_ops
-from results.schema import IDENTITY, LSTM, Arm, Case
+from results.schema import CONTEXT_MODE, IDENTITY, LSTM, Arm, Case
 from suites.kinds import arms
 from suites.kinds.arms import STEPPED, Inputs, Mixer, dtype_of
 from suites.kinds.contestant import Contestant
@@ -200,7 +200,7 @@ def cost_of(
         case: of level model.
         written_len: tokens of an encoder-decoder's decoder; ``None`` = as `decoder_len`.
     """
-    if case.mode == "decode":
+    if case.mode == "decode" or case.mode == CONTEXT_MODE:
         return None
     config = model.config
     mode: Mode = case.mode
