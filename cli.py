@@ -647,13 +647,15 @@ def merge(ctx: click.Context, /, folders: tuple[Path, ...], out: Path) -> None:
             "errors",
             "quantized",
             "claims",
+            "context",
         ]
     ),
     default=None,
     help="cases = a row per case, arm and metric; scaling = exponents; crossover = from "
     "which length on a backend wins; peers = other libraries beside ours; tasks = what was "
     "learnt at which cost; errors = error at a budget; quantized = quantised weights; "
-    "claims = what is said of attention, with verdicts. Default: cases.",
+    "claims = what is said of attention, with verdicts; context = a sequence over several "
+    "ranks. Default: cases.",
 )
 @click.option(
     "--format",

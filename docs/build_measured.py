@@ -13,6 +13,7 @@ from pathlib import Path
 from results import format, plots
 from results.axis_views import axis_tables
 from results.chapters import Chapter, chapters, machine_name
+from results.context_views import context_part
 from results.error_views import error_tables
 from results.errors import error_chapters
 from results.frames import as_rows
@@ -35,6 +36,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 QUALITY = ROOT / "docs" / "quality.md"
+CONTEXT = ROOT / "docs" / "context_parallel.md"
 REFERENCE = ROOT / "results" / "reference" / "epyc-2-cores"
 BESIDE = {
     name: REFERENCE.with_name(f"{REFERENCE.name}-{name}")
@@ -51,6 +53,9 @@ BESIDE = {
     )
 }
 """Further sweeps on that machine, each by a command that docs/performance.md names."""
+
+RANKS = REFERENCE.with_name("xeon-2-cores-context")
+"""What suite context measured, on another machine."""
 
 OF_QUALITY = {
     "tasks": ("quality",),
@@ -469,7 +474,19 @@ def quality() -> str:
     return fill(text, "quantized", titled([view for s in part.sections for view in s.tables]))
 
 
+def context() -> str:
+    """Return docs/context_parallel.md with what the reference says."""
+    run = loaded(RANKS)
+    (section,) = context_part(run).sections
+    (machine,) = run.machines.values()
+    told = [f"- {escape_markdown(s)}" for p in section.paragraphs for s in p.sentences]
+    where = f"{machine_name(machine)}. {section.lead}"
+    text = "\n".join([where, "", *told, "", titled(section.tables)])
+    return fill(CONTEXT.read_text(), "ranks", text)
+
+
 if __name__ == "__main__":
+    CONTEXT.write_text(context())
     README.write_text(readme(write=True))
     PERFORMANCE.write_text(performance())
     QUALITY.write_text(quality())

@@ -14,6 +14,7 @@ from results.chapters import Chapter
 from results.checks import clean
 from results.frames import as_rows
 from results.runs import Run
+from results.schema import CONTEXT
 from results.sections import Section
 from results.series import label
 from results.views import LONG, Cell, TableView, every_case, status_word
@@ -73,7 +74,8 @@ def _what(row: Row) -> str:
     """Say what of a case its backend and length do not."""
     told = [row[c] for c in ("level", "mode", "model", "task", "inputs", "training", "weights")]
     causal = ["causal"] if row["is_causal"] else []
-    return clean(", ".join([*(str(t) for t in told if t), *causal]))
+    over = [f"{row['ranks']} rank{'s'[: row['ranks'] != 1]}"] if row["kind"] == CONTEXT else []
+    return clean(", ".join([*(str(t) for t in told if t), *causal, *over]))
 
 
 def _value(rows: list[Row]) -> str:

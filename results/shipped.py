@@ -7,8 +7,8 @@ from pathlib import Path
 from results.runs import NoRunError
 from results.schema import RECORDS
 
-CLAIMS = "-claims"
-"""How the names of folders end that hold what suite claims measured."""
+APART = ("-claims", "-context")
+"""How the names of folders end that hold what suites claims and context measured."""
 
 REFERENCE = Path(__file__).with_name("reference")
 
@@ -17,13 +17,14 @@ def reference_folders(root: Path = REFERENCE) -> tuple[Path, ...]:
     """Return the run folders among the reference records, by name, that a choice rests on.
 
     Those of claims are left out: the calls in them are there for their growth, and of a newer
-    measuring code, beside which the others would count as outdated.
+    measuring code, beside which the others would count as outdated. Those of context are of ranks
+    that share a machine: no choice rests on them.
 
     Raises:
         NoRunError: if there is none: the installation is not whole.
     """
     every = sorted(f.parent for f in root.glob(f"*/{RECORDS}"))
-    found = tuple(folder for folder in every if not folder.name.endswith(CLAIMS))
+    found = tuple(folder for folder in every if not folder.name.endswith(APART))
     if not found:
         raise NoRunError(f"{root}: no reference records here; name a run folder")
     return found

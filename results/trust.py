@@ -22,7 +22,7 @@ from results.roofs import Roofs
 from results.runs import Run
 from results.sampling import Sampling, latencies, sampling
 from results.scaling import EMPTY_FACTOR
-from results.schema import CALL_MODES, STOPS
+from results.schema import STOPS
 from results.settings import differing
 from results.spans import Span, number, span
 
@@ -178,7 +178,7 @@ def _predictions(records: Sequence[Mapping[str, Any]]) -> Predictions:
         names.append(launch_name(record))
         # What is foretold is a case's: its arms run in turn, and each frees its memory.
         spent = [_median(arm, "latency") for arm in record["arms"]]
-        memory = "peak_memory" if record["case"]["mode"] in CALL_MODES else "state_bytes"
+        memory = "state_bytes" if record["case"]["mode"] == "decode" else "peak_memory"
         held = [_median(arm, memory) for arm in record["arms"]]
         known = [h for h in held if math.isfinite(h)]
         times.append(_over(sum(spent), told.get("latency")))

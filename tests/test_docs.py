@@ -81,6 +81,7 @@ NOT_RUN = {
     "eval": "sets up completion: test_completion has what it prints",
     "_ATTNBENCH_COMPLETE=fish_source": "likewise",
     "source": "reads what that printed",
+    "torchrun": "starts several processes: test_context_parallel does, of the same layer",
 }
 """First words of commands that are not ours, and why they are not run."""
 

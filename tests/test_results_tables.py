@@ -78,6 +78,9 @@ def test_all_formats_hold_the_same_table(folder: Path, tmp_path: Path, table: st
         made = synthetic_quality.write_quality(tmp_path / table, synthetic_quality.few())
     elif table == "claims":
         made = synthetic_quality.write_quality(tmp_path / table, synthetic_quality.claim_records())
+    elif table == "context":
+        records = synthetic_quality.context_records({"sdpa": lambda ranks, n: (n / ranks, n)})
+        made = synthetic_quality.write_quality(tmp_path / table, records)
     run = load(made)
     csv, text = export_table(run, table, "csv"), export_table(run, table, "json")
     assert csv is not None
@@ -91,7 +94,7 @@ def test_all_formats_hold_the_same_table(folder: Path, tmp_path: Path, table: st
     number = {
         "cases": "value", "scaling": "exponent", "crossover": "seq_len", "peers": "ratio",
         "tasks": "score", "errors": "relative_error", "quantized": "bits_per_byte",
-        "claims": "value",
+        "claims": "value", "context": "latency",
     }[table]  # fmt: skip
     for index, row in enumerate(rows):
         a, b, c = row[number], read[number][index], stored[number][index]
@@ -116,7 +119,7 @@ def test_a_file_holds_what_the_text_would(folder: Path, tmp_path: Path) -> None:
             "csv",
             None,
             "table: expected one of cases, scaling, crossover, peers, tasks, "
-            "errors, quantized, claims, got 'case'",
+            "errors, quantized, claims, context, got 'case'",
         ),
         ("cases", "xls", None, f"format: expected one of {', '.join(FORMATS)}, got 'xls'"),
         ("cases", "parquet", None, "out: parquet is no text"),
