@@ -13,7 +13,7 @@ import attention
 from attention import linear_chunked
 from attention.functional import error_budget, relative_l2
 from attention.linear import Features
-from attention.linear_chunked import Sizes, Sums, chunked_attention, prefix_sums
+from attention.linear_chunked import Sizes, Sums, chunked_attention, key_sums, prefix_sums
 from attention.testing import assert_matches
 
 SMALL = Sizes(chunk=8, block_chunks=2, block_features=2**20)
@@ -173,3 +173,31 @@ def test_both_kernels_of_performer_agree(n: int, causal: bool) -> None:
     assert_matches("output", chunked(q, k, v, **asks), tiled(q, k, v, **asks), 1e-11)
     assert chunked.kernel == ("chunked_prefix_sums" if causal else "chunked_sums")
     assert relative_l2(tiled(q, k, v), tiled(q, k, v, key_padding_mask=mask)) > 0 or n == 1
+
+
+@pytest.mark.parametrize("kind", ["softmax", "relu"])
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("prefix", [0, 40])
+def test_sums_of_earlier_keys_stand_for_them(kind: str, is_causal: bool, prefix: int):
+    """With gradients, though later keys have larger logits, and M may be larger than N."""
+    torch.manual_seed(0)
+    projection = torch.randn(12, 8, dtype=torch.float64)
+    features = Features(projection, 0.6, kind, 1e-3 if kind == "relu" else 0.0)
+    early = [torch.randn(3, 50, 8, dtype=torch.float64, requires_grad=True) for _ in "kv"]
+    q = torch.randn(3, 70, 8, dtype=torch.float64, requires_grad=True)
+    late = [torch.randn(3, 70 + prefix, 8, dtype=torch.float64) for _ in "kv"]
+    late = [(3.0 * x).requires_grad_() for x in late]
+    hidden = torch.zeros(3, 50, dtype=torch.bool)
+    hidden[1, 10:30] = True
+    leaves = (q, *early, *late)
+    sizes = Sizes(chunk=16, block_chunks=2)
+    before = key_sums(*early, features, hidden, sizes=sizes)
+    out = chunked_attention(q, *late, features, is_causal=is_causal, before=before, sizes=sizes)
+    grads = torch.autograd.grad(out.square().sum(), leaves)
+    every = torch.nn.functional.pad(hidden, (0, 70 + prefix))
+    keys, values = (torch.cat(pair, dim=1) for pair in zip(early, late, strict=True))
+    whole = chunked_attention(q, keys, values, features, every, is_causal=is_causal, sizes=sizes)
+    expected = torch.autograd.grad(whole.square().sum(), leaves)
+    torch.testing.assert_close(out, whole, rtol=1e-9, atol=1e-12)
+    for got, wanted in zip(grads, expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-10)
