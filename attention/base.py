@@ -335,8 +335,12 @@ class Attention(Decoding, nn.Module, ABC):
         k, v, mask = part.fetch_keys(wanted)
         return self.attend(part.q, k, v, is_causal=part.is_causal, key_padding_mask=mask)
 
-    def across_reasons(self) -> list[str]:
-        """Say why `attend_across` cannot serve; empty = it can."""
+    def across_reasons(self, problem: Problem | None = None) -> list[str]:
+        """Say why `attend_across` cannot serve; empty = it can.
+
+        Args:
+            problem: a call on the whole sequence; ``None`` = any.
+        """
         if type(self).attend_across is not Attention.attend_across:
             return []
         if self.supports.cross and not self.call_inputs:

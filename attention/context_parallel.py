@@ -18,6 +18,10 @@ affair (`Attention.attend_across`), in bytes that a rank receives in a forward p
 `exchange_bytes` is the formula, `ContextParallel.received` what was counted. Any other backend
 that takes more keys than queries (``supports.cross``) runs as the exact ones do.
 
+All ranks call forward together, and go backward together: an exchange that one rank leaves out
+leaves the others waiting. Where the loss is of one rank's tokens alone, the others go backward
+from ``0 * out.sum()``.
+
 Parameters that a backend has (linformer's E) get the gradient of this rank's tokens; sum it over
 the ranks, as data parallelism does.
 """
@@ -25,6 +29,8 @@ the ranks, as data parallelism does.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -34,6 +40,7 @@ from torch import Tensor, nn
 from attention.base import Attention, Problem, UnsupportedError
 from attention.checks import autocast_inputs, check_mask, check_qkv
 from attention.exchange import Exchange, Part
+from attention.functional import draw_seed
 
 
 class ContextParallel(nn.Module):
@@ -101,42 +108,73 @@ class ContextParallel(nn.Module):
                 is not as long as q, or the ranks do not agree.
         """
         own = self.attention
-        q, k, v = check_qkv(q, k, v, num_heads=own.num_heads, head_dim=own.head_dim)
-        if k.shape[2] != q.shape[2]:
-            raise ValueError(
-                f"k: expected the {q.shape[2]} tokens of q, got {k.shape[2]}: a rank holds one "
-                "span of the sequence"
-            )
-        if not isinstance(is_causal, bool):
-            raise TypeError(f"is_causal: expected a bool, got {type(is_causal).__name__}")
-        if key_padding_mask is not None:
-            check_mask("key_padding_mask", key_padding_mask, (q.shape[0], k.shape[2]), q)
-        autocast = torch.is_autocast_enabled(q.device.type)
-        if autocast:
-            q, k, v = autocast_inputs(q, k, v)
-        extra = own.check_call_inputs(q, k, call_inputs)
+        try:
+            q, k, v = check_qkv(q, k, v, num_heads=own.num_heads, head_dim=own.head_dim)
+            if k.shape[2] != q.shape[2]:
+                raise ValueError(
+                    f"k: expected the {q.shape[2]} tokens of q, got {k.shape[2]}: a rank holds "
+                    "one span of the sequence"
+                )
+            if not isinstance(is_causal, bool):
+                raise TypeError(f"is_causal: expected a bool, got {type(is_causal).__name__}")
+            if key_padding_mask is not None:
+                check_mask("key_padding_mask", key_padding_mask, (q.shape[0], k.shape[2]), q)
+            autocast = torch.is_autocast_enabled(q.device.type)
+            if autocast:
+                q, k, v = autocast_inputs(q, k, v)
+            extra = own.check_call_inputs(q, k, call_inputs)
+        except (TypeError, ValueError):  # the others must not wait for this rank
+            device = q.device if isinstance(q, Tensor) else _device_of(self.group)
+            Exchange(0, device, self.group, self._nothing(), {"refused": 1, "unchecked": 0})
+            raise
+        agreed = {
+            "is_causal": int(is_causal),
+            "key_padding_mask": int(key_padding_mask is not None),
+            "call_inputs": _number(",".join(sorted(extra))),
+            "q.dtype": _number(str(q.dtype)),
+            "batch": q.shape[0],
+            "num_kv_heads": k.shape[1],
+            "requires_grad": _gradients(q, k, v, extra),
+            "attention": _number(f"{type(own).__name__} {own.extra_repr()} {own.training}"),
+        }
+        assert agreed.keys() == self._nothing().keys()
         exchange = Exchange(
-            q.shape[2], q.device, self.group,
-            {
-                "is_causal": int(is_causal),
-                "key_padding_mask": int(key_padding_mask is not None),
-                **{name: int(name in extra) for name in own.call_inputs},
-            },
+            q.shape[2], q.device, self.group, agreed,
+            {"refused": 0, "unchecked": int(not self._is_checked)},
         )  # fmt: skip
+        if refused := [rank for rank, one in enumerate(exchange.told["refused"]) if one]:
+            raise ValueError(f"group: the call was refused on rank {', '.join(map(str, refused))}")
+        exchange.check_agreed()
         whole = Problem.of(
             q, k, is_causal=is_causal, key_padding=key_padding_mask is not None,
             length=exchange.total_length,
         )  # fmt: skip
-        if reasons := own.unsupported_reasons(whole):
+        if reasons := [*own.unsupported_reasons(whole), *own.across_reasons(whole)]:
             raise UnsupportedError("; ".join(reasons))
         self._exchange = exchange
-        if not self._is_checked:
+        if any(exchange.told["unchecked"]):
             self._check_alike(q.device)
         part = Part(q, k, v, exchange, is_causal, key_padding_mask, extra)
-        if not autocast:
+        with ExitStack() as stack:
+            if autocast:
+                stack.enter_context(torch.autocast(q.device.type, enabled=False))
+            if own.active_dropout_p:  # built under one seed, ranks would drop alike
+                seed = draw_seed()
+                devices = [q.device] if q.device.type == "cuda" else []
+                stack.enter_context(torch.random.fork_rng(devices))
+                torch.manual_seed(seed + exchange.rank)
             return own.attend_across(part)
-        with torch.autocast(q.device.type, enabled=False):
-            return own.attend_across(part)
+
+    @staticmethod
+    def _nothing() -> dict[str, int]:
+        """Return what a rank that refuses its call has to say of it."""
+        return dict.fromkeys(
+            (
+                "is_causal", "key_padding_mask", "call_inputs", "q.dtype", "batch",
+                "num_kv_heads", "requires_grad", "attention",
+            ),
+            0,
+        )  # fmt: skip
 
     def _check_alike(self, device: torch.device) -> None:
         """Check, at the first call, that all ranks hold equal parameters and buffers.
@@ -146,7 +184,9 @@ class ContextParallel(nn.Module):
         """
         digest = hashlib.blake2b(digest_size=7)
         for x in (*self.attention.parameters(), *self.attention.buffers()):
-            digest.update(x.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(f"{x.dtype} {tuple(x.shape)}".encode())
+            content = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(content.numpy().tobytes())
         own = torch.tensor([int.from_bytes(digest.digest(), "big")], device=device)
         every = [torch.empty_like(own) for _ in range(dist.get_world_size(self.group))]
         dist.all_gather(every, own, group=self.group)
@@ -159,6 +199,23 @@ class ContextParallel(nn.Module):
                 "broadcast them"
             )
         self._is_checked = True
+
+
+def _number(text: str) -> int:
+    """Return a whole number that equal texts share."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
+
+
+def _gradients(q: Tensor, k: Tensor, v: Tensor, extra: Mapping[str, Any]) -> int:
+    """Return which inputs are differentiated, a bit each: what ranks exchange going back."""
+    more = extra.get("global_qkv") or ()
+    flags = [x.requires_grad and torch.is_grad_enabled() for x in (q, k, v, *more)]
+    return sum(1 << place for place, flag in enumerate(flags) if flag)
+
+
+def _device_of(group: dist.ProcessGroup | None) -> torch.device:
+    """Return a device that the group exchanges tensors of."""
+    return torch.device("cuda" if dist.get_backend(group) == "nccl" else "cpu")
 
 
 def split(x: Tensor, *, dim: int = 2, group: dist.ProcessGroup | None = None) -> Tensor:

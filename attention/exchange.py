@@ -8,7 +8,7 @@ the same order, and go backward together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,15 +28,16 @@ class Exchange:
         length: tokens of this rank's part, at least 1.
         device: of the tensors that are exchanged.
         group: the ranks; ``None`` = all.
-        agreed: what must be equal on all ranks, by name, as whole numbers.
+        agreed: what must be equal on all ranks, by name, as whole numbers; the same names on all.
+        told: what the ranks tell one another beside it, by name; likewise.
 
     Attributes:
+        told: what each rank told, by name.
         received: bytes that came from other ranks since, in both passes. An all-reduce counts as
             a ring moves it: ``2·(P - 1)/P`` of the tensor.
 
     Raises:
         RuntimeError: if torch.distributed has no process group.
-        ValueError: if the ranks do not agree.
     """
 
     def __init__(
@@ -44,24 +45,33 @@ class Exchange:
         length: int,
         device: torch.device,
         group: dist.ProcessGroup | None = None,
-        agreed: dict[str, int] | None = None,
+        agreed: Mapping[str, int] | None = None,
+        told: Mapping[str, int] | None = None,
     ) -> None:
         self.group = group
         self.rank, self.ranks = dist.get_rank(group), dist.get_world_size(group)
         self.received = 0
-        names = list(agreed or {})
-        told = torch.tensor([length, *(agreed or {}).values()], device=device)
-        every = [torch.empty_like(told) for _ in range(self.ranks)]
-        dist.all_gather(every, told, group=group)
-        rows = torch.stack(every).tolist()
-        for column, name in enumerate(names, start=1):
-            values = [row[column] for row in rows]
-            if len(set(values)) > 1:
-                raise ValueError(f"{name}: expected the same on all ranks, got {values}")
-        ends = torch.tensor([row[0] for row in rows]).cumsum(0).tolist()
+        own = {"length": length, **(told or {}), **(agreed or {})}
+        row = torch.tensor([*own.values()], dtype=torch.int64, device=device)
+        every = [torch.empty_like(row) for _ in range(self.ranks)]
+        dist.all_gather(every, row, group=group)
+        columns = torch.stack(every, dim=1).tolist()
+        self.told: dict[str, list[int]] = dict(zip(own, columns, strict=True))
+        self.agreed = tuple(agreed or ())
+        ends = torch.tensor(self.told["length"]).cumsum(0).tolist()
         self.spans = list(zip([0, *ends[:-1]], ends, strict=True))
         self.start, self.stop = self.spans[self.rank]
         self.total_length: int = ends[-1]
+
+    def check_agreed(self) -> None:
+        """Check that the ranks agree; where they do not, all of them raise.
+
+        Raises:
+            ValueError: naming the first thing in which they differ, and what each has.
+        """
+        for name in self.agreed:
+            if len(set(self.told[name])) > 1:
+                raise ValueError(f"{name}: expected the same on all ranks, got {self.told[name]}")
 
     # -- differentiable ---------------------------------------------------------------------------
 

@@ -346,15 +346,15 @@ def _context_grid(preset: str | None, chosen: Mapping[str, Any]) -> Grid:
     for name, option in _NOT_OF_CONTEXT.items():
         if _is_set(chosen.get(name)):
             raise ValueError(
-                f"{option}: suite context measures a training step at level attention; "
-                f"got {option}"
+                f"{option}: suite context measures a training step at level attention alone; "
+                f"got {chosen[name]}"
             )
     fields = {**vars(CONTEXT_PRESETS[preset or DEFAULT_PRESET]), "threads": (available_cores(),)}
     fields |= {k: v for k, v in chosen.items() if v is not None and v != ()}
     for ranks in fields["ranks"]:
-        if ranks > min(fields["seq_lens"]):
+        if not 1 <= ranks <= min(fields["seq_lens"]):
             raise ValueError(
-                f"ranks: expected at most {min(fields['seq_lens'])}, the tokens of the shortest "
+                f"ranks: expected 1 to {min(fields['seq_lens'])}, the tokens of the shortest "
                 f"sequence; got {ranks}"
             )
     return Grid(**{**fields, "modes": (CONTEXT_MODE,)})

@@ -161,6 +161,36 @@ def disagree(group: dist.ProcessGroup, rank: int) -> list[str]:
     return said
 
 
+def one_apart(group: dist.ProcessGroup, rank: int) -> list[str]:
+    """Return what is said where one rank alone calls otherwise; the others could wait for it."""
+    x = torch.randn(1, H, 3, D)
+    sdpa = attention.build("sdpa", num_heads=H, head_dim=D)
+    window = attention.build("longformer", num_heads=H, head_dim=D, window=3 + rank)
+    wrong = torch.ones(1, 2 if rank == 2 else 3, dtype=torch.bool)
+    asked: list[tuple[Any, Any, dict[str, Any]]] = [
+        (sdpa, x, {"key_padding_mask": wrong}),
+        (sdpa, x.clone().requires_grad_(rank == 1), {}),
+        (sdpa, x.double() if rank == 3 else x, {}),
+        (window, x, {}),
+    ]
+    said = []
+    for module, given, more in asked:
+        try:
+            ContextParallel(module, group)(given, given, given, **more)
+        except ValueError as error:
+            said.append(str(error))
+    return said
+
+
+def dropped(group: dist.ProcessGroup) -> list[float]:
+    """Return where the ranks dropped weights: the same tokens on each, one a rank."""
+    torch.manual_seed(0)
+    module = attention.build("sdpa", num_heads=H, head_dim=D, dropout_p=0.5)
+    x = torch.ones(1, H, 8, D)
+    out: list[float] = ContextParallel(module, group)(x, x, x)[0, :, :, 0].flatten().tolist()
+    return out
+
+
 def unequal(group: dist.ProcessGroup, rank: int) -> str:
     """Return what is said where the ranks drew different features."""
     x = torch.randn(1, H, 3, D)
@@ -175,7 +205,7 @@ def unequal(group: dist.ProcessGroup, rank: int) -> str:
 def half(group: dist.ProcessGroup, name: str, **options: Any) -> float:
     """Return how far bfloat16 over ranks is from bfloat16 on one device."""
     torch.manual_seed(0)
-    x = torch.randn(3, 1, H, 64, D).bfloat16()
+    x = (torch.randn(3, 1, H, 64, D) + 1.0).bfloat16()
     module = attention.build(name, num_heads=H, head_dim=D, **options)
     whole = module(*x)
     out = ContextParallel(module, group)(*(split(t, group=group) for t in x))
@@ -195,10 +225,14 @@ def main(rank: int, ranks: int, folder: Path) -> None:
             continue
         for name, ask in CASES.items():
             found[f"{name}-{count}"] = compare(ask, count, rank, group)
+    found["one_apart"] = one_apart(groups[-1], rank)
     found["unequal"] = unequal(groups[-1], rank)
     found["disagree"] = disagree(groups[-1], rank)
+    pooled = {"seq_len": 64, "rank": 2, "method": "mean_pool"}
     found["half"] = [half(groups[-1], "sdpa"), half(groups[-1], "performer", seed=0),
-                     half(groups[-1], "longformer", window=8)]  # fmt: skip
+                     half(groups[-1], "longformer", window=8),
+                     half(groups[-1], "linformer", **pooled)]  # fmt: skip
+    found["dropped"] = dropped(groups[-1])
     (folder / f"found-{rank}.json").write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()

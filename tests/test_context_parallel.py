@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,38 @@ def test_the_ranks_must_hold_equal_parameters(found: Found):
 
 def test_half_precision(found: Found):
     for rank in range(RANKS):
-        sdpa, performer, longformer = found[rank]["half"]
-        assert max(sdpa, longformer) < 0.02
+        sdpa, performer, longformer, pooled = found[rank]["half"]
+        assert max(sdpa, longformer, pooled) < 0.02
         assert performer < 0.05
+
+
+def test_where_one_rank_calls_otherwise_all_of_them_raise(found: Found):
+    for rank in range(RANKS):
+        refused, gradient, dtype, options = found[rank]["one_apart"]
+        if rank == 2:
+            assert refused == "key_padding_mask: expected shape (1, 3), got (1, 2)"
+        else:
+            assert refused == "group: the call was refused on rank 2"
+        assert gradient == "requires_grad: expected the same on all ranks, got [0, 7, 0, 0]"
+        assert dtype.startswith("q.dtype: expected the same on all ranks")
+        assert options.startswith("attention: expected the same on all ranks")
+
+
+def test_ranks_drop_weights_of_their_own(found: Found):
+    outs = {tuple(found[rank]["dropped"]) for rank in range(RANKS)}
+    assert len(outs) == RANKS
+
+
+def test_kernels_that_cannot_serve_parts_are_refused():
+    tiled = attention.build("performer", num_heads=4, head_dim=8, kernel="tiled")
+    with pytest.raises(attention.UnsupportedError, match=r"kernel: .* got tiled"):
+        ContextParallel(tiled)
+    flash = attention.build("sdpa", num_heads=4, head_dim=8, kernel="flash")
+    x = torch.empty(1, 4, 8, 8, device="meta")
+    problem = attention.Problem.of(x, x, is_causal=True)
+    (why,) = flash.across_reasons(replace(problem, device="cuda"))
+    assert "flash does not take on cuda" in why
+    assert flash.across_reasons(replace(problem, device="cpu")) == []
 
 
 def test_spans_may_be_uneven():
@@ -159,6 +189,8 @@ def test_misuse_of_a_call_names_the_argument(alone: None):
         split(x[:, :, :0])
     assert layer(x, x, x).shape == x.shape
     assert layer.received == 0
+    layer.attention.register_parameter("temperature", torch.nn.Parameter(torch.tensor(1.0)))
+    assert ContextParallel(layer.attention)(x, x, x).shape == x.shape  # a scalar has bytes too
 
 
 def test_autocast_is_that_of_a_backend(alone: None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from helpers_sweep import wait_until
 
 from attention.backends.longformer import LongformerAttention
 from cli import main
@@ -62,13 +64,25 @@ def test_a_case_is_timed_counted_and_held_against_the_reference() -> None:
     assert metrics["exchanged_bytes"] == 2 * halo
     assert metrics["peak_memory"] >= 0
     assert min(arm["metrics"]["latency"]["samples"]) > 0
-    assert arm["cost"]["pattern_ops"] > 0
+    assert arm["cost"] is None
 
 
 def test_the_ranks_end_with_the_time_of_the_case() -> None:
-    found = ask(CASE, deadline_s=1.0)
+    before = ranks_there()
+    found = ask(replace(CASE, seq_len=1 << 14, key_len=1 << 14, arms=(Arm("sdpa"),)), deadline_s=6)
     assert found["status"] == "timeout"
     assert found["reason"].endswith("while running the ranks")
+    wait_until(lambda: ranks_there() <= before)
+
+
+def ranks_there() -> set[int]:
+    """Return the processes that are ranks."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if b"context_rank" in (folder / "cmdline").read_bytes():
+                found.add(int(folder.name))
+    return found
 
 
 WRONG = """
@@ -149,7 +163,7 @@ def run(*arguments: str) -> Result:
     [
         (("--mode", "forward"), "--mode: suite context measures a training step"),
         (("--compile", "on"), "--compile: suite context measures a training step"),
-        (("--ranks", "4", "--seq-len", "2"), "--ranks: expected at most 2"),
+        (("--ranks", "4", "--seq-len", "2"), "--ranks: expected 1 to 2"),
         (("--preset", "million"), "--preset: expected one of quick, standard in suite context"),
         (("--suite", "speed", "--ranks", "2"), "--ranks: only with suite context"),
     ],

@@ -202,11 +202,12 @@ class LinformerAttention(Attention):
         else:
             at = torch.arange(exchange.start, exchange.stop, device=k.device) // self.segment
             rows = -(-exchange.total_length // self.segment)
-            blank = k.new_zeros(k.shape[0], 2 * k.shape[1], rows, k.shape[3])
-            total = exchange.total(blank.index_add(2, at, torch.cat([k, v], dim=1)))
+            wide = torch.promote_types(k.dtype, torch.float32)  # sums of many tokens
+            blank = k.new_zeros(k.shape[0], 2 * k.shape[1], rows, k.shape[3], dtype=wide)
+            total = exchange.total(blank.index_add(2, at, torch.cat([k, v], dim=1).to(wide)))
             counts = own.new_zeros(own.shape[0], rows, dtype=torch.int64)
             counts = exchange.total(counts.index_add(1, at, own.to(torch.int64)))
-            total = total / counts.clamp(min=1)[:, None, :, None].to(total.dtype)
+            total = (total / counts.clamp(min=1)[:, None, :, None]).to(k.dtype)
             hidden = None if part.key_padding_mask is None else counts == 0
         keys, values = total.split(k.shape[1], dim=1)
         self.kernel = f"{self.method}_projection+{self._core(part.q, keys, hidden)}"
@@ -217,7 +218,8 @@ class LinformerAttention(Attention):
         learned = self.method == "learned"
         heads = problem.num_heads if learned and self.sharing == "none" else problem.num_kv_heads
         rows = self.rank if learned else -(-problem.key_len // self.segment)
-        size = 2 * problem.batch * heads * rows * problem.head_dim * problem.dtype.itemsize
+        dtype = problem.dtype if learned else torch.promote_types(problem.dtype, torch.float32)
+        size = 2 * problem.batch * heads * rows * problem.head_dim * dtype.itemsize
         moved = 2 * (len(spans) - 1) * size // len(spans)
         counts = 0 if learned else 2 * (len(spans) - 1) * problem.batch * rows * 8 // len(spans)
         return moved + counts

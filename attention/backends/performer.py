@@ -211,6 +211,13 @@ class PerformerAttention(Attention):
         )
         return out.view(part.q.shape)
 
+    def across_reasons(self, problem: Problem | None = None) -> list[str]:
+        """Add: the sums that are exchanged are those of the chunked kernel."""
+        reasons = super().across_reasons(problem)
+        if self.kernel_choice == "tiled":
+            reasons.append("kernel: over ranks it is chunked; expected auto or chunked, got tiled")
+        return reasons
+
     def exchange_bytes(self, problem: Problem, spans: Sequence[tuple[int, int]], rank: int) -> int:
         """Return the bytes of the sums that the other ranks hold."""
         wide = torch.promote_types(problem.dtype, torch.float32).itemsize

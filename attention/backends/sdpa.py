@@ -82,6 +82,17 @@ class SDPAAttention(ExactAttention):
             )
         return reasons
 
+    def across_reasons(self, problem: Problem | None = None) -> list[str]:
+        """Add: causal, the parts behind the first need a mask, which flash takes on no GPU."""
+        reasons = super().across_reasons(problem)
+        on_gpu = problem is not None and problem.is_causal and problem.device == "cuda"
+        if on_gpu and self.pinned == "flash":
+            reasons.append(
+                "kernel: causal parts of a sequence need a mask, which flash does not take on "
+                "cuda; expected auto, efficient, cudnn or math"
+            )
+        return reasons
+
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
     ) -> Tensor:

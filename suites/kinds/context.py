@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +93,13 @@ def run(
         stage("running the ranks")
         request = {"case": case.to_json(), "budget_s": budget_s, "plugins": list(plugins)}
         found = _ranks(case, request, Path(folder))
-    problem = problem_of(case)
+    gates = [one["gate"] for one in found]
+    worst = max(gates, key=lambda gate: gate["relative_l2"])
+    gradients = [gate["gradient"] for gate in gates]
     arm = {
-        "kernel": found[0]["kernel"],
-        "gate": max((one["gate"] for one in found), key=lambda gate: gate["relative_l2"]),
-        "cost": asdict(module.cost(problem, "training")),
+        "kernel": " + ".join(dict.fromkeys(one["kernel"] for one in found)),
+        "gate": {**worst, "gradient": max(gradients, key=lambda one: one["relative_l2"])},
+        "cost": None,  # of one device's kernel: over ranks other work is executed
         "expected": {"time": module.time_exponent, "memory": module.memory_exponent},
         "fixed_size": dict(module.fixed_sizes()),
         "compiled": None,
@@ -152,12 +153,14 @@ def _ranks(case: Case, asked: Mapping[str, Any], folder: Path) -> Sequence[Mappi
         for rank in range(case.ranks)
         if (file := folder / f"rank-{rank}.json").exists()
     }
+    if missing := [str(rank) for rank in range(case.ranks) if rank not in told]:
+        raise RuntimeError(
+            f"rank {', '.join(missing)} left no answer; torchrun ended with exit code {code}"
+        )
     if failed := [(one["at"], rank) for rank, one in told.items() if "error" in one]:
         _, first = min(failed)  # the others only miss the one that ended
         error, text = told[first]["error"], told[first]["text"]
         raise _ERRORS.get(error, RuntimeError)(f"rank {first}: {text}")
-    if code or len(told) < case.ranks:
-        raise RuntimeError(f"torchrun ended with exit code {code}; its output says why")
     return [told[rank] for rank in range(case.ranks)]
 
 

@@ -28,6 +28,7 @@ from suites.kinds.context import threads_of
 from suites.measure.clock import HostTimer, Timed, sample_in_turn
 from suites.measure.gate import Call, check_call
 from suites.measure.memory import peak_memory
+from suites.measure.process import die_with_parent
 from suites.peers.registry import load_plugins
 
 
@@ -163,6 +164,7 @@ def guarded(folder: Path, rank: int, work: Callable[[], dict[str, Any]]) -> int:
 
 def main(folder: Path) -> int:
     """Run this rank."""
+    die_with_parent(os.getppid())  # torchrun gives its ranks a session of their own
     rank = int(os.environ["RANK"])
     request = json.loads((folder / "request.json").read_text())
     case = Case.from_json(request["case"])
