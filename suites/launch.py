@@ -77,6 +77,11 @@ class Launcher:
         self._keeper: subprocess.Popen[bytes] | None = None
         self._servers: dict[str, _Server] = {}
 
+    @property
+    def scratch(self) -> Path:
+        """The folder of temporary files, which goes with the launcher even if it is killed."""
+        return Path(self._scratch.name)
+
     def __enter__(self) -> Launcher:
         """Return the launcher; its servers start when they are first needed."""
         return self
