@@ -125,7 +125,7 @@ class Dealer:
         self._left = list(groups)
         self._arriving = arriving
         self._held: dict[str, Group] = {}
-        self._lost: Counter[Item] = Counter()
+        self._lost: Counter[tuple[str, int]] = Counter()
         self._places: dict[str, Place] = {}
         self._last: dict[str, Key] = {}
         self._stopped = False
@@ -213,8 +213,9 @@ class Dealer:
     def gives_up(self, item: Item) -> bool:
         """Count a machine that was lost with a launch; say whether it is tried no more."""
         with self._changed:
-            self._lost[item] += 1
-            return self._lost[item] >= MOST_TRIES
+            key = item.case.id, item.launch
+            self._lost[key] += 1
+            return self._lost[key] >= MOST_TRIES
 
     def drop(self, place: Place) -> None:
         """Take the first launch off the group that a machine holds."""

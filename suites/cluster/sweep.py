@@ -123,6 +123,11 @@ def check_possible(grid: Grid) -> None:
         )
 
 
+def with_all_cores(grid: Grid, there: Sequence[Node]) -> Grid:
+    """Return the grid with as many threads as each of the machines has cores."""
+    return replace(grid, threads=(max(1, min(node.cpus for node in there)),))
+
+
 def run_on_cluster(
     grid: Grid,
     folder: Path,
@@ -161,7 +166,8 @@ def run_on_cluster(
     check_possible(grid)
     journal = Journal(folder, resume=resume)
     journal.check_free()
-    with terminable(), link.connected(address):
+    # Ray's own handler of SIGTERM takes the place of the first one.
+    with terminable(), link.connected(address), terminable():
         there = link.nodes(grid.device, kind)
         if not there:
             wanted = f"a GPU{f' of kind {kind}' if kind else ''}" if grid.device == "cuda" else (
@@ -170,8 +176,8 @@ def run_on_cluster(
                 f"--cluster: {address} has no machine with {wanted}; there are "
                 f"{link.what_is_there()}"
             )
-        if not threads_chosen and grid.device == "cpu":
-            grid = replace(grid, threads=(min(node.cpus for node in there),))
+        if not threads_chosen:
+            grid = with_all_cores(grid, there)
         files = [str(path.resolve()) for path in plugins]
         sweep = _Sweep(grid, journal, files, progress, benchmark_dir)
         with contextlib.closing(sweep):

@@ -38,7 +38,7 @@ class Worker:
         for name in OF_RAY:
             os.environ.pop(name, None)
         folder = SUITES if benchmark_dir is None else Path(benchmark_dir)
-        self._launcher = Launcher(folder, early=early)
+        self._launcher = Launcher(folder, early=early, apart=True)  # Ray kills its children
         root = self._launcher.scratch  # its keeper removes that, however this process ends
         self._store = root / "store"
         self._plugins: list[str] = []
