@@ -76,7 +76,9 @@ def cluster_of(count: int):
         head_node_args={"num_cpus": 0, "node_ip_address": HOST, "include_dashboard": False},
     )
     for number in range(count):
-        made.add_node(num_cpus=1, node_name=f"node-{number}", node_ip_address=f"127.0.0.{9 + number}")
+        made.add_node(
+            num_cpus=1, node_name=f"node-{number}", node_ip_address=f"127.0.0.{9 + number}"
+        )
     return made
 
 
@@ -105,7 +107,9 @@ def overhead() -> None:
 
 def row(name: str, seconds: list[float]) -> None:
     high = quantiles(seconds, n=20)[-1]
-    print(f"| {name} | {len(seconds)} | {1e3 * median(seconds):.1f} | {1e3 * high:.1f} |", flush=True)
+    print(
+        f"| {name} | {len(seconds)} | {1e3 * median(seconds):.1f} | {1e3 * high:.1f} |", flush=True
+    )
 
 
 class AtOnce(Worker):

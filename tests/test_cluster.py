@@ -499,7 +499,7 @@ def test_a_kind_that_is_not_there_is_said_in_time(nodes, tmp_path):
     started = time.monotonic()
     with pytest.raises(MisuseError, match=r"no machine with a GPU; there are \d nodes, \d with"):
         swept(tmp_path / "run", nodes.address, "linear", kind=None, device="cuda")
-    with pytest.raises(MisuseError, match="no machine with resource H100; .* resources steady"):
+    with pytest.raises(MisuseError, match=r"no machine with resource H100; .* resources steady"):
         swept(tmp_path / "run", nodes.address, "linear", kind="H100")
     assert time.monotonic() - started < 10
 
@@ -507,7 +507,7 @@ def test_a_kind_that_is_not_there_is_said_in_time(nodes, tmp_path):
 def test_a_machine_of_another_version_is_refused_and_named(nodes, tmp_path, monkeypatch):
     here = link.facts_here()
     monkeypatch.setattr(link, "facts_here", lambda: here | {"torch": "1.0"})
-    with pytest.raises(MisuseError, match="second: torch is .* there and 1.0 here") as refused:
+    with pytest.raises(MisuseError, match=r"second: torch is .* there and 1\.0 here") as refused:
         swept(tmp_path / "run", nodes.address, "linear")
     assert "first: torch is" in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -574,7 +574,7 @@ def test_without_any_machine_left_the_sweep_ends_and_what_is_done_stays(
         if item.case.seq_len == 32 and item.case.kind == "speed":
             meanwhile.append(lambda: nodes.remove(last))
 
-    with pytest.raises(LaunchError, match="no machine was there .* last: its node died"):
+    with pytest.raises(LaunchError, match=r"no machine was there .* last: its node died"):
         swept(
             tmp_path / "run", nodes.address, "sleeps:seconds=1.5", kind="lonely",
             progress=Watch(act), case_timeout_s=1e4,

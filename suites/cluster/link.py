@@ -26,7 +26,7 @@ from suites.session import MisuseError
 
 PROBE_S = 5.0
 """How long an address has to answer."""
-CONNECT_S = 30.0
+CONNECT_S = 20.0
 """How long Ray has to take this process as a driver, once the address answers."""
 FACTS_S = 60.0
 """How long a machine has to say what is installed there."""

@@ -39,6 +39,8 @@ NOBODY_S = 60.0
 """How long a sweep waits for a machine where it has none."""
 ESTIMATE_SHARE = 50
 """The time left is estimated anew after so many times the seconds that the last estimate took."""
+ESTIMATED = 500
+"""Launches, about, from which the time of all that are left is estimated."""
 
 
 class ClusterProgress(Progress, Protocol):
@@ -212,6 +214,7 @@ class _Sweep:
         self._of_machine: dict[str, set[tuple[str, int]]] = defaultdict(set)
         self._seen: dict[tuple[str, int], threading.Thread] = {}
         self._remotes: dict[tuple[str, int], Remote] = {}
+        self._held: set[tuple[str, int]] = set()
         self._serving: set[str] = set()
         self._early_notes: list[str] = []
         self._refused: list[str] = []
@@ -239,7 +242,7 @@ class _Sweep:
             if self._dealer is not None and self._dealer.over:
                 break
             threads = [thread for thread in self._seen.values() if thread.is_alive()]
-            if self._serving:
+            if self._held:
                 alone_since = time.monotonic()
             elif not threads and self._dealer is None and self._refused:
                 raise MisuseError(f"--cluster: no machine can be used: {'; '.join(self._refused)}")
@@ -312,6 +315,7 @@ class _Sweep:
         self._remotes[node.node, node.part] = remote
         try:
             gpus = remote.ready()
+            self._held.add((node.node, node.part))  # its preflight may take minutes
             told = self._told_by(remote)
             described = {**told["machine"], "node": link.mark_of(node, gpus)}
             remote.meet(described)
@@ -321,6 +325,7 @@ class _Sweep:
             self._work(node, place, session)
             remote.close()
         finally:
+            self._held.discard((node.node, node.part))
             remote.end()
 
     def _told_by(self, remote: Remote) -> dict[str, Any]:
@@ -460,8 +465,11 @@ class _Sweep:
         now = time.monotonic()
         if now - at >= ESTIMATE_SHARE * cost:
             assert self._dealer is not None
-            whole = session.remaining(self._dealer.left)
-            estimate = None if whole is None else whole / max(1, len(self._serving))
+            left = self._dealer.left
+            some = left[:: len(left) // ESTIMATED + 1]  # all would keep every machine waiting
+            part = session.remaining(some)
+            share = len(left) / max(1, len(some)) / max(1, len(self._serving))
+            estimate = None if part is None else part * share
             self._estimate = (now, estimate, time.monotonic() - now)
             return estimate
         return None if estimate is None else max(0.0, estimate - (now - at))
