@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 from results.schema import Case
 from suites.cluster.worker import Worker
+from suites.free import memory_for_case
 from suites.launch import IMPORT_TIMEOUT_S, WATCHDOG_S, Method
 from suites.outcome import Outcome
 from suites.session import MisuseError
@@ -34,6 +36,9 @@ GRACE_S = IMPORT_TIMEOUT_S + 2 * WATCHDOG_S
 """Seconds beyond a request's own limit after which its machine counts as lost."""
 LOOK_S = 30.0
 """How long a machine has to answer what takes no time."""
+
+FRESH_S = 1.0
+"""How long holds what was seen of a machine when a case ended."""
 
 LOOPBACK = "127."
 KIND = "accelerator_type:"
@@ -296,7 +301,9 @@ class Remote:
     ) -> None:
         ray = ray_module()
         self._stopped = stopped
-        self._gpu_bytes: int | None = None
+        self._machine: Mapping[str, Any] = {}
+        self._seen: tuple[float, int | None] = (0.0, None)
+        self._seen_at = float("-inf")
         contents = [(Path(file).name, Path(file).read_bytes()) for file in plugins]
         self._actor = (
             ray.remote(Worker)
@@ -307,24 +314,32 @@ class Remote:
             .remote(None if benchmark_dir is None else str(benchmark_dir), contents, list(early))
         )  # fmt: skip
 
-    def ready(self) -> str:
-        """Wait until the machine is free for this driver; return which GPUs are its own.
+    def ready(self) -> tuple[str, int]:
+        """Wait until the machine is free for this driver; return its GPUs and its niceness.
 
         Raises:
             LostError: if it goes away first.
         """
-        return str(_got(self._actor.ready.remote(), None, self._stopped))
+        gpus, niceness = _got(self._actor.ready.remote(), None, self._stopped)
+        return str(gpus), int(niceness)
 
     def meet(self, machine: Mapping[str, Any]) -> None:
         """Take note of what the machine is."""
-        self._gpu_bytes = machine.get("gpu_memory_bytes")
+        self._machine = machine
 
     def look(self, case: Case) -> tuple[float, int | None]:
-        """Return the machine's load, and the bytes that a case may have."""
-        load, free = _got(
-            self._actor.look.remote(case.to_json(), self._gpu_bytes), LOOK_S, self._stopped
-        )
-        return float(load), free
+        """Return the machine's load, and the bytes that a case may have.
+
+        What was seen when the last case ended holds for the next that follows at once: nobody
+        else is there.
+        """
+        if time.monotonic() - self._seen_at > FRESH_S:
+            self._see(_got(self._actor.look.remote(), LOOK_S, self._stopped))
+        load, free = self._seen
+        return load, memory_for_case(case, self._machine) if case.device == "cuda" else free
+
+    def _see(self, seen: tuple[float, int | None]) -> None:
+        self._seen, self._seen_at = seen, time.monotonic()
 
     def ask(
         self,
@@ -342,7 +357,8 @@ class Remote:
         own = ("plugins", "store", "traces", "lock", "heard")  # paths of this machine
         sent = {key: value for key, value in request.items() if key not in own}
         answer = self._actor.ask.remote(sent, timeout_s, allocator, method)
-        outcome = _got(answer, timeout_s + GRACE_S, self._stopped)
+        outcome, seen = _got(answer, timeout_s + GRACE_S, self._stopped)
+        self._see(seen)
         if isinstance(outcome, str):
             raise LostError(f"it can start no case: {outcome}")
         assert isinstance(outcome, Outcome)

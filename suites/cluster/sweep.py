@@ -314,14 +314,14 @@ class _Sweep:
         )  # fmt: skip
         self._remotes[node.node, node.part] = remote
         try:
-            gpus = remote.ready()
+            gpus, niceness = remote.ready()
             self._held.add((node.node, node.part))  # its preflight may take minutes
             told = self._told_by(remote)
             described = {**told["machine"], "node": link.mark_of(node, gpus)}
             remote.meet(described)
             session = self._session(remote, told, described)
             place = Place(session.origin["machine"], content_id(told["machine"]))
-            self._note(f"{node.name} is machine {place.id[:8]}")
+            self._note(f"{node.name} is machine {place.id[:8]}{_said_of(niceness)}")
             self._work(node, place, session)
             remote.close()
         finally:
@@ -480,3 +480,10 @@ class _Sweep:
                 self._early_notes.append(text)
             else:
                 self._progress.note(text)
+
+
+def _said_of(niceness: int) -> str:
+    """Say that what is measured gives way to others; Ray starts its workers so."""
+    if niceness <= 0:
+        return ""
+    return f", of niceness {niceness}: start Ray with RAY_worker_niceness=0"

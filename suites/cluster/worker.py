@@ -5,13 +5,13 @@ An actor of Ray holds it, and dies with the driver; the launcher's children die 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from results.schema import Case
-from suites.free import memory_for_case
+from suites.free import MEMORY_SHARE, free_memory
 from suites.launch import Launcher, LaunchError, Method
 from suites.outcome import Outcome, scrub
 from suites.session import SUITES
@@ -37,6 +37,8 @@ class Worker:
     ) -> None:
         for name in OF_RAY:
             os.environ.pop(name, None)
+        with contextlib.suppress(OSError):  # Ray has its workers give way to everybody else
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
         folder = SUITES if benchmark_dir is None else Path(benchmark_dir)
         self._launcher = Launcher(folder, early=early, apart=True)  # Ray kills its children
         root = self._launcher.scratch  # its keeper removes that, however this process ends
@@ -48,19 +50,21 @@ class Worker:
             file.write_bytes(content)
             self._plugins.append(str(file))
 
-    def ready(self) -> str:
-        """Return which GPUs this process sees, as CUDA names them; "" = none is its own."""
-        return os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    def ready(self) -> tuple[str, int]:
+        """Return which GPUs this process sees, as CUDA names them, and its niceness."""
+        return os.environ.get("CUDA_VISIBLE_DEVICES", ""), os.nice(0)
 
-    def look(self, case: Mapping[str, Any], gpu_bytes: int | None) -> tuple[float, int | None]:
-        """Return the machine's load, and the bytes that a case may have."""
-        about = {"gpu_memory_bytes": gpu_bytes}
-        return os.getloadavg()[0], memory_for_case(Case.from_json(case), about)
+    def look(self) -> tuple[float, int | None]:
+        """Return the machine's load, and the bytes of its memory that a case may have."""
+        free = free_memory()
+        return os.getloadavg()[0], None if free is None else int(MEMORY_SHARE * free)
 
     def ask(
         self, request: Mapping[str, Any], timeout_s: float, allocator: str, method: Method
-    ) -> Outcome | str:
-        """Run one request to its end; a text says why this machine can start none.
+    ) -> tuple[Outcome | str, tuple[float, int | None]]:
+        """Run one request to its end, and look at the machine then.
+
+        A text in place of an outcome says why this machine can start none.
 
         Paths of the driver's machine mean nothing here: these are the machine's own.
         """
@@ -69,11 +73,12 @@ class Worker:
             asked |= {"store": str(self._store), "traces": str(self._store), "lock": None}
             asked.pop("heard", None)
         try:
-            return self._launcher.ask(
+            outcome: Outcome | str = self._launcher.ask(
                 asked, timeout_s=timeout_s, allocator=allocator, method=method
             )
         except (LaunchError, OSError) as error:
-            return scrub(f"{type(error).__name__}: {error}")
+            outcome = scrub(f"{type(error).__name__}: {error}")
+        return outcome, self.look()
 
     def close(self) -> None:
         """Stop the launcher's servers and remove the folder."""
