@@ -261,6 +261,8 @@ def run(
     plugins: tuple[Path, ...],
     resume: bool,
     out: Path | None,
+    cluster: str | None,
+    cluster_kind: str | None,
     **chosen: Any,
 ) -> None:
     """Measure a sweep, each case in a process of its own; Ctrl-C keeps what is done.
@@ -282,12 +284,22 @@ def run(
     named = preset or (DEFAULT_PRESET if chosen["suite"] == "speed" else chosen["suite"])
     folder = out or Path("runs") / f"{stamp}-{named}"
     console = Console(colour=False if os.environ.get("NO_COLOR") else None)
+    if cluster_kind is not None and cluster is None:
+        raise click.UsageError(f"--cluster-kind: only with --cluster; got {cluster_kind}", ctx)
     try:
         grid = grid_from(preset, **chosen)
     except ValueError as error:
         raise click.UsageError(f"--{error}", ctx) from None
     try:
-        summary = run_sweep(grid, folder, progress=console, plugins=plugins, resume=resume)
+        if cluster is None:
+            summary = run_sweep(grid, folder, progress=console, plugins=plugins, resume=resume)
+        else:
+            from suites.cluster.sweep import run_on_cluster
+
+            summary = run_on_cluster(
+                grid, folder, address=cluster, kind=cluster_kind, progress=console,
+                plugins=plugins, resume=resume, threads_chosen=bool(chosen["threads"]),
+            )  # fmt: skip
     except (MisuseError, JournalError) as error:
         raise click.UsageError(str(error), ctx) from None
     except (LaunchError, OSError) as error:

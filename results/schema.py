@@ -13,7 +13,8 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 SCHEMA = 1
@@ -277,16 +278,24 @@ class Case:
 
     def to_json(self) -> dict[str, Any]:
         """Return the case as the record holds it, its ``id`` first."""
-        content = asdict(self)
-        content["arms"] = [{"name": a.name, "options": dict(a.options)} for a in self.arms]
-        # A case from before a field was there is the same case, and keeps its id.
-        named = {k: v for k, v in content.items() if k not in LATER_FIELDS or v != LATER_FIELDS[k]}
-        return {"id": content_id(named), **content}
+        return {"id": self.id, **self._content()}
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The hash of the case's content: equal cases, equal ids, in every run."""
-        return str(self.to_json()["id"])
+        # A case from before a field was there is the same case, and keeps its id.
+        return content_id(
+            {
+                key: value for key, value in self._content().items()
+                if key not in LATER_FIELDS or value != LATER_FIELDS[key]
+            }
+        )  # fmt: skip
+
+    def _content(self) -> dict[str, Any]:
+        """Return the fields as JSON's values."""
+        content = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        content["arms"] = [{"name": a.name, "options": dict(a.options)} for a in self.arms]
+        return content
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Case:

@@ -20,7 +20,7 @@ from suites.journal import Journal
 from suites.launch import Launcher
 from suites.peer_rows import PeerRow, choose_rows
 from suites.provenance import commit_of
-from suites.session import SUITES, MisuseError, Session, ask_about, check_accepted
+from suites.session import SUITES, Asks, MisuseError, Session, ask_about, check_accepted
 from suites.signals import terminable
 from suites.sweep import Grid, Item, cases, order, roof_cases, sentinel_case
 from suites.training.plan import training_of
@@ -92,8 +92,8 @@ def run_sweep(
     files = [str(path.resolve()) for path in plugins]
     journal = Journal(folder, resume=resume)
     journal.check_free()
-    with terminable(), Launcher(benchmark_dir, early=_early(grid)) as launcher:
-        grid, told = _preflight(grid, files, launcher)
+    with terminable(), Launcher(benchmark_dir, early=early_of(grid)) as launcher:
+        grid, told = prepared(grid, files, launcher)
         every = order(grid, cases(grid))
         broken = told.get("broken", {}).values()
         with journal:
@@ -114,7 +114,7 @@ def run_sweep(
     return Summary(folder, statuses, len(every) - len(left), time.perf_counter() - started)
 
 
-def _early(grid: Grid) -> tuple[str, ...]:
+def early_of(grid: Grid) -> tuple[str, ...]:
     """Return what all cases of a sweep would import: a second of each where a model is built.
 
     Nothing where the time to compile is measured: that import is a part of it.
@@ -126,10 +126,13 @@ def _early(grid: Grid) -> tuple[str, ...]:
 # -- before the first launch ---------------------------------------------------------------------
 
 
-def _preflight(
-    grid: Grid, plugins: list[str], launcher: Launcher
-) -> tuple[Grid, Mapping[str, Any]]:
-    """Return the grid with its backends, and what a child says of its cases."""
+def prepared(grid: Grid, plugins: list[str], launcher: Asks) -> tuple[Grid, Mapping[str, Any]]:
+    """Return the grid with its backends, and what a child says of its cases.
+
+    Raises:
+        MisuseError: if a backend, a peer or an option is not accepted.
+        LaunchError: if no child can be asked.
+    """
     if grid.suite == "peers":
         grid = replace(grid, rows=_rows(grid, ask_about(launcher, [], plugins)))
     elif not grid.backends and not grid.tasks and not grid.claims:

@@ -39,6 +39,9 @@ Method = Literal["forkserver", "spawn"]
 RETAINED = {"MALLOC_MMAP_THRESHOLD_": str(8 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
 """glibc settings of the allocator ``retained``: freed memory stays with the process."""
 
+APART = ("/bin/sh", "-c", 'exec 3<&0; "$0" "$@" <&3 3<&- &')
+"""Starts a command with this standard input, and ends at once."""
+
 IMPORT_TIMEOUT_S = 300.0
 WATCHDOG_S = 10.0
 """How long asv may be late with its own timeout before the whole process group is killed."""
@@ -62,11 +65,19 @@ class Launcher:
             the children's import path; the user's working directory is not in it.
         python: the interpreter of the children.
         early: modules that a fork server imports, once, since the cases will need them.
+        apart: start the keeper as nobody's child: somebody kills this process's children when it
+            is ended, and the keeper with them.
     """
 
     def __init__(
-        self, benchmark_dir: Path, *, python: str = sys.executable, early: Sequence[str] = ()
+        self,
+        benchmark_dir: Path,
+        *,
+        python: str = sys.executable,
+        early: Sequence[str] = (),
+        apart: bool = False,
     ) -> None:
+        self._apart = apart
         self._benchmark_dir = benchmark_dir.resolve()
         self._python = python
         self._early = tuple(early)
@@ -76,6 +87,11 @@ class Launcher:
         )
         self._keeper: subprocess.Popen[bytes] | None = None
         self._servers: dict[str, _Server] = {}
+
+    @property
+    def scratch(self) -> Path:
+        """The folder of temporary files, which goes with the launcher even if it is killed."""
+        return Path(self._scratch.name)
 
     def __enter__(self) -> Launcher:
         """Return the launcher; its servers start when they are first needed."""
@@ -166,8 +182,9 @@ class Launcher:
 
     def _start_keeper(self) -> None:
         """Start the process that cleans up after a driver that was killed."""
+        command = [*keeper.command(sys.executable), self._token, self._scratch.name]
         self._keeper = subprocess.Popen(
-            [*keeper.command(sys.executable), self._token, self._scratch.name],
+            [*APART, *command] if self._apart else command,
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             cwd="/", env={}, start_new_session=True,
         )  # fmt: skip

@@ -482,6 +482,19 @@ OPTIONS = (
         help="Measure the i-th of n parts of the sweep; join them with merge.",
     ),
     click.option(
+        "--cluster",
+        metavar="HOST:PORT",
+        help="Measure on the machines of the Ray cluster at this address, each case on one that "
+        "nobody else uses meanwhile; needs attnbench[cluster]. With it --threads is by default "
+        "all cores of the smallest machine.",
+    ),
+    click.option(
+        "--cluster-kind",
+        metavar="NAME",
+        help="With --cluster: only machines with a GPU of this kind, as Ray names it, or with a "
+        "resource of this name.",
+    ),
+    click.option(
         "--resume",
         is_flag=True,
         help="Go on with the run in --out: only what it does not hold is measured. A training "

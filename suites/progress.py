@@ -61,6 +61,15 @@ class Console:
         for notice in notices:
             self._line(printable(f"note: {notice}"))
 
+    def note(self, text: str) -> None:
+        """Say what happened to a machine of a cluster."""
+        self._line(printable(f"note: {text}"))
+        self._draw()
+
+    def more(self, count: int) -> None:
+        """Take note of launches that were not counted at the beginning."""
+        self._total += count
+
     def starting(self, item: Item) -> None:
         """Show what runs now."""
         self._now = f"{label(item.case)} · launch {item.launch + 1}"

@@ -6,14 +6,14 @@ A sweep has one session; two versions that are compared have one each.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from results.schema import MEASUREMENT, SCHEMA, Case, RecordError, check_record
 from suites.free import memory_for_case
-from suites.journal import Journal, utc_now
-from suites.launch import Launcher, LaunchError, Method
+from suites.journal import utc_now
+from suites.launch import LaunchError, Method
 from suites.outcome import Outcome, scrub
 from suites.prediction import Declared, History
 from suites.sweep import Grid, Item, launch_budget_s
@@ -36,8 +36,51 @@ class MisuseError(ValueError):
     """The sweep cannot be what was asked for; one line that says what is accepted."""
 
 
+class Asks(Protocol):
+    """What runs a request in a process of its own: a `Launcher`, or one on another machine."""
+
+    def ask(
+        self,
+        request: Mapping[str, Any],
+        *,
+        timeout_s: float,
+        allocator: str = "default",
+        method: Method = "forkserver",
+    ) -> Outcome:
+        """Run one request to its end, whatever that is."""
+
+
+class Keeps(Protocol):
+    """What records are written into: a `Journal`, or one that several sessions share."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lies."""
+
+    @property
+    def run(self) -> str:
+        """The run's id."""
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """What the folder held when it was opened."""
+
+    @property
+    def child_lock(self) -> Path:
+        """The file of which every child holds a shared lock."""
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write a record and return when it is on the disk."""
+
+    def add_machine(self, content: Mapping[str, Any]) -> str:
+        """Describe a machine once and return its address."""
+
+    def add_environment(self, content: Mapping[str, Any]) -> str:
+        """Describe an environment once and return its address."""
+
+
 def ask_about(
-    launcher: Launcher,
+    launcher: Asks,
     every: Sequence[Case],
     plugins: list[str],
     files: Mapping[str, str] | None = None,
@@ -81,6 +124,9 @@ class Session:
         journal: open; what it holds already predicts what is to come.
         commit: which code measures.
         foretelling: keep a case from being started that is foretold not to fit or to end.
+        history: what was seen on machines like this one; ``None`` = of what the journal holds.
+        look: tells of the machine that a case is about to run on its load and the bytes that the
+            case may have; ``None`` = it is this one.
     """
 
     def __init__(
@@ -88,18 +134,21 @@ class Session:
         grid: Grid,
         told: Mapping[str, Any],
         plugins: list[str],
-        launcher: Launcher,
-        journal: Journal,
+        launcher: Asks,
+        journal: Keeps,
         commit: str,
         *,
         foretelling: bool = True,
+        history: History | None = None,
+        look: Callable[[Case], tuple[float, int | None]] | None = None,
     ) -> None:
         self._grid, self._plugins = grid, plugins
         self._launcher, self._journal = launcher, journal
         self._machine: Mapping[str, Any] = told["machine"]
         self._declared = {key: Declared.from_json(case) for key, case in told["cases"].items()}
-        self._history = History(self._declared)
+        self._history = History(self._declared) if history is None else history
         self._foretelling = foretelling
+        self._look = look or self._look_here
         self.origin: Mapping[str, Any] = {
             "schema": SCHEMA,
             "measurement": MEASUREMENT,
@@ -108,8 +157,9 @@ class Session:
             "environment": journal.add_environment(told["environment"]),
             "commit": commit,
         }
-        for record in journal.records:
-            self._history.add(record)
+        if history is None:
+            for record in journal.records:
+                self._history.add(record)
         self._next_order = len(journal.records)
 
     @property
@@ -129,7 +179,26 @@ class Session:
             LaunchError: if no case can be started.
             OSError: if it cannot be written.
         """
-        record = self._settle(item)
+        return self._keep(self._settle(item))
+
+    def give_up(self, item: Item, reason: str) -> dict[str, Any]:
+        """Write down that a launch crashed whose machine went away with it.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        launch = {
+            "index": item.launch, "order": self._next_order, "started": utc_now(), "wall_s": 0.0,
+            "load": 0.0, "predicted": self._history.foretold(item.case),
+        }  # fmt: skip
+        return self._keep(
+            {
+                **self.origin, "case": item.case.to_json(), "launch": launch, "arms": [],
+                "status": "crashed", "reason": reason, "log_tail": None,
+            }
+        )  # fmt: skip
+
+    def _keep(self, record: dict[str, Any]) -> dict[str, Any]:
         self._journal.append(record)
         self._history.add(record)
         self._next_order += 1
@@ -141,7 +210,8 @@ class Session:
 
     def _settle(self, item: Item) -> dict[str, Any]:
         """Bring one launch to its end, by running it or by saying why not."""
-        case, started, load = item.case, utc_now(), os.getloadavg()[0]
+        case, started = item.case, utc_now()
+        load, free = self._look(case)
         predicted = self._history.foretold(case)
 
         def record(wall_s: float, **ending: Any) -> dict[str, Any]:
@@ -158,7 +228,6 @@ class Session:
 
         if reasons := self._declared[case.id].unsupported:
             return record(0.0, status="unsupported", reason="; ".join(reasons))
-        free = memory_for_case(case, self._machine)
         if self._foretelling:
             objection = self._history.objection(
                 case, timeout_s=self._grid.case_timeout_s, free_bytes=free
@@ -172,6 +241,10 @@ class Session:
         except RecordError as error:
             reason = f"the answer is no record: {error}"
             return record(outcome.wall_s, reason=reason, log_tail=outcome.log_tail)
+
+    def _look_here(self, case: Case) -> tuple[float, int | None]:
+        """Return this machine's load, and the bytes that a case may have."""
+        return os.getloadavg()[0], memory_for_case(case, self._machine)
 
     def _launch(self, case: Case, memory_limit: int | None) -> Outcome:
         method: Method = "spawn" if case.device == "cuda" else "forkserver"

@@ -232,7 +232,7 @@ def parsed(words: list[str]) -> click.Context:
     if words[1] == "run":
         chosen = {
             name: value for name, value in context.params.items()
-            if name not in ("preset", "plugins", "resume", "out")
+            if name not in ("preset", "plugins", "resume", "out", "cluster", "cluster_kind")
         }  # fmt: skip
         assert grid_from(context.params["preset"], **chosen)
         if not context.params["plugins"]:

@@ -17,7 +17,7 @@ from results.schema import Arm, check_record
 from suites import session as session_module
 from suites.driver import run_sweep
 from suites.journal import JournalError
-from suites.launch import LaunchError
+from suites.launch import Launcher, LaunchError
 from suites.outcome import Outcome
 from suites.parsing import parse_backend
 from suites.session import MisuseError
@@ -244,13 +244,13 @@ def test_plugins_and_limits_are_handed_to_the_child(tmp_path, monkeypatch):
     plugin = tmp_path / "mine.py"
     plugin.write_text("")
     asked = []
-    original = session_module.Launcher.ask
+    original = Launcher.ask
 
     def ask(self, request, **options):
         asked.append((request, options))
         return original(self, request, **options)
 
-    monkeypatch.setattr(session_module.Launcher, "ask", ask)
+    monkeypatch.setattr(Launcher, "ask", ask)
     monkeypatch.chdir(tmp_path)
     relative = plugin.relative_to(tmp_path)
     sweep(tmp_path / "run", "linear", plugins=[relative], budget_s=0.5, allocators=("retained",),
@@ -277,8 +277,8 @@ def test_cuda_cases_are_spawned(tmp_path, monkeypatch):
         methods[request["case"]["device"]] = options["method"]
         return Outcome(None, "failed", "no device in this test", None, 0.0)
 
-    original = session_module.Launcher.ask
-    monkeypatch.setattr(session_module.Launcher, "ask", ask)
+    original = Launcher.ask
+    monkeypatch.setattr(Launcher, "ask", ask)
     sweep(tmp_path, "linear", device="cuda")
     assert methods == {"cuda": "spawn"}
 

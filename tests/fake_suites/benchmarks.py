@@ -356,6 +356,11 @@ def _fills_gpu(one, request):
     return answer
 
 
+def _says_plugins(one, request):
+    there = [Path(name).is_file() for name in request["plugins"]]
+    raise RuntimeError(f"given {request['plugins']}, which are there: {there}")
+
+
 def _answers_nonsense(one, request):
     return {"status": "splendid", "arms": []}
 
@@ -385,6 +390,6 @@ BEHAVIOURS = {
         "_dies", "_leaves_daemon", "_hangs_with_daemon", "_exits_content", "_exits_by_exception",
         "_interrupts_itself", "_writes_answer", "_closes_streams", "_removes_folders", "_moves",
         "_leaves_threads", "_stops_itself", "_leaves_files",
-        "_fills_shared_memory", "_leaves_shared_memory", "_fills_gpu",
+        "_says_plugins", "_fills_shared_memory", "_leaves_shared_memory", "_fills_gpu",
     )
 }  # fmt: skip

@@ -1,0 +1,155 @@
+"""Measure what a sweep over a cluster costs beyond its cases; a program, on logical nodes.
+
+    python tests/measure_cluster.py overhead   # 1, 2 and 4 nodes, cases in processes of their own
+    python tests/measure_cluster.py many       # 100,000 launches that a worker answers at once
+
+Both go the way of every sweep: one launch at a time on each machine, a call of Ray each, the
+record synced to the disk before the next. docs/cluster.md has what came out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from statistics import median, quantiles
+
+ROOT = Path(__file__).parent.parent
+os.environ |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "RAY_USAGE_STATS_ENABLED": "0",
+               "RAY_worker_niceness": "0"}  # fmt: skip
+
+from helpers_sweep import FAKE_SUITES  # noqa: E402 (Ray's workers inherit what is set above)
+
+from results.schema import MEASUREMENT, Arm  # noqa: E402
+from suites.cluster import link  # noqa: E402
+from suites.cluster.sweep import run_on_cluster  # noqa: E402
+from suites.cluster.worker import Worker  # noqa: E402
+from suites.driver import run_sweep  # noqa: E402
+from suites.outcome import Outcome  # noqa: E402
+from suites.sweep import grid_from  # noqa: E402
+
+HOST = "127.0.0.2"
+LAUNCHES = 100_000
+
+
+class Watch:
+    """Notes how long each launch took beyond what its own machine says, and the memory."""
+
+    def __init__(self):
+        self.beyond, self.memory, self.count = [], {}, 0
+        self._since = {}
+
+    def begin(self, folder, total, done, notices):
+        self.begun = time.perf_counter()
+
+    def starting(self, item):
+        self._since[threading.get_ident()] = time.perf_counter()
+
+    def finished(self, record, remaining_s):
+        took = time.perf_counter() - self._since[threading.get_ident()]
+        self.count += 1
+        if self.count <= 10_000:
+            self.beyond.append(took - record["launch"]["wall_s"])
+        if self.count in (1000, LAUNCHES // 10, LAUNCHES // 2, LAUNCHES):
+            self.memory[self.count] = resident_mib()
+            sys.stderr.write(f"{self.count} after {time.perf_counter() - self.begun:.0f} s\n")
+
+    def note(self, text):
+        pass
+
+    def more(self, count):
+        pass
+
+
+def resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def cluster_of(count: int):
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "node_ip_address": HOST, "include_dashboard": False},
+    )
+    for number in range(count):
+        made.add_node(
+            num_cpus=1, node_name=f"node-{number}", node_ip_address=f"127.0.0.{9 + number}"
+        )
+    return made
+
+
+def overhead() -> None:
+    grid = grid_from(
+        "quick", backends=tuple(Arm("linear", {"n": n}) for n in range(5)), threads=(1,),
+        seq_lens=(16, 32, 64, 128), modes=("forward", "training"), launches=5,
+    )  # fmt: skip
+    print("| machines | launches | median, ms | 95th of 100, ms |")
+    print("|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        watch = Watch()
+        run_sweep(grid, Path(folder), progress=watch, benchmark_dir=FAKE_SUITES)
+        row("this one, without Ray", watch.beyond)
+    for count in (1, 2, 4):
+        cluster = cluster_of(count)
+        with tempfile.TemporaryDirectory() as folder:
+            watch = Watch()
+            run_on_cluster(
+                grid, Path(folder), address=cluster.address, progress=watch,
+                benchmark_dir=FAKE_SUITES,
+            )  # fmt: skip
+            row(str(count), watch.beyond)
+        cluster.shutdown()
+
+
+def row(name: str, seconds: list[float]) -> None:
+    high = quantiles(seconds, n=20)[-1]
+    print(
+        f"| {name} | {len(seconds)} | {1e3 * median(seconds):.1f} | {1e3 * high:.1f} |", flush=True
+    )
+
+
+class AtOnce(Worker):
+    """Answers every request itself, at once."""
+
+    def ask(self, request, timeout_s, allocator, method):
+        if request["do"] == "preflight":
+            one = {"misuse": None, "unsupported": [], "cost": [None], "time_exponent": 1.0,
+                   "memory_exponent": 1.0}  # fmt: skip
+            told = {
+                "measurement": MEASUREMENT, "machine": {"cpu": "simulated", "cores": 1},
+                "environment": {}, "names": [], "cases": {c["id"]: one for c in request["cases"]},
+            }  # fmt: skip
+            return Outcome(told, None, None, None, 0.0), self.look()
+        latency = {"unit": "s", "samples": [1e-3] * 50, "cache": "warm"}
+        arms = [{"kernel": "simulated", "gate": None, "cost": None,
+                 "metrics": {"latency": latency}}]  # fmt: skip
+        return Outcome(
+            {"status": "ok", "reason": None, "arms": arms}, None, None, None, 0.0
+        ), self.look()
+
+
+def many(count: int = 4) -> None:
+    link.Worker = AtOnce
+    arms = tuple(Arm("linear", {"n": n}) for n in range(LAUNCHES // 100))
+    grid = grid_from(
+        "quick", backends=arms, seq_lens=tuple(range(16, 176, 16)), launches=5, threads=(1,),
+        modes=("forward", "training"),
+    )  # fmt: skip
+    cluster, watch = cluster_of(count), Watch()
+    with tempfile.TemporaryDirectory() as folder:
+        run_on_cluster(grid, Path(folder), address=cluster.address, progress=watch)
+    whole = time.perf_counter() - watch.begun
+    print(f"{watch.count} launches, {count} machines: {1e3 * whole / watch.count:.2f} ms each, "
+          f"{whole:.0f} s; the driver's memory, MiB:")  # fmt: skip
+    for launches, mib in watch.memory.items():
+        print(f"  after {launches}: {mib:.0f}")
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    {"overhead": overhead, "many": many}[sys.argv[1]]()
