@@ -574,7 +574,7 @@ def test_without_any_machine_left_the_sweep_ends_and_what_is_done_stays(
         if item.case.seq_len == 32 and item.case.kind == "speed":
             meanwhile.append(lambda: nodes.remove(last))
 
-    with pytest.raises(LaunchError, match=r"no machine was there .* last: its node died"):
+    with pytest.raises(LaunchError, match=r"no machine was there .* \(last: its node died"):
         swept(
             tmp_path / "run", nodes.address, "sleeps:seconds=1.5", kind="lonely",
             progress=Watch(act), case_timeout_s=1e4,
