@@ -70,6 +70,7 @@ class History:
         self._series: dict[str, list[Seen]] = defaultdict(list)
         self._excess: dict[str, Excess] = defaultdict(Excess)
         self._walls: dict[str, list[float]] = defaultdict(list)
+        self._cases: dict[str, Case] = {}  # one for all launches of it
         self._roofs: dict[tuple[Any, ...], dict[str, float]] = defaultdict(dict)
 
     def add(self, record: Mapping[str, Any]) -> None:
@@ -77,6 +78,7 @@ class History:
         if record["status"] in ("not_run", "unsupported"):
             return
         case = Case.from_json(record["case"])
+        case = self._cases.setdefault(case.id, case)
         wall = float(record["launch"].get("wall_s") or 0.0)
         self._walls[case.id].append(wall)
         if case.kind == "roof":

@@ -525,7 +525,7 @@ def test_a_machine_lost_with_a_case_gives_it_to_one_that_joins_late(nodes, tmp_p
             meanwhile.append(lambda: (nodes.remove(doomed), nodes.add("late", "mortal")))
 
     _, summary, watch = swept(
-        tmp_path / "run", nodes.address, "linear", "sleeps:seconds=1.5", kind="mortal",
+        tmp_path / "run", nodes.address, "linear", "sleeps:seconds=5", kind="mortal",
         progress=Watch(act), case_timeout_s=1e4,
     )  # fmt: skip
     assert killed
@@ -554,7 +554,7 @@ def test_a_case_that_two_machines_were_lost_with_is_written_down(nodes, tmp_path
             meanwhile.append(lose)
 
     _, summary, _ = swept(
-        tmp_path / "run", nodes.address, "sleeps:seconds=1.5", kind="fragile", seq_lens=(16,),
+        tmp_path / "run", nodes.address, "sleeps:seconds=5", kind="fragile", seq_lens=(16,),
         progress=Watch(act), case_timeout_s=1e4,
     )  # fmt: skip
     (lost,) = (r for r in records(tmp_path / "run") if r["case"]["kind"] == "speed")
@@ -576,7 +576,7 @@ def test_without_any_machine_left_the_sweep_ends_and_what_is_done_stays(
 
     with pytest.raises(LaunchError, match=r"no machine was there .* \(last: its node died"):
         swept(
-            tmp_path / "run", nodes.address, "sleeps:seconds=1.5", kind="lonely",
+            tmp_path / "run", nodes.address, "sleeps:seconds=5", kind="lonely",
             progress=Watch(act), case_timeout_s=1e4,
         )  # fmt: skip
     assert [r["case"]["seq_len"] for r in records(tmp_path / "run") if r["case"]["kind"] == "speed"

@@ -659,6 +659,7 @@ ALLOWED = {
     ("results/__init__.py", "import_module"),  # our own modules
     ("suites/benchmarks.py", "import_module"),
     ("suites/claims/registry.py", "import_module"),
+    ("suites/cluster/link.py", "import_module"),
     ("suites/kinds/schemes.py", "import_module"),  # torchao, by its name
 }
 """What may turn a text into code: nothing that reads a record."""

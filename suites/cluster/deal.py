@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any
 
-from results.schema import CLAIM, SENTINEL, TRAINING_KINDS, Case
+from results.schema import CONTEXT, SENTINEL, TRAINING_KINDS, Case
 from suites.sweep import (
     FEWEST_SENTINELS,
     LAUNCHES_PER_SENTINEL,
@@ -40,12 +40,15 @@ def compared(grid: Grid, case: Case) -> tuple[Key, int]:
 
     The cases of one key and length run on one machine: all arms, backends and settings of a
     level, mode and dtype. Trainings are compared within their task, and two of them may be of
-    one trained model, which its machine keeps. A claim on growth compares lengths.
+    one trained model, which its machine keeps. Claims are judged on one machine together, and a
+    sequence over several ranks is compared with shorter ones.
     """
-    if case.kind in TRAINING_KINDS or case.kind == CLAIM:
+    if grid.suite == "claims":
+        return ("claims",), 0
+    if case.kind in TRAINING_KINDS:
         return ("trained", case.task), 0
     key = (case.kind, case.mode, case.dtype)
-    return (key, 0) if grid.suite == "claims" else (key, case.seq_len)
+    return (key, 0) if case.kind == CONTEXT else (key, case.seq_len)
 
 
 @dataclass

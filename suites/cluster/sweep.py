@@ -7,16 +7,17 @@ A machine that joins late is found by looking, and takes what is left.
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from results.schema import Case, content_id
+from results.schema import MACHINES, Case, content_id
 from suites.cluster import link
 from suites.cluster.deal import OF_MACHINE, Dealer, Own, Place, groups_of
 from suites.cluster.link import LostError, Node, Remote
@@ -32,7 +33,7 @@ from suites.sweep import Grid, Item, cases, order, roof_cases, sentinel_case
 LOOK_S = 1.0
 """Seconds between two looks for machines that have joined."""
 ARRIVAL_S = 60.0
-"""How long what was begun on a machine waits for it, while machines are still joining."""
+"""How long what was begun on a machine waits for it."""
 END_S = 5.0
 """How long a machine has to end in order."""
 NOBODY_S = 60.0
@@ -60,25 +61,44 @@ class SharedJournal:
         self._journal = journal
         self._lock = threading.Lock()
         self._order = len(journal.records)
+        self._failed: Exception | None = None
         self.folder, self.run, self.records = journal.folder, journal.run, journal.records
         self.child_lock = journal.child_lock
 
     def append(self, record: dict[str, Any]) -> None:
         """Write a record, the next in the run's order."""
-        with self._lock:
+        with self._writing():
             record["launch"]["order"] = self._order
             self._journal.append(record)
             self._order += 1
 
     def add_machine(self, content: Mapping[str, Any]) -> str:
         """Describe a machine once and return its address."""
-        with self._lock:
+        with self._writing():
             return self._journal.add_machine(content)
 
     def add_environment(self, content: Mapping[str, Any]) -> str:
         """Describe an environment once and return its address."""
-        with self._lock:
+        with self._writing():
             return self._journal.add_environment(content)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Let one write at a time, and after one that failed none.
+
+        A record behind half a line would be lost with it.
+
+        Raises:
+            OSError: of the first that failed.
+        """
+        with self._lock:
+            if self._failed is not None:
+                raise self._failed
+            try:
+                yield
+            except Exception as error:
+                self._failed = error
+                raise
 
 
 class SharedHistory(History):
@@ -109,6 +129,17 @@ class SharedHistory(History):
             return super().remaining(items)
 
 
+def machines_of_kind(file: Path, kind: str) -> set[str]:
+    """Return the ids of the machines in a run's file that are described alike."""
+    found = set()
+    for line in file.read_text().splitlines() if file.exists() else ():
+        told = json.loads(line)
+        own = {key: value for key, value in told.items() if key not in ("id", "node")}
+        if content_id(own) == kind:
+            found.add(str(told["id"]))
+    return found
+
+
 def check_possible(grid: Grid) -> None:
     """Check that nothing is asked for that needs the driver's own files on the machines.
 
@@ -118,6 +149,11 @@ def check_possible(grid: Grid) -> None:
     if grid.profile:
         raise MisuseError("--profile: its traces would stay on the machines of --cluster; run it "
                           "on one of them")  # fmt: skip
+    if grid.suite == "context" and grid.device == "cuda" and max(grid.ranks) > 1:
+        raise MisuseError(
+            "--cluster: a case has one GPU there, and --suite context needs one a rank; run it on "
+            "one of the machines"
+        )
     if grid.files:
         raise MisuseError(
             f"--cluster: reads no files of this machine; got {', '.join(grid.files)} by --corpus, "
@@ -286,8 +322,8 @@ class _Sweep:
             thread.start()
 
     def _arriving(self) -> bool:
-        """Say whether a machine is about to join."""
-        return bool(self._joining) and time.monotonic() - self._opened < ARRIVAL_S
+        """Say whether a machine may yet join that something was begun on."""
+        return time.monotonic() - self._opened < ARRIVAL_S
 
     # -- a machine's thread --------------------------------------------------------------------
 
@@ -342,7 +378,10 @@ class _Sweep:
 
     def _open(self, remote: Remote) -> dict[str, Any]:
         """Fill the grid, open the journal and make the groups that are dealt."""
-        grid, told = prepared(self._grid, self._plugins, remote)
+        try:
+            grid, told = prepared(self._grid, self._plugins, remote)
+        except LaunchError as error:  # of this machine; the next one opens
+            raise LostError(str(error)) from None
         self._grid = grid
         self._cases = [*roof_cases(grid, single_thread=True), sentinel_case(grid), *cases(grid)]
         every = order(grid, cases(grid))
@@ -388,8 +427,10 @@ class _Sweep:
             if kind not in self._histories:
                 declared = {key: Declared.from_json(one) for key, one in told["cases"].items()}
                 history = SharedHistory(declared)
+                alike = machines_of_kind(self._shared.folder / MACHINES, kind)
                 for record in self._shared.records:
-                    history.add(record)
+                    if record["machine"] in alike:
+                        history.add(record)
                 self._histories[kind] = history
         return Session(
             self._grid, {**told, "machine": described}, self._plugins, remote, self._shared,
@@ -401,8 +442,11 @@ class _Sweep:
         dealer = self._dealer
         assert dealer is not None
         own = Own(self._grid, self._expected, self._of_machine[place.id])
-        dealer.join(place)
+        # A machine that is back before it was missed: its own thread ends first.
+        while place.id in self._serving and not self._stopped.wait(LOOK_S):
+            pass
         self._serving.add(place.id)
+        dealer.join(place)
         self._joining.discard((node.node, node.part))
         try:
             while dealer.await_more(place):
@@ -417,8 +461,8 @@ class _Sweep:
                 if began and not self._stopped.is_set():
                     self._of_itself(session, own.at_end())
         finally:
-            self._serving.discard(place.id)
             dealer.leave(place)
+            self._serving.discard(place.id)
 
     def _of_itself(self, session: Session, items: Any) -> None:
         """Run what tells of a machine."""
@@ -428,6 +472,7 @@ class _Sweep:
             with self._telling:
                 self._progress.more(1)
             self._tell(item, session)
+            self._of_machine[session.origin["machine"]].add((item.case.id, item.launch))
 
     def _run(self, node: Node, place: Place, session: Session, item: Item) -> None:
         """Run a launch; where the machine goes away with it, see who is to run it then.
