@@ -80,6 +80,11 @@ class ContextParallel(nn.Module):
         """Bytes that came from other ranks in the last call and its backward pass."""
         return 0 if self._exchange is None else self._exchange.received
 
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """The tokens of each rank in the last call, from the first to before the last."""
+        return [] if self._exchange is None else self._exchange.spans
+
     def forward(
         self,
         q: Tensor,

@@ -35,7 +35,7 @@ from suites.peers.registry import load_plugins
 class Step:
     """A training step of this rank: forward and backward over its part."""
 
-    def __init__(self, layer: ContextParallel, case: Case, rank: int) -> None:
+    def __init__(self, layer: ContextParallel, case: Case) -> None:
         inputs = draw_inputs(replace(case, mode="training"))
         assert inputs.output_grad is not None
         self.layer, self.case = layer, case
@@ -93,20 +93,20 @@ def _synchronise(device: torch.device) -> None:
 
 def measure(case: Case, budget_s: float) -> dict[str, Any]:
     """Measure a case on this rank."""
-    rank, ranks = dist.get_rank(), dist.get_world_size()
+    rank = dist.get_rank()
     device = torch.device("cuda", rank) if case.device == "cuda" else torch.device("cpu")
     torch.manual_seed(case.seed)  # equal weights on all ranks
     module = build_attention(case.arms[0], case).to(device, getattr(torch, case.dtype))
     module.train()
     layer = ContextParallel(module)
-    step = Step(layer, case, rank)
+    step = Step(layer, case)
     (timing,) = sample_in_turn([step], RanksTimer(device), budget_s=budget_s, seed=case.seed)
     step.prepare()
     step.output = layer(*step.parts, is_causal=case.is_causal)
     forward = layer.received
     step.output.backward(step.output_grad)
     received, kernel = layer.received, module.kernel
-    spans = _spans(case.seq_len, ranks)
+    spans = layer.spans
     gate = _gate(case, step, module, spans[rank])
     step.prepare()
     return {
@@ -118,13 +118,6 @@ def measure(case: Case, budget_s: float) -> dict[str, Any]:
         "kernel": kernel,
         "gate": gate,
     }
-
-
-def _spans(length: int, ranks: int) -> list[tuple[int, int]]:
-    """Return the spans that `split` makes."""
-    sizes = [len(part) for part in torch.arange(length).tensor_split(ranks)]
-    ends = torch.tensor(sizes).cumsum(0).tolist()
-    return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
 def _gate(case: Case, step: Step, module: Any, span: tuple[int, int]) -> dict[str, Any]:
