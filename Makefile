@@ -13,6 +13,9 @@ BENCH ?=
 # For verify-method: --short, --only NAME,…, --out FILE.
 VERIFY ?=
 COUNT ?= 1000000
+# For gpu: a folder of wheels; further options, as "--limit 540": docs/gpu.md.
+WHEELS ?=
+GPU ?=
 # The address of torch's own package index for a CPU or a given CUDA version; see the README.
 TORCH_INDEX ?=
 TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
@@ -27,7 +30,7 @@ PAGE_SCRIPTS := jquery@3.3.1 bootstrap@3.1.1 jquery.flot@0.8.3 flot-orderbars@1.
   blueimp-md5@2.19.0 stupid-table-plugin@1.1.3
 
 .DELETE_ON_ERROR:
-.PHONY: bench test docs verify-method fuzz asv-page dev lint types contracts check format constraints clean help
+.PHONY: bench test docs verify-method gpu fuzz asv-page dev lint types contracts check format constraints clean help
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -43,6 +46,9 @@ test: $(VENV)/.installed-test ## the whole test suite
 
 verify-method: $(VENV)/.installed-test ## measure the method's promises, on a quiet machine: docs/method.md
 	PYTHONPATH=tests $(BIN)/python -m verification $(VERIFY)
+
+gpu: ## on a CUDA machine, without network: tests and sweeps, resumable; docs/gpu.md
+	$(or $(PYTHON),python3) tests/measure_gpu.py $(if $(WHEELS),--wheels "$(WHEELS)") $(GPU)
 
 fuzz: $(VENV)/.installed-test ## COUNT hostile records (a million) through the readers
 	$(BIN)/python tests/fuzz_records.py --count $(COUNT) --jobs 2

@@ -9,7 +9,8 @@ affair (`Attention.attend_across`), in bytes that a rank receives in a forward p
 
 | backend | exchange | bytes |
 | :-- | :-- | :-- |
-| full, sdpa, xformers | keys and values of all ranks; causal, of those before | grows with N |
+| full, xformers | keys and values of all ranks; causal, of those before | grows with N |
+| sdpa | keys and values of all ranks, passed round (`attention.ring`) | grows with N |
 | longformer | keys and values W·d to each side, and of global tokens | independent of N |
 | performer | the sums ``Σ φ(k)(v, 1)ᵀ`` ``[R, D + 1]`` and their stabilisers | independent of N |
 | linformer | all-reduce of the projected keys and values ``[R, D]`` | independent of N |

@@ -36,6 +36,7 @@ class Ask(NamedTuple):
     globals_at: tuple[tuple[int, ...], ...] = ()
     projected: bool = False
     uneven: bool = False
+    tokens: int = N
 
 
 CASES: dict[str, Ask] = {}
@@ -46,6 +47,7 @@ for causal in (False, True):
         CASES |= {
             f"full{end}": Ask("full", **same),
             f"sdpa{end}": Ask("sdpa", kv_heads=2, uneven=True, **same),
+            f"sdpa-equal{end}": Ask("sdpa", tokens=36, **same),
             f"performer{end}": Ask("performer", {"num_features": 16, "seed": 0}, **same),
             f"performer-relu{end}": Ask(
                 "performer", {"num_features": 16, "features": "relu", "seed": 0}, kv_heads=2,
@@ -73,12 +75,19 @@ for causal in (False, True):
                 f"linformer-pool{end}": Ask("linformer", {**size, "method": "mean_pool"}, **same),
             }
 
+for causal in (False, True):
+    CASES[f"sdpa-equal-grouped{'-causal' if causal else ''}"] = Ask(
+        "sdpa", {"scale": 0.2}, kv_heads=2, tokens=36, is_causal=causal
+    )
+
 UNEVEN = {1: (37,), 2: (30, 7), 3: (1, 30, 6), 4: (3, 20, 1, 13)}
 
 
 def spans_of(ask: Ask, ranks: int) -> list[tuple[int, int]]:
     """Return the spans of a case's ranks."""
-    lengths = UNEVEN[ranks] if ask.uneven else [len(x) for x in torch.arange(N).chunk(ranks)]
+    lengths = (
+        UNEVEN[ranks] if ask.uneven else [len(x) for x in torch.arange(ask.tokens).chunk(ranks)]
+    )
     ends = torch.tensor(lengths).cumsum(0).tolist()
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
@@ -86,19 +95,20 @@ def spans_of(ask: Ask, ranks: int) -> list[tuple[int, int]]:
 def compare(ask: Ask, ranks: int, rank: int, group: dist.ProcessGroup) -> dict[str, Any]:
     """Return the largest differences from one device, and the bytes counted and foretold."""
     torch.manual_seed(0)
-    shapes = [(B, h, N, D) for h in (H, ask.kv_heads, ask.kv_heads)]
+    n = ask.tokens
+    shapes = [(B, h, n, D) for h in (H, ask.kv_heads, ask.kv_heads)]
     tensors = [torch.randn(s, dtype=torch.float64) for s in shapes]
     projected = [torch.randn(s, dtype=torch.float64) for s in shapes] if ask.projected else []
-    weight = torch.randn(B, H, N, D, dtype=torch.float64)
+    weight = torch.randn(B, H, n, D, dtype=torch.float64)
     options = {"num_heads": H, "head_dim": D, **ask.options}
     torch.manual_seed(1)
     module = attention.build(ask.backend, **options).double()
     inputs: dict[str, Tensor] = {}
     if ask.masked:
-        inputs["key_padding_mask"] = torch.arange(N) < torch.tensor([[N], [23]])
+        inputs["key_padding_mask"] = torch.arange(n) < torch.tensor([[n], [23]])
         inputs["key_padding_mask"][0, 7:9] = False
     if ask.globals_at:
-        mask = torch.zeros(B, N, dtype=torch.bool)
+        mask = torch.zeros(B, n, dtype=torch.bool)
         for row, at in enumerate(ask.globals_at):
             mask[row, list(at)] = True
         inputs["global_mask"] = mask

@@ -227,13 +227,46 @@ def test_an_address_of_nobody_is_refused_at_once(tmp_path, address, says):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_listener_that_is_no_cluster_is_refused_in_time(tmp_path, monkeypatch):
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", None])
+def test_a_listener_that_is_no_cluster_is_refused_in_time(tmp_path, monkeypatch, answer):
+    """One that answers otherwise, one that hangs up, and one that says nothing."""
+    if answer is None:
+        monkeypatch.setattr(link, "PROBE_S", 0.3)
+    with socket.create_server((HOST, 0)) as server:
+
+        def serve():
+            one, _ = server.accept()
+            if answer is None:
+                time.sleep(1)
+            one.recv(10)
+            one.sendall(answer or b"")
+            one.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"{HOST}:{server.getsockname()[1]}"
+        started = time.monotonic()
+        with pytest.raises(MisuseError, match=f"what listens at {address} is no Ray cluster"):
+            swept(tmp_path / "run", address, "linear")
+        assert time.monotonic() - started < 5
+
+
+def test_a_cluster_that_takes_no_driver_is_said_in_time(tmp_path, monkeypatch):
     monkeypatch.setattr(link, "CONNECT_S", 0.2)
+    monkeypatch.setattr(link, "_greets", lambda listener: True)
     monkeypatch.setattr("ray.init", lambda **_: time.sleep(1))
     with socket.create_server((HOST, 0)) as server:
         address = f"{HOST}:{server.getsockname()[1]}"
         with pytest.raises(MisuseError, match=r"answers, but takes no driver within 0\.2 s"):
             swept(tmp_path / "run", address, "linear")
+
+
+def test_a_cluster_that_is_gone_ends_the_sweep_in_one_line(monkeypatch):
+    def gone():
+        raise RuntimeError("Failed to connect to GCS.\nmore of it")
+
+    monkeypatch.setattr("ray.nodes", gone)
+    with pytest.raises(link.LostError, match=r"^the cluster does not answer any more: Failed to"):
+        link.nodes("cpu", None)
 
 
 def test_without_ray_one_line_says_what_to_install(tmp_path, monkeypatch):
@@ -512,6 +545,28 @@ def test_a_machine_of_another_version_is_refused_and_named(nodes, tmp_path, monk
     assert "first: torch is" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_machine_smaller_than_the_threads_of_a_case_is_left_out(nodes, tmp_path):
+    said = r"first: it has 1 CPU, and cases of this sweep have 2 threads \(--threads\)"
+    with pytest.raises(MisuseError, match=said):
+        swept(tmp_path / "run", nodes.address, "linear", threads=(2,))
+
+
+def test_a_head_that_is_gone_ends_the_sweep_and_what_is_done_stays(nodes, tmp_path, meanwhile):
+    def gone():
+        raise link.LostError("the cluster does not answer any more: it is gone")
+
+    def act(item):
+        if item.case.seq_len == 32 and not meanwhile:
+            meanwhile.append(gone)
+
+    with pytest.raises(LaunchError, match="--cluster: the cluster does not answer any more"):
+        swept(
+            tmp_path / "run", nodes.address, "sleeps:seconds=5", progress=Watch(act),
+            case_timeout_s=1e4,
+        )  # fmt: skip
+    assert (tmp_path / "run" / "records.jsonl").read_text()
 
 
 def test_a_machine_lost_with_a_case_gives_it_to_one_that_joins_late(nodes, tmp_path, meanwhile):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import context_ranks
@@ -15,9 +16,12 @@ import pytest
 import torch
 import torch.distributed as dist
 from context_ranks import CASES, RANKS, spans_of
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import attention
 from attention.context_parallel import ContextParallel, split
+from attention.exchange import Part
+from attention.ring import ring_attention
 
 Found = list[dict[str, Any]]
 
@@ -67,8 +71,20 @@ def test_bytes_are_those_of_the_formula(found: Found, name: str, ranks: int):
     both = [found[rank][f"{name}-{ranks}"]["both_passes"] for rank in range(ranks)]
     if "performer" in name:  # the stabilisers' gradients, zeros, go back too
         assert both == [2 * value for value in counted]
+    elif found[0][f"{name}-{ranks}"]["kernel"].startswith("ring"):
+        # Back, the keys go round once more, and their gradients till they are home again.
+        assert sum(both) * (ranks - 1) == sum(counted) * (3 * ranks - 2)
     else:  # what one rank got, its gradient brings back to another
         assert 1.5 * sum(counted) <= sum(both) <= 2 * sum(counted)
+
+
+def test_sdpa_goes_round_a_ring_where_torch_can(found: Found):
+    for name in CASES:
+        for ranks in range(1, RANKS + 1):
+            if name.startswith("sdpa"):
+                serves = "equal" in name and "masked" not in name and ranks > 1
+                kernel = found[0][f"{name}-{ranks}"]["kernel"]
+                assert kernel == ("ring_of_flash_for_cpu" if serves else "flash"), (name, ranks)
 
 
 @pytest.mark.parametrize("name", ["performer", "longformer", "linformer"])
@@ -128,12 +144,87 @@ def test_kernels_that_cannot_serve_parts_are_refused():
     tiled = attention.build("performer", num_heads=4, head_dim=8, kernel="tiled")
     with pytest.raises(attention.UnsupportedError, match=r"kernel: .* got tiled"):
         ContextParallel(tiled)
+
+
+EVEN, UNEVEN = [(0, 64), (64, 128)], [(0, 65), (65, 128)]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "changes", "spans", "expected"),
+    [
+        ("auto", {}, EVEN, "flash"),
+        ("flash", {}, EVEN, "flash"),
+        ("auto", {"dtype": torch.float32}, EVEN, "efficient"),
+        ("auto", {"dtype": torch.float32}, [(0, 63), (63, 126)], None),  # no whole blocks
+        ("auto", {"dtype": torch.float64}, EVEN, None),
+        ("auto", {"head_dim": 20}, EVEN, None),
+        ("auto", {"head_dim": 512}, EVEN, "efficient"),
+        ("efficient", {}, EVEN, "efficient"),
+        ("math", {}, EVEN, None),
+        ("cudnn", {}, EVEN, None),
+        ("auto", {"key_padding": True}, EVEN, None),
+        ("auto", {}, UNEVEN, None),
+        ("auto", {}, [(0, 128)], None),
+        ("math", {"device": "cpu"}, EVEN, None),
+        ("auto", {"device": "cpu", "dtype": torch.float64}, EVEN, "flash_for_cpu"),
+    ],
+)
+def test_which_kernel_a_ring_runs(
+    kernel: Any, changes: dict[str, Any], spans: Any, expected: str | None
+):
+    module = attention.build("sdpa", num_heads=4, head_dim=8, kernel=kernel)
+    problem = attention.Problem(
+        batch=1, num_heads=4, head_dim=64, seq_len=128, key_len=128, num_kv_heads=4,
+        dtype=torch.bfloat16, device="cuda",
+    )  # fmt: skip
+    assert module.ring_kernel(replace(problem, **changes), spans) == expected
+
+
+def test_dropout_and_other_computations_go_round_no_ring():
+    class Own(attention.SDPAAttention):
+        def attend(self, *inputs: Any, **asked: Any) -> Any:
+            return super().attend(*inputs, **asked) + 1
+
+    x = torch.empty(1, 4, 128, 8)
+    problem = attention.Problem.of(x, x)
+    dropping = attention.build("sdpa", num_heads=4, head_dim=8, dropout_p=0.5)
+    assert dropping.ring_kernel(problem, EVEN) is None
+    assert dropping.eval().ring_kernel(problem, EVEN) == "flash_for_cpu"
+    assert Own(num_heads=4, head_dim=8).ring_kernel(problem, EVEN) is None
+
+
+def test_pinned_flash_is_refused_where_a_gpu_would_need_a_mask():
     flash = attention.build("sdpa", num_heads=4, head_dim=8, kernel="flash")
-    x = torch.empty(1, 4, 8, 8, device="meta")
-    problem = attention.Problem.of(x, x, is_causal=True)
-    (why,) = flash.across_reasons(replace(problem, device="cuda"))
-    assert "flash does not take on cuda" in why
-    assert flash.across_reasons(replace(problem, device="cpu")) == []
+
+    class OnGPU:  # what is asked before any kernel runs
+        shape, dtype, device = (1, 4, 65, 8), torch.bfloat16, torch.device("cuda")
+
+    exchange = SimpleNamespace(spans=UNEVEN, total_length=128)
+    q: Any = OnGPU()
+    with pytest.raises(attention.UnsupportedError, match="which flash does not take on cuda"):
+        flash.attend_across(Part(q, q, q, exchange, is_causal=True))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("kernel", ["flash", "efficient"])
+def test_kernels_of_a_gpu_take_what_the_ring_hands_them(kernel: str, causal: bool):
+    """On tensors without contents, over a group without transport: shapes and signatures."""
+    dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=2)
+    try:
+        q, k, v = (
+            torch.empty(2, h, 64, 32, device="meta", dtype=torch.bfloat16, requires_grad=True)
+            for h in (4, 2, 2)
+        )
+        exchange: Any = SimpleNamespace(group=None, received=0)
+        out = ring_attention(q, k, v, exchange, kernel=kernel, is_causal=causal, scale=0.1)
+        assert (out.shape, out.dtype) == (q.shape, q.dtype)
+        keys = 2 * k.numel() * 2
+        assert exchange.received == keys
+        out.sum().backward()
+        assert [x.grad.shape for x in (q, k, v)] == [x.shape for x in (q, k, v)]
+        assert exchange.received == keys + keys + 2 * 2 * keys  # gradients, in float32
+    finally:
+        dist.destroy_process_group()
 
 
 def test_spans_may_be_uneven():

@@ -133,6 +133,67 @@ def test_lists_of_long_sequences_run(name: str) -> None:
     assert all(x.grad is not None and bool(x.grad.isfinite().all()) for x in (q, k, v))
 
 
+LINEAR: dict[str, dict[str, Any]] = {
+    "longformer": {}, "bigbird": {}, "linformer": {"seq_len": 16384}, "performer": {"seed": 0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", list(LINEAR))
+def test_nothing_of_n_by_n_is_allocated(name: str, training: bool) -> None:
+    """Of four heads it would be 1 GiB for each element's byte; a few outputs are 8 MiB each."""
+    n = 16384
+    module = attention.build(name, num_heads=HEADS, head_dim=DIM, **LINEAR[name])
+    module = module.to("cuda", torch.bfloat16)
+    q, k, v = (
+        torch.randn(1, HEADS, n, DIM, device="cuda", dtype=torch.bfloat16, requires_grad=training)
+        for _ in range(3)
+    )
+
+    def call() -> None:
+        out = module(q, k, v)
+        if training:
+            out.sum().backward()
+
+    call()  # compiles, and keeps its masks
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    assert torch.cuda.max_memory_allocated() - before < HEADS * n * n // 4
+
+
+@pytest.mark.parametrize("name", list(LINEAR))
+def test_two_calls_are_alike_to_the_bit(name: str) -> None:
+    module = attention.build(name, num_heads=HEADS, head_dim=DIM, **LINEAR[name])
+    module = module.to("cuda", torch.bfloat16)
+    n = 16384 if name == "linformer" else N
+    q, k, v = (
+        torch.randn(2, HEADS, n, DIM, device="cuda", dtype=torch.bfloat16) for _ in range(3)
+    )
+    assert torch.equal(module(q, k, v), module(q, k, v))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["full", "sdpa", "longformer", "performer"])
+def test_decoding_equals_prefill(name: str, dtype: torch.dtype) -> None:
+    """A prompt, then token for token, beside the causal call on all of them."""
+    module = attention.build(name, num_heads=HEADS, head_dim=DIM, **LINEAR.get(name, {}))
+    module = module.to("cuda", dtype).eval()
+    q, k, v = (x.detach() for x in draw(dtype))
+    whole = module(q, k, v, is_causal=True)
+    state = module.init_state(batch_size=2, max_len=N, dtype=dtype, device="cuda")
+    outs = [module.prefill(*(x[:, :, : N - 8] for x in (q, k, v)), state)]
+    for at in range(N - 8, N):
+        outs.append(module.step(*(x[:, :, at : at + 1] for x in (q, k, v)), state))
+    oracle = module.reference(q.double(), k.double(), v.double(), is_causal=True)
+    plain = module.reference(q, k, v, is_causal=True)
+    budget = error_budget(dtype, relative_l2(plain, oracle))
+    assert_matches("decoded", torch.cat(outs, dim=2), oracle, budget)
+    assert_matches("prefilled", whole, oracle, budget)
+
+
 def test_auto_refuses_on_cuda_what_flex_cannot_serve() -> None:
     q, k, v = (torch.randn(1, 2, 300, 16, device="cuda", dtype=torch.float64) for _ in range(3))
     module = attention.LongformerAttention(num_heads=2, head_dim=16)

@@ -11,9 +11,10 @@ where a mask is needed it is made for a few queries at a time, never N×M.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,9 @@ from attention.exact import ExactAttention
 from attention.functional import only_trailing_padding, sdpa_rows
 from attention.registry import register
 
+if TYPE_CHECKING:
+    from attention.exchange import Part
+
 Kernel = Literal["auto", "flash", "efficient", "cudnn", "math"]
 KERNELS = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -38,6 +42,8 @@ CPU_KERNELS = ("flash", "math")
 NAMES = {int(backend.value): name for name, backend in KERNELS.items()}
 MASK_ELEMENTS = 2**22
 """Most elements of a mask made at once: 16 MiB in float32."""
+FLASH_HEAD_DIM = 256
+"""The largest D of flash on CUDA."""
 
 
 @register("sdpa")
@@ -82,16 +88,66 @@ class SDPAAttention(ExactAttention):
             )
         return reasons
 
-    def across_reasons(self, problem: Problem | None = None) -> list[str]:
-        """Add: causal, the parts behind the first need a mask, which flash takes on no GPU."""
-        reasons = super().across_reasons(problem)
-        on_gpu = problem is not None and problem.is_causal and problem.device == "cuda"
-        if on_gpu and self.pinned == "flash":
-            reasons.append(
-                "kernel: causal parts of a sequence need a mask, which flash does not take on "
-                "cuda; expected auto, efficient, cudnn or math"
-            )
-        return reasons
+    def attend_across(self, part: Part) -> Tensor:
+        """Pass keys round the ranks by torch's own context parallelism, where that serves.
+
+        It takes equally long parts, no padding mask and no dropout; else keys and values are
+        fetched. Which it was is in `kernel`.
+
+        Raises:
+            UnsupportedError: if the pinned kernel cannot serve a part.
+        """
+        problem = Problem.of(
+            part.q, part.k, is_causal=part.is_causal,
+            key_padding=part.key_padding_mask is not None, length=part.exchange.total_length,
+        )  # fmt: skip
+        kernel = self.ring_kernel(problem, part.exchange.spans)
+        if kernel is None:
+            if self.pinned == "flash" and part.is_causal and problem.device == "cuda":
+                raise UnsupportedError(
+                    "kernel: causal parts that are not equally long, padded or under dropout need "
+                    "a mask, which flash does not take on cuda; expected auto, efficient, cudnn "
+                    "or math"
+                )
+            return super().attend_across(part)
+        from attention.ring import ring_attention  # imports much of torch.distributed
+
+        self.kernel = f"ring_of_{kernel}"
+        return ring_attention(
+            part.q, part.k, part.v, part.exchange, kernel=kernel, is_causal=part.is_causal,
+            scale=self.scale,
+        )  # fmt: skip
+
+    def ring_kernel(self, problem: Problem, spans: Sequence[tuple[int, int]]) -> str | None:
+        """Return which of `attention.ring.KERNELS` a ring runs; None = keys are fetched.
+
+        Ranks must not differ in it, so it depends on what they agree on alone.
+
+        Args:
+            problem: the whole call.
+            spans: of the ranks.
+        """
+        lengths = {stop - start for start, stop in spans}
+        if len(spans) == 1 or len(lengths) > 1 or problem.key_padding or self.active_dropout_p:
+            return None
+        if type(self).attend is not SDPAAttention.attend:  # a subclass that computes otherwise
+            return None
+        if problem.device == "cpu":
+            return "flash_for_cpu" if self.pinned in (None, "flash") else None
+        if problem.head_dim % 8:  # torch pads those before its kernels see them
+            return None
+        is_half = problem.dtype in (torch.float16, torch.bfloat16)
+        if self.pinned in (None, "flash") and is_half and problem.head_dim <= FLASH_HEAD_DIM:
+            return "flash"
+        (length,) = lengths  # the log-sum-exp of `efficient` is of whole blocks of 32 queries
+        fits = length % 32 == 0 and problem.dtype != torch.float64
+        return "efficient" if self.pinned in (None, "efficient") and fits else None
+
+    def exchange_bytes(self, problem: Problem, spans: Sequence[tuple[int, int]], rank: int) -> int:
+        """Return those of a ring where one serves: every part but the rank's own comes by."""
+        if self.ring_kernel(problem, spans) is None:
+            return super().exchange_bytes(problem, spans, rank)
+        return super().exchange_bytes(replace(problem, is_causal=False), spans, rank)
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None

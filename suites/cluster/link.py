@@ -27,7 +27,11 @@ from suites.outcome import Outcome
 from suites.session import MisuseError
 
 PROBE_S = 5.0
-"""How long an address has to answer."""
+"""How long an address has to answer, and then to answer as a head of Ray does."""
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""What a client of HTTP/2 begins with, gRPC's too: the preface and settings (RFC 9113, 3.4)."""
+SETTINGS = 4
+"""The type of frame with which a server answers it."""
 CONNECT_S = 20.0
 """How long Ray has to take this process as a driver, once the address answers."""
 FACTS_S = 60.0
@@ -124,7 +128,7 @@ def connected(address: str) -> Iterator[None]:
 
 
 def _probed(address: str) -> str:
-    """Return the host of an address at which somebody listens.
+    """Return the host of an address at which a server of gRPC listens, as Ray's head is.
 
     Raises:
         MisuseError: if it is none, or nobody does.
@@ -133,14 +137,32 @@ def _probed(address: str) -> str:
     if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise MisuseError(f"--cluster: expected HOST:PORT, as `ray start` has it, got {address!r}")
     try:
-        socket.create_connection((host, int(port)), PROBE_S).close()
+        listener = socket.create_connection((host, int(port)), PROBE_S)
     except OSError as error:
         why = error.strerror or str(error) or type(error).__name__
         raise MisuseError(
             f"--cluster: nobody answers at {address} ({why}); expected the address of a Ray "
             "cluster"
         ) from None
+    with listener:
+        if not _greets(listener):
+            raise MisuseError(
+                f"--cluster: what listens at {address} is no Ray cluster; expected the address "
+                "that `ray start` has"
+            )
     return host
+
+
+def _greets(listener: socket.socket) -> bool:
+    """Say whether a server greets as gRPC's do; Ray itself would wait for long."""
+    heard = b""
+    try:
+        listener.sendall(GREETING)
+        while len(heard) < 4 and (more := listener.recv(64)):
+            heard += more
+    except OSError:  # it has hung up, or says nothing
+        return False
+    return len(heard) >= 4 and heard[3] == SETTINGS
 
 
 def _needs_own(host: str) -> bool:
@@ -162,9 +184,12 @@ def nodes(device: str, kind: str | None) -> list[Node]:
     Args:
         device: ``cuda`` = a share for each GPU; ``cpu`` = each machine whole.
         kind: a GPU of this kind, or a resource of this name; ``None`` = any.
+
+    Raises:
+        LostError: if the cluster does not say, as when its head is gone.
     """
     found: list[Node] = []
-    for node in ray_module().nodes():
+    for node in _every_node():
         resources = node["Resources"]
         cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
         fits = kind is None or f"{KIND}{kind}" in resources or kind in resources
@@ -179,9 +204,23 @@ def nodes(device: str, kind: str | None) -> list[Node]:
     return sorted(found, key=lambda one: (one.name, one.part))
 
 
+def _every_node() -> list[dict[str, Any]]:
+    """Return what Ray says of its nodes.
+
+    Raises:
+        LostError: if it does not.
+    """
+    ray = ray_module()
+    try:
+        told: list[dict[str, Any]] = ray.nodes()
+    except Exception as error:  # of its core, which has no kind of its own for it
+        raise LostError(f"the cluster does not answer any more: {_first_line(error)}") from None
+    return told
+
+
 def what_is_there() -> str:
     """Return in words which machines the cluster has."""
-    alive = [node["Resources"] for node in ray_module().nodes() if node["Alive"]]
+    alive = [node["Resources"] for node in _every_node() if node["Alive"]]
     kinds = sorted({key.removeprefix(KIND) for one in alive for key in one if KIND in key})
     gpus = int(sum(one.get("GPU", 0) for one in alive))
     own = sorted(
@@ -206,15 +245,19 @@ def facts_here() -> dict[str, str]:
     return _asked()()
 
 
-def facts_of(node: Node) -> dict[str, str]:
+def facts_of(node: Node, stopped: Callable[[], bool]) -> dict[str, str]:
     """Return what of a machine's software must be alike.
+
+    Args:
+        node: which machine.
+        stopped: says whether the sweep is over; nothing is waited for then.
 
     Raises:
         LostError: if it does not say.
     """
     ray = ray_module()
     task = ray.remote(_asked()).options(num_cpus=0, max_retries=0, scheduling_strategy=_on(node))
-    return dict(_got(task.remote(), FACTS_S, lambda: False))
+    return dict(_got(task.remote(), FACTS_S, stopped))
 
 
 def differing(here: Mapping[str, str], there: Mapping[str, str]) -> str:

@@ -273,7 +273,11 @@ class _Sweep:
         self._count = count
         alone_since = time.monotonic()
         while self._error is None:
-            for node in look():
+            try:
+                there = look()
+            except LostError as error:
+                raise LaunchError(f"--cluster: {error}") from None
+            for node in there:
                 self._meet(node)
             if self._dealer is not None and self._dealer.over:
                 break
@@ -342,8 +346,14 @@ class _Sweep:
             self._changed.set()
 
     def _serve_to_end(self, node: Node) -> None:
-        if other := link.differing(self._here, link.facts_of(node)):
+        there = link.facts_of(node, self._stopped.is_set)
+        if other := link.differing(self._here, there):
             raise LostError(other)
+        if self._grid.device == "cpu" and node.cpus < (most := max(self._grid.threads)):
+            raise LostError(
+                f"it has {node.cpus} CPU{'s'[: node.cpus != 1]}, and cases of this sweep have "
+                f"{most} threads (--threads)"
+            )
         remote = Remote(
             node, stopped=self._stopped.is_set, benchmark_dir=self._benchmark_dir,
             plugins=self._plugins, early=early_of(self._grid),
