@@ -7,7 +7,8 @@ PYTHON ?=
 VENV ?= .venv
 PRESET ?= quick
 OUT ?= runs/$(PRESET)
-JOBS ?= auto
+# Tests wait for others' processes now and then: one more worker than there are processors.
+JOBS ?= $(shell expr $$(nproc) + 1)
 # Further options of the sweep: make bench BENCH="--seq-len 512,1024".
 BENCH ?=
 # For verify-method: --short, --only NAME,…, --out FILE.
@@ -121,6 +122,9 @@ $(VENV)/bin/python:
 	  exit 1; \
 	}
 
+# A package with a warning of Python's own in it, which tests take for an error.
+COMPILE_AHEAD = $(BIN)/python -W ignore -m compileall -q $(VENV)/lib/python*/site-packages/torchao
+
 $(VENV)/.installed-run: EXTRA :=
 $(VENV)/.installed-test: EXTRA := [test]
 $(VENV)/.installed-dev: EXTRA := [test,dev]
@@ -132,5 +136,7 @@ $(VENV)/.installed-%: $(INPUTS) | $(VENV)/bin/python
 	@$(BIN)/python -c '$(NEW_ENOUGH)' || { \
 	  echo "$(VENV) was made with a Python older than 3.11: make clean, then again" >&2; exit 1; }
 	$(if $(TORCH_INDEX),$(PIP) install --no-deps --index-url "$(TORCH_INDEX)" "torch==$(TORCH)")
-	$(PIP) install --constraint constraints.txt --editable ".$(EXTRA)"
+	# Python compiles what is imported, a small part, when it is.
+	$(PIP) install --no-compile --constraint constraints.txt --editable ".$(EXTRA)"
+	$(if $(EXTRA),@$(COMPILE_AHEAD))
 	@touch $(ALSO) $@

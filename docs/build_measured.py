@@ -29,8 +29,8 @@ from results.runs import Run, load
 from results.schema import ALLOCATORS, CALL_MODES
 from results.series import points
 from results.summary import summarise
-from results.svg import drawn_png
-from results.theme import DARK, LIGHT
+from results.svg import drawn
+from results.theme import PAGE
 from results.views import TableView, tables
 
 ROOT = Path(__file__).parents[1]
@@ -216,11 +216,13 @@ def by_dtype(run: Run) -> str:
 
 def figure(chapter: Chapter, name: str, alt: str, *, write: bool) -> str:
     """Draw a figure for both themes and return what shows it."""
-    for theme, word in ((LIGHT, "light"), (DARK, "dark")):
-        if write:
-            FIGURES.mkdir(exist_ok=True)
-            drawn = drawn_png(partial(plots.FIGURES[name], chapter, theme), theme)
-            (FIGURES / f"{name}-{word}.png").write_bytes(drawn.content)
+    if write:
+        FIGURES.mkdir(exist_ok=True)
+        made = drawn(partial(plots.FIGURES[name], chapter, PAGE), inline=False, pngs=True)
+        assert made is not None
+        assert made.pngs is not None
+        (FIGURES / f"{name}-light.png").write_bytes(made.pngs.light)
+        (FIGURES / f"{name}-dark.png").write_bytes(made.pngs.dark)
     return (
         "<picture>\n"
         f'<source media="(prefers-color-scheme: dark)" srcset="docs/figures/{name}-dark.png">\n'

@@ -20,7 +20,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from results.sections import Drawing
-from results.svg import drawn_svg
+from results.svg import Drawn, drawn
 from results.tables import csv_text
 from results.theme import PAGE, css_variables
 
@@ -70,8 +70,14 @@ def render(template: str, shown: Any, frame: pd.DataFrame) -> str:
 def page_figure(drawing: Drawing, number: int) -> PageFigure | None:
     """Draw a figure for the page; None for an empty one."""
     name = f"{drawing.name}-{number}"
-    svg, panels = drawn_svg(partial(drawing.draw, PAGE), prefix=name, title=drawing.title)
-    return PageFigure(name, drawing.title, drawing.caption, svg, panels) if svg else None
+    made = drawn(partial(drawing.draw, PAGE), prefix=name, title=drawing.title)
+    return None if made is None else in_page(drawing, name, made)
+
+
+def in_page(drawing: Drawing, name: str, made: Drawn) -> PageFigure:
+    """Return a figure that was drawn as the page shows it."""
+    assert made.inline is not None
+    return PageFigure(name, drawing.title, drawing.caption, *made.inline)
 
 
 def _content_hash(script: str) -> str:

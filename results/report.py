@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from results.chapters import Chapter, chapters, machine_name
 from results.claim_views import claims_part
 from results.context_views import context_part
 from results.files import check_within, write_bytes, write_text
-from results.page import TEMPLATES, PageFigure, page_figure, render
+from results.page import TEMPLATES, PageFigure, in_page, render
 from results.peer_views import peer_part
 from results.plots import FIGURES
 from results.provenance import provenance
@@ -29,8 +29,8 @@ from results.runs import NoRunError, Run, load
 from results.sections import Drawing, Part, Section
 from results.series import points
 from results.summary import summarise
-from results.svg import drawn_png
-from results.theme import DARK, LIGHT
+from results.svg import Drawn, drawn
+from results.theme import PAGE
 from results.trust import trust
 from results.trust_views import trust_section
 from results.two_runs import machine_names
@@ -82,13 +82,13 @@ def write_report(
         raise NoRunError("DIR: expected at least one run folder")
     targets = _targets(folders, formats, out)
     run = load(*folders)
-    book = _book(run)
+    book, gallery = _book(run), _Gallery(targets)
     for name, path in targets.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         if name == "html":
-            write_text(path, page(run, book))
+            write_text(path, _page(run, book, gallery))
         else:
-            _write_markdown(run, book, path)
+            _write_markdown(book, gallery, path)
     return list(targets.values())
 
 
@@ -172,14 +172,17 @@ def _caption(name: str, run: Run, chapter: Chapter) -> str:
     return f"{told} Of {len(series)} series the first {MOST_DRAWN} are drawn."
 
 
-def page(run: Run, book: _Book | None = None) -> str:
+def page(run: Run) -> str:
     """Return the HTML page of a run."""
-    book = _book(run) if book is None else book
-    shown = {**_shown(book, page_figure), "answers": as_data(book.which)}
+    return _page(run, _book(run), _Gallery(["html"]))
+
+
+def _page(run: Run, book: _Book, gallery: _Gallery) -> str:
+    shown = {**_shown(book, gallery.in_page), "answers": as_data(book.which)}
     return render("report.html.j2", shown, run.frame)
 
 
-def _write_markdown(run: Run, book: _Book, path: Path) -> None:
+def _write_markdown(book: _Book, gallery: _Gallery, path: Path) -> None:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=False,
@@ -190,7 +193,7 @@ def _write_markdown(run: Run, book: _Book, path: Path) -> None:
     )
     environment.filters["plain"] = _Plain
     environment.filters["attribute"] = _attribute
-    shown = _shown(book, partial(_file_figure, home=path.parent))
+    shown = _shown(book, partial(gallery.in_files, home=path.parent))
     write_text(path, environment.get_template("report.md.j2").render(**shown))
 
 
@@ -214,23 +217,43 @@ def _shown(book: _Book, show: Callable[[Drawing, int], _Figure | None]) -> dict[
     }
 
 
-def _file_figure(drawing: Drawing, number: int, home: Path) -> FileFigure | None:
-    """Write a figure in light and dark; None for an empty one. Number 0 stands in no name."""
-    drawn = {
-        word: drawn_png(partial(drawing.draw, theme), theme)
-        for theme, word in ((LIGHT, "light"), (DARK, "dark"))
-    }
-    if not all(png.content for png in drawn.values()):
-        return None
-    check_within(home, home / FIGURE_FOLDER)
-    (home / FIGURE_FOLDER).mkdir(exist_ok=True)
-    name = f"{drawing.name}-{number}" if number else drawing.name
-    files = {word: f"{FIGURE_FOLDER}/{name}-{word}.png" for word in drawn}
-    for word, png in drawn.items():
-        write_bytes(home / files[word], png.content)
-    return FileFigure(
-        drawing.title, drawing.caption, files["light"], files["dark"], drawn["light"].words
-    )
+class _Gallery:
+    """The figures of a report, each drawn once for all its formats.
+
+    Args:
+        formats: that are written.
+    """
+
+    def __init__(self, formats: Collection[str]) -> None:
+        self._formats = formats
+        self._drawn: dict[str, Drawn | None] = {}
+
+    def in_page(self, drawing: Drawing, number: int) -> PageFigure | None:
+        """Return a figure of the page; None for an empty one."""
+        name = f"{drawing.name}-{number}"
+        made = self._of(drawing, name)
+        return None if made is None else in_page(drawing, name, made)
+
+    def in_files(self, drawing: Drawing, number: int, home: Path) -> FileFigure | None:
+        """Write a figure in light and dark; None for an empty one. Number 0 stands in no name."""
+        made = self._of(drawing, f"{drawing.name}-{number}")
+        if made is None or made.pngs is None:
+            return None
+        check_within(home, home / FIGURE_FOLDER)
+        (home / FIGURE_FOLDER).mkdir(exist_ok=True)
+        name = f"{drawing.name}-{number}" if number else drawing.name
+        light, dark = (f"{FIGURE_FOLDER}/{name}-{word}.png" for word in ("light", "dark"))
+        write_bytes(home / light, made.pngs.light)
+        write_bytes(home / dark, made.pngs.dark)
+        return FileFigure(drawing.title, drawing.caption, light, dark, made.pngs.words)
+
+    def _of(self, drawing: Drawing, name: str) -> Drawn | None:
+        if name not in self._drawn:
+            self._drawn[name] = drawn(
+                partial(drawing.draw, PAGE), prefix=name, title=drawing.title,
+                inline="html" in self._formats, pngs="md" in self._formats,
+            )  # fmt: skip
+        return self._drawn[name]
 
 
 # -- Markdown ------------------------------------------------------------------------------------

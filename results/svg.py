@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from results import marks
-from results.theme import PAGE, Theme, css_variables, styled
+from results.theme import DARK, LIGHT, PAGE, css_variables, recolour, styled
 
 Draw = Callable[[], Figure | None]
 
@@ -29,31 +29,64 @@ class Inline(NamedTuple):
     panels: list[dict[str, Any]]
 
 
-def drawn_svg(draw: Draw, *, prefix: str, title: str) -> Inline:
-    """Return what `draw` draws in the theme `PAGE`, as an SVG element; empty for nothing.
+class Pngs(NamedTuple):
+    """A figure as files, and what it shows in words."""
 
-    Its colours are the page's variables (`theme.css_variables`), its text stays text and its
-    ids begin with `prefix`, so that figures on one page do not share them.
+    light: bytes
+    dark: bytes
+    words: str
+
+
+class Drawn(NamedTuple):
+    """A figure in the forms that were asked for."""
+
+    inline: Inline | None
+    pngs: Pngs | None
+
+
+def drawn(
+    draw: Draw, *, prefix: str = "figure", title: str = "", inline: bool = True, pngs: bool = False
+) -> Drawn | None:
+    """Return what `draw` draws; ``None`` for nothing.
+
+    It is drawn and laid out once, in the theme `PAGE`, whatever is asked for.
 
     Args:
         draw: makes the figure.
-        prefix: letters, digits and hyphens.
+        prefix: begins the ids of its SVG, so that figures on one page do not share them: letters,
+            digits and hyphens.
         title: plain text; the text alternative is this and what the figure shows, in words.
+        inline: as an SVG element, whose colours are the page's variables
+            (`theme.css_variables`) and whose text stays text.
+        pngs: as files, for a light page and a dark one.
     """
     with styled(PAGE, salt=prefix):
-        drawn = draw()
-        if drawn is None:
-            return Inline("", [])
-        text = _save(drawn, "svg").decode()
-        title = alternative(title, drawn)
-        panels = marks.panels(drawn)
+        figure = draw()
+        if figure is None:
+            return None
+        element = _inline(figure, prefix, title) if inline else None
+    return Drawn(element, _pngs(figure) if pngs else None)
+
+
+def _inline(figure: Figure, prefix: str, title: str) -> Inline:
+    text = _save(figure, "svg").decode()
+    title = alternative(title, figure)
     start = text.index("<svg")
     text = re.sub(r"<metadata>.*?</metadata>", "", text[start:], flags=re.DOTALL)
     text = _slim(text)
     text = _TAG.sub(lambda tag: _in_page(tag.group(), prefix), text)
     head, rest = text.split(">", 1)
     head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
-    return Inline(f'{head} role="img" aria-label="{_attribute(title)}">{rest}', panels)
+    svg = f'{head} role="img" aria-label="{_attribute(title)}">{rest}'
+    return Inline(svg, marks.panels(figure))
+
+
+def _pngs(figure: Figure) -> Pngs:
+    with styled(LIGHT):
+        light = _save(figure, "png")
+    recolour(figure, {light: dark for _, light, dark in css_variables().values()})
+    with styled(DARK):
+        return Pngs(light, _save(figure, "png"), marks.in_words(figure))
 
 
 def alternative(title: str, figure: Figure) -> str:
@@ -61,25 +94,12 @@ def alternative(title: str, figure: Figure) -> str:
     return f"{title}. {marks.in_words(figure)}".strip()
 
 
-class Png(NamedTuple):
-    """A figure as a file, and what it shows in words; both empty where there is nothing."""
-
-    content: bytes
-    words: str
-
-
-def drawn_png(draw: Draw, theme: Theme) -> Png:
-    """Return what `draw` draws in `theme`."""
-    with styled(theme):
-        drawn = draw()
-        return Png(b"", "") if drawn is None else Png(_save(drawn, "png"), marks.in_words(drawn))
-
-
 def _save(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     # No date: equal records, equal report.
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+    figure.set_layout_engine(None)  # where everything lies stays; to lay it out is half the work
     return buffer.getvalue()
 
 

@@ -14,7 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import seaborn as sns
+from matplotlib.collections import Collection
+from matplotlib.colors import to_rgb, to_rgba_array
+from matplotlib.figure import Figure
 
 _NAMED = {
     "full": ("#5b616b", "#a9b0bb", "o"),
@@ -111,6 +115,32 @@ def css_variables() -> Mapping[str, tuple[str, str, str]]:
     for index, (light, dark) in enumerate(PARTS.values()):
         mapped[light] = (f"--p{index}", light, dark)
     return mapped
+
+
+_COLOURED = (
+    "color", "facecolor", "edgecolor", "markerfacecolor", "markerfacecoloralt", "markeredgecolor",
+)  # fmt: skip
+"""What of an artist has a colour, as its methods are named."""
+
+
+def recolour(figure: Figure, colours: Mapping[str, str]) -> None:
+    """Give everything in a figure that has one of some colours another; opacities stay.
+
+    Args:
+        figure: is changed.
+        colours: as hex, the old to the new.
+    """
+    known = {to_rgb(old): to_rgb(new) for old, new in colours.items()}
+    for artist in figure.findobj():
+        for name in _COLOURED:
+            own = getattr(artist, f"get_{name}", None)
+            change = getattr(artist, f"set_{name}", None)
+            if own is None or change is None:
+                continue
+            before = to_rgba_array(own())
+            after = [(*known.get(tuple(rgb), tuple(rgb)), alpha) for *rgb, alpha in before]
+            if after and not np.array_equal(after, before):
+                change(after if isinstance(artist, Collection) else after[0])
 
 
 @contextlib.contextmanager

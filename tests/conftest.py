@@ -68,3 +68,23 @@ def registry_restored() -> Iterator[None]:
     yield
     registry._registry.clear()
     registry._registry.update(known)
+
+
+@pytest.fixture
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the figures of reports, most of their time: for tests of what is around them."""
+    if request.node.get_closest_marker("drawn"):
+        return
+    from results.svg import Drawn, Inline, Pngs
+
+    def drawn(*_: object, **__: object) -> Drawn:
+        return Drawn(Inline("<svg></svg>", []), Pngs(b"", b"", ""))
+
+    monkeypatch.setattr("results.report.drawn", drawn)
+
+
+@pytest.fixture
+def without_roofs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the roofs of sweeps, two seconds each; for tests of everything else."""
+    for module in ("driver", "sweep"):
+        monkeypatch.setattr(f"suites.{module}.roof_cases", lambda *_, **__: [])

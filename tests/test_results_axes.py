@@ -16,6 +16,8 @@ from results.series import points
 from results.two_runs import machine_names
 from results.views import TableView
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 LAW = synthetic.SEVEN["performer"]
 SHAPE: dict[str, Any] = {"lengths": (512, 2048), "modes": ("forward",), "noise": 0.001}
 

@@ -15,6 +15,8 @@ from results.claims import CLAIMS, claims_table, lines_of, rulings
 from results.report import write_report
 from results.runs import Run, load
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def run_of(folder: Path, found: Any = None, shown: Any = None) -> Run:
     return load(made.write_quality(folder, made.claim_records(found, shown)))
@@ -84,6 +86,7 @@ def test_exponents_are_those_of_the_runs_own_calls(tmp_path: Path) -> None:
     assert claims_table(load(speed)).empty, "speed alone tests no claim"
 
 
+@pytest.mark.drawn
 def test_the_chapter_has_verdicts_grounds_and_a_figure(tmp_path: Path) -> None:
     part = claims_part(run_of(tmp_path))
     (section,) = part.sections

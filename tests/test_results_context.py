@@ -19,6 +19,8 @@ from results.runs import Run, load
 from results.series import points
 from results.theme import LIGHT
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 LAWS: dict[str, Any] = {
     "sdpa": lambda ranks, n: (1e-9 * n * n / ranks + 1e-3, (ranks - 1) * n * 4096),
     "performer": lambda ranks, n: (1e-6 * n / ranks + 1e-3, (ranks - 1) * ranks * 540_672),

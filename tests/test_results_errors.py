@@ -26,6 +26,8 @@ from results.report import write_report
 from results.runs import load
 from results.theme import DARK, LIGHT
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ONE = {"gaussian:scale=1": 1.0}
 
 

@@ -21,6 +21,8 @@ from results.views import tables
 from results.worth import worth
 from tests.synthetic import LENGTHS, Law, write_run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 STEPS = {
     "sdpa": Law(2e-8, 1.0, constant=4e-5, memory=(4096.0, 1.0)),
     "full": Law(6e-8, 1.0, constant=4e-5, memory=(4096.0, 1.0)),
@@ -89,6 +91,7 @@ def test_what_the_report_says_of_decoding(decoded: Path):
     assert titles[:2] == ["Time per token, decode", "State kept of the context, decode"]
 
 
+@pytest.mark.drawn
 def test_pages_of_decoding_name_the_context(decoded: Path, tmp_path: Path):
     html, markdown = write_report([decoded], out=tmp_path / "out")
     page = html.read_text()

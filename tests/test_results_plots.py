@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import re
@@ -10,16 +11,18 @@ from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import synthetic
 from matplotlib.colors import to_hex
+from PIL import Image, ImageColor
 
 import results
 from results.chapters import Chapter, chapters
 from results.plots import FIGURES, error_figure, fraction_figure, memory_figure, speedup_figure
 from results.plots import time_figure as draw_time
 from results.runs import load
-from results.svg import drawn_svg
+from results.svg import drawn
 from results.theme import DARK, LIGHT, PAGE, css_variables, looks, styled
 
 
@@ -156,7 +159,11 @@ def test_looks_differ_between_backends_and_between_variants() -> None:
 
 
 def inline(chapter: Chapter, prefix: str, title: str) -> str:
-    return drawn_svg(partial(draw_time, chapter, PAGE), prefix=prefix, title=title).svg
+    made = drawn(partial(draw_time, chapter, PAGE), prefix=prefix, title=title)
+    assert made is not None
+    assert made.inline is not None
+    assert made.pngs is None
+    return made.inline.svg
 
 
 def test_an_inline_svg_takes_the_pages_colors_and_ids_of_its_own(chapter: Chapter) -> None:
@@ -177,7 +184,28 @@ def test_nothing_measured_gives_no_figure(tmp_path: Path) -> None:
     laws = {"sdpa": synthetic.Law(1, 1, fails=dict.fromkeys(synthetic.LENGTHS, ("failed", "x")))}
     (one,) = chapters(load(synthetic.write_run(tmp_path, laws)))
     assert [draw(one, LIGHT) for draw in FIGURES.values()] == [None] * len(FIGURES)
-    assert inline(one, "a", "x") == ""
+    assert drawn(partial(draw_time, one, PAGE)) is None
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_files_are_drawn_once_and_recoloured(chapter: Chapter, name: str) -> None:
+    """What has a colour in the light file has that colour's counterpart in the dark one."""
+    made = drawn(partial(FIGURES[name], chapter, PAGE), inline=name == "time", pngs=True)
+    assert made is not None
+    assert made.pngs is not None
+    light, dark = (
+        np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for content in made.pngs[:2]
+    )
+    found = 0
+    for paper in ((LIGHT.paper, DARK.paper), *(pair[1:] for pair in css_variables().values())):
+        before, after = (np.array(ImageColor.getrgb(colour)) for colour in paper)
+        there = (light == before).all(axis=2)
+        if there.sum() > 50:  # the edge of a letter may have a series' grey by chance
+            found += 1
+            assert (dark == after).all(axis=2)[there].mean() > 0.95, paper
+    assert found >= 4  # paper, ink, grid and series
+    left = (dark == np.array(ImageColor.getrgb(LIGHT.paper))).all(axis=2)
+    assert left.sum() == 0
 
 
 def test_a_wide_interval_does_not_squeeze_the_lines(tmp_path: Path) -> None:

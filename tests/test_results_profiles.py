@@ -22,6 +22,8 @@ from results.schema import PROFILE_PARTS, RECORDS
 from results.theme import DARK, LIGHT, PARTS, css_variables, styled
 from results.views import TableView, tables
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL: dict[str, Any] = {
     "lengths": (512, 1024), "launches": 1, "modes": ("forward",), "noise": 0.0,
     "sample_noise": 0.0,
@@ -197,6 +199,7 @@ def test_no_profile_breaks_the_tables_or_the_figure(tmp_path: Path, data: st.Dat
         assert profile_figure(of, LIGHT) is not None
 
 
+@pytest.mark.drawn
 def test_text_of_a_profile_is_shown_and_never_run(tmp_path: Path) -> None:
     told = synthetic.profile()
     told["products"][0]["shape"] = "<script>alert(1)</script>\n| x"

@@ -19,6 +19,8 @@ from results.report import ReportError, write_report
 from results.runs import NoRunError, load
 from results.summary import summarise
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FAST = {name: synthetic.SEVEN[name] for name in ("full", "sdpa", "linformer", "xformers")}
 
 
@@ -169,6 +171,7 @@ def test_ids_on_the_page_are_unique(written: tuple[str, str]) -> None:
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.drawn
 def test_markdown_tables_have_equal_columns_and_images_beside(tmp_path: Path) -> None:
     folder = synthetic.write_run(tmp_path / "run", FAST, modes=("forward",))
     (file,) = write_report([folder], ["md"], tmp_path / "docs" / "result.md")
@@ -188,6 +191,7 @@ def test_markdown_tables_have_equal_columns_and_images_beside(tmp_path: Path) ->
         assert (file.parent / image).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.drawn
 def test_equal_records_give_an_equal_report(tmp_path: Path) -> None:
     folder = synthetic.write_run(tmp_path, FAST, modes=("forward",))
     first = write_report([folder], ["html"])[0].read_bytes()
@@ -197,6 +201,7 @@ def test_equal_records_give_an_equal_report(tmp_path: Path) -> None:
 HOSTILE = "<script>alert(1)</script>"
 
 
+@pytest.mark.drawn
 def test_strangers_text_is_shown_and_not_run(tmp_path: Path) -> None:
     laws = {
         HOSTILE: synthetic.Law(1e-5, 1.0, options={"a": HOSTILE}),
@@ -235,6 +240,7 @@ PARTIAL = {
 }  # fmt: skip
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("name", PARTIAL)
 def test_a_partial_run_has_a_sensible_report(tmp_path: Path, name: str) -> None:
     options = {"laws": FAST, "modes": ("forward",), **PARTIAL[name]}

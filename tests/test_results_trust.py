@@ -30,6 +30,8 @@ from results.trust_plots import drift_figure
 from results.trust_summary import trust_paragraphs
 from results.trust_views import trust_tables
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 LAWS = {"sdpa": synthetic.SEVEN["sdpa"], "performer": synthetic.SEVEN["performer"]}
 SHAPE: dict[str, Any] = {"laws": LAWS, "lengths": (512, 2048), "modes": ("forward",)}
 
@@ -537,6 +539,7 @@ def test_two_repetitions_make_no_figure(tmp_path: Path) -> None:
     assert drift_figure(found, LIGHT) is None
 
 
+@pytest.mark.drawn
 def test_page_and_markdown_hold_the_chapter_and_escape_names(tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>"
     laws = {hostile: synthetic.Law(1e-5, 1.0), "a|b": synthetic.Law(1e-5, 1.0)}
