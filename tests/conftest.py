@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -88,3 +90,37 @@ def without_roofs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the roofs of sweeps, two seconds each; for tests of everything else."""
     for module in ("driver", "sweep"):
         monkeypatch.setattr(f"suites.{module}.roof_cases", lambda *_, **__: [])
+
+
+@pytest.fixture(scope="session")
+def _launchers() -> Iterator[dict[Any, Any]]:
+    """Keep the launchers of `one_server` until the tests end."""
+    kept: dict[Any, Any] = {}
+    yield kept
+    for launcher in kept.values():
+        launcher.close()
+
+
+@pytest.fixture
+def one_server(_launchers: dict[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the cases of a test's sweeps from a server that others' are started from too.
+
+    A sweep's own takes seconds, in which it imports torch and the suites.
+    """
+    from suites.launch import Launcher
+
+    class Lasting(Launcher):
+        def __exit__(self, *error: object) -> None:
+            if isinstance(error[1], BaseException) and not isinstance(error[1], Exception):
+                # Interrupted: what runs is to end with it.
+                _launchers.pop(self.key, None)
+                self.close()
+
+    def launcher(folder: Path, *, early: Sequence[str] = ()) -> Lasting:
+        key = folder, tuple(early)
+        if key not in _launchers:
+            _launchers[key] = Lasting(folder, early=early)
+            _launchers[key].key = key
+        return _launchers[key]
+
+    monkeypatch.setattr("suites.driver.Launcher", launcher)

@@ -16,6 +16,8 @@ import cli
 from suites.driver import run_sweep
 from suites.journal import Journal
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 OWN_BACKEND = '''
 """A backend of one's own: averages the values it may see."""
 

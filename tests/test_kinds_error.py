@@ -37,6 +37,8 @@ from suites.training.run import prepare
 from suites.training.trainer import Trainer
 from tests.test_kinds import case, record, registered, unchanged_process  # noqa: F401
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 BACKENDS = ("bigbird:block_size=8", "full", "linformer:rank=16", "longformer:window=12",
             "performer:num_features=32", "sdpa")  # fmt: skip
 

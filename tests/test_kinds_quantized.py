@@ -28,6 +28,8 @@ from suites.training.plan import training_of
 from suites.training.run import prepare
 from tests.test_kinds import record, unchanged_process  # noqa: F401
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 CASE = Case(
     kind="quantized", level="model", mode="training", arms=(Arm("sdpa"),), batch=8, num_heads=0,
     num_kv_heads=0, head_dim=0, seq_len=32, key_len=32, device="cpu", dtype="float32",

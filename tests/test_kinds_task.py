@@ -36,6 +36,8 @@ from tests.test_kinds import unchanged_process  # noqa: F401
 from tests.test_tasks_lra import LISTOPS as LRA_FILES
 from tests.test_tasks_lra import listops_rows, written
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 ALWAYS = {"accuracy", "loss", "training_time", "training_steps", "training_ops", "throughput",
           "latency", "peak_memory"}  # fmt: skip
 

@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 from cli import main
 from results.schema import RECORDS
 
+pytestmark = pytest.mark.usefixtures("one_server", "without_roofs")
+
 TINY = (
     "--suite", "peers", "--seq-len", "64", "--launches", "1", "--num-heads", "2", "--head-dim",
     "8", "--threads", "1",

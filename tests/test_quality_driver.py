@@ -25,6 +25,8 @@ from suites.journal import Journal
 from suites.session import SUITES, MisuseError
 from suites.sweep import Grid, cases, grid_from
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 ROOT = Path(__file__).parent.parent
 
 OFTEN = f'''

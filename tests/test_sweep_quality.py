@@ -44,6 +44,8 @@ from suites.sweep import Item, cases, grid_from, order, series_id
 from suites.tasks import registry
 from suites.training.plan import VIEWS, plan_from
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 PRESETS = [(suite, name) for suite, presets in TRAINING_PRESETS.items() for name in presets]
 
 
