@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers_faults import MARK, carrying, kill_and_resume, unbroken
+from helpers_faults import MARK, carrying
 from helpers_sweep import FAKE_SUITES, case, is_alive, pids_in, processes_of, wait_until
 
 from suites import guard as guard_module
@@ -288,18 +287,7 @@ def test_what_a_case_holds_on_a_gpu_is_free_for_the_next(launcher, tmp_path):
     assert max(free) - min(free) < 256 << 20
 
 
-# -- the driver killed ---------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return unbroken(tmp_path_factory.mktemp("whole") / "run")
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_driver_killed_at_any_moment_loses_nothing(tmp_path, whole, seed):
-    found = kill_and_resume(tmp_path / "one", random.Random(seed), whole)
-    assert found.harm == {}, found
+# -- the driver killed: `test_verification`, promise `faults` -------------------------------------
 
 
 def test_the_check_for_orphans_would_find_one():

@@ -20,7 +20,7 @@ from pathlib import Path
 from verification import Measured, Report, Scale
 from verification.rates import upper
 
-MOMENTS = {"full": 50, "short": 2}
+MOMENTS = {"full": 50, "short": 3}
 
 
 def measure(scale: Scale, report: Report) -> Measured:
