@@ -5,6 +5,7 @@ python docs/build_measured.py
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -38,6 +39,9 @@ README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 QUALITY = ROOT / "docs" / "quality.md"
 CONTEXT = ROOT / "docs" / "context_parallel.md"
+CLUSTER = ROOT / "docs" / "cluster.md"
+CLUSTER_COST = ROOT / "results" / "reference" / "cluster"
+"""What tests/measure_cluster.py has measured."""
 REFERENCE = ROOT / "results" / "reference" / "epyc-2-cores"
 BESIDE = {
     name: REFERENCE.with_name(f"{REFERENCE.name}-{name}")
@@ -490,8 +494,41 @@ def context() -> str:
     return fill(CONTEXT.read_text(), "ranks", text)
 
 
+def cluster() -> str:
+    """Return docs/cluster.md with what a launch costs there beyond its case."""
+    text = CLUSTER.read_text()
+    cost, many = (
+        json.loads((CLUSTER_COST / f"{name}.json").read_text()) for name in ("overhead", "many")
+    )
+    rows = [
+        [
+            f"{row['machines']}" if row["machines"] else "this one, without Ray",
+            format.tokens(row["launches"]),
+            f"{1e3 * row['median_s']:.1f}",
+            f"{1e3 * row['p95_s']:.1f}",
+        ]
+        for row in cost["rows"]
+    ]
+    head = ["machines", "launches", "median, ms", "95th of 100, ms"]
+    where = (
+        f"{machine_name(cost['machine'])}, {cost['machine']['cores']} cores, Ray {cost['ray']}."
+    )
+    text = fill(text, "overhead", f"{where}\n\n{markdown_rows(head, rows, 1)}")
+    memory = [
+        f"{one['mib']:.0f} MiB after {format.tokens(one['launches'])}" for one in many["memory"]
+    ]
+    each = 1e3 * many["seconds"] / many["launches"]
+    told = (
+        f"{machine_name(many['machine'])}: {format.tokens(many['launches'])} launches on "
+        f"{many['machines']} machines took {each:.2f} ms each, {many['seconds']:.0f} s in all. "
+        f"The driver's memory: {format.listing(memory)}."
+    )
+    return fill(text, "many", told)
+
+
 if __name__ == "__main__":
     CONTEXT.write_text(context())
+    CLUSTER.write_text(cluster())
     README.write_text(readme(write=True))
     PERFORMANCE.write_text(performance())
     QUALITY.write_text(quality())

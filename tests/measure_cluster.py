@@ -4,11 +4,14 @@
     python tests/measure_cluster.py many       # 100,000 launches that a worker answers at once
 
 Both go the way of every sweep: one launch at a time on each machine, a call of Ray each, the
-record synced to the disk before the next. docs/cluster.md has what came out.
+record synced to the disk before the next. What came out is kept in results/reference/cluster, and
+docs/build_measured.py puts it into docs/cluster.md.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import os
 import sys
 import tempfile
@@ -32,6 +35,7 @@ from suites.outcome import Outcome  # noqa: E402
 from suites.sweep import grid_from  # noqa: E402
 
 HOST = "127.0.0.2"
+KEPT = ROOT / "results" / "reference" / "cluster"
 LAUNCHES = 100_000
 
 
@@ -83,17 +87,16 @@ def cluster_of(count: int):
     return made
 
 
-def overhead() -> None:
+def overhead() -> dict[str, object]:
     grid = grid_from(
         "quick", backends=tuple(Arm("linear", {"n": n}) for n in range(5)), threads=(1,),
         seq_lens=(16, 32, 64, 128), modes=("forward", "training"), launches=5,
     )  # fmt: skip
-    print("| machines | launches | median, ms | 95th of 100, ms |")
-    print("|---|---|---|---|")
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         watch = Watch()
         run_sweep(grid, Path(folder), progress=watch, benchmark_dir=FAKE_SUITES)
-        row("this one, without Ray", watch.beyond)
+        rows.append(row(0, watch.beyond))
     for count in (1, 2, 4):
         cluster = cluster_of(count)
         with tempfile.TemporaryDirectory() as folder:
@@ -102,15 +105,18 @@ def overhead() -> None:
                 grid, Path(folder), address=cluster.address, progress=watch,
                 benchmark_dir=FAKE_SUITES,
             )  # fmt: skip
-            row(str(count), watch.beyond)
+            rows.append(row(count, watch.beyond))
         cluster.shutdown()
+    return {"rows": rows}
 
 
-def row(name: str, seconds: list[float]) -> None:
-    high = quantiles(seconds, n=20)[-1]
-    print(
-        f"| {name} | {len(seconds)} | {1e3 * median(seconds):.1f} | {1e3 * high:.1f} |", flush=True
-    )
+def row(machines: int, seconds: list[float]) -> dict[str, float]:
+    told = {
+        "machines": machines, "launches": len(seconds), "median_s": median(seconds),
+        "p95_s": quantiles(seconds, n=20)[-1],
+    }  # fmt: skip
+    print(told, flush=True)
+    return told
 
 
 class AtOnce(Worker):
@@ -133,7 +139,7 @@ class AtOnce(Worker):
         ), self.look()
 
 
-def many(count: int = 4) -> None:
+def many(count: int = 4) -> dict[str, object]:
     link.Worker = AtOnce
     arms = tuple(Arm("linear", {"n": n}) for n in range(LAUNCHES // 100))
     grid = grid_from(
@@ -144,12 +150,25 @@ def many(count: int = 4) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run_on_cluster(grid, Path(folder), address=cluster.address, progress=watch)
     whole = time.perf_counter() - watch.begun
-    print(f"{watch.count} launches, {count} machines: {1e3 * whole / watch.count:.2f} ms each, "
-          f"{whole:.0f} s; the driver's memory, MiB:")  # fmt: skip
-    for launches, mib in watch.memory.items():
-        print(f"  after {launches}: {mib:.0f}")
     cluster.shutdown()
+    memory = [{"launches": n, "mib": mib} for n, mib in watch.memory.items()]
+    return {"machines": count, "launches": watch.count, "cases": len(arms) * 20, "seconds": whole,
+            "memory": memory}  # fmt: skip
+
+
+def main(what: str) -> None:
+    found = {"overhead": overhead, "many": many}[what]()
+    from suites.measure.machine import machine  # imports torch, whose memory is not the driver's
+
+    KEPT.mkdir(exist_ok=True)
+    told = {
+        "measured": what, "machine": machine(),
+        "ray": importlib.metadata.version("ray"), **found,
+    }  # fmt: skip
+    file = KEPT / f"{what}.json"
+    file.write_text(json.dumps(told, indent=1) + "\n")
+    print(f"kept in {file.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
-    {"overhead": overhead, "many": many}[sys.argv[1]]()
+    main(sys.argv[1])

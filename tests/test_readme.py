@@ -98,6 +98,7 @@ def test_the_measured_figures_are_those_of_the_reference() -> None:
     built = runpy.run_path(str(ROOT / "docs" / "build_measured.py"))
     assert built["readme"]() == README
     assert built["context"]() == (ROOT / "docs" / "context_parallel.md").read_text()
+    assert built["cluster"]() == (ROOT / "docs" / "cluster.md").read_text()
     assert built["performance"]() == (ROOT / "docs" / "performance.md").read_text()
     assert built["quality"]() == (ROOT / "docs" / "quality.md").read_text()
     shown = runpy.run_path(str(ROOT / "docs" / "build_method.py"))

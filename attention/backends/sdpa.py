@@ -178,7 +178,7 @@ class SDPAAttention(ExactAttention):
 
     def _call(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool) -> Tensor:
         gqa = k.shape[1] != q.shape[1]
-        dropout_p = self.active_dropout_p
+        dropout_p = self.dropout_p and self.active_dropout_p
         if not (gqa or dropout_p or is_causal or self.pinned):
             # The common call in as few steps as can be: a short one takes microseconds.
             self._note(torch._fused_sdp_choice(q, k, v))
