@@ -31,7 +31,6 @@ from results.schema import ALLOCATORS, CALL_MODES
 from results.series import points
 from results.summary import summarise
 from results.svg import drawn
-from results.theme import PAGE
 from results.views import TableView, tables
 
 ROOT = Path(__file__).parents[1]
@@ -219,10 +218,10 @@ def by_dtype(run: Run) -> str:
 
 
 def figure(chapter: Chapter, name: str, alt: str, *, write: bool) -> str:
-    """Draw a figure for both themes and return what shows it."""
+    """Draw a figure, for light pages and dark ones, and return what shows it."""
     if write:
         FIGURES.mkdir(exist_ok=True)
-        made = drawn(partial(plots.FIGURES[name], chapter, PAGE), inline=False, pngs=True)
+        made = drawn(partial(plots.FIGURES[name], chapter), inline=False, pngs=True)
         assert made is not None
         assert made.pngs is not None
         (FIGURES / f"{name}-light.png").write_bytes(made.pngs.light)

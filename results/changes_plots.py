@@ -24,7 +24,7 @@ from results.panels import (
     time_ticks,
 )
 from results.series import label
-from results.theme import Look, Theme
+from results.theme import INK, Look
 
 MOST_BESIDE = 12
 """Series whose times are drawn a panel each."""
@@ -50,9 +50,7 @@ Names = tuple[str, str]
 """Of the two runs, base first."""
 
 
-def ratio_figure(
-    part: pd.DataFrame, drawn: Looks, names: Names, what: str, theme: Theme
-) -> Figure | None:
+def ratio_figure(part: pd.DataFrame, drawn: Looks, names: Names, what: str) -> Figure | None:
     """Draw new over base against length, a panel a mode and a line a series.
 
     Args:
@@ -60,7 +58,6 @@ def ratio_figure(
         drawn: how each series looks.
         names: of the runs.
         what: is compared.
-        theme: of the drawing.
     """
     part = _first_series(part[part["value"] > 0], MOST_RATIOS)
     modes = list(dict.fromkeys(part["mode"]))
@@ -70,25 +67,24 @@ def ratio_figure(
     figure, axes = made
     for ax, mode in zip(axes, modes, strict=True):
         own = part[part["mode"] == mode]
-        lines(ax, own, drawn, theme)
-        ax.axhline(1.0, color=theme.ink, linewidth=1.2, linestyle=(0, (1, 2)))
+        lines(ax, own, drawn)
+        ax.axhline(1.0, color=INK, linewidth=1.2, linestyle=(0, (1, 2)))
         marks.shown(ax).rules.append(marks.Rule("no change", y=1.0))
         finish(ax, mode, f"{what}, {names[1]} / {names[0]}", own, ratio_ticks, mode)
         low, high = ax.get_ylim()
         ax.set_ylim(min(low, 0.8), max(high, 1.25))
         ratio_ticks(ax.yaxis)
-        legend(ax, own, drawn, theme, {})
+        legend(ax, own, drawn, {})
     return figure
 
 
-def beside_figure(part: pd.DataFrame, drawn: Looks, names: Names, theme: Theme) -> Figure | None:
+def beside_figure(part: pd.DataFrame, drawn: Looks, names: Names) -> Figure | None:
     """Draw the times of both runs against length, a panel a series.
 
     Args:
         part: cases of one setting and mode (`changes_views.case_table`).
         drawn: how each series looks.
         names: of the runs.
-        theme: of the drawing.
     """
     part = part[part["base"].notna() | part["new"].notna()]
     part = _first_series(part, MOST_BESIDE)
@@ -99,7 +95,7 @@ def beside_figure(part: pd.DataFrame, drawn: Looks, names: Names, theme: Theme) 
     figure, axes = made
     mode = str(part["mode"].iloc[0])
     every = pd.concat([part["base"], part["new"]]).dropna()
-    before = Look(theme.ink, theme.ink, "o", (4, 1.5))
+    before = Look(INK, "o", (4, 1.5))
     for ax, key in zip(axes, series, strict=True):
         own = part[[k == key for k in keys(part)]]
         for name, side, look in ((names[0], "base", before), (names[1], "new", drawn[key])):
@@ -111,16 +107,16 @@ def beside_figure(part: pd.DataFrame, drawn: Looks, names: Names, theme: Theme) 
             if told.empty:
                 continue
             line = told.assign(backend=key[0], options=key[1])
-            lines(ax, line, {key: look}, theme, behind=f", {name}")
+            lines(ax, line, {key: look}, behind=f", {name}")
         told = own.assign(value=own["new"].fillna(own["base"]))
         finish(ax, cut(label(*key), LONGEST_TITLE), "time per call", told, time_ticks, mode)
         pad(ax.set_ylim, every, 1.5)
         time_ticks(ax.yaxis)
     shared_legend(
-        figure, [], drawn, theme,
+        figure, [], drawn,
         others=[
-            (Line2D([], [], color=theme.ink, marker="o", linestyle=(0, (4, 1.5))), names[0]),
-            (Line2D([], [], color=theme.ink, marker="", linestyle="-"),
+            (Line2D([], [], color=INK, marker="o", linestyle=(0, (4, 1.5))), names[0]),
+            (Line2D([], [], color=INK, marker="", linestyle="-"),
              f"{names[1]}, in the backend's colour"),
         ],
     )  # fmt: skip

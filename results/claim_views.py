@@ -18,7 +18,7 @@ from results.runs import Run
 from results.sections import Drawing, Part, Section
 from results.series import points
 from results.summary import Paragraph
-from results.theme import Theme, looks
+from results.theme import looks
 from results.views import Cell, TableView
 
 WORDS: Mapping[Verdict, str] = {
@@ -157,7 +157,7 @@ def _growth(
     return ("tokens", what), lines
 
 
-def _draw(panels: Sequence[Panel], theme: Theme) -> Figure | None:
+def _draw(panels: Sequence[Panel]) -> Figure | None:
     made = make_panels(len(panels), columns=2)
     if made is None:
         return None
@@ -171,7 +171,7 @@ def _draw(panels: Sequence[Panel], theme: Theme) -> Figure | None:
             xs, ys = zip(*line, strict=True)
             marks.line(ax, (label, label), look, (marks.Point(*point) for point in line))
             ax.plot(
-                xs, ys, label=label, color=look.color(theme), marker=look.marker, markersize=5.5,
+                xs, ys, label=label, color=look.light, marker=look.marker, markersize=5.5,
                 linestyle=(0, look.dashes) if look.dashes else "-",
             )  # fmt: skip
         every = [point for line in lines.values() for point in line]

@@ -29,7 +29,7 @@ from results.sections import Drawing, Part, Section
 from results.series import label
 from results.statistics import Estimate
 from results.summary import Paragraph
-from results.theme import Theme, looks
+from results.theme import looks
 from results.views import LONG, Cell, TableView, status_word
 
 HEADING = "One sequence over several ranks"
@@ -224,7 +224,7 @@ def _size(row: Row | None, column: str) -> str:
 # -- figure --------------------------------------------------------------------------------------
 
 
-def _figure(chapter: ContextChapter, theme: Theme) -> Figure | None:
+def _figure(chapter: ContextChapter) -> Figure | None:
     rows = chapter.rows[chapter.rows["latency"].notna()]
     if rows.empty or rows["ranks"].nunique() < 2:
         return None
@@ -238,7 +238,7 @@ def _figure(chapter: ContextChapter, theme: Theme) -> Figure | None:
     times = longest.assign(
         value=longest["latency"], ci_low=longest["low"], ci_high=longest["high"]
     ).drop(columns="seq_len")
-    lines(axes[0], times.rename(columns={"ranks": "seq_len"}), look, theme)
+    lines(axes[0], times.rename(columns={"ranks": "seq_len"}), look)
     axes[0].set_yscale("log")
     pad(axes[0].set_ylim, times["value"], 1.5)
     time_ticks(axes[0].yaxis)
@@ -249,12 +249,12 @@ def _figure(chapter: ContextChapter, theme: Theme) -> Figure | None:
         most = int(shared["ranks"].iloc[0])
         sent = shared["exchanged"] / most
         part = shared.assign(value=sent, ci_low=sent, ci_high=sent)
-        lines(axes[1], part, look, theme)
+        lines(axes[1], part, look)
         finish(
             axes[1], f"Received over {most} ranks", "bytes a rank and step", part, size_ticks,
             CONTEXT_MODE,
         )  # fmt: skip
-    shared_legend(figure, keys(rows), look, theme)
+    shared_legend(figure, keys(rows), look)
     return figure
 
 

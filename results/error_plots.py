@@ -25,7 +25,7 @@ from results.panels import (
     time_ticks,
 )
 from results.series import label
-from results.theme import Theme
+from results.theme import INK
 
 MOST_PANELS, MOST_SERIES = 9, 24
 LEAST_ERROR = 1e-7
@@ -70,7 +70,7 @@ def caption(metric: str, cost: str, chapter: ErrorChapter) -> str:
     )
 
 
-def against_cost(chapter: ErrorChapter, metric: str, cost: str, theme: Theme) -> Figure | None:
+def against_cost(chapter: ErrorChapter, metric: str, cost: str) -> Figure | None:
     """Draw a panel a distribution and a line a family over its budgets, at one length."""
     shown = {}
     for inputs in chapter.inputs:
@@ -88,22 +88,22 @@ def against_cost(chapter: ErrorChapter, metric: str, cost: str, theme: Theme) ->
     for ax, (inputs, (own, rows)) in zip(axes, shown.items(), strict=True):
         exact = rows[rows["is_exact"].astype(bool) & (rows[cost] > 0)][cost]
         drawn = own[[k in kept for k in _keys(own)]]
-        _lines(ax, drawn, metric, cost, chapter, theme)
+        _lines(ax, drawn, metric, cost, chapter)
         costs = [*drawn[cost], *([float(exact.min())] if len(exact) else [])]
         if len(exact):
             has_exact = True
-            ax.axvline(float(exact.min()), color=theme.ink, linewidth=1.1, linestyle=_EXACT)
+            ax.axvline(float(exact.min()), color=INK, linewidth=1.1, linestyle=_EXACT)
             rule = marks.Rule("exact attention", x=float(exact.min()))
             marks.shown(ax).rules.append(rule)
-        _error_axis(ax, drawn[metric], metric, theme)
+        _error_axis(ax, drawn[metric], metric)
         log_cost(ax, costs, time_ticks if cost == "latency" else _operation_ticks)
         ax.set_title(inputs if len(inputs) <= 34 else f"{inputs[:33]}…")
         ax.set_xlabel(COST_WORDS[cost])
         ax.set_ylabel(WHAT[metric][1])
-    others = [(_line(theme, _EXACT), "exact attention")] if has_exact else []
+    others = [(_line(_EXACT), "exact attention")] if has_exact else []
     if metric == "relative_error":
-        others.append((_line(theme, _ZEROS), "output of zeros"))
-    shared_legend(figure, kept, chapter.looks, theme, others=others)
+        others.append((_line(_ZEROS), "output of zeros"))
+    shared_legend(figure, kept, chapter.looks, others=others)
     return figure
 
 
@@ -115,16 +115,14 @@ def _first(keys: list[SeriesKey]) -> list[SeriesKey]:
     return list(dict.fromkeys(keys))[:MOST_SERIES]
 
 
-def _line(theme: Theme, style: Any) -> Line2D:
-    return Line2D([], [], color=theme.ink, linewidth=1.1, linestyle=style)
+def _line(style: Any) -> Line2D:
+    return Line2D([], [], color=INK, linewidth=1.1, linestyle=style)
 
 
-def _lines(
-    ax: Axes, rows: pd.DataFrame, metric: str, cost: str, chapter: ErrorChapter, theme: Theme
-) -> None:
+def _lines(ax: Axes, rows: pd.DataFrame, metric: str, cost: str, chapter: ErrorChapter) -> None:
     for key, own in rows.groupby(["backend", "rest"], sort=False):
         look = chapter.looks[key]
-        color = look.color(theme)
+        color = look.light
         at = own.sort_values([cost, "budget"], kind="stable")
         y = at[metric].clip(lower=LEAST_ERROR)
         told = [
@@ -152,12 +150,12 @@ def _tag(row: Mapping[Any, Any]) -> str:
     return str(row["budget_text"])[:6] or ("d" if row["budget_name"] else "")
 
 
-def _error_axis(ax: Axes, values: pd.Series, metric: str, theme: Theme) -> None:
+def _error_axis(ax: Axes, values: pd.Series, metric: str) -> None:
     ax.set_yscale("log")
     least, most = max(float(values.min()), LEAST_ERROR), max(float(values.max()), LEAST_ERROR)
     if metric == "relative_error":
         most = max(most, USELESS)
-        ax.axhline(USELESS, color=theme.ink, linewidth=1.0, linestyle=_ZEROS)
+        ax.axhline(USELESS, color=INK, linewidth=1.0, linestyle=_ZEROS)
         marks.shown(ax).rules.append(marks.Rule("output of zeros", y=USELESS))
     room = max(1.5, (most / least) ** 0.12)
     ax.set_ylim(least / room, most * room)
@@ -185,7 +183,7 @@ LENGTH_CAPTION = (
 )
 
 
-def against_length(chapter: ErrorChapter, theme: Theme) -> Figure | None:
+def against_length(chapter: ErrorChapter) -> Figure | None:
     """Draw the error at the default budget against length; None for one length."""
     rows = default_rows(chapter.rows)
     rows = rows[~rows["is_exact"].astype(bool) & (rows["relative_error"] > 0)]
@@ -205,7 +203,7 @@ def against_length(chapter: ErrorChapter, theme: Theme) -> Figure | None:
         ):
             look = chapter.looks[key]
             at = line.sort_values("seq_len", kind="stable")
-            color = look.color(theme)
+            color = look.light
             style: Any = (0, look.dashes) if look.dashes else "-"
             told = [
                 marks.Point(
@@ -221,16 +219,16 @@ def against_length(chapter: ErrorChapter, theme: Theme) -> Figure | None:
                 ax.fill_between(at["seq_len"], at["error_low"].clip(lower=LEAST_ERROR),
                                 at["error_high"].clip(lower=LEAST_ERROR), color=color, alpha=0.14,
                                 linewidth=0)  # fmt: skip
-        _error_axis(ax, own["relative_error"], "relative_error", theme)
+        _error_axis(ax, own["relative_error"], "relative_error")
         length_axis(ax, own["seq_len"], "forward")
         ax.set_title(inputs if len(inputs) <= 34 else f"{inputs[:33]}…")
         ax.set_ylabel("relative error")
-    others = [(_line(theme, _ZEROS), "output of zeros")]
+    others = [(_line(_ZEROS), "output of zeros")]
     names = {
         (row["backend"], row["rest"]): f"{line_name(row)}, {budget_text(row)}"
         for _, own in shown
         for row in as_rows(own)
         if row["budget_name"]
     }
-    shared_legend(figure, kept, chapter.looks, theme, others=others, names=names)
+    shared_legend(figure, kept, chapter.looks, others=others, names=names)
     return figure

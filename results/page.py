@@ -11,7 +11,6 @@ import base64
 import gzip
 import hashlib
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from markupsafe import Markup
 from results.sections import Drawing
 from results.svg import Drawn, drawn
 from results.tables import csv_text
-from results.theme import PAGE, css_variables
+from results.theme import css_variables
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "report.js")
@@ -70,7 +69,7 @@ def render(template: str, shown: Any, frame: pd.DataFrame) -> str:
 def page_figure(drawing: Drawing, number: int) -> PageFigure | None:
     """Draw a figure for the page; None for an empty one."""
     name = f"{drawing.name}-{number}"
-    made = drawn(partial(drawing.draw, PAGE), prefix=name, title=drawing.title)
+    made = drawn(drawing.draw, prefix=name, title=drawing.title)
     return None if made is None else in_page(drawing, name, made)
 
 

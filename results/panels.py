@@ -18,7 +18,7 @@ from results import format, marks
 from results.frames import as_rows
 from results.modes import WORDS
 from results.series import label, rank
-from results.theme import Look, Theme
+from results.theme import INK, Look
 
 _NEAR_ONE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 
@@ -50,7 +50,6 @@ def lines(
     ax: Axes,
     part: pd.DataFrame,
     looks: Mapping[SeriesKey, Look],
-    theme: Theme,
     *,
     behind: str = "",
 ) -> None:
@@ -64,11 +63,11 @@ def lines(
     sns.lineplot(
         data=data, x="seq_len", y="value", hue="series", style="series",
         hue_order=list(looked), style_order=list(looked),
-        palette={s: look.color(theme) for s, look in looked.items()},
+        palette={s: look.light for s, look in looked.items()},
         markers={s: look.marker for s, look in looked.items()},
         dashes={s: look.dashes for s, look in looked.items()},
         errorbar=None, estimator=None, legend=False, ax=ax,
-        markeredgecolor=theme.paper if theme.paper != "none" else "none", markeredgewidth=0.5,
+        markeredgecolor="none", markeredgewidth=0.5,
     )  # fmt: skip
     for series, rows in data.groupby("series", sort=False):
         line = rows.sort_values("seq_len")
@@ -77,13 +76,13 @@ def lines(
         narrow = (line["ci_high"] <= WIDEST_BAND * line["ci_low"]).to_numpy()
         ax.fill_between(
             line["seq_len"], line["ci_low"], line["ci_high"], where=narrow, alpha=0.14,
-            linewidth=0, color=looked[str(series)].color(theme),
+            linewidth=0, color=looked[str(series)].light,
         )  # fmt: skip
         if "ringed" in line:
             rings = line[line["ringed"].astype(bool)]
             ax.plot(
                 rings["seq_len"], rings["value"], marker="o", markersize=12, linestyle="none",
-                markerfacecolor="none", markeredgecolor=theme.ink, markeredgewidth=1.4,
+                markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.4,
             )  # fmt: skip
 
 
@@ -205,9 +204,7 @@ def failed_cases(part: pd.DataFrame) -> pd.DataFrame:
     return part[inside & part["value"].isna().to_numpy() & (part["status"] != "ok").to_numpy()]
 
 
-def mark_failures(
-    ax: Axes, part: pd.DataFrame, looks: Mapping[SeriesKey, Look], theme: Theme
-) -> None:
+def mark_failures(ax: Axes, part: pd.DataFrame, looks: Mapping[SeriesKey, Look]) -> None:
     """Mark failed cases above the data: a cross at the length, the word at the first."""
     failed = failed_cases(part)
     rows = sorted(dict.fromkeys(keys(failed)), key=lambda k: (rank(k[0]), k[1]))
@@ -220,7 +217,7 @@ def mark_failures(
     left, right = (math.log(x) for x in ax.get_xlim())
     for index, key in enumerate(rows):
         own = failed[[k == key for k in keys(failed)]].sort_values("seq_len")
-        color, height = looks[key].color(theme), 0.97 - 0.065 * index
+        color, height = looks[key].light, 0.97 - 0.065 * index
         ax.plot(
             own["seq_len"], np.full(len(own), height), linestyle="none", marker="x",
             markersize=7, markeredgewidth=2, color=color, transform=ax.get_xaxis_transform(),
@@ -246,7 +243,6 @@ def legend(
     ax: Axes,
     part: pd.DataFrame,
     looks: Mapping[SeriesKey, Look],
-    theme: Theme,
     notes: Mapping[SeriesKey, str],
     *,
     with_lines: bool = True,
@@ -259,7 +255,7 @@ def legend(
             Line2D(
                 [],
                 [],
-                color=look.color(theme),
+                color=look.light,
                 marker=look.marker,
                 linestyle=_linestyle(look) if with_lines else "none",
             )
@@ -313,7 +309,6 @@ def shared_legend(
     figure: Figure,
     series: Sequence[SeriesKey],
     looks: Mapping[SeriesKey, Look],
-    theme: Theme,
     *,
     with_lines: bool = True,
     others: Sequence[tuple[Line2D, str]] = (),
@@ -327,9 +322,7 @@ def shared_legend(
     for key in sorted(dict.fromkeys(series), key=lambda k: (rank(k[0]), k[1])):
         look = looks[key]
         style: Any = _linestyle(look) if with_lines else "none"
-        handles.append(
-            Line2D([], [], color=look.color(theme), marker=look.marker, linestyle=style)
-        )
+        handles.append(Line2D([], [], color=look.light, marker=look.marker, linestyle=style))
         texts.append(cut((names or {}).get(key) or label(*key), LONGEST_LABEL))
     handles += [handle for handle, _ in others]
     texts += [text for _, text in others]

@@ -16,7 +16,7 @@ from results.frames import as_rows
 from results.panels import WIDTH, ratio_ticks
 from results.peers import PeerChapter
 from results.schema import MODES
-from results.theme import Theme, looks
+from results.theme import INK, looks
 
 MARKERS = {"default": "o", "retained": "D"}
 """By allocator."""
@@ -33,7 +33,7 @@ _VALUES = ("ratio", "ratio_low", "ratio_high")
 _ALONE = ("attention_ratio", "attention_low", "attention_high")
 
 
-def peer_figure(chapter: PeerChapter, theme: Theme) -> Figure | None:
+def peer_figure(chapter: PeerChapter) -> Figure | None:
     """Draw a panel a mode and a row a pair; right of the dotted line the peer takes longer."""
     dots = _dots(chapter.rows)
     if dots.empty:
@@ -47,13 +47,13 @@ def peer_figure(chapter: PeerChapter, theme: Theme) -> Figure | None:
         shared: dict[str, Any] = {"sharex": axes[0], "sharey": axes[0]} if axes else {}
         ax = figure.add_subplot(1, len(modes), index + 1, **shared)
         axes.append(ax)
-        _panel(ax, dots[dots["mode"] == mode], labels, theme)
+        _panel(ax, dots[dots["mode"] == mode], labels)
         ax.set_title(mode)
         ax.set_xlabel("time of the peer / time of ours")
         if index:
             ax.tick_params(labelleft=False)
     _scale(axes[0], dots, labels)
-    _legend(figure, dots, theme)
+    _legend(figure, dots)
     return figure
 
 
@@ -84,15 +84,15 @@ def _dots(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _panel(ax: Axes, dots: pd.DataFrame, labels: list[str], theme: Theme) -> None:
-    ax.axvline(1.0, color=theme.ink, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1)
+def _panel(ax: Axes, dots: pd.DataFrame, labels: list[str]) -> None:
+    ax.axvline(1.0, color=INK, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1)
     marks.shown(ax).rules.append(marks.Rule("as fast as ours", x=1.0))
     marks.kind(ax.xaxis, "ratio")
     colors = looks((backend, "") for backend in dots["backend"])
     offsets = {name: 0.26 * place for place, name in zip((-0.5, 0.5), MARKERS, strict=True)}
     alone = dots["allocator"].nunique() == 1
     for dot in as_rows(dots):
-        color = colors[dot["backend"], ""].color(theme)
+        color = colors[dot["backend"], ""].light
         y = labels.index(dot["label"]) + (0.0 if alone else offsets.get(dot["allocator"], 0.0))
         told = marks.Point(
             dot["value"], y, dot["low"], dot["high"], f"{dot['allocator']} allocator"
@@ -105,7 +105,7 @@ def _panel(ax: Axes, dots: pd.DataFrame, labels: list[str], theme: Theme) -> Non
             ax.plot([dot["low"], dot["high"]], [y, y], color=color, linewidth=2.0, zorder=2)
         ax.plot(
             dot["value"], y, marker=MARKERS.get(dot["allocator"], "s"), color=color,
-            markersize=6.5, linestyle="none", markeredgecolor=theme.ink, markeredgewidth=0.5,
+            markersize=6.5, linestyle="none", markeredgecolor=INK, markeredgewidth=0.5,
             zorder=3,
         )  # fmt: skip
 
@@ -122,11 +122,9 @@ def _scale(ax: Axes, dots: pd.DataFrame, labels: list[str]) -> None:
     ax.set_ylim(len(labels) - 0.4, -0.6)
 
 
-def _legend(figure: Figure, dots: pd.DataFrame, theme: Theme) -> None:
+def _legend(figure: Figure, dots: pd.DataFrame) -> None:
     used = [name for name in MARKERS if (dots["allocator"] == name).any()]
-    handles = [
-        Line2D([], [], color=theme.ink, marker=MARKERS[name], linestyle="none") for name in used
-    ]
+    handles = [Line2D([], [], color=INK, marker=MARKERS[name], linestyle="none") for name in used]
     texts = [f"{name} allocator" for name in used]
     figure.legend(handles, texts, loc="outside lower center", ncols=2)
 

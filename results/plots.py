@@ -41,7 +41,7 @@ from results.profile_plots import profile_figure
 from results.runs import Run
 from results.schema import IDENTITY
 from results.series import label
-from results.theme import LIGHT, Theme, styled
+from results.theme import INK, LIGHT, styled
 
 NARROW = 1.5
 """Times closer than this factor get a wider axis: ticks of a narrow one cover each other."""
@@ -49,19 +49,19 @@ ERROR_FLOOR = 1e-8
 """Errors below are drawn here: they are rounding."""
 
 
-def time_figure(chapter: Chapter, theme: Theme) -> Figure | None:
+def time_figure(chapter: Chapter) -> Figure | None:
     """Latency against length, log-log, with the fitted exponents in the legend."""
     titles = {mode: words.call.lower() for mode, words in WORDS.items()}
-    return _scaling_figure(chapter, theme, ("latency",), titles, time_ticks)
+    return _scaling_figure(chapter, ("latency",), titles, time_ticks)
 
 
-def memory_figure(chapter: Chapter, theme: Theme) -> Figure | None:
+def memory_figure(chapter: Chapter) -> Figure | None:
     """Peak memory above the inputs, or the state, against length, log-log, with exponents."""
     titles = {mode: _lowered(words.memory_title) for mode, words in WORDS.items()}
-    return _scaling_figure(chapter, theme, MEMORY_METRICS, titles, size_ticks)
+    return _scaling_figure(chapter, MEMORY_METRICS, titles, size_ticks)
 
 
-def speedup_figure(chapter: Chapter, theme: Theme) -> Figure | None:
+def speedup_figure(chapter: Chapter) -> Figure | None:
     """Speed-up over `full` and over `sdpa` against length."""
     data = chapter.speedups
     pairs = [
@@ -75,23 +75,23 @@ def speedup_figure(chapter: Chapter, theme: Theme) -> Figure | None:
         return None
     figure, axes = made
     for ax, (baseline, mode) in zip(axes, pairs, strict=True):
-        _speedup_panel(ax, chapter, baseline, mode, theme)
+        _speedup_panel(ax, chapter, baseline, mode)
     return figure
 
 
-def _speedup_panel(ax: Axes, chapter: Chapter, baseline: str, mode: str, theme: Theme) -> None:
+def _speedup_panel(ax: Axes, chapter: Chapter, baseline: str, mode: str) -> None:
     data = chapter.speedups
     part = data[(data["baseline"] == baseline) & (data["mode"] == mode)]
-    lines(ax, part, chapter.looks, theme)
-    ax.axhline(1.0, color=theme.ink, linewidth=1.0, linestyle=(0, (4, 3)))
+    lines(ax, part, chapter.looks)
+    ax.axhline(1.0, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
     marks.shown(ax).rules.append(marks.Rule(f"as fast as {baseline}", y=1.0))
     finish(ax, f"{mode}, over {baseline}", f"speed-up over {baseline}", part, ratio_ticks, mode)
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, 0.8), max(high, 1.25))
-    legend(ax, part, chapter.looks, theme, {})
+    legend(ax, part, chapter.looks, {})
 
 
-def error_figure(chapter: Chapter, theme: Theme) -> Figure | None:
+def error_figure(chapter: Chapter) -> Figure | None:
     """Relative error against exact softmax over latency, at the longest length with an error."""
     shown = {m: _at_longest_error(chapter, m) for m in chapter.modes}
     shown = {m: part for m, part in shown.items() if len(part)}
@@ -100,11 +100,11 @@ def error_figure(chapter: Chapter, theme: Theme) -> Figure | None:
         return None
     figure, axes = made
     for ax, (mode, part) in zip(axes, shown.items(), strict=True):
-        _error_panel(ax, chapter, part, mode, theme)
+        _error_panel(ax, chapter, part, mode)
     return figure
 
 
-def _error_panel(ax: Axes, chapter: Chapter, part: pd.DataFrame, mode: str, theme: Theme) -> None:
+def _error_panel(ax: Axes, chapter: Chapter, part: pd.DataFrame, mode: str) -> None:
     for row in as_rows(part):
         look = chapter.looks[row["backend"], row["options"]]
         key = row["backend"], label(row["backend"], row["options"])
@@ -112,8 +112,8 @@ def _error_panel(ax: Axes, chapter: Chapter, part: pd.DataFrame, mode: str, them
         marks.line(ax, key, look, [point], joined=False)
         ax.plot(
             row["latency"], max(row["error"], ERROR_FLOOR), marker=look.marker,
-            color=look.color(theme), markersize=9, linestyle="none",
-            markeredgecolor=theme.ink, markeredgewidth=0.5,
+            color=look.light, markersize=9, linestyle="none",
+            markeredgecolor=INK, markeredgewidth=0.5,
         )  # fmt: skip
     ax.set_xscale("log")
     ax.set_yscale("log")
@@ -125,10 +125,10 @@ def _error_panel(ax: Axes, chapter: Chapter, part: pd.DataFrame, mode: str, them
     ax.set_title(f"{mode}, at {format.tokens(part['seq_len'].iloc[0])} tokens")
     ax.set_xlabel("time per call")
     ax.set_ylabel("relative error to exact softmax")
-    legend(ax, part, chapter.looks, theme, {}, with_lines=False)
+    legend(ax, part, chapter.looks, {}, with_lines=False)
 
 
-def fraction_figure(chapter: Chapter, theme: Theme) -> Figure | None:
+def fraction_figure(chapter: Chapter) -> Figure | None:
     """The share of the machine's limit that each backend reached, against length."""
     data = chapter.limits
     data = data[data["fraction_of_limit"].notna() & (data["backend"] != IDENTITY)].copy()
@@ -142,18 +142,18 @@ def fraction_figure(chapter: Chapter, theme: Theme) -> Figure | None:
     top = max(100.0, float(data["value"].max()) * 1.05)
     for ax, mode in zip(axes, modes, strict=True):
         part = data[data["mode"] == mode]
-        lines(ax, part, chapter.looks, theme)
+        lines(ax, part, chapter.looks)
         length_axis(ax, part["seq_len"], mode)
         ax.set_ylim(0, top)
         ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g} %"))
         marks.kind(ax.yaxis, "percent")
         ax.set_title(mode)
         ax.set_ylabel("share of the machine's limit")
-        legend(ax, part, chapter.looks, theme, {})
+        legend(ax, part, chapter.looks, {})
     return figure
 
 
-FIGURES: Mapping[str, Callable[[Chapter, Theme], Figure | None]] = {
+FIGURES: Mapping[str, Callable[[Chapter], Figure | None]] = {
     "time": time_figure,
     "memory": memory_figure,
     "speedup": speedup_figure,
@@ -165,7 +165,6 @@ FIGURES: Mapping[str, Callable[[Chapter, Theme], Figure | None]] = {
 
 def _scaling_figure(
     chapter: Chapter,
-    theme: Theme,
     metrics: Collection[str],
     titles: Mapping[str, str],
     ticks: Callable[[Any], None],
@@ -178,7 +177,7 @@ def _scaling_figure(
         return None
     figure, axes = made
     for ax, mode in zip(axes, modes, strict=True):
-        _scaling_panel(ax, chapter, metrics, mode, titles[mode], ticks, theme)
+        _scaling_panel(ax, chapter, metrics, mode, titles[mode], ticks)
     return figure
 
 
@@ -189,16 +188,15 @@ def _scaling_panel(
     mode: str,
     title: str,
     ticks: Callable[[Any], None],
-    theme: Theme,
 ) -> None:
     data = chapter.points[chapter.points["metric"].isin(metrics)]
     part = data[data["mode"] == mode]
     good = part[part["value"] > 0]
-    lines(ax, good, chapter.looks, theme)
+    lines(ax, good, chapter.looks)
     finish(ax, mode, title, good, ticks, mode)
     length_axis(ax, pd.concat([good["seq_len"], failed_cases(part)["seq_len"]]), mode)
-    mark_failures(ax, part, chapter.looks, theme)
-    legend(ax, good, chapter.looks, theme, chapter.slopes(mode, metrics))
+    mark_failures(ax, part, chapter.looks)
+    legend(ax, good, chapter.looks, chapter.slopes(mode, metrics))
 
 
 # -- for notebooks -------------------------------------------------------------------------------
@@ -239,7 +237,7 @@ def scaling(
     title = _lowered(words.call if metric == "latency" else words.memory_title)
     with _style():
         ax = _axes(ax)
-        _scaling_panel(ax, chapter, metrics, mode, title, ticks, LIGHT)
+        _scaling_panel(ax, chapter, metrics, mode, title, ticks)
     return ax
 
 
@@ -269,7 +267,7 @@ def speedup(
         raise ValueError(f"over: expected one of {', '.join(known) or 'none'}, got {over!r}")
     with _style():
         ax = _axes(ax)
-        _speedup_panel(ax, chapter, over, mode, LIGHT)
+        _speedup_panel(ax, chapter, over, mode)
     return ax
 
 
@@ -284,7 +282,7 @@ def errors(run: Run, *, mode: str = "forward", setting: int = 0, ax: Axes | None
         raise ValueError(f"mode: no error was measured in mode {mode}")
     with _style():
         ax = _axes(ax)
-        _error_panel(ax, chapter, part, mode, LIGHT)
+        _error_panel(ax, chapter, part, mode)
     return ax
 
 

@@ -13,7 +13,7 @@ from results.chapters import Chapter
 from results.panels import LONGEST_LABEL, make_panels
 from results.schema import PROFILE_PARTS
 from results.series import label
-from results.theme import PARTS, Theme
+from results.theme import INK, PARTS
 
 FARTHEST = 4.0
 """A bar beyond this many times the middle one would leave nothing of the others."""
@@ -22,7 +22,7 @@ _BAR_HEIGHT, _BEYOND_BARS = 0.34, 1.5
 """Of a figure: inches a bar, and what comes on top."""
 
 
-def profile_figure(chapter: Chapter, theme: Theme) -> Figure | None:
+def profile_figure(chapter: Chapter) -> Figure | None:
     """The parts of each backend's call as a bar, at the longest length that most have."""
     shown = {m: _at_longest(chapter.profiles.parts, m) for m in chapter.modes}
     shown = {m: part for m, part in shown.items() if len(part)}
@@ -33,11 +33,11 @@ def profile_figure(chapter: Chapter, theme: Theme) -> Figure | None:
     bars = max(len(_calls(part)) for part in shown.values())
     figure.set_figheight(_BEYOND_BARS + _BAR_HEIGHT * bars + 0.4)
     for ax, (mode, part) in zip(axes, shown.items(), strict=True):
-        _bars(ax, part, theme)
+        _bars(ax, part)
         ax.set_title(f"{mode}, at {format.tokens(part['seq_len'].iloc[0])} tokens")
     taken = [p for p in PROFILE_PARTS if any((_of(part, p) > 0).any() for part in shown.values())]
     figure.legend(
-        handles=[Patch(facecolor=_color(p, theme), edgecolor=theme.ink, linewidth=0.3, label=p)
+        handles=[Patch(facecolor=PARTS[p][0], edgecolor=INK, linewidth=0.3, label=p)
                  for p in taken],
         loc="outside lower center", ncols=len(taken),
         columnspacing=1.2, handlelength=1.2, handletextpad=0.5,
@@ -45,7 +45,7 @@ def profile_figure(chapter: Chapter, theme: Theme) -> Figure | None:
     return figure
 
 
-def _bars(ax: Axes, part: pd.DataFrame, theme: Theme) -> None:
+def _bars(ax: Axes, part: pd.DataFrame) -> None:
     """Draw a bar a backend, in ms, the first on top; one that is too long is pressed together.
 
     The axis reaches farther than the bars, and farther still where one says how long it is.
@@ -59,9 +59,9 @@ def _bars(ax: Axes, part: pd.DataFrame, theme: Theme) -> None:
         some = (width > 0).to_numpy()
         ax.barh(
             np.flatnonzero(some), width[some], left=left[some], height=0.7,
-            color=_color(name, theme), edgecolor=theme.ink, linewidth=0.3,
+            color=PARTS[name][0], edgecolor=INK, linewidth=0.3,
         )  # fmt: skip
-        _record(ax, part, name, left, width, theme)
+        _record(ax, part, name, left, width)
         left = left + width
     for index, (key, seconds) in enumerate(calls.items()):
         pressed = ", not to scale" if scale[key] < 1 else ""
@@ -78,18 +78,15 @@ def _bars(ax: Axes, part: pd.DataFrame, theme: Theme) -> None:
     ax.set_xlabel("time per call (ms)")
 
 
-def _record(
-    ax: Axes, part: pd.DataFrame, name: str, left: pd.Series, width: pd.Series, theme: Theme
-) -> None:
+def _record(ax: Axes, part: pd.DataFrame, name: str, left: pd.Series, width: pd.Series) -> None:
     """Record a part of every bar."""
-    light, _ = PARTS[name]
     seconds = _of(part, name)
     for row, key in enumerate(left.index):
         if width[key] > 0:
             words = f"{name} {format.seconds(seconds[key])}"
             bar = marks.Bar(
                 key[0], label(*key), name, row, float(left[key]),
-                float(left[key] + width[key]), light, words,
+                float(left[key] + width[key]), PARTS[name][0], words,
             )  # fmt: skip
             marks.shown(ax).bars.append(bar)
 
@@ -115,8 +112,3 @@ def _of(part: pd.DataFrame, name: str) -> pd.Series:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…"
-
-
-def _color(part: str, theme: Theme) -> str:
-    light, dark = PARTS[part]
-    return dark if theme.dark else light

@@ -19,7 +19,7 @@ from results.panels import cut, log_cost, panel_row, shared_legend, size_ticks, 
 from results.quality import COSTS, QualityChapter, Trial
 from results.quality_views import compressors
 from results.series import label, rank
-from results.theme import Theme
+from results.theme import INK
 
 MOST_SERIES = 24
 MOST_TRIALS = 6
@@ -56,7 +56,7 @@ _DOTTED = (0, (1, 2))
 _LINES: Mapping[str, Any] = {"zlib": (0, (5, 2)), "xz": (0, (1, 1.5))}
 
 
-def cost_figure(chapter: QualityChapter, trial: Trial, theme: Theme) -> Figure | None:
+def cost_figure(chapter: QualityChapter, trial: Trial) -> Figure | None:
     """Draw the score against each cost that a backend has; None where there is none."""
     rows = _first(trial.rows[trial.rows["score"].notna()])
     costs = [c for c in COSTS if (rows[c] > 0).sum() >= 1]
@@ -68,12 +68,12 @@ def cost_figure(chapter: QualityChapter, trial: Trial, theme: Theme) -> Figure |
     for ax, cost in zip(axes, costs, strict=True):
         own = rows[rows[cost] > 0]
         what, ticks = _COSTS[cost]
-        _frontier(ax, trial, cost, own, theme)
+        _frontier(ax, trial, cost, own)
         on = set(trial.frontier(cost))
         for place, row in enumerate(as_rows(own)):
             look = chapter.looks[row["backend"], row["options"]]
             kept = (row["backend"], row["options"]) in on
-            color = look.color(theme)
+            color = look.light
             key = row["backend"], label(row["backend"], row["options"])
             note = "on the frontier" if kept else ""
             told = marks.Point(
@@ -89,16 +89,16 @@ def cost_figure(chapter: QualityChapter, trial: Trial, theme: Theme) -> Figure |
                 color=color,
                 linestyle="none",
                 markersize=(10 if kept else 8.5) - _smaller(place),
-                markeredgecolor=theme.ink if kept else color,
+                markeredgecolor=INK if kept else color,
                 markeredgewidth=1.2 if kept else 0.5,
                 zorder=3,
             )
         log_cost(ax, list(own[cost]), ticks)
-        _score_axis(ax, trial, rows, beside, theme)
+        _score_axis(ax, trial, rows, beside)
         ax.set_title(f"against {what.removesuffix(' of a forward')}")
         ax.set_xlabel(what)
-    handles = [(_line(theme, "-"), "frontier"), *_extra(trial, beside, theme)]
-    shared_legend(figure, _keys(rows), chapter.looks, theme, with_lines=False, others=handles)
+    handles = [(_line("-"), "frontier"), *_extra(trial, beside)]
+    shared_legend(figure, _keys(rows), chapter.looks, with_lines=False, others=handles)
     return figure
 
 
@@ -111,7 +111,7 @@ def _keys(rows: pd.DataFrame) -> list[tuple[str, str]]:
     return list(zip(rows["backend"], rows["options"], strict=True))
 
 
-def _frontier(ax: Axes, trial: Trial, cost: str, own: pd.DataFrame, theme: Theme) -> None:
+def _frontier(ax: Axes, trial: Trial, cost: str, own: pd.DataFrame) -> None:
     """Draw what is reached for at most so much cost, as a stepped line."""
     by_key = own.set_index(["backend", "options"])
     kept = [key for key in trial.frontier(cost) if key in by_key.index]
@@ -121,42 +121,40 @@ def _frontier(ax: Axes, trial: Trial, cost: str, own: pd.DataFrame, theme: Theme
         x, y = [*x, 1e3 * max(own[cost])], [*y, y[-1]]
         steps = marks.Path(list(zip(x, y, strict=True)), in_steps=True)
         marks.shown(ax).paths.append(steps)
-        ax.plot(x, y, drawstyle="steps-post", color=theme.ink, linewidth=1.1, alpha=0.55, zorder=1)
+        ax.plot(x, y, drawstyle="steps-post", color=INK, linewidth=1.1, alpha=0.55, zorder=1)
 
 
-def _score_axis(
-    ax: Axes, trial: Trial, rows: pd.DataFrame, beside: Mapping[str, float], theme: Theme
-) -> None:
+def _score_axis(ax: Axes, trial: Trial, rows: pd.DataFrame, beside: Mapping[str, float]) -> None:
     if not trial.lower:
-        _accuracy_axis(ax, trial.chance, theme)
+        _accuracy_axis(ax, trial.chance)
         return
     shown = [*rows["score_low"], *rows["score_high"], *beside.values()]
     room = 0.08 * (max(shown) - min(shown)) or 0.1 * max(shown) or 0.1
     ax.set_ylim(min(shown) - room, max(shown) + room)
     ax.set_ylabel("bits per byte (lower is better)")
     for word, bits in beside.items():
-        ax.axhline(bits, color=theme.ink, linewidth=1.0, linestyle=_LINES[word])
+        ax.axhline(bits, color=INK, linewidth=1.0, linestyle=_LINES[word])
         marks.shown(ax).rules.append(marks.Rule(word, y=bits))
 
 
-def _accuracy_axis(ax: Axes, chance: float, theme: Theme) -> None:
+def _accuracy_axis(ax: Axes, chance: float) -> None:
     ax.set_ylim(-0.03, 1.05)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g} %"))
     marks.kind(ax.yaxis, "share")
     ax.set_ylabel("accuracy")
     if math.isfinite(chance):
-        ax.axhline(chance, color=theme.ink, linewidth=1.0, linestyle=_DOTTED)
+        ax.axhline(chance, color=INK, linewidth=1.0, linestyle=_DOTTED)
         marks.shown(ax).rules.append(marks.Rule("chance", y=chance))
 
 
-def _line(theme: Theme, style: Any) -> Line2D:
-    return Line2D([], [], color=theme.ink, linewidth=1.1, linestyle=style)
+def _line(style: Any) -> Line2D:
+    return Line2D([], [], color=INK, linewidth=1.1, linestyle=style)
 
 
-def _extra(trial: Trial, beside: Mapping[str, float], theme: Theme) -> list[tuple[Line2D, str]]:
+def _extra(trial: Trial, beside: Mapping[str, float]) -> list[tuple[Line2D, str]]:
     if trial.lower:
-        return [(_line(theme, _LINES[w]), f"{w} {bits:.2f}") for w, bits in beside.items()]
-    return [(_line(theme, _DOTTED), "chance")] if math.isfinite(trial.chance) else []
+        return [(_line(_LINES[w]), f"{w} {bits:.2f}") for w, bits in beside.items()]
+    return [(_line(_DOTTED), "chance")] if math.isfinite(trial.chance) else []
 
 
 def _first(rows: pd.DataFrame) -> pd.DataFrame:
@@ -192,7 +190,7 @@ def grouped(groups: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values([*keys], kind="stable")
 
 
-def group_figure(chapter: QualityChapter, theme: Theme) -> Figure | None:
+def group_figure(chapter: QualityChapter) -> Figure | None:
     """Draw accuracy against distance or depth, a panel a trial and a line a backend.
 
     A task that asks at one distance alone has no such figure.
@@ -214,17 +212,17 @@ def group_figure(chapter: QualityChapter, theme: Theme) -> Figure | None:
             told = own[["value", "mean", "min", "max"]].itertuples(index=False, name=None)
             marks.line(ax, (key[0], label(*key)), look, (marks.Point(*row) for row in told))
             ax.plot(
-                own["value"], own["mean"], color=look.color(theme), marker=look.marker,
+                own["value"], own["mean"], color=look.light, marker=look.marker,
                 linestyle=(0, look.dashes) if look.dashes else "-",
                 markersize=7.5 - _smaller(place), linewidth=2.6 - 0.4 * _smaller(place),
             )  # fmt: skip
             ax.fill_between(own["value"], own["min"], own["max"], alpha=0.14, linewidth=0,
-                            color=look.color(theme))  # fmt: skip
+                            color=look.light)  # fmt: skip
         _group_axis(ax, trial.group, sorted(set(table["value"])))
-        _accuracy_axis(ax, trial.chance, theme)
+        _accuracy_axis(ax, trial.chance)
         ax.set_title(cut(trial.name, LONGEST_TITLE) if len(chapter.trials) > 1 else "")
-    others = [(_line(theme, _DOTTED), "chance")] if math.isfinite(trials[0].chance) else []
-    shared_legend(figure, list(keys), chapter.looks, theme, others=others)
+    others = [(_line(_DOTTED), "chance")] if math.isfinite(trials[0].chance) else []
+    shared_legend(figure, list(keys), chapter.looks, others=others)
     return figure
 
 
@@ -244,7 +242,7 @@ def _group_axis(ax: Axes, group: str, values: Sequence[float]) -> None:
 # -- learning curves -----------------------------------------------------------------------------
 
 
-def curve_figure(chapter: QualityChapter, trial: Trial, theme: Theme) -> Figure | None:
+def curve_figure(chapter: QualityChapter, trial: Trial) -> Figure | None:
     """Draw the loss against steps and against time; None without curves."""
     drawn = _first(trial.curves)
     axes_of = [
@@ -267,9 +265,9 @@ def curve_figure(chapter: QualityChapter, trial: Trial, theme: Theme) -> Figure 
             keys.append(key)
             told = (marks.Point(*row) for row in zip(x, middle, low, high, strict=True))
             marks.line(ax, (key[0], label(*key)), look, told)
-            ax.plot(x, middle, color=look.color(theme), marker=look.marker, markevery=[-1],
+            ax.plot(x, middle, color=look.light, marker=look.marker, markevery=[-1],
                     linestyle=(0, look.dashes) if look.dashes else "-")  # fmt: skip
-            ax.fill_between(x, low, high, color=look.color(theme), alpha=0.14, linewidth=0)
+            ax.fill_between(x, low, high, color=look.light, alpha=0.14, linewidth=0)
         ax.set_xlabel(what)
         ax.set_ylabel("training loss (nats)")
         ax.set_title(f"against {column}s" if column == "step" else "against time")
@@ -277,7 +275,7 @@ def curve_figure(chapter: QualityChapter, trial: Trial, theme: Theme) -> Figure 
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}"))
     if not keys:
         return None
-    shared_legend(figure, keys, chapter.looks, theme)
+    shared_legend(figure, keys, chapter.looks)
     return figure
 
 

@@ -30,7 +30,6 @@ from results.sections import Drawing, Part, Section
 from results.series import points
 from results.summary import summarise
 from results.svg import Drawn, drawn
-from results.theme import PAGE
 from results.trust import trust
 from results.trust_views import trust_section
 from results.two_runs import machine_names
@@ -250,7 +249,7 @@ class _Gallery:
     def _of(self, drawing: Drawing, name: str) -> Drawn | None:
         if name not in self._drawn:
             self._drawn[name] = drawn(
-                partial(drawing.draw, PAGE), prefix=name, title=drawing.title,
+                drawing.draw, prefix=name, title=drawing.title,
                 inline="html" in self._formats, pngs="md" in self._formats,
             )  # fmt: skip
         return self._drawn[name]

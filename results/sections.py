@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from matplotlib.figure import Figure
-
 from results.summary import Paragraph
-from results.theme import Theme
+from results.svg import Draw
 from results.views import TableView
-
-Draw = Callable[[Theme], Figure | None]
-"""What draws a figure in a theme; None where there is nothing to show."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that the page shows once, and the Markdown in two themes.
+    """A figure that the page shows once, and the Markdown in light and dark.
 
     Attributes:
         name: of its ids and files: letters, digits and hyphens, once in a section.
         title: its heading.
         caption: what stands below that.
-        draw: see `Draw`.
+        draw: see `svg.Draw`.
     """
 
     name: str

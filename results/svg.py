@@ -13,6 +13,7 @@ from results import marks
 from results.theme import DARK, LIGHT, PAGE, css_variables, recolour, styled
 
 Draw = Callable[[], Figure | None]
+"""What draws a figure; None where there is nothing to show."""
 
 _FONT = "'DejaVu Sans', Verdana, Geneva, sans-serif"
 _NO_TURN = re.compile(r' transform="rotate\(-0 [^)]*\)"')

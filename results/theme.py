@@ -56,50 +56,50 @@ class Theme:
     """Colours of everything that is not a series.
 
     Attributes:
-        dark: which of a series' two colours to take.
         ink: text and axes.
         grid: grid lines.
         paper: the background; ``none`` = transparent.
     """
 
-    dark: bool
     ink: str
     grid: str
     paper: str
 
 
-LIGHT = Theme(dark=False, ink="#1b1e23", grid="#dfe2e6", paper="#ffffff")
-DARK = Theme(dark=True, ink="#e4e6ea", grid="#363b43", paper="#15181d")
-PAGE = Theme(dark=False, ink=LIGHT.ink, grid=LIGHT.grid, paper="none")
+INK = "#1b1e23"
+"""Of text and axes, as figures are drawn."""
+
+LIGHT = Theme(ink=INK, grid="#dfe2e6", paper="#ffffff")
+DARK = Theme(ink="#e4e6ea", grid="#363b43", paper="#15181d")
+PAGE = Theme(ink=INK, grid=LIGHT.grid, paper="none")
 """For a page that maps the light colours to its own (see `css_variables`)."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """The colour, marker and dash pattern of one series."""
+    """The colour, marker and dash pattern of one series.
+
+    `css_variables` has the colour's counterpart on dark paper.
+    """
 
     light: str
-    dark: str
     marker: str
     dashes: tuple[float, ...] | str
-
-    def color(self, theme: Theme) -> str:
-        """Return its colour under `theme`."""
-        return self.dark if theme.dark else self.light
 
 
 def looks(series: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Look]:
     """Return a look for every (backend, options): one colour a backend, one dash a variant."""
     wanted = sorted(set(series))
     strangers = [b for b in dict.fromkeys(b for b, _ in wanted) if b not in _NAMED]
-    base: dict[str, tuple[str, str, str]] = dict(_NAMED)
+    base = dict(_NAMED)
     for index, backend in enumerate(strangers):
         base[backend] = _OTHERS[index % len(_OTHERS)]
     result: dict[tuple[str, str], Look] = {}
     for backend in dict.fromkeys(b for b, _ in wanted):
+        light, _, marker = base[backend]
         variants = [o for b, o in wanted if b == backend]
         for index, options in enumerate(variants):
-            result[backend, options] = Look(*base[backend], _DASHES[index % len(_DASHES)])
+            result[backend, options] = Look(light, marker, _DASHES[index % len(_DASHES)])
     return result
 
 
@@ -107,7 +107,7 @@ def looks(series: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Look]:
 def css_variables() -> Mapping[str, tuple[str, str, str]]:
     """Return the colours a page maps: hex in the figure → (variable, light, dark)."""
     mapped = {
-        LIGHT.ink: ("--ink", LIGHT.ink, DARK.ink),
+        INK: ("--ink", INK, DARK.ink),
         LIGHT.grid: ("--grid", LIGHT.grid, DARK.grid),
     }
     for index, (light, dark, _) in enumerate([*_NAMED.values(), *_OTHERS]):

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from results import marks
 from results.drift import DRAWN, Drift
 from results.panels import WIDTH, cut
-from results.theme import Look, Theme, looks
+from results.theme import INK, Look, looks
 from results.trust import RunTrust, Trust
 
 TITLE = "The machine's speed through the run"
@@ -30,7 +30,7 @@ CAPTION = (
 )
 
 
-def drift_figure(trust: Trust, theme: Theme) -> Figure | None:
+def drift_figure(trust: Trust) -> Figure | None:
     """Draw a panel a run and a line a sentinel; None where no sentinel has `DRAWN` repetitions."""
     runs = [run for run in trust.runs if _drawn(run)]
     most = sorted(range(len(runs)), key=lambda i: _largest(runs[i]), reverse=True)[:PANELS]
@@ -42,7 +42,7 @@ def drift_figure(trust: Trust, theme: Theme) -> Figure | None:
     figure = Figure(figsize=(WIDTH, (PANEL_HEIGHT + 0.6) * rows), layout="constrained")
     for index, run in enumerate(runs):
         ax = figure.add_subplot(rows, columns, index + 1)
-        _panel(ax, _drawn(run), theme)
+        _panel(ax, _drawn(run))
         if len(trust.runs) > 1:
             ax.set_title(cut(run.name, 40))
     return figure
@@ -56,15 +56,15 @@ def _largest(run: RunTrust) -> float:
     return max((d.drift for d in run.drifts if math.isfinite(d.drift)), default=0.0)
 
 
-def _panel(ax: Axes, drawn: list[Drift], theme: Theme) -> None:
+def _panel(ax: Axes, drawn: list[Drift]) -> None:
     by_clock = all(drift.has_clock for drift in drawn)
     styles = looks((drift.name, "") for drift in drawn)
-    ax.axhline(0.0, color=theme.ink, linewidth=1.0, linestyle=(0, (4, 3)))
+    ax.axhline(0.0, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
     for drift in drawn:
         look: Look = styles[drift.name, ""]
         middle = float(np.median(drift.seconds))
         x = drift.minutes if by_clock else np.arange(1, len(drift.seconds) + 1)
-        color = look.color(theme)
+        color = look.light
         dots = 100 * (drift.seconds / middle - 1)
         ax.plot(
             x, dots, linestyle="none", marker=look.marker, markersize=5, color=color, alpha=0.55

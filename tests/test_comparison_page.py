@@ -22,7 +22,7 @@ from results.changes import compare
 from results.changes_plots import beside_figure, ratio_figure
 from results.changes_views import case_table, every_metric, name_sides, sections, summary
 from results.runs import Run, load
-from results.theme import DARK, LIGHT, looks
+from results.theme import INK, looks
 from results.views import TableView
 
 LAWS = {n: synthetic.SEVEN[n] for n in ("full", "sdpa", "longformer", "performer")}
@@ -141,11 +141,10 @@ def test_another_winner_is_remarked_where_it_is_sure(tmp_path: Path) -> None:
     assert [c.text for c in view((pair[0], pair[0]), table.title).rows[0]][6] == ""
 
 
-@pytest.mark.parametrize("theme", [LIGHT, DARK])
-def test_ratios_have_a_panel_a_mode_and_rings(runs: tuple[Run, Run], theme: Any) -> None:
+def test_ratios_have_a_panel_a_mode_and_rings(runs: tuple[Run, Run]) -> None:
     table = case_table(compare(*runs), runs[1])
     drawn = looks(zip(table["backend"], table["options"], strict=True))
-    figure = ratio_figure(table, drawn, ("base", "new"), "time", theme)
+    figure = ratio_figure(table, drawn, ("base", "new"), "time")
     assert figure is not None
     assert [ax.get_title() for ax in figure.axes] == ["forward", "training"]
     for ax in figure.axes:
@@ -161,13 +160,13 @@ def test_times_have_a_panel_a_backend_with_both_runs(runs: tuple[Run, Run]) -> N
     table = case_table(compare(*runs), runs[1])
     drawn = looks(zip(table["backend"], table["options"], strict=True))
     part = table[table["mode"] == "forward"]
-    figure = beside_figure(part, drawn, ("base", "new"), LIGHT)
+    figure = beside_figure(part, drawn, ("base", "new"))
     assert figure is not None
     assert [ax.get_title() for ax in figure.axes] == list(LAWS)
     assert len({ax.get_ylim() for ax in figure.axes}) == 1
     for ax, name in zip(figure.axes, LAWS, strict=True):
         before, after = (line for line in ax.lines if len(line.get_xdata()))
-        assert to_hex(before.get_color()) == LIGHT.ink
+        assert to_hex(before.get_color()) == INK
         assert to_hex(after.get_color()) == drawn[name, ""].light
         assert len(before.get_xdata()) == 3
         assert len(after.get_xdata()) == (2 if name == "full" else 3)

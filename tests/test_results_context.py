@@ -17,7 +17,6 @@ from results.context_views import HEADING, context_part
 from results.report import write_report
 from results.runs import Run, load
 from results.series import points
-from results.theme import LIGHT
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -87,10 +86,10 @@ def test_what_failed_has_its_status_and_reason(tmp_path: Path) -> None:
     assert [c.is_status for c in cells(run, "Strong")["bigbird", "1,024"][:3]] == [True] * 3
     assert cells(run, "Bytes")["bigbird", "2", "1,024"][-1].text == why
     alone = run_of(tmp_path / "alone", {"sdpa": LAWS["sdpa"]}, ranks=(1,))
-    assert context_part(alone).sections[0].drawings[0].draw(LIGHT) is None
+    assert context_part(alone).sections[0].drawings[0].draw() is None
     nothing = run_of(tmp_path / "x", {}, fails={"bigbird": ("unsupported", why)})
     (section,) = context_part(nothing).sections
-    assert section.drawings[0].draw(LIGHT) is None
+    assert section.drawings[0].draw() is None
     assert context_part(nothing).answers == []
 
 

@@ -24,7 +24,6 @@ from results.error_views import (
 from results.errors import ErrorChapter, budget_of, default_rows, error_chapters
 from results.report import write_report
 from results.runs import load
-from results.theme import DARK, LIGHT
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -156,7 +155,7 @@ def test_variants_of_a_family_are_lines_of_their_own(tmp_path: Path) -> None:
     chapter = chapter_of(tmp_path, records)
     assert set(chapter.rows["rest"]) == {"", "orthogonal=false"}
     assert len(chapter.looks) == 2
-    figure = against_cost(chapter, "relative_error", "latency", LIGHT)
+    figure = against_cost(chapter, "relative_error", "latency")
     assert figure is not None
     texts = [t.get_text() for t in figure.legends[0].get_texts()]
     assert texts == ["performer", "performer:orthogonal=false", "output of zeros"]
@@ -167,11 +166,11 @@ def chapter(tmp_path_factory: pytest.TempPathFactory) -> ErrorChapter:
     return chapter_of(tmp_path_factory.mktemp("errors"), made.error_records())
 
 
-@pytest.mark.parametrize(("theme", "cost"), [(LIGHT, "latency"), (DARK, "operations")])
+@pytest.mark.parametrize("cost", ["latency", "operations"])
 def test_a_panel_a_distribution_a_line_a_family_a_number_a_budget(
-    chapter: ErrorChapter, theme: Any, cost: str
+    chapter: ErrorChapter, cost: str
 ) -> None:
-    figure = against_cost(chapter, "relative_error", cost, theme)
+    figure = against_cost(chapter, "relative_error", cost)
     assert figure is not None
     assert [ax.get_title() for ax in figure.axes] == list(made.INPUTS)
     for ax in figure.axes:
@@ -191,13 +190,13 @@ def test_a_panel_a_distribution_a_line_a_family_a_number_a_budget(
 
 def test_weights_are_drawn_where_a_method_has_them(tmp_path: Path) -> None:
     chapter = chapter_of(tmp_path, made.error_records(inputs=ONE))
-    figure = against_cost(chapter, "weights_kl", "latency", LIGHT)
+    figure = against_cost(chapter, "weights_kl", "latency")
     assert figure is not None
     texts = [t.get_text() for t in figure.legends[0].get_texts()]
     assert texts == ["longformer", "performer", "exact attention"]
     only = {"linformer": made.FAMILIES["linformer"]}
     chapter = chapter_of(tmp_path / "2", made.error_records(only, inputs=ONE))
-    assert against_cost(chapter, "weights_kl", "latency", LIGHT) is None
+    assert against_cost(chapter, "weights_kl", "latency") is None
 
 
 def test_error_against_length_is_at_one_budget(tmp_path: Path) -> None:
@@ -216,7 +215,7 @@ def test_error_against_length_is_at_one_budget(tmp_path: Path) -> None:
         "longformer": ["window=128"], "linformer": ["rank=128"],
         "performer": ["num_features=128"],
     }  # fmt: skip
-    figure = against_length(chapter, LIGHT)
+    figure = against_length(chapter)
     assert figure is not None
     marked = [x for x in figure.axes[0].lines if x.get_marker() not in ("", "None")]
     assert [len(line.get_xdata()) for line in marked] == [3, 3, 3]
@@ -224,7 +223,7 @@ def test_error_against_length_is_at_one_budget(tmp_path: Path) -> None:
     assert legend == ["longformer, window 128", "linformer, rank 128",
                       "performer, num features 128", "output of zeros"]  # fmt: skip
     one = chapter_of(tmp_path / "2", made.error_records(inputs=ONE, lengths=(512,)))
-    assert against_length(one, LIGHT) is None
+    assert against_length(one) is None
 
 
 def test_defaults_without_options_are_the_default_budget(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from results.report import write_report
 from results.runs import load
 from results.schema import RECORDS
 from results.tables import export_table
-from results.theme import DARK, LIGHT
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -153,10 +152,9 @@ def test_peers_and_speed_cases_of_one_report_do_not_mix(tmp_path: Path):
     assert len(comparisons(both)) == 4 * len(PAIRS)
 
 
-@pytest.mark.parametrize("theme", [LIGHT, DARK])
-def test_figure_has_a_dot_per_case_and_a_dotted_line_at_one(tmp_path: Path, theme: Any):
+def test_figure_has_a_dot_per_case_and_a_dotted_line_at_one(tmp_path: Path):
     (chapter,) = peer_chapters(load(write_peer_run(tmp_path)))
-    figure = peer_figure(chapter, theme)
+    figure = peer_figure(chapter)
     assert figure is not None
     forward, training = figure.axes
     assert forward.get_xscale() == "log"
@@ -175,7 +173,7 @@ def test_nothing_measured_nothing_drawn(tmp_path: Path):
     failed = dict.fromkeys(("forward", "training"), ("failed", "a reason"))
     pairs = {name: replace(pair, fails=failed) for name, pair in PAIRS.items()}
     (chapter,) = peer_chapters(load(write_peer_run(tmp_path, pairs)))
-    assert peer_figure(chapter, LIGHT) is None
+    assert peer_figure(chapter) is None
     assert "## Peers" in write_report([tmp_path], formats=["md"])[0].read_text()
 
 

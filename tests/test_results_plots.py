@@ -23,7 +23,7 @@ from results.plots import FIGURES, error_figure, fraction_figure, memory_figure,
 from results.plots import time_figure as draw_time
 from results.runs import load
 from results.svg import drawn
-from results.theme import DARK, LIGHT, PAGE, css_variables, looks, styled
+from results.theme import DARK, INK, LIGHT, css_variables, looks, recolour, styled
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def legend(ax) -> list[str]:
 
 
 def test_time_has_a_panel_per_mode_with_all_that_was_measured(chapter: Chapter) -> None:
-    figure = draw_time(chapter, LIGHT)
+    figure = draw_time(chapter)
     assert figure is not None
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["forward", "training"]
     for ax in figure.axes:
@@ -61,7 +61,7 @@ def test_time_has_a_panel_per_mode_with_all_that_was_measured(chapter: Chapter) 
 
 
 def test_the_legend_gives_the_exponents(chapter: Chapter) -> None:
-    figure = draw_time(chapter, LIGHT)
+    figure = draw_time(chapter)
     assert figure is not None
     text = next(t for t in legend(figure.axes[0]) if t.startswith("sdpa"))
     assert text.startswith("sdpa\u2002N^")
@@ -71,7 +71,7 @@ def test_the_legend_gives_the_exponents(chapter: Chapter) -> None:
 
 @pytest.mark.parametrize("figure_of", [draw_time, memory_figure])
 def test_failed_cases_are_marked_where_they_would_be(chapter: Chapter, figure_of) -> None:
-    figure = figure_of(chapter, LIGHT)
+    figure = figure_of(chapter)
     for ax in figure.axes:
         (mark,) = [line for line in ax.lines if line.get_marker() == "x"]
         assert list(mark.get_xdata()) == [16384]
@@ -83,7 +83,7 @@ def test_failed_cases_are_marked_where_they_would_be(chapter: Chapter, figure_of
 
 
 def test_memory_is_told_in_binary_units(chapter: Chapter) -> None:
-    figure = memory_figure(chapter, LIGHT)
+    figure = memory_figure(chapter)
     assert figure is not None
     labels = [t.get_text() for t in figure.axes[0].get_yticklabels()]
     assert "16 MiB" in labels
@@ -91,7 +91,7 @@ def test_memory_is_told_in_binary_units(chapter: Chapter) -> None:
 
 
 def test_speedup_shows_both_baselines_and_the_line_of_one(chapter: Chapter) -> None:
-    figure = speedup_figure(chapter, LIGHT)
+    figure = speedup_figure(chapter)
     assert figure is not None
     titles = {ax.get_title(loc="left") for ax in figure.axes}
     modes = ("forward", "training")
@@ -104,7 +104,7 @@ def test_speedup_shows_both_baselines_and_the_line_of_one(chapter: Chapter) -> N
 
 
 def test_error_is_drawn_over_time_at_the_longest_common_length(chapter: Chapter) -> None:
-    figure = error_figure(chapter, LIGHT)
+    figure = error_figure(chapter)
     assert figure is not None
     ax = figure.axes[0]
     assert ax.get_title(loc="left") == "forward, at 8,192 tokens"
@@ -114,20 +114,22 @@ def test_error_is_drawn_over_time_at_the_longest_common_length(chapter: Chapter)
 
 
 def test_shares_of_the_limit_are_percentages(chapter: Chapter) -> None:
-    figure = fraction_figure(chapter, LIGHT)
+    figure = fraction_figure(chapter)
     assert figure is not None
     assert figure.axes[0].get_ylim() == (0, 100)
 
 
 def test_a_backend_keeps_its_color_in_every_figure(chapter: Chapter) -> None:
     for draw in (draw_time, memory_figure, speedup_figure, fraction_figure):
-        figure = draw(chapter, DARK)
+        figure = draw(chapter)
         assert figure is not None
         ax = figure.axes[-1]
         shown = dict(zip(legend(ax), ax.get_legend().get_lines(), strict=True))
         line = next(v for k, v in shown.items() if k.startswith("linformer"))
         look = chapter.looks["linformer", ""]
-        assert (to_hex(line.get_color()), line.get_marker()) == (look.dark, look.marker)
+        assert (to_hex(line.get_color()), line.get_marker()) == (look.light, look.marker)
+        recolour(figure, {light: dark for _, light, dark in css_variables().values()})
+        assert to_hex(line.get_color()) == css_variables()[look.light][2]
 
 
 def luminance(color: str) -> float:
@@ -159,7 +161,7 @@ def test_looks_differ_between_backends_and_between_variants() -> None:
 
 
 def inline(chapter: Chapter, prefix: str, title: str) -> str:
-    made = drawn(partial(draw_time, chapter, PAGE), prefix=prefix, title=title)
+    made = drawn(partial(draw_time, chapter), prefix=prefix, title=title)
     assert made is not None
     assert made.inline is not None
     assert made.pngs is None
@@ -172,7 +174,7 @@ def test_an_inline_svg_takes_the_pages_colors_and_ids_of_its_own(chapter: Chapte
     assert one.startswith("<svg")
     assert 'aria-label="x &quot;&lt;y&gt;&quot;. forward' in one
     assert "var(--ink)" in one
-    assert PAGE.ink not in one
+    assert INK not in one
     assert "sequence length (tokens)" in one  # text stays text
     ids = [set(re.findall(r' id="([^"]*)"', svg)) for svg in (one, two)]
     assert ids[0]
@@ -183,14 +185,14 @@ def test_an_inline_svg_takes_the_pages_colors_and_ids_of_its_own(chapter: Chapte
 def test_nothing_measured_gives_no_figure(tmp_path: Path) -> None:
     laws = {"sdpa": synthetic.Law(1, 1, fails=dict.fromkeys(synthetic.LENGTHS, ("failed", "x")))}
     (one,) = chapters(load(synthetic.write_run(tmp_path, laws)))
-    assert [draw(one, LIGHT) for draw in FIGURES.values()] == [None] * len(FIGURES)
-    assert drawn(partial(draw_time, one, PAGE)) is None
+    assert [draw(one) for draw in FIGURES.values()] == [None] * len(FIGURES)
+    assert drawn(partial(draw_time, one)) is None
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_files_are_drawn_once_and_recoloured(chapter: Chapter, name: str) -> None:
     """What has a colour in the light file has that colour's counterpart in the dark one."""
-    made = drawn(partial(FIGURES[name], chapter, PAGE), inline=name == "time", pngs=True)
+    made = drawn(partial(FIGURES[name], chapter), inline=name == "time", pngs=True)
     assert made is not None
     assert made.pngs is not None
     light, dark = (
@@ -211,7 +213,7 @@ def test_files_are_drawn_once_and_recoloured(chapter: Chapter, name: str) -> Non
 def test_a_wide_interval_does_not_squeeze_the_lines(tmp_path: Path) -> None:
     folder = synthetic.write_run(tmp_path, launches=2, noise=0.5)
     (one,) = chapters(load(folder))
-    figure = draw_time(one, LIGHT)
+    figure = draw_time(one)
     assert figure is not None
     for ax in figure.axes:
         values = [v for line in ax.lines if line.get_marker() != "x" for v in line.get_ydata()]

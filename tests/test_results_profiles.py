@@ -19,7 +19,7 @@ from results.profiles import profiles
 from results.report import write_report
 from results.runs import Run, load
 from results.schema import PROFILE_PARTS, RECORDS
-from results.theme import DARK, LIGHT, PARTS, css_variables, styled
+from results.theme import LIGHT, PARTS, css_variables, styled
 from results.views import TableView, tables
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -115,7 +115,7 @@ def test_a_profiler_that_failed_is_named(tmp_path: Path) -> None:
 def test_without_profiles_nothing_is_shown(tmp_path: Path) -> None:
     of = chapter(tmp_path, {"sdpa": synthetic.SEVEN["sdpa"]})
     assert not {"Where the time goes", "Matrix products by shape"} & {v.title for v in tables(of)}
-    assert profile_figure(of, LIGHT) is None
+    assert profile_figure(of) is None
 
 
 # -- records of strangers ------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_no_profile_breaks_the_tables_or_the_figure(tmp_path: Path, data: st.Dat
     assert len(of.points[of.points["metric"] == "latency"]) == 2
     assert view(of, "Where the time goes").rows
     with styled(LIGHT):
-        assert profile_figure(of, LIGHT) is not None
+        assert profile_figure(of) is not None
 
 
 @pytest.mark.drawn
@@ -218,7 +218,7 @@ def test_text_of_a_profile_is_shown_and_never_run(tmp_path: Path) -> None:
 def test_bars_are_the_parts_in_ms(tmp_path: Path) -> None:
     of = chapter(tmp_path, modes=("forward", "training"))
     with styled(LIGHT):
-        figure = profile_figure(of, LIGHT)
+        figure = profile_figure(of)
     assert figure is not None
     assert [ax.get_title(loc="left") for ax in figure.axes] == [
         "forward, at 1,024 tokens", "training, at 1,024 tokens",
@@ -237,8 +237,8 @@ def test_a_bar_beyond_the_others_is_pressed_and_says_so(tmp_path: Path) -> None:
     laws = dict(TWO) | synthetic.profiled(
         {"full": synthetic.SEVEN["full"]}, synthetic.profile(1.0)
     )
-    with styled(DARK):
-        figure = profile_figure(chapter(tmp_path, laws), DARK)
+    with styled(LIGHT):
+        figure = profile_figure(chapter(tmp_path, laws))
     assert figure is not None
     ax = figure.axes[0]
     assert [t.get_text() for t in ax.texts] == ["1.00 s, not to scale", "10.0 ms", "10.0 ms"]

@@ -41,7 +41,6 @@ from results.seeds import spread, wilson
 from results.series import points
 from results.spelling import number_of, options_of, training_name
 from results.tables import export_table
-from results.theme import DARK, LIGHT
 from results.trust import trust
 
 Record = dict[str, Any]
@@ -371,7 +370,7 @@ def test_one_table_has_trainings_of_several_lengths_and_budgets(tmp_path: Path) 
 def test_one_distance_makes_no_figure(tmp_path: Path) -> None:
     records = made.task_records({"sdpa": made.Learner()}, distances=(32.0,))
     (chapter,) = chapters_of_tasks(load(made.write_quality(tmp_path, records)))
-    assert group_figure(chapter, LIGHT) is None
+    assert group_figure(chapter) is None
 
 
 # -- tables and figures --------------------------------------------------------------------------
@@ -392,11 +391,10 @@ def test_the_table_has_what_the_records_have_alone(tmp_path: Path) -> None:
     assert [row[0].text for row in spent.rows] == ["full", "sdpa", "longformer", "performer"]
 
 
-@pytest.mark.parametrize("theme", [LIGHT, DARK])
-def test_costs_have_a_panel_each_with_bars_frontier_and_chance(tmp_path: Path, theme: Any) -> None:
+def test_costs_have_a_panel_each_with_bars_frontier_and_chance(tmp_path: Path) -> None:
     run = load(made.write_quality(tmp_path, made.task_records()))
     (chapter,) = chapters_of_tasks(run)
-    figure = cost_figure(chapter, chapter.trials[0], theme)
+    figure = cost_figure(chapter, chapter.trials[0])
     assert figure is not None
     assert [ax.get_xlabel() for ax in figure.axes] == [
         "latency of a forward", "peak memory of a forward", "decoding state"
@@ -417,7 +415,7 @@ def test_costs_have_a_panel_each_with_bars_frontier_and_chance(tmp_path: Path, t
 def test_text_has_bits_per_byte_compressors_and_curves(tmp_path: Path) -> None:
     run = load(made.write_quality(tmp_path, made.task_records(task=made.TEXT)))
     (chapter,) = chapters_of_tasks(run)
-    figure = cost_figure(chapter, chapter.trials[0], LIGHT)
+    figure = cost_figure(chapter, chapter.trials[0])
     assert figure is not None
     ax = figure.axes[0]
     assert ax.get_ylabel() == "bits per byte (lower is better)"
@@ -425,11 +423,11 @@ def test_text_has_bits_per_byte_compressors_and_curves(tmp_path: Path) -> None:
     assert {2.31, 2.05} <= levels
     (steps,) = [line for line in ax.lines if line.get_drawstyle() == "steps-post"]
     assert list(steps.get_ydata()) == sorted(steps.get_ydata(), reverse=True)
-    curves = curve_figure(chapter, chapter.trials[0], LIGHT)
+    curves = curve_figure(chapter, chapter.trials[0])
     assert curves is not None
     assert [a.get_xlabel() for a in curves.axes] == ["training step", "training time (s)"]
     assert len(curves.axes[0].lines) == 4
-    assert group_figure(chapter, LIGHT) is None
+    assert group_figure(chapter) is None
 
 
 def test_accuracy_falls_with_distance_where_the_window_ends(tmp_path: Path) -> None:
@@ -437,7 +435,7 @@ def test_accuracy_falls_with_distance_where_the_window_ends(tmp_path: Path) -> N
         made.write_quality(tmp_path, made.task_records(trainings=(made.STEPS, made.SECONDS)))
     )
     (chapter,) = chapters_of_tasks(run)
-    figure = group_figure(chapter, LIGHT)
+    figure = group_figure(chapter)
     assert figure is not None
     assert len(figure.axes) == 2
     ax = figure.axes[0]
@@ -702,8 +700,8 @@ def test_nothing_measured_nothing_drawn(tmp_path: Path) -> None:
     records = made.task_records({"sdpa": made.Learner(fails=("crashed", "x"))})
     (chapter,) = chapters_of_tasks(load(made.write_quality(tmp_path, records)))
     for draw in (cost_figure, curve_figure):
-        assert draw(chapter, chapter.trials[0], LIGHT) is None  # type: ignore[arg-type]
-    assert group_figure(chapter, LIGHT) is None
+        assert draw(chapter, chapter.trials[0]) is None  # type: ignore[arg-type]
+    assert group_figure(chapter) is None
 
 
 def test_the_generator_makes_cases_of_the_schema() -> None:

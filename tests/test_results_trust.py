@@ -24,7 +24,6 @@ from results.report import write_report
 from results.runs import load
 from results.sampling import half_width, outliers
 from results.schema import CONDITIONS
-from results.theme import DARK, LIGHT
 from results.trust import RunTrust, trust
 from results.trust_plots import drift_figure
 from results.trust_summary import trust_paragraphs
@@ -396,7 +395,7 @@ def test_predictions_are_held_against_what_was_taken(tmp_path: Path) -> None:
 
 def test_an_old_run_shows_what_it_has_and_no_empty_table(tmp_path: Path) -> None:
     folder = made(tmp_path)
-    assert drift_figure(trust(load(folder)), LIGHT) is None
+    assert drift_figure(trust(load(folder))) is None
     views = trust_tables(trust(load(folder)))
     assert [v.title for v in views] == [
         "Spread of launches and samples", "What else the machine did",
@@ -521,22 +520,21 @@ def test_the_figure_has_a_line_a_sentinel_in_minutes(tmp_path: Path) -> None:
         *synthetic.sentinels([2.0], threads=4),
     ]
     found = trust(load(made(tmp_path, extra=extra)))
-    for theme in (LIGHT, DARK):
-        figure = drift_figure(found, theme)
-        assert isinstance(figure, Figure)
-        (ax,) = figure.axes
-        drawn = [line for line in ax.lines if line.get_linestyle() == "None"]
-        assert [np.asarray(line.get_xdata()).tolist() for line in drawn] == [
-            [0, 5, 10, 15], [0, 5, 10],
-        ]  # fmt: skip
-        assert np.asarray(drawn[1].get_ydata()) == pytest.approx([0, 10, -10])
-        assert "minutes" in ax.get_xlabel()
-        assert len({line.get_color() for line in drawn}) == 2
+    figure = drift_figure(found)
+    assert isinstance(figure, Figure)
+    (ax,) = figure.axes
+    drawn = [line for line in ax.lines if line.get_linestyle() == "None"]
+    assert [np.asarray(line.get_xdata()).tolist() for line in drawn] == [
+        [0, 5, 10, 15], [0, 5, 10],
+    ]  # fmt: skip
+    assert np.asarray(drawn[1].get_ydata()) == pytest.approx([0, 10, -10])
+    assert "minutes" in ax.get_xlabel()
+    assert len({line.get_color() for line in drawn}) == 2
 
 
 def test_two_repetitions_make_no_figure(tmp_path: Path) -> None:
     found = trust(load(made(tmp_path, extra=synthetic.sentinels([1.0, 1.1]))))
-    assert drift_figure(found, LIGHT) is None
+    assert drift_figure(found) is None
 
 
 @pytest.mark.drawn
