@@ -7,8 +7,7 @@ PYTHON ?=
 VENV ?= .venv
 PRESET ?= quick
 OUT ?= runs/$(PRESET)
-# Tests wait for others' processes now and then: one more worker than there are processors.
-JOBS ?= $(shell expr $$(nproc) + 1)
+JOBS ?= auto
 # Further options of the sweep: make bench BENCH="--seq-len 512,1024".
 BENCH ?=
 # For verify-method: --short, --only NAME,…, --out FILE.

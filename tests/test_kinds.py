@@ -198,6 +198,7 @@ def test_options_are_what_a_fixed_size_follows():
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, at import
 @pytest.mark.parametrize(("level", "mode"), [("attention", "forward"), ("layer", "training")])
 def test_compiled_backend(level: str, mode: str):
+    before = own_children()  # servers of others' sweeps
     told = record(case("full", compile=True, level=level, mode=mode))
     assert told["status"] == "ok", told["reason"]
     assert told["arms"][0]["kernel"]
@@ -207,8 +208,12 @@ def test_compiled_backend(level: str, mode: str):
     assert 0 < compiled["compile_time"] < compiled["first_call"]
     assert len(compiled["break_reasons"]) <= compiled["breaks"]
     assert multiprocessing.active_children() == []
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert children == []  # no pool of compiler processes goes on
+    assert own_children() <= before  # no pool of compiler processes goes on
+
+
+def own_children() -> set[str]:
+    """Return the processes that this one has started and that are there."""
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
 @pytest.mark.parametrize("kind", ["speed", "sentinel"])
