@@ -40,7 +40,7 @@ LOG_BYTES = 200_000
 """Of a stage's output, the last so many bytes are archived."""
 LARGEST_ARCHIVE = 16 << 20
 
-_H200_SHAPE = ("--batch", "4", "--num-heads", "16")
+_SHAPE = ("--batch", "4", "--num-heads", "16")
 _BOTH = ("--mode", "forward,training")
 
 
@@ -67,7 +67,7 @@ STAGES = (
     Stage(
         "long", "all backends from 8,192 to 65,536 tokens, the exponents",
         ("--preset", "standard", "--launches", "1", "--seq-len", "8192,16384,32768,65536",
-         *_H200_SHAPE, *_BOTH),
+         *_SHAPE, *_BOTH),
         ("--preset", "quick", "--launches", "1", "--backend", "sdpa", "--seq-len", "64,96"),
     ),
     Stage(
@@ -77,13 +77,13 @@ STAGES = (
     ),
     Stage(
         "peers", "other libraries beside our backends",
-        ("--suite", "peers", "--launches", "2", "--seq-len", "4096", *_H200_SHAPE),
+        ("--suite", "peers", "--launches", "2", "--seq-len", "4096", *_SHAPE),
         ("--suite", "peers", "--launches", "1", "--seq-len", "64", "--peers", "torch-sdpa"),
     ),
     Stage(
         "short", "all backends from 512 to 4,096 tokens",
         ("--preset", "standard", "--launches", "1", "--seq-len", "512,1024,2048,4096",
-         *_H200_SHAPE, *_BOTH),
+         *_SHAPE, *_BOTH),
     ),
     Stage(
         "million", "the linear ones to 1,048,576 tokens",
@@ -92,26 +92,26 @@ STAGES = (
     Stage(
         "decode", "one token after 512 to 131,072",
         ("--preset", "decode", "--launches", "1", "--seq-len", "512,2048,8192,32768,131072",
-         *_H200_SHAPE),
+         *_SHAPE),
     ),
     Stage(
         "wide", "heads of width 128",
         ("--preset", "standard", "--launches", "1", "--seq-len", "4096,8192,16384,32768",
-         "--head-dim", "128", *_H200_SHAPE, *_BOTH),
+         "--head-dim", "128", *_SHAPE, *_BOTH),
     ),
     Stage(
         "profile", "where the time goes at 16,384 tokens",
         ("--preset", "standard", "--launches", "1", "--seq-len", "16384", "--profile",
-         *_H200_SHAPE, *_BOTH),
+         *_SHAPE, *_BOTH),
     ),
     Stage(
         "longest", "all backends at 131,072 tokens",
-        ("--preset", "full", "--launches", "1", "--seq-len", "131072", *_H200_SHAPE, *_BOTH),
+        ("--preset", "full", "--launches", "1", "--seq-len", "131072", *_SHAPE, *_BOTH),
     ),
     Stage(
         "block", "a transformer block at 16,384 tokens",
         ("--preset", "standard", "--launches", "1", "--seq-len", "16384", "--level", "block",
-         *_H200_SHAPE, *_BOTH),
+         *_SHAPE, *_BOTH),
     ),
     Stage(
         "models", "whole models at their published sizes",
@@ -120,12 +120,12 @@ STAGES = (
     Stage(
         "compile", "torch.compile against none",
         ("--preset", "standard", "--launches", "1", "--seq-len", "4096", "--compile", "off,on",
-         *_H200_SHAPE, *_BOTH),
+         *_SHAPE, *_BOTH),
     ),
     Stage(
         "again", "stage long in two more processes, for intervals",
         ("--preset", "standard", "--launches", "3", "--seq-len", "8192,16384,32768,65536",
-         *_H200_SHAPE, *_BOTH),
+         *_SHAPE, *_BOTH),
         ("--preset", "quick", "--launches", "2", "--backend", "sdpa", "--seq-len", "64,96"),
     ),
 )  # fmt: skip

@@ -76,8 +76,10 @@ LONG = [
     ("longformer", {"window": 8}),
     ("longformer", {"window": 4, "dilation": [1, 1, 2, 5]}),
     ("bigbird", {"block_size": 8, "num_random_blocks": 2}),
+    ("bigbird", {"block_size": 7, "num_random_blocks": 0}),
     ("bigbird", {"block_size": 1, "num_random_blocks": 3, "num_global_tokens": 3}),
     ("linformer", {"rank": 16, "sharing": "none"}),
+    ("linformer", {"rank": 16, "sharing": "layer"}),
     ("performer", {"num_features": 33}),
 ]
 

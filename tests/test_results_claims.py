@@ -123,6 +123,7 @@ def test_lines_are_medians_over_seeds(tmp_path: Path) -> None:
     assert lines_of(run, "head-dim") == (("x", "y"), {"a": [(1, 2.0), (8, 4.0)]})
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize(
     "shown",
     [

@@ -93,6 +93,7 @@ def test_what_failed_has_its_status_and_reason(tmp_path: Path) -> None:
     assert context_part(nothing).answers == []
 
 
+@pytest.mark.drawn
 def test_the_report_has_the_chapter_and_says_that_cores_are_shared(tmp_path: Path) -> None:
     run_of(tmp_path)
     page, markdown = (p.read_text() for p in write_report([tmp_path], out=tmp_path / "out"))

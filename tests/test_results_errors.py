@@ -266,6 +266,7 @@ def test_forms_and_shapes_are_chapters_of_their_own(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize(
     "records",
     [
@@ -287,6 +288,7 @@ def test_partial_runs_have_a_sensible_report(
     assert '<ul class="sentences"></ul>' not in page
 
 
+@pytest.mark.drawn
 def test_strangers_text_is_shown_and_not_run(tmp_path: Path) -> None:
     mark = "<script>alert('1')</script>"
     families = {

@@ -169,6 +169,7 @@ def test_figure_has_a_dot_per_case_and_a_dotted_line_at_one(tmp_path: Path):
     assert low < 1 < 28 < high
 
 
+@pytest.mark.drawn
 def test_nothing_measured_nothing_drawn(tmp_path: Path):
     failed = dict.fromkeys(("forward", "training"), ("failed", "a reason"))
     pairs = {name: replace(pair, fails=failed) for name, pair in PAIRS.items()}

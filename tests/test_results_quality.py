@@ -590,6 +590,7 @@ def test_an_accuracy_beyond_all_is_refused(tmp_path: Path) -> None:
     assert "accuracy" in run.warnings[0]
 
 
+@pytest.mark.drawn
 def test_strangers_text_is_shown_and_not_run(tmp_path: Path) -> None:
     mark = "<script>alert('1')</script>"
     facts = {"corpus": mark, "sha256": mark, "zlib": "x", "xz": None, mark: mark}
@@ -620,6 +621,7 @@ def everything() -> list[Record]:
     ]  # fmt: skip
 
 
+@pytest.mark.drawn
 def test_speed_chapters_are_not_disturbed(tmp_path: Path) -> None:
     speed = synthetic.write_run(tmp_path / "speed", LAWS, **SMALL)
     other = made.write_quality(tmp_path / "other", everything())

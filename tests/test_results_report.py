@@ -140,6 +140,7 @@ def test_the_scripts_of_others_are_those_that_are_listed() -> None:
     assert found
 
 
+@pytest.mark.drawn
 def test_a_policy_allows_the_pages_scripts_and_no_others(tmp_path: Path) -> None:
     folder = synthetic.write_run(tmp_path, FAST, launches=1, lengths=(512, 1024))
     page = write_report([folder], ["html"])[0].read_text()
@@ -272,6 +273,7 @@ def test_two_machines_stand_in_chapters_of_their_own(tmp_path: Path) -> None:
     assert [t.split(":")[0] for t in titles] == ["Example CPU 2.5 GHz", "Another CPU"]
 
 
+@pytest.mark.drawn
 def test_warnings_of_the_loader_stand_on_the_page(tmp_path: Path) -> None:
     folder = synthetic.write_run(tmp_path, FAST, lengths=(512,), launches=1)
     with (folder / "records.jsonl").open("a") as file:
