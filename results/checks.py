@@ -24,8 +24,12 @@ _MOST_ENTRIES, _LONGEST_ENTRY = 64, 300
 def clean(text: object) -> str:
     """Return `text` on one line, without what no file or page can hold."""
     safe = str(text).encode("utf-8", "replace").decode()
-    return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}"
-                   for c in safe)  # fmt: skip
+    if safe.isprintable():
+        return safe
+    unsafe = {c for c in set(safe) if not c.isprintable()}  # far fewer than there are letters
+    return safe.translate(
+        {ord(c): " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in unsafe}
+    )
 
 
 _NUMBERS: Mapping[str, tuple[str, ...]] = {

@@ -563,7 +563,7 @@ def test_a_head_that_is_gone_ends_the_sweep_and_what_is_done_stays(nodes, tmp_pa
 
     with pytest.raises(LaunchError, match="--cluster: the cluster does not answer any more"):
         swept(
-            tmp_path / "run", nodes.address, "sleeps:seconds=5", progress=Watch(act),
+            tmp_path / "run", nodes.address, "sleeps:seconds=5,length=32", progress=Watch(act),
             case_timeout_s=1e4,
         )  # fmt: skip
     assert (tmp_path / "run" / "records.jsonl").read_text()
@@ -572,16 +572,21 @@ def test_a_head_that_is_gone_ends_the_sweep_and_what_is_done_stays(nodes, tmp_pa
 def test_a_machine_lost_with_a_case_gives_it_to_one_that_joins_late(nodes, tmp_path, meanwhile):
     """The case in flight goes to another, once; what is done stays; nothing is twice."""
     doomed = nodes.add("doomed", "mortal")
-    killed = []
+    killed, late = [], tmp_path / "late"
+
+    def lose():
+        nodes.remove(doomed)
+        nodes.add("late", "mortal")
+        late.touch()
 
     def act(item):
         if item.case.arms[0].name == "sleeps" and item.case.seq_len == 32 and not killed:
             killed.append(item)
-            meanwhile.append(lambda: (nodes.remove(doomed), nodes.add("late", "mortal")))
+            meanwhile.append(lose)
 
     _, summary, watch = swept(
-        tmp_path / "run", nodes.address, "linear", "sleeps:seconds=5", kind="mortal",
-        progress=Watch(act), case_timeout_s=1e4,
+        tmp_path / "run", nodes.address, "linear", f"sleeps:seconds=60,length=32,until={late}",
+        kind="mortal", progress=Watch(act), case_timeout_s=1e4,
     )  # fmt: skip
     assert killed
     assert set(launches(tmp_path / "run").values()) == {1}
@@ -631,7 +636,7 @@ def test_without_any_machine_left_the_sweep_ends_and_what_is_done_stays(
 
     with pytest.raises(LaunchError, match=r"no machine was there .* \(last: its node died"):
         swept(
-            tmp_path / "run", nodes.address, "sleeps:seconds=5", kind="lonely",
+            tmp_path / "run", nodes.address, "sleeps:seconds=5,length=32", kind="lonely",
             progress=Watch(act), case_timeout_s=1e4,
         )  # fmt: skip
     assert [r["case"]["seq_len"] for r in records(tmp_path / "run") if r["case"]["kind"] == "speed"

@@ -76,19 +76,20 @@ def printed(code: str, cwd: Path) -> str:
     return done.stdout
 
 
-# The least of several: what else the machine does can only add to a time.
+# One of several will do: what else the machine does can only add to a time.
 
 
 @pytest.mark.serial
 def test_help_answers_at_once(tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("attnbench")
     assert script.exists()
-    times = []
-    for _ in range(7):
+
+    def taken() -> float:
         start = time.perf_counter()
         subprocess.run([script, "--help"], cwd=tmp_path, check=True, capture_output=True)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.5
+        return time.perf_counter() - start
+
+    assert any(taken() < 0.5 for _ in range(7))
 
 
 @pytest.mark.serial
@@ -97,4 +98,4 @@ def test_importing_attention_costs_little_beyond_torch(tmp_path: Path) -> None:
         "import time, torch\nstart = time.perf_counter()\n"
         "import attention\nprint(time.perf_counter() - start)"
     )
-    assert min(float(printed(code, tmp_path)) for _ in range(5)) < 0.2
+    assert any(float(printed(code, tmp_path)) < 0.2 for _ in range(5))

@@ -146,8 +146,17 @@ def _ok(arms):
 
 
 def _sleeps(one, request):
-    pause = os.environ.get("TEST_PAUSE", one.arms[0].options.get("seconds", 0.3))
-    time.sleep(float(pause))
+    """Sleep `seconds`; of `length` alone, and no longer than until a file `until` is there."""
+    options = one.arms[0].options
+    if one.seq_len != options.get("length", one.seq_len):
+        return
+    pause = float(os.environ.get("TEST_PAUSE", options.get("seconds", 0.3)))
+    if "until" not in options:
+        time.sleep(pause)
+        return
+    end = time.monotonic() + pause
+    while time.monotonic() < end and not Path(options["until"]).exists():
+        time.sleep(0.05)
 
 
 def _hangs(one, request):
