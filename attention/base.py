@@ -462,7 +462,7 @@ class Attention(Decoding, nn.Module, ABC):
         plain = None
         unmasked = key_padding_mask is None and not call_inputs and type(is_causal) is bool
         if unmasked and not torch.compiler.is_compiling():
-            plain = signature(q, k, v, is_causal, self.training)
+            plain = signature(q, k, v, (is_causal, self.training))
             if plain is not None and plain == self._served:
                 return self.attend(q, k, v, is_causal=is_causal, key_padding_mask=None)
         q, k, v = check_qkv(q, k, v, num_heads=self.num_heads, head_dim=self.head_dim)

@@ -147,7 +147,7 @@ def dtype_names(dtypes: tuple[torch.dtype, ...]) -> str:
     return ", ".join(str(d).removeprefix("torch.") for d in dtypes)
 
 
-def signature(q: Any, k: Any, v: Any, *also: object) -> tuple[object, ...] | None:
+def signature(q: Any, k: Any, v: Any, also: object) -> tuple[object, ...] | None:
     """Return what the checks of a call without mask depend on; ``None`` = look closer.
 
     A short call would spend more on checks than on attention: one like the last is not checked
@@ -157,17 +157,17 @@ def signature(q: Any, k: Any, v: Any, *also: object) -> tuple[object, ...] | Non
         q: of the call.
         k: likewise.
         v: likewise.
-        *also: what else the checks look at.
+        also: what else the checks look at.
     """
     if not type(q) is type(k) is type(v) is Tensor:
         return None
     if q.is_cpu and k.is_cpu and v.is_cpu:  # without devices: those alone take as long
         if torch.is_autocast_enabled("cpu"):
             return None
-        return (q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, *also)
+        return (q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, also)
     device = q.device
     if torch.is_autocast_enabled(device.type):
         return None
     return (
-        q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, device, k.device, v.device, *also,
+        q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, device, k.device, v.device, also,
     )  # fmt: skip

@@ -161,7 +161,7 @@ class Decoding:
         unmasked = key_padding_mask is None and not call_inputs and isinstance(state, DecodeState)
         if unmasked and not torch.compiler.is_compiling():
             # Room in the state and a graph are no part of it: they are asked about every time.
-            plain = signature(q, k, v, self.active_dropout_p, state.made_by, state.shape)
+            plain = signature(q, k, v, (self.active_dropout_p, state.made_by, state.shape))
             if plain is not None and plain == self.__dict__.get("_continued"):
                 return self._take(Chunk.of(q, k, v, None), state, {})
         self._check_has_state()

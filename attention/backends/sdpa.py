@@ -10,6 +10,7 @@ where a mask is needed it is made for a few queries at a time, never N×M.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -78,6 +79,7 @@ class SDPAAttention(ExactAttention):
         super().__init__(num_heads=num_heads, head_dim=head_dim, scale=scale, dropout_p=dropout_p)
         self.kernel_choice = check_choice("kernel", kernel, ("auto", *KERNELS))
         self.pinned = None if kernel == "auto" else self.kernel_choice
+        self._scale_of_torch = 1.0 / math.sqrt(head_dim)
 
     def unsupported_reasons(self, problem: Problem) -> list[str]:
         """Add: a pinned kernel that this device does not have."""
@@ -153,7 +155,13 @@ class SDPAAttention(ExactAttention):
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
     ) -> Tensor:
         """Call torch once, or once for a few queries at a time where causal needs a mask."""
-        if not self.pinned and key_padding_mask is None and not is_causal:
+        if key_padding_mask is None and not (is_causal or self.pinned or self.dropout_p):
+            if q.shape == k.shape:  # no grouped heads
+                # The common call in as few steps as can be: a short one takes microseconds.
+                self._note(torch._fused_sdp_choice(q, k, v))
+                if self.scale == self._scale_of_torch:  # to hand it over takes a microsecond too
+                    return F.scaled_dot_product_attention(q, k, v)
+                return F.scaled_dot_product_attention(q, k, v, scale=self.scale)
             return self._call(q, k, v, is_causal=False)
         with self._pin():
             if not is_causal:
@@ -177,16 +185,11 @@ class SDPAAttention(ExactAttention):
         return sdpa_kernel(KERNELS[self.pinned]) if self.pinned else nullcontext()
 
     def _call(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool) -> Tensor:
-        gqa = k.shape[1] != q.shape[1]
-        dropout_p = self.dropout_p and self.active_dropout_p
-        if not (gqa or dropout_p or is_causal or self.pinned):
-            # The common call in as few steps as can be: a short one takes microseconds.
-            self._note(torch._fused_sdp_choice(q, k, v))
-            return F.scaled_dot_product_attention(q, k, v, scale=self.scale)
         self._record(q, k, v, None, is_causal)
         return F.scaled_dot_product_attention(
-            q, k, v, dropout_p=dropout_p, is_causal=is_causal, scale=self.scale, enable_gqa=gqa
-        )
+            q, k, v, dropout_p=self.active_dropout_p, is_causal=is_causal, scale=self.scale,
+            enable_gqa=k.shape[1] != q.shape[1],
+        )  # fmt: skip
 
     def _masked(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
         self._record(q, k, v, ~hidden, False)
