@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
 from attention.checks import UnsupportedError as UnsupportedError
 from attention.checks import (
@@ -461,7 +462,7 @@ class Attention(Decoding, nn.Module, ABC):
         """
         plain = None
         unmasked = key_padding_mask is None and not call_inputs and type(is_causal) is bool
-        if unmasked and not torch.compiler.is_compiling():
+        if unmasked and not is_dynamo_compiling():
             plain = signature(q, k, v, (is_causal, self.training))
             if plain is not None and plain == self._served:
                 return self.attend(q, k, v, is_causal=is_causal, key_padding_mask=None)

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_autocast_enabled
 
 MAX_SEED = 2**62
 
@@ -54,7 +54,7 @@ def check_qkv(
     for name, x in (("k", k), ("v", v)):
         if x.device != q.device:
             raise ValueError(f"{name}: expected device {q.device} as q, got {x.device}")
-        if x.dtype != q.dtype and not torch.is_autocast_enabled(q.device.type):
+        if x.dtype != q.dtype and not is_autocast_enabled(q.device.type):
             raise ValueError(f"{name}: expected dtype {q.dtype} as q, got {x.dtype}")
     return q, k, v
 
@@ -162,11 +162,11 @@ def signature(q: Any, k: Any, v: Any, also: object) -> tuple[object, ...] | None
     if not type(q) is type(k) is type(v) is Tensor:
         return None
     if q.is_cpu and k.is_cpu and v.is_cpu:  # without devices: those alone take as long
-        if torch.is_autocast_enabled("cpu"):
+        if is_autocast_enabled("cpu"):
             return None
         return (q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, also)
     device = q.device
-    if torch.is_autocast_enabled(device.type):
+    if is_autocast_enabled(device.type):
         return None
     return (
         q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, device, k.device, v.device, also,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from attention.checks import UnsupportedError, check_int, check_mask, check_qkv, signature
 from attention.state import Chunk, DecodeState, StateShape
@@ -159,7 +160,7 @@ class Decoding:
         """
         plain = None
         unmasked = key_padding_mask is None and not call_inputs and isinstance(state, DecodeState)
-        if unmasked and not torch.compiler.is_compiling():
+        if unmasked and not is_dynamo_compiling():
             # Room in the state and a graph are no part of it: they are asked about every time.
             plain = signature(q, k, v, (self.active_dropout_p, state.made_by, state.shape))
             if plain is not None and plain == self.__dict__.get("_continued"):

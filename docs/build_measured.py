@@ -58,8 +58,10 @@ BESIDE = {
 }
 """Further sweeps on that machine, each by a command that docs/performance.md names."""
 
-RANKS = REFERENCE.with_name("xeon-2-cores-context")
-"""What suite context measured, on another machine."""
+XEON = {
+    name: REFERENCE.with_name(f"xeon-2-cores-{name}") for name in ("context", "threads", "short")
+}
+"""What another machine measured: over ranks, on one thread and two, and sdpa at short lengths."""
 
 OF_QUALITY = {
     "tasks": ("quality",),
@@ -393,6 +395,12 @@ def markdown_rows(head: list[str], rows: list[list[str]], text_columns: int) -> 
     return "\n".join(lines)
 
 
+def on_machine(run: Run) -> str:
+    """Return where a run of one machine was measured."""
+    (machine,) = run.machines.values()
+    return f"On an {machine_name(machine)}, {machine['cores']} cores:"
+
+
 def reference() -> tuple[Chapter, str]:
     """Return the reference sweep and where it was measured."""
     run = loaded(REFERENCE)
@@ -450,6 +458,11 @@ def performance() -> str:
     text = fill(text, "million", from_chapters(runs["million"], *million))
     text = fill(text, "dtypes", by_dtype(runs["settings"]))
     text = fill(text, "settings", titled(axis_tables(points(runs["settings"]))))
+    threads, short = loaded(XEON["threads"]), loaded(XEON["short"])
+    text = fill(
+        text, "threads", f"{on_machine(threads)}\n\n{titled(axis_tables(points(threads)))}"
+    )
+    text = fill(text, "short", f"{on_machine(short)}\n\n{by_peer(short)}")
     steps = [
         "Time per token, decode", "State kept of the context, decode",
         "Exponents of time and memory in the length", "From which length on a backend is faster",
@@ -482,7 +495,7 @@ def quality() -> str:
 
 def context() -> str:
     """Return docs/context_parallel.md with what the reference says: times are of shared cores."""
-    run = loaded(RANKS)
+    run = loaded(XEON["context"])
     (section,) = context_part(run).sections
     (machine,) = run.machines.values()
     told = [f"- {escape_markdown(s)}" for p in section.paragraphs for s in p.sentences]

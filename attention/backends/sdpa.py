@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
@@ -157,8 +158,11 @@ class SDPAAttention(ExactAttention):
         """Call torch once, or once for a few queries at a time where causal needs a mask."""
         if key_padding_mask is None and not (is_causal or self.pinned or self.dropout_p):
             if q.shape == k.shape:  # no grouped heads
-                # The common call in as few steps as can be: a short one takes microseconds.
-                self._note(torch._fused_sdp_choice(q, k, v))
+                # The common call in as few steps as can be: a short one takes microseconds, and
+                # behind a long one each step finds the caches cold.
+                choice = torch._fused_sdp_choice(q, k, v)
+                if is_dynamo_compiling() or self.kernel != NAMES.get(choice):
+                    self._note(choice)
                 if self.scale == self._scale_of_torch:  # to hand it over takes a microsecond too
                     return F.scaled_dot_product_attention(q, k, v)
                 return F.scaled_dot_product_attention(q, k, v, scale=self.scale)
@@ -250,7 +254,7 @@ class SDPAAttention(ExactAttention):
         """Say which kernel torch takes, by its number."""
         name = NAMES.get(choice) or f"torch backend {choice}"
         # A module is slow to write to; read in a compiled graph, it would be compiled twice.
-        if torch.compiler.is_compiling() or self.kernel != name:
+        if is_dynamo_compiling() or self.kernel != name:
             self.kernel = name
 
     def _ask_torch(
