@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -156,17 +156,18 @@ class SDPAAttention(ExactAttention):
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
     ) -> Tensor:
         """Call torch once, or once for a few queries at a time where causal needs a mask."""
-        if key_padding_mask is None and not (is_causal or self.pinned or self.dropout_p):
-            if q.shape == k.shape:  # no grouped heads
-                # The common call in as few steps as can be: a short one takes microseconds, and
-                # behind a long one each step finds the caches cold.
-                choice = torch._fused_sdp_choice(q, k, v)
-                if is_dynamo_compiling() or self.kernel != NAMES.get(choice):
-                    self._note(choice)
-                if self.scale == self._scale_of_torch:  # to hand it over takes a microsecond too
-                    return F.scaled_dot_product_attention(q, k, v)
-                return F.scaled_dot_product_attention(q, k, v, scale=self.scale)
-            return self._call(q, k, v, is_causal=False)
+        plain = key_padding_mask is None and not (self.pinned or self.dropout_p)
+        if plain and q.shape == k.shape:  # no grouped heads, and causal is torch's own
+            # The common call in as few steps as can be: a short one takes microseconds, and
+            # behind a long one each step finds the caches cold. To hand over what torch takes
+            # anyway costs a microsecond, too.
+            given: dict[str, Any] = {"is_causal": True} if is_causal else {}
+            if self.scale != self._scale_of_torch:
+                given["scale"] = self.scale
+            choice = torch._fused_sdp_choice(q, k, v, **given)
+            if is_dynamo_compiling() or self.kernel != NAMES.get(choice):
+                self._note(choice)
+            return F.scaled_dot_product_attention(q, k, v, **given)
         with self._pin():
             if not is_causal:
                 if key_padding_mask is None:
