@@ -59,7 +59,8 @@ BESIDE = {
 """Further sweeps on that machine, each by a command that docs/performance.md names."""
 
 XEON = {
-    name: REFERENCE.with_name(f"xeon-2-cores-{name}") for name in ("context", "threads", "short")
+    name: REFERENCE.with_name(f"xeon-2-cores-{name}")
+    for name in ("context", "threads", "short", "short-causal")
 }
 """What another machine measured: over ranks, on one thread and two, and sdpa at short lengths."""
 
@@ -458,10 +459,10 @@ def performance() -> str:
     text = fill(text, "million", from_chapters(runs["million"], *million))
     text = fill(text, "dtypes", by_dtype(runs["settings"]))
     text = fill(text, "settings", titled(axis_tables(points(runs["settings"]))))
-    threads, short = loaded(XEON["threads"]), loaded(XEON["short"])
-    text = fill(
-        text, "threads", f"{on_machine(threads)}\n\n{titled(axis_tables(points(threads)))}"
-    )
+    threads = loaded(XEON["threads"])
+    by_threads = titled(axis_tables(points(threads)))
+    text = fill(text, "threads", f"{on_machine(threads)}\n\n{by_threads}")
+    short = loaded(XEON["short"], XEON["short-causal"])
     text = fill(text, "short", f"{on_machine(short)}\n\n{by_peer(short)}")
     steps = [
         "Time per token, decode", "State kept of the context, decode",
