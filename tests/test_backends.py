@@ -211,6 +211,31 @@ def test_sdpa_records_the_kernel_and_pins_it() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # torch says why, once a process
+@pytest.mark.filterwarnings("ignore")  # the compiler's own, while it traces
+@pytest.mark.parametrize(
+    ("case", "is_causal"),
+    [
+        ("masked", False),  # causal, the mask's contents decide: the graph breaks
+        *itertools.product(("square", "grouped", "cross"), (False, True)),
+    ],
+)
+def test_sdpa_compiles_into_one_graph_which_does_not_say_the_kernel(
+    case: str, is_causal: bool
+) -> None:
+    torch.compiler.reset()
+    q, k, v = qkv(24, 40 if case == "cross" else 24)
+    if case == "grouped":
+        k, v = k[:, :2], v[:, :2]
+    mask = torch.arange(24) < torch.tensor([[24], [7]]) if case == "masked" else None
+    module = attention.build("sdpa", num_heads=4, head_dim=16)
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    out = compiled(q, k, v, is_causal=is_causal, key_padding_mask=mask)
+    assert module.kernel == "auto"
+    expected = module(q, k, v, is_causal=is_causal, key_padding_mask=mask)
+    assert module.kernel in ("flash", "math")
+    torch.testing.assert_close(out, expected)
+
+
 def test_sdpa_pinned_flash_raises_where_torch_would_fall_back() -> None:
     pinned = attention.SDPAAttention(num_heads=4, head_dim=16, kernel="flash", dropout_p=0.5)
     q, k, v = (x.requires_grad_() for x in qkv(40))

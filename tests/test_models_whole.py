@@ -137,6 +137,18 @@ def test_exact_attention_can_be_swapped_without_a_difference(kind: str) -> None:
     assert not swapped.training
 
 
+@pytest.mark.filterwarnings("ignore")  # the compiler's own, while it traces
+@pytest.mark.parametrize("name", ["full", "sdpa"])
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_model_of_exact_attention_compiles_into_one_graph(kind: str, name: str) -> None:
+    torch.compiler.reset()
+    ours = from_huggingface(theirs(kind), attention=name)
+    inputs = (ids(), ids(length=9)) if kind.startswith("Bart") else (ids(),)
+    with torch.no_grad():
+        whole = torch.compile(ours, backend="eager", fullgraph=True)(*inputs)
+        torch.testing.assert_close(whole, ours(*inputs))
+
+
 def test_a_longer_model_repeats_its_positions() -> None:
     ours = from_huggingface(theirs("BartForConditionalGeneration"))
     longer = ours.with_attention("longformer", max_len=100, window=8)

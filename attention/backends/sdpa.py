@@ -42,6 +42,8 @@ KERNELS = {
 }
 CPU_KERNELS = ("flash", "math")
 NAMES = {int(backend.value): name for name, backend in KERNELS.items()}
+IN_A_GRAPH = "auto"
+"""The kernel in a compiled graph: torch chooses, and no graph can hold the question which."""
 MASK_ELEMENTS = 2**22
 """Most elements of a mask made at once: 16 MiB in float32."""
 FLASH_HEAD_DIM = 256
@@ -57,7 +59,8 @@ class SDPAAttention(ExactAttention):
         head_dim: D.
         kernel: ``flash``, ``efficient``, ``cudnn`` or ``math`` pins that one: a call it cannot
             serve raises, with torch's reason. ``auto`` leaves the choice to torch. The one that
-            ran is in `kernel`.
+            ran is in `kernel`; of a compiled module ``auto``, as no graph can hold the question,
+            and one pinned there breaks the graph.
         scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
         dropout_p: probability of dropping an attention weight in training mode.
     """
@@ -164,8 +167,9 @@ class SDPAAttention(ExactAttention):
             given: dict[str, Any] = {"is_causal": True} if is_causal else {}
             if self.scale != self._scale_of_torch:
                 given["scale"] = self.scale
-            choice = torch._fused_sdp_choice(q, k, v, **given)
-            if is_dynamo_compiling() or self.kernel != NAMES.get(choice):
+            if is_dynamo_compiling():
+                self.kernel = IN_A_GRAPH
+            elif self.kernel != NAMES.get(choice := torch._fused_sdp_choice(q, k, v, **given)):
                 self._note(choice)
             return F.scaled_dot_product_attention(q, k, v, **given)
         with self._pin():
@@ -238,6 +242,9 @@ class SDPAAttention(ExactAttention):
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool
     ) -> None:
         """Note which kernel torch will choose; raise if it is not the pinned one."""
+        if is_dynamo_compiling() and not self.pinned:
+            self.kernel = IN_A_GRAPH
+            return
         try:
             choice = self._ask_torch(q, k, v, mask, is_causal)
         except RuntimeError as error:
