@@ -7,8 +7,8 @@ from pathlib import Path
 from results.runs import NoRunError
 from results.schema import RECORDS
 
-APART = ("-claims", "-context")
-"""How the names of folders end that hold what suites claims and context measured."""
+APART = ("-claims", "-context", "-threads", "-short", "-short-causal")
+"""How the names of folders end whose records answer another question than which to choose."""
 
 REFERENCE = Path(__file__).with_name("reference")
 
@@ -18,7 +18,8 @@ def reference_folders(root: Path = REFERENCE) -> tuple[Path, ...]:
 
     Those of claims are left out: the calls in them are there for their growth, and of a newer
     measuring code, beside which the others would count as outdated. Those of context are of ranks
-    that share a machine: no choice rests on them.
+    that share a machine: no choice rests on them. Those of threads and of short lengths are of
+    another machine and of the newer measuring code, too.
 
     Raises:
         NoRunError: if there is none: the installation is not whole.

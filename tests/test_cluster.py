@@ -627,11 +627,11 @@ def test_a_case_that_two_machines_were_lost_with_is_written_down(nodes, tmp_path
 def test_without_any_machine_left_the_sweep_ends_and_what_is_done_stays(
     nodes, tmp_path, monkeypatch, meanwhile
 ):
-    monkeypatch.setattr(sweep_module, "NOBODY_S", 8.0)
     last = nodes.add("last", "lonely")
 
     def act(item):
         if item.case.seq_len == 32 and item.case.kind == "speed":
+            monkeypatch.setattr(sweep_module, "NOBODY_S", 8.0)  # before, the machine comes up
             meanwhile.append(lambda: nodes.remove(last))
 
     with pytest.raises(LaunchError, match=r"no machine was there .* \(last: its node died"):
