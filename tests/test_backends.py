@@ -210,7 +210,6 @@ def test_sdpa_records_the_kernel_and_pins_it() -> None:
             pinned(q, k, v)
 
 
-@pytest.mark.filterwarnings("ignore")  # torch says why, once a process
 @pytest.mark.filterwarnings("ignore")  # the compiler's own, while it traces
 @pytest.mark.parametrize(
     ("case", "is_causal"),
@@ -236,6 +235,7 @@ def test_sdpa_compiles_into_one_graph_which_does_not_say_the_kernel(
     torch.testing.assert_close(out, expected)
 
 
+@pytest.mark.filterwarnings("ignore")  # torch says why, once a process
 def test_sdpa_pinned_flash_raises_where_torch_would_fall_back() -> None:
     pinned = attention.SDPAAttention(num_heads=4, head_dim=16, kernel="flash", dropout_p=0.5)
     q, k, v = (x.requires_grad_() for x in qkv(40))

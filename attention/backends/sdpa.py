@@ -159,7 +159,8 @@ class SDPAAttention(ExactAttention):
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
     ) -> Tensor:
         """Call torch once, or once for a few queries at a time where causal needs a mask."""
-        plain = key_padding_mask is None and not (self.pinned or self.dropout_p)
+        dropout_p = self.dropout_p and self.active_dropout_p
+        plain = key_padding_mask is None and not (self.pinned or dropout_p)
         if plain and q.shape == k.shape:  # no grouped heads, and causal is torch's own
             # The common call in as few steps as can be: a short one takes microseconds, and
             # behind a long one each step finds the caches cold. To hand over what torch takes
