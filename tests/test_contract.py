@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 import attention
 from attention.base import Attention, Cost, Mode, Problem, Supports
@@ -212,7 +215,115 @@ class RaisesAtOddLengths(Base):
         return super().attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask)
 
 
+class ForgetsItsDraw(Base):
+    """Holds what it drew as an attribute, which no state dict has."""
+
+    def __init__(self, *, num_heads: int, head_dim: int) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim)
+        self.factor = torch.rand(num_heads, 1, 1)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool,
+               key_padding_mask: Tensor | None) -> Tensor:  # fmt: skip
+        out = super().attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask)
+        return out * self.factor.to(out)
+
+
+class DrawsAtTheCall(Base):
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool,
+               key_padding_mask: Tensor | None) -> Tensor:  # fmt: skip
+        torch.rand(1)
+        return super().attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask)
+
+
+class _OneOrder(torch.autograd.Function):
+    """A product whose backward pass reads the factor without having saved it."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, factor: Tensor) -> Tensor:
+        return x * factor
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.factor = inputs[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad * ctx.factor, None
+
+
+class _Squared(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0] * grad
+
+
+class DropsSecondDerivatives(Base):
+    """The squared output: its backward pass is no graph, and a constant gradient hides that."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool,
+               key_padding_mask: Tensor | None) -> Tensor:  # fmt: skip
+        out = super().attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask)
+        return _Squared.apply(out)
+
+    def reference(self, *args: object, **kwargs: object) -> Tensor:
+        return super().reference(*args, **kwargs) ** 2  # type: ignore[arg-type]
+
+
+class SavesNothing(Base):
+    """Reads a buffer in its backward pass that it did not save."""
+
+    def __init__(self, *, num_heads: int, head_dim: int) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim)
+        self.register_buffer("factor", torch.rand(()))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool,
+               key_padding_mask: Tensor | None) -> Tensor:  # fmt: skip
+        out = super().attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask)
+        return _OneOrder.apply(out, self.factor)
+
+
+class _NotForFunctions(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 1.0
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * 1.0
+
+
+class RefusesFunctions(Base):
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool,
+               key_padding_mask: Tensor | None) -> Tensor:  # fmt: skip
+        out = super().attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask)
+        return _NotForFunctions.apply(out)
+
+
+class PassesPaddingOn(Base):
+    """Weighs padding with zero, which times NaN is NaN."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, **asks: Any) -> Tensor:
+        out = super().forward(q, k, v, **asks)
+        return out + 0.0 * v.mean(dim=(2, 3), keepdim=True)
+
+
 BROKEN: list[tuple[type[Attention], str]] = [
+    (ForgetsItsDraw, "persistence"),
+    (DrawsAtTheCall, "persistence"),
+    (DropsSecondDerivatives, "second_derivative"),
+    (SavesNothing, "in_place"),
+    (SavesNothing, "meta"),
+    (RefusesFunctions, "functional"),
+    (PassesPaddingOn, "padding_content"),
     (LeaksTheFuture, "future"),
     (IgnoresPadding, "padding"),
     (IgnoresPadding, "twin"),
