@@ -25,6 +25,7 @@ then runs with autocast off, and the output has the autocast dtype, as torch's o
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from abc import ABC, abstractmethod
@@ -47,6 +48,7 @@ from attention.checks import (
     signature,
 )
 from attention.decoding import Decoding
+from attention.derivatives import in_transform
 from attention.products import is_faster_here
 
 if TYPE_CHECKING:
@@ -225,6 +227,9 @@ class Attention(Decoding, nn.Module, ABC):
     decode_memory_exponent: ClassVar[float] = 1.0
     """Of the state's size, likewise."""
     call_inputs: ClassVar[Mapping[str, CallInput]] = {}
+    whole_in_transforms: ClassVar[bool] = False
+    """Whether torch.func's transforms are shown `attend` as one function, run again for each
+    derivative: for autograd functions of one's own and decisions on the host."""
 
     kernel: str
     """Which kernel the last call ran, e.g. ``flash_attention_for_cpu``; ``""`` before a call.
@@ -460,12 +465,16 @@ class Attention(Decoding, nn.Module, ABC):
             ValueError: if shapes, dtypes, devices or a mask do not fit together.
             UnsupportedError: if the backend declares that it cannot serve the request.
         """
-        plain = None
+        attend, plain = self.attend, None
+        if self.whole_in_transforms and not is_dynamo_compiling() and in_transform():
+            from attention.transforms import as_a_whole  # imports torch.func
+
+            attend = functools.partial(as_a_whole, self, "attend")
         unmasked = key_padding_mask is None and not call_inputs and type(is_causal) is bool
         if unmasked and not is_dynamo_compiling():
             plain = signature(q, k, v, (is_causal, self.training))
             if plain is not None and plain == self._served:
-                return self.attend(q, k, v, is_causal=is_causal, key_padding_mask=None)
+                return attend(q, k, v, is_causal=is_causal, key_padding_mask=None)
         q, k, v = check_qkv(q, k, v, num_heads=self.num_heads, head_dim=self.head_dim)
         autocast = torch.is_autocast_enabled(q.device.type)
         if autocast:
@@ -480,13 +489,9 @@ class Attention(Decoding, nn.Module, ABC):
             raise UnsupportedError("; ".join(reasons))
         if not autocast:
             self._served = plain
-            return self.attend(
-                q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask, **extra
-            )
+            return attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask, **extra)
         with torch.autocast(q.device.type, enabled=False):
-            return self.attend(
-                q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask, **extra
-            )
+            return attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask, **extra)
 
     def check_call_inputs(self, q: Tensor, k: Tensor, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the declared extra inputs of a call, validated; those left out are absent."""

@@ -14,8 +14,13 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from attention.derivatives import (
+    in_transform,
+    must_be_plain,
+    plain_gradients,
+    with_plain_gradients,
+)
 from attention.products import at_full_rate
 
 P = ParamSpec("P")
@@ -189,6 +194,27 @@ def sdpa_rows(
     return out if some is None else out.masked_fill(~some, 0.0)
 
 
+def differentiable_rows(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    hidden: Tensor | None,
+    scale: float,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """Do `sdpa_rows`, but for dropout differentiable more than once: torch's kernels are not."""
+    out = sdpa_rows(q, k, v, hidden=hidden, scale=scale, dropout_p=dropout_p)
+    if dropout_p:  # which weights torch dropped is not known: it refuses a second derivative
+        return out
+
+    def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        visible = q.new_ones(1, 1, 1, 1, dtype=torch.bool) if hidden is None else ~hidden
+        return dense_softmax_attention(q, k, v, visible, scale)
+
+    return with_plain_gradients(out, plain, q, k, v)
+
+
 def opaque(function: Callable[P, T]) -> Callable[P, T]:
     """Keep torch.compile out of a function that walks over tiles.
 
@@ -223,6 +249,8 @@ def along_sequence(matrix: Tensor, x: Tensor) -> Tensor:
     """
     matrix = matrix.to(x.dtype)
     mixed: Tensor
+    if in_transform():
+        return matrix @ x
     if matrix.dim() == 2:
         mixed = _AlongSequence.apply(x[:, None], matrix[None])  # type: ignore[no-untyped-call]
         return mixed[:, 0]
@@ -249,9 +277,10 @@ class _AlongSequence(torch.autograd.Function):
 
     @staticmethod
     @at_full_rate
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, matrix = ctx.saved_tensors  # [B, H, M, D], [heads or 1, R, M]
+        if must_be_plain(grad):
+            return plain_gradients(lambda x, matrix: matrix @ x, (x, matrix), grad)
         grad_matrix = grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = _by_head(matrix.mT, grad)

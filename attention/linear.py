@@ -17,14 +17,15 @@ on a CPU. A factor common to the features of a query cancels, and with it ``|q|Â
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from attention.derivatives import must_be_plain, plain_gradients
 from attention.functional import opaque
+from attention.linear_chunked import plain_attention
 from attention.products import at_full_rate, full_rate
 
 TILE_FEATURES = 2**19
@@ -96,7 +97,8 @@ def bidirectional(
         hidden: bool ``[G, M]``, True = this key takes no part; or ``None``.
 
     Returns:
-        ``[G, N, D]``; zeros where there is no key. Differentiable once in q, k and v.
+        ``[G, N, D]``; zeros where there is no key. Differentiable in q, k and v; second
+        derivatives keep every feature.
     """
     out: Tensor = _Bidirectional.apply(q, k, v, features, hidden)  # type: ignore[no-untyped-call]
     return out
@@ -427,16 +429,18 @@ class _Bidirectional(torch.autograd.Function):
             number = work.product(phi, sums.s, work.take("o", span[1] - span[0], work.dim))
             inverse[:, rows] = _inverse(_weigh(sums.z, phi))
             out[:, rows] = number.mul_(inverse[:, rows])
-        ctx.save_for_backward(q, k, v, hidden, out, inverse, sums.s, sums.z, sums.top)
+        saved = (q, k, v, hidden, features.projection)
+        ctx.save_for_backward(*saved, out, inverse, sums.s, sums.z, sums.top)
         ctx.features = features
         return out
 
     @staticmethod
     @at_full_rate
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, hidden, out, inverse, s, z, top = ctx.saved_tensors
-        features: Features = ctx.features
+        q, k, v, hidden, projection, out, inverse, s, z, top = ctx.saved_tensors
+        features: Features = replace(ctx.features, projection=projection)
+        if must_be_plain(grad):
+            return _plain_gradients(q, k, v, features, hidden, grad, is_causal=False)
         work = _Work(q, features)
         grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
         later = _Sums(work)  # dS and dz
@@ -452,6 +456,24 @@ class _Bidirectional(torch.autograd.Function):
             work.input_gradient(phi, grad_phi, grad_q[:, rows])
         _key_gradients(work, k, v, hidden, top, later, work.spans(k.shape[1]), grad_k, grad_v)
         return grad_q, grad_k, grad_v, None, None
+
+
+def _plain_gradients(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    features: Features,
+    hidden: Tensor | None,
+    grad: Tensor,
+    *,
+    is_causal: bool,
+) -> tuple[Tensor | None, ...]:
+    """Return what a backward pass returns, by ordinary operations."""
+
+    def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return plain_attention(q, k, v, features, hidden, is_causal=is_causal)
+
+    return *plain_gradients(plain, (q, k, v), grad), None, None
 
 
 def _output_gradient(
@@ -506,16 +528,18 @@ class _Causal(torch.autograd.Function):
         sums = _Sums(work)
         sums.absorb(k, v, work.spans(_align(q, k)[2]), hidden)
         out, inverse, tops, done = _walk(work, sums, q, k, v, hidden)
-        ctx.save_for_backward(q, k, v, hidden, out, inverse, torch.stack(tops))
+        saved = (q, k, v, hidden, features.projection)
+        ctx.save_for_backward(*saved, out, inverse, torch.stack(tops))
         ctx.features, ctx.spans = features, done
         return out
 
     @staticmethod
     @at_full_rate
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, hidden, out, inverse, tops = ctx.saved_tensors
-        features: Features = ctx.features
+        q, k, v, hidden, projection, out, inverse, tops = ctx.saved_tensors
+        features: Features = replace(ctx.features, projection=projection)
+        if must_be_plain(grad):
+            return _plain_gradients(q, k, v, features, hidden, grad, is_causal=True)
         work = _Work(q, features)
         _, _, k_at = _align(q, k)
         grad_q, grad_k, grad_v = (torch.zeros_like(x) for x in (q, k, v))

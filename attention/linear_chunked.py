@@ -26,13 +26,14 @@ Half precision is computed in float32; products are then as exact as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import Field, dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from attention.derivatives import must_be_plain, plain_gradients
 
 CHUNK = 128
 """Tokens in a causal chunk: with D = 64 its sums are half the size of its features."""
@@ -46,6 +47,8 @@ BLOCK_FEATURES = 2**25
 
 class FeatureMap(Protocol):
     """A feature map, as `attention.linear.Features` describes it."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
     def projection(self) -> Tensor:
@@ -111,8 +114,8 @@ def chunked_attention(
         sizes: how the call is cut.
 
     Returns:
-        ``[G, N, D]``; zeros where there is no key. Differentiable once in q, k, v and the sums
-        `before`.
+        ``[G, N, D]``; zeros where there is no key. Differentiable in q, k, v and the sums
+        `before`; second derivatives keep every feature.
     """
     earlier = (None, None, None) if before is None else before
     out: Tensor = _Chunked.apply(  # type: ignore[no-untyped-call]
@@ -139,8 +142,8 @@ def key_sums(
         sizes: how the call is cut.
 
     Returns:
-        ``[G, R, D]``, ``[G, R]``, ``[G, R]``; float32 for half precision. Differentiable once in
-        k and v; the top is a constant.
+        ``[G, R, D]``, ``[G, R]``, ``[G, R]``; float32 for half precision. Differentiable in k
+        and v; the top is a constant.
     """
     return Sums(*_KeySums.apply(k, v, features, hidden, sizes))  # type: ignore[no-untyped-call]
 
@@ -460,6 +463,10 @@ class _Call:
             dtype=torch.float32 if half else q.dtype,
         )
 
+    def with_projection(self, projection: Tensor) -> _Call:
+        """Return the call with the ω that was saved, which nobody has changed since."""
+        return replace(self, features=replace(self.features, projection=projection))
+
     def spans(self, start: int, stop: int) -> list[slice]:
         """Cut a range of tokens into blocks."""
         return [slice(at, min(at + self.block, stop)) for at in range(start, stop, self.block)]
@@ -515,6 +522,92 @@ def _run_causal(
     return out[:, : part[0].shape[1]], after, lost
 
 
+def _given(s: Tensor | None, z: Tensor | None, top: Tensor | None) -> Sums | None:
+    return None if s is None or z is None or top is None else Sums(s, z, top)
+
+
+def _sum_keys(
+    call: _Call, sums: Sums, k: Tensor, v: Tensor, hidden: Tensor | None, stop: int
+) -> Sums:
+    """Add the keys before `stop` to sums."""
+    for span in call.spans(0, stop):
+        sums = sums.plus(call.keys(k[:, span], v[:, span], _cut(hidden, span)), call.features)
+    return sums
+
+
+def _blocks(
+    call: _Call,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    before: Sums | None,
+    hidden: Tensor | None,
+    carries: list[Sums],
+    halves: list[bool],
+) -> Iterator[tuple[slice, Tensor]]:
+    """Walk the queries that see a key: which, and their output.
+
+    Args:
+        call: what stays the same.
+        q: ``[G, N, D]``.
+        k: ``[G, M, D]``.
+        v: ``[G, M, D]``.
+        before: sums over further keys, which all queries see; or ``None``.
+        hidden: bool ``[G, M]``, True = this key takes no part; or ``None``.
+        carries: gets the sums before the first block and after each causal one.
+        halves: gets whether each causal block was computed by halves.
+    """
+    q_at, k_at = _align(q, k) if call.is_causal else (0, k.shape[1])
+    sums = _sum_keys(call, call.start(q) if before is None else before, k, v, hidden, k_at)
+    carries.append(sums)
+    if not call.is_causal:
+        for span in call.spans(0, q.shape[1]):
+            yield span, call.queries(q[:, span], sums)
+        return
+    checked = call.features.kind == "softmax"
+    for span in call.spans(0, q.shape[1] - q_at):
+        part = _square(q, k, v, hidden, span, q_at, k_at)
+        block, after, lost = _run_causal(
+            call, part, carries[-1], by_halves=False, check_range=checked
+        )
+        if lost:
+            block, after, _ = _run_causal(
+                call, part, carries[-1], by_halves=True, check_range=False
+            )
+        yield slice(q_at + span.start, q_at + span.stop), block
+        halves.append(lost)
+        carries.append(after)
+
+
+def _plain(
+    call: _Call,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    before: Sums | None,
+    hidden: Tensor | None,
+) -> Tensor:
+    """Do the whole call by operations that autograd follows."""
+    outs = [block.to(q.dtype) for _, block in _blocks(call, q, k, v, before, hidden, [], [])]
+    seeing = sum(out.shape[1] for out in outs)
+    blind = torch.zeros_like(q[:, : q.shape[1] - seeing])
+    return torch.cat([blind, *outs], dim=1)
+
+
+def plain_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    features: FeatureMap,
+    hidden: Tensor | None,
+    *,
+    is_causal: bool,
+) -> Tensor:
+    """Do `chunked_attention` by operations that autograd follows, any number of times."""
+    call = _Call.of(q, features, is_causal, SIZES)
+    return _plain(call, q, k, v, None, hidden)
+
+
 class _Chunked(torch.autograd.Function):
     """The whole call, forward and backward.
 
@@ -537,41 +630,31 @@ class _Chunked(torch.autograd.Function):
         sizes: Sizes,
     ) -> Tensor:
         call = _Call.of(q, features, is_causal, sizes)
-        q_at, k_at = _align(q, k) if is_causal else (0, k.shape[1])
-        sums = call.start(q)
-        if s is not None and z is not None and top is not None:
-            sums = Sums(s, z, top)
-        for span in call.spans(0, k_at):
-            sums = sums.plus(call.keys(k[:, span], v[:, span], _cut(hidden, span)), features)
         out = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
-        carries, halves = [sums], list[bool]()
-        if not is_causal:
-            for span in call.spans(0, q.shape[1]):
-                out[:, span] = call.queries(q[:, span], sums)
-        checked = features.kind == "softmax"
-        for span in call.spans(0, q.shape[1] - q_at) if is_causal else ():
-            part = _square(q, k, v, hidden, span, q_at, k_at)
-            block, after, lost = _run_causal(
-                call, part, carries[-1], by_halves=False, check_range=checked
-            )
-            if lost:
-                block, after, _ = _run_causal(
-                    call, part, carries[-1], by_halves=True, check_range=False
-                )
-            out[:, q_at + span.start : q_at + span.stop] = block
-            halves.append(lost)
-            carries.append(after)
+        carries, halves = list[Sums](), list[bool]()
+        before = _given(s, z, top)
+        for rows, block in _blocks(call, q, k, v, before, hidden, carries, halves):
+            out[:, rows] = block
         carries = carries[: max(1, len(halves))]  # the last block's successor has no reader
-        ctx.save_for_backward(q, k, v, hidden, top, *(x for carry in carries for x in carry))
+        saved = (q, k, v, s, z, top, hidden, features.projection)
+        ctx.save_for_backward(*saved, *(x for carry in carries for x in carry))
         ctx.call, ctx.halves = call, halves
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, hidden, top, *flat = ctx.saved_tensors
+        q, k, v, s, z, top, hidden, projection, *flat = ctx.saved_tensors
+        call: _Call = ctx.call.with_projection(projection)
+        if must_be_plain(grad):
+
+            def plain(
+                q: Tensor, k: Tensor, v: Tensor, s: Tensor | None, z: Tensor | None
+            ) -> Tensor:
+                return _plain(call, q, k, v, _given(s, z, top), hidden)
+
+            dq, dk, dv, ds, dz = plain_gradients(plain, (q, k, v, s, z), grad)
+            return dq, dk, dv, ds, dz, None, None, None, None, None
         carries = [Sums(*flat[at : at + 3]) for at in range(0, len(flat), 3)]
-        call: _Call = ctx.call
         grads = [torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)]
         q_at, k_at = _align(q, k) if call.is_causal else (0, k.shape[1])
         later = [torch.zeros_like(carries[0].s), torch.zeros_like(carries[0].z)]
@@ -607,21 +690,26 @@ class _KeySums(torch.autograd.Function):
         sizes: Sizes,
     ) -> tuple[Tensor, Tensor, Tensor]:
         call = _Call.of(k, features, False, sizes)
-        sums = call.start(k)
-        for span in call.spans(0, k.shape[1]):
-            sums = sums.plus(call.keys(k[:, span], v[:, span], _cut(hidden, span)), features)
-        ctx.save_for_backward(k, v, hidden, sums.top)
+        sums = _sum_keys(call, call.start(k), k, v, hidden, k.shape[1])
+        ctx.save_for_backward(k, v, hidden, features.projection, sums.top)
         ctx.call = call
         ctx.mark_non_differentiable(sums.top)
         return sums.s, sums.z, sums.top
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, ds: Tensor, dz: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        k, v, hidden, top = ctx.saved_tensors
+        k, v, hidden, projection, top = ctx.saved_tensors
+        call: _Call = ctx.call.with_projection(projection)
+        if must_be_plain(ds):
+
+            def plain(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+                sums = _sum_keys(call, call.start(k), k, v, hidden, k.shape[1])
+                return sums.s, sums.z
+
+            return *plain_gradients(plain, (k, v), (ds, dz)), None, None, None
         grads = [torch.zeros_like(x) for x in (k, v)]
-        for span in ctx.call.spans(0, k.shape[1]):
-            _key_gradients(ctx.call, k, v, hidden, top, span, grads, [ds, dz])
+        for span in call.spans(0, k.shape[1]):
+            _key_gradients(call, k, v, hidden, top, span, grads, [ds, dz])
         return grads[0], grads[1], None, None, None
 
 

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.distributed.tensor.experimental._context_parallel import _attention as torch_ring
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from attention.checks import UnsupportedError
+from attention.derivatives import must_be_plain
 from attention.exchange import Exchange
 
 aten = torch.ops.aten
@@ -135,8 +136,12 @@ class _Ring(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if must_be_plain(grad):
+            raise UnsupportedError(
+                "create_graph: a sequence cut over ranks has first derivatives only; accepted is "
+                "False"
+            )
         q, k, v, out, logsumexp = ctx.saved_tensors
         exchange, kernel, is_causal, scale, groups, rest = ctx.given
 

@@ -25,13 +25,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from attention.derivatives import must_be_plain, plain_gradients
 from attention.functional import is_short, opaque
 from attention.products import applies, at_full_rate
 
@@ -193,8 +194,8 @@ def tiled_attention(
         dropout_seed: the weights dropped are a function of it and of the tile.
 
     Returns:
-        ``[G, N, D]``. Differentiable once in q, k, v, extra_k
-        and extra_v; a second derivative raises.
+        ``[G, N, D]``. Differentiable in q, k, v, extra_k and extra_v; second derivatives keep
+        every score.
     """
     q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
     out: Tensor = _Tiled.apply(  # type: ignore[no-untyped-call]
@@ -449,12 +450,17 @@ class _Tiled(torch.autograd.Function):
 
     @staticmethod
     @at_full_rate
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, extra_k, extra_v, log_totals = ctx.saved_tensors
         plan: Plan = ctx.plan
         scale: float = ctx.scale
         dropout_p, dropout_seed = ctx.dropout
+        if must_be_plain(grad):
+            plain = partial(
+                _plain, plan=plan, scale=scale, dropout_p=dropout_p, dropout_seed=dropout_seed
+            )
+            inputs = (q, k, v, extra_k, extra_v)
+            return *plain_gradients(plain, inputs, grad), None, None, None, None
         grad = grad if grad.stride(2) == 1 else grad.contiguous()
         work = _Operands(q, k, v, (extra_k, extra_v), plan)
         grad_q = torch.empty_like(q)
@@ -481,6 +487,60 @@ class _Tiled(torch.autograd.Function):
             _product_into(target, grad_weights, keys, work, scale)
         (gk, gek), (gv, gev) = grad_k.result(plan), grad_v.result(plan)
         return grad_q, gk, gv, gek, gev, None, None, None, None
+
+
+def _plain(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    extra_k: Tensor | None,
+    extra_v: Tensor | None,
+    *,
+    plan: Plan,
+    scale: float,
+    dropout_p: float,
+    dropout_seed: int,
+) -> Tensor:
+    """Compute `tiled_attention` by operations that autograd follows, over the same tiles.
+
+    A tile's rows and columns are found by cutting the places of all queries and keys as the fast
+    passes cut the tensors.
+    """
+    groups, seq_len, dim = q.shape
+    work = _Operands(q, k, v, (extra_k, extra_v), plan)
+    q_at, k_at = (_places(x, 0) for x in (q, k))
+    extra_at = None if extra_k is None else _places(extra_k, k_at.numel())
+    places = _Operands(q_at, k_at, k_at, (extra_at, extra_at), plan)
+    q, keys, values = (
+        torch.cat([x.flatten(0, 1) for x in parts if x is not None]).to(
+            torch.promote_types(q.dtype, torch.float32)
+        )
+        for parts in ((q,), (k, extra_k), (v, extra_v))
+    )
+    outs, ats = [], []
+    batches = plan.batches(work.cells(BACKWARD_BYTES), disjoint=True)
+    for index, tiles in enumerate(batches):
+        rows = places.rows("rows", q_at, tiles)[..., 0].clone()
+        columns = places.keys(tiles)[..., 0].clone()
+        scores = q[rows] @ keys[columns].mT * scale
+        hidden = torch.zeros(scores.shape, dtype=torch.bool, device=q.device)
+        for part in tiles.hidden:
+            hidden[:, :, part.lo : part.hi] |= part.mask
+        some = ~hidden.all(dim=2, keepdim=True)
+        weights = torch.softmax(scores.masked_fill(hidden & some, -math.inf), dim=2) * some
+        if dropout_p:
+            like = torch.empty(weights.shape, dtype=work.dtype, device=q.device)
+            weights = weights * _dropout_mask(like, dropout_p, dropout_seed, index)
+        outs.append((weights @ values[columns]).flatten(0, 1))
+        ats.append(rows.flatten())
+    order = torch.argsort(torch.cat(ats))  # the batches hold every query once
+    return torch.cat(outs)[order].view(groups, seq_len, dim).to(work.q.dtype)
+
+
+def _places(x: Tensor, first: int) -> Tensor:
+    """Number the rows of ``[G, N, D]`` from `first`: ``[G, N, 1]``."""
+    groups, length, _ = x.shape
+    return torch.arange(first, first + groups * length, device=x.device).view(groups, length, 1)
 
 
 def _product_into(

@@ -35,6 +35,7 @@ class IdentityAttention(Attention):
     }
     time_exponent = memory_exponent = 1.0
     decode_time_exponent = decode_memory_exponent = 0.0
+    whole_in_transforms = True
 
     def __init__(self, *, num_heads: int, head_dim: int) -> None:
         super().__init__(num_heads=num_heads, head_dim=head_dim)

@@ -148,6 +148,7 @@ class BigBirdAttention(Attention):
     time_exponent = memory_exponent = 1.0
     decode_time_exponent = 0.0
     cuda_kernel = "flex"
+    whole_in_transforms = True
 
     def __init__(
         self,

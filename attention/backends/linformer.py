@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from attention.base import Attention, Cost, Mode, Problem, Supports, softmax_ops
 from attention.checks import check_choice, check_int
+from attention.derivatives import in_transform
 from attention.functional import (
     along_sequence,
     dense_softmax_attention,
+    differentiable_rows,
     draw_seed,
     expand_kv_heads,
-    sdpa_rows,
 )
 from attention.products import mark
 from attention.registry import register
@@ -83,6 +84,7 @@ class LinformerAttention(Attention):
         "state": "each projected key mixes the whole sequence, the tokens to come included",
     }
     time_exponent = memory_exponent = 1.0
+    whole_in_transforms = True
 
     def __init__(
         self,
@@ -180,6 +182,10 @@ class LinformerAttention(Attention):
 
     def attend_projected(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend to keys and values that are projected along the sequence already."""
+        if in_transform():
+            from attention.transforms import as_a_whole
+
+            return as_a_whole(self, "attend_projected", q, k, v)
         self.kernel = f"{self.method}_projection_first+{self._core(q, k, None)}"
         return self._attend(q, k, v, None)
 
@@ -237,7 +243,7 @@ class LinformerAttention(Attention):
         """Attend to projected keys, those of ``[B or 1, R]`` that are `hidden` left out."""
         if q.device.type != "cpu":
             unseen = None if hidden is None else hidden[:, None, None, :]
-            return sdpa_rows(
+            return differentiable_rows(
                 q, k, v, hidden=unseen, scale=self.scale, dropout_p=self.active_dropout_p
             )
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)

@@ -30,6 +30,7 @@ from attention.flex import KERNELS, Kernel, check_gradient, flex_ops, flex_reaso
 from attention.flex_band import ExtraKeys, band_attention, band_tiles
 from attention.functional import (
     dense_softmax_attention,
+    differentiable_rows,
     draw_seed,
     expand_kv_heads,
     opaque,
@@ -89,6 +90,7 @@ class LongformerAttention(Attention):
     time_exponent = memory_exponent = 1.0
     decode_time_exponent = decode_memory_exponent = 0.0
     cuda_kernel = "flex"
+    whole_in_transforms = True
     call_inputs = {
         "global_mask": CallInput("token_mask", "bool [B, N], True = global token"),
         "global_qkv": CallInput(
@@ -431,7 +433,7 @@ class LongformerAttention(Attention):
             keys = torch.arange(k.shape[2], device=k.device)
             future = keys > tokens.positions[:, None, :, None]
             hidden = future if hidden is None else hidden | future
-        return sdpa_rows(
+        return differentiable_rows(
             tokens.gather(q),
             k,
             v,

@@ -69,6 +69,7 @@ class PerformerAttention(Attention):
     time_exponent = memory_exponent = 1.0
     decode_time_exponent = decode_memory_exponent = 0.0
     cuda_kernel = "chunked"
+    whole_in_transforms = True
 
     projection: Tensor
 

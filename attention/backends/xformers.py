@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from attention.base import Problem, Supports, UnsupportedError
+from attention.derivatives import with_plain_gradients
 from attention.exact import ExactAttention
 from attention.functional import expand_kv_heads, only_trailing_padding
 from attention.registry import register
@@ -91,7 +92,7 @@ class XFormersAttention(ExactAttention):
         out: Tensor = fmha.memory_efficient_attention(
             q, k, v, attn_bias=bias, p=self.active_dropout_p, scale=self.scale
         )
-        return out
+        return with_plain_gradients(out, _refuse, q, k, v)
 
     def _causal(
         self, fmha: ModuleType, q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor | None
@@ -116,6 +117,14 @@ class XFormersAttention(ExactAttention):
         keep, bias = packed_bias(fmha, key_padding_mask, q.shape[1])
         out = self._call(fmha, q.flatten(0, 1)[None], k[keep][None], v[keep][None], bias)
         return out.view_as(q).masked_fill(~some[:, None, None, None], 0.0)
+
+
+def _refuse(*_: Tensor) -> Tensor:
+    """Raise where a second derivative is asked for: the library would take it for zero."""
+    raise UnsupportedError(
+        "create_graph: xformers has first derivatives only; accepted is False, or backend sdpa "
+        "with kernel='math'"
+    )
 
 
 def operators() -> ModuleType:

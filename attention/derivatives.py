@@ -1,0 +1,99 @@
+"""Second derivatives of kernels whose backward pass is written by hand.
+
+Such a backward pass is fast because it overwrites its buffers, which autograd cannot follow. It
+serves where nobody will differentiate the gradients. Else (``create_graph=True``) the gradients
+are computed by ordinary operations, at the price of keeping every score; so they are where torch
+asks for many of them at once (``is_grads_batched``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_dynamo_compiling
+
+
+def in_transform() -> bool:
+    """Whether a transform of torch.func (grad, vmap, ...) is running."""
+    active: bool = torch._C._are_functorch_transforms_active()
+    return active
+
+
+def must_be_plain(grad: Tensor) -> bool:
+    """Whether a backward pass must consist of ordinary operations, for what follows it.
+
+    Args:
+        grad: of the output.
+    """
+    is_batched: bool = in_transform() or torch._C._functorch.is_legacy_batchedtensor(grad)
+    return is_batched or torch.is_grad_enabled()
+
+
+def plain_gradients(
+    function: Callable[..., Tensor | tuple[Tensor, ...]],
+    inputs: tuple[Tensor | None, ...],
+    grads: Tensor | tuple[Tensor, ...],
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the inputs that require one, themselves differentiable.
+
+    Args:
+        function: of the inputs, made of operations that autograd follows.
+        inputs: ``None`` where one is absent.
+        grads: of its outputs.
+    """
+    create_graph = torch.is_grad_enabled()
+    wants = [x is not None and x.requires_grad for x in inputs]
+    device = next(x.device.type for x in inputs if x is not None)
+    with torch.enable_grad(), torch.autocast(device, enabled=False):
+        # Views, so that an input's gradient is not also that of what another was made from.
+        own = [
+            x.view_as(x) if wanted and x is not None else x
+            for x, wanted in zip(inputs, wants, strict=True)
+        ]
+        out = function(*own)
+        found = iter(
+            torch.autograd.grad(
+                out,
+                [x for x, wanted in zip(own, wants, strict=True) if wanted and x is not None],
+                grads,
+                create_graph=create_graph,
+                materialize_grads=True,
+            )
+        )
+    return tuple(next(found) if wanted else None for wanted in wants)
+
+
+def with_plain_gradients(out: Tensor, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Give what a fused kernel computed gradients that can be differentiated.
+
+    A first derivative is the kernel's own.
+
+    Args:
+        out: what the kernel made of the inputs.
+        function: computes the same by ordinary operations; or raises.
+        *inputs: of both.
+    """
+    if not out.requires_grad or is_dynamo_compiling() or in_transform():
+        return out
+    routed: Tensor = _Routed.apply(out, function, *inputs)  # type: ignore[no-untyped-call]
+    return routed
+
+
+class _Routed(torch.autograd.Function):
+    """Leads a gradient to the kernel, or round it."""
+
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        ctx.function = function
+        ctx.save_for_backward(*inputs)
+        return out.detach()  # no copy, and no view, which could not be changed in place
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = ctx.saved_tensors
+        if not must_be_plain(grad):
+            return grad, None, *(None for _ in inputs)
+        return None, None, *plain_gradients(ctx.function, inputs, grad)

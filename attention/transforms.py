@@ -1,0 +1,306 @@
+"""Backends under the transforms of torch.func: grad, vjp, jacrev, vmap, jvp, functional_call.
+
+A transform goes through torch's own operations. A backend with a backward pass of its own, or with
+decisions on the host, is shown to it as one function of its tensors: its derivatives are those
+that autograd finds of the call, run again; over a batch of examples (vmap) it is one call with a
+larger batch, or one call an example where parameters or dropout keep them apart.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from attention.derivatives import in_transform
+
+if TYPE_CHECKING:
+    from attention.base import Attention
+
+Tensors = tuple[Tensor, ...]
+
+
+def as_a_whole(backend: Attention, method: str, *args: Any, **kwargs: Any) -> Tensor:
+    """Call a method of a backend such that transforms see one function.
+
+    Args:
+        backend: holds further tensors: its parameters and buffers.
+        method: returns a tensor whose first axis is the batch.
+        *args: tensors whose first axis is the batch, and what else it takes.
+        **kwargs: likewise.
+    """
+    flat, spec = tree_flatten((args, kwargs))
+    at = [index for index, x in enumerate(flat) if isinstance(x, Tensor)]
+    rows = [flat[index] for index in at]
+    for index in at:
+        flat[index] = None
+    own = itertools.chain(backend.named_parameters(), backend.named_buffers())
+    held: dict[str, Tensor] = {f"backend.{name}": x for name, x in own}
+    seeds = []
+    if backend.active_dropout_p:  # vmap's `randomness` says whether examples share it
+        seeds = [torch.randint(2**62, (), device="cpu")]
+    call = _Call(
+        backend, method, backend.training, tuple(flat), spec, tuple(at), tuple(held), bool(seeds)
+    )
+    (out,) = _run(call, *rows, *held.values(), *seeds)
+    return out
+
+
+class _Function(Protocol):
+    """A function of tensors, run outside of all transforms."""
+
+    @property
+    def is_row(self) -> tuple[bool, ...]:
+        """Tell of each tensor whether its first axis is the batch."""
+
+    @property
+    def outputs(self) -> int:
+        """Count what it returns."""
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Tell whether a row of the outputs depends on that row of the inputs alone."""
+
+    def __call__(self, *tensors: Tensor) -> Tensors:
+        """Compute."""
+
+
+class _Method(nn.Module):
+    """A method of a backend as a module, which `functional_call` asks for."""
+
+    def __init__(self, backend: Attention, method: str) -> None:
+        super().__init__()
+        self.backend, self.method = backend, method
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        out: Tensor = getattr(self.backend, self.method)(*args, **kwargs)
+        return out
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A backend's call: of its rows, of the tensors that the backend holds, and of a seed.
+
+    Attributes:
+        backend: whose call.
+        method: which call.
+        training: the backend's mode.
+        given: all arguments, ``None`` in the places of tensors.
+        spec: how they were nested.
+        at: the places of tensors.
+        held: names of the tensors that the backend holds.
+        has_seed: whether the last tensor is a seed, for dropout.
+    """
+
+    backend: Attention
+    method: str
+    training: bool
+    given: tuple[Any, ...]
+    spec: TreeSpec
+    at: tuple[int, ...]
+    held: tuple[str, ...]
+    has_seed: bool
+
+    outputs = 1
+
+    @property
+    def is_row(self) -> tuple[bool, ...]:
+        return (True,) * len(self.at) + (False,) * (len(self.held) + self.has_seed)
+
+    @property
+    def keeps_rows(self) -> bool:
+        return not self.has_seed
+
+    def __call__(self, *tensors: Tensor) -> Tensors:
+        given, rows = list(self.given), len(self.at)
+        for index, x in zip(self.at, tensors[:rows], strict=True):
+            given[index] = x
+        args, kwargs = tree_unflatten(given, self.spec)
+        held = dict(zip(self.held, tensors[rows:], strict=not self.has_seed))
+        with _mode(self.backend, self.training), _seeded(tensors[-1] if self.has_seed else None):
+            return (functional_call(_Method(self.backend, self.method), held, args, kwargs),)
+
+
+@contextmanager
+def _mode(backend: Attention, training: bool) -> Iterator[None]:
+    before, backend.training = backend.training, training
+    try:
+        yield
+    finally:
+        backend.training = before
+
+
+@contextmanager
+def _seeded(seed: Tensor | None) -> Iterator[None]:
+    """Draw from a stream of one's own, the same in every pass."""
+    if seed is None:
+        yield
+        return
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(int(seed))
+        yield
+
+
+@dataclass(frozen=True)
+class _Gradients:
+    """Of a function's tensors and the gradients of its outputs: the gradients of the tensors.
+
+    Attributes:
+        of: the function.
+        wanted: the tensors whose gradients are returned.
+    """
+
+    of: _Function
+    wanted: tuple[int, ...]
+
+    @property
+    def outputs(self) -> int:
+        return len(self.wanted)
+
+    @property
+    def is_row(self) -> tuple[bool, ...]:
+        return self.of.is_row + (True,) * self.of.outputs
+
+    @property
+    def keeps_rows(self) -> bool:
+        return self.of.keeps_rows and all(self.of.is_row[at] for at in self.wanted)
+
+    def __call__(self, *tensors: Tensor) -> Tensors:
+        inputs, grads = tensors[: -self.of.outputs], tensors[-self.of.outputs :]
+        own, outs = _followed(self.of, inputs, self.wanted)
+        return _gradients(outs, [own[at] for at in self.wanted], grads)
+
+
+@dataclass(frozen=True)
+class _Tangents:
+    """Of a function's tensors and the tangents of some of them: the tangents of its outputs.
+
+    The gradients are linear in the gradients of the outputs; the gradient of that is the tangent.
+
+    Attributes:
+        of: the function.
+        given: the tensors that have a tangent.
+    """
+
+    of: _Function
+    given: tuple[int, ...]
+
+    @property
+    def outputs(self) -> int:
+        return self.of.outputs
+
+    @property
+    def is_row(self) -> tuple[bool, ...]:
+        return self.of.is_row + tuple(self.of.is_row[at] for at in self.given)
+
+    @property
+    def keeps_rows(self) -> bool:
+        return self.of.keeps_rows
+
+    def __call__(self, *tensors: Tensor) -> Tensors:
+        inputs, tangents = tensors[: -len(self.given)], tensors[-len(self.given) :]
+        with torch.enable_grad():
+            own, outs = _followed(self.of, inputs, self.given)
+            weights = [torch.zeros_like(out, requires_grad=True) for out in outs]
+            found = _gradients(outs, [own[at] for at in self.given], weights)
+        return _gradients(found, weights, tangents)
+
+
+def _followed(
+    function: _Function, inputs: Tensors, at: tuple[int, ...]
+) -> tuple[list[Tensor], Tensors]:
+    """Run a function such that autograd follows the inputs `at`, which are returned as well."""
+    own = list(inputs)
+    with torch.enable_grad():
+        for index in at:
+            x = own[index]
+            own[index] = x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
+        return own, function(*own)
+
+
+def _gradients(outs: Any, inputs: list[Tensor], grads: Any) -> Tensors:
+    """Return the gradients of inputs: zero where no output depends on one."""
+    some = [(out, grad) for out, grad in zip(outs, grads, strict=True) if out.requires_grad]
+    if not some:
+        return tuple(torch.zeros_like(x) for x in inputs)
+    outs, grads = zip(*some, strict=True)
+    return torch.autograd.grad(
+        outs, inputs, grads, create_graph=torch.is_grad_enabled(), materialize_grads=True
+    )
+
+
+def _run(function: _Function, *tensors: Tensor) -> Tensors:
+    return _apply(function, *tensors) if in_transform() else function(*tensors)
+
+
+def _apply(function: _Function, *tensors: Tensor) -> Tensors:
+    found: Tensors = _Whole.apply(function, *tensors)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Whole(torch.autograd.Function):
+    """A function of tensors, to any number of transforms."""
+
+    @staticmethod
+    def forward(function: _Function, *tensors: Tensor) -> Tensors:
+        return function(*tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
+        ctx.function, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = tuple(at - 1 for at, needed in enumerate(ctx.needs_input_grad) if needed)
+        found = _apply(_Gradients(ctx.function, wanted), *ctx.saved_tensors, *grads)
+        every: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
+        for at, grad in zip(wanted, found, strict=True):
+            every[at + 1] = grad
+        return tuple(every)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensors:
+        given = tuple(at for at, tangent in enumerate(tangents) if tangent is not None)
+        function = _Tangents(ctx.function, given)
+        return _apply(function, *ctx.saved_tensors, *(x for x in tangents if x is not None))
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], function: _Function, *tensors: Tensor
+    ) -> tuple[Tensors, tuple[int, ...]]:
+        size, dims = info.batch_size, in_dims[1:]
+        together = function.keeps_rows and all(
+            dim is None or row for dim, row in zip(dims, function.is_row, strict=True)
+        )
+        if together:
+            wide = [
+                _beside(x, dim, size).flatten(0, 1) if row else x
+                for x, dim, row in zip(tensors, dims, function.is_row, strict=True)
+            ]
+            outs = tuple(out.unflatten(0, (size, -1)) for out in _run(function, *wide))
+        else:
+            each = [
+                _run(
+                    function,
+                    *(x if dim is None else x.select(dim, at)
+                      for x, dim in zip(tensors, dims, strict=True)),
+                )
+                for at in range(size)
+            ]  # fmt: skip
+            outs = tuple(torch.stack(same) for same in zip(*each, strict=True))
+        return outs, (0,) * len(outs)
+
+
+def _beside(x: Tensor, dim: int | None, size: int) -> Tensor:
+    """Put the examples' axis first; what they share is repeated."""
+    return x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
