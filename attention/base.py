@@ -389,12 +389,12 @@ class Attention(Decoding, nn.Module, ABC):
             return []
         if device not in cls.supports.dtypes:
             return [f"device: {cls.name} runs on {', '.join(cls.supports.dtypes)}, not {device}"]
-        is_here = {
+        is_here: dict[str, Callable[[], bool]] = {
             "cuda": torch.cuda.is_available,
             "mps": torch.backends.mps.is_available,
             "xpu": torch.xpu.is_available,
-        }.get(device)
-        if is_here is not None and not is_here():
+        }
+        if device in is_here and not is_here[device]():
             return [f"device: torch sees no {device.upper()} device here"]
         return []
 

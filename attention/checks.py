@@ -88,9 +88,10 @@ def check_device(
         served: the device types.
         why_not: says why one of the others is not served; empty = it is.
     """
-    if isinstance(q, Tensor) and q.device.type not in served:
-        if reasons := why_not(q.device.type):
-            raise UnsupportedError("; ".join(reasons))
+    if not isinstance(q, Tensor) or q.device.type in served:
+        return
+    if reasons := why_not(q.device.type):
+        raise UnsupportedError("; ".join(reasons))
 
 
 def autocasts(device: str) -> bool:

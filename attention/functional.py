@@ -200,11 +200,12 @@ def has_values(x: Tensor) -> bool:
     for the next values: in a graph that is compiled, exported or traced, and under the transforms
     of ``torch.func``.
     """
-    if is_compiling() or torch.jit.is_tracing() or x.is_meta:
+    if is_compiling() or _is_tracing() or x.is_meta:
         return False
     return type(x) in (Tensor, nn.Parameter) and not _is_wrapped(x)
 
 
+_is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 _is_wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
 
 
@@ -227,7 +228,7 @@ def opaque(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        if torch.jit.is_tracing():
+        if _is_tracing():
             raise UnsupportedError(
                 "torch.jit.trace: this backend walks over the sequence in steps that depend on "
                 "its length and mask, which a trace would freeze; expected torch.compile, or "

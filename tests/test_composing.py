@@ -1,4 +1,4 @@
-"""What a call composes with: exports, traces, ``torch.func``, nested tensors, no values, no rows."""
+"""What a call composes with: exports, traces, ``torch.func``, nested tensors, dry runs."""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ CPU_KERNELS = ("flash", "math")
 UNKNOWN = "auto"
 """The kernel where torch chooses and cannot be asked which: in a graph, under the transforms of
 ``torch.func``, of nested tensors and of tensors without values."""
-NAMES = {None: UNKNOWN, **{int(backend.value): name for name, backend in KERNELS.items()}}
+NAMES: dict[int | None, str] = {int(backend.value): name for name, backend in KERNELS.items()}
+NAMES[None] = UNKNOWN
 MASK_ELEMENTS = 2**22
 """Most elements of a mask made at once: 16 MiB in float32."""
 FLASH_HEAD_DIM = 256
@@ -183,7 +184,7 @@ class SDPAAttention(ExactAttention):
             if self.scale != self._scale_of_torch:
                 given["scale"] = self.scale
             choice: int | None = None
-            try:
+            try:  # noqa: SIM105 - suppress() takes as long as asking
                 choice = torch._fused_sdp_choice(q, k, v, **given)
             except RuntimeError:  # under vmap; what torch cannot serve it refuses below
                 pass
