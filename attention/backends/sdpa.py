@@ -33,9 +33,15 @@ from attention.base import (
     UnsupportedError,
     softmax_ops,
 )
-from attention.checks import check_choice
+from attention.checks import check_choice, dtype_names
 from attention.exact import ExactAttention
-from attention.functional import has_values, only_trailing_padding, sdpa_rows
+from attention.functional import (
+    expand_kv_heads,
+    has_values,
+    only_trailing_padding,
+    sdpa_rows,
+)
+from attention.lse import attention_with_lse
 from attention.registry import register
 
 if TYPE_CHECKING:
@@ -56,6 +62,8 @@ NAMES: dict[int | None, str] = {int(backend.value): name for name, backend in KE
 NAMES[None] = UNKNOWN
 MASK_ELEMENTS = 2**22
 """Most elements of a mask made at once: 16 MiB in float32."""
+LSE_KERNELS = {"cpu": "flash", "cuda": "efficient"}
+"""What runs where the log-sum-exp is asked for."""
 FLASH_HEAD_DIM = 256
 """The largest D of flash on CUDA."""
 
@@ -211,6 +219,54 @@ class SDPAAttention(ExactAttention):
                 return F.pad(out, (0, 0, blind, 0))
             return self._causal_rows(q, k, v, key_padding_mask)
 
+    def attend_with_lse(
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Call one of torch's kernels by its name: F's function hands no log-sum-exp over."""
+        kernel = LSE_KERNELS[q.device.type] if not q.is_meta else UNKNOWN
+        if self.kernel != kernel:
+            self.kernel = kernel
+        trains = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+        if trains and q.device.type == "cuda":
+            raise UnsupportedError(
+                "return_lse: on cuda sdpa's has no gradient; expected torch.no_grad(), or full"
+            )
+        k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
+        n, m = q.shape[2], k.shape[2]
+        whole: dict[str, Any] = {"hidden": None, "is_causal": False, "scale": self.scale}
+        if key_padding_mask is None and (not is_causal or n == m):
+            return attention_with_lse(q, k, v, **whole | {"is_causal": is_causal})
+        padding = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
+        if not is_causal:
+            return attention_with_lse(q, k, v, **whole | {"hidden": padding})
+        step = self._rows_at_once(q, m, key_padding_mask)
+        outs, sums = [], []
+        for start, rows in zip(range(0, n, step), q.split(step, dim=2), strict=True):
+            hidden = _future(rows, k, start + m - n)
+            hidden = hidden if padding is None else hidden | padding
+            out, lse = attention_with_lse(rows, k, v, **whole | {"hidden": hidden})
+            outs.append(out)
+            sums.append(lse)
+        return torch.cat(outs, dim=2), torch.cat(sums, dim=2)
+
+    def lse_reasons(self, problem: Problem) -> list[str]:
+        """Name what torch's kernels do not hand a log-sum-exp over for."""
+        device, reasons = problem.device, list[str]()
+        kernel = LSE_KERNELS.get(device, UNKNOWN)
+        if device not in (*LSE_KERNELS, "meta"):
+            return [f"return_lse: sdpa has one on {', '.join(LSE_KERNELS)}, not on {device}"]
+        if self.pinned not in (None, kernel):
+            reasons.append(f"kernel: beside return_lse it is {kernel}, not {self.pinned}")
+        if self.active_dropout_p:
+            reasons.append("dropout_p: sdpa drops no weight beside return_lse; full does")
+        if device == "cuda" and (problem.dtype == torch.float64 or problem.head_dim % 8):
+            reasons.append(
+                "return_lse: on cuda torch's kernel takes float32 and half precision and a "
+                f"head_dim that is a multiple of 8; got {dtype_names((problem.dtype,))} and "
+                f"{problem.head_dim}"
+            )
+        return reasons
+
     def _pin(self) -> AbstractContextManager[None]:
         return sdpa_kernel(KERNELS[self.pinned]) if self.pinned else nullcontext()
 
@@ -257,8 +313,7 @@ class SDPAAttention(ExactAttention):
     ) -> Tensor:
         """Attend causally under a mask, for a few queries at a time over the keys they reach."""
         n, m = q.shape[2], k.shape[2]
-        masks = 1 if key_padding_mask is None else q.shape[0]
-        step = max(16, min(n, MASK_ELEMENTS // (m * masks)))
+        step = self._rows_at_once(q, m, key_padding_mask)
         outs = []
         for start, rows in zip(range(0, n, step), q.split(step, dim=2), strict=True):
             stop = min(start + step, n)
@@ -275,13 +330,17 @@ class SDPAAttention(ExactAttention):
                 outs.append(self._causal_tile(*inputs))
         return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
 
+    @staticmethod
+    def _rows_at_once(q: Tensor, key_len: int, key_padding_mask: Tensor | None) -> int:
+        """Return for how many queries a mask is made at a time."""
+        masks = 1 if key_padding_mask is None else q.shape[0]
+        return max(16, min(q.shape[2], MASK_ELEMENTS // (key_len * max(1, masks))))
+
     def _causal_tile(
         self, q: Tensor, k: Tensor, v: Tensor, first: int, key_padding_mask: Tensor | None
     ) -> Tensor:
         """Attend from a few queries, the i-th of which sees keys up to ``first + i``."""
-        at = torch.arange(first, first + q.shape[2], device=q.device)[:, None]
-        keys = torch.arange(k.shape[2], device=q.device)
-        hidden = (keys > at)[None, None]  # [1, 1, rows, reach]
+        hidden = _future(q, k, first)
         if key_padding_mask is not None:
             hidden = hidden | ~key_padding_mask[:, None, None, : k.shape[2]]
         return self._masked(q, k, v, hidden)
@@ -352,3 +411,13 @@ class SDPAAttention(ExactAttention):
     def recomputes(self) -> bool:
         """Whether the backward pass computes the scores anew: not torch's plain one."""
         return self.pinned != "math"
+
+
+def _future(q: Tensor, k: Tensor, first: int) -> Tensor:
+    """Return which keys come after those of queries, the i-th of which sees up to ``first + i``.
+
+    Returns:
+        bool ``[1, 1, N, M]``.
+    """
+    at = torch.arange(first, first + q.shape[2], device=q.device)[:, None]
+    return (torch.arange(k.shape[2], device=q.device) > at)[None, None]
