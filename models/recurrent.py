@@ -26,6 +26,8 @@ class LSTMState(DecodeState):
         c: ``[1, B, d_model]``.
     """
 
+    sequence_axes: ClassVar[Mapping[str, int]] = {**DecodeState.sequence_axes, "h": 1, "c": 1}
+
     def __init__(self, made_by: str, shape: StateShape) -> None:
         super().__init__(made_by, shape)
         self.h = shape.zeros(1, shape.batch_size, shape.head_dim)

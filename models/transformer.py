@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from attention.base import UnsupportedError
 from attention.checks import check_bool, check_int, check_mask
 from attention.functional import has_values
-from attention.state import DecodeState, Mark
+from attention.state import DecodeState, Mark, check_indices
 from models.block import Memory
 from models.config import ModelConfig
 from models.mixing import check_serves, mixer_class
@@ -61,6 +61,20 @@ class ModelState:
         projected = (self.memory.projected or {}) if self.memory is not None else {}
         read = sum(x.nbytes for pair in projected.values() for x in pair)
         return read + sum(state.nbytes for state in self.layers)
+
+    def select(self, indices: Tensor) -> None:
+        """Keep these sequences, in this order, in place; see `DecodeState.select`.
+
+        Args:
+            indices: which, int64 ``[B']``; one may come several times or not at all.
+        """
+        index = check_indices(indices, len(self.lengths))
+        for state in self.layers:
+            state.select(index)
+        with torch.inference_mode(mode=False), torch.no_grad():
+            self.lengths = self.lengths[index]
+        if self.memory is not None:
+            self.memory = self.memory.of(index)
 
     def mark(self) -> tuple[Tensor, list[Mark]]:
         """Remember where the state is, for `rewind`; see `DecodeState.mark`."""
