@@ -159,7 +159,8 @@ class DecodeState:
         """Return what a tensor holds of some sequences, as one that may be written to."""
         with torch.inference_mode(mode=False), torch.no_grad():
             apart = x.unflatten(axis, (self.shape.batch_size, -1))
-            return apart.index_select(axis, index).flatten(axis, axis + 1)
+            chosen: Tensor = apart.index_select(axis, index).flatten(axis, axis + 1)
+            return chosen
 
     def mark(self) -> Mark:
         """Remember where the state is, for `rewind`: to take tokens back that came after.
