@@ -40,6 +40,9 @@ from torch.compiler import is_dynamo_compiling
 from attention.checks import UnsupportedError as UnsupportedError
 from attention.checks import (
     autocast_inputs,
+    autocasts,
+    check_bool,
+    check_device,
     check_float,
     check_int,
     check_mask,
@@ -49,6 +52,7 @@ from attention.checks import (
 )
 from attention.decoding import Decoding
 from attention.derivatives import in_transform
+from attention.functional import is_stand_in
 from attention.products import is_faster_here
 
 if TYPE_CHECKING:
@@ -59,6 +63,12 @@ Mode = Literal["forward", "training"]
 
 CPU_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+UNMEASURED = {
+    "mps": (torch.float32, torch.bfloat16, torch.float16),
+    "xpu": (torch.float32, torch.bfloat16, torch.float16),
+}
+"""Devices on which nothing of ours was ever run: for backends of torch's own operations alone."""
+EVERYWHERE = {"cpu": CPU_DTYPES, "cuda": CUDA_DTYPES, **UNMEASURED}
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,8 @@ class Supports:
         key_padding: ``key_padding_mask`` is honoured.
         dropout: ``dropout_p`` acts on the attention weights in training.
         state: decode with a state (`attention.decoding`).
+        log_sum_exp: ``return_lse=True`` at the call.
+        nested: nested tensors of layout ``torch.jagged``.
         dtypes: device type to the dtypes served there.
     """
 
@@ -79,6 +91,8 @@ class Supports:
     key_padding: bool = True
     dropout: bool = False
     state: bool = False
+    log_sum_exp: bool = False
+    nested: bool = False
     dtypes: Mapping[str, tuple[torch.dtype, ...]] = field(
         default_factory=lambda: {"cpu": CPU_DTYPES, "cuda": CUDA_DTYPES}
     )
@@ -230,6 +244,10 @@ class Attention(Decoding, nn.Module, ABC):
     whole_in_transforms: ClassVar[bool] = False
     """Whether torch.func's transforms are shown `attend` as one function, run again for each
     derivative: for autograd functions of one's own and decisions on the host."""
+    reads_values: ClassVar[bool] = False
+    """Whether `attend` decides by values of its inputs. Such a backend without parameters answers
+    a call on tensors that hold none (a batch of 0, the meta device, fake tensors) by an output of
+    the right shape."""
 
     kernel: str
     """Which kernel the last call ran, e.g. ``flash_attention_for_cpu``; ``""`` before a call.
@@ -372,10 +390,17 @@ class Attention(Decoding, nn.Module, ABC):
     @classmethod
     def unavailable_reasons(cls, device: str) -> list[str]:
         """Say why this backend cannot run on this machine's `device`; empty = it can."""
+        if device == "meta":  # shapes without values
+            return []
         if device not in cls.supports.dtypes:
             return [f"device: {cls.name} runs on {', '.join(cls.supports.dtypes)}, not {device}"]
-        if device == "cuda" and not torch.cuda.is_available():
-            return ["device: torch sees no CUDA device here"]
+        is_here: dict[str, Callable[[], bool]] = {
+            "cuda": torch.cuda.is_available,
+            "mps": torch.backends.mps.is_available,
+            "xpu": torch.xpu.is_available,
+        }
+        if device in is_here and not is_here[device]():
+            return [f"device: torch sees no {device.upper()} device here"]
         return []
 
     @classmethod
@@ -411,7 +436,7 @@ class Attention(Decoding, nn.Module, ABC):
             )
         if problem.is_causal and not supports.causal:
             reasons.append(f"is_causal: {name} is bidirectional only{self.why_not('causal')}")
-        if problem.seq_len != problem.key_len and not supports.cross:
+        if not supports.cross and problem.seq_len != problem.key_len:
             reasons.append(
                 f"k: {name} needs as many keys as queries{self.why_not('cross')}; "
                 f"got N={problem.seq_len}, M={problem.key_len}"
@@ -445,8 +470,9 @@ class Attention(Decoding, nn.Module, ABC):
         *,
         is_causal: bool = False,
         key_padding_mask: Tensor | None = None,
+        return_lse: bool = False,
         **call_inputs: Any,
-    ) -> Tensor:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Validate the call, then attend.
 
         Args:
@@ -455,43 +481,74 @@ class Attention(Decoding, nn.Module, ABC):
             v: values ``[B, H_kv, M, D]``.
             is_causal: query ``i`` sees keys up to ``M - N + i`` only.
             key_padding_mask: bool ``[B, M]``, True = this key takes part.
+            return_lse: whether to return the log-sum-exp beside the output.
             **call_inputs: only the names declared in the class's `call_inputs`.
 
         Returns:
-            ``[B, H, N, D]``, dtype and device of `q` (under autocast: the autocast dtype).
+            ``[B, H, N, D]``, dtype and device of `q` (under autocast: the autocast dtype). With
+            `return_lse` a pair: the output and ``[B, H, N]``, the natural logarithm of the sum of
+            the exponentials of a query's scaled scores, -inf where it sees no key; float32, of
+            float64 inputs float64.
 
         Raises:
             TypeError: if an argument is of the wrong type or an extra input is not declared.
             ValueError: if shapes, dtypes, devices or a mask do not fit together.
             UnsupportedError: if the backend declares that it cannot serve the request.
         """
-        attend, plain = self.attend, None
-        if self.whole_in_transforms and not is_dynamo_compiling() and in_transform():
-            from attention.transforms import as_a_whole  # imports torch.func
-
-            attend = functools.partial(as_a_whole, self, "attend")
-        unmasked = key_padding_mask is None and not call_inputs and type(is_causal) is bool
-        if unmasked and not is_dynamo_compiling():
+        whole = self.whole_in_transforms and not is_dynamo_compiling() and in_transform()
+        plain = None
+        unmasked = not (key_padding_mask is not None or call_inputs or return_lse or whole)
+        if unmasked and type(is_causal) is bool and not is_dynamo_compiling():
             plain = signature(q, k, v, (is_causal, self.training))
             if plain is not None and plain == self._served:
-                return attend(q, k, v, is_causal=is_causal, key_padding_mask=None)
-        q, k, v = check_qkv(q, k, v, num_heads=self.num_heads, head_dim=self.head_dim)
-        autocast = torch.is_autocast_enabled(q.device.type)
+                return self.attend(q, k, v, is_causal=is_causal, key_padding_mask=None)
+        check_device(q, self.supports.dtypes, self.unavailable_reasons)
+        q, k, v = check_qkv(
+            q, k, v,
+            num_heads=self.num_heads, head_dim=self.head_dim, nested=self.supports.nested,
+        )  # fmt: skip
+        autocast = autocasts(q.device.type)
         if autocast:
             q, k, v = autocast_inputs(q, k, v)
         if not isinstance(is_causal, bool):
             raise TypeError(f"is_causal: expected a bool, got {type(is_causal).__name__}")
         if key_padding_mask is not None:
+            if q.is_nested:
+                raise ValueError("key_padding_mask: nested tensors hold no padding; expected None")
             check_mask("key_padding_mask", key_padding_mask, (q.shape[0], k.shape[2]), q)
         extra = self.check_call_inputs(q, k, call_inputs)
         problem = Problem.of(q, k, is_causal=is_causal, key_padding=key_padding_mask is not None)
         if reasons := self.unsupported_reasons(problem):
             raise UnsupportedError("; ".join(reasons))
+        attend: Callable[..., Any] = self.attend
+        if whole:
+            from attention.transforms import as_a_whole  # imports torch.func
+
+            attend = functools.partial(as_a_whole, self, "attend")
+        if check_bool("return_lse", return_lse):
+            if reasons := self.lse_reasons(problem):
+                raise UnsupportedError("; ".join(reasons))
+            attend = self.attend_with_lse
+        elif self.reads_values and (q.shape[0] == 0 or is_stand_in(q)):
+            return _of_that_shape(q, k, v, *(extra.get("global_qkv") or ()))
+        asked = {"is_causal": is_causal, "key_padding_mask": key_padding_mask, **extra}
         if not autocast:
             self._served = plain
-            return attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask, **extra)
+            return attend(q, k, v, **asked)  # type: ignore[no-any-return]
         with torch.autocast(q.device.type, enabled=False):
-            return attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask, **extra)
+            return attend(q, k, v, **asked)  # type: ignore[no-any-return]
+
+    def lse_reasons(self, problem: Problem) -> list[str]:
+        """Say why a call on `problem` would not return its log-sum-exp; empty = it will."""
+        if self.supports.log_sum_exp:
+            return []
+        return [f"return_lse: {self.name} returns no log-sum-exp; full and sdpa do"]
+
+    def attend_with_lse(
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Do as `attend`, and return the log-sum-exp ``[B, H, N]`` too: see `forward`."""
+        raise NotImplementedError(f"{self.name} declares a log-sum-exp, but returns none")
 
     def check_call_inputs(self, q: Tensor, k: Tensor, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the declared extra inputs of a call, validated; those left out are absent."""
@@ -550,6 +607,11 @@ class Attention(Decoding, nn.Module, ABC):
             n: value for n, value in kept.items() if isinstance(value, int | float | str | tuple)
         }
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+
+
+def _of_that_shape(q: Tensor, *others: Tensor) -> Tensor:
+    """Return a tensor as `q` that has a gradient to all of these, where no value is looked at."""
+    return q + sum(x.sum() for x in others).to(q.dtype)  # type: ignore[union-attr]
 
 
 BackendFactory = Callable[..., Attention]

@@ -7,10 +7,12 @@ declares it cannot do an `UnsupportedError`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, is_autocast_enabled
+from torch.amp import is_autocast_available
 
 MAX_SEED = 2**62
 
@@ -20,12 +22,29 @@ class UnsupportedError(ValueError):
 
 
 def check_qkv(
-    q: Tensor, k: Tensor, v: Tensor, *, num_heads: int, head_dim: int
+    q: Tensor, k: Tensor, v: Tensor, *, num_heads: int, head_dim: int, nested: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Check that q, k and v are tensors that fit each other and the module."""
+    """Check that q, k and v are tensors that fit each other and the module.
+
+    One size at a time, and none beside another: an exported graph keeps each comparison as a
+    condition on its sizes.
+
+    Args:
+        q: ``[B, H, N, D]``; B may be 0.
+        k: ``[B, H_kv, M, D]``.
+        v: ``[B, H_kv, M, D]``.
+        num_heads: H.
+        head_dim: D.
+        nested: whether nested tensors of layout ``torch.jagged`` are taken.
+    """
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not isinstance(x, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+        if x.is_nested and not (nested and x.layout == torch.jagged):
+            raise UnsupportedError(
+                f"{name}: expected a padded tensor and its key_padding_mask, got a nested tensor "
+                f"({x.layout}); only sdpa takes those, of layout torch.jagged"
+            )
         if x.dim() != 4:
             raise ValueError(
                 f"{name}: expected 4 axes [B, H, N, D], got {x.dim()}: {tuple(x.shape)}"
@@ -37,11 +56,11 @@ def check_qkv(
         raise ValueError(f"q: expected {num_heads} heads (num_heads), got {heads}")
     if dim != head_dim:
         raise ValueError(f"q: expected head dimension {head_dim} (head_dim), got {dim}")
-    if min(batch, seq_len, k.shape[2]) < 1:
-        raise ValueError(
-            f"{'q' if min(batch, seq_len) < 1 else 'k'}: every axis must be at least 1, "
-            f"got q {tuple(q.shape)}, k {tuple(k.shape)}"
-        )
+    for name, length in (("q", seq_len), ("k", k.shape[2])):
+        if length < 1:
+            raise ValueError(
+                f"{name}: expected at least one token, got q {tuple(q.shape)}, k {tuple(k.shape)}"
+            )
     if k.shape[0] != batch or k.shape[3] != dim:
         raise ValueError(
             f"k: expected [{batch}, H_kv, M, {dim}] to fit q {tuple(q.shape)}, "
@@ -54,9 +73,30 @@ def check_qkv(
     for name, x in (("k", k), ("v", v)):
         if x.device != q.device:
             raise ValueError(f"{name}: expected device {q.device} as q, got {x.device}")
-        if x.dtype != q.dtype and not is_autocast_enabled(q.device.type):
+        if x.dtype != q.dtype and not autocasts(q.device.type):
             raise ValueError(f"{name}: expected dtype {q.dtype} as q, got {x.dtype}")
     return q, k, v
+
+
+def check_device(
+    q: Any, served: Mapping[str, object], why_not: Callable[[str], list[str]]
+) -> None:
+    """Check the type of the device before all else: on another one nothing else matters.
+
+    Args:
+        q: of the call; what is no tensor is refused later.
+        served: the device types.
+        why_not: says why one of the others is not served; empty = it is.
+    """
+    if not isinstance(q, Tensor) or q.device.type in served:
+        return
+    if reasons := why_not(q.device.type):
+        raise UnsupportedError("; ".join(reasons))
+
+
+def autocasts(device: str) -> bool:
+    """Whether autocast is on for this device type; not every one has it."""
+    return is_autocast_available(device) and is_autocast_enabled(device)
 
 
 def autocast_inputs(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -166,7 +206,7 @@ def signature(q: Any, k: Any, v: Any, also: object) -> tuple[object, ...] | None
             return None
         return (q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, also)
     device = q.device
-    if is_autocast_enabled(device.type):
+    if autocasts(device.type):
         return None
     return (
         q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, device, k.device, v.device, also,

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from attention.checks import UnsupportedError, check_int, check_mask, check_qkv, signature
+from attention.checks import (
+    UnsupportedError,
+    autocasts,
+    check_device,
+    check_int,
+    check_mask,
+    check_qkv,
+    signature,
+)
 from attention.state import Chunk, DecodeState, StateShape
 
 if TYPE_CHECKING:
@@ -49,6 +57,11 @@ class Decoding:
 
         def unsupported_reasons(self, problem: Problem) -> list[str]:
             """Say why a call would be refused."""
+            ...
+
+        @classmethod
+        def unavailable_reasons(cls, device: str) -> list[str]:
+            """Say why the backend cannot run on this machine's device."""
             ...
 
         @classmethod
@@ -166,13 +179,14 @@ class Decoding:
             if plain is not None and plain == self.__dict__.get("_continued"):
                 return self._take(Chunk.of(q, k, v, None), state, {})
         self._check_has_state()
+        check_device(q, self.supports.dtypes, self.unavailable_reasons)
         q, k, v = check_qkv(q, k, v, num_heads=self.num_heads, head_dim=self.head_dim)
         if k.shape[2] != q.shape[2]:
             raise ValueError(
                 f"k: expected as many tokens as q, {q.shape[2]}: the others are in the state; "
                 f"got {k.shape[2]}"
             )
-        if torch.is_autocast_enabled(q.device.type):
+        if autocasts(q.device.type):
             to = torch.get_autocast_dtype(q.device.type)
             q, k, v = (x if x.dtype == torch.float64 else x.to(to) for x in (q, k, v))
         check_fits(state, self.shown(), "q and k have", q, k, v, num_kv_heads=k.shape[1])
@@ -185,7 +199,7 @@ class Decoding:
                 "mode; call eval() first"
             )
         chunk = Chunk.of(q, k, v, key_padding_mask)
-        if not torch.is_autocast_enabled(q.device.type):
+        if not autocasts(q.device.type):
             out = self._take(chunk, state, extra)
             self.__dict__["_continued"] = plain
             return out

@@ -13,8 +13,12 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.compiler import is_compiling
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from attention.checks import UnsupportedError
 from attention.derivatives import (
     in_transform,
     must_be_plain,
@@ -178,7 +182,7 @@ def sdpa_rows(
     Returns:
         ``[B, H, K, D]``.
     """
-    gqa = k.shape[1] != q.shape[1]
+    gqa = bool(k.shape[1] != q.shape[1])  # a trace counts in tensors
     if hidden is None:
         return F.scaled_dot_product_attention(
             q, k, v, dropout_p=dropout_p, scale=scale, enable_gqa=gqa
@@ -215,18 +219,47 @@ def differentiable_rows(
     return with_plain_gradients(out, plain, q, k, v)
 
 
+def has_values(x: Tensor) -> bool:
+    """Whether the host may decide by the values of `x`.
+
+    Not where there are none (the meta device, fake tensors), nor where the decision would not hold
+    for the next values: in a graph that is compiled, exported or traced, and under the transforms
+    of ``torch.func``.
+    """
+    if is_compiling() or _is_tracing() or x.is_meta:
+        return False
+    return type(x) in (Tensor, nn.Parameter) and not _is_wrapped(x)
+
+
+_is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
+_is_wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
+
+
+def is_stand_in(x: Tensor) -> bool:
+    """Whether `x` is but a shape (meta, fake), in no graph whose values come later."""
+    if is_compiling() or not (x.is_meta or isinstance(x, FakeTensor)):
+        return False
+    return get_proxy_mode() is None
+
+
 def opaque(function: Callable[P, T]) -> Callable[P, T]:
     """Keep torch.compile out of a function that walks over tiles.
 
     Traced, the walk would become a graph that grows with N; so a compiled module calls the
     function as it is, at the price of a graph break. ``torch.compiler.disable`` does that, but
     imports the compiler, which costs more than all of `attention`: here it is asked once the
-    compiler is there.
+    compiler is there. ``torch.jit.trace``, which would freeze the walk, is refused.
     """
     kept_out: list[Callable[P, T]] = []
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if _is_tracing():
+            raise UnsupportedError(
+                "torch.jit.trace: this backend walks over the sequence in steps that depend on "
+                "its length and mask, which a trace would freeze; expected torch.compile, or "
+                "full or sdpa, which can be traced"
+            )
         if "torch._dynamo" not in sys.modules:
             return function(*args, **kwargs)
         if not kept_out:
@@ -258,7 +291,9 @@ def along_sequence(matrix: Tensor, x: Tensor) -> Tensor:
         # Heads side by side, as a layer's projection leaves them: one wide product for all.
         rows = x.transpose(1, 2).flatten(2)[:, None]  # [B, 1, M, H·D]
         mixed = _AlongSequence.apply(rows, matrix)  # type: ignore[no-untyped-call]
-        return mixed[:, 0].view(len(mixed), -1, x.shape[1], x.shape[3]).transpose(1, 2)
+        return (
+            mixed[:, 0].view(len(mixed), matrix.shape[1], x.shape[1], x.shape[3]).transpose(1, 2)
+        )
     mixed = _AlongSequence.apply(x, matrix)  # type: ignore[no-untyped-call]
     return mixed
 
@@ -342,7 +377,8 @@ def is_short(x: Tensor) -> bool:
 
 def draw_seed() -> int:
     """Draw a seed from torch's default CPU generator: deterministic under ``manual_seed``."""
-    return int(torch.randint(0, 2**62, (1,)).item())
+    seed = torch.randint(0, 2**62, (1,))
+    return 0 if is_stand_in(seed) else int(seed.item())
 
 
 def real_first(mask: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from attention.base import Attention
+from attention.base import UNMEASURED, Attention
 from attention.plugins import Registry
 
 A = TypeVar("A", bound=Attention)
@@ -101,7 +101,8 @@ def describe(name: str) -> dict[str, Any]:
 
     Keys: name, class, summary, paper, family, exact, time_exponent, memory_exponent,
     decode_time_exponent, decode_memory_exponent (``None`` without a state), causal, cross,
-    key_padding, dropout, state, dtypes (device to names), options (name to type, default and,
+    key_padding, dropout, state, log_sum_exp, nested, dtypes (device to names), unmeasured (devices
+    among them on which nothing of ours was ever run), options (name to type, default and,
     where there are few, choices), call_inputs, unavailable (device to reasons; an empty list =
     available).
     """
@@ -123,10 +124,13 @@ def describe(name: str) -> dict[str, Any]:
         "key_padding": supports.key_padding,
         "dropout": supports.dropout,
         "state": supports.state,
+        "log_sum_exp": supports.log_sum_exp,
+        "nested": supports.nested,
         "dtypes": {
             device: [str(d).removeprefix("torch.") for d in dtypes]
             for device, dtypes in supports.dtypes.items()
         },
+        "unmeasured": [device for device in supports.dtypes if device in UNMEASURED],
         "options": {n: _describe_option(p) | _choices(cls, n) for n, p in cls.options().items()},
         "call_inputs": {n: i.doc for n, i in cls.call_inputs.items()},
         "unavailable": {device: cls.unavailable_reasons(device) for device in ("cpu", "cuda")},

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -75,6 +75,8 @@ class DecodeState:
     Attributes:
         append_only: names of tensors that tokens are only ever written behind the others of: a
             mark needs no copy of them.
+        sequence_axes: names of tensors, or tuples of them, that hold something of every sequence,
+            and along which axis: a sequence's heads may lie there, one after the other.
         made_by: the backend with its options and draws, as it shows itself.
         shape: what the state was made for.
         lengths: tokens seen of each sequence, int64 ``[B]``.
@@ -83,6 +85,7 @@ class DecodeState:
     """
 
     append_only: ClassVar[frozenset[str]] = frozenset()
+    sequence_axes: ClassVar[Mapping[str, int]] = {"lengths": 0}
 
     def __init__(self, made_by: str, shape: StateShape) -> None:
         self.made_by, self.shape = made_by, shape
@@ -127,6 +130,38 @@ class DecodeState:
             self.lengths += counts
             self.shortest, self.longest = int(self.lengths.min()), int(self.lengths.max())
 
+    def select(self, indices: Tensor) -> None:
+        """Keep these sequences, in this order, in place: what a beam search does at each step.
+
+        Args:
+            indices: which, int64 ``[B']``, on the state's device. One may come several times or
+                not at all, so that the batch may grow or shrink.
+
+        The marks that there are hold other sequences: none of them can be gone back to.
+
+        Raises:
+            TypeError: if it is no tensor of int64.
+            ValueError: if its shape or an index does not fit.
+        """
+        index = check_indices(indices, self.shape.batch_size)
+        for name, axis in self.sequence_axes.items():
+            held = getattr(self, name)
+            if isinstance(held, tuple):
+                setattr(self, name, tuple(self._of(x, axis, index) for x in held))
+            elif held is not None:
+                setattr(self, name, self._of(held, axis, index))
+        if not self.is_even:
+            self.shortest, self.longest = int(self.lengths.min()), int(self.lengths.max())
+        self.shape = replace(self.shape, batch_size=len(index))
+        self._marks.clear()
+
+    def _of(self, x: Tensor, axis: int, index: Tensor) -> Tensor:
+        """Return what a tensor holds of some sequences, as one that may be written to."""
+        with torch.inference_mode(mode=False), torch.no_grad():
+            apart = x.unflatten(axis, (self.shape.batch_size, -1))
+            chosen: Tensor = apart.index_select(axis, index).flatten(axis, axis + 1)
+            return chosen
+
     def mark(self) -> Mark:
         """Remember where the state is, for `rewind`: to take tokens back that came after.
 
@@ -147,13 +182,14 @@ class DecodeState:
 
         Raises:
             ValueError: if the mark is another state's, or is later than one that the state went
-                back to since: the tokens there are no longer held.
+                back to since, or than a `select`: what was there is no longer held.
         """
         if mark.state is not self:
             raise ValueError(f"mark: of another state, made by {mark.state.made_by}")
         if mark not in self._marks:
             raise ValueError(
-                "mark: later than one that the state went back to since; its tokens are gone"
+                "mark: later than one that the state went back to since, or than its sequences; "
+                "its tokens are gone"
             )
         for name, value in mark.content.items():
             held = getattr(self, name)
@@ -174,6 +210,7 @@ class KeyValueCache(DecodeState):
     """
 
     append_only = frozenset({"k", "v"})
+    sequence_axes: ClassVar[Mapping[str, int]] = {**DecodeState.sequence_axes, "k": 0, "v": 0}
 
     def __init__(self, made_by: str, shape: StateShape) -> None:
         super().__init__(made_by, shape)
@@ -222,6 +259,14 @@ class SlidingWindow(DecodeState):
         globals: keys and values ``[B, H_kv, X, D]`` of the global tokens, and bool ``[B, X]``,
             False = this sequence has fewer; ``None`` = there are none.
     """
+
+    sequence_axes: ClassVar[Mapping[str, int]] = {
+        **DecodeState.sequence_axes,
+        "k": 0,
+        "v": 0,
+        "seen": 0,
+        "globals": 0,
+    }
 
     def __init__(self, made_by: str, shape: StateShape, *, reach: int) -> None:
         super().__init__(made_by, shape)
@@ -299,6 +344,13 @@ class RunningSums(DecodeState):
         top: the stabiliser, ``[B·H, R]``.
     """
 
+    sequence_axes: ClassVar[Mapping[str, int]] = {
+        **DecodeState.sequence_axes,
+        "s": 0,
+        "z": 0,
+        "top": 0,
+    }
+
     def __init__(self, made_by: str, shape: StateShape, *, rank: int, lowest: float) -> None:
         super().__init__(made_by, shape)
         wide = torch.promote_types(shape.dtype, torch.float32)
@@ -306,6 +358,27 @@ class RunningSums(DecodeState):
         self.s = shape.zeros(groups, rank, shape.head_dim, dtype=wide)
         self.z = shape.zeros(groups, rank, dtype=wide)
         self.top = shape.zeros(groups, rank, dtype=wide).fill_(lowest)
+
+
+def check_indices(indices: Any, batch_size: int) -> Tensor:
+    """Check which sequences of a batch are chosen: int64 ``[B']``, from 0 on, below `batch_size`.
+
+    Raises:
+        TypeError: if it is no tensor of int64.
+        ValueError: if its shape or an index does not fit.
+    """
+    if not isinstance(indices, Tensor) or indices.dtype != torch.int64:
+        found = indices.dtype if isinstance(indices, Tensor) else type(indices).__name__
+        raise TypeError(f"indices: expected a tensor of int64, got {found}")
+    if indices.dim() != 1 or not len(indices):
+        raise ValueError(f"indices: expected [B'] with at least one, got {tuple(indices.shape)}")
+    low, high = (int(x) for x in torch.aminmax(indices))
+    if low < 0 or high >= batch_size:
+        raise ValueError(
+            f"indices: expected sequences from 0 to {batch_size - 1}, got "
+            f"{low if low < 0 else high}"
+        )
+    return indices
 
 
 # -- chunks --------------------------------------------------------------------------------------
@@ -409,5 +482,6 @@ __all__ = [
     "SlidingWindow",
     "StateShape",
     "alike",
+    "check_indices",
     "gathered",
 ]

@@ -834,6 +834,10 @@ def _refusals(bench: Bench) -> None:
                 lambda: module(call.q, call.k, call.v, key_padding_mask=mask),
             )
         )
+    if not supports.log_sum_exp:
+        asked.append(
+            ("log_sum_exp", "return_lse", lambda: module(call.q, call.k, call.v, return_lse=True))
+        )
     if not supports.state:
         asked.append(("state", "state", lambda: module.init_state(batch_size=1, max_len=65)))
     for what, argument, request in asked:

@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attention.derivatives import must_be_plain, plain_gradients
-from attention.functional import is_short, opaque
+from attention.functional import has_values, is_short, opaque
 from attention.products import applies, at_full_rate
 
 LOG2_E = math.log2(math.e)
@@ -358,7 +358,7 @@ class _Operands:
             columns = scores[:, :, part.lo : part.hi]
             if part.is_shared:
                 torch.minimum(columns, self._bound(part.mask), out=columns)
-            elif bool(part.mask.any()):
+            elif not has_values(part.mask) or bool(part.mask.any()):
                 columns.masked_fill_(part.mask, torch.finfo(scores.dtype).min)
         return scores
 

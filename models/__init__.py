@@ -8,6 +8,7 @@ from models.block import Memory, TransformerBlock
 from models.config import CONFIGS, ModelConfig, named_config
 from models.encoder import TransformerEncoder
 from models.feedforward import FeedForward
+from models.from_torch import from_torch
 from models.generation import Generated, generate
 from models.huggingface import from_huggingface
 from models.identity import IdentityAttention
@@ -42,6 +43,7 @@ __all__ = [
     "TransformerStack",
     "count_parameters",
     "from_huggingface",
+    "from_torch",
     "generate",
     "mask_tokens",
     "masked_lm_loss",

@@ -38,6 +38,13 @@ class Memory:
     key_padding_mask: Tensor | None = None
     projected: dict[nn.Module, tuple[Tensor, Tensor]] | None = None
 
+    def of(self, index: Tensor) -> Memory:
+        """Return the memory of some of the sequences, int64 ``[B']``."""
+        mask, projected = self.key_padding_mask, None
+        if self.projected is not None:
+            projected = {layer: (k[index], v[index]) for layer, (k, v) in self.projected.items()}
+        return Memory(self.hidden[index], None if mask is None else mask[index], projected)
+
     def read_by(self, layer: MultiheadAttention, x: Tensor) -> Tensor:
         """Attend to it from `x` ``[B, N, d_model]``."""
         if self.projected is None:

@@ -7,7 +7,7 @@ Vaswani et al. 2017, arXiv 1706.03762, section 3.2.2; fewer key and value heads:
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import torch
@@ -184,7 +184,7 @@ class MultiheadAttention(nn.Module):
             out = self.attention(
                 q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask, **extra
             )  # [B, H, N, D]
-        return self._merge(out)
+        return self._merge(out, made=extra)
 
     def copy_call_projections(self) -> None:
         """Start the backend's own projections as copies of the usual ones, as its paper does."""
@@ -236,9 +236,14 @@ class MultiheadAttention(nn.Module):
             device=device,
         )
 
-    def _merge(self, out: Tensor) -> Tensor:
-        """``[B, H, N, D]`` to ``[B, N, d_model]``."""
+    def _merge(self, out: Tensor, made: Collection[str] = ()) -> Tensor:
+        """``[B, H, N, D]`` to ``[B, N, d_model]``; `made`: which call inputs were projected."""
         merged: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
+        unused = [
+            p for n, x in self.call_projections.items() if n not in made for p in x.parameters()
+        ]
+        if unused and torch.is_grad_enabled():
+            merged = _Reached.apply(merged, *unused)  # type: ignore[no-untyped-call]
         return merged
 
     def is_sequence_first(self, key_len: int) -> bool:
@@ -356,6 +361,28 @@ class MultiheadAttention(nn.Module):
         return (
             f"d_model={self.d_model}, num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}"
         )
+
+
+class _Reached(torch.autograd.Function):
+    """The identity, whose backward pass reaches parameters of no use in this call.
+
+    They get no gradient, and no time is spent on one; but whoever waits until every parameter was
+    reached, as ``DistributedDataParallel`` does, need not be told to look for them.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, *unused: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.unused = len(inputs) - 1
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad, *[None] * ctx.unused
 
 
 def _check_kv_heads(num_kv_heads: int | None, num_heads: int) -> int:

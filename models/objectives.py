@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention.checks import check_float, check_int, check_mask
-from attention.functional import only_trailing_padding
+from attention.functional import has_values, only_trailing_padding
 
 IGNORED = -100
 """The label of a token that is not predicted."""
@@ -95,7 +95,7 @@ def masked_lm_loss(
         special_ids=special_ids,
         generator=generator,
     )
-    if not bool((labels != IGNORED).any()):
+    if has_values(labels) and not bool((labels != IGNORED).any()):
         raise ValueError(
             f"input_ids: of {input_ids.numel()} tokens none was chosen; give more tokens or a "
             "larger probability"
@@ -199,7 +199,7 @@ def _check_ids(
         raise TypeError(f"{name}: expected whole numbers (int64 or int32), got {ids.dtype}")
     if ids.dim() != 2:
         raise ValueError(f"{name}: expected [B, N], got {tuple(ids.shape)}")
-    if not torch.compiler.is_compiling() and bool((ids < 0).any()):
+    if has_values(ids) and bool((ids < 0).any()):
         raise ValueError(f"{name}: expected ids from 0 on, got {int(ids.min())}")
     if mask is not None:
         check_mask(mask_name, mask, (ids.shape[0], ids.shape[1]), ids)

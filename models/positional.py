@@ -189,6 +189,7 @@ class RotaryPositions(nn.Module):
         wanted = (x.shape[2], x.dtype, x.device)
         known = self._last
         kept = positions is None or not torch.compiler.is_compiling()  # a graph keeps no tensors
+        kept = kept and type(x) is Tensor  # nor is a fake one of use later
         if kept and known is not None and known.fits(positions, wanted):
             return known.cos, known.sin
         with torch.inference_mode(mode=False):  # they may serve a call that trains

@@ -55,8 +55,8 @@ class QKVProjection(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """``[B, N, heads·D]`` to ``[B, heads, N, D]``."""
-        batch, seq_len, _ = x.shape
-        return x.view(batch, seq_len, -1, self.head_dim).transpose(1, 2)
+        batch, seq_len, width = x.shape
+        return x.view(batch, seq_len, width // self.head_dim, self.head_dim).transpose(1, 2)
 
 
 def sequence_first(
@@ -149,7 +149,7 @@ def check_hidden(name: str, x: Any, d_model: int) -> None:
         raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
     if not torch.is_floating_point(x):
         raise TypeError(f"{name}: expected a floating-point tensor, got {x.dtype}")
-    if x.dim() != 3 or x.shape[2] != d_model or not x.numel():
+    if x.dim() != 3 or x.shape[2] != d_model or x.shape[1] < 1:
         raise ValueError(
-            f"{name}: expected [B, N, {d_model}] with B and N at least 1, got {tuple(x.shape)}"
+            f"{name}: expected [B, N, {d_model}] with N at least 1, got {tuple(x.shape)}"
         )

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from attention.base import CallInput, Cost, Family, Mode, Problem, Supports, UnsupportedError
 from attention.checks import check_bool, check_int, check_mask
 from attention.decoding import check_fits, check_no_graph, check_room
-from attention.functional import real_first
+from attention.functional import is_stand_in, real_first
 from attention.state import DecodeState, StateShape
 from models.projection import check_hidden
 
@@ -25,6 +25,8 @@ class LSTMState(DecodeState):
         h: ``[1, B, d_model]``.
         c: ``[1, B, d_model]``.
     """
+
+    sequence_axes: ClassVar[Mapping[str, int]] = {**DecodeState.sequence_axes, "h": 1, "c": 1}
 
     def __init__(self, made_by: str, shape: StateShape) -> None:
         super().__init__(made_by, shape)
@@ -220,7 +222,7 @@ class LSTMLayer(nn.Module):
             raise UnsupportedError(self._other_way(is_causal))
         if key_padding_mask is not None:
             check_mask("key_padding_mask", key_padding_mask, (x.shape[0], x.shape[1]), x)
-            if bool(key_padding_mask.all()):
+            if is_stand_in(x) or bool(key_padding_mask.all()):
                 key_padding_mask = None
         if state is None:
             return self._recur(x, key_padding_mask, None)[0]

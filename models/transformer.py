@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from attention.base import UnsupportedError
 from attention.checks import check_bool, check_int, check_mask
-from attention.state import DecodeState, Mark
+from attention.functional import has_values
+from attention.state import DecodeState, Mark, check_indices
 from models.block import Memory
 from models.config import ModelConfig
 from models.mixing import check_serves, mixer_class
@@ -60,6 +61,20 @@ class ModelState:
         projected = (self.memory.projected or {}) if self.memory is not None else {}
         read = sum(x.nbytes for pair in projected.values() for x in pair)
         return read + sum(state.nbytes for state in self.layers)
+
+    def select(self, indices: Tensor) -> None:
+        """Keep these sequences, in this order, in place; see `DecodeState.select`.
+
+        Args:
+            indices: which, int64 ``[B']``; one may come several times or not at all.
+        """
+        index = check_indices(indices, len(self.lengths))
+        for state in self.layers:
+            state.select(index)
+        with torch.inference_mode(mode=False), torch.no_grad():
+            self.lengths = self.lengths[index]
+        if self.memory is not None:
+            self.memory = self.memory.of(index)
 
     def mark(self) -> tuple[Tensor, list[Mark]]:
         """Remember where the state is, for `rewind`; see `DecodeState.mark`."""
@@ -139,7 +154,7 @@ def _check_rows(name: str, ids: Tensor, count: int, counted: str) -> None:
     """Check that whole numbers are rows of an embedding that has `count`, under that name."""
     if ids.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"{name}: expected whole numbers (int64 or int32), got {ids.dtype}")
-    if ids.numel() and not torch.compiler.is_compiling():
+    if has_values(ids) and ids.numel():
         low, high = (int(x) for x in torch.aminmax(ids))
         if low < 0 or high >= count:
             raise ValueError(
@@ -540,10 +555,8 @@ class TransformerModel(nn.Module):
         """
         if not isinstance(ids, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(ids).__name__}")
-        if ids.dim() != 2 or not ids.numel():
-            raise ValueError(
-                f"{name}: expected [B, N] with B and N at least 1, got {tuple(ids.shape)}"
-            )
+        if ids.dim() != 2 or ids.shape[1] < 1:
+            raise ValueError(f"{name}: expected [B, N] with N at least 1, got {tuple(ids.shape)}")
         _check_rows(name, ids, self.config.vocab_size, "vocab_size")
         if ids.shape[1] - unread > self.config.max_len:
             raise ValueError(

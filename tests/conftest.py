@@ -34,7 +34,7 @@ def pytest_configure() -> None:
 
 TOGETHER = (
     "test_asv_browser.py", "test_cluster.py", "test_comparison_page.py",
-    "test_context_parallel.py", "test_docs.py", "test_report_browser.py",
+    "test_context_parallel.py", "test_distributed.py", "test_docs.py", "test_report_browser.py",
     "test_results_plots.py", "test_results_report.py", "test_untrusted.py",
 )  # fmt: skip
 """Files whose tests share what is made once and takes long: a page, a browser, the site, ranks,

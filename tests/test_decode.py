@@ -333,6 +333,68 @@ def test_global_tokens_are_taken_back_too() -> None:
     assert torch.equal(module.prefill(*inputs, state), plain)
 
 
+@pytest.mark.parametrize("uneven", [False, True])
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+def test_chosen_sequences_go_on_as_they_would_alone(
+    name: str, options: dict[str, Any], uneven: bool
+) -> None:
+    module, kv_heads = build(name, options).double(), 2
+    inputs = draw(60, kv_heads)
+    chosen = torch.tensor([2, 0, 2, 1])  # more than there were; then one is left out
+    mask = torch.ones(BATCH, 60, dtype=torch.bool)
+    if uneven:
+        mask[1, 11:40] = mask[2, 30:40] = False
+    state = new_state(module, inputs[0], kv_heads)
+    decode(module, tuple(x[:, :, :40] for x in inputs), [31, *[1] * 9], state, mask[:, :40])
+    place = state.mark()
+    for index in (chosen, torch.tensor([3, 1, 0])):
+        state.select(index)
+    order = chosen[[3, 1, 0]]  # 1, 0, 2
+    rest = tuple(x[order, :, 40:] for x in inputs)
+    out = decode(module, rest, [1, 7, *[1] * 12], state)
+    assert state.lengths.tolist() == mask[order].sum(dim=1).tolist()
+    assert (state.shape.batch_size, state.shortest) == (3, int(mask.sum(dim=1).min()))
+    for row, source in enumerate(order):
+        alone = tuple(x[source : source + 1, :, mask[source]] for x in inputs)
+        expected = module.reference(*alone, is_causal=True)[:, :, -20:]
+        torch.testing.assert_close(out[row : row + 1], expected)
+    with pytest.raises(ValueError, match="mark: later than one"):
+        state.rewind(place)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ([0, 1], TypeError, "indices: expected a tensor of int64, got list"),
+        (torch.tensor([0.0]), TypeError, r"indices: .*got torch\.float32"),
+        (torch.tensor([[0]]), ValueError, r"indices: expected \[B'\] .*got \(1, 1\)"),
+        (torch.tensor([0, BATCH]), ValueError, "indices: expected sequences from 0 to 2, got 3"),
+        (torch.tensor([0, -1]), ValueError, "indices: .*got -1"),
+    ],
+)
+def test_bad_choices_of_sequences_are_named(given: Any, error: type[Exception], said: str) -> None:
+    state = new_state(build("full", {}), draw(4)[0])
+    with pytest.raises(error, match=said):
+        state.select(given)
+
+
+def test_chosen_sequences_keep_their_global_tokens() -> None:
+    module = build("longformer", {"window": 3}).double()
+    q, k, v = draw(40)
+    is_global = torch.zeros(BATCH, 20, dtype=torch.bool)
+    is_global[0, [0, 7]] = is_global[1, 3] = True
+    first = tuple(x[:, :, :20] for x in (q, k, v))
+    states = [new_state(module, q) for _ in range(2)]
+    for state in states:
+        module.prefill(*first, state, global_mask=is_global)
+    index = torch.tensor([1, 2, 1, 0])
+    states[0].select(index)
+    rest = tuple(x[:, :, 20:] for x in (q, k, v))
+    expected = decode(module, rest, [1] * 20, states[1])
+    ours = decode(module, tuple(x[index] for x in rest), [1] * 20, states[0])
+    torch.testing.assert_close(ours, expected[index])
+
+
 def test_marks_that_cannot_be_gone_back_to() -> None:
     module = build("sdpa", {})
     inputs = draw(4, dtype=torch.float32)

@@ -30,11 +30,15 @@ def model(
     attention: str = "sdpa",
     options: dict[str, Any] | None = None,
     architecture: Any = "decoder",
+    decoder: tuple[str, dict[str, Any]] | None = None,
     **changes: Any,
 ) -> TransformerModel:
     torch.manual_seed(0)
     config = ModelConfig(architecture, **{**SHAPE, "tied": False, **changes})
-    made = TransformerModel(config, attention=attention, attention_options=options).double()
+    chosen: dict[str, Any] = {"attention": attention, "attention_options": options}
+    if decoder is not None:
+        chosen |= {"decoder_attention": decoder[0], "decoder_attention_options": decoder[1]}
+    made = TransformerModel(config, **chosen).double()
     with torch.no_grad():
         made.tokens.weight.mul_(20)  # logits that differ
     return made
@@ -67,6 +71,51 @@ def test_same_tokens_with_and_without_a_state(
         if not sampled:
             alone = generate(made, ids[row : row + 1, mask[row]], max_new_tokens=20)
             assert torch.equal(alone.ids[0], with_state.ids[row])
+
+
+def beam_search(
+    made: TransformerModel, first: Tensor, beams: int, steps: int, state: Any, memory: Any = None
+) -> tuple[Tensor, Tensor]:
+    """Search behind one prompt `first` ``[1, N]``; without a state all is computed anew."""
+    ids, scores, read = first, torch.zeros(1, dtype=torch.float64), first
+    for _ in range(steps):
+        known = None
+        if state is None and memory is not None:
+            known = memory.of(torch.zeros_like(ids[:, 0]))
+        logits = made.decode(read if state is not None else ids, state=state, memory=known)
+        each = scores[:, None] + logits[:, -1].log_softmax(dim=-1)
+        scores, best = each.flatten().topk(beams)
+        source, token = best // logits.shape[2], best % logits.shape[2]
+        if state is not None:
+            state.select(source)
+        read = token[:, None]
+        ids = torch.cat([ids[source], read], dim=1)
+    return ids, scores
+
+
+@pytest.mark.parametrize("architecture", ["decoder", "encoder_decoder"])
+@pytest.mark.parametrize(
+    ("name", "options"), [*BACKENDS, ("lstm", {})], ids=[*(name for name, _ in BACKENDS), "lstm"]
+)
+@torch.no_grad()
+def test_beam_search_by_a_state_is_that_without(
+    name: str, options: dict[str, Any], architecture: Any
+) -> None:
+    if architecture == "decoder":
+        made = model(name, options)
+    else:
+        made = model("sdpa", None, architecture, decoder=(name, options))
+    prompt, mask = prompts()
+    first, memory, state = prompt[:1], None, made.init_state(batch_size=1)
+    if architecture == "encoder_decoder":
+        memory, first = made.encode(prompt[1:2], key_padding_mask=mask[1:2]), torch.tensor([[2]])
+        state.memory = made.encode(prompt[1:2], key_padding_mask=mask[1:2])
+        state.memory.projected = {}
+    by_state = beam_search(made, first, 4, 9, state, memory)
+    without = beam_search(made, first, 4, 9, None, memory)
+    assert torch.equal(by_state[0], without[0])
+    torch.testing.assert_close(by_state[1], without[1])
+    assert len(by_state[0][:, -1].unique()) > 1
 
 
 @pytest.mark.parametrize("use_state", [True, False])

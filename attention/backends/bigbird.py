@@ -100,11 +100,22 @@ class PatternCache(KeyValueCache):
         assert shape.max_len is not None
         with torch.inference_mode(mode=False):
             self.seen = backend.blocks_seen(shape.max_len, shape.device)
-            batch, shared = shape.batch_size, shape.num_heads // shape.num_kv_heads
+        self.start = self._starts()
+        self.latest: tuple[int, Tensor] | None = None
+
+    def _starts(self) -> Tensor:
+        shape = self.shape
+        assert shape.max_len is not None
+        batch, shared = shape.batch_size, shape.num_heads // shape.num_kv_heads
+        with torch.inference_mode(mode=False):
             heads = torch.arange(batch * shape.num_kv_heads, device=shape.device) * shape.max_len
             start = heads.view(batch, -1).repeat_interleave(shared, dim=1)
-            self.start = start[:, :, None, None]
-        self.latest: tuple[int, Tensor] | None = None
+            return start[:, :, None, None]
+
+    def select(self, indices: Tensor) -> None:
+        """Keep these sequences, whose keys then begin elsewhere; see `DecodeState.select`."""
+        super().select(indices)
+        self.start, self.latest = self._starts(), None
 
     def gather(self, at: Tensor) -> tuple[Tensor, Tensor]:
         """Gather keys and values by their places, counted as in `start`: ``[*at, D]``."""
@@ -139,6 +150,7 @@ class BigBirdAttention(Attention):
     paper = "Zaheer et al. 2020, arXiv 2007.14062"
     family = "sparse"
     exact = True
+    reads_values = True
     supports = Supports(causal=True, cross=False, key_padding=True, dropout=True, state=True)
     refusals = {
         "cross": "its blocks are positions of one sequence",

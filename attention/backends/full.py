@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from attention.base import Cost, Mode, Problem, Supports, softmax_ops
+from attention.base import EVERYWHERE, Cost, Mode, Problem, Supports, softmax_ops
 from attention.exact import ExactAttention
 from attention.functional import expand_kv_heads
 from attention.registry import register
@@ -30,7 +30,10 @@ class FullAttention(ExactAttention):
 
     summary = "materialised softmax, the quadratic baseline"
     paper = "Vaswani et al. 2017, arXiv 1706.03762"
-    supports = Supports(causal=True, cross=True, key_padding=True, dropout=True, state=True)
+    supports = Supports(
+        causal=True, cross=True, key_padding=True, dropout=True, state=True, log_sum_exp=True,
+        dtypes=EVERYWHERE,
+    )  # fmt: skip
     time_exponent = memory_exponent = 2.0
 
     def attend(
@@ -48,6 +51,20 @@ class FullAttention(ExactAttention):
             weights = torch.dropout(weights, self.active_dropout_p, train=True)
         out = torch.matmul(weights, v)
         return out if empty is None else out.masked_fill(empty, 0.0)
+
+    def attend_with_lse(
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Attend, and compute the scores once more for their log-sum-exp: before any dropout."""
+        out = self.attend(q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask)
+        wide = torch.promote_types(q.dtype, torch.float32)
+        keys = expand_kv_heads(k, self.num_heads).to(wide)
+        scores = torch.matmul(q.to(wide) * self.scale, keys.transpose(-2, -1))
+        hidden, empty = self._hidden(q, k, is_causal, key_padding_mask)
+        if hidden is not None:
+            scores = scores.masked_fill(hidden, float("-inf"))
+        lse = torch.logsumexp(scores, dim=-1)
+        return out, lse if empty is None else lse.masked_fill(empty[..., 0], float("-inf"))
 
     @staticmethod
     def _hidden(

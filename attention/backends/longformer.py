@@ -85,6 +85,7 @@ class LongformerAttention(Attention):
     paper = "Beltagy et al. 2020, arXiv 2004.05150"
     family = "sparse"
     exact = True
+    reads_values = True
     supports = Supports(causal=True, cross=False, key_padding=True, dropout=True, state=True)
     refusals = {"cross": "a window is a distance between positions of one sequence"}
     time_exponent = memory_exponent = 1.0

@@ -24,10 +24,24 @@ from torch.compiler import is_dynamo_compiling
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from attention.base import Cost, Mode, Problem, Supports, UnsupportedError, softmax_ops
-from attention.checks import check_choice
+from attention.base import (
+    EVERYWHERE,
+    Cost,
+    Mode,
+    Problem,
+    Supports,
+    UnsupportedError,
+    softmax_ops,
+)
+from attention.checks import check_choice, dtype_names
 from attention.exact import ExactAttention
-from attention.functional import only_trailing_padding, sdpa_rows
+from attention.functional import (
+    expand_kv_heads,
+    has_values,
+    only_trailing_padding,
+    sdpa_rows,
+)
+from attention.lse import attention_with_lse
 from attention.registry import register
 
 if TYPE_CHECKING:
@@ -41,11 +55,15 @@ KERNELS = {
     "math": SDPBackend.MATH,
 }
 CPU_KERNELS = ("flash", "math")
-NAMES = {int(backend.value): name for name, backend in KERNELS.items()}
-IN_A_GRAPH = "auto"
-"""The kernel in a compiled graph: torch chooses, and no graph can hold the question which."""
+UNKNOWN = "auto"
+"""The kernel where torch chooses and cannot be asked which: in a graph, under the transforms of
+``torch.func``, of nested tensors and of tensors without values."""
+NAMES: dict[int | None, str] = {int(backend.value): name for name, backend in KERNELS.items()}
+NAMES[None] = UNKNOWN
 MASK_ELEMENTS = 2**22
 """Most elements of a mask made at once: 16 MiB in float32."""
+LSE_KERNELS = {"cpu": "flash", "cuda": "efficient"}
+"""What runs where the log-sum-exp is asked for."""
 FLASH_HEAD_DIM = 256
 """The largest D of flash on CUDA."""
 
@@ -59,15 +77,18 @@ class SDPAAttention(ExactAttention):
         head_dim: D.
         kernel: ``flash``, ``efficient``, ``cudnn`` or ``math`` pins that one: a call it cannot
             serve raises, with torch's reason. ``auto`` leaves the choice to torch. The one that
-            ran is in `kernel`; of a compiled module ``auto``, as no graph can hold the question,
-            and one pinned there breaks the graph.
+            ran is in `kernel`; ``auto`` where torch cannot be asked: of a compiled or exported
+            module, under ``torch.func``, of nested tensors.
         scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
         dropout_p: probability of dropping an attention weight in training mode.
     """
 
     summary = "torch's fused exact attention"
     paper = "Vaswani et al. 2017, arXiv 1706.03762; Dao et al. 2022, arXiv 2205.14135"
-    supports = Supports(causal=True, cross=True, key_padding=True, dropout=True, state=True)
+    supports = Supports(
+        causal=True, cross=True, key_padding=True, dropout=True, state=True, log_sum_exp=True,
+        nested=True, dtypes=EVERYWHERE,
+    )  # fmt: skip
     time_exponent = 2.0
     memory_exponent = 1.0
 
@@ -161,17 +182,22 @@ class SDPAAttention(ExactAttention):
         """Call torch once, or once for a few queries at a time where causal needs a mask."""
         dropout_p = self.dropout_p and self.active_dropout_p
         plain = key_padding_mask is None and not (self.pinned or dropout_p)
-        if plain and q.shape == k.shape:  # no grouped heads, and causal is torch's own
-            # The common call in as few steps as can be: a short one takes microseconds, and
-            # behind a long one each step finds the caches cold. To hand over what torch takes
-            # anyway costs a microsecond, too.
+        if type(q) is not Tensor:
+            self._check_nested(q, is_causal)
+        elif plain and not is_dynamo_compiling() and q.shape == k.shape:
+            # No grouped heads, and causal is torch's own. The common call in as few steps as can
+            # be: a short one takes microseconds, and behind a long one each step finds the caches
+            # cold. To hand over what torch takes anyway costs a microsecond, too.
             given: dict[str, Any] = {"is_causal": True} if is_causal else {}
             if self.scale != self._scale_of_torch:
                 given["scale"] = self.scale
-            if is_dynamo_compiling():
-                self.kernel = IN_A_GRAPH
-            elif self.kernel != NAMES.get(choice := torch._fused_sdp_choice(q, k, v, **given)):
-                self._note(choice)
+            choice: int | None = None
+            try:  # noqa: SIM105 - suppress() takes as long as asking
+                choice = torch._fused_sdp_choice(q, k, v, **given)
+            except RuntimeError:  # under vmap; what torch cannot serve it refuses below
+                pass
+            if self.kernel != NAMES.get(choice):
+                self._note(choice, q)
             return F.scaled_dot_product_attention(q, k, v, **given)
         with self._pin():
             if not is_causal:
@@ -181,6 +207,8 @@ class SDPAAttention(ExactAttention):
             if q.shape[2] == k.shape[2]:
                 if key_padding_mask is None:
                     return self._call(q, k, v, is_causal=True)
+                if not has_values(key_padding_mask):
+                    return self._causal_by_column(q, k, v, key_padding_mask)
                 if only_trailing_padding(key_padding_mask):
                     # A real query comes before the padding, so causality already hides it.
                     out = self._call(q, k, v, is_causal=True)
@@ -191,6 +219,54 @@ class SDPAAttention(ExactAttention):
                 return F.pad(out, (0, 0, blind, 0))
             return self._causal_rows(q, k, v, key_padding_mask)
 
+    def attend_with_lse(
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Call one of torch's kernels by its name: F's function hands no log-sum-exp over."""
+        kernel = LSE_KERNELS[q.device.type] if not q.is_meta else UNKNOWN
+        if self.kernel != kernel:
+            self.kernel = kernel
+        trains = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+        if trains and q.device.type == "cuda":
+            raise UnsupportedError(
+                "return_lse: on cuda sdpa's has no gradient; expected torch.no_grad(), or full"
+            )
+        k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
+        n, m = q.shape[2], k.shape[2]
+        whole: dict[str, Any] = {"hidden": None, "is_causal": False, "scale": self.scale}
+        if key_padding_mask is None and (not is_causal or n == m):
+            return attention_with_lse(q, k, v, **whole | {"is_causal": is_causal})
+        padding = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
+        if not is_causal:
+            return attention_with_lse(q, k, v, **whole | {"hidden": padding})
+        step = self._rows_at_once(q, m, key_padding_mask)
+        outs, sums = [], []
+        for start, rows in zip(range(0, n, step), q.split(step, dim=2), strict=True):
+            hidden = _future(rows, k, start + m - n)
+            hidden = hidden if padding is None else hidden | padding
+            out, lse = attention_with_lse(rows, k, v, **whole | {"hidden": hidden})
+            outs.append(out)
+            sums.append(lse)
+        return torch.cat(outs, dim=2), torch.cat(sums, dim=2)
+
+    def lse_reasons(self, problem: Problem) -> list[str]:
+        """Name what torch's kernels do not hand a log-sum-exp over for."""
+        device, reasons = problem.device, list[str]()
+        kernel = LSE_KERNELS.get(device, UNKNOWN)
+        if device not in (*LSE_KERNELS, "meta"):
+            return [f"return_lse: sdpa has one on {', '.join(LSE_KERNELS)}, not on {device}"]
+        if self.pinned not in (None, kernel):
+            reasons.append(f"kernel: beside return_lse it is {kernel}, not {self.pinned}")
+        if self.active_dropout_p:
+            reasons.append("dropout_p: sdpa drops no weight beside return_lse; full does")
+        if device == "cuda" and (problem.dtype == torch.float64 or problem.head_dim % 8):
+            reasons.append(
+                "return_lse: on cuda torch's kernel takes float32 and half precision and a "
+                f"head_dim that is a multiple of 8; got {dtype_names((problem.dtype,))} and "
+                f"{problem.head_dim}"
+            )
+        return reasons
+
     def _pin(self) -> AbstractContextManager[None]:
         return sdpa_kernel(KERNELS[self.pinned]) if self.pinned else nullcontext()
 
@@ -198,20 +274,46 @@ class SDPAAttention(ExactAttention):
         self._record(q, k, v, None, is_causal)
         return F.scaled_dot_product_attention(
             q, k, v, dropout_p=self.active_dropout_p, is_causal=is_causal, scale=self.scale,
-            enable_gqa=k.shape[1] != q.shape[1],
+            enable_gqa=bool(k.shape[1] != q.shape[1]),  # a trace counts in tensors
         )  # fmt: skip
 
     def _masked(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
         self._record(q, k, v, ~hidden, False)
         return sdpa_rows(q, k, v, hidden=hidden, scale=self.scale, dropout_p=self.active_dropout_p)
 
+    def _causal_by_column(
+        self, q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor
+    ) -> Tensor:
+        """Attend causally where N = M, padding left out by a channel of its own: no N×M mask.
+
+        There a key has 0, or where it is padding so much that its score is 2²⁰ less: beside other
+        keys its weight is 0. More would leave a query that sees padding alone no digits behind
+        the point, and its weights would overflow in the backward pass. Nothing is asked about
+        values, and of lengths only whether they are equal: so it is one graph.
+        """
+        dim, most = q.shape[3], min(2.0**12 / self.scale, 2.0**15)  # that float16 can hold
+        dims = -dim % 8 or 8  # in all a multiple of 8, as some kernels of CUDA need
+        q = F.pad(F.pad(q, (0, 1), value=2.0**8), (0, dims - 1))
+        column = torch.where(key_padding_mask, 0.0, -most).to(k.dtype)[:, None, :, None]
+        k = torch.cat([k, column.expand(-1, k.shape[1], -1, -1)], dim=3)
+        out = self._call(q, F.pad(k, (0, dims - 1)), F.pad(v, (0, dims)), is_causal=True)
+        blind = key_padding_mask.cumsum(dim=1) == 0  # before the first token
+        return out[..., :dim].masked_fill(blind[:, None, :, None], 0.0)
+
+    def _check_nested(self, q: Tensor, is_causal: bool) -> None:
+        """Refuse what torch has no kernel for."""
+        if q.is_nested and is_causal and q.device.type == "cpu":
+            raise UnsupportedError(
+                "is_causal: of nested tensors torch has no causal kernel on cpu; expected False, "
+                "or padded tensors and their key_padding_mask"
+            )
+
     def _causal_rows(
         self, q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor | None
     ) -> Tensor:
         """Attend causally under a mask, for a few queries at a time over the keys they reach."""
         n, m = q.shape[2], k.shape[2]
-        masks = 1 if key_padding_mask is None else q.shape[0]
-        step = max(16, min(n, MASK_ELEMENTS // (m * masks)))
+        step = self._rows_at_once(q, m, key_padding_mask)
         outs = []
         for start, rows in zip(range(0, n, step), q.split(step, dim=2), strict=True):
             stop = min(start + step, n)
@@ -228,13 +330,17 @@ class SDPAAttention(ExactAttention):
                 outs.append(self._causal_tile(*inputs))
         return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
 
+    @staticmethod
+    def _rows_at_once(q: Tensor, key_len: int, key_padding_mask: Tensor | None) -> int:
+        """Return for how many queries a mask is made at a time."""
+        masks = 1 if key_padding_mask is None else q.shape[0]
+        return max(16, min(q.shape[2], MASK_ELEMENTS // (key_len * max(1, masks))))
+
     def _causal_tile(
         self, q: Tensor, k: Tensor, v: Tensor, first: int, key_padding_mask: Tensor | None
     ) -> Tensor:
         """Attend from a few queries, the i-th of which sees keys up to ``first + i``."""
-        at = torch.arange(first, first + q.shape[2], device=q.device)[:, None]
-        keys = torch.arange(k.shape[2], device=q.device)
-        hidden = (keys > at)[None, None]  # [1, 1, rows, reach]
+        hidden = _future(q, k, first)
         if key_padding_mask is not None:
             hidden = hidden | ~key_padding_mask[:, None, None, : k.shape[2]]
         return self._masked(q, k, v, hidden)
@@ -243,8 +349,8 @@ class SDPAAttention(ExactAttention):
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool
     ) -> None:
         """Note which kernel torch will choose; raise if it is not the pinned one."""
-        if is_dynamo_compiling() and not self.pinned:
-            self.kernel = IN_A_GRAPH
+        if not has_values(q):
+            self.kernel = self.pinned or UNKNOWN
             return
         try:
             choice = self._ask_torch(q, k, v, mask, is_causal)
@@ -257,13 +363,14 @@ class SDPAAttention(ExactAttention):
                 f"{self.active_dropout_p:g}, device {q.device.type}); torch: "
                 f"{self._torch_says(q, k, v, mask, is_causal)}"
             ) from error
-        self._note(choice)
+        self._note(choice, q)
 
-    def _note(self, choice: int) -> None:
+    def _note(self, choice: int | None, q: Tensor) -> None:
         """Say which kernel torch takes, by its number."""
         name = NAMES.get(choice) or f"torch backend {choice}"
-        # A module is slow to write to; read in a compiled graph, it would be compiled twice.
-        if is_dynamo_compiling() or self.kernel != name:
+        if not has_values(q):  # of a meta tensor torch names one, too
+            name = UNKNOWN
+        if self.kernel != name:  # a module is slow to write to
             self.kernel = name
 
     def _ask_torch(
@@ -304,3 +411,13 @@ class SDPAAttention(ExactAttention):
     def recomputes(self) -> bool:
         """Whether the backward pass computes the scores anew: not torch's plain one."""
         return self.pinned != "math"
+
+
+def _future(q: Tensor, k: Tensor, first: int) -> Tensor:
+    """Return which keys come after those of queries, the i-th of which sees up to ``first + i``.
+
+    Returns:
+        bool ``[1, 1, N, M]``.
+    """
+    at = torch.arange(first, first + q.shape[2], device=q.device)[:, None]
+    return (torch.arange(k.shape[2], device=q.device) > at)[None, None]

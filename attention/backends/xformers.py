@@ -49,6 +49,7 @@ class XFormersAttention(ExactAttention):
         state=True,
         dtypes={"cuda": (torch.float32, torch.bfloat16, torch.float16)},
     )
+    reads_values = True
     time_exponent = 2.0
     memory_exponent = 1.0
 

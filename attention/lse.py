@@ -1,0 +1,93 @@
+"""Torch's fused attention with its log-sum-exp as a second output, which has a gradient too.
+
+The log-sum-exp of a query's scores is what merges attention over parts of the keys, and what sinks
+are made of. Torch's kernels compute it for their own backward pass and hand no gradient back
+through it. With ``P`` the weights, ``g`` the output's gradient and ``l`` that of the log-sum-exp,
+the scores' gradient is ``P∘(g·vᵀ - (rowsum(g∘out) - l))``: what torch's backward pass computes if
+one more channel holds 1 in g, -l in the output and 0 in v.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+aten = torch.ops.aten
+
+CHANNELS = 8
+"""Added in the backward pass, of which one is used: head dimensions stay multiples of 8."""
+
+
+def attention_with_lse(
+    q: Tensor, k: Tensor, v: Tensor, *, hidden: Tensor | None, is_causal: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Attend, and return the log-sum-exp of the scaled scores.
+
+    Args:
+        q: ``[B, H, N, D]``, on a CPU or on CUDA.
+        k: ``[B, H, M, D]``.
+        v: ``[B, H, M, D]``.
+        hidden: bool, broadcastable to ``[B, H, N, M]``, True = not seen; ``None`` = all seen.
+        is_causal: query i sees keys up to i, as torch has it; not beside `hidden`.
+        scale: factor on the scores.
+
+    Returns:
+        ``[B, H, N, D]``, zeros where a query sees no key, and ``[B, H, N]``, -inf there; float32,
+        of float64 inputs float64.
+    """
+    bias = empty = None
+    if hidden is not None:
+        empty = hidden.all(dim=-1)  # [B or 1, H or 1, N or 1]
+        hidden = hidden & ~empty[..., None]
+        bias = torch.zeros(hidden.shape, dtype=q.dtype, device=q.device)
+        bias = bias.masked_fill(hidden, float("-inf"))
+    out, lse = _Fused.apply(q, k, v, bias, is_causal, scale)  # type: ignore[no-untyped-call]
+    if empty is None:
+        return out, lse
+    return out.masked_fill(empty[..., None], 0.0), lse.masked_fill(empty, float("-inf"))
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, is_causal: bool, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        if q.device.type == "cuda":
+            if bias is not None:  # its rows must begin at multiples of 16 bytes
+                bias = F.pad(bias, (0, -bias.shape[3] % 8))[..., : bias.shape[3]]
+                bias = bias.expand(*q.shape[:2], q.shape[2], -1)
+            out, lse, *_ = aten._scaled_dot_product_efficient_attention(
+                q, k, v, bias, True, 0.0, is_causal, scale=scale
+            )
+            return out, lse[:, :, : q.shape[2]]  # made in blocks of 32 queries
+        out, lse = aten._scaled_dot_product_flash_attention_for_cpu(
+            q, k, v, 0.0, is_causal, attn_mask=bias, scale=scale
+        )
+        return out, lse
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        q, k, v, bias, *ctx.asked = inputs
+        ctx.save_for_backward(q, k, v, bias, *output)
+        ctx.set_materialize_grads(True)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, grad_lse: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "return_lse: sdpa's log-sum-exp has no second derivative; expected full"
+            )
+        q, k, v, bias, out, lse = ctx.saved_tensors
+        is_causal, scale = ctx.asked
+        dim = q.shape[3]
+        more = (0, CHANNELS)
+        ones = F.pad(F.pad(grad, (0, 1), value=1.0), (0, CHANNELS - 1))
+        minus = torch.cat([out, -grad_lse[..., None].to(out.dtype)], dim=3)
+        grads = aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            ones, F.pad(q, more), F.pad(k, more), F.pad(v, more),
+            F.pad(minus, (0, CHANNELS - 1)), lse, 0.0, is_causal, attn_mask=bias, scale=scale,
+        )  # fmt: skip
+        return *(x[..., :dim] for x in grads), None, None, None
