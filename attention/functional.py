@@ -313,7 +313,7 @@ def is_short(x: Tensor) -> bool:
 
 def draw_seed() -> int:
     """Draw a seed from torch's default CPU generator: deterministic under ``manual_seed``."""
-    return int(torch.randint(0, 2**62, (1,)).item())
+    return int(torch.randint(0, 2**62, (1,), device="cpu").item())
 
 
 def real_first(mask: Tensor) -> Tensor:
