@@ -82,7 +82,8 @@ class SinusoidalPositions(_AddedPositions):
         super().__init__(d_model=d_model, max_len=max_len)
         # Not in the state dict: the table follows from the arguments, and a checkpoint should
         # load into a model built for another length.
-        self.register_buffer("table", torch.empty(max_len, d_model, dtype=torch.float32), persistent=False)
+        table = torch.empty(max_len, d_model, dtype=torch.float32)
+        self.register_buffer("table", table, persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

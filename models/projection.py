@@ -39,7 +39,10 @@ class QKVProjection(nn.Module):
         """Return a copy whose `reset_parameters` copies these weights again."""
         made = copy.deepcopy(self)
         for name, projection in self.named_children():
-            made.get_submodule(name).start_as = (projection,)
+            copied = made.get_submodule(name)
+            assert isinstance(copied, GlorotLinear)
+            assert isinstance(projection, nn.Linear)
+            copied.start_as = (projection,)
         return made
 
     def forward(self, x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -727,7 +727,7 @@ class DrawnEmbedding(nn.Embedding):
 
 
 class _Head(nn.Linear):
-    """A linear layer whose weight is drawn as an embedding's, or is one; its bias starts at zero."""
+    """A linear layer whose weight is an embedding's or drawn as one; its bias starts at zero."""
 
     def __init__(self, config: ModelConfig, *, bias: bool) -> None:
         self.is_tied = config.tied

@@ -151,11 +151,14 @@ def test_backends_that_are_not_named_keep_their_options() -> None:
     assert [backend.window for backend in ours.backends(model)] == [5, 5]
 
 
-def test_a_prepared_model_does_not_take_other_options() -> None:
+def test_a_model_takes_other_options_when_it_is_prepared() -> None:
     model = ours.prepare(build("Bert", "attnbench_linformer"), **inputs())
     ours.register(linformer={"seq_len": 64, "rank": 8})
-    with pytest.raises(RuntimeError, match=r"prepared with .*16.* called with .*8.*build it anew"):
-        hidden(model, inputs())
+    hidden(model, inputs())
+    assert [backend.rank for backend in ours.backends(model)] == [16, 16]
+    ours.prepare(model)
+    hidden(model, inputs())
+    assert [backend.rank for backend in ours.backends(model)] == [8, 8]
 
 
 def wide(kind: str) -> dict[str, Any]:
@@ -223,7 +226,8 @@ def test_others_compute_their_own_modules(
         assert k.shape[1] == (2 if kind == "Llama" else 4)
         assert more["is_causal"] == (kind != "Bert")
         assert (more["key_padding_mask"] is None) == (not padded)
-        fresh = attention.build(backend, num_heads=4, head_dim=8, **options)
+        drawn = {"seed": layer.seed} if backend == "bigbird" else {}
+        fresh = attention.build(backend, num_heads=4, head_dim=8, **options, **drawn)
         fresh.load_state_dict(layer.state_dict())
         expected = fresh.reference(
             q, k, v, is_causal=kind != "Bert", key_padding_mask=mask if padded else None
@@ -314,12 +318,15 @@ def test_no_mask_of_all_pairs_is_made() -> None:
 
 def test_linformer_needs_its_parameters_first() -> None:
     model = build("Bert", "attnbench_linformer")
+    bare = build("Bert", "sdpa")
+    bare.set_attn_implementation("attnbench_linformer")
     with pytest.raises(RuntimeError, match=r"prepare\(model"):
-        hidden(model, inputs())
-    before = sum(p.numel() for p in model.parameters())
-    ours.prepare(model, **inputs())
-    assert sum(p.numel() for p in model.parameters()) == before + 2 * 2 * 64 * 16
-    assert any(name.endswith("attnbench.key_projection.weight") for name in model.state_dict())
+        hidden(bare, inputs())
+    before = sum(p.numel() for p in bare.parameters())
+    ours.prepare(bare)
+    for one in (model, bare):
+        assert sum(p.numel() for p in one.parameters()) == before + 2 * 2 * 64 * 16
+    assert any(name.endswith("attnbench.own.key_projection.weight") for name in model.state_dict())
     hidden(model.train(), inputs()).sum().backward()
     grads = [p.grad for name, p in model.named_parameters() if "attnbench" in name]
     assert len(grads) == 4
@@ -393,16 +400,17 @@ def test_bad_options_are_named(
 def test_a_missing_option_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(ours._options, "linformer")
     ours.register()
-    model = build("Bert", "attnbench_linformer")
     with pytest.raises(TypeError, match=r"seq_len.*register\(linformer"):
-        hidden(model, inputs())
+        build("Bert", "attnbench_linformer")
 
 
-def test_new_options_reach_a_model_built_before() -> None:
+def test_new_options_reach_a_model_built_before_when_it_is_prepared() -> None:
     model = build("Bert", "attnbench_longformer")
     with torch.no_grad():
         narrow = hidden(model, inputs())
         ours.register(longformer={"window": LENGTH})
+        assert torch.equal(hidden(model, inputs()), narrow)
+        ours.prepare(model)
         exact = hidden(build("Bert", "sdpa"), inputs())
         torch.testing.assert_close(hidden(model, inputs()), exact, atol=1e-4, rtol=1e-4)
     assert (narrow - exact).abs().max() > 1e-3
