@@ -245,7 +245,7 @@ def attach(
 
 def _on_registration(parent: nn.Module, name: str, child: nn.Module | None) -> None:
     """Attach the backend of an attention layer that becomes part of a model; count the layers."""
-    if child is None:
+    if child is None or isinstance(child, Held):
         return
     chosen = implementation(child).removeprefix(PREFIX)
     if chosen in options and implementation(child) != chosen and held_in(child) is None:
