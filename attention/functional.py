@@ -377,7 +377,7 @@ def is_short(x: Tensor) -> bool:
 
 def draw_seed() -> int:
     """Draw a seed from torch's default CPU generator: deterministic under ``manual_seed``."""
-    seed = torch.randint(0, 2**62, (1,))
+    seed = torch.randint(0, 2**62, (1,), device="cpu")
     return 0 if is_stand_in(seed) else int(seed.item())
 
 

@@ -101,6 +101,7 @@ def layer_options(
     num_heads: int,
     max_len: int,
     is_causal: bool,
+    first_layer: int = 0,
 ) -> list[dict[str, Any]]:
     """Return the options of each layer of a stack: length and direction, what is shared, a seed.
 
@@ -113,6 +114,7 @@ def layer_options(
         num_heads: H.
         max_len: stands for an option ``seq_len`` that is not given.
         is_causal: stands for an option of that name that is not given.
+        first_layer: how many layers of the model come before these.
     """
     cls = mixer_class(name, argument)
     accepted = cls.options()
@@ -127,7 +129,7 @@ def layer_options(
     if first is None:  # nothing random, or every layer draws from torch's own generator
         return [options] * num_layers
     check_int("seed", first, minimum=0)
-    return [{**options, "seed": first + layer} for layer in range(num_layers)]
+    return [{**options, "seed": first + first_layer + layer} for layer in range(num_layers)]
 
 
 def token_masks(name: str) -> list[str]:

@@ -6,7 +6,6 @@ Vaswani et al. 2017, arXiv 1706.03762, section 3.2.2; fewer key and value heads:
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
@@ -19,9 +18,9 @@ from attention.registry import build, get
 from attention.state import DecodeState
 from models.positional import RotaryPositions, places_after
 from models.projection import (
+    GlorotLinear,
     QKVProjection,
     check_hidden,
-    draw_weights,
     saved_ops,
     sequence_first,
 )
@@ -94,8 +93,7 @@ class MultiheadAttention(nn.Module):
             head_dim=self.head_dim,
             bias=bias,
         )
-        self.out_proj = nn.Linear(d_model, d_model, bias=bias)
-        draw_weights(self.out_proj)
+        self.out_proj = GlorotLinear(d_model, d_model, bias=bias)
 
         options = dict(attention_options or {})
         if isinstance(attention, Attention):
@@ -105,7 +103,7 @@ class MultiheadAttention(nn.Module):
         # Longformer's paper starts its global projections as copies of the local ones.
         self.call_projections = nn.ModuleDict(
             {
-                name: copy.deepcopy(self.qkv)
+                name: self.qkv.copied()
                 for name, spec in self.attention.call_inputs.items()
                 if spec.kind == "projected_qkv"
             }

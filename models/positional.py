@@ -82,7 +82,15 @@ class SinusoidalPositions(_AddedPositions):
         super().__init__(d_model=d_model, max_len=max_len)
         # Not in the state dict: the table follows from the arguments, and a checkpoint should
         # load into a model built for another length.
-        self.register_buffer("table", sinusoidal_table(max_len, d_model), persistent=False)
+        table = torch.empty(max_len, d_model, dtype=torch.float32)
+        self.register_buffer("table", table, persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Compute the table."""
+        if not self.table.is_meta:
+            with torch.no_grad():
+                self.table.copy_(sinusoidal_table(*self.table.shape))
 
     def rows(self, positions: Tensor | slice) -> Tensor:
         """Return the rows of these positions."""
@@ -109,6 +117,10 @@ class LearnedPositions(_AddedPositions):
         super().__init__(d_model=d_model, max_len=max_len)
         self.offset = check_int("offset", offset, minimum=0)
         self.weight = nn.Parameter(torch.empty(max_len + offset, d_model))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the vectors anew."""
         nn.init.normal_(self.weight, std=0.02)
 
     def rows(self, positions: Tensor | slice) -> Tensor:
@@ -245,10 +257,11 @@ def places_after(
 
 def sinusoidal_table(max_len: int, d_model: int) -> Tensor:
     """Return the positions ``[max_len, d_model]``, float32, computed in float64."""
-    position = torch.arange(max_len, dtype=torch.float64)[:, None]  # [max_len, 1]
-    channel = torch.arange(0, d_model, 2, dtype=torch.float64)  # [ceil(d_model / 2)]
+    wide: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
+    position = torch.arange(max_len, **wide)[:, None]  # [max_len, 1]
+    channel = torch.arange(0, d_model, 2, **wide)  # [ceil(d_model / 2)]
     angle = position * torch.exp(channel * (-math.log(10000.0) / d_model))
-    table = torch.empty(max_len, d_model, dtype=torch.float64)
+    table = torch.empty(max_len, d_model, **wide)
     table[:, 0::2] = torch.sin(angle)
     table[:, 1::2] = torch.cos(angle[:, : d_model // 2])
     return table.float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -30,11 +31,19 @@ class QKVProjection(nn.Module):
     ) -> None:
         super().__init__()
         self.head_dim = head_dim
-        self.q_proj = nn.Linear(d_model, num_heads * head_dim, bias=bias)
-        self.k_proj = nn.Linear(d_model, num_kv_heads * head_dim, bias=bias)
-        self.v_proj = nn.Linear(d_model, num_kv_heads * head_dim, bias=bias)
-        for projection in (self.q_proj, self.k_proj, self.v_proj):
-            draw_weights(projection)
+        self.q_proj = GlorotLinear(d_model, num_heads * head_dim, bias=bias)
+        self.k_proj = GlorotLinear(d_model, num_kv_heads * head_dim, bias=bias)
+        self.v_proj = GlorotLinear(d_model, num_kv_heads * head_dim, bias=bias)
+
+    def copied(self) -> QKVProjection:
+        """Return a copy whose `reset_parameters` copies these weights again."""
+        made = copy.deepcopy(self)
+        for name, projection in self.named_children():
+            copied = made.get_submodule(name)
+            assert isinstance(copied, GlorotLinear)
+            assert isinstance(projection, nn.Linear)
+            copied.start_as = (projection,)
+        return made
 
     def forward(self, x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Make q, k and v.
@@ -131,11 +140,24 @@ def saved_ops(attention: Attention, d_model: int, width: int, key_len: int) -> i
     return max(0, usual - 2 * d_model * rank * (distinct * key_len + 2 * width))
 
 
-def draw_weights(projection: nn.Linear) -> None:
-    """Draw a projection's weight uniformly after Glorot, and set its bias to zero."""
-    nn.init.xavier_uniform_(projection.weight)
-    if projection.bias is not None:
-        nn.init.zeros_(projection.bias)
+class GlorotLinear(nn.Linear):
+    """A linear layer whose weight is drawn uniformly after Glorot; its bias starts at zero.
+
+    Attributes:
+        start_as: the layer whose weights it starts with instead; none = it draws its own. In a
+            tuple: it is no part of this one.
+    """
+
+    start_as: tuple[nn.Linear, ...] = ()
+
+    def reset_parameters(self) -> None:
+        """Draw the weight anew, or copy it."""
+        if self.start_as:
+            self.load_state_dict(self.start_as[0].state_dict())
+            return
+        nn.init.xavier_uniform_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
 
 def check_hidden(name: str, x: Any, d_model: int) -> None:

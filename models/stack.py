@@ -24,8 +24,8 @@ class TransformerStack(nn.Module):
 
     What a backend shares between layers (Linformer's one projection for all, Wang et al. 2020,
     section 4) is made once, by `Attention.shared_options`, and given to every block. A backend
-    that draws at random (an option ``seed``) gets ``seed + i`` in layer ``i``, so that the layers
-    do not repeat one draw.
+    that draws at random (an option ``seed``) gets ``seed + i`` in layer ``i`` of the model, so
+    that the layers do not repeat one draw; cross-attentions count after the self-attentions.
 
     Args:
         num_layers: number of blocks.
@@ -52,6 +52,7 @@ class TransformerStack(nn.Module):
         cross_attention_dropout_p: see `TransformerBlock`.
         is_causal: how the stack will be called: of a layer that is built for a direction (an
             option ``is_causal`` that is not given). An attention is told at each call.
+        first_layer: how many attention layers of the model come before those of this stack.
         checkpointing: whether training keeps only the input of each block and computes the rest
             again in the backward pass (Chen et al. 2016, arXiv 1604.06174): less memory, about one
             more forward pass. Numbers and random draws stay the same. An attribute too.
@@ -86,10 +87,12 @@ class TransformerStack(nn.Module):
         cross_attention_options: Mapping[str, Any] | None = None,
         cross_attention_dropout_p: float | None = None,
         is_causal: bool = False,
+        first_layer: int = 0,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
         check_int("num_layers", num_layers, minimum=1)
+        check_int("first_layer", first_layer, minimum=0)
         check_int("num_heads", num_heads, minimum=1)
         self.d_model = check_int("d_model", d_model, minimum=1)
         self.max_len = check_int("max_len", max_len, minimum=1)
@@ -104,11 +107,15 @@ class TransformerStack(nn.Module):
             num_heads=num_heads,
             max_len=max_len,
         )
-        own = each_layer("attention", attention, attention_options or {}, is_causal=is_causal)
+        own = each_layer(
+            "attention", attention, attention_options or {}, is_causal=is_causal,
+            first_layer=first_layer,
+        )  # fmt: skip
         crossing: list[dict[str, Any] | None] = [None] * num_layers
         if cross_attention is not None:
             crossing = [*each_layer(
-                "cross_attention", cross_attention, cross_attention_options or {}, is_causal=False
+                "cross_attention", cross_attention, cross_attention_options or {}, is_causal=False,
+                first_layer=first_layer + num_layers,
             )]  # fmt: skip
         self.blocks = nn.ModuleList(
             TransformerBlock(

@@ -110,7 +110,7 @@ class Embeddings(nn.Module):
             self.positions = SinusoidalPositions(**shape)
         self.token_types: nn.Embedding | None = None
         if config.num_token_types:
-            self.token_types = new_embedding(config.num_token_types, config.d_model)
+            self.token_types = DrawnEmbedding(config.num_token_types, config.d_model)
         self.norm: nn.Module = nn.Identity()
         if config.embedding_norm:
             self.norm = make_norm(
@@ -181,13 +181,9 @@ class Logits(nn.Module):
                 nn.GELU(),
                 make_norm(config.normalization, config.d_model, eps=config.norm_eps),
             )
-        self.proj = nn.Linear(config.d_model, config.vocab_size, bias=bias)
+        self.proj = _Head(config, bias=bias)
         if config.tied:
             self.proj.weight = tokens.weight
-        else:
-            nn.init.normal_(self.proj.weight, std=DEVIATION)
-        if bias:
-            nn.init.zeros_(self.proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, N, d_model]`` to ``[B, N, vocab_size]``."""
@@ -254,7 +250,7 @@ class TransformerModel(nn.Module):
         ):
             if value is not None and not both:
                 raise ValueError(f"{name}: only an encoder-decoder has one; got {value!r}")
-        self.tokens = new_embedding(config.vocab_size, config.d_model)
+        self.tokens = DrawnEmbedding(config.vocab_size, config.d_model)
         self.rotary: RotaryPositions | None = None
         if config.positions == "rotary":
             self.rotary = RotaryPositions(head_dim=config.head_dim)
@@ -283,11 +279,19 @@ class TransformerModel(nn.Module):
                 name,
                 options,
                 is_causal=True,
+                first_layer=config.num_layers,
                 cross_attention=cross_attention or "sdpa",
                 cross_attention_options=cross_attention_options,
             )
         self.logits = Logits(config, self.tokens)
         self.checkpointing = checkpointing
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Move or convert; weights that are tied stay so (`to_empty` makes each anew)."""
+        moved = super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        if self.config.tied:
+            self.logits.proj.weight = self.tokens.weight
+        return moved
 
     @property
     def checkpointing(self) -> bool:
@@ -304,7 +308,13 @@ class TransformerModel(nn.Module):
         return [stack for stack in (self.encoder, self.decoder) if stack is not None]
 
     def _stack(
-        self, attention: str, options: dict[str, Any], *, is_causal: bool, **crossing: Any
+        self,
+        attention: str,
+        options: dict[str, Any],
+        *,
+        is_causal: bool,
+        first_layer: int = 0,
+        **crossing: Any,
     ) -> TransformerStack:
         config = self.config
         drops = mixer_class(attention).supports.dropout
@@ -330,6 +340,7 @@ class TransformerModel(nn.Module):
             norm_eps=config.norm_eps,
             rotary=self.rotary,
             is_causal=is_causal,
+            first_layer=first_layer,
             **crossing,
         )
 
@@ -720,11 +731,27 @@ def count_parameters(config: ModelConfig) -> int:
         return TransformerModel(config).num_parameters()
 
 
-def new_embedding(count: int, d_model: int) -> nn.Embedding:
-    """Make an embedding of `count` rows, drawn as in BERT."""
-    made = nn.Embedding(count, d_model)
-    nn.init.normal_(made.weight, std=DEVIATION)
-    return made
+class DrawnEmbedding(nn.Embedding):
+    """An embedding whose rows are drawn as in BERT."""
+
+    def reset_parameters(self) -> None:
+        """Draw the rows anew."""
+        nn.init.normal_(self.weight, std=DEVIATION)
+
+
+class _Head(nn.Linear):
+    """A linear layer whose weight is an embedding's or drawn as one; its bias starts at zero."""
+
+    def __init__(self, config: ModelConfig, *, bias: bool) -> None:
+        self.is_tied = config.tied
+        super().__init__(config.d_model, config.vocab_size, bias=bias)
+
+    def reset_parameters(self) -> None:
+        """Draw the weight anew; one that is tied, the embedding draws."""
+        if not self.is_tied:
+            nn.init.normal_(self.weight, std=DEVIATION)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
 
 __all__ = ["Embeddings", "Logits", "ModelState", "TransformerModel", "count_parameters"]

@@ -15,81 +15,29 @@ from attention.checks import UnsupportedError
 
 transformers = pytest.importorskip("transformers", reason="needs the extra 'peers'")
 
+from helpers_transformers import (  # noqa: E402
+    BATCH,
+    CONFIGS,
+    LENGTH,
+    LOCAL,
+    TEXT,
+    VOCAB,
+    build,
+    config_of,
+    hidden,
+    inputs,
+    pair,
+    real,
+)
+
 from attention.integrations import transformers as ours  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
-BATCH, LENGTH, VOCAB = 2, 48, 61
-TEXT: dict[str, Any] = {
-    "vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "intermediate_size": 48, "max_position_embeddings": 256, "initializer_range": 0.2,
-}  # fmt: skip
-GROUPED = {**TEXT, "num_key_value_heads": 2}
-LOCAL = {**GROUPED, "sliding_window": 9}
-CONFIGS: dict[str, dict[str, Any]] = {
-    "Bert": TEXT,
-    "GPT2": {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
-    "Llama": GROUPED,
-    "Mistral": LOCAL,
-    "Gemma3Text": {
-        **LOCAL, "head_dim": 8, "layer_types": ["sliding_attention", "full_attention"],
-        "query_pre_attn_scalar": 8,
-    },
-    "ModernBert": {**TEXT, "local_attention": 18, "global_attn_every_n_layers": 2},
-    "Bart": {
-        "vocab_size": VOCAB, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1,
-        "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48,
-        "decoder_ffn_dim": 48, "max_position_embeddings": 256,
-    },
-}  # fmt: skip
-WINDOWED = ("Mistral", "Gemma3Text", "ModernBert")
 
 
 @pytest.fixture(autouse=True)
 def registered() -> None:
     ours.register(linformer={"seq_len": 64, "rank": 16}, longformer={"window": 5})
-
-
-def config_of(kind: str, **changes: Any) -> Any:
-    values = {**CONFIGS[kind], **changes}
-    values["init_std" if kind == "Bart" else "initializer_range"] = 0.2  # attention that matters
-    if kind != "GPT2":
-        values["pad_token_id"] = 0
-    return getattr(transformers, f"{kind}Config")(**values)
-
-
-def build(kind: str, implementation: str, **changes: Any) -> Any:
-    config = config_of(kind, **changes)
-    torch.manual_seed(0)
-    model = getattr(transformers, f"{kind}Model")._from_config(
-        config, attn_implementation=implementation
-    )
-    return model.eval()
-
-
-def pair(kind: str, implementation: str, **changes: Any) -> tuple[Any, Any]:
-    """Build a model with transformers' own fused attention, and one with ours, alike."""
-    theirs, mine = build(kind, "sdpa", **changes), build(kind, implementation, **changes)
-    mine.load_state_dict(theirs.state_dict())
-    return theirs, mine
-
-
-def inputs(padded: str = "") -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(1, VOCAB, (BATCH, LENGTH), generator=generator)
-    mask = torch.ones(BATCH, LENGTH, dtype=torch.int64)
-    if padded:
-        mask[1, slice(0, 11) if padded == "left" else slice(LENGTH - 11, None)] = 0
-    return {"input_ids": ids, "attention_mask": mask}
-
-
-def hidden(model: Any, given: dict[str, Tensor]) -> Tensor:
-    out = model(**given).last_hidden_state
-    assert isinstance(out, Tensor)
-    return out
-
-
-def real(out: Tensor, given: dict[str, Tensor]) -> Tensor:
-    return out[given["attention_mask"].bool()]
 
 
 @pytest.mark.parametrize("padded", ["", "left", "right"])
@@ -151,11 +99,14 @@ def test_backends_that_are_not_named_keep_their_options() -> None:
     assert [backend.window for backend in ours.backends(model)] == [5, 5]
 
 
-def test_a_prepared_model_does_not_take_other_options() -> None:
+def test_a_model_takes_other_options_when_it_is_prepared() -> None:
     model = ours.prepare(build("Bert", "attnbench_linformer"), **inputs())
     ours.register(linformer={"seq_len": 64, "rank": 8})
-    with pytest.raises(RuntimeError, match=r"prepared with .*16.* called with .*8.*build it anew"):
-        hidden(model, inputs())
+    hidden(model, inputs())
+    assert [backend.rank for backend in ours.backends(model)] == [16, 16]
+    ours.prepare(model)
+    hidden(model, inputs())
+    assert [backend.rank for backend in ours.backends(model)] == [8, 8]
 
 
 def wide(kind: str) -> dict[str, Any]:
@@ -223,7 +174,8 @@ def test_others_compute_their_own_modules(
         assert k.shape[1] == (2 if kind == "Llama" else 4)
         assert more["is_causal"] == (kind != "Bert")
         assert (more["key_padding_mask"] is None) == (not padded)
-        fresh = attention.build(backend, num_heads=4, head_dim=8, **options)
+        drawn = {"seed": layer.seed} if backend == "bigbird" else {}
+        fresh = attention.build(backend, num_heads=4, head_dim=8, **options, **drawn)
         fresh.load_state_dict(layer.state_dict())
         expected = fresh.reference(
             q, k, v, is_causal=kind != "Bert", key_padding_mask=mask if padded else None
@@ -314,12 +266,15 @@ def test_no_mask_of_all_pairs_is_made() -> None:
 
 def test_linformer_needs_its_parameters_first() -> None:
     model = build("Bert", "attnbench_linformer")
+    bare = build("Bert", "sdpa")
+    bare.set_attn_implementation("attnbench_linformer")
     with pytest.raises(RuntimeError, match=r"prepare\(model"):
-        hidden(model, inputs())
-    before = sum(p.numel() for p in model.parameters())
-    ours.prepare(model, **inputs())
-    assert sum(p.numel() for p in model.parameters()) == before + 2 * 2 * 64 * 16
-    assert any(name.endswith("attnbench.key_projection.weight") for name in model.state_dict())
+        hidden(bare, inputs())
+    before = sum(p.numel() for p in bare.parameters())
+    ours.prepare(bare)
+    for one in (model, bare):
+        assert sum(p.numel() for p in one.parameters()) == before + 2 * 2 * 64 * 16
+    assert any(name.endswith("attnbench.own.key_projection.weight") for name in model.state_dict())
     hidden(model.train(), inputs()).sum().backward()
     grads = [p.grad for name, p in model.named_parameters() if "attnbench" in name]
     assert len(grads) == 4
@@ -393,16 +348,17 @@ def test_bad_options_are_named(
 def test_a_missing_option_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(ours._options, "linformer")
     ours.register()
-    model = build("Bert", "attnbench_linformer")
     with pytest.raises(TypeError, match=r"seq_len.*register\(linformer"):
-        hidden(model, inputs())
+        build("Bert", "attnbench_linformer")
 
 
-def test_new_options_reach_a_model_built_before() -> None:
+def test_new_options_reach_a_model_built_before_when_it_is_prepared() -> None:
     model = build("Bert", "attnbench_longformer")
     with torch.no_grad():
         narrow = hidden(model, inputs())
         ours.register(longformer={"window": LENGTH})
+        assert torch.equal(hidden(model, inputs()), narrow)
+        ours.prepare(model)
         exact = hidden(build("Bert", "sdpa"), inputs())
         torch.testing.assert_close(hidden(model, inputs()), exact, atol=1e-4, rtol=1e-4)
     assert (narrow - exact).abs().max() > 1e-3

@@ -821,17 +821,17 @@ def random_blocks(grid: BlockGrid, heads: int, count: int, seed: int) -> Tensor:
     Returns:
         int64 ``[heads, blocks, count]`` on the CPU; -1 where a row has fewer candidates.
     """
-    total = grid.blocks
-    chosen = torch.full((heads, total, count), -1, dtype=torch.int64)
-    rows = torch.tensor(grid.sparse_rows(), dtype=torch.int64)
+    total, cpu = grid.blocks, torch.device("cpu")  # whatever torch's default device is
+    chosen = torch.full((heads, total, count), -1, dtype=torch.int64, device=cpu)
+    rows = torch.tensor(grid.sparse_rows(), dtype=torch.int64, device=cpu)
     if not len(rows) or not count:
         return chosen
     lo = (rows - 1).clamp(min=1)  # the window, global blocks left out
     hi = rows + 1 if grid.is_causal else (rows + 2).clamp(max=total - 1)
     pool = lo - 1 if grid.is_causal else total - 2 - (hi - lo)
     stream = seed if grid.is_causal else seed + 0x51ED270B * total
-    state = _mix(torch.full((heads, 1), stream, dtype=torch.int64))
-    state = _mix(state ^ torch.arange(heads, dtype=torch.int64)[:, None])
+    state = _mix(torch.full((heads, 1), stream, dtype=torch.int64, device=cpu))
+    state = _mix(state ^ torch.arange(heads, dtype=torch.int64, device=cpu)[:, None])
     state = _mix(state ^ rows)
     picks: list[Tensor] = []  # ascending, as indices into the pool
     for draw in range(count):
@@ -866,12 +866,18 @@ def _signed(value: int) -> int:
 
 
 def _cached(cache: dict[K, V], key: K, make: Callable[[], V]) -> V:
-    """Return what is kept under `key`, made if it is not; the oldest of too many is dropped."""
-    if key not in cache:
+    """Return what is kept under `key`, made if it is not; the oldest of too many is dropped.
+
+    Tensors without numbers, as an export makes them, are not kept.
+    """
+    if key in cache:
+        return cache[key]
+    made = make()
+    if not isinstance(made, Tensor) or type(made) is Tensor:
         while len(cache) >= CACHED_PATTERNS:
             cache.pop(next(iter(cache)))
-        cache[key] = make()
-    return cache[key]
+        cache[key] = made
+    return made
 
 
 def _real_spans(key_padding_mask: Tensor) -> list[tuple[int, int]]:

@@ -48,7 +48,11 @@ class LinformerProjection(nn.Module):
     def __init__(self, *, seq_len: int, rank: int, heads: int = 1) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(heads, rank, seq_len))
-        nn.init.normal_(self.weight, std=rank**-0.5)  # the paper's theorem 2: entries of N(0, 1/R)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the matrix: entries of N(0, 1/R), after the paper's theorem 2."""
+        nn.init.normal_(self.weight, std=self.weight.shape[1] ** -0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Project ``[B, H, M, D]`` along the sequence: ``[B, H, R, D]``."""

@@ -103,9 +103,20 @@ class PerformerAttention(Attention):
         self.orthogonal = check_bool("orthogonal", orthogonal)
         if seed is not None:
             check_seed(seed)
-        self._generator = torch.Generator()
-        self._generator.manual_seed(draw_seed() if seed is None else seed)
-        self.register_buffer("projection", self._draw())
+        self._first_seed = draw_seed() if seed is None else seed
+        self._generator = torch.Generator("cpu")
+        shape = (self.num_features, self.head_dim)
+        self.register_buffer("projection", torch.empty(shape, dtype=torch.float32))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the features as the constructor does: the first ones of the seed's stream.
+
+        For a module that was made on the meta device and has memory since (`to_empty`).
+        """
+        self._generator.manual_seed(self._first_seed)
+        if not self.projection.is_meta:
+            self.redraw()
 
     def _draw(self) -> Tensor:
         draw = orthogonal_features if self.orthogonal else independent_features
@@ -322,11 +333,11 @@ def orthogonal_features(count: int, dim: int, generator: torch.Generator) -> Ten
     """
     blocks = []
     for start in range(0, count, dim):
-        gaussian = torch.randn(dim, dim, generator=generator, dtype=torch.float64)
+        gaussian = _normal(dim, dim, generator)
         q, upper = torch.linalg.qr(gaussian)
         q = q * upper.diagonal().sign()  # uniform over rotations (Mezzadri 2007)
         blocks.append(q.T[: count - start])
-    lengths = torch.randn(count, dim, generator=generator, dtype=torch.float64).norm(dim=1)
+    lengths = _normal(count, dim, generator).norm(dim=1)
     directions: Tensor = torch.cat(blocks) * lengths[:, None]
     return directions.to(torch.float32)
 
@@ -337,5 +348,9 @@ def independent_features(count: int, dim: int, generator: torch.Generator) -> Te
     Returns:
         ``[count, dim]``, float32, on the CPU.
     """
-    drawn = torch.randn(count, dim, generator=generator, dtype=torch.float64)
-    return drawn.to(torch.float32)
+    return _normal(count, dim, generator).to(torch.float32)
+
+
+def _normal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """Draw on the CPU, whatever torch's default device is: the same numbers everywhere."""
+    return torch.randn(rows, columns, generator=generator, dtype=torch.float64, device="cpu")

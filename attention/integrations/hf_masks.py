@@ -1,9 +1,10 @@
 """What a layer of transformers lets its queries see, without an N×M mask.
 
 transformers describes a mask by a function of indices, ``f(batch, head, query, key) -> bool``,
-put together from a few parts. Here the parts are read, so that a mask stays three facts of O(M):
-causal or not, a window, and which keys are padding. A part that is not known is refused by its
-name: no mask is guessed.
+put together from a few parts. Here that function is called with symbols in the place of indices,
+which note what is compared, so that a mask stays three facts of O(M): causal or not, a window, and
+which keys are padding. A function that does anything else is refused by its name: no mask is
+guessed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from torch import Tensor
 
 from attention.checks import UnsupportedError
 
-_LOOKS = frozenset({"__get__", "dim", "size", "numel", "__len__", "__repr__", "is_contiguous"})
-"""What may be asked of a pattern as a tensor."""
+_READS = frozenset({"item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__"})
+"""What looks at the numbers of a tensor and gives no tensor."""
 
 
 class Pattern(Tensor):
@@ -32,14 +33,18 @@ class Pattern(Tensor):
         is_causal: query ``i`` sees keys up to ``M - N + i``.
         window: keys seen on each side, with `is_causal` to the left; ``None`` = the layer has
             none. It may reach beyond the sequence.
-        key_padding_mask: bool ``[B, M]``, True = this key takes part; ``None`` = all do.
+        key_padding_mask: bool ``[B or 1, M]``, True = this key takes part; ``None`` = all do.
         key_len: M, the keys that there are: a cache of fixed size holds room for more.
+        newest: where among the keys the only query stands, a number in a tensor; ``None`` = the
+            queries are the last ones. The keys after it and those before its window are hidden in
+            `key_padding_mask` already.
     """
 
     is_causal: bool
     window: int | None
     key_padding_mask: Tensor | None
     key_len: int
+    newest: Tensor | None
 
     @classmethod
     def __torch_function__(
@@ -53,24 +58,44 @@ class Pattern(Tensor):
         name = getattr(func, "__name__", "")
         if name in ("contiguous", "detach", "to"):
             return args[0]
-        if name not in _LOOKS:
+        with torch._C.DisableTorchFunctionSubclass():
+            out = func(*args, **(kwargs or {}))
+        if name in _READS or (isinstance(out, Tensor) and name != "__get__"):
             raise UnsupportedError(
                 f"attention_mask: the model computes with its mask ({name}): it has an attention "
                 "of its own, which no attn_implementation reaches"
             )
-        with torch._C.DisableTorchFunctionSubclass():
-            return func(*args, **(kwargs or {}))
+        return out
 
     @classmethod
     def of(
-        cls, is_causal: bool, window: int | None, key_padding_mask: Tensor | None, key_len: int
+        cls,
+        is_causal: bool,
+        window: int | None,
+        key_padding_mask: Tensor | None,
+        key_len: int,
+        newest: Tensor | None = None,
     ) -> Pattern:
         """Make one."""
         with torch._C.DisableTorchFunctionSubclass():
-            pattern = torch.ones(1, 1, 1, 1, dtype=torch.bool).as_subclass(cls)
+            pattern = torch.ones(1, 1, 1, 1, dtype=torch.bool, device="cpu").as_subclass(cls)
         pattern.is_causal, pattern.window = is_causal, window
         pattern.key_padding_mask, pattern.key_len = key_padding_mask, key_len
+        pattern.newest = newest
         return pattern
+
+
+def refuse_jit_trace() -> None:
+    """Refuse ``torch.jit.trace``: it would keep one mask's answers for all.
+
+    Raises:
+        UnsupportedError: if it runs.
+    """
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        raise UnsupportedError(
+            "torch.jit.trace: it records one path, and the mask and the lengths decide which is "
+            "right; accepted are torch.export and torch.compile"
+        )
 
 
 def pattern_of(
@@ -81,6 +106,9 @@ def pattern_of(
     kv_offset: int = 0,
     mask_function: Callable[..., Any],
     attention_mask: Tensor | None = None,
+    allow_is_causal_skip: bool = True,
+    use_vmap: bool = False,
+    device: torch.device | str = "cpu",
     **_of_other_masks: Any,
 ) -> Pattern:
     """Make the pattern of a layer: registered as a mask interface of transformers.
@@ -92,13 +120,31 @@ def pattern_of(
         kv_offset: tokens before the first key: a cache of a window has dropped them.
         mask_function: of indices.
         attention_mask: bool ``[B, tokens so far]``, True = a real token.
-        **_of_other_masks: what transformers tells masks of another form (batch size, dtype, device
-            and hints to skip the mask); none of it changes what is seen.
+        allow_is_causal_skip: False = the mask is more than causal, or of a cache of fixed size.
+        use_vmap: whether it is more because the model says so.
+        device: of the layer.
+        **_of_other_masks: what transformers tells masks of another form (batch size, dtype and
+            hints to skip the mask); none of it changes what is seen.
 
     Raises:
-        UnsupportedError: if the mask has a part that is none of these.
+        UnsupportedError: if the mask has a part that is none of these, or may have one that a
+            graph cannot be asked about.
     """
+    refuse_jit_trace()
+    if (
+        torch.compiler.is_compiling()
+        and attention_mask is None
+        and not (allow_is_causal_skip or use_vmap or q_length == 1)
+        and "allow_is_bidirectional_skip" not in _of_other_masks
+    ):
+        raise UnsupportedError(
+            "attention_mask: while a graph is made, nobody can tell whether a row holds several "
+            "sequences; give attention_mask (all ones if there is no padding) or use_cache=True"
+        )
     is_causal, window = _read(mask_function)
+    has_room = isinstance(q_offset, Tensor) or kv_length > q_offset + q_length - kv_offset
+    if is_causal and q_length == 1 and has_room:
+        return _of_one_query(kv_length, q_offset, kv_offset, window, attention_mask, device)
     key_len = kv_length
     if is_causal:
         key_len = int(q_offset) + q_length - kv_offset
@@ -107,7 +153,32 @@ def pattern_of(
                 f"attention_mask: {q_length} queries behind {int(q_offset)} tokens do not end "
                 f"where {kv_length} keys from {kv_offset} on do"
             )
-    return Pattern.of(is_causal, window, _padding(attention_mask, kv_offset, key_len), key_len)
+    mask = _padding(attention_mask, kv_offset, key_len)
+    if mask is not None and not torch.compiler.is_compiling() and bool(mask.all()):
+        mask = None
+    return Pattern.of(is_causal, window, mask, key_len)
+
+
+def _of_one_query(
+    kv_length: int,
+    q_offset: int | Tensor,
+    kv_offset: int,
+    window: int | None,
+    attention_mask: Tensor | None,
+    device: torch.device | str,
+) -> Pattern:
+    """Make the pattern of one query and a cache of fixed size.
+
+    What differs from step to step is tensors, so that one compiled step serves all.
+    """
+    newest = torch.as_tensor(q_offset, device=device) - kv_offset
+    at = torch.arange(kv_length, device=device)
+    seen = at <= newest
+    if window is not None:
+        seen = seen & (at >= newest - window)
+    mask = _padding(attention_mask, kv_offset, kv_length)
+    seen = seen[None] if mask is None else seen & mask
+    return Pattern.of(True, window, seen, kv_length, newest)
 
 
 def _padding(mask: Tensor | None, kv_offset: int, key_len: int) -> Tensor | None:
@@ -117,14 +188,88 @@ def _padding(mask: Tensor | None, kv_offset: int, key_len: int) -> Tensor | None
     mask = mask[:, kv_offset : kv_offset + key_len].to(torch.bool)
     if short := key_len - mask.shape[1]:
         mask = torch.nn.functional.pad(mask, (0, short))
-    return None if bool(mask.all()) else mask
+    return mask
 
 
-_COMPOUND = "and_masks.<locals>.and_mask"
-_CAUSAL = "causal_mask_function"
-_LEFT = "sliding_window_overlay.<locals>.inner_mask"
-_BOTH = "sliding_window_bidirectional_overlay.<locals>.inner_mask"
-_ALL = "bidirectional_mask_function"
+# -- what a function of indices means ------------------------------------------------------------
+
+
+class _Facts:
+    """What a mask function has compared: in the place of the bool that it returns."""
+
+    device = None
+
+    def __init__(self, *said: tuple[str, int]) -> None:
+        self.said = said
+
+    def to(self, _device: Any) -> _Facts:
+        return self
+
+    def __and__(self, other: _Facts) -> _Facts:
+        return _Facts(*self.said, *other.said)
+
+
+class _Distance:
+    """How far a query is from a key."""
+
+    def __abs__(self) -> _Distance:
+        return self
+
+    def __le__(self, most: int) -> _Facts:
+        return _Facts(("both", int(most)))
+
+
+class _Query:
+    """The index of a query; `back` says how far in front of it."""
+
+    def __init__(self, back: int = 0) -> None:
+        self.back = back
+
+    def new_ones(self, *_size: Any, **_kind: Any) -> _Facts:
+        return _Facts()
+
+    def __ge__(self, least: int) -> _Facts:
+        if least != 0:
+            raise TypeError
+        return _Facts()
+
+    def __sub__(self, other: Any) -> Any:
+        return _Distance() if isinstance(other, _Key) else _Query(self.back + int(other))
+
+
+class _Key:
+    """The index of a key."""
+
+    def __le__(self, query: _Query) -> _Facts:
+        if query.back:
+            raise TypeError
+        return _Facts(("causal", 0))
+
+    def __gt__(self, query: _Query) -> _Facts:
+        return _Facts(("left", query.back - 1))  # the window counts the query itself
+
+
+def _read(mask_function: Callable[..., Any]) -> tuple[bool, int | None]:
+    """Return whether a mask is causal, and its window: keys on each side."""
+    try:
+        said = mask_function(None, None, _Query(), _Key()).said
+    except (TypeError, AttributeError, IndexError, RuntimeError):
+        raise UnsupportedError(
+            f"attention_mask: the model asks for {_named(mask_function)}; accepted are causal and "
+            "bidirectional masks, a sliding window, and padding"
+        ) from None
+    is_causal = any(what == "causal" for what, _ in said)
+    windows = [(what, size) for what, size in said if what != "causal"]
+    if not windows:
+        return is_causal, None
+    (side, window), *more = windows
+    if more or (side == "left" and not is_causal):
+        raise UnsupportedError(
+            "attention_mask: expected one sliding window, to the left with a causal mask; got "
+            f"{len(windows)}, {'causal' if is_causal else 'bidirectional'}"
+        )
+    return is_causal, window
+
 
 _MEANING = {
     "packed_sequence_mask_function": "several sequences packed into one row",
@@ -133,44 +278,27 @@ _MEANING = {
     "blockwise_overlay": "blocks that see each other",
     "or_masks": "a union of masks",
 }
+_KNOWN = (
+    "causal_mask_function", "bidirectional_mask_function", "sliding_window_overlay",
+    "sliding_window_bidirectional_overlay",
+)  # fmt: skip
 
 
-def _read(mask_function: Callable[..., Any]) -> tuple[bool, int | None]:
-    """Return whether a mask is causal, and its window: keys on each side."""
-    is_causal, windows = False, []
-    for name, part in _parts(mask_function):
-        if name == _CAUSAL:
-            is_causal = True
-        elif name in (_LEFT, _BOTH):
-            size = int(inspect.getclosurevars(part).nonlocals["sliding_window"])
-            # The first counts the query itself and looks left alone.
-            windows.append((name, size - 1 if name == _LEFT else size))
-        elif name != _ALL:
-            maker = name.partition(".")[0]
-            what = _MEANING.get(maker, "a mask of its own making")
-            raise UnsupportedError(
-                f"attention_mask: the model asks for {what} ({maker}); accepted are causal and "
-                "bidirectional masks, a sliding window, and padding"
-            )
-    if not windows:
-        return is_causal, None
-    (side, window), *more = windows
-    if more or (side == _LEFT and not is_causal):
-        raise UnsupportedError(
-            "attention_mask: expected one sliding window, to the left with a causal mask; got "
-            f"{len(windows)}, {'causal' if is_causal else 'bidirectional'}"
-        )
-    return is_causal, window
+def _named(mask_function: Callable[..., Any]) -> str:
+    """Name the first part of a mask that is not served."""
+    makers = [maker for maker in _makers(mask_function) if maker not in _KNOWN]
+    maker = makers[0] if makers else "?"
+    return f"{_MEANING.get(maker, 'a mask of its own making')} ({maker})"
 
 
-def _parts(mask_function: Callable[..., Any]) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Walk the parts of an intersection, with the names that transformers defines them by."""
+def _makers(mask_function: Callable[..., Any]) -> Iterator[str]:
+    """Walk the parts of an intersection, by the names of what made them."""
     name = getattr(mask_function, "__qualname__", type(mask_function).__name__)
     module = getattr(mask_function, "__module__", "")
     if module != "transformers.masking_utils":
-        yield f"{module}:{name}", mask_function
-    elif name == _COMPOUND:
+        yield f"{module}:{name}"
+    elif name == "and_masks.<locals>.and_mask":
         for part in inspect.getclosurevars(mask_function).nonlocals["mask_functions"]:
-            yield from _parts(part)
+            yield from _makers(part)
     else:
-        yield name, mask_function
+        yield name.partition(".")[0]

@@ -7,7 +7,8 @@
 
 Every backend is then an ``attn_implementation``, by transformers' own interfaces for attention
 functions and masks (5.0 or newer): no model is patched. A mask never becomes N×M
-(`attention.integrations.hf_masks`).
+(`attention.integrations.hf_masks`), and what a backend holds is part of the model
+(`attention.integrations.hf_layers`).
 
 **A model's own window is kept.** Layers with a sliding window (Mistral, Gemma 3, ModernBERT) get
 theirs from the configuration, layer by layer, exactly: the exact backends and ``longformer`` serve
@@ -23,10 +24,11 @@ sinks, a position bias, masks of another form, attention weights as an output.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any
-from weakref import WeakKeyDictionary
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +36,12 @@ from torch import Tensor, nn
 from attention import registry
 from attention.backends.longformer import LongformerAttention
 from attention.base import Attention
-from attention.checks import UnsupportedError
-from attention.functional import sdpa_rows
-from attention.integrations.hf_masks import Pattern, pattern_of
+from attention.checks import UnsupportedError, check_float
+from attention.functional import opaque, sdpa_rows
+from attention.integrations import hf_layers
+from attention.integrations.hf_layers import CHOSEN, PREFIX, Held, held_in
+from attention.integrations.hf_masks import Pattern, pattern_of, refuse_jit_trace
 from attention.integrations.hf_swap import swap as swap
-
-PREFIX = "attnbench_"
-"""Of the names that transformers knows the backends by."""
 
 MODELS_OWN = ("num_heads", "head_dim", "scale", "dropout_p")
 """Options that the model decides."""
@@ -60,31 +61,33 @@ HARMLESS = frozenset(
 
 Forward = Callable[..., tuple[Tensor, None]]
 
-_built: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Attention]] = WeakKeyDictionary()
-"""The backends of each layer, by what they were made with."""
+Choice: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
+"""A backend by name, with the options of `register` or with its own."""
 
-_options: dict[str, dict[str, Any]] = {}
-"""What `register` was given, by backend."""
+_options = hf_layers.options
 
-_preparing: ContextVar[bool] = ContextVar("preparing", default=False)
+_preparing: ContextVar[Mapping[nn.Module, int] | None] = ContextVar("preparing", default=None)
+"""The numbers of the layers of a model that `prepare` calls."""
 
 
 def register(**options: Mapping[str, Any]) -> list[str]:
     """Make every backend an ``attn_implementation`` of transformers.
 
-    May be called again: the backends that are named take the new options, in models that are there
-    already too, from their next call on; the others keep theirs.
+    May be called again: the backends that are named take the new options, the others keep theirs.
+    A model keeps what it was made with; `prepare` gives it the new ones.
 
-    Models that do not dispatch their attention (transformers says so of none) keep it: those that
-    compute with a mask are refused at the call, of the others `backends` is empty after one.
+    Models that are made afterwards have the backends in their layers from the start; of others see
+    `prepare`. Models that do not dispatch their attention (transformers says so of none) keep it:
+    those that compute with a mask are refused at the call, of the others `backends` is empty.
 
     Args:
         **options: of backends by name, e.g. ``longformer={"window": 256}``,
             ``linformer={"seq_len": 512}``. Heads, head dimension, scale and dropout are the
-            model's.
+            model's. A ``seed`` is that of the first layer; layer ``i`` draws by ``seed + i``, and
+            without one by ``i``.
 
     Returns:
-        the names: ``attnbench_`` and a backend's.
+        the names: ``attnbench_`` and a backend's, and ``attnbench_chosen`` of `choose`.
 
     Raises:
         ImportError: if transformers is not there.
@@ -95,14 +98,16 @@ def register(**options: Mapping[str, Any]) -> list[str]:
 
     for name, given in options.items():
         _check(name, given)
-    _options.update({name: dict(given) for name, given in options.items()})
-    registered = []
     for name in registry.names():
-        function = attention_function(name, **_options.get(name, {}))
-        AttentionInterface.register(PREFIX + name, function)
-        AttentionMaskInterface.register(PREFIX + name, pattern_of)
-        registered.append(PREFIX + name)
-    return registered
+        _options.setdefault(name, {})
+    _options.update({name: dict(given) for name, given in options.items()})
+    functions = {PREFIX + n: attention_function(n, **_options[n]) for n in registry.names()}
+    functions[CHOSEN] = attention_function(None)
+    for name, function in functions.items():
+        AttentionInterface.register(name, function)
+        AttentionMaskInterface.register(name, pattern_of)
+    hf_layers.watch()
+    return [*functions]
 
 
 def _check(name: str, given: Mapping[str, Any]) -> None:
@@ -115,40 +120,159 @@ def _check(name: str, given: Mapping[str, Any]) -> None:
 
 
 def prepare(model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
-    """Give a model the parameters of its backends, by one call of it.
+    """Put the backends of a model's ``attn_implementation`` into its layers.
 
-    Linformer's projections are learned: they must be there before an optimizer is made and before
-    weights are loaded. Other backends need no preparation.
+    A model that is made with one has them already. It is needed after
+    ``model.set_attn_implementation``, and to take new options of `register`: what is there with
+    the same options stays, the rest is made anew. Do it before an optimizer is made and before
+    weights are loaded.
 
     Args:
         model: with an ``attn_implementation`` of `register`.
-        *args: of one call of it, e.g. token ids.
+        *args: of one call of it, e.g. token ids: for layers that do not say what heads they have.
         **kwargs: likewise.
 
     Returns:
-        `model`; the parameters are called ``…attnbench``.
+        `model`; what its layers hold is called ``…attnbench``.
+
+    Raises:
+        ValueError: if no layer has such an implementation, or one does not say its heads and no
+            call is given.
     """
-    token = _preparing.set(True)
-    was_training = model.training
-    try:
-        with torch.no_grad():
-            model.eval()(*args, **kwargs)
-    finally:
-        _preparing.reset(token)
-        model.train(was_training)
+    numbers = {module: at for at, module in enumerate(hf_layers.layers_of(model).values())}
+    unknown, count = [], 0
+    for module, number in numbers.items():
+        implementation = hf_layers.implementation(module)
+        name = implementation.removeprefix(PREFIX)
+        if implementation == name or name not in _options:
+            continue
+        count += 1
+        shape = hf_layers.shape_of(module)
+        if shape is None:
+            unknown.append(type(module).__name__)
+        else:
+            hf_layers.attach(module, name, _options[name], shape=shape, number=number)
+    if not count and not (args or kwargs):
+        raise ValueError(
+            f"model: expected an attn_implementation of {PREFIX}…, got a {type(model).__name__} "
+            "that dispatches to none"
+        )
+    if unknown and not (args or kwargs):
+        raise ValueError(
+            f"model: its {unknown[0]} does not say what heads it has; give the arguments of one "
+            "call too, e.g. prepare(model, input_ids=…)"
+        )
+    if args or kwargs:
+        with _numbered(numbers), _as_in_eval(model), torch.no_grad():
+            model(*args, **kwargs)
     return model
 
 
+@contextlib.contextmanager
+def _numbered(numbers: Mapping[nn.Module, int]) -> Iterator[None]:
+    token = _preparing.set(numbers)
+    try:
+        yield
+    finally:
+        _preparing.reset(token)
+
+
+@contextlib.contextmanager
+def _as_in_eval(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def choose(
+    model: nn.Module,
+    backend: Choice,
+    *,
+    encoder: Choice | None = None,
+    decoder: Choice | None = None,
+    cross: Choice | None = None,
+    layers: Mapping[str, Choice] | None = None,
+) -> nn.Module:
+    """Put backends into a model's layers, by kind and by name.
+
+    The model's ``attn_implementation`` is then ``attnbench_chosen``. What a layer holds already
+    with the same options stays.
+
+    Args:
+        model: of transformers; `register` was called.
+        backend: of all layers: a name, or a name and its options; without them those of
+            `register`.
+        encoder: of an encoder's self-attention; ``None`` = as `backend`.
+        decoder: of a decoder's self-attention, likewise.
+        cross: of the attention from a decoder to an encoder, likewise.
+        layers: by the names of layers as ``model.named_modules()`` has them; ``*`` stands for
+            anything. These come before the kinds, and a later one before an earlier one.
+
+    Returns:
+        `model`.
+
+    Raises:
+        ValueError: if there is no such backend, kind or layer in it, an option is out of range, or
+            the model does not dispatch its attention.
+        TypeError: if an option is unknown or the model's own.
+    """
+    found = hf_layers.layers_of(model)
+    kinds = {name: hf_layers.kind_of(name, module) for name, module in found.items()}
+    by_kind = {"encoder": encoder, "decoder": decoder, "cross": cross}
+    for kind, choice in by_kind.items():
+        if choice is not None and kind not in kinds.values():
+            raise ValueError(
+                f"{kind}: the model has no such layers; accepted: "
+                f"{', '.join(sorted({*kinds.values()})) or 'none, it does not dispatch attention'}"
+            )
+    for pattern in layers or {}:
+        if not any(fnmatchcase(name, pattern) for name in found):
+            raise ValueError(f"layers: {pattern!r} is none of {', '.join(found)}")
+    if not found:
+        raise ValueError(f"model: {type(model).__name__} does not dispatch its attention")
+    taken = {}
+    for name, kind in kinds.items():
+        choice = by_kind[kind] or backend
+        for pattern, other in (layers or {}).items():
+            choice = other if fnmatchcase(name, pattern) else choice
+        taken[name] = _parsed(choice)
+        if hf_layers.shape_of(found[name]) is None:
+            raise ValueError(f"model: its layer {name} does not say what heads it has")
+    model.set_attn_implementation(CHOSEN)  # type: ignore[operator]
+    for number, (name, module) in enumerate(found.items()):
+        shape = hf_layers.shape_of(module)
+        assert shape is not None
+        hf_layers.attach(module, taken[name][0], taken[name][1], shape=shape, number=number)
+    return model
+
+
+def _parsed(choice: Choice) -> tuple[str, Mapping[str, Any]]:
+    """Read a choice, and check it."""
+    if isinstance(choice, str):
+        registry.get(choice)
+        return choice, _options.get(choice, {})
+    name, given = choice
+    _check(name, given)
+    return name, given
+
+
 def backends(model: nn.Module) -> list[Attention]:
-    """Return the backends that a model's layers have called so far, layer by layer."""
-    return [backend for m in model.modules() for backend in _built.get(m, {}).values()]
+    """Return the backends that a model's layers call, layer by layer.
+
+    Of a layer with a sliding window, which it shows at a call, that is the one of its window.
+    """
+    held = [module for module in model.modules() if isinstance(module, Held)]
+    return [one.own if one.band is None else one.band for one in held]
 
 
-def attention_function(name: str, **options: Any) -> Forward:
+def attention_function(backend: str | None, **options: Any) -> Forward:
     """Return a backend as an attention function of transformers.
 
     Args:
-        name: of the backend.
+        backend: its name; ``None`` = that which a layer holds.
         **options: of its constructor.
     """
 
@@ -164,13 +288,56 @@ def attention_function(name: str, **options: Any) -> Forward:
         **more: Any,
     ) -> tuple[Tensor, None]:
         """Attend: ``[B, H, N, D]`` in, ``[B, N, H, D]`` out, and no weights."""
-        _refuse(name, more)
-        pattern = _pattern(name, module, query, key, attention_mask, is_causal)
-        backend = _backend(name, options, pattern, module, query, scaling)
-        out = _attend(_with_dropout(backend, dropout, module.training), query, key, value, pattern)
+        refuse_jit_trace()
+        held: Any = module._modules.get(hf_layers.NAME)
+        shape = (query.shape[1], query.shape[3])
+        if (
+            held is None
+            or (backend is not None and held.name != backend)
+            or (held.num_heads, held.head_dim) != shape
+        ):
+            held = _held_late(module, backend, options, shape)
+        _refuse(held.name, more)
+        pattern = _pattern(held.name, module, query, key, attention_mask, is_causal)
+        attend = _backend(held, pattern, query.shape[2])
+        _set(attend, dropout, scaling, module.training)
+        out = _attend(attend, query, key, value, pattern)
         return out.transpose(1, 2).contiguous(), None
 
     return attnbench_forward
+
+
+@opaque
+def _held_late(
+    module: nn.Module, name: str | None, given: Mapping[str, Any], shape: tuple[int, int]
+) -> Held:
+    """Attach a backend at a layer's call: in `prepare`, or where no two layers would differ."""
+    held = held_in(module)
+    if name is None:
+        if held is None:
+            raise RuntimeError(
+                f"{CHOSEN}: nothing was chosen for this layer; call choose(model, …)"
+            )
+        name, given = held.name, held.given
+    numbers = _preparing.get()
+    if numbers is not None:
+        return hf_layers.attach(module, name, given, shape=shape, number=numbers.get(module, 0))
+    if held is not None and held.name == name and held.is_drawn:
+        raise RuntimeError(
+            f"{PREFIX}{name}: the layer was made for {held.num_heads} heads of {held.head_dim}, "
+            f"and is called with {shape[0]} of {shape[1]}; call prepare(model, …) with the "
+            "arguments of one call"
+        )
+    if held is None or held.name != name:
+        probe = hf_layers.Held(
+            name, given, num_heads=shape[0], head_dim=shape[1], number=0, like=None
+        )
+        if probe.is_drawn:
+            raise RuntimeError(
+                f"{PREFIX}{name}: what it holds is no part of the model yet; call "
+                "prepare(model, …) first, before an optimizer is made or weights are loaded"
+            )
+    return hf_layers.attach(module, name, given, shape=shape, number=0)
 
 
 def _refuse(name: str, more: Mapping[str, Any]) -> None:
@@ -205,85 +372,61 @@ def _pattern(
     return mask
 
 
-def _backend(
-    name: str,
-    options: Mapping[str, Any],
-    pattern: Pattern,
-    module: nn.Module,
-    query: Tensor,
-    scale: float | None,
-) -> Attention:
-    """Return the backend of a layer; it is built at the layer's first call."""
-    cls = registry.get(name)
-    if pattern.is_causal and query.shape[2] > 1 and not cls.supports.causal:
+def _backend(held: Held, pattern: Pattern, queries: int) -> Attention:
+    """Return what serves a layer's call: its backend, or the band of its model's window."""
+    cls, name = type(held.own), held.name
+    if pattern.is_causal and queries > 1 and not cls.supports.causal:
         raise UnsupportedError(f"is_causal: {name} is bidirectional only{cls.why_not('causal')}")
     window = pattern.window
-    if window is not None and window >= pattern.key_len - 1 and name != WINDOWED:
-        window = None  # it holds all keys that there are
-    if window is not None:
-        if cls.family != "dense" and name != WINDOWED:
-            raise UnsupportedError(
-                f"sliding_window: the layer sees {window} keys on a side, and {name} has "
-                f"no window; accepted: {PREFIX}{WINDOWED} and the exact backends"
-            )
-        kernel = {"kernel": options["kernel"]} if name == WINDOWED and "kernel" in options else {}
-        name, options = WINDOWED, {"window": window, **kernel}
-    mine = _built.setdefault(module, {})
-    _, num_heads, _, head_dim = query.shape
-    made_with = (name, num_heads, head_dim, scale, repr(sorted(options.items())))
-    backend = mine.get(made_with)
-    if backend is None:
-        shape = {"num_heads": num_heads, "head_dim": head_dim, "scale": scale}
-        backend = _build(name, module, made_with, **shape, **options)
-        mine[made_with] = backend
-    own = next(backend.buffers(), None)
-    if own is not None and own.device != query.device:
-        backend.to(query.device)
-    return backend
+    exact = cls.family == "dense"
+    if window is None or (exact and pattern.newest is not None):
+        return held.in_use()
+    if window >= pattern.key_len - 1 and name != WINDOWED:
+        return held.in_use()  # the window holds all keys that there are
+    if not exact and name != WINDOWED:
+        raise UnsupportedError(
+            f"sliding_window: the layer sees {window} keys on a side, and {name} has "
+            f"no window; accepted: {PREFIX}{WINDOWED} and the exact backends"
+        )
+    if held.band is None or held.band.window != window:
+        _make_band(held, window)
+    assert held.band is not None
+    return held.band
 
 
-def _build(name: str, module: nn.Module, made_with: tuple[Any, ...], **options: Any) -> Attention:
-    attached: Any = getattr(module, "attnbench", None)
-    if attached is not None and attached.name == name:
-        prepared_with: Any = module.attnbench_made_with
-        if prepared_with != made_with:
-            raise RuntimeError(
-                f"{PREFIX}{name}: the model was prepared with {prepared_with[-1]}, and is called "
-                f"with {made_with[-1]}; build it anew"
-            )
-        return attached  # type: ignore[no-any-return]
-    try:
-        backend = registry.build(name, **options)
-    except TypeError as error:
-        raise TypeError(f"{error}; give it by register({name}={{…}})") from None
-    if next(backend.parameters(), None) is not None:
-        if not _preparing.get():
-            raise RuntimeError(
-                f"{PREFIX}{name}: its projections are parameters, which the model does not have "
-                "yet; call prepare(model, …) first"
-            )
-        like = next(module.parameters())
-        module.add_module("attnbench", backend.to(like.device, like.dtype))
-        module.attnbench_made_with = made_with  # type: ignore[assignment]
-    return backend
+@opaque
+def _make_band(held: Held, window: int) -> None:
+    kernel = {"kernel": held.given["kernel"]} if "kernel" in held.given else {}
+    held.band = LongformerAttention(
+        num_heads=held.num_heads, head_dim=held.head_dim, window=window,
+        **(kernel if held.name == WINDOWED else {}),
+    ).train(held.training)  # fmt: skip
 
 
-def _with_dropout(backend: Attention, dropout: float, training: bool) -> Attention:
+def _set(backend: Attention, dropout: float, scale: float | None, training: bool) -> None:
+    """Set what the model decides at each call."""
     if dropout and not backend.supports.dropout:
         raise UnsupportedError(
             f"dropout: the model drops attention weights with probability {dropout}, and "
             f"{backend.name} has no dropout; set its configuration's to 0"
         )
-    backend.dropout_p = dropout
+    if backend.dropout_p != dropout:  # a module is slow to write to, and compiled by what it has
+        backend.dropout_p = dropout
+    wanted = backend.head_dim**-0.5 if scale is None else check_float("scaling", scale, above=0.0)
+    if backend.scale != wanted:
+        backend.scale = wanted
     if backend.training != training:
         backend.train(training)
-    return backend
 
 
 def _attend(backend: Attention, q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
     mask, is_causal = pattern.key_padding_mask, pattern.is_causal
+    if mask is not None and mask.shape[0] != q.shape[0]:
+        mask = mask.expand(q.shape[0], -1)
     if k.shape[2] > pattern.key_len:
         k, v = k[:, :, : pattern.key_len], v[:, :, : pattern.key_len]
+    if isinstance(backend, LongformerAttention) and pattern.newest is not None:
+        return _of_one_query(backend, q, k, v, mask, pattern.newest)
     before = k.shape[2] - q.shape[2]
     if isinstance(backend, LongformerAttention) and is_causal and before:
         return _at_the_end(backend, q, k, v, mask, before)
@@ -317,3 +460,23 @@ def _at_the_end(
     )
     assert isinstance(out, Tensor)
     return out[:, :, before:]
+
+
+def _of_one_query(
+    backend: LongformerAttention,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    newest: Tensor,
+) -> Tensor:
+    """Attend from one token to its window, in a cache of fixed size that goes on behind it."""
+    gap = torch.tensor(backend.dilation, device=k.device)[:, None]  # [H, 1]
+    distance = newest - torch.arange(k.shape[2], device=k.device)  # [M]
+    seen = (distance >= 0) & (distance <= backend.window * gap) & (distance % gap == 0)
+    hidden = ~seen[None, :, None]  # [1, H, 1, M]
+    if mask is not None:
+        hidden = hidden | ~mask[:, None, None]
+    return sdpa_rows(
+        q, k, v, hidden=hidden, scale=backend.scale, dropout_p=backend.active_dropout_p
+    )
