@@ -132,27 +132,41 @@ def exact_attention_rows(
 # -- measures of error --------------------------------------------------------------------------
 
 
-def relative_l2(actual: Tensor, expected: Tensor) -> float:
-    """Return ``‖actual - expected‖ / ‖expected‖`` in float64; NaN in either gives NaN."""
+def relative_l2(actual: Tensor, expected: Tensor, at_least: float = 0.0) -> float:
+    """Return ``‖actual - expected‖ / ‖expected‖`` in float64; NaN in either gives NaN.
+
+    Args:
+        actual: what was computed.
+        expected: what it should be.
+        at_least: what stands for ``‖expected‖`` where that is smaller; 0 = nothing. Where both
+            are 0 the result is ``‖actual‖``.
+    """
     expected = expected.detach().to(torch.float64)
     difference = actual.detach().to(torch.float64) - expected
-    norm = expected.norm()
+    norm = expected.norm().clamp(min=at_least)
     return float(difference.norm() / norm) if norm > 0 else float(difference.norm())
 
 
 def error_budget(dtype: torch.dtype, reference_error: float) -> float:
-    """Return the relative L2 error that an implementation in `dtype` may have.
+    """Return the relative L2 error that an implementation may have on inputs of `dtype`.
 
-    It may be four times as far from the float64 oracle as the plain reference is when that runs in
-    `dtype` itself; the floor is four units in the last place of half precision, eight of float32
-    and sixteen of float64, in which the oracle rounds as much as what it is compared with.
+    It may be four times as far from the float64 oracle on the same inputs as the plain reference
+    in float32 (in float64 for float64 inputs). The floor is two units in the last place of half
+    precision, in which weights and output are rounded but no score, eight of float32 and sixteen
+    of float64, in which the oracle rounds as much as what it is compared with.
 
     Args:
         dtype: of the inputs.
-        reference_error: `relative_l2` of the reference in `dtype` against float64.
+        reference_error: `relative_l2` of the reference on these inputs in float32, or in `dtype`
+            where that is wider, against float64.
     """
-    units = {torch.float32: 8, torch.float64: 16}.get(dtype, 4)
+    units = {torch.float32: 8, torch.float64: 16}.get(dtype, 2)
     return max(units * torch.finfo(dtype).eps, 4 * reference_error)
+
+
+def in_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return tensors of half precision as float32, others as they are."""
+    return tuple(x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors)
 
 
 # -- for fast paths -----------------------------------------------------------------------------

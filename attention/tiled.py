@@ -8,8 +8,8 @@ number a query. Time is the sum of the tiles, memory is the output plus one batc
 
 Scores are in base 2 (``scale·log2(e)`` is the products' factor), for torch's ``exp2`` takes a
 fraction of the time of its softmax; the sum of a row divides the output, which is narrower than
-the scores. In half precision scores are natural and torch's softmax, which computes in float32,
-is the faster.
+the scores. Of half precision, scores and weights are float32, as in fused kernels: what a tile
+reads is converted, and the output and the gradients are rounded once.
 
 Tiles of equal shape run as one batched product: neighbours along the sequence of one group, or
 the same place of many groups. Along the sequence their operands are strided views of q, k and v,
@@ -219,10 +219,8 @@ class _Operands:
         self.extra_k, self.extra_v = extra
         if plan.extra_ranges:
             self.extra_k, self.extra_v = (_ranges_of(x, plan.extra_ranges) for x in (k, v))
-        # A CPU multiplies float16 a hundred times slower than float32: convert tile by tile.
-        slow = q.dtype == torch.float16 and q.device.type == "cpu"
-        self.dtype = torch.float32 if slow else q.dtype
-        self.is_wide = self.dtype in (torch.float32, torch.float64)
+        # A score of half precision, rounded to it, would be off by as much as 1 from 256 on.
+        self.dtype = torch.promote_types(q.dtype, torch.float32)
         # oneDNN takes contiguous matrices; what is not it copies, to fresh memory.
         self._packs = applies(q)
         self._buffers: dict[str, Tensor] = {}
@@ -296,16 +294,14 @@ class _Operands:
 
     def exponentials(
         self, q: Tensor, keys: Tensor, tiles: Tiles, scale: float
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the attention weights of the tiles before dropout, up to a factor a row.
 
         Returns:
             the weights ``[tiles, rows, columns]``; what to divide each row by, ``[tiles, rows,
-            1]``, or ``None`` if nothing; the logarithm, in base 2, of what divides the
-            exponentials of the scores, infinite for a row that sees nothing, or ``None`` as well.
+            1]``; the logarithm, in base 2, of what divides the exponentials of the scores,
+            infinite for a row that sees nothing.
         """
-        if not self.is_wide:
-            return self._softmax(q, keys, tiles, scale), None, None
         scores = self._scores(q, keys, tiles, scale * LOG2_E)
         rows = (*scores.shape[:2], 1)
         peak = torch.amax(scores, dim=-1, keepdim=True, out=self.take("peak", *rows))
@@ -331,20 +327,10 @@ class _Operands:
         """
         if log_total is None:
             weights, total, _ = self.exponentials(q, keys, tiles, scale)
-            return weights if total is None else weights.mul_(total.reciprocal_())
+            return weights.mul_(total.reciprocal_())
         scores = self._scores(q, keys, tiles, scale * LOG2_E)
         torch.sub(scores, tiles.cut(log_total, tiles.start, tiles.rows)[:, :, None], out=scores)
         return torch.exp2(scores, out=scores)
-
-    def _softmax(self, q: Tensor, keys: Tensor, tiles: Tiles, scale: float) -> Tensor:
-        scores = self._scores(q, keys, tiles, scale)
-        empty = None
-        if self.plan.may_be_empty and tiles.hidden:
-            empty = scores.amax(dim=-1, keepdim=True) <= torch.finfo(scores.dtype).min
-        torch._softmax(scores, -1, False, out=scores)
-        if empty is not None and bool(empty.any()):
-            scores.masked_fill_(empty, 0.0)
-        return scores
 
     def _scores(self, q: Tensor, keys: Tensor, tiles: Tiles, scale: float) -> Tensor:
         """Return the scores of the tiles; what is hidden has the least finite number.
@@ -423,14 +409,14 @@ class _Tiled(torch.autograd.Function):
     ) -> Tensor:
         ctx.plan, ctx.scale, ctx.dropout = plan, scale, (dropout_p, dropout_seed)
         is_dense = isinstance(plan, DensePlan) and plan.hidden is None
-        if is_dense and not dropout_p and fused_is_faster(q.dtype):
+        if is_dense and not dropout_p:
             ctx.save_for_backward(q, k, v, extra_k, extra_v, None)
             fused = F.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)
             return fused[0]
         work = _Operands(q, k, v, (extra_k, extra_v), plan)
         out = torch.empty_like(q)  # strides included: heads side by side stay so
         log_totals = None
-        if work.is_wide and any(ctx.needs_input_grad):
+        if any(ctx.needs_input_grad):
             log_totals = torch.empty(q.shape[:2], dtype=work.dtype, device=q.device)
         ctx.save_for_backward(q, k, v, extra_k, extra_v, log_totals)
         # Dropout is drawn batch by batch: both passes must then walk the same ones.
@@ -440,7 +426,7 @@ class _Tiled(torch.autograd.Function):
             rows = work.rows("rows", q, tiles)
             keys = work.keys(tiles)
             weights, total, log_total = work.exponentials(rows, keys, tiles, scale)
-            if log_totals is not None and log_total is not None:
+            if log_totals is not None:
                 tiles.cut(log_totals, tiles.start, tiles.rows).copy_(log_total[:, :, 0])
             if dropout_p:
                 weights.mul_(_dropout_mask(weights, dropout_p, dropout_seed, index))
@@ -568,8 +554,7 @@ class _KeyGradient:
     """
 
     def __init__(self, x: Tensor, extra: Tensor | None, work: _Operands) -> None:
-        half = x.dtype in (torch.float16, torch.bfloat16)
-        wide = torch.float32 if half else x.dtype
+        wide = torch.promote_types(x.dtype, torch.float32)
         self.work, self.dtype = work, x.dtype
         self.total = torch.zeros(x.shape, dtype=wide, device=x.device)
         self.extra = None
@@ -580,7 +565,7 @@ class _KeyGradient:
         """Add ``scale·a·b``, ``[tiles, columns, D]``, to where its columns came from."""
         extra = self.extra if tiles.extra else None
         window = tiles.window(self.total)
-        if tiles.blocks is None and self.total.dtype == self.work.dtype:
+        if tiles.blocks is None:
             only = window if extra is None else None
             if extra is not None and not tiles.width and tiles.count == 1:
                 only = tiles.of_groups(extra)
@@ -609,10 +594,9 @@ class _KeyGradient:
         first = _group_index(tiles, device) * seq_len + plan.block_offset
         at = first + tiles.blocks * plan.block_size  # [tiles, r]
         rows = at[:, :, None] + torch.arange(plan.block_size, device=device)
-        if part.dtype == self.total.dtype:
-            part = self.work.take("gathered gradients", *part.shape).copy_(part)
+        part = self.work.take("gathered gradients", *part.shape).copy_(part)
         every = self.total.view(groups * seq_len, dim)
-        every.index_add_(0, rows.flatten(), part.to(self.total.dtype).reshape(-1, dim))
+        every.index_add_(0, rows.flatten(), part.view(-1, dim))
 
     def result(self, plan: Plan) -> tuple[Tensor, Tensor | None]:
         """Return the gradients of the keys and of the extra keys, in the input's dtype."""
@@ -722,14 +706,6 @@ class DensePlan:
             return tiles
         unseen = tiles.of_groups(self.hidden)[:, None]
         return replace(tiles, hidden=(Hidden(0, self.key_len, unseen),))
-
-
-def fused_is_faster(dtype: torch.dtype) -> bool:
-    """Whether torch's fused attention is a faster forward pass over a few keys, on a CPU.
-
-    Its backward pass is the slower one, and so is either pass in bfloat16.
-    """
-    return dtype in (torch.float32, torch.float64)
 
 
 def fold_heads(*tensors: Tensor) -> list[tuple[Tensor, ...]]:

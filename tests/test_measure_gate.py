@@ -183,3 +183,58 @@ def test_the_reference_leaves_the_precision_as_it_was(dtype: torch.dtype):
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+class RoundedScores(attention.get("full")):  # type: ignore[misc]
+    """Scores and softmax in the dtype of the inputs."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, **_: Any) -> Tensor:
+        return torch.softmax(q * self.scale @ k.mT, dim=-1) @ v
+
+
+def half_call(module: Attention, deviation: float, dtype: torch.dtype, n: int = N) -> Call:
+    """Return a training call whose logits have a deviation."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, grad = (torch.randn(2, 2, n, 64, generator=generator) for _ in range(4))
+    q, k = q * deviation**0.5, k * deviation**0.5
+    q, k, v, grad = (x.to(dtype) for x in (q, k, v, grad))
+    output = module.to(dtype)(q.requires_grad_(), k, v)
+    output.backward(grad)
+    return Call(module, q, k, v, False, output.detach(), grad, q.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_scores_rounded_to_half_precision_do_not_pass(dtype: torch.dtype):
+    rounded = half_call(RoundedScores(num_heads=2, head_dim=64), 100.0, dtype)
+    with pytest.raises(WrongOutputError, match="output is off"):
+        check_call(rounded, seed=0)
+    right = half_call(attention.build("full", num_heads=2, head_dim=64), 100.0, dtype)
+    with pytest.raises(WrongOutputError, match="dq is off"):
+        check_call(replace(right, query_grad=rounded.query_grad), seed=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("deviation", [0.1, 1.0, 10.0, 100.0, 1000.0])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("full", {}),
+        ("sdpa", {}),
+        ("longformer", {"window": 32, "kernel": "tiled"}),
+        ("bigbird", {"block_size": 16, "kernel": "tiled"}),
+        ("linformer", {"seq_len": N, "rank": 32}),
+        ("performer", {"seed": 0, "num_features": 64, "kernel": "tiled"}),
+        ("performer", {"seed": 0, "num_features": 64, "kernel": "chunked"}),
+    ],
+)
+def test_scores_in_float32_pass(
+    name: str, options: dict[str, Any], deviation: float, dtype: torch.dtype
+):
+    module = attention.build(name, num_heads=2, head_dim=64, **options)
+    check_call(half_call(module, deviation, dtype), seed=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["full", "sdpa", "performer"])
+def test_a_single_key_leaves_a_gradient_of_zero_but_for_rounding(name: str, dtype: torch.dtype):
+    check_call(half_call(attention.build(name, num_heads=2, head_dim=64), 1.0, dtype, n=1), seed=0)

@@ -224,3 +224,46 @@ def test_the_options_draws_are_what_they_say() -> None:
     assert off[True] < 1e-6
     assert off[False] > 0.2
     assert drawn[True].shown() != drawn[False].shown()
+
+
+@pytest.mark.parametrize("lengths", [(1.0, 1.0), (20.0, 200.0), (200.0, 20.0), (900.0, 1.0)])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_the_reference_holds_keys_and_queries_of_any_length(
+    lengths: tuple[float, float], is_causal: bool
+) -> None:
+    """Keys that grow or shrink along the sequence, beside a sum of logarithms, pair by pair.
+
+    Where the longest stand first, causal queries see nothing else; where they stand last, padding
+    hides the others. A query of length 900 spans more than float64.
+    """
+    n, dim, count = 24, 8, 16
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(1, 2, n, dim, generator=generator, dtype=torch.float64) for _ in range(3)
+    )
+    k = k * torch.linspace(*lengths, n, dtype=torch.float64)[:, None]
+    q = q * lengths[0] if lengths[1] == 1.0 else q
+    mask = torch.ones(1, n, dtype=torch.bool)
+    mask[0, : n // 2] = lengths[0] > lengths[1]
+    modules = [
+        PerformerAttention(
+            num_heads=2, head_dim=dim, num_features=count, seed=3, kernel=kernel
+        ).double()
+        for kernel in ("tiled", "chunked")
+    ]
+    x, y = (t * dim**-0.25 for t in (q, k))
+    omega = modules[0].projection
+    features = x @ omega.T, y @ omega.T - y.square().sum(-1, keepdim=True) / 2
+    logs = torch.logsumexp(features[0][..., None, :] + features[1][..., None, :, :], dim=-1)
+    seen = mask[:, None, None].expand(1, 2, n, n)
+    seen = seen.tril() if is_causal else seen
+    weights = torch.softmax(logs.masked_fill(~seen, -torch.inf), dim=-1).nan_to_num(0.0)
+    right = weights @ v
+    call = {"is_causal": is_causal, "key_padding_mask": mask}
+    torch.testing.assert_close(modules[0].reference(q, k, v, **call), right)
+    rows = torch.tensor([0, 5, n - 1])
+    some = modules[0].reference(q, k, v, **call, rows=rows)
+    torch.testing.assert_close(some, right[:, :, rows])
+    real = mask[:, None, :, None]
+    for module in modules:
+        torch.testing.assert_close(module(q, k, v, **call) * real, right * real)

@@ -13,13 +13,17 @@ from torch import Tensor
 
 from attention.base import EVERYWHERE, Cost, Mode, Problem, Supports, softmax_ops
 from attention.exact import ExactAttention
-from attention.functional import expand_kv_heads
+from attention.functional import expand_kv_heads, in_float32
 from attention.registry import register
 
 
 @register("full")
 class FullAttention(ExactAttention):
     """Exact softmax attention that writes its weights to memory.
+
+    Half precision is computed in float32 and rounded once, as torch's own plain kernel
+    (``SDPBackend.MATH``) does: scores rounded to bfloat16 would be off by as much as 1 from 256
+    on, and those of float16 overflow. So the N×M matrices take four bytes a number there too.
 
     Args:
         num_heads: H.
@@ -41,6 +45,8 @@ class FullAttention(ExactAttention):
     ) -> Tensor:
         """Compute scores, weights and their product, each as a tensor of its own."""
         self.kernel = "materialised"
+        dtype = q.dtype
+        q, k, v = in_float32(q, k, v)
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         scores = torch.matmul(q * self.scale, k.transpose(-2, -1))  # [B, H, N, M]
         hidden, empty = self._hidden(q, k, is_causal, key_padding_mask)
@@ -49,7 +55,7 @@ class FullAttention(ExactAttention):
         weights = torch.softmax(scores, dim=-1)
         if self.active_dropout_p:
             weights = torch.dropout(weights, self.active_dropout_p, train=True)
-        out = torch.matmul(weights, v)
+        out = torch.matmul(weights, v).to(dtype)
         return out if empty is None else out.masked_fill(empty, 0.0)
 
     def attend_with_lse(

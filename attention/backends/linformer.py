@@ -22,10 +22,11 @@ from attention.functional import (
     differentiable_rows,
     draw_seed,
     expand_kv_heads,
+    in_float32,
 )
 from attention.products import mark
 from attention.registry import register
-from attention.tiled import DensePlan, fold_heads, fused_is_faster, tiled_attention
+from attention.tiled import DensePlan, fold_heads, tiled_attention
 
 if TYPE_CHECKING:
     from attention.exchange import Part
@@ -158,7 +159,12 @@ class LinformerAttention(Attention):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
     ) -> Tensor:
-        """Project keys and values along the sequence, then attend over R of them."""
+        """Project keys and values along the sequence, then attend over R of them.
+
+        Half precision in float32: a projected key rounded is a score rounded.
+        """
+        dtype = q.dtype
+        q, k, v = in_float32(q, k, v)
         if self.sharing == "none" and self.method == "learned":
             k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         hidden = None
@@ -173,7 +179,7 @@ class LinformerAttention(Attention):
             keys = project_k(k)  # [B, H_kv, R, D]
             values = (self.value_projection or project_k)(v)
         self.kernel = f"{self.method}_projection+{self._core(q, keys, hidden)}"
-        return self._attend(q, keys, values, hidden)
+        return self._attend(q, keys, values, hidden).to(dtype)
 
     def sequence_projections(self, key_len: int) -> tuple[Tensor, Tensor] | None:
         """Return E and F, ``[R, M]`` each, where all heads share them."""
@@ -191,11 +197,12 @@ class LinformerAttention(Attention):
 
             return as_a_whole(self, "attend_projected", q, k, v)
         self.kernel = f"{self.method}_projection_first+{self._core(q, k, None)}"
-        return self._attend(q, k, v, None)
+        return self._attend(*in_float32(q, k, v), None).to(q.dtype)
 
     def attend_across(self, part: Part) -> Tensor:
         """Add up over the ranks what each projects of its own keys and values."""
-        k, v, own, exchange = part.k, part.v, part.own_keys, part.exchange
+        q, k, v = in_float32(part.q, part.k, part.v)
+        own, exchange = part.own_keys, part.exchange
         if self.sharing == "none" and self.method == "learned":
             k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         k, v = (x.masked_fill(~own[:, None, :, None], 0.0) for x in (k, v))
@@ -212,24 +219,24 @@ class LinformerAttention(Attention):
         else:
             at = torch.arange(exchange.start, exchange.stop, device=k.device) // self.segment
             rows = -(-exchange.total_length // self.segment)
-            wide = torch.promote_types(k.dtype, torch.float32)  # sums of many tokens
-            blank = k.new_zeros(k.shape[0], 2 * k.shape[1], rows, k.shape[3], dtype=wide)
-            total = exchange.total(blank.index_add(2, at, torch.cat([k, v], dim=1).to(wide)))
+            blank = k.new_zeros(k.shape[0], 2 * k.shape[1], rows, k.shape[3])
+            total = exchange.total(blank.index_add(2, at, torch.cat([k, v], dim=1)))
             counts = own.new_zeros(own.shape[0], rows, dtype=torch.int64)
             counts = exchange.total(counts.index_add(1, at, own.to(torch.int64)))
-            total = (total / counts.clamp(min=1)[:, None, :, None]).to(k.dtype)
+            total = total / counts.clamp(min=1)[:, None, :, None]
             hidden = None if part.key_padding_mask is None else counts == 0
         keys, values = total.split(k.shape[1], dim=1)
-        self.kernel = f"{self.method}_projection+{self._core(part.q, keys, hidden)}"
-        return self._attend(part.q, keys.contiguous(), values.contiguous(), hidden)
+        self.kernel = f"{self.method}_projection+{self._core(q, keys, hidden)}"
+        out = self._attend(q, keys.contiguous(), values.contiguous(), hidden)
+        return out.to(part.q.dtype)
 
     def exchange_bytes(self, problem: Problem, spans: Sequence[tuple[int, int]], rank: int) -> int:
         """Return the bytes of the all-reduce, as a ring moves them; pooling also counts tokens."""
         learned = self.method == "learned"
         heads = problem.num_heads if learned and self.sharing == "none" else problem.num_kv_heads
         rows = self.rank if learned else -(-problem.key_len // self.segment)
-        dtype = problem.dtype if learned else torch.promote_types(problem.dtype, torch.float32)
-        size = 2 * problem.batch * heads * rows * problem.head_dim * dtype.itemsize
+        wide = torch.promote_types(problem.dtype, torch.float32)
+        size = 2 * problem.batch * heads * rows * problem.head_dim * wide.itemsize
         moved = 2 * (len(spans) - 1) * size // len(spans)
         counts = 0 if learned else 2 * (len(spans) - 1) * problem.batch * rows * 8 // len(spans)
         return moved + counts
@@ -238,7 +245,7 @@ class LinformerAttention(Attention):
         """Name what attends to the projected keys."""
         if q.device.type != "cpu":
             return "sdpa"
-        if hidden is not None or self.active_dropout_p or not fused_is_faster(q.dtype):
+        if hidden is not None or self.active_dropout_p:
             return "tiled" + mark(q)
         trains = torch.is_grad_enabled() and (q.requires_grad or keys.requires_grad)
         return ("sdpa+tiled_backward" if trains else "sdpa") + mark(q)

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from attention.base import Attention, Cost, Mode, Problem, Supports
 from attention.checks import check_bool, check_choice, check_float, check_int, check_seed
-from attention.functional import draw_seed, expand_kv_heads
+from attention.functional import draw_seed, expand_kv_heads, query_positions, visible_keys
 from attention.linear import Features, bidirectional, causal, continue_causal, lowest_top
 from attention.linear_chunked import Sums, chunked_attention, joined, key_sums
 from attention.linear_chunked import executed_ops as chunked_ops
@@ -40,6 +41,9 @@ Kind = Literal["softmax", "relu"]
 KINDS: tuple[str, ...] = get_args(Kind)
 Kernel = Literal["auto", "tiled", "chunked"]
 KERNELS: tuple[str, ...] = get_args(Kernel)
+
+LOG_RANGE = 600.0
+"""How far a logit may lie below another for a product of their exponentials in float64."""
 
 
 @register("performer")
@@ -255,32 +259,36 @@ class PerformerAttention(Attention):
         key_padding_mask: Tensor | None = None,
         rows: Tensor | None = None,
     ) -> Tensor:
-        """Form the N×M matrix ``φ(Q)φ(K)ᵀ`` of eq. 4 and normalise its rows."""
-        at = torch.arange(q.shape[2], device=q.device) if rows is None else rows
-        phi_q = self._features(q[:, :, at], dims=(-1,))
-        phi_k = self._features(expand_kv_heads(k, q.shape[1]), dims=(-1, -2))
-        weights = phi_q @ phi_k.transpose(-2, -1)  # [B, H, K, M]
-        if is_causal:
-            keys = torch.arange(k.shape[2], device=q.device)
-            future = keys > at[:, None] + (k.shape[2] - q.shape[2])
-            weights = weights.masked_fill(future, 0.0)
-        if key_padding_mask is not None:
-            weights = weights.masked_fill(~key_padding_mask[:, None, None, :], 0.0)
+        """Form the N×M matrix ``φ(Q)φ(K)ᵀ`` of eq. 4 and normalise its rows.
+
+        Of softmax features in the log domain: neither long keys nor long queries underflow.
+        """
+        at = query_positions(q.shape[2], rows, q.device)
+        hidden = ~visible_keys(
+            at, q.shape[2], k.shape[2], is_causal=is_causal, key_padding_mask=key_padding_mask
+        )
+        k, v = expand_kv_heads(k, q.shape[1]), expand_kv_heads(v, q.shape[1])
+        phi_q, phi_k = self._features(q[:, :, at]), self._features(k)
+        if self.features == "relu":
+            weights = (phi_q @ phi_k.mT).masked_fill(hidden, 0.0)  # [B, H, K, M]
+        else:
+            weights = _log_product(phi_q.double(), phi_k.double()).masked_fill(hidden, -math.inf)
+            top = weights.detach().amax(dim=-1, keepdim=True)
+            top.masked_fill_(top == -math.inf, 0.0)  # no key
+            weights = (weights - top).exp().to(q.dtype)
         total = weights.sum(dim=-1, keepdim=True)
-        weights = weights / torch.where(total > 0, total, 1.0)
-        out: Tensor = weights @ expand_kv_heads(v, q.shape[1])
+        out: Tensor = weights / torch.where(total > 0, total, 1.0) @ v
         return out
 
-    def _features(self, x: Tensor, dims: tuple[int, ...]) -> Tensor:
-        """Compute φ as the paper writes it, up to a positive factor common to `dims`."""
+    def _features(self, x: Tensor) -> Tensor:
+        """Compute ReLU features, or the logarithms of softmax features, as the paper has them."""
         x = x * math.sqrt(self.scale)
         phi: Tensor = x @ self.projection.to(x.dtype).T
         if self.features == "relu":
             return torch.relu(phi) + self.epsilon
         # In place: the features of a million keys in float64 are 2 GiB a head, and enough once.
         phi -= 0.5 * (x * x).sum(dim=-1, keepdim=True)
-        phi -= phi.detach().amax(dim=dims, keepdim=True)
-        return phi.exp_()
+        return phi
 
     def fixed_sizes(self) -> dict[str, int]:
         """Name the features: R of them."""
@@ -321,6 +329,31 @@ class PerformerAttention(Attention):
     def set_extra_state(self, state: Any) -> None:
         """Restore the stream of features."""
         self._generator.set_state(state.cpu())
+
+
+def _log_product(a: Tensor, b: Tensor) -> Tensor:
+    """Return ``log(exp(a)·exp(b)ᵀ)``, a log-sum-exp over R: ``[..., K, R]``, ``[..., M, R]``.
+
+    With the largest of each row taken out, a product holds all that counts: where b is largest
+    its factor is 1, and a is no more than its own range below its maximum. Only where a row of a
+    spans more than float64 is there one sum a query.
+
+    Args:
+        a: float64, of queries.
+        b: float64, of keys; overwritten.
+    """
+    top_a, top_b = (x.detach().amax(dim=-1, keepdim=True) for x in (a, b))
+    if bool((top_a - a.detach() > LOG_RANGE).any()):
+        rows = [checkpoint(_log_sums, row, b, use_reentrant=False) for row in a.unbind(dim=-2)]
+        return torch.stack(rows, dim=-2)
+    b -= top_b
+    product = (a - top_a).exp() @ b.exp_().mT
+    return product.log() + top_a + top_b.mT
+
+
+def _log_sums(row: Tensor, b: Tensor) -> Tensor:
+    """Return `_log_product` of one row ``[..., R]``: ``[..., M]``."""
+    return torch.logsumexp(row[..., None, :] + b, dim=-1)
 
 
 def orthogonal_features(count: int, dim: int, generator: torch.Generator) -> Tensor:
