@@ -220,7 +220,9 @@ class _Operands:
         if plan.extra_ranges:
             self.extra_k, self.extra_v = (_ranges_of(x, plan.extra_ranges) for x in (k, v))
         # A score of half precision, rounded to it, would be off by as much as 1 from 256 on.
-        self.dtype = torch.promote_types(q.dtype, torch.float32)
+        # Numbers of rows (`_places`) stay whole numbers.
+        wide = torch.promote_types(q.dtype, torch.float32)
+        self.dtype = wide if q.is_floating_point() else q.dtype
         # oneDNN takes contiguous matrices; what is not it copies, to fresh memory.
         self._packs = applies(q)
         self._buffers: dict[str, Tensor] = {}

@@ -197,7 +197,8 @@ class LinformerAttention(Attention):
 
             return as_a_whole(self, "attend_projected", q, k, v)
         self.kernel = f"{self.method}_projection_first+{self._core(q, k, None)}"
-        return self._attend(*in_float32(q, k, v), None).to(q.dtype)
+        wide_q, wide_k, wide_v = in_float32(q, k, v)
+        return self._attend(wide_q, wide_k, wide_v, None).to(q.dtype)
 
     def attend_across(self, part: Part) -> Tensor:
         """Add up over the ranks what each projects of its own keys and values."""
