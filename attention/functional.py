@@ -7,6 +7,7 @@ paths use what stands below them.
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -123,12 +124,49 @@ def exact_attention_rows(
 # -- measures of error --------------------------------------------------------------------------
 
 
-def relative_l2(actual: Tensor, expected: Tensor) -> float:
-    """Return ``‖actual - expected‖ / ‖expected‖`` in float64; NaN in either gives NaN."""
+def relative_l2(actual: Tensor, expected: Tensor, *, least: float = 0.0) -> float:
+    """Return ``‖actual - expected‖ / ‖expected‖`` in float64; NaN in either gives NaN.
+
+    Args:
+        actual: any shape.
+        expected: of the same shape.
+        least: what the norm of `expected` counts at least (`least_norms`): what is left of terms
+            that cancel is no measure of their rounding.
+    """
     expected = expected.detach().to(torch.float64)
     difference = actual.detach().to(torch.float64) - expected
-    norm = expected.norm()
-    return float(difference.norm() / norm) if norm > 0 else float(difference.norm())
+    norm = max(float(expected.norm()), least)
+    return float(difference.norm()) / norm if norm > 0 else float(difference.norm())
+
+
+def least_norms(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, output_grad: Tensor | None = None
+) -> dict[str, float]:
+    """Return the norms of what output and dq are summed up of, where every key weighs the same.
+
+    What is left of these terms may be less: the gradient of a softmax over one key is 0, and what
+    is computed is rounding. For dq they count four times: those of random features are larger.
+
+    Args:
+        q: the queries that count, ``[B, H, K, D]``.
+        k: ``[B, H_kv, M, D]``.
+        v: ``[B, H_kv, M, D]``.
+        scale: factor on the scores.
+        output_grad: of the same queries, ``[B, H, K, D]``.
+
+    Returns:
+        ``output``, and with `output_grad` ``dq``.
+    """
+    value = _root_mean_square(v) / math.sqrt(max(1, k.shape[2]))
+    norms = {"output": value * math.sqrt(q.numel())}
+    if output_grad is not None:
+        score_grad = value * float(output_grad.detach().double().norm())
+        norms["dq"] = 4 * score_grad * _root_mean_square(k) * scale * math.sqrt(q.shape[-1])
+    return norms
+
+
+def _root_mean_square(x: Tensor) -> float:
+    return float(x.detach().double().norm()) / math.sqrt(max(1, x.numel()))
 
 
 def error_budget(dtype: torch.dtype, reference_error: float) -> float:

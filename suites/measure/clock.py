@@ -217,9 +217,7 @@ def sample_in_turn(
         while True:
             for position, index in enumerate(restless):
                 share = (limit - spent) / (len(restless) - position)
-                done = warm_up(
-                    arms[index], timer, budget_s=budget_s, limit_s=share, spared=spared
-                )
+                done = warm_up(arms[index], timer, budget_s=budget_s, limit_s=share, spared=spared)
                 spent += done.seconds
                 warm_ups[index] = _after(warm_ups[index], done)
             taken = _sample(arms, timer, warm_ups, budget_s=budget_s, rng=rng)
@@ -290,8 +288,7 @@ def _sample(
             return True
         done = warm_ups[index]
         return (
-            done.calls + count < WATCHED_CALLS
-            and done.seconds + took < WATCHED_BUDGETS * budget_s
+            done.calls + count < WATCHED_CALLS and done.seconds + took < WATCHED_BUDGETS * budget_s
         )
 
     ended: Stop = "count"
