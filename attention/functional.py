@@ -7,6 +7,7 @@ paths use what stands below them.
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -132,19 +133,52 @@ def exact_attention_rows(
 # -- measures of error --------------------------------------------------------------------------
 
 
-def relative_l2(actual: Tensor, expected: Tensor, at_least: float = 0.0) -> float:
+def relative_l2(actual: Tensor, expected: Tensor, *, least: float = 0.0) -> float:
     """Return ``‖actual - expected‖ / ‖expected‖`` in float64; NaN in either gives NaN.
 
     Args:
-        actual: what was computed.
-        expected: what it should be.
-        at_least: what stands for ``‖expected‖`` where that is smaller; 0 = nothing. Where both
-            are 0 the result is ``‖actual‖``.
+        actual: any shape.
+        expected: of the same shape.
+        least: what the norm of `expected` counts at least (`least_norms`): what is left of terms
+            that cancel is no measure of their rounding.
     """
     expected = expected.detach().to(torch.float64)
     difference = actual.detach().to(torch.float64) - expected
-    norm = expected.norm().clamp(min=at_least)
-    return float(difference.norm() / norm) if norm > 0 else float(difference.norm())
+    norm = max(float(expected.norm()), least)
+    return float(difference.norm()) / norm if norm > 0 else float(difference.norm())
+
+
+def least_norms(
+    k: Tensor, v: Tensor, scale: float, output: Tensor, output_grad: Tensor | None = None
+) -> dict[str, float]:
+    """Return the norms of the terms that output and dq are sums of, for `relative_l2`.
+
+    What is left of terms that cancel may be less than their rounding: the gradient of a softmax
+    over one key is 0. A row of the output is a mean of values. A row of dq is
+    ``scale·Σ_j P_j (dO·v_j - dO·O) k_j``: each product counts, and those of values four times
+    where all keys weigh the same, as those of random features are larger.
+
+    Args:
+        k: ``[B, H_kv, M, D]``.
+        v: ``[B, H_kv, M, D]``.
+        scale: factor on the scores.
+        output: of the queries that count, ``[B, H, K, D]``.
+        output_grad: of the same queries, ``[B, H, K, D]``.
+
+    Returns:
+        ``output``, and with `output_grad` ``dq``.
+    """
+    value = _root_mean_square(v) / math.sqrt(max(1, k.shape[2]))
+    norms = {"output": value * math.sqrt(output.numel())}
+    if output_grad is not None:
+        grad = output_grad.detach().double()
+        products = max(4 * value * float(grad.norm()), float((grad * output.detach()).norm()))
+        norms["dq"] = scale * products * _root_mean_square(k) * math.sqrt(k.shape[-1])
+    return norms
+
+
+def _root_mean_square(x: Tensor) -> float:
+    return float(x.detach().double().norm()) / math.sqrt(max(1, x.numel()))
 
 
 def error_budget(dtype: torch.dtype, reference_error: float) -> float:

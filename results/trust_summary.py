@@ -115,8 +115,8 @@ def _sampling(run: RunTrust) -> list[str]:
         )
     if told.not_converged:
         said.append(
-            f"{told.not_converged:,} of {told.warm_ups:,} warm-ups were ended by the budget "
-            "before they had converged: a longer budget gives them time."
+            f"{told.not_converged:,} of {told.warm_ups:,} warm-ups had not "
+            "converged: these times may be too high, and a longer --case-timeout gives them time."
         )
     width = told.half_width
     if width.num_values and width.high > TARGET:

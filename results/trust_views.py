@@ -157,7 +157,7 @@ def _stop_table(trust: Trust) -> TableView:
     ]
     if not any(run.has_stops for run in trust.runs):
         head, notes = ["sampling", *head[1:]], []
-    notes.append("Warm-up cut short: the budget was spent before calls stopped getting faster.")
+    notes.append("Warm-up cut short: its time was spent before calls stopped getting faster.")
     return _table(trust, "How sampling ended", head, rows, notes)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import random
@@ -12,16 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from results.schema import STOPS
+from suites.measure import clock
 from suites.measure.clock import (
     FIRST_LOOK,
     MAX_SAMPLES,
     HostTimer,
     Timed,
+    Timing,
+    has_fallen,
     is_narrow,
     sample_in_turn,
     timer_for,
     warm_up,
 )
+from suites.measure.process import deadline
 
 
 class Scripted:
@@ -59,31 +64,119 @@ def scripted(latency: Callable[[int], float]) -> tuple[Scripted, ScriptedTimer]:
 def test_warm_up_goes_on_while_calls_get_faster():
     latencies = [0.010 * 0.9**i for i in range(12)]
     arm, timer = scripted(lambda i: latencies[min(i, 11)])
-    done = warm_up(arm, timer, budget_s=0.2)
+    done = warm_up(arm, timer, budget_s=0.2, limit_s=60.0)
     assert done.converged
     assert done.calls >= 12 + 3
 
 
-def test_warm_up_of_a_steady_call_ends_after_few():
-    arm, timer = scripted(lambda _: 0.010)
-    assert warm_up(arm, timer, budget_s=0.4).calls == 4
+@pytest.mark.parametrize(("latency", "calls"), [(0.010, 5), (0.2, 3)])
+def test_warm_up_of_a_steady_call_ends_after_few(latency: float, calls: int):
+    arm, timer = scripted(lambda _: latency)
+    done = warm_up(arm, timer, budget_s=0.4, limit_s=60.0)
+    assert (done.calls, done.converged) == (calls, True)
 
 
 def test_warm_up_of_a_short_call_covers_a_share_of_the_budget():
     arm, timer = scripted(lambda _: 0.0001)
-    done = warm_up(arm, timer, budget_s=0.4)
+    done = warm_up(arm, timer, budget_s=0.4, limit_s=60.0)
     assert done.converged
     assert 0.05 * 0.4 <= done.calls * 0.0001 <= 0.1 * 0.4
 
 
-def test_warm_up_that_never_converges_ends_with_the_budget():
-    arm, timer = scripted(lambda i: 0.1 * 0.9**i)
-    done = warm_up(arm, timer, budget_s=0.4)
+def test_a_slow_first_call_is_no_measure_of_the_next():
+    arm, timer = scripted(lambda i: 0.010 if i else 10.0)
+    done = warm_up(arm, timer, budget_s=0.4, limit_s=60.0)
+    assert (done.calls, done.converged) == (5, True)
+
+
+def test_warm_up_that_never_converges_ends_within_its_limit():
+    arm, timer = scripted(lambda i: 0.9**i)
+    done = warm_up(arm, timer, budget_s=0.4, limit_s=8.0)
     assert not done.converged
-    assert sum(0.1 * 0.9**i for i in range(done.calls - 1)) < 0.4
+    assert 8.0 - 5 * 0.9**done.calls < done.seconds < 8.0
 
 
-@pytest.mark.parametrize(("latency", "expected"), [(0.05, 8), (0.3, 3), (0.41, 1), (5.0, 1)])
+def timed_alone(latency: Callable[[int], float], *, limit_s: float = 60.0) -> Timing:
+    """Sample a scripted call as preset quick does."""
+    arm, timer = scripted(latency)
+    (timing,) = sample_in_turn([arm], timer, budget_s=0.25, seed=0, limit_s=limit_s)
+    return timing
+
+
+def after(slow: list[float], then: float) -> Callable[[int], float]:
+    return lambda i: slow[i] if i < len(slow) else then
+
+
+@pytest.mark.parametrize(
+    "slow", [[2.0, 0.5, 0.5], [0.05] * 12, [40.0], [0.3, 0.3, 0.3], [0.02] * 13, [1.0] * 3],
+    ids=str,
+)  # fmt: skip
+def test_what_is_slow_at_first_is_no_part_of_the_latency(slow: list[float]):
+    timing = timed_alone(after(slow, 0.0007))
+    assert timing.warm_up.converged
+    assert statistics.median(timing.samples) == 0.0007
+
+
+def test_latency_that_goes_on_falling_says_so():
+    timing = timed_alone(lambda i: 5 * 0.97**i)
+    assert not timing.warm_up.converged
+    assert timing.metric()["warm_up"]["converged"] is False
+
+
+@pytest.mark.parametrize("latency", [14.0, 19.0])
+def test_warm_up_leaves_time_for_the_rest_of_a_case(latency: float):
+    timing = timed_alone(lambda _: latency)
+    assert (timing.warm_up.calls, timing.warm_up.converged, len(timing.samples)) == (1, False, 1)
+
+
+def test_warm_up_may_take_until_the_deadline_around_it():
+    with deadline(2.0):
+        arm, timer = scripted(lambda i: 0.9**i)
+        (timing,) = sample_in_turn([arm], timer, budget_s=0.01, seed=0)
+    assert not timing.warm_up.converged
+    assert timing.warm_up.calls == 1
+
+
+def test_one_arm_that_compiles_late_is_sampled_anew_with_the_others():
+    class Each(ScriptedTimer):
+        late = 0
+
+        def sample(self, timed: Timed) -> float:
+            assert isinstance(timed, Scripted)
+            if timed.name == "steady":
+                return 0.01
+            self.late += 1
+            return 0.05 if self.late <= 12 else 0.0007
+
+    arms = [Scripted(name, []) for name in ("steady", "late")]
+    timings = sample_in_turn(arms, Each(lambda _: 0.0), budget_s=0.25, seed=0, limit_s=60.0)
+    assert [statistics.median(t.samples) for t in timings] == [0.01, 0.0007]
+    assert all(t.warm_up.converged for t in timings)
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("latency", [0.002, 0.05, 0.4])
+def test_scatter_is_not_taken_for_a_fall(
+    latency: float, noise: float, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(clock, "_no_garbage_collection", contextlib.nullcontext)  # it takes long
+    rng = random.Random(0)
+    timings = [timed_alone(lambda _: latency * rng.lognormvariate(0, noise)) for _ in range(100)]
+    assert all(t.warm_up.converged for t in timings)
+    spent = [t.warm_up.seconds + t.every * sum(t.samples) for t in timings]
+    assert statistics.mean(spent) < max(0.9, 6 * latency)
+
+
+def test_a_fall_is_told_by_ranks_and_of_few_calls_by_their_last():
+    assert has_fallen([0.5, 0.5, 0.1])
+    assert has_fallen([1.2] * 10 + [1.0] * 10)
+    assert not has_fallen([1.0] * 10 + [1.2] * 10)
+    assert not has_fallen([1.2, 1.0] * 10)
+    assert not has_fallen([1.05] * 10 + [1.0] * 10)
+    assert not has_fallen([1.0])
+
+
+@pytest.mark.parametrize(("latency", "expected"), [(0.05, 11), (0.3, 3), (0.41, 1), (5.0, 1)])
 def test_number_of_samples_follows_the_budget(latency: float, expected: int):
     arm, timer = scripted(lambda i: latency * (1 + 0.1 * (i % 2)))
     (timing,) = sample_in_turn([arm], timer, budget_s=0.4, seed=0)
@@ -184,7 +277,7 @@ def test_a_short_call_is_sampled_beside_a_long_one():
             return latency[timed.name]
 
     timings = sample_in_turn(arms, Each(lambda _: 0.0), budget_s=1.0, seed=0)
-    assert [len(t.samples) for t in timings] == [FIRST_LOOK, 5, 1]
+    assert [len(t.samples) for t in timings] == [10, 10, 1]  # sixteen calls, or 3 s
 
 
 def test_arms_take_turns_in_random_order_under_the_seed():

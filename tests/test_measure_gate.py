@@ -21,10 +21,13 @@ N = 300
 
 
 def call_of(name: str = "full", *, training: bool = False, dtype: torch.dtype = torch.float32,
-            is_causal: bool = False, **options: Any) -> Call:  # fmt: skip
+            is_causal: bool = False, seq_len: int = N, draw: int = 0,
+            **options: Any) -> Call:  # fmt: skip
+    options |= options.pop("given", {})
     module: Attention = attention.build(name, num_heads=2, head_dim=16, **options)
-    generator = torch.Generator().manual_seed(0)
-    q, k, v, grad = (torch.randn(2, 2, N, 16, generator=generator).to(dtype) for _ in range(4))
+    generator = torch.Generator().manual_seed(draw)
+    shape = (2, 2, seq_len, 16)
+    q, k, v, grad = (torch.randn(shape, generator=generator).to(dtype) for _ in range(4))
     module.to(dtype).train(training)
     q.requires_grad_(training)
     output = module(q, k, v, is_causal=is_causal)
@@ -164,6 +167,33 @@ def test_what_reduced_precision_loses_is_allowed_and_said(precision: Any, error:
             seed=0,
             precision=precision,
         )
+
+
+NAMES = ("full", "sdpa", "longformer", "bigbird", "linformer", "performer")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_training_passes_over_one_key_and_two(name: str, is_causal: bool, dtype: torch.dtype):
+    """Of one key the gradient of q is 0: what is computed is rounding."""
+    for seq_len in (1, 2):
+        options = {"seq_len": seq_len} if name == "linformer" else {}
+        if is_causal and not attention.describe(name)["causal"]:
+            pytest.skip("not causal")
+        for seed in range(3):
+            call = call_of(
+                name, training=True, dtype=dtype, is_causal=is_causal, seq_len=seq_len,
+                draw=seed, given=options,
+            )  # fmt: skip
+            gate = check_call(call, seed=0)
+            assert gate["gradient"]["relative_l2"] <= gate["gradient"]["budget"] < 0.1
+
+
+def test_a_wrong_gradient_over_one_key_is_found():
+    call = call_of("performer", training=True, seq_len=1)
+    with pytest.raises(WrongOutputError, match="dq is off"):
+        check_call(replace(call, query_grad=spoiled(call.query_grad, 0, 1e-3)), seed=0)
 
 
 def test_a_gradient_may_lose_what_the_output_keeps():

@@ -23,7 +23,7 @@ from suites.benchmarks import PEER_ROWS
 from suites.kinds.answer import answer
 from suites.kinds.peer import agreement_budget, cost_beside
 from suites.kinds.preflight import inspect_case, preflight
-from suites.measure.clock import FIRST_LOOK
+from suites.measure.clock import WATCHED_CALLS
 from suites.peers import registry
 from suites.peers.base import Built, Peer, Projections
 from suites.peers.projected import ProjectedAttention
@@ -122,7 +122,7 @@ def test_peer_runs_and_computes_what_it_claims(name: str, mode: str, is_causal: 
     assert len(alone) == peer.subtracts_projections
     lengths = {len(arm["metrics"]["latency"]["samples"]) for arm in found["arms"]}
     # In alternation; what is short goes on by itself until it has enough.
-    assert len(lengths) == 1 or max(lengths) <= FIRST_LOOK
+    assert len(lengths) == 1 or max(lengths) <= WATCHED_CALLS
     difference = theirs["metrics"]["output_difference"]["value"]
     assert theirs["peer"]["same_function"] is peer.same_function
     if peer.same_function:

@@ -264,7 +264,7 @@ def test_why_sampling_ended_is_counted(tmp_path: Path) -> None:
     assert (sampling.not_converged, sampling.warm_ups, sampling.arms) == (6, 12, 12)
     text = told(folder)
     assert "60 % of the launches' arms were sampled until their median was known to ±2 %" in text
-    assert "6 of 12 warm-ups were ended by the budget" in text
+    assert "6 of 12 warm-ups had not converged" in text
 
 
 # -- the harness and what the machine did --------------------------------------------------------

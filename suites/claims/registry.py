@@ -72,13 +72,23 @@ class Lab:
         torch.manual_seed(self.seed)
 
     def seconds(self, calls: Mapping[K, Callable[[], object]]) -> dict[K, float]:
-        """Time calls in alternation; return the medians of their samples."""
+        """Time calls in alternation; return the medians of their samples.
+
+        Raises:
+            RuntimeError: if one still became faster when the time was over.
+        """
         arms = [Repeated(call) for call in calls.values()]
         with torch.no_grad():
             timings = sample_in_turn(
                 arms, timer_for(self.device), budget_s=self.budget_s, seed=self.seed
             )
-        return {key: median(timing.samples) for key, timing in zip(calls, timings, strict=True)}
+        taken = dict(zip(calls, timings, strict=True))
+        if late := [str(key) for key, timing in taken.items() if not timing.warm_up.converged]:
+            raise RuntimeError(
+                f"{', '.join(late)}: calls still became faster when the time was over; a longer "
+                "--case-timeout gives them time"
+            )
+        return {key: median(timing.samples) for key, timing in taken.items()}
 
     def bytes(self, call: Callable[[], object]) -> int:
         """Measure the peak memory that a call adds."""

@@ -91,7 +91,10 @@ def run(
     watch = Watch(case.device)
     with tempfile.TemporaryDirectory() as folder:
         stage("running the ranks")
-        request = {"case": case.to_json(), "budget_s": budget_s, "plugins": list(plugins)}
+        request = {
+            "case": case.to_json(), "budget_s": budget_s, "limit_s": seconds_left(),
+            "plugins": list(plugins),
+        }  # fmt: skip
         found = _ranks(case, request, Path(folder))
     gates = [one["gate"] for one in found]
     worst = max(gates, key=lambda gate: gate["relative_l2"])

@@ -91,8 +91,8 @@ def _synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def measure(case: Case, budget_s: float) -> dict[str, Any]:
-    """Measure a case on this rank."""
+def measure(case: Case, budget_s: float, limit_s: float) -> dict[str, Any]:
+    """Measure a case on this rank; every rank is given the same limit."""
     rank = dist.get_rank()
     device = torch.device("cuda", rank) if case.device == "cuda" else torch.device("cpu")
     torch.manual_seed(case.seed)  # equal weights on all ranks
@@ -100,7 +100,9 @@ def measure(case: Case, budget_s: float) -> dict[str, Any]:
     module.train()
     layer = ContextParallel(module)
     step = Step(layer, case)
-    (timing,) = sample_in_turn([step], RanksTimer(device), budget_s=budget_s, seed=case.seed)
+    (timing,) = sample_in_turn(
+        [step], RanksTimer(device), budget_s=budget_s, seed=case.seed, limit_s=limit_s
+    )
     step.prepare()
     step.output = layer(*step.parts, is_causal=case.is_causal)
     forward = layer.received
@@ -170,7 +172,7 @@ def main(folder: Path) -> int:
         if case.device == "cuda":
             torch.cuda.set_device(rank)
         dist.init_process_group("nccl" if case.device == "cuda" else "gloo")
-        return measure(case, request["budget_s"])
+        return measure(case, request["budget_s"], request["limit_s"])
 
     code = guarded(folder, rank, work)
     if not code:

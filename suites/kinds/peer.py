@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from attention.base import Attention, UnsupportedError
-from attention.functional import relative_l2
+from attention.functional import least_norms, relative_l2
 from models import IdentityAttention
 from models.projection import saved_ops
 from results.schema import FULL_PRECISION, IDENTITY, PROJECTIONS, UNITS, Arm, Case
@@ -216,13 +216,14 @@ def _metrics(runner: Runner, timing: Timing, case: Case) -> dict[str, Any]:
 # -- do both compute the same? -------------------------------------------------------------------
 
 
-def _agreement(peer: Peer, theirs: Runner, ours: Runner, case: Case) -> dict[str, Any] | None:
+def _agreement(peer: Peer, theirs: Runner, ours: Contestant, case: Case) -> dict[str, Any] | None:
     """Return the verdict on one function computed twice; ``None`` where it is not one.
 
     Raises:
         WrongOutputError: if one function gave two outputs, or two gradients of the input.
     """
-    error = _difference(peer, theirs, ours)
+    least = _least_norms(ours, case)
+    error = _difference(peer, theirs, ours, least.get("output", 0.0))
     if not peer.same_function:
         return None
     budget = agreement_budget(dtype_of(case))
@@ -231,13 +232,23 @@ def _agreement(peer: Peer, theirs: Runner, ours: Runner, case: Case) -> dict[str
     gate: dict[str, Any] = {"relative_l2": error, "budget": budget, "rows": case.seq_len}
     _check(peer, "output", error, budget)
     if ours.input_grad is not None and theirs.input_grad is not None:
-        slope = relative_l2(theirs.input_grad, ours.input_grad)
+        slope = relative_l2(theirs.input_grad, ours.input_grad, least=least.get("dq", 0.0))
         _check(peer, "gradient of the input", slope, budget)
         gate["gradient"] = {"relative_l2": slope, "budget": budget}
     return gate
 
 
-def _difference(peer: Peer, theirs: Runner, ours: Runner) -> float:
+def _least_norms(ours: Contestant, case: Case) -> dict[str, float]:
+    """Return what the norms of output and dq count at least; at other levels none cancels."""
+    if case.level != "attention":
+        return {}
+    assert isinstance(ours.mixer, Attention)
+    assert ours.output is not None
+    _, k, v = ours.inputs.tensors
+    return least_norms(k, v, ours.mixer.scale, ours.output, ours.inputs.output_grad)
+
+
+def _difference(peer: Peer, theirs: Runner, ours: Runner, least: float) -> float:
     """Return the relative L2 distance of the peer's last output from ours.
 
     Raises:
@@ -252,7 +263,7 @@ def _difference(peer: Peer, theirs: Runner, ours: Runner) -> float:
         )
     if not bool(torch.isfinite(theirs.output).all()):
         raise WrongOutputError(f"{peer.name}: the output holds NaN or infinity")
-    return relative_l2(theirs.output, ours.output)
+    return relative_l2(theirs.output, ours.output, least=least)
 
 
 def _check(peer: Peer, what: str, error: float, budget: float) -> None:

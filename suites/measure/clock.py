@@ -1,7 +1,11 @@
 """Latency: many samples after a warm-up that has converged, the arms of a case in alternation.
 
-How many follows from their spread: sampling ends when the median of every arm is known within
-`SPREAD`, or when its time is spent; the record says which. Every sample is kept, outliers too.
+A warm-up goes on until calls no longer get faster, however long that takes within the case's time
+limit. Samples that then fall all the same were a part of it: they are taken anew. What had not
+converged when the time was over says so in its record.
+
+How many samples follows from their spread: sampling ends when the median of every arm is known
+within `SPREAD`, or when its time is spent; the record says which. Outliers are kept too.
 
 On a CPU a sample is the difference of two readings of the monotonic clock around one call. On
 CUDA it is the time between two events around the call, with the L2 cache flushed before it.
@@ -17,30 +21,46 @@ import gc
 import math
 import random
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Literal, Protocol
 
 import torch
 
 from results.schema import UNITS
+from suites.measure.process import seconds_left
 
 MIN_SAMPLES = 3
 MAX_SAMPLES = 512
 """Of an arm: a record keeps all of them, and a sweep's records are to stay below a mebibyte. The
 calls of an arm may be many more (see `calls_per_sample`)."""
 IMPROVEMENT = 0.02
-"""The warm-up goes on while calls get faster than the best so far by more than this fraction."""
+"""The warm-up goes on while the median of the last calls is below that of the calls before them by
+more than this fraction."""
+STEADY_CALLS, STEADY_SHARE = 4, 0.05
+"""So many calls, and this share of the sampling time, must have brought no improvement. Two calls
+do where four take longer than the sampling time: the samples behind them must bear them out."""
+WATCHED_CALLS, WATCHED_BUDGETS = 16, 3.0
+"""An arm is watched for so many calls, warm-up and samples together, or for so many times its
+sampling time: a compiler may step in after a dozen calls of equal length."""
+FALL, FEW_FALL, FALL_Z = 0.1, 0.3, 3.0
+"""Samples have fallen if their second half is below the first by more than `FALL` and by so many
+standard deviations of the rank sum; or if each of the last quarter is below all of the first half
+by more than `FEW_FALL`."""
+LIMIT_S = 120.0
+"""Time that is left where no deadline is set."""
+WARM_SHARE, SPARED_CALLS = 0.75, 4
+"""Warming up ends when this share of the time that is left, less so many calls of every arm, is
+spent: the samples, the pass for memory and the checks need the rest."""
 SPREAD = 0.02
 """Sampling may end once the interval of the median reaches no further from it than this fraction
 of it, to either side on average."""
 LEAST_SHARE = 0.1
 """Sampling may end once it took this share of its time: samples that agree within a millisecond
 have seen a millisecond of the machine."""
-COLD = 4.0
-"""A first call of less than so many budgets is not the only one of a warm-up."""
 FIRST_LOOK = 8
 """Rounds before the spread is looked at; then at every doubling."""
 SHORTEST_S = 5e-7
@@ -117,11 +137,19 @@ def timer_for(device: str) -> Timer:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """How a warm-up ended: number of calls, whether they converged, seconds of the fastest."""
+    """How a warm-up ended.
+
+    Attributes:
+        calls: how many.
+        converged: whether the last of them got no faster.
+        last: the last of them, in seconds.
+        seconds: of all calls.
+    """
 
     calls: int
     converged: bool
-    best_s: float
+    last: tuple[float, ...]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -131,7 +159,8 @@ class Timing:
     Attributes:
         samples: in seconds, in the order taken, every one of them.
         cache: state of the caches before a sample, ``warm`` or ``flushed``.
-        warm_up: the calls before the first sample; one that did not converge spent its budget.
+        warm_up: the calls before the first sample. One that did not converge ran out of time, or
+            the samples went on falling: they say how long a call takes at most.
         stopped: ``spread`` if the samples say the median as well as asked for; else what ended
             the sampling, ``budget`` or ``count``.
         every: one of so many calls was timed.
@@ -156,57 +185,125 @@ class Timing:
 
 
 def sample_in_turn(
-    arms: Sequence[Timed], timer: Timer, *, budget_s: float, seed: int
+    arms: Sequence[Timed],
+    timer: Timer,
+    *,
+    budget_s: float,
+    seed: int,
+    limit_s: float | None = None,
 ) -> list[Timing]:
     """Time all `arms` in alternation: in every round each once, in random order.
 
-    Where one arm alone has used up the time of all, the others go on without it, each until it has
-    `FIRST_LOOK` samples or has used up its own.
+    Samples that fell were a part of the warm-up: what is not steady is warmed up further, and all
+    are sampled anew, as long as there is time.
 
     Args:
         arms: what is compared.
         timer: takes the samples.
-        budget_s: time per arm, for the warm-up at most and for the samples at least, unless they
-            agree before (`SPREAD`, `LEAST_SHARE`). Three samples are taken of each at least,
-            unless a single call exceeds the budget; then one.
+        budget_s: sampling time per arm, unless the samples agree before (`SPREAD`,
+            `LEAST_SHARE`). Three samples are taken of each at least, unless a single call exceeds
+            the budget; then one.
         seed: of the order.
+        limit_s: time that is left for everything; ``None`` = until the `deadline` around this
+            call. Where several processes make the calls together, they need the same one.
     """
+    left = seconds_left() if limit_s is None else limit_s
+    limit = WARM_SHARE * (LIMIT_S if math.isinf(left) else left)
+    spared = SPARED_CALLS * len(arms)
+    rng, spent = random.Random(seed), 0.0
+    warm_ups = [WarmUp(0, False, (), 0.0) for _ in arms]
+    restless = list(range(len(arms)))
     with _no_garbage_collection():
-        warm_ups = [warm_up(arm, timer, budget_s=budget_s) for arm in arms]
-        every = calls_per_sample(warm_ups, timer, budget_s=budget_s)
-        order, rng = list(range(len(arms))), random.Random(seed)
-        samples: list[list[float]] = [[] for _ in arms]
+        while True:
+            for position, index in enumerate(restless):
+                share = (limit - spent) / (len(restless) - position)
+                done = warm_up(arms[index], timer, budget_s=budget_s, limit_s=share, spared=spared)
+                spent += done.seconds
+                warm_ups[index] = _after(warm_ups[index], done)
+            taken = _sample(arms, timer, warm_ups, budget_s=budget_s, rng=rng)
+            spent += sum(timing.every * sum(timing.samples) for timing in taken)
+            steady = [
+                t.warm_up.converged and not has_fallen([*t.warm_up.last, *t.samples])
+                for t in taken
+            ]
+            last_s = sum(t.samples[-1] for t in taken)
+            if all(steady) or spent + spared * last_s > limit:
+                break
+            restless = [index for index, is_steady in enumerate(steady) if not is_steady]
+            warm_ups = [
+                replace(
+                    t.warm_up,
+                    calls=t.warm_up.calls + t.every * len(t.samples),
+                    seconds=t.warm_up.seconds + t.every * sum(t.samples),
+                )
+                for t in taken
+            ]
+    return [
+        replace(timing, warm_up=replace(timing.warm_up, converged=is_steady))
+        for timing, is_steady in zip(taken, steady, strict=True)
+    ]
 
-        def take_round(members: list[int]) -> float:
-            """Take a sample of each; return the time that it stands for."""
-            rng.shuffle(members)
-            for _ in range(every - 1):
-                for index in members:
-                    _call_untimed(arms[index])
-            seconds = 0.0
+
+def _after(before: WarmUp, further: WarmUp) -> WarmUp:
+    """Return a warm-up with what it took before."""
+    return replace(
+        further, calls=before.calls + further.calls, seconds=before.seconds + further.seconds
+    )
+
+
+def _sample(
+    arms: Sequence[Timed],
+    timer: Timer,
+    warm_ups: Sequence[WarmUp],
+    *,
+    budget_s: float,
+    rng: random.Random,
+) -> list[Timing]:
+    """Sample all arms in rounds.
+
+    Where one arm alone has used up the time of all, the others go on without it, each until it has
+    `FIRST_LOOK` samples or has used up its own, and until it was watched long enough.
+    """
+    every = calls_per_sample(warm_ups, timer, budget_s=budget_s)
+    order = list(range(len(arms)))
+    samples: list[list[float]] = [[] for _ in arms]
+
+    def take_round(members: list[int]) -> float:
+        """Take a sample of each; return the time that it stands for."""
+        rng.shuffle(members)
+        for _ in range(every - 1):
             for index in members:
-                taken = timer.sample(arms[index])
-                samples[index].append(taken)
-                seconds += taken
-            return every * seconds
+                _call_untimed(arms[index])
+        seconds = 0.0
+        for index in members:
+            taken = timer.sample(arms[index])
+            samples[index].append(taken)
+            seconds += taken
+        return every * seconds
 
-        ended: Stop = "count"
-        whole, spent = budget_s * len(arms), 0.0
-        for done in range(1, MAX_SAMPLES + 1):
-            spent += take_round(order)
-            single = any(taken[0] > budget_s for taken in samples)
-            if spent >= whole and (single or done >= MIN_SAMPLES):
-                ended = "budget"
-                break
-            is_look = done >= FIRST_LOOK and done.bit_count() == 1
-            if is_look and spent >= LEAST_SHARE * whole and all(map(is_narrow, samples)):
-                break
-        while short := [
-            index
-            for index, taken in enumerate(samples)
-            if len(taken) < FIRST_LOOK and every * sum(taken) < budget_s
-        ]:
-            take_round(short)
+    def is_short(index: int) -> bool:
+        """Say whether an arm needs further samples of its own."""
+        count, took = every * len(samples[index]), every * sum(samples[index])
+        if len(samples[index]) < FIRST_LOOK and took < budget_s:
+            return True
+        done = warm_ups[index]
+        return (
+            done.calls + count < WATCHED_CALLS and done.seconds + took < WATCHED_BUDGETS * budget_s
+        )
+
+    ended: Stop = "count"
+    whole, spent = budget_s * len(arms), 0.0
+    for done in range(1, MAX_SAMPLES + 1):
+        spent += take_round(order)
+        single = any(taken[0] > budget_s for taken in samples)
+        if spent >= whole and (single or done >= MIN_SAMPLES):
+            ended = "budget"
+            break
+        is_look = done >= FIRST_LOOK and done.bit_count() == 1
+        if is_look and spent >= LEAST_SHARE * whole and all(map(is_narrow, samples)):
+            break
+    while short := [index for index in range(len(arms)) if is_short(index)]:
+        take_round(short)
     return [
         Timing(taken, timer.cache, w, "spread" if is_known(taken) else ended, every)
         for taken, w in zip(samples, warm_ups, strict=True)
@@ -221,7 +318,7 @@ def calls_per_sample(warm_ups: Sequence[WarmUp], timer: Timer, *, budget_s: floa
     """
     if timer.cache != HostTimer.cache:
         return 1
-    round_s = sum(max(w.best_s, SHORTEST_S) for w in warm_ups)
+    round_s = sum(max(min(w.last), SHORTEST_S) for w in warm_ups)
     rounds = LEAST_SHARE * budget_s * len(warm_ups) / round_s
     return max(1, math.ceil(rounds / (MAX_SAMPLES // 2)))
 
@@ -232,26 +329,72 @@ def _call_untimed(arm: Timed) -> None:
     arm.settle()
 
 
-def warm_up(arm: Timed, timer: Timer, *, budget_s: float) -> WarmUp:
-    """Call until the last calls, three at least and 5 % of the budget, brought nothing faster.
+def warm_up(
+    arm: Timed, timer: Timer, *, budget_s: float, limit_s: float, spared: int = SPARED_CALLS
+) -> WarmUp:
+    """Call until calls get no faster: the last ones beside those just before them.
 
-    It ends without having converged when the budget is spent.
+    The first call makes what is made once, and counts for nothing.
+
+    Args:
+        arm: what is called.
+        timer: times the calls.
+        budget_s: sampling time.
+        limit_s: time that the calls may take; it ends without having converged before that.
+        spared: calls that `limit_s` must leave time for.
     """
-    best, spent, stale_time = math.inf, 0.0, 0.0
-    calls = stale = 0
+    times: list[float] = []
+    spent, look = 0.0, 0
     while True:
         seconds = timer.sample(arm)
-        calls, spent = calls + 1, spent + seconds
-        if seconds < best * (1 - IMPROVEMENT):
-            best, stale, stale_time = seconds, 0, 0.0
-        else:
-            stale, stale_time = stale + 1, stale_time + seconds
-        if stale >= MIN_SAMPLES and stale_time >= 0.05 * budget_s:
-            return WarmUp(calls, True, best)
-        # The first call makes what is made once, and says little about the next.
-        is_cold = calls == 1 and seconds < COLD * budget_s
-        if spent >= budget_s and not is_cold:
-            return WarmUp(calls, False, best)
+        times.append(seconds)
+        spent += seconds
+        if len(times) >= look:
+            last = _last(times[1:], budget_s)
+            if last and not _improves(last):
+                return WarmUp(len(times), True, last[-STEADY_CALLS:], spent)
+            look = len(times) + 1 + len(times) // 10
+        if spent + spared * seconds > limit_s:
+            return WarmUp(len(times), False, (seconds,), spent)
+
+
+def _last(times: Sequence[float], budget_s: float) -> tuple[float, ...]:
+    """Return the last calls, as many as decide whether a warm-up is over; () if there are not."""
+    if len(times) < 2:
+        return ()
+    if STEADY_CALLS * min(times[-2:]) > budget_s:
+        return tuple(times[-2:])
+    count, taken = 0, 0.0
+    while count < STEADY_CALLS or taken < STEADY_SHARE * budget_s:
+        count += 1
+        if count > len(times):
+            return ()
+        taken += times[-count]
+    return tuple(times[-count:])
+
+
+def _improves(times: Sequence[float]) -> bool:
+    """Say whether the second half of some calls is faster than the first."""
+    middle = len(times) // 2
+    return median(times[middle:]) < (1 - IMPROVEMENT) * median(times[:middle])
+
+
+def has_fallen(times: Sequence[float]) -> bool:
+    """Say whether calls became faster meanwhile, by more than they scatter.
+
+    The ranks of both halves decide, and of few calls their last quarter alone.
+    """
+    middle = (len(times) + 1) // 2
+    early, late = sorted(times[:middle]), times[middle:]
+    if not late:
+        return False
+    if max(times[-max(1, len(times) // 4) :]) < (1 - FEW_FALL) * early[0]:
+        return True
+    if median(late) >= (1 - FALL) * median(early):
+        return False
+    below = sum(bisect_left(early, x) + bisect_right(early, x) for x in late) / 2
+    pairs = len(early) * len(late)
+    return pairs / 2 - below > FALL_Z * math.sqrt(pairs * (len(times) + 1) / 12)
 
 
 def is_known(samples: Sequence[float]) -> bool:

@@ -8,7 +8,8 @@ data: how far the reference itself is off in float32 (in the case's dtype where 
 Half precision is no excuse for scores rounded to it: fused kernels have them in float32.
 
 Near one-hot weights dq is a difference of nearly equal terms, and zero with a single key: its
-error is relative to those terms where they are larger than it (`gradient_terms`).
+error is relative to those terms where they are larger than it
+(`attention.functional.least_norms`).
 
 Float32 products of reduced precision (TF32, bfloat16) are allowed what they lose, and only where
 it is needed: an output within the full budget is held to that one, and the verdict says which.
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor
 
 from attention.base import Attention
-from attention.functional import error_budget, exact_attention_rows, relative_l2
+from attention.functional import error_budget, exact_attention_rows, least_norms, relative_l2
 from results.schema import FULL_PRECISION, MatmulPrecision
 
 GATE_ROWS = 64
@@ -123,19 +124,17 @@ def check_call(
     if call.query_grad is not None:
         actual["dq"] = call.query_grad[:, :, at]
     expected = _reference(call, at, torch.float64)
-    sizes = {"output": 0.0}
-    if "dq" in expected:
-        sizes["dq"] = gradient_terms(call, at, expected["output"])
-    errors = {part: relative_l2(actual[part], expected[part], sizes[part]) for part in expected}
+    least = _least_norms(call, at, expected["output"])
+    errors = {p: relative_l2(actual[p], expected[p], least=least[p]) for p in expected}
     budgets = dict.fromkeys(expected, error_budget(call.q.dtype, 0.0))
     if not _within(errors, budgets):
         # Above the units in the last place: allow what the reference needs in float32.
         with _products(FULL_PRECISION):
-            budgets = _own_budgets(call, at, expected, sizes)
+            budgets = _own_budgets(call, at, expected, least)
     full = {part: errors[part] <= budgets[part] for part in expected}
     if precision in ROUNDING and not all(full.values()):
         with _products(precision):
-            reduced = _own_budgets(call, at, expected, sizes)
+            reduced = _own_budgets(call, at, expected, least)
         floor = reduced_floor(call.q.dtype, precision)
         budgets = {p: b if full[p] else max(floor, b, reduced[p]) for p, b in budgets.items()}
     for part, error in errors.items():
@@ -179,23 +178,6 @@ def reduced_floor(dtype: torch.dtype, precision: MatmulPrecision) -> float:
     return max(floor, 4 * ROUNDING.get(precision, 0.0))
 
 
-def gradient_terms(call: Call, rows: Tensor, output: Tensor) -> float:
-    """Return the size of the terms that dq is a difference of: an L2 norm, over `rows`.
-
-    A row of dq is ``scale·Σ_j P_j (dO·v_j - dO·O) k_j``. The sum in ``dO·O`` of numbers that are
-    rounded, O among them, is off by about a unit in the last place of ``‖dO∘O‖``.
-
-    Args:
-        call: with a backward pass.
-        rows: which queries.
-        output: theirs, in float64.
-    """
-    assert call.output_grad is not None
-    products = call.output_grad[:, :, rows].to(output.dtype) * output
-    key = call.k.detach().to(output.dtype).norm() / math.sqrt(call.k.numel() / call.k.shape[3])
-    return call.attention.scale * float(products.norm() * key)
-
-
 def _within(errors: Mapping[str, float], budgets: Mapping[str, float]) -> bool:
     return all(errors[part] <= budgets[part] for part in errors)
 
@@ -212,12 +194,24 @@ def _products(precision: str) -> Iterator[None]:
 
 
 def _own_budgets(
-    call: Call, at: Tensor, expected: Mapping[str, Tensor], sizes: Mapping[str, float]
+    call: Call, at: Tensor, expected: Mapping[str, Tensor], least: Mapping[str, float]
 ) -> dict[str, float]:
     """Return what the reference needs in float32, or in the call's dtype if wider, by part."""
     dtype = call.q.dtype
     own = _reference(call, at, torch.promote_types(dtype, torch.float32))
-    return {p: _budget(dtype, relative_l2(own[p], expected[p], sizes[p])) for p in expected}
+    return {p: _budget(dtype, relative_l2(own[p], expected[p], least=least[p])) for p in expected}
+
+
+def _least_norms(call: Call, at: Tensor, output: Tensor) -> dict[str, float]:
+    """Return what the norm of each part at the sampled rows counts at least.
+
+    Args:
+        call: what was called.
+        at: the rows.
+        output: at these, in float64.
+    """
+    grad = None if call.output_grad is None else call.output_grad[:, :, at]
+    return least_norms(call.k, call.v, call.attention.scale, output, grad)
 
 
 def _budget(dtype: torch.dtype, own_error: float) -> float:
