@@ -489,6 +489,7 @@ def _confirmed(
     """Return the comparison as pairs of launches settle it; tell the way on standard error."""
     from results.confirmation import Confirmation
     from results.schema import Case
+    from results.two_runs import plugins_of
     from suites.confirm import NAMES, Finished, run_pairs
     from suites.journal import JournalError
     from suites.launch import LaunchError
@@ -500,7 +501,7 @@ def _confirmed(
     wanted = set(confirmation.undecided)
     cases = [Case.from_json(r["case"]) for r in runs[1].records if r["case"]["id"] in wanted]
     finished = {
-        name: Finished(set(run.frame["machine"]), set(run.frame["commit"]))
+        name: Finished(set(run.frame["machine"]), set(run.frame["commit"]), plugins_of(run))
         for name, run in zip(NAMES, runs, strict=True)
     }
     folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-confirm"

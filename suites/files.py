@@ -100,7 +100,7 @@ def read_hf_config(path: Path) -> dict[str, Any]:
     """
     found: Any
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path.name}: expected a configuration in JSON: {error}") from None
     kind = found.get("model_type") if isinstance(found, dict) else None
@@ -143,5 +143,5 @@ def check_unchanged(option: str, name: str, digest: str, path: Path) -> None:
     if content_name(digest) != name:
         raise ValueError(
             f"{option}: {path.name} has changed: expected the content of {name}, "
-            f"got {content_name(digest)}; a case's data must stay as it was"
+            f"got {content_name(digest)}; what a case reads must stay as it was"
         )

@@ -51,6 +51,7 @@ class Journal:
     Attributes:
         folder: where the run lies.
         records: what the folder held when it was opened, valid records only.
+        environments: what it held of these, by their addresses.
         run: the run's id: of the records there, else a new one.
         notices: what was mended or left out on opening, one sentence each.
 
@@ -68,6 +69,7 @@ class Journal:
         self._reopened: set[tuple[str, int]] = set()
         self._exit = contextlib.ExitStack()
         self.records: list[dict[str, Any]] = []
+        self.environments: dict[str, dict[str, Any]] = {}
         self.run = ""
 
     def __enter__(self) -> Journal:
@@ -211,7 +213,10 @@ class Journal:
         if name == RECORDS:
             self.records.append(check_record(data))
         elif isinstance(data, dict):
-            self._addresses.add(str(data.get("id") or content_id(data)))
+            address = str(data.get("id") or content_id(data))
+            self._addresses.add(address)
+            if name == ENVIRONMENTS:
+                self.environments[address] = data
 
     def _mend(self, name: str, file: FileIO) -> None:
         """Cut off a last line without its end: a crash tore it, and nothing may join it."""

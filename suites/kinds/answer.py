@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from attention.base import UnsupportedError
+from attention.plugins import import_files
 from results.schema import CLAIM, CONTEXT, FULL_PRECISION, TRAINING_KINDS, Case
 from suites.kinds import claim, context, error, peer, quantized, roof, sentinel, speed, task
 from suites.kinds.foreign import files_given
@@ -21,7 +22,6 @@ from suites.kinds.preflight import preflight
 from suites.kinds.timing import Measured
 from suites.measure.layout import stir_heap
 from suites.measure.process import TimeLimitError, deadline, memory_limit
-from suites.peers.registry import load_plugins
 
 KINDS: Mapping[str, Callable[..., Measured]] = {
     "speed": speed.run, "peer": peer.run, "roof": roof.run, "sentinel": sentinel.run,
@@ -95,7 +95,7 @@ def _time_limit(error: BaseException) -> TimeLimitError | None:
 def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> Measured:
     case = Case.from_json(request["case"])
     gc.freeze()  # what is imported is no garbage: collections need not walk it
-    for reason in load_plugins(request.get("plugins", [])).values():
+    for reason in import_files(request.get("plugins", [])).values():
         sys.stderr.write(f"plug-in: {reason}\n")  # it costs the cases that need it, no others
     torch.set_float32_matmul_precision(case.matmul_precision)
     if case.device == "cuda":  # an LSTM has a switch of its own, which stands on TF32
