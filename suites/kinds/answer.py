@@ -21,6 +21,7 @@ from suites.kinds.foreign import files_given
 from suites.kinds.preflight import preflight
 from suites.kinds.timing import Measured
 from suites.measure.layout import stir_heap
+from suites.measure.memory import is_out_of_memory
 from suites.measure.process import TimeLimitError, deadline, memory_limit
 
 KINDS: Mapping[str, Callable[..., Measured]] = {
@@ -28,9 +29,6 @@ KINDS: Mapping[str, Callable[..., Measured]] = {
     "error": error.run, "task": task.run, "quantized": quantized.run, CLAIM: claim.run,
     CONTEXT: context.run,
 }  # fmt: skip
-
-CPU_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|std::bad_alloc")
-"""How torch's CPU allocator says it, as a RuntimeError."""
 
 TRIED = re.compile(r"tried to allocate ([\d.]+ ?\w+)")
 
@@ -129,13 +127,6 @@ def start_threads(count: int) -> None:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     torch.set_num_threads(count)
     torch.ones(2**16 * count).add_(1.0)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an exception means that memory was refused, on any device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and bool(CPU_OUT_OF_MEMORY.search(str(error)))
 
 
 def _memory_reason(error: Exception, limit: int | None, stage: str) -> str:
