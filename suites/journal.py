@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import time
@@ -298,10 +299,28 @@ def _is_of(line: bytes, launch: tuple[str, int]) -> bool:
         return False
 
 
-def _make_folder(folder: Path) -> None:
+def new_folder(wanted: Path) -> Path:
+    """Make a folder of this name, or with a number behind it, that nobody else has made.
+
+    Raises:
+        JournalError: if it cannot be made.
+    """
+    for number in itertools.count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            _make_folder(folder, exist_ok=False)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise JournalError(f"--out: {folder}: {error.strerror}") from error
+        return folder
+    raise AssertionError("unreachable: numbers do not end")
+
+
+def _make_folder(folder: Path, *, exist_ok: bool = True) -> None:
     """Make a folder and those above it, and make their names last."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=exist_ok)
     for path in missing:
         _sync_folder(path.parent)
 
