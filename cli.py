@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,6 +78,7 @@ def _one_line(error: click.ClickException) -> str:
     return text
 
 
+RUNS = Path("runs")
 FOLDERS = RunFolder()
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
@@ -280,9 +282,7 @@ def run(
     from suites.sweep import DEFAULT_PRESET, grid_from
 
     open_standard()
-    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     named = preset or (DEFAULT_PRESET if chosen["suite"] == "speed" else chosen["suite"])
-    folder = out or Path("runs") / f"{stamp}-{named}"
     console = Console(colour=False if os.environ.get("NO_COLOR") else None)
     if cluster_kind is not None and cluster is None:
         raise click.UsageError(f"--cluster-kind: only with --cluster; got {cluster_kind}", ctx)
@@ -290,16 +290,18 @@ def run(
         grid = grid_from(preset, **chosen)
     except ValueError as error:
         raise click.UsageError(f"--{error}", ctx) from None
+    folder = out or RUNS
     try:
-        if cluster is None:
-            summary = run_sweep(grid, folder, progress=console, plugins=plugins, resume=resume)
-        else:
-            from suites.cluster.sweep import run_on_cluster
+        with _run_folder(out, named) as folder:
+            if cluster is None:
+                summary = run_sweep(grid, folder, progress=console, plugins=plugins, resume=resume)
+            else:
+                from suites.cluster.sweep import run_on_cluster
 
-            summary = run_on_cluster(
-                grid, folder, address=cluster, kind=cluster_kind, progress=console,
-                plugins=plugins, resume=resume, threads_chosen=bool(chosen["threads"]),
-            )  # fmt: skip
+                summary = run_on_cluster(
+                    grid, folder, address=cluster, kind=cluster_kind, progress=console,
+                    plugins=plugins, resume=resume, threads_chosen=bool(chosen["threads"]),
+                )  # fmt: skip
     except (MisuseError, JournalError) as error:
         raise click.UsageError(str(error), ctx) from None
     except (LaunchError, OSError) as error:
@@ -308,12 +310,30 @@ def run(
         console.end()
         Stream(sys.stderr).write(
             f"stopped; what is done lies in {folder}\n"
-            f"go on with the same command and --resume --out {folder}\n"
+            f"go on with the same command and --resume --out {shlex.quote(str(folder))}\n"
         )
         ctx.exit(128 + error.signal if isinstance(error, Terminated) else 130)
     finally:
         console.end()
     Stream(sys.stdout).write(f"{closing(summary)}\n")
+
+
+@contextmanager
+def _run_folder(out: Path | None, name: str) -> Iterator[Path]:
+    """Give the folder of a run: the one that was named, else a new one, gone if it stays empty."""
+    from suites.journal import new_folder
+
+    if out is not None:
+        yield out
+        return
+    made = [] if RUNS.exists() else [RUNS]
+    folder = new_folder(RUNS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}")
+    try:
+        yield folder
+    finally:
+        for path in (folder, *made):
+            with suppress(OSError):  # it holds something
+                path.rmdir()
 
 
 @main.command()
@@ -489,6 +509,7 @@ def _confirmed(
     """Return the comparison as pairs of launches settle it; tell the way on standard error."""
     from results.confirmation import Confirmation
     from results.schema import Case
+    from results.two_runs import plugins_of
     from suites.confirm import NAMES, Finished, run_pairs
     from suites.journal import JournalError
     from suites.launch import LaunchError
@@ -500,22 +521,24 @@ def _confirmed(
     wanted = set(confirmation.undecided)
     cases = [Case.from_json(r["case"]) for r in runs[1].records if r["case"]["id"] in wanted]
     finished = {
-        name: Finished(set(run.frame["machine"]), set(run.frame["commit"]))
+        name: Finished(set(run.frame["machine"]), set(run.frame["commit"]), plugins_of(run))
         for name, run in zip(NAMES, runs, strict=True)
     }
-    folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-confirm"
+    folder = out or RUNS
     try:
-        run_pairs(
-            confirmation, cases, folder, finished=finished,
-            tell=lambda line: errors.write(f"{line}\n"), **settings,
-        )  # fmt: skip
+        with _run_folder(out, "confirm") as folder:
+            run_pairs(
+                confirmation, cases, folder, finished=finished,
+                tell=lambda line: errors.write(f"{line}\n"), **settings,
+            )  # fmt: skip
     except (MisuseError, JournalError) as error:
         raise click.UsageError(str(error), ctx) from None
     except (LaunchError, OSError) as error:
         errors.write(f"{ctx.command_path}: the pairs cannot be measured: {error}\n")
         ctx.exit(3)
     except (KeyboardInterrupt, Terminated) as error:
-        errors.write(f"stopped; go on with the same command and --resume --out {folder}\n")
+        again = f"--resume --out {shlex.quote(str(folder))}"
+        errors.write(f"stopped; go on with the same command and {again}\n")
         number = error.signal if isinstance(error, Terminated) else signal.SIGINT
         ctx.exit(128 + number)
     return confirmation.result()

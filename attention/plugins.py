@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib
+import importlib.abc
 import importlib.metadata
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 
 class Named(Protocol):
@@ -27,6 +28,51 @@ class Named(Protocol):
 T = TypeVar("T", bound=Named)
 
 _LONGEST_MESSAGE = 500
+
+_registries: list[Registry[Any]] = []
+"""All that there are."""
+
+_files: dict[Path, str] = {}
+"""What was imported from named files: the hash of each."""
+
+_installed: dict[str, set[str]] = {}
+"""What was imported from distributions: version and hashes of modules, by name."""
+
+
+def loaded() -> dict[str, str]:
+    """Return the plug-ins that this process has imported: what each is called, to its version.
+
+    A file is called by its name without folders, and its version is ``sha256-`` and twelve hex
+    digits of its content. An installed one is called as its distribution, and its version comes
+    before the hash of the module that its entry point names. Of modules that these import nothing
+    is told.
+    """
+    found = {name: set(parts) for name, parts in _installed.items()}
+    for file, digest in _files.items():
+        found.setdefault(file.name, set()).add(digest)
+    return {name: " ".join(sorted(parts)) for name, parts in sorted(found.items())}
+
+
+def is_name(text: object) -> bool:
+    """Whether options of the command line can name it (`suites.parsing.parse_backend`)."""
+    if not isinstance(text, str):
+        return False
+    return text.replace("_", "").replace("-", "").replace(".", "").isalnum()
+
+
+def _digest(content: bytes) -> str:
+    """Name a content, as `suites.files` does."""
+    return f"sha256-{hashlib.sha256(content).hexdigest()[:12]}"
+
+
+def _note_installed(entry: importlib.metadata.EntryPoint) -> None:
+    """Remember the version of an installed plug-in that was imported."""
+    distribution = entry.dist
+    parts = {distribution.version} if distribution else set()
+    file = getattr(sys.modules.get(entry.module), "__file__", None)
+    if file and Path(file).is_file():
+        parts.add(_digest(Path(file).read_bytes()))
+    _installed.setdefault(distribution.name if distribution else entry.name, set()).update(parts)
 
 
 def interrupts(error: BaseException) -> bool:
@@ -60,24 +106,42 @@ class Registry(dict[str, type[T]], Generic[T]):
         package: whose modules register.
         group: of the entry points whose modules register.
         blames_all: an unknown name may come from any broken plug-in, not from its namesake alone.
+        reserved: names that mean something else.
     """
 
     def __init__(
-        self, kind: str, *, argument: str, package: str, group: str, blames_all: bool = False
+        self,
+        kind: str,
+        *,
+        argument: str,
+        package: str,
+        group: str,
+        blames_all: bool = False,
+        reserved: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
+        self.reserved = reserved
         self.kind, self.argument, self.blames_all = kind, argument, blames_all
         self.package, self.group = package, group
         self._broken: dict[str, str] = {}
         self._broken_files: dict[str, str] = {}
         self._is_complete = False
+        _registries.append(self)
 
     def add(self, name: str, cls: type[T]) -> None:
         """Make a class known under `name`.
 
         Raises:
-            ValueError: if another class already has the name.
+            ValueError: if another class already has the name, or options of the command line
+                could not take it.
         """
+        if not is_name(name):
+            raise ValueError(
+                f"name: expected letters, digits, _, - and ., which options of the command line "
+                f"take; got {name!r}"
+            )
+        if name in self.reserved:
+            raise ValueError(f"name: {name!r} is no {self.kind}'s; it means something else")
         other = self.get(name)
         if other is not None and (other.__module__, other.__qualname__) != (
             cls.__module__,
@@ -98,6 +162,7 @@ class Registry(dict[str, type[T]], Generic[T]):
             before = dict(self)
             try:
                 entry.load()
+                _note_installed(entry)
             except BaseException as error:  # a stranger's module: report it, keep the others
                 if interrupts(error):
                     self._is_complete = False
@@ -150,34 +215,58 @@ class Registry(dict[str, type[T]], Generic[T]):
             f"there are {', '.join(self.names())}{broken}"
         )
 
-    def import_file(self, path: str | Path) -> list[str]:
-        """Import a Python file; return the names it registered here, maybe none.
 
-        Raises:
-            ValueError: if the file does not exist or cannot be imported; its cause is what the
-                file raised. `find` speaks of it from then on.
-        """
-        file = Path(path).resolve()
-        if not file.is_file():
-            raise ValueError(f"path: no file {path}")
-        self.discover()
-        before = dict(self)
-        # Two files of one name are two modules.
-        place = hashlib.blake2b(str(file).encode(), digest_size=4).hexdigest()
-        spec = importlib.util.spec_from_file_location(
-            f"attnbench_plugin_{file.stem}_{place}", file
-        )
-        if spec is None or spec.loader is None:
-            raise ValueError(f"path: {path} is not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        try:
+def import_file(path: str | Path) -> None:
+    """Import a Python file that registers something; it may be of several kinds.
+
+    Raises:
+        ValueError: if the file does not exist, cannot be imported or registers nothing. What it
+            raised is the cause, nothing of it stays registered, and `Registry.find` speaks of it
+            from then on.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise ValueError(f"path: no file {path}")
+    for one in _registries:
+        one.discover()
+    before = {one.kind: dict(one) for one in _registries}
+    # Two files of one name are two modules.
+    place = hashlib.blake2b(str(file).encode(), digest_size=4).hexdigest()
+    spec = importlib.util.spec_from_file_location(f"attnbench_plugin_{file.stem}_{place}", file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"path: {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    content = file.read_bytes()
+    try:
+        if isinstance(spec.loader, importlib.abc.SourceLoader):
+            # What is hashed is what runs: bytecode beside the file may be of an older content.
+            exec(spec.loader.source_to_code(content, str(file)), module.__dict__)
+        else:
             spec.loader.exec_module(module)
-        except BaseException as error:
-            if interrupts(error):
-                raise
-            sys.modules.pop(spec.name, None)
-            self.restore(before)
-            self.blame(path, error)
-            raise ValueError(f"path: {path} failed to import: {said_of(error)}") from error
-        return sorted(n for n, cls in self.items() if before.get(n) is not cls)
+    except BaseException as error:
+        if interrupts(error):
+            raise
+        sys.modules.pop(spec.name, None)
+        for one in _registries:
+            one.restore(before.get(one.kind, {}))
+            one.blame(path, error)
+        raise ValueError(f"path: {path} failed to import: {said_of(error)}") from error
+    _files[file] = _digest(content)
+    if all(one == before.get(one.kind, {}) for one in _registries):
+        raise ValueError(f"path: {path} registers nothing; decorate its class with @register")
+
+
+def import_files(paths: Iterable[str | Path]) -> dict[str, str]:
+    """Import Python files that register something; one that cannot be costs itself only.
+
+    Returns:
+        Path to error of those that failed.
+    """
+    broken = {}
+    for path in paths:
+        try:
+            import_file(path)
+        except ValueError as error:
+            broken[str(path)] = str(error)
+    return broken

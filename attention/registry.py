@@ -14,22 +14,23 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from attention.base import UNMEASURED, Attention
-from attention.plugins import Registry
+from attention.plugins import Registry, import_file
 
 A = TypeVar("A", bound=Attention)
 
 ENTRY_POINT_GROUP = "attnbench.backends"
 
 _registry: Registry[Attention] = Registry(
-    "backend", argument="name", package="attention.backends", group=ENTRY_POINT_GROUP
-)
+    "backend", argument="name", package="attention.backends", group=ENTRY_POINT_GROUP,
+    reserved=("identity", "lstm"),
+)  # fmt: skip
 
 
 def register(name: str) -> Callable[[type[A]], type[A]]:
     """Make a class known under `name`.
 
     Raises:
-        ValueError: if another class already has the name.
+        ValueError: if another class already has the name, or ``--backend`` could not take it.
     """
 
     def add(cls: type[A]) -> type[A]:
@@ -161,16 +162,9 @@ def load_file(path: str | Path) -> list[str]:
     Raises:
         ValueError: if the file does not exist, cannot be imported or registers nothing.
     """
-    added = import_file(path)
-    if not added:
-        raise ValueError(f"path: {path} registers no backend; decorate its class with @register")
-    return added
-
-
-def import_file(path: str | Path) -> list[str]:
-    """Import a Python file; return the names of the backends it registered, maybe none.
-
-    Raises:
-        ValueError: if the file does not exist or cannot be imported.
-    """
-    return _registry.import_file(path)
+    _registry.discover()
+    before = dict(_registry)
+    import_file(path)
+    if added := sorted(n for n, cls in _registry.items() if before.get(n) is not cls):
+        return added
+    raise ValueError(f"path: {path} registers no backend; decorate its class with @register")

@@ -6,6 +6,7 @@ end. What is refused here costs its line, which is named, and nothing else.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -33,7 +34,6 @@ MOST_DIGITS = 19
 """Digits of a whole number."""
 
 _CHUNK = 2**20
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LONGEST_FAULT = 200
 
 
@@ -118,8 +118,9 @@ def _raw_lines(source: BinaryIO, file: Path, warnings: list[str]) -> Iterator[tu
                 return
             if not is_whole:
                 warnings.append(f"{file}:{number}: longer than {LONGEST_LINE} bytes; left out")
-            elif raw.strip():
-                yield number, raw
+            # An editor may have put a mark there; in joined files it stands before any line.
+            elif (text := raw.removeprefix(codecs.BOM_UTF8)).strip():
+                yield number, text
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(file)) from error
 
@@ -132,8 +133,6 @@ def parse(raw: bytes) -> Any:
             digits, or more levels than `DEEPEST`.
         RecursionError: if it has far more levels.
     """
-    if raw.startswith(_BYTE_ORDER_MARK):
-        raise ValueError("a byte order mark stands before it")
     data = _DECODER.decode(raw.decode())
     # As many brackets as levels are there at least: most lines need no walk.
     if raw.count(b"{") + raw.count(b"[") > DEEPEST:

@@ -87,7 +87,7 @@ def _private(folder: Path) -> Iterator[str]:
     for file in FILES:
         if not (folder / file).is_file():
             continue
-        for line in (folder / file).read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in (folder / file).read_text(encoding="utf-8-sig", errors="replace").splitlines():
             try:
                 texts = list(_texts(json.loads(line)))
             except (json.JSONDecodeError, RecursionError):

@@ -41,8 +41,8 @@ CASE_CONTEXT = (
 
 MACHINE = ("cpu", "cores", "ram_bytes", "os", "gpu", "gpu_memory_bytes")
 ENVIRONMENT = (
-    "attnbench", "python", "torch", "blas", "numpy", "asv", "xformers", "triton", "cuda",
-    "driver", "thp", "governor", "flags", "glibc",
+    "attnbench", "python", "torch", "blas", "numpy", "asv", "xformers", "triton", "transformers",
+    "cuda", "driver", "thp", "governor", "flags", "glibc",
 )  # fmt: skip
 
 FORMATS = ("csv", "json", "parquet")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -197,6 +198,16 @@ def named(run: Run) -> dict[tuple[str, int], Known]:
     return known
 
 
+def plugins_of(run: Run) -> dict[str, str]:
+    """Return the plug-ins of a run, each to its version."""
+    held = (run.environments.get(a, {}).get("plugins") for a in run.frame["environment"].unique())
+    return {
+        clean(name): clean(version)
+        for plugins in held if isinstance(plugins, dict)
+        for name, version in plugins.items()
+    }  # fmt: skip
+
+
 def differences(base: Run, new: Run) -> tuple[tuple[str, str, str], ...]:
     """Return what the runs say differently of themselves: a name, the old value, the new one."""
     before, after = _about(base), _about(new)
@@ -214,6 +225,18 @@ def machine_names(run: Run) -> dict[str, str]:
     }
 
 
+_ONE_OF = {"plugins": "plug-in"}
+
+
+def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Walk a description's keys and values; what holds several, as plug-ins do, one by one."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{_ONE_OF.get(key, key)} {name}", one) for name, one in value.items())
+        else:
+            yield key.replace("_", " "), value
+
+
 def _about(run: Run) -> dict[str, str]:
     frame = run.frame
     about = {
@@ -222,8 +245,8 @@ def _about(run: Run) -> dict[str, str]:
     }
     for known, column in ((run.machines, "machine"), (run.environments, "environment")):
         for address in frame[column].unique():
-            for key, value in known.get(address, {}).items():
+            for key, value in _flat(known.get(address, {})):
                 values = value if isinstance(value, list) else [value]
                 text = clean(" ".join(map(format_option, values)))[:80]
-                about.setdefault(clean(key).replace("_", " "), "" if text == "none" else text)
+                about.setdefault(clean(key), "" if text == "none" else text)
     return about

@@ -20,7 +20,14 @@ from results.schema import MEASUREMENT, Case
 from suites.journal import Journal
 from suites.launch import Launcher
 from suites.provenance import commit_of
-from suites.session import SUITES, MisuseError, Session, ask_about, check_accepted
+from suites.session import (
+    SUITES,
+    MisuseError,
+    PluginFiles,
+    Session,
+    ask_about,
+    check_accepted,
+)
 from suites.signals import terminable
 from suites.sweep import Grid, Item
 
@@ -54,10 +61,11 @@ ORIGIN = ("measurement", "machine", "environment", "commit")
 
 
 class Finished(NamedTuple):
-    """Where a finished run was measured: ids of machines, and commits."""
+    """Where a finished run was measured: ids of machines, and commits; plug-ins, by name."""
 
     machines: Collection[str]
     commits: Collection[str]
+    plugins: Mapping[str, str] = {}
 
 
 class Pair(NamedTuple):
@@ -133,12 +141,14 @@ class PairedSession:
         resume: bool = False,
     ) -> None:
         self._versions, self._folder, self._cases = versions, folder, cases
-        self._plugins = [str(path.resolve()) for path in plugins]
+        self._plugin_files = PluginFiles(plugins)
+        self._plugins = self._plugin_files.paths
         self._grid = Grid(
             backends=(), seq_lens=(), modes=(), budget_s=budget_s, case_timeout_s=case_timeout_s
         )
         self._seed, self._resume = seed, resume
         self._sessions: dict[str, Session] = {}
+        self._loaded: dict[str, str] = {}
         self._held: dict[tuple[str, str, int], Mapping[str, Any]] = {}
         self._exit = contextlib.ExitStack()
 
@@ -175,6 +185,7 @@ class PairedSession:
             check_accepted(told, self._cases)
         except MisuseError as error:
             raise MisuseError(f"--{name}-from: {error}") from None
+        self._loaded |= told["environment"].get("plugins", {})
         self._exit.enter_context(journal)
         commit = commit_of(version.suites.parent, told["environment"].get("attnbench"))
         # A case that ran out of memory once must have its chance in the next pair.
@@ -195,7 +206,18 @@ class PairedSession:
 
         Args:
             finished: of `NAMES`.
+
+        Raises:
+            MisuseError: if a plug-in is not the one that both runs were measured with: the pairs
+                would tell nothing of the runs.
         """
+        for plugin, now in self._loaded.items():
+            for name, run in finished.items():
+                if (then := run.plugins.get(plugin, now)) != now:
+                    raise MisuseError(
+                        f"--confirm: {name.upper()} was measured with plug-in {plugin} {then}, "
+                        f"and it is {now} here, on both sides; expected the same"
+                    )
         origins = {name: self._sessions[name].origin for name in NAMES}
         said = []
         for name, run in finished.items():
@@ -226,7 +248,10 @@ class PairedSession:
 
     def _launch(self, name: str, item: Item) -> Mapping[str, Any]:
         held = self._held.get((name, item.case.id, item.launch))
-        return self._sessions[name].launch(item) if held is None else held
+        if held is not None:
+            return held
+        self._plugin_files.check()
+        return self._sessions[name].launch(item)
 
 
 class Judge(Protocol):

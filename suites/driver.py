@@ -20,7 +20,16 @@ from suites.journal import Journal
 from suites.launch import Launcher
 from suites.peer_rows import PeerRow, choose_rows
 from suites.provenance import commit_of
-from suites.session import SUITES, Asks, MisuseError, Session, ask_about, check_accepted
+from suites.session import (
+    SUITES,
+    Asks,
+    MisuseError,
+    PluginFiles,
+    Session,
+    ask_about,
+    check_accepted,
+    check_plugins,
+)
 from suites.signals import terminable
 from suites.sweep import Grid, Item, cases, order, roof_cases, sentinel_case
 from suites.training.plan import training_of
@@ -89,7 +98,8 @@ def run_sweep(
         Terminated: on SIGTERM or SIGHUP, after cleaning up.
     """
     started = time.perf_counter()
-    files = [str(path.resolve()) for path in plugins]
+    own = PluginFiles(plugins)
+    files = own.paths
     journal = Journal(folder, resume=resume)
     journal.check_free()
     with terminable(), Launcher(benchmark_dir, early=early_of(grid)) as launcher:
@@ -98,11 +108,13 @@ def run_sweep(
         broken = told.get("broken", {}).values()
         with journal:
             commit = commit_of(benchmark_dir.parent)
+            apart = check_plugins(journal, told)
             session = Session(grid, told, files, launcher, journal, commit)
             going_on = _unfinished(journal, session.kept, every)
             journal.reopen(going_on)
             notices = [
                 *journal.notices,
+                *apart,
                 *(f"--plugin: {why}; going on without it" for why in broken),
                 *_without_profile(grid, journal, every),
                 *_said_of(len(going_on)),
@@ -110,7 +122,7 @@ def run_sweep(
             done = journal.done
             left = [item for item in every if (item.case.id, item.launch) not in done]
             progress.begin(folder, len(every), len(every) - len(left), notices)
-            statuses = _run(session, left, progress)
+            statuses = _run(session, left, progress, own)
     return Summary(folder, statuses, len(every) - len(left), time.perf_counter() - started)
 
 
@@ -162,10 +174,13 @@ def _rows(grid: Grid, told: Mapping[str, Any]) -> tuple[PeerRow, ...]:
 # -- the sweep -----------------------------------------------------------------------------------
 
 
-def _run(session: Session, left: Sequence[Item], progress: Progress) -> Counter[str]:
+def _run(
+    session: Session, left: Sequence[Item], progress: Progress, plugins: PluginFiles
+) -> Counter[str]:
     """Run the launches that are left, one after the other; return how they ended."""
     statuses: Counter[str] = Counter()
     for position, item in enumerate(left, start=1):
+        plugins.check()
         progress.starting(item)
         with _hearing(session, item, progress):
             record = session.launch(item)

@@ -15,7 +15,15 @@ from typing import Any
 
 PREFIX = "sha256-"
 DIGITS = 12
-_TYPE = re.compile(r"[A-Za-z0-9_.-]+")
+HF_PREFIX = "hf-"
+"""Of the names of models that a configuration of transformers is of."""
+HF_DIGITS = 6
+_SIZES = (
+    ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    ("hidden_size", "n_embd", "d_model", "dim", "emb_dim"),
+)
+_PARTS = ("text_config", "vision_config", "audio_config")
+_TYPE = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _NAME = re.compile(rf"{PREFIX}[0-9a-f]{{{DIGITS}}}")
 
 
@@ -82,14 +90,32 @@ def folder_name(path: Path) -> str:
     return content_name(folder_digest(path))
 
 
-def hf_config_name(path: Path) -> tuple[str, str]:
-    """Return the type and the content's name of a configuration of transformers.
+def hf_config_name(path: Path) -> str:
+    """Return what a model is called that a configuration of transformers is of.
+
+    ``hf-gpt2-12x768-1a2b3c`` has its type, layers and width where the file says them, and the
+    first digits of the file's SHA-256; ``hf-gemma3-text-26x1152-1a2b3c`` is the text model of a
+    file that describes others too.
 
     Raises:
         ValueError: if it is none, or cannot be read.
     """
     digest = file_digest(path)
-    return read_hf_config(path)["model_type"], content_name(digest)
+    found = read_hf_config(path)
+    text = found.get("text_config")
+    sizes = [_size(text if isinstance(text, dict) else found, names) for names in _SIZES]
+    of_several = any(isinstance(found.get(name), dict) for name in _PARTS)
+    parts = [
+        f"{HF_PREFIX}{found['model_type']}", *(["text"] if of_several else []),
+        *(["x".join(map(str, sizes))] if all(sizes) else []), digest[:HF_DIGITS],
+    ]  # fmt: skip
+    return "-".join(parts)
+
+
+def _size(config: Mapping[str, Any], names: tuple[str, ...]) -> int:
+    """Return the first of some values that is a size, 0 if there is none."""
+    values = (config.get(name) for name in names)
+    return next((v for v in values if type(v) is int and 0 < v < 10**6), 0)
 
 
 def read_hf_config(path: Path) -> dict[str, Any]:
@@ -100,8 +126,8 @@ def read_hf_config(path: Path) -> dict[str, Any]:
     """
     found: Any
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path.name}: expected a configuration in JSON: {error}") from None
     kind = found.get("model_type") if isinstance(found, dict) else None
     if not isinstance(kind, str) or not _TYPE.fullmatch(kind):
@@ -143,5 +169,5 @@ def check_unchanged(option: str, name: str, digest: str, path: Path) -> None:
     if content_name(digest) != name:
         raise ValueError(
             f"{option}: {path.name} has changed: expected the content of {name}, "
-            f"got {content_name(digest)}; a case's data must stay as it was"
+            f"got {content_name(digest)}; what a case reads must stay as it was"
         )

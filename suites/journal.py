@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import time
@@ -51,6 +52,7 @@ class Journal:
     Attributes:
         folder: where the run lies.
         records: what the folder held when it was opened, valid records only.
+        environments: what it held of these, by their addresses.
         run: the run's id: of the records there, else a new one.
         notices: what was mended or left out on opening, one sentence each.
 
@@ -68,6 +70,7 @@ class Journal:
         self._reopened: set[tuple[str, int]] = set()
         self._exit = contextlib.ExitStack()
         self.records: list[dict[str, Any]] = []
+        self.environments: dict[str, dict[str, Any]] = {}
         self.run = ""
 
     def __enter__(self) -> Journal:
@@ -211,7 +214,10 @@ class Journal:
         if name == RECORDS:
             self.records.append(check_record(data))
         elif isinstance(data, dict):
-            self._addresses.add(str(data.get("id") or content_id(data)))
+            address = str(data.get("id") or content_id(data))
+            self._addresses.add(address)
+            if name == ENVIRONMENTS:
+                self.environments[address] = data
 
     def _mend(self, name: str, file: FileIO) -> None:
         """Cut off a last line without its end: a crash tore it, and nothing may join it."""
@@ -293,10 +299,28 @@ def _is_of(line: bytes, launch: tuple[str, int]) -> bool:
         return False
 
 
-def _make_folder(folder: Path) -> None:
+def new_folder(wanted: Path) -> Path:
+    """Make a folder of this name, or with a number behind it, that nobody else has made.
+
+    Raises:
+        JournalError: if it cannot be made.
+    """
+    for number in itertools.count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            _make_folder(folder, exist_ok=False)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise JournalError(f"--out: {folder}: {error.strerror}") from error
+        return folder
+    raise AssertionError("unreachable: numbers do not end")
+
+
+def _make_folder(folder: Path, *, exist_ok: bool = True) -> None:
     """Make a folder and those above it, and make their names last."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=exist_ok)
     for path in missing:
         _sync_folder(path.parent)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -248,5 +249,5 @@ def closing(summary: Summary) -> str:
     return (
         f"{counts or 'nothing to measure'} in {duration(summary.wall_s)}{skipped}\n"
         f"records: {summary.folder}\n"
-        f"report:  attnbench report {summary.folder}"
+        f"report:  attnbench report {shlex.quote(str(summary.folder))}"
     )

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from results.schema import MEASUREMENT, SCHEMA, Case, RecordError, check_record
+from suites.files import check_unchanged, content_name, file_digest
 from suites.free import memory_for_case
-from suites.journal import utc_now
+from suites.journal import Journal, utc_now
 from suites.launch import LaunchError, Method
 from suites.outcome import Outcome, scrub
 from suites.prediction import Declared, History
@@ -111,6 +112,77 @@ def check_accepted(told: Mapping[str, Any], every: Iterable[Case]) -> None:
     for case in every:
         if misuse := told["cases"][case.id]["misuse"]:
             raise MisuseError(f"{case.arms[0].label}: {misuse}")
+
+
+def check_plugins(journal: Journal, told: Mapping[str, Any]) -> list[str]:
+    """Check that a run goes on with the plug-ins that it began with, in equal versions.
+
+    Args:
+        journal: open.
+        told: what `ask_about` gave.
+
+    Returns:
+        A sentence where there are others besides, or some are gone: what is measured now stands
+        apart then.
+
+    Raises:
+        MisuseError: if the run holds another version of one.
+    """
+    now: Mapping[str, str] = told["environment"].get("plugins", {})
+    used = {record["environment"] for record in journal.records}
+    notices: dict[str, None] = {}
+    for held in (journal.environments[a] for a in used if a in journal.environments):
+        before = held.get("plugins")
+        before = before if isinstance(before, dict) else {}
+        for name in before.keys() & now.keys():
+            if before[name] != now[name]:
+                raise MisuseError(
+                    f"--resume: the run in {journal.folder} was measured with plug-in {name} "
+                    f"{before[name]}, and it is {now[name]} now: two versions would be pooled; "
+                    "go on with the one it began with, or name another folder by --out"
+                )
+        if other := sorted(before.keys() ^ now.keys()):
+            notices[
+                f"--resume: the run has records with and without plug-in {', '.join(other)}: "
+                "reports show them apart, as of two environments"
+            ] = None
+    return list(notices)
+
+
+class PluginFiles:
+    """The files of a sweep's plug-ins, which must stay as they were when it began.
+
+    Every case imports them anew, so that an edit would be measured from the next case on.
+
+    Args:
+        paths: the files.
+
+    Raises:
+        MisuseError: if one cannot be read.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        try:
+            self._names = {path.resolve(): content_name(file_digest(path)) for path in paths}
+        except ValueError as error:
+            raise MisuseError(f"--plugin: {error}") from None
+
+    @property
+    def paths(self) -> list[str]:
+        """Where they lie."""
+        return [str(path) for path in self._names]
+
+    def check(self) -> None:
+        """Check that none has changed.
+
+        Raises:
+            LaunchError: naming the first that has.
+        """
+        for path, name in self._names.items():
+            try:
+                check_unchanged("--plugin", name, file_digest(path), path)
+            except ValueError as error:
+                raise LaunchError(str(error)) from None
 
 
 class Session:

@@ -371,10 +371,11 @@ def _with_configs(
     models, named = [*given.get("models", ())], {}
     for path in configs:
         try:
-            kind, name = hf_config_name(path)
+            name = hf_config_name(path)
         except ValueError as error:
-            raise ValueError(f"hf-config: {error}") from None
-        models.append(Arm(f"hf-{kind}", {"config": name}))
+            said = str(error).removeprefix(f"{path.name}: ")
+            raise ValueError(f"hf-config: {path}: {said}") from None
+        models.append(Arm(name))
         named[name] = str(path.resolve())
     levels = given.get("levels", ("model",))
     if "model" not in levels:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,8 +15,11 @@ from click.testing import CliRunner
 from helpers_sweep import FAKE_SUITES, case, is_alive, pids_in, record, wait_until
 
 import cli
-from suites.driver import run_sweep
+from results.runs import load
+from suites import driver
+from suites.driver import Summary, run_sweep
 from suites.journal import Journal
+from suites.progress import closing
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
@@ -204,6 +209,36 @@ def test_run_without_out_makes_a_folder_of_the_time(tmp_path, fake, monkeypatch)
     assert invoke("run", *QUICK, "--backend", "linear").exit_code == 0
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.endswith("Z-quick")
+
+
+def test_runs_of_one_second_have_folders_of_their_own(tmp_path, fake, monkeypatch):
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "datetime", Clock)
+    one_line_of_misuse(invoke("run", *QUICK, "--backend", "nothing"))
+    assert not (tmp_path / "runs").exists()
+    for _ in range(2):
+        assert invoke("run", *QUICK, "--backend", "linear").exit_code == 0
+    found = {p.name: len(load(p).records) for p in (tmp_path / "runs").iterdir()}
+    assert found == {"20260102T030405Z-quick": 7, "20260102T030405Z-quick-2": 7}
+
+
+def test_the_commands_that_follow_can_be_pasted(tmp_path, monkeypatch):
+    folder = tmp_path / "my run; it's"
+    command = f"attnbench report {shlex.quote(str(folder))}"
+    assert shlex.split(command)[2:] == [str(folder)]
+    assert closing(Summary(folder, {"ok": 1}, 0, 1.0)).endswith(command)
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(driver, "run_sweep", stopped)
+    said = invoke("run", *QUICK, "--out", folder).stderr
+    assert shlex.split(said.splitlines()[-1])[-2:] == ["--out", str(folder)]
 
 
 def test_run_into_a_folder_that_holds_one_needs_resume(tmp_path, fake):

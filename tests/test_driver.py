@@ -240,6 +240,35 @@ def test_suites_that_cannot_be_asked_are_an_error(tmp_path):
         sweep(tmp_path / "run", "linear", suites=suites)
 
 
+def test_a_run_does_not_go_on_with_a_plugin_that_was_edited(tmp_path):
+    plugin, out = tmp_path / "mine.py", tmp_path / "run"
+    plugin.write_text("one")
+    sweep(out, "linear", seq_lens=(16,), plugins=[plugin])
+    before = (out / "records.jsonl").read_bytes()
+    plugin.write_text("two")
+    with pytest.raises(
+        MisuseError, match=r"--resume: .* with plug-in mine\.py one, and it is two"
+    ):
+        sweep(out, "linear", plugins=[plugin], resume=True)
+    assert (out / "records.jsonl").read_bytes() == before
+    plugin.write_text("one")
+    other = tmp_path / "other.py"
+    other.write_text("three")
+    _, summary, watch = sweep(out, "linear", plugins=[plugin, other], resume=True)
+    assert summary.skipped
+    assert [n for n in watch.begun[2] if "with and without plug-in other.py: reports show" in n]
+    assert len({r["environment"] for r in records(out)}) == 2
+
+
+def test_a_plugin_that_is_edited_meanwhile_ends_the_sweep(tmp_path):
+    plugin, out = tmp_path / "mine.py", tmp_path / "run"
+    plugin.write_text("one")
+    act = lambda item, watch: plugin.write_text("two") if watch.records else None  # noqa: E731
+    with pytest.raises(LaunchError, match=r"--plugin: mine\.py has changed: expected the content"):
+        sweep(out, "linear", plugins=[plugin], progress=Watch(act))
+    assert len(records(out)) == 2  # the one that ran meanwhile had imported it
+
+
 def test_plugins_and_limits_are_handed_to_the_child(tmp_path, monkeypatch):
     plugin = tmp_path / "mine.py"
     plugin.write_text("")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import errno
 import fcntl
 import json
@@ -8,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from helpers_sweep import case, record
 from results.runs import load
 from results.schema import RecordError, content_id
 from suites import journal as journal_module
-from suites.journal import Journal, JournalError
+from suites.journal import Journal, JournalError, new_folder
 from suites.provenance import commit_of
 
 
@@ -37,6 +39,41 @@ def test_records_are_appended_and_read_back(tmp_path):
         assert journal.done == {(case(seq_len=n).id, 0) for n in (1, 2)}
         assert journal.run == "r"
         assert journal.notices == []
+
+
+def test_new_folders_are_never_shared(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: new_folder(tmp_path / "runs" / "now"), range(8)))
+    assert sorted(path.name for path in made) == ["now", *(f"now-{n}" for n in range(2, 9))]
+    assert all(path.is_dir() for path in made)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match=r"--out: .*file/now: Not a directory"):
+        new_folder(tmp_path / "file" / "now")
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_byte_order_mark_costs_no_line(tmp_path, place):
+    with Journal(tmp_path) as journal:
+        machine = journal.add_machine({"cpu": "one"})
+        environment = journal.add_environment({"torch": "2"})
+        for seq_len in (1, 2):
+            journal.append(
+                {**record(case(seq_len=seq_len)), "machine": machine, "environment": environment}
+            )
+    for name in ("records.jsonl", "machines.jsonl", "environments.jsonl"):
+        parts = (tmp_path / name).read_bytes().splitlines(keepends=True)
+        marked = [codecs.BOM_UTF8 * (i == place) + part for i, part in enumerate(parts)]
+        (tmp_path / name).write_bytes(b"".join(marked))
+    run = load(tmp_path)
+    assert [r["case"]["seq_len"] for r in run.records] == [1, 2]
+    assert (run.machines, run.environments) == (
+        {machine: {"cpu": "one"}}, {environment: {"torch": "2"}}
+    )  # fmt: skip
+    assert run.warnings == ()
+    with Journal(tmp_path, resume=True) as journal:
+        assert len(journal.done) == 2
+        assert (journal.notices, journal.add_machine({"cpu": "one"})) == ([], machine)
+    assert len((tmp_path / "machines.jsonl").read_bytes().splitlines()) == 1
 
 
 def test_each_record_is_on_the_disk_when_append_returns(tmp_path, monkeypatch):

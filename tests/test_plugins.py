@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
+import py_compile
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,14 +17,17 @@ import pytest
 from click.testing import CliRunner
 from test_kinds import CASE, case, told_of
 
+from attention import plugins
 from attention import registry as backends
-from attention.plugins import Registry, interrupts
+from attention.plugins import Registry, import_files, interrupts, is_name
 from cli import main
 from suites.driver import MisuseError, _rows
 from suites.kinds.answer import answer
 from suites.measure.process import TimeLimitError
+from suites.parsing import parse_backend
 from suites.peers import registry as peers
 from suites.sweep import Grid
+from suites.tasks import registry as tasks
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,6 +37,14 @@ from attention.registry import register
 
 @register("{name}")
 class Mine(FullAttention):
+    pass
+"""
+
+TASK = """
+from suites.tasks.registry import get, register
+
+@register("mine")
+class Mine(get("recall")):
     pass
 """
 
@@ -56,9 +69,9 @@ RAISING = {
 
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
-    """Leave both registries as they were."""
-    backends.names(), peers.names()
-    both: tuple[Registry[Any], ...] = (backends._registry, peers._registry)
+    """Leave the registries as they were."""
+    backends.names(), peers.names(), tasks.names()
+    both: tuple[Registry[Any], ...] = (backends._registry, peers._registry, tasks._registry)
     before = [(dict(r), dict(r._broken), dict(r._broken_files)) for r in both]
     yield
     for one, (classes, broken, files) in zip(both, before, strict=True):
@@ -79,7 +92,7 @@ def test_a_file_that_raises_is_named_and_registers_nothing(tmp_path: Path, kind:
     good = write(tmp_path, "good", GOOD.format(name="mine"))
     bad = write(tmp_path, "bad", code)
     modules = set(sys.modules)
-    broken = peers.load_plugins([good, bad])
+    broken = import_files([good, bad])
     assert list(broken) == [str(bad)]
     assert str(bad) in broken[str(bad)]
     assert any(one in broken[str(bad)] for one in said.split("|"))
@@ -101,14 +114,14 @@ def test_what_comes_from_outside_is_no_broken_plugin(
     monkeypatch.setattr(sys, "stop_of_this_test", stop, raising=False)
     file = write(tmp_path, "slow", "import sys; raise sys.stop_of_this_test")
     with pytest.raises(type(stop)):
-        peers.load_plugins([file])
+        import_files([file])
 
 
 class Entry:
     """An installed plug-in."""
 
     def __init__(self, name: str, error: BaseException | None) -> None:
-        self.name, self.error = name, error
+        self.name, self.error, self.module, self.dist = name, error, f"no_module_{name}", None
 
     def load(self) -> None:
         own = type("Own", (backends.get("full"),), {"__module__": self.name})
@@ -187,6 +200,81 @@ def test_preflight_tells_of_broken_files_and_blames_them_for_unknown_names(tmp_p
     assert told["cases"][mine.id]["misuse"] is None
     assert f"{bad} failed: SystemExit: no" in told["cases"][other.id]["misuse"]
     assert "mine" in told["names"]
+
+
+def test_what_was_imported_is_named_with_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def digest(file: Path) -> str:
+        return f"sha256-{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+
+    monkeypatch.setattr(plugins, "_files", {})
+    monkeypatch.setattr(plugins, "_installed", {})
+    file, bad = (
+        write(tmp_path, "my own", GOOD.format(name="mine")),
+        write(tmp_path, "bad", "1 / 0"),
+    )
+    told = told_of(CASE, plugins=(str(file), str(bad)))
+    assert told["environment"]["plugins"] == {"my own.py": digest(file)}
+    file.write_text(f"\ufeff{file.read_text()}# edited\n", encoding="utf-8")
+    assert told_of(CASE, plugins=(str(file),))["environment"]["plugins"] == {
+        "my own.py": digest(file)
+    }
+
+    module = write(tmp_path, "some_distribution_of_theirs", "x = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    info = tmp_path / "theirs-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(
+        "[attnbench.tasks]\nany = some_distribution_of_theirs\n"
+    )
+    monkeypatch.setattr(tasks._registry, "_is_complete", False)
+    assert told_of(CASE)["environment"]["plugins"] == {
+        "my own.py": digest(file), "theirs": f"1.2 {digest(module)}"
+    }  # fmt: skip
+
+
+def test_bytecode_of_an_older_content_is_not_run(tmp_path: Path) -> None:
+    file = write(tmp_path, "mine", GOOD.format(name="mine_a"))
+    py_compile.compile(str(file))
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    file.write_text(GOOD.format(name="mine_b"))
+    os.utime(file, ns=times)  # as after an edit within the second, of as many bytes
+    assert backends.load_file(file) == ["mine_b"]
+
+
+@pytest.mark.parametrize(
+    "name", ["my:attn", "a,b", "my attn", "", "é:", "mine", "my-attn.2_x", "-", "a=b", "a/b"]
+)
+def test_what_is_registered_can_be_named_by_an_option(name: str) -> None:
+    try:
+        accepted = parse_backend(name).name == name
+    except ValueError:
+        accepted = False
+    assert is_name(name) == accepted
+    kinds: tuple[Registry[Any], ...] = (backends._registry, peers._registry, tasks._registry)
+    for one in kinds:
+        if not accepted:
+            with pytest.raises(ValueError, match=r"name: expected letters, digits, _, - and \."):
+                one.add(name, type("Mine", (), {}))
+
+
+@pytest.mark.parametrize("name", ["identity", "lstm"])
+def test_names_that_mean_something_else_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' is no backend's"):
+        backends.register(name)(backends.get("full"))
+
+
+def test_a_file_may_register_a_task_alone(tmp_path: Path) -> None:
+    file = write(tmp_path, "task", TASK)
+    assert import_files([file]) == {}
+    assert "mine" in tasks.names()
+    with pytest.raises(ValueError, match=r"task\.py registers no backend"):
+        backends.load_file(file)
+    bad = write(tmp_path, "bad", f"{TASK.replace('mine', 'half')}\n1 / 0")
+    assert list(import_files([bad])) == [str(bad)]
+    assert "half" not in tasks.names()
 
 
 def test_a_case_goes_on_without_a_broken_file(

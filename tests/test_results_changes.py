@@ -15,8 +15,10 @@ import synthetic
 
 from results.changes import Comparison, compare, verdict_of
 from results.changes_text import as_json, markdown, text
+from results.provenance import provenance
 from results.runs import load
 from results.schema import MEASUREMENT, RECORDS
+from results.series import points
 from results.statistics import Estimate
 from results.two_runs import IncomparableError
 
@@ -242,6 +244,24 @@ def test_two_machines_are_compared_with_a_warning(tmp_path: Path) -> None:
     got = both(tmp_path, machine={**synthetic.MACHINE, "cpu": "Another CPU"})
     assert ("machine", "Example CPU 2.5 GHz", "Another CPU") in got.differences
     assert any("two machines" in note for note in got.notes)
+
+
+def test_versions_of_plugins_are_differences(tmp_path: Path) -> None:
+    plugins = {"my_attention.py": "sha256-000000000000", "b.py": "sha256-111111111111"}
+    base, new = (
+        synthetic.write_run(
+            tmp_path / run, LAWS, **SMALL, run=run,
+            environment={**synthetic.ENVIRONMENT, "plugins": plugins | changed},
+        )
+        for run, changed in (("a", {}), ("b", {"b.py": "sha256-222222222222"}))
+    )  # fmt: skip
+    got = compare(load(base), load(new))
+    assert got.differences == (("plug-in b.py", plugins["b.py"], "sha256-222222222222"),)
+    assert len(got.changes) == 15
+    both_in_one = load(base, new)  # never pooled: two environments
+    assert set(map(len, points(both_in_one)["launches"])) == {SMALL["launches"]}
+    facts = [f for f in provenance(both_in_one, []) if f.title == "Environment"]
+    assert ("plugins", ", ".join(f"{k} {v}" for k, v in plugins.items())) in facts[0].pairs
 
 
 def test_of_several_machines_each_is_compared_with_itself(tmp_path: Path) -> None:

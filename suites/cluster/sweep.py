@@ -26,7 +26,15 @@ from suites.journal import Journal
 from suites.launch import LaunchError
 from suites.prediction import Declared, History
 from suites.provenance import commit_of
-from suites.session import SUITES, MisuseError, Session, ask_about, check_accepted
+from suites.session import (
+    SUITES,
+    MisuseError,
+    PluginFiles,
+    Session,
+    ask_about,
+    check_accepted,
+    check_plugins,
+)
 from suites.signals import terminable
 from suites.sweep import Grid, Item, cases, order, roof_cases, sentinel_case
 
@@ -132,7 +140,7 @@ class SharedHistory(History):
 def machines_of_kind(file: Path, kind: str) -> set[str]:
     """Return the ids of the machines in a run's file that are described alike."""
     found = set()
-    for line in file.read_text().splitlines() if file.exists() else ():
+    for line in file.read_bytes().splitlines() if file.exists() else ():
         told = json.loads(line)
         own = {key: value for key, value in told.items() if key not in ("id", "node")}
         if content_id(own) == kind:
@@ -216,7 +224,7 @@ def run_on_cluster(
             )
         if not threads_chosen:
             grid = with_all_cores(grid, there)
-        files = [str(path.resolve()) for path in plugins]
+        files = PluginFiles(plugins).paths
         sweep = _Sweep(grid, journal, files, progress, benchmark_dir)
         with contextlib.closing(sweep):
             sweep.go(lambda: link.nodes(grid.device, kind), len(there))
@@ -397,6 +405,7 @@ class _Sweep:
         every = order(grid, cases(grid))
         self._journal.__enter__()
         try:
+            apart = check_plugins(self._journal, told)
             self._shared = SharedJournal(self._journal)
             self._commit = commit_of(SUITES.parent)
             homes: dict[str, str] = {}
@@ -414,6 +423,7 @@ class _Sweep:
             broken = told.get("broken", {}).values()
             notices = [
                 *self._journal.notices,
+                *apart,
                 *(f"--plugin: {why}; going on without it" for why in broken),
             ]
             with self._telling:

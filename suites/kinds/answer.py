@@ -14,23 +14,21 @@ from typing import Any
 import torch
 
 from attention.base import UnsupportedError
+from attention.plugins import import_files
 from results.schema import CLAIM, CONTEXT, FULL_PRECISION, TRAINING_KINDS, Case
 from suites.kinds import claim, context, error, peer, quantized, roof, sentinel, speed, task
 from suites.kinds.foreign import files_given
 from suites.kinds.preflight import preflight
 from suites.kinds.timing import Measured
 from suites.measure.layout import stir_heap
+from suites.measure.memory import is_out_of_memory
 from suites.measure.process import TimeLimitError, deadline, memory_limit
-from suites.peers.registry import load_plugins
 
 KINDS: Mapping[str, Callable[..., Measured]] = {
     "speed": speed.run, "peer": peer.run, "roof": roof.run, "sentinel": sentinel.run,
     "error": error.run, "task": task.run, "quantized": quantized.run, CLAIM: claim.run,
     CONTEXT: context.run,
 }  # fmt: skip
-
-CPU_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|std::bad_alloc")
-"""How torch's CPU allocator says it, as a RuntimeError."""
 
 TRIED = re.compile(r"tried to allocate ([\d.]+ ?\w+)")
 
@@ -95,7 +93,7 @@ def _time_limit(error: BaseException) -> TimeLimitError | None:
 def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> Measured:
     case = Case.from_json(request["case"])
     gc.freeze()  # what is imported is no garbage: collections need not walk it
-    for reason in load_plugins(request.get("plugins", [])).values():
+    for reason in import_files(request.get("plugins", [])).values():
         sys.stderr.write(f"plug-in: {reason}\n")  # it costs the cases that need it, no others
     torch.set_float32_matmul_precision(case.matmul_precision)
     if case.device == "cuda":  # an LSTM has a switch of its own, which stands on TF32
@@ -129,13 +127,6 @@ def start_threads(count: int) -> None:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     torch.set_num_threads(count)
     torch.ones(2**16 * count).add_(1.0)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an exception means that memory was refused, on any device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and bool(CPU_OUT_OF_MEMORY.search(str(error)))
 
 
 def _memory_reason(error: Exception, limit: int | None, stage: str) -> str:

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from attention.context_parallel import ContextParallel, split
+from attention.plugins import import_files
 from results.schema import Case
 from suites.kinds.arms import build_attention, draw_inputs, problem_of
 from suites.kinds.context import threads_of
@@ -29,7 +30,6 @@ from suites.measure.clock import HostTimer, Timed, sample_in_turn
 from suites.measure.gate import Call, check_call
 from suites.measure.memory import peak_memory
 from suites.measure.process import die_with_parent
-from suites.peers.registry import load_plugins
 
 
 class Step:
@@ -165,7 +165,7 @@ def main(folder: Path) -> int:
     case = Case.from_json(request["case"])
 
     def work() -> dict[str, Any]:
-        for reason in load_plugins(request["plugins"]).values():
+        for reason in import_files(request["plugins"]).values():
             sys.stderr.write(f"plug-in: {reason}\n")
         torch.set_num_threads(threads_of(case))
         torch.set_float32_matmul_precision(case.matmul_precision)

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from attention.base import Attention
+from attention.base import Attention, UnsupportedError
 from models import TransformerModel
 from results.schema import Arm, Case
 from suites.kinds import arms, foreign, whole
@@ -35,6 +35,8 @@ def build_light(arm: Arm, case: Case) -> Built:
     try:
         with torch.device("meta"):
             return build(arm, case)
+    except UnsupportedError:
+        raise
     except Exception:  # what the constructor says about real tensors decides
         return build(arm, case)
 

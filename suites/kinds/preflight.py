@@ -16,6 +16,7 @@ import torch
 
 from attention import registry
 from attention.base import Attention, UnsupportedError
+from attention.plugins import import_files, loaded
 from results.schema import CLAIM, CONTEXT, MEASUREMENT, SENTINEL, TRAINING_KINDS, Case
 from suites.kinds.arms import Mixer, check_case, expected_exponents
 from suites.kinds.claim import check_claim
@@ -27,6 +28,7 @@ from suites.kinds.peer import cost_beside, peer_of
 from suites.kinds.quantized import inspect as inspect_quantized
 from suites.measure.machine import environment, machine
 from suites.peers import registry as peers
+from suites.tasks import registry as tasks
 from suites.training.run import inspect as inspect_training
 
 
@@ -38,24 +40,26 @@ def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
             ``files``, a content's name to its path.
 
     Returns:
-        ``measurement`` (the version of the measuring code), ``machine``, ``environment``,
-        ``names`` (the registered backends), ``peers`` (see
-        `suites.peers.registry.describe`), ``broken`` (path to reason, of the files that
-        cannot be used) and ``cases``: by id ``misuse`` (one line, or ``None``), ``unsupported``
-        (reasons of the first arm and of a peer), ``cost`` (one per arm; ``None`` where it cannot
-        be told), ``time_exponent``, ``memory_exponent``.
+        ``measurement`` (the version of the measuring code), ``machine``, ``environment``
+        (with ``plugins``, as `attention.plugins.loaded` tells, where there are any), ``names``
+        (the registered backends), ``peers`` (see `suites.peers.registry.describe`), ``broken``
+        (path to reason, of the files that cannot be used) and ``cases``: by id ``misuse`` (one
+        line, or ``None``), ``unsupported`` (reasons of the first arm and of a peer), ``cost`` (one
+        per arm; ``None`` where it cannot be told), ``time_exponent``, ``memory_exponent``.
     """
-    broken = peers.load_plugins(request.get("plugins", []))
+    broken = import_files(request.get("plugins", []))
     files = {name: Path(path) for name, path in (request.get("files") or {}).items()}
     cases = [Case.from_json(data) for data in request["cases"]]
     with files_given(files):
         told = {case.id: inspect_case(case, files) for case in cases}
+    names, described, _ = registry.names(), peers.describe(), tasks.names()
+    plugins = loaded()  # by now all that are installed too
     return {
         "measurement": MEASUREMENT,
         "machine": machine(),
-        "environment": environment(),
-        "names": registry.names(),
-        "peers": peers.describe(),
+        "environment": environment() | ({"plugins": plugins} if plugins else {}),
+        "names": names,
+        "peers": described,
         "broken": broken,
         "cases": told,
     }

@@ -52,6 +52,7 @@ def environment() -> dict[str, Any]:
         "asv": _version("asv"),
         "xformers": _version("xformers"),
         "triton": _version("triton"),
+        "transformers": _version("transformers"),
         "cuda": torch.version.cuda,
         "driver": _gpu_driver(),
         "thp": _transparent_huge_pages(),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,3 +76,14 @@ def reset_high_water_mark() -> None:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError as error:
         raise RuntimeError(f"/proc/self/clear_refs: {error.strerror}") from None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an exception means that memory was refused, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(_REFUSED.search(str(error)))
+
+
+_REFUSED = re.compile(r"can't allocate memory|not enough memory|std::bad_alloc")
+"""How torch's CPU allocator says it, as a RuntimeError."""

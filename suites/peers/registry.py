@@ -7,11 +7,9 @@ on demand; plug-ins are installed distributions with an entry point in the group
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from attention import registry as backends
 from attention.plugins import Registry
 from results.schema import CALL_MODES, DEVICES, PEER
 from suites.peers.base import Peer
@@ -29,13 +27,11 @@ def register(name: str) -> Callable[[type[P]], type[P]]:
     """Make a class known under `name`.
 
     Raises:
-        ValueError: if the name is no list of words joined by hyphens, another class has it, or
-            the class says not, or says twice, whether it computes the same function.
+        ValueError: if ``--peers`` could not take the name, another class has it, or the class
+            says not, or says twice, whether it computes the same function.
     """
 
     def add(cls: type[P]) -> type[P]:
-        if not name.replace("-", "").replace("_", "").isalnum():
-            raise ValueError(f"name: expected letters, digits and hyphens, got {name!r}")
         if cls.same_function == bool(cls.difference):
             raise ValueError(
                 f"difference: expected what differs, or same_function = True; {name} has "
@@ -126,39 +122,3 @@ def catalogue() -> list[dict[str, Any]]:
 def broken_plugins() -> dict[str, str]:
     """Return the installed plug-ins that failed to import: entry point name to the error."""
     return _registry.broken_plugins()
-
-
-def load_plugins(paths: Iterable[str | Path]) -> dict[str, str]:
-    """Import Python files that register backends or peers; one that cannot be costs itself only.
-
-    Returns:
-        Path to error of those that failed; what looks for a name later speaks of them too.
-    """
-    broken = {}
-    for path in paths:
-        try:
-            load_plugin(path)
-        except ValueError as error:
-            broken[str(path)] = str(error)
-    return broken
-
-
-def load_plugin(path: str | Path) -> None:
-    """Import a Python file that registers backends, peers or both.
-
-    Raises:
-        ValueError: if it does not exist, cannot be imported or registers nothing.
-    """
-    _registry.discover()
-    before = dict(_registry)
-    try:
-        added = backends.import_file(path)
-    except ValueError as error:
-        _registry.restore(before)
-        _registry.blame(path, error)
-        raise
-    if not added and before == _registry:
-        raise ValueError(
-            f"path: {path} registers neither a backend nor a peer; decorate its class with "
-            "@register"
-        )

@@ -82,10 +82,15 @@ def preflight(request):
         "measurement": MEASUREMENT,
         "machine": {"cpu": "a stand-in", "cores": 2, "ram_bytes": 1 << 30, "gpu": None,
                     "gpu_memory_bytes": None},
-        "environment": {"attnbench": "0", "torch": "none"},
+        "environment": {"attnbench": "0", "torch": "none"} | _plugins(request),
         "names": NAMES,
         "cases": told,
     }  # fmt: skip
+
+
+def _plugins(request):
+    found = {Path(file).name: Path(file).read_text() for file in request["plugins"]}
+    return {"plugins": found} if found else {}
 
 
 def _cost(name, seq_len):
