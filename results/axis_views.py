@@ -15,6 +15,7 @@ from results.schema import FULL_PRECISION, IDENTITY
 from results.series import SERIES, SETTING, label
 from results.settings import differing
 from results.views import LONG, Cell, TableView, gate_error, ratio_cell
+from results.warm_up import converged, marked
 
 
 def axis_tables(table: pd.DataFrame, machines: Mapping[str, str] | None = None) -> list[TableView]:
@@ -76,7 +77,9 @@ def _threads(table: pd.DataFrame) -> list[TableView]:
 def _speedup(row: Mapping[Any, Any]) -> Cell:
     if row["status"] != "ok" and not row["value"] > 0:
         return Cell(format.STATUS_WORDS.get(row["status"], row["status"]), is_status=True)
-    return ratio_cell(row)
+    cell = ratio_cell(row)
+    told = converged([row["converged"], row["base_converged"]])
+    return cell._replace(text=marked(cell.text, {"converged": told}))
 
 
 # -- precision of products -----------------------------------------------------------------------
@@ -97,7 +100,7 @@ def _precision(table: pd.DataFrame) -> TableView:
                 *_named(row, others),
                 Cell(format.tokens(row["seq_len"])),
                 Cell(row["matmul_precision"]),
-                Cell(format.seconds(row["base_value"])),
+                _base_time(row),
                 _time(row),
                 ratio_cell(row),
                 Cell(gate_error(first)),
@@ -124,8 +127,13 @@ def _precision(table: pd.DataFrame) -> TableView:
 
 def _time(row: Mapping[Any, Any]) -> Cell:
     if row["value"] > 0:
-        return Cell(format.seconds(row["value"]))
+        return Cell(marked(format.seconds(row["value"]), row))
     return Cell(format.STATUS_WORDS.get(row["status"], row["status"]), is_status=True)
+
+
+def _base_time(row: Mapping[Any, Any]) -> Cell:
+    told = {"converged": row["base_converged"]}
+    return Cell(marked(format.seconds(row["base_value"]), told))
 
 
 # -- torch.compile -------------------------------------------------------------------------------
@@ -141,7 +149,7 @@ def _compiled(table: pd.DataFrame) -> TableView:
             [
                 *_named(row, others),
                 Cell(format.tokens(row["seq_len"])),
-                Cell(format.seconds(row["base_value"])),
+                _base_time(row),
                 _time(row),
                 ratio_cell(row),
                 Cell(format.seconds(row["compile_time"])),
@@ -172,7 +180,7 @@ def _checkpointed(table: pd.DataFrame) -> TableView:
         [
             *_named(row, others),
             Cell(format.tokens(row["seq_len"])),
-            Cell(format.seconds(row["base_value"])),
+            _base_time(row),
             _time(row),
             ratio_cell(row),
             Cell(format.size(row["base_memory"])),

@@ -25,6 +25,7 @@ from results.seeds import Spread, labels_of, spread
 from results.series import outcome, rank
 from results.spelling import training_name
 from results.theme import Look, looks
+from results.warm_up import converged
 
 SETTING = (*PLACE, "task", "is_causal", "model", "seq_len")
 
@@ -152,9 +153,9 @@ def chapters_of_tasks(run: Run) -> list[QualityChapter]:
 TASK_TABLE = (
     "task", "is_causal", "seq_len", "training", "model", "backend", "options", "metric", "score",
     "score_low", "score_high", "ci_low", "ci_high", "num_seeds", "num_tried", "chance",
-    "at_chance", "loss", *SPENT, *COSTS, "parameters", "device", "dtype", "batch", "threads",
-    "allocator", "matmul_precision", "compile", "checkpointing", "status", "reason", "machine",
-    "environment",
+    "at_chance", "loss", *SPENT, *COSTS, "converged", "parameters", "device", "dtype", "batch",
+    "threads", "allocator", "matmul_precision", "compile", "checkpointing", "status",
+    "reason", "machine", "environment",
 )  # fmt: skip
 """The columns of the table `tasks`; times in s, memory in B, scores as shares or bit/B."""
 
@@ -256,6 +257,7 @@ def scores(part: pd.DataFrame, said: _Said, metric: str, chance: float) -> pd.Da
                 "loss": _mean(_by_seed(own, "loss")),
                 **{c: _median(_by_seed(own, c)) for c in (*COSTS, *SPENT)},
                 "latencies": tuple(_by_seed(own, "latency")),
+                "converged": converged(own["converged"]),
                 "parameters": _median(parameters), "status": status, "reason": reason,
             }
         )  # fmt: skip

@@ -69,6 +69,11 @@ class Candidate:
         return not self.reasons
 
     @property
+    def is_cut_short(self) -> bool:
+        """Whether the warm-up behind its latency was: it may be faster than said."""
+        return self.latency.converged is False
+
+    @property
     def told_apart(self) -> bool:
         """Whether its latency is surely another than that of the first."""
         holds = self.times.has_interval and self.times.low <= SAME_RATIO <= self.times.high

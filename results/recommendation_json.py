@@ -36,8 +36,9 @@ def as_json(
       readings `latency` (s), `memory` (B), `error` (relative L2), `recall` (accuracy), and
       `errors`: readings of the error on further inputs, by their name.
     - a reading: `value`, `low`, `high`, `unit`, `metric`, `interpolated_between` (two lengths, or
-      null: measured), `launches` (how many launches or seeds are behind a measured value), `on`
-      (inputs or task), `note`.
+      null: measured), `launches` (how many launches or seeds are behind a measured value),
+      `converged` (of a time: whether the warm-ups behind it did; null = not known), `on` (inputs
+      or task), `note`.
     - `would_qualify`: of candidates with a latency that met some limit not: `backend`, `options`,
       `limits` (name to the nearest one it meets; null = only without), `never_measured` (limits
       on what was never measured of it).
@@ -107,7 +108,8 @@ def _reading(reading: Reading, metric: str, unit: str) -> dict[str, Any]:
     return {
         "value": reading.value, "low": reading.low, "high": reading.high, "unit": unit,
         "metric": metric, "interpolated_between": reading.between,
-        "launches": len(reading.launches), "on": reading.on, "note": reading.note,
+        "launches": len(reading.launches), "converged": reading.converged, "on": reading.on,
+        "note": reading.note,
     }  # fmt: skip
 
 

@@ -244,7 +244,8 @@ class _Gallery:
         light, dark = (f"{FIGURE_FOLDER}/{name}-{word}.png" for word in ("light", "dark"))
         write_bytes(home / light, made.pngs.light)
         write_bytes(home / dark, made.pngs.dark)
-        return FileFigure(drawing.title, drawing.caption, light, dark, made.pngs.words)
+        caption = made.caption(drawing.caption)
+        return FileFigure(drawing.title, caption, light, dark, made.pngs.words)
 
     def _of(self, drawing: Drawing, name: str) -> Drawn | None:
         if name not in self._drawn:

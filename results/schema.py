@@ -88,6 +88,14 @@ STOPS: tuple[str, ...] = ("spread", "budget", "count")
 """Why an arm's sampling ended (``metrics.latency.stopped``): the samples agreed, their time was
 spent, or there were enough for any purpose. Records from before the word was there have none."""
 
+
+def warm_up_converged(metric: Mapping[str, Any]) -> bool | None:
+    """Return whether a latency's warm-up converged; None where the record does not say."""
+    warm_up = metric.get("warm_up")
+    told = warm_up.get("converged") if isinstance(warm_up, dict) else None
+    return told if isinstance(told, bool) else None
+
+
 CONDITIONS: Mapping[str, str] = {
     "steal": "1",
     "other_cpu": "1",

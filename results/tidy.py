@@ -12,7 +12,7 @@ import pandas as pd
 
 from results.checks import COSTS, clean
 from results.frames import with_plain_texts
-from results.schema import LATER_FIELDS, Arm
+from results.schema import LATER_FIELDS, Arm, warm_up_converged
 
 CASE_COLUMNS = (
     "kind", "level", "mode", "batch", "num_heads", "num_kv_heads", "head_dim", "seq_len",
@@ -91,17 +91,11 @@ def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "value": float(np.median(samples)),
                 "samples": samples,
                 "stopped": (metric.get("stopped") or "") if name == "latency" else "",
-                "converged": _converged(metric),
+                "converged": warm_up_converged(metric),
             }
         if not metrics:
             nothing = {"metric": "", "unit": "", "value": math.nan, "samples": ()}
             yield {**base, **nothing, "stopped": "", "converged": None}
-
-
-def _converged(metric: Mapping[str, Any]) -> bool | None:
-    warm_up = metric.get("warm_up")
-    told = warm_up.get("converged") if isinstance(warm_up, dict) else None
-    return told if isinstance(told, bool) else None
 
 
 def _bounded(text: str, longest: int) -> str:

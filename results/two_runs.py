@@ -15,6 +15,7 @@ from results.runs import Run
 from results.schema import IDENTITY, PEER, PROJECTIONS, SENTINEL, format_option
 from results.series import SETTING, label, with_cross_len
 from results.settings import differing
+from results.warm_up import is_cut_short
 
 Place = tuple[str, str, int]
 """Machine, case id and arm."""
@@ -32,11 +33,13 @@ class Side:
         launches: the metric's medians, one a launch that succeeded.
         status: where none did, how the first ended.
         reason: likewise; where some did, how many did not.
+        cut_short: how many of the launches had a warm-up that was cut short.
     """
 
     launches: tuple[float, ...] = ()
     status: str = "ok"
     reason: str = ""
+    cut_short: int = 0
 
 
 @dataclass(frozen=True)
@@ -163,10 +166,12 @@ def sides(run: Run, metric: str, name: str) -> dict[Place, Side]:
             )
     found: dict[Place, Side] = {}
     for key, part in frame.groupby(["machine", "case_id", "arm"], sort=False):
-        values = part[(part["metric"] == metric) & (part["status"] == "ok")]["value"]
-        bad = part[part["status"] != "ok"]
+        good = part[(part["metric"] == metric) & (part["status"] == "ok")]
+        bad, values = part[part["status"] != "ok"], good["value"]
         if len(values):
-            found[key] = Side(tuple(map(float, values)), reason=_lost(values, bad))
+            cut = sum(is_cut_short(row) for row in as_rows(good[["converged"]]))
+            lost = _lost(values, bad)
+            found[key] = Side(tuple(map(float, values)), reason=lost, cut_short=cut)
         elif len(bad):
             found[key] = Side((), str(bad["status"].iloc[0]), str(bad["reason"].iloc[0]))
     return found
