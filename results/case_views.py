@@ -22,7 +22,7 @@ from results.warm_up import converged, marked
 
 _IN_CHAPTERS = ("speed",)
 
-_CASE = ("kind", "machine", "environment", "case_id", "arm")
+_CASE = ("kind", "machine", "environment", "version", "case_id", "arm")
 
 Row = Mapping[Any, Any]
 """Of the tidy frame."""

@@ -180,11 +180,12 @@ def crossovers(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
 def crossover_table(run: Run) -> pd.DataFrame:
     """Return the crossovers with the columns `CROSSOVER_COLUMNS`, lengths in whole tokens.
 
-    Where the run holds several machines or environments, their ids follow as two more columns.
+    Where the run holds several machines, environments or versions, these follow as columns.
     """
     table = crossovers(run)
-    several = len(table[["machine", "environment"]].drop_duplicates()) > 1
-    table = table[[*CROSSOVER_COLUMNS, *(("machine", "environment") if several else ())]].copy()
+    places = ["machine", "environment", *(["version"] if table["version"].any() else [])]
+    several = len(table[places].drop_duplicates()) > 1
+    table = table[[*CROSSOVER_COLUMNS, *(places if several else ())]].copy()
     # "From so many tokens on" holds from the next whole one; an interval's ends go outward.
     for column in ("seq_len", "ci_low", "ci_high"):
         to: format.To = "down" if column == "ci_low" else "up"

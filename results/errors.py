@@ -23,8 +23,8 @@ from results.theme import Look, looks
 from results.warm_up import converged
 
 PLACE = (
-    "machine", "environment", "level", "device", "dtype", "batch", "num_heads", "num_kv_heads",
-    "head_dim", "threads", "allocator", "matmul_precision", "compile",
+    "machine", "environment", "version", "level", "device", "dtype", "batch", "num_heads",
+    "num_kv_heads", "head_dim", "threads", "allocator", "matmul_precision", "compile",
 )  # fmt: skip
 
 SETTING = (*PLACE, "mode", "is_causal")

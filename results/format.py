@@ -113,6 +113,8 @@ def interval(low: float, high: float, write: Write = digits, *, unit: str = "") 
     """Write an interval in brackets, its ends rounded outward, or nothing where there is none."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return ""
+    if low == high:
+        return f"({write(low)}–{write(high)}{unit})"
     return f"({write(low, to='down')}–{write(high, to='up')}{unit})"
 
 

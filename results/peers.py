@@ -25,8 +25,8 @@ from results.statistics import Array, Estimate, estimate
 from results.warm_up import converged
 
 SETTING = (
-    "machine", "environment", "device", "dtype", "batch", "num_heads", "num_kv_heads", "head_dim",
-    "threads", "matmul_precision", "compile",
+    "machine", "environment", "version", "device", "dtype", "batch", "num_heads", "num_kv_heads",
+    "head_dim", "threads", "matmul_precision", "compile",
 )  # fmt: skip
 """What the comparisons of one chapter share."""
 
@@ -74,9 +74,9 @@ def comparisons(run: Run) -> pd.DataFrame:
     frame = run.frame[run.frame["kind"] == "peer"]
     claims = _claims(run)
     rows = []
-    for key, part in frame.groupby(["machine", "environment", "case_id"], sort=False):
+    for key, part in frame.groupby(["machine", "environment", "version", "case_id"], sort=False):
         rows.append(_compare(part, claims.get(key, {})))
-    columns = [*PEER_TABLE, "machine", "environment", "num_kv_heads"]
+    columns = [*PEER_TABLE, "machine", "environment", "version", "num_kv_heads"]
     table = pd.DataFrame.from_records(rows, columns=columns)
     table["rank"] = [rank(backend) for backend in table["backend"]]
     order = [*SETTING, "rank", *PAIR[1:], *CASE]
@@ -140,7 +140,7 @@ def _compare(part: pd.DataFrame, claim: Mapping[str, Any]) -> dict[str, Any]:
     status, reason = outcome(part)
     shared = {
         c: first[c]
-        for c in (*PEER_TABLE, "machine", "environment", "num_kv_heads")
+        for c in (*PEER_TABLE, "machine", "environment", "version", "num_kv_heads")
         if c in part.columns
     }
     beside = part[part["arm"] == 1]

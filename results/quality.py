@@ -178,14 +178,14 @@ _Told = Mapping[tuple[str, str, str], list[dict[str, Any]]]
 
 
 def details(run: Run, kind: str) -> _Told:
-    """Return by machine, environment and case what its launches say of their `quality`."""
+    """Return by machine, run and case what its launches say of their `quality`."""
     found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for record in run.records:
         if record["case"]["kind"] != kind or record["status"] != "ok":
             continue
         said = record["arms"][0].get("quality")
         if isinstance(said, dict):
-            key = clean(record["machine"]), clean(record["environment"]), record["case"]["id"]
+            key = clean(record["machine"]), clean(record["run"]), record["case"]["id"]
             found.setdefault(key, []).append(said)
     return found
 
@@ -194,7 +194,7 @@ def _trial(training: str, part: pd.DataFrame, told: _Told) -> Trial:
     said = [
         (row, detail)
         for row in _cases(part)
-        for detail in told.get((row["machine"], row["environment"], row["case_id"]), [])
+        for detail in told.get((row["machine"], row["run"], row["case_id"]), [])
     ]
     metric = "accuracy"
     if (part["metric"] == "bits_per_byte").any():
@@ -218,7 +218,7 @@ def _trial(training: str, part: pd.DataFrame, told: _Told) -> Trial:
 
 
 def _cases(part: pd.DataFrame) -> list[dict[Any, Any]]:
-    rows: list[dict[Any, Any]] = as_rows(part.drop_duplicates("case_id"))
+    rows: list[dict[Any, Any]] = as_rows(part.drop_duplicates(["run", "case_id"]))
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from numbers import Integral, Real
 from pathlib import Path
@@ -18,13 +18,19 @@ from results.relaxed import relaxations
 
 
 def as_json(
-    found: Recommendation, *, machines: Machines, reference: bool, folders: tuple[Path, ...]
+    found: Recommendation,
+    *,
+    machines: Machines,
+    reference: bool,
+    folders: tuple[Path, ...],
+    incomplete: Sequence[str] = (),
 ) -> str:
     """Return the answer as JSON text; numbers that are not known are null.
 
     - ``question``: `seq_len`, `mode`, `device`, `is_causal`, `max_error`, `min_recall`,
       `max_memory` (B), `error_inputs`, `recall_task`, and `setting`: what was chosen of it.
     - ``reference``: whether the records are those that ship with attnbench; ``folders``: theirs.
+    - ``incomplete``: a sentence for each run of which launches are missing.
     - ``winner``: null, or `backend` and `options` (the text of the command line) of the first in
       the first ranking; ``python``: lines that use it, null without one.
     - ``rankings``: one a setting, the best covered first; each with `setting` (all columns),
@@ -49,11 +55,13 @@ def as_json(
         machines: `Run.machines`.
         reference: whether the records are those that ship with attnbench.
         folders: where they came from.
+        incomplete: `Run.incomplete`.
     """
     told = {
         "question": asdict(found.question),
         "reference": reference,
         "folders": [str(f) for f in folders],
+        "incomplete": list(incomplete),
         "winner": _name(found.winner),
         "python": found.python or None,
         "rankings": [_ranking(r, machines) for r in found.rankings],

@@ -29,25 +29,32 @@ WIDTH = 100
 MOST_HELD, MOST_GIVEN, MOST_OTHERS = 12, 3, 8
 """So many lines of one kind are shown."""
 
-_PLACE = ("machine", "environment")
+_PLACE = ("machine", "environment", "version")
 
 _NO_OPTION = (*_PLACE, "num_kv_heads")
 """What of a setting the command cannot choose."""
 
 
-def text(found: Recommendation, *, machines: Machines, reference: bool) -> str:
+def text(
+    found: Recommendation,
+    *,
+    machines: Machines,
+    reference: bool,
+    incomplete: Sequence[str] = (),
+) -> str:
     """Return the answer as lines for a terminal.
 
     Args:
         found: by `recommendation.recommend`.
         machines: `Run.machines`.
         reference: whether the records are those that ship with attnbench.
+        incomplete: `Run.incomplete`: what the records lack.
     """
+    lines = [line for said in incomplete for line in (clean(said), "")]
     if not found.rankings:
-        return "\n".join(_nothing(found, machines, reference)) + "\n"
+        return "\n".join([*lines, *_nothing(found, machines, reference)]) + "\n"
     precise = names_precision(r.setting for r in found.rankings)
     shown = _one_a_machine(found.rankings)
-    lines = []
     for ranking in shown:
         lines += [*_ranking(ranking, machines, reference, precise), ""]
     lines += _others(found.rankings, shown)
@@ -173,7 +180,7 @@ def measured(reading: Reading, write: format.Write) -> str:
         write(reading.low, to="down"),
         write(reading.high, to="up"),
     )
-    if not reading.has_interval or low == high:
+    if not reading.has_interval or reading.low == reading.high:
         return value
     number, _, unit = low.partition(" ")
     return f"{value} ({number if high.endswith(f' {unit}') else low}–{high})"

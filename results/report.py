@@ -62,6 +62,8 @@ def write_report(
     folders: Sequence[str | Path],
     formats: Sequence[str] = FORMATS,
     out: str | Path | None = None,
+    *,
+    run: Run | None = None,
 ) -> list[Path]:
     """Write the report of one or several run folders; return the files a reader opens.
 
@@ -71,6 +73,7 @@ def write_report(
         out: a folder, or with one format a file that ends in its name. Without it the
             (first) run's folder, with the names ``report.html`` and ``report.md``. Images of the
             Markdown lie in ``figures`` beside it.
+        run: what the folders hold, where that is loaded already.
 
     Raises:
         NoRunError: if a folder holds no run.
@@ -80,7 +83,7 @@ def write_report(
     if not folders:
         raise NoRunError("DIR: expected at least one run folder")
     targets = _targets(folders, formats, out)
-    run = load(*folders)
+    run = load(*folders) if run is None else run
     book, gallery = _book(run), _Gallery(targets)
     for name, path in targets.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +143,7 @@ def _book(run: Run) -> _Book:
         "comparisons": axis_tables(table, machine_names(run)),
         "which_tables": answer_tables(which),
         "facts": provenance(run, found),
-        "warnings": (*trusted.warnings, *run.warnings),
+        "warnings": (*run.incomplete, *trusted.warnings, *run.warnings),
         "machines": list(dict.fromkeys(machines)),
         "num_launches": len(run.records),
         "kinds": set(run.frame["kind"]),

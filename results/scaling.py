@@ -78,11 +78,12 @@ def asymptotic(
 def scaling_table(run: Run) -> pd.DataFrame:
     """Return the exponents of time and memory per series: columns `COLUMNS`.
 
-    Where the run holds several machines or environments, their ids follow as two more columns.
+    Where the run holds several machines, environments or versions, these follow as columns.
     """
     table = fit_all(run)
-    several = len(table[["machine", "environment"]].drop_duplicates()) > 1
-    return table[[*COLUMNS, *(("machine", "environment") if several else ())]]
+    places = ["machine", "environment", *(["version"] if table["version"].any() else [])]
+    several = len(table[places].drop_duplicates()) > 1
+    return table[[*COLUMNS, *(places if several else ())]]
 
 
 def fit_all(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -22,8 +22,8 @@ from results.statistics import Estimate, estimate
 from results.warm_up import converged
 
 SETTING = (
-    "machine", "environment", "level", "device", "dtype", "batch", "num_heads", "num_kv_heads",
-    "head_dim", "is_causal", "threads", "allocator", "matmul_precision", "compile",
+    "machine", "environment", "version", "level", "device", "dtype", "batch", "num_heads",
+    "num_kv_heads", "head_dim", "is_causal", "threads", "allocator", "matmul_precision", "compile",
     "cross_len", "model", "checkpointing",
 )  # fmt: skip
 """What must be equal before two numbers are compared; `cross_len` is 0 for self-attention."""

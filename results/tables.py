@@ -64,7 +64,7 @@ def cases(run: Run) -> pd.DataFrame:
     """
     frame = speed_frame(run)
     rows: list[dict[str, Any]] = []
-    keys = ["machine", "environment", "case_id", "arm"]
+    keys = ["machine", "environment", "version", "case_id", "arm"]
     for _, part in frame.groupby(keys, sort=False):
         rows.extend(_case_rows(part))
     measured = pd.DataFrame.from_records(rows) if rows else pd.DataFrame(columns=[*CASE_TABLE])

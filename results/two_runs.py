@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from results import format
 from results.chapters import machine_name
 from results.checks import clean
 from results.frames import as_rows
@@ -75,6 +76,10 @@ class Pairing:
                 f"BASE: measured by version {versions[0]} of the measuring code, NEW by version "
                 f"{versions[1]}; expected the same, their numbers are not comparable"
             )
+        self._incomplete = [
+            f"{name}: {said}" for name, run in (("BASE", base), ("NEW", new))
+            for said in run.incomplete
+        ]  # fmt: skip
         self.machines = _pair_machines(base, new)
         self.shifts = {
             here: _moved(_sentinels(base, there), _sentinels(new, here))
@@ -83,6 +88,7 @@ class Pairing:
 
     def notes(self, threshold: float) -> Iterator[str]:
         """Yield what is to be kept in mind, one sentence each."""
+        yield from self._incomplete
         if any(here != there for here, there in self.machines.items()):
             yield "the runs are of two machines: a ratio is between them, not between commits"
         moved = math.expm1(max(abs(shift or 0.0) for shift in self.shifts.values()))
@@ -155,7 +161,8 @@ def sides(run: Run, metric: str, name: str) -> dict[Place, Side]:
         name: what an error calls the run.
 
     Raises:
-        IncomparableError: if a machine stands there in several environments.
+        IncomparableError: if a machine stands there in several environments, or a case has
+            launches of several commits.
     """
     frame = ours(run)
     for machine, part in frame.groupby("machine", sort=False):
@@ -164,6 +171,11 @@ def sides(run: Run, metric: str, name: str) -> dict[Place, Side]:
                 f"{name}: machine {str(machine)[:8]} stands there in {count} environments; "
                 "expected one"
             )
+    if measured := [v for v in frame["version"].unique() if v]:
+        raise IncomparableError(
+            f"{name}: holds launches of the same cases by several versions: "
+            f"{format.listing(measured)}; expected one, give each run by itself"
+        )
     found: dict[Place, Side] = {}
     for key, part in frame.groupby(["machine", "case_id", "arm"], sort=False):
         good = part[(part["metric"] == metric) & (part["status"] == "ok")]
@@ -189,7 +201,7 @@ def _lost(values: pd.Series, bad: pd.DataFrame) -> str:
 def named(run: Run) -> dict[tuple[str, int], Known]:
     """Name every case and arm: backend, mode and length, and what else differs between them."""
     frame = with_cross_len(ours(run).drop_duplicates(["case_id", "arm"]))
-    places = ("machine", "environment")
+    places = ("machine", "environment", "version")
     several = [c for c in SETTING if c not in places and frame[c].nunique() > 1]
     known = {}
     for row in as_rows(frame):

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from results.schema import (
     CLAIM,
@@ -22,9 +22,11 @@ from results.schema import (
     Case,
     warm_up_converged,
 )
-from suites.driver import Summary
 from suites.stream import Stream
 from suites.sweep import Item
+
+if TYPE_CHECKING:
+    from suites.driver import Summary
 
 ERASE = "\r\x1b[K"
 COLOURS: Mapping[str, int] = {
