@@ -322,6 +322,14 @@ def run(
     Stream(sys.stdout).write(f"{closing(summary)}\n")
 
 
+def _say(notes: Sequence[str], errors: Stream) -> None:
+    """Print what is to be kept in mind of records; the report has what does not stand here."""
+    from results.notes import capped, grouped
+
+    for note in capped(grouped(notes), "at the top of attnbench report"):
+        errors.write(f"note: {note}\n")
+
+
 def _without_place(words: Sequence[str]) -> Iterator[str]:
     """Yield the words of a command line but ``--resume`` and ``--out`` with its folder."""
     left = iter(words)
@@ -358,8 +366,7 @@ def report(
         raise click.UsageError("--out: name the folder for the report of several runs", ctx)
     with _misuse(ctx):
         loaded = load(*folders)
-        for said in loaded.incomplete:
-            click.echo(f"note: {said}", err=True)
+        _say(loaded.incomplete, Stream(sys.stderr))
         for path in write_report(folders, formats=formats or ("html", "md"), out=out, run=loaded):
             click.echo(path)
 
@@ -443,8 +450,8 @@ def compare(
     with _misuse(ctx, NotComparedError):
         runs = [load(base), load(new)]
         for name, run in zip(("BASE", "NEW"), runs, strict=True):
-            for warning in run.warnings:  # what is incomplete stands in the comparison
-                errors.write(f"note: {name}: {warning}\n")
+            # What is incomplete stands in the comparison.
+            _say([f"{name}: {warning}" for warning in run.warnings], errors)
         found = compared(*runs, metric=metric, threshold=threshold / 100)
     if base_from is not None:
         found = _confirmed(ctx, found, runs, errors, base_from=base_from, **options)
@@ -636,8 +643,7 @@ def recommend(
         raise click.UsageError(f"--{name.replace('_', '-')}:{said}", ctx) from None
     with _misuse(ctx):
         run = load(*(folders or reference_folders()))
-        for warning in run.warnings:  # what is incomplete stands in the answer
-            Stream(sys.stderr).write(f"note: {warning}\n")
+        _say(run.warnings, Stream(sys.stderr))  # what is incomplete stands in the answer
         found = recommended(run.frame, **asked)
     page = Page()
     page.write(
@@ -667,8 +673,7 @@ def merge(ctx: click.Context, /, folders: tuple[Path, ...], out: Path) -> None:
 
     with _misuse(ctx):
         merged = join(folders, out)
-    for warning in merged.warnings:
-        click.echo(f"note: {warning}", err=True)
+    _say(merged.warnings, Stream(sys.stderr))
     click.echo(f"{merged.num_records} records in {merged.folder}")
 
 
@@ -727,8 +732,7 @@ def export(
         raise click.UsageError("--out: name the folder for asv's files of several runs", ctx)
     with _misuse(ctx):
         loaded = load(*folders)
-        for warning in loaded.notes:
-            click.echo(f"note: {warning}", err=True)
+        _say(loaded.notes, Stream(sys.stderr))
         if form == "asv":
             from results.asv_export import export_asv
 

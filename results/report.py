@@ -20,6 +20,7 @@ from results.chapters import Chapter, chapters, machine_name
 from results.claim_views import claims_part
 from results.context_views import context_part
 from results.files import check_within, write_bytes, write_text
+from results.notes import MOST, grouped
 from results.page import TEMPLATES, PageFigure, in_page, render
 from results.peer_views import peer_part
 from results.plots import FIGURES
@@ -143,7 +144,8 @@ def _book(run: Run) -> _Book:
         "comparisons": axis_tables(table, machine_names(run)),
         "which_tables": answer_tables(which),
         "facts": provenance(run, found),
-        "warnings": (*run.incomplete, *trusted.warnings, *run.warnings),
+        "warnings": grouped([*run.incomplete, *trusted.warnings, *run.warnings]),
+        "most_warnings": MOST,
         "machines": list(dict.fromkeys(machines)),
         "num_launches": len(run.records),
         "kinds": set(run.frame["kind"]),

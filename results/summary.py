@@ -17,10 +17,12 @@ from results.chapters import Chapter
 from results.compare import BASELINES
 from results.frames import as_rows
 from results.modes import WORDS
+from results.notes import capped
 from results.schema import IDENTITY
 from results.series import label
 from results.short import BASELINE, FACTOR, SLACK, short_inputs
 from results.statistics import Estimate, ratio
+from results.views import IN_CASES
 from results.warm_up import MARK, NOTE, converged, is_cut_short, marked
 from results.worth import worth
 
@@ -347,10 +349,11 @@ def _reach(chapter: Chapter) -> list[str]:
         else:
             told = f"{reached} tokens; at {format.tokens(row['next_len'])}: {word}{why}"
         groups.setdefault(f"{told}.", []).append(f"{_name(row)} ({row['mode']})")
-    return [
+    said = [
         f"{format.listing(_without_modes(names, chapter.modes))}: {told}"
         for told, names in groups.items()
     ]
+    return capped(said, f"{IN_CASES}.")
 
 
 def _without_modes(names: list[str], modes: list[str]) -> list[str]:

@@ -11,12 +11,16 @@ from results import format
 from results.chapters import Chapter
 from results.frames import as_rows
 from results.modes import WORDS
+from results.notes import MOST, capped
 from results.profiles import longest
 from results.schema import ITEM_SIZE, PROFILE_PARTS
 from results.series import label
 from results.short import BASELINE, FACTOR, SHORT, SLACK, short_inputs
 from results.warm_up import MARK, NOTE, marked
 from results.worth import worth
+
+IN_CASES = "in the table of every case"
+"""Where the notes are that a list leaves out."""
 
 LONG = 40
 """A table with more rows than this is folded away on a page."""
@@ -79,7 +83,7 @@ def _matrix(
     rows = rows[(rows["mode"] == mode) & (rows["metric"] == metric)]
     lengths = sorted(set(rows["seq_len"]))
     result: list[list[Cell]] = []
-    reasons: dict[str, None] = {}
+    reasons: dict[tuple[str, str], dict[str, None]] = {}
     for key, part in rows.groupby(["backend", "options"], sort=False):
         by_length = {row["seq_len"]: row for row in as_rows(part)}
         cells = [Cell(label(*key))]
@@ -92,10 +96,15 @@ def _matrix(
             else:
                 word = status_word(row["status"])
                 cells.append(Cell(word, is_status=True))
-                reasons.setdefault(f"{label(*key)}, {word}: {row['reason']}.", None)
+                if row["reason"]:
+                    reasons.setdefault((word, row["reason"]), {}).setdefault(label(*key))
         result.append(cells)
     head = ["backend", *(format.tokens(n) for n in lengths)]
-    return TableView(title, head, result, notes=[r for r in reasons if not r.endswith(": .")])
+    notes = [
+        f"{format.few(list(names), MOST)}, {word}: {reason}."
+        for (word, reason), names in reasons.items()
+    ]
+    return TableView(title, head, result, notes=capped(notes, IN_CASES))
 
 
 def _memory(chapter: Chapter, mode: str) -> TableView:
@@ -311,10 +320,13 @@ def _profile(chapter: Chapter) -> TableView:
         "other operator that reads and writes memory. Compiled: code that torch compiled. "
         "Between: Python, dispatch, allocation and freeing.",
         "Of peak: operations of that part over its time, over this machine's measured peak.",
-        *(
-            f"No profile of {label(row['backend'], row['options'])}, {row['mode']}, "
-            f"{format.tokens(row['seq_len'])} tokens: {row['reason']}."
-            for row in as_rows(found.faults)
+        *capped(
+            [
+                f"No profile of {label(row['backend'], row['options'])}, {row['mode']}, "
+                f"{format.tokens(row['seq_len'])} tokens: {row['reason']}."
+                for row in as_rows(found.faults)
+            ],
+            "in the records",
         ),
     ]
     return TableView("Where the time goes", head, rows, text_columns=2, notes=notes)
