@@ -36,6 +36,8 @@ class OneLineGroup(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command; by itself (`standalone_mode`), end the process with its exit code."""
+        given = args[0] if args else extra.get("args")
+        extra["obj"] = tuple(sys.argv[1:] if given is None else given)
         run_command: Callable[..., Any] = super().main
         if not extra.pop("standalone_mode", True):
             return run_command(*args, standalone_mode=False, **extra)
@@ -284,6 +286,7 @@ def run(
     open_standard()
     named = preset or (DEFAULT_PRESET if chosen["suite"] == "speed" else chosen["suite"])
     console = Console(colour=False if os.environ.get("NO_COLOR") else None)
+    command = ("attnbench", *_without_place(ctx.obj or ()))
     if cluster_kind is not None and cluster is None:
         raise click.UsageError(f"--cluster-kind: only with --cluster; got {cluster_kind}", ctx)
     try:
@@ -294,13 +297,16 @@ def run(
     try:
         with _run_folder(out, named) as folder:
             if cluster is None:
-                summary = run_sweep(grid, folder, progress=console, plugins=plugins, resume=resume)
+                summary = run_sweep(
+                    grid, folder, progress=console, plugins=plugins, resume=resume, command=command
+                )
             else:
                 from suites.cluster.sweep import run_on_cluster
 
                 summary = run_on_cluster(
                     grid, folder, address=cluster, kind=cluster_kind, progress=console,
-                    plugins=plugins, resume=resume, threads_chosen=bool(chosen["threads"]),
+                    plugins=plugins, resume=resume, command=command,
+                    threads_chosen=bool(chosen["threads"]),
                 )  # fmt: skip
     except (MisuseError, JournalError) as error:
         raise click.UsageError(str(error), ctx) from None
@@ -336,6 +342,24 @@ def _run_folder(out: Path | None, name: str) -> Iterator[Path]:
                 path.rmdir()
 
 
+def _say(notes: Sequence[str], errors: Stream) -> None:
+    """Print what is to be kept in mind of records; the report has what does not stand here."""
+    from results.notes import capped, grouped
+
+    for note in capped(grouped(notes), "at the top of attnbench report"):
+        errors.write(f"note: {note}\n")
+
+
+def _without_place(words: Sequence[str]) -> Iterator[str]:
+    """Yield the words of a command line but ``--resume`` and ``--out`` with its folder."""
+    left = iter(words)
+    for word in left:
+        if word == "--out":
+            next(left, None)
+        elif word != "--resume" and not word.startswith("--out="):
+            yield word
+
+
 @main.command()
 @click.argument("folders", metavar="DIR…", nargs=-1, required=True, type=FOLDERS)
 @click.option(
@@ -356,11 +380,14 @@ def report(
 ) -> None:
     """Write the report: which attention from which length on, and at what cost."""
     from results.report import write_report
+    from results.runs import load
 
     if out is None and len(folders) > 1:
         raise click.UsageError("--out: name the folder for the report of several runs", ctx)
     with _misuse(ctx):
-        for path in write_report(folders, formats=formats or ("html", "md"), out=out):
+        loaded = load(*folders)
+        _say(loaded.incomplete, Stream(sys.stderr))
+        for path in write_report(folders, formats=formats or ("html", "md"), out=out, run=loaded):
             click.echo(path)
 
 
@@ -443,8 +470,8 @@ def compare(
     with _misuse(ctx, NotComparedError):
         runs = [load(base), load(new)]
         for name, run in zip(("BASE", "NEW"), runs, strict=True):
-            for warning in run.warnings:
-                errors.write(f"note: {name}: {warning}\n")
+            # What is incomplete stands in the comparison.
+            _say([f"{name}: {warning}" for warning in run.warnings], errors)
         found = compared(*runs, metric=metric, threshold=threshold / 100)
     if base_from is not None:
         found = _confirmed(ctx, found, runs, errors, base_from=base_from, **options)
@@ -639,15 +666,21 @@ def recommend(
         raise click.UsageError(f"--{name.replace('_', '-')}:{said}", ctx) from None
     with _misuse(ctx):
         run = load(*(folders or reference_folders()))
-        for warning in run.warnings:
-            Stream(sys.stderr).write(f"note: {warning}\n")
+        _say(run.warnings, Stream(sys.stderr))  # what is incomplete stands in the answer
         found = recommended(run.frame, **asked)
     page = Page()
     page.write(
-        json_of(found, machines=run.machines, reference=reference, folders=run.folders)
+        json_of(
+            found,
+            machines=run.machines,
+            reference=reference,
+            folders=run.folders,
+            incomplete=run.incomplete,
+        )
         if as_json
         else page.emphasised(
-            text(found, machines=run.machines, reference=reference), ("Question: ", "Answer: ")
+            text(found, machines=run.machines, reference=reference, incomplete=run.incomplete),
+            ("Question: ", "Answer: "),
         )
     )
     ctx.exit(0 if found.winner else 1)
@@ -663,8 +696,7 @@ def merge(ctx: click.Context, /, folders: tuple[Path, ...], out: Path) -> None:
 
     with _misuse(ctx):
         merged = join(folders, out)
-    for warning in merged.warnings:
-        click.echo(f"note: {warning}", err=True)
+    _say(merged.warnings, Stream(sys.stderr))
     click.echo(f"{merged.num_records} records in {merged.folder}")
 
 
@@ -723,8 +755,7 @@ def export(
         raise click.UsageError("--out: name the folder for asv's files of several runs", ctx)
     with _misuse(ctx):
         loaded = load(*folders)
-        for warning in loaded.warnings:
-            click.echo(f"note: {warning}", err=True)
+        _say(loaded.notes, Stream(sys.stderr))
         if form == "asv":
             from results.asv_export import export_asv
 

@@ -27,6 +27,7 @@ from results.settings import in_words, names_precision
 from results.snippet import python_lines
 from results.statistics import Estimate
 from results.views import LONG, Cell, TableView
+from results.warm_up import WORDS, marked
 
 NEIGHBOURS = 2.5
 """Two measured lengths within this factor have one length in the middle that can be asked for."""
@@ -163,7 +164,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
     first = times == Estimate(1.0, 1.0, 1.0)
     return {
         "label": clean(candidate.label),
-        "time": format.seconds(candidate.latency.value),
+        "time": _time(candidate),
         "between": _interval(candidate.latency),
         "times": "1 ×" if first else f"{format.ratio_digits(times.value)} ×",
         "times_between": "" if first else format.interval(
@@ -184,7 +185,13 @@ def _remark(candidate: Candidate) -> str:
     latency = candidate.latency
     between = latency.between
     interpolated = f"between {between[0]:,} and {between[1]:,} tokens" if between else ""
-    return "; ".join(part for part in (interpolated, latency.note) if part)
+    short = WORDS if candidate.is_cut_short else ""
+    return "; ".join(part for part in (interpolated, latency.note, short) if part)
+
+
+def _time(candidate: Candidate) -> str:
+    told = {"converged": candidate.latency.converged}
+    return marked(format.seconds(candidate.latency.value), told)
 
 
 # -- without scripts -----------------------------------------------------------------------------
@@ -204,14 +211,20 @@ def _table(setting: str, found: Sequence[Group]) -> TableView:
         for ranking in group.rankings:
             if ranking.question.seq_len not in ranking.lengths or ranking.winner is None:
                 continue
-            winner, alike = ranking.winner, [c.label for c in ranking.not_told_apart]
+            winner, alike = (
+                ranking.winner,
+                [
+                    marked(c.label, {"converged": c.latency.converged})
+                    for c in ranking.not_told_apart
+                ],
+            )
             all_alike = len(alike) > 1 and len(alike) == len(ranking.qualified) - 1
             rows.append(
                 [
                     Cell(group.mode),
                     Cell(format.tokens(ranking.question.seq_len)),
                     Cell(winner.label),
-                    Cell(format.seconds(winner.latency.value), _interval(winner.latency)),
+                    Cell(_time(winner), _interval(winner.latency)),
                     Cell(_EVERY if all_alike else ", ".join(alike) or format.NONE),
                 ]
             )

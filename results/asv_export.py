@@ -56,7 +56,7 @@ _KINDS: Mapping[str, tuple[str, str, str]] = {
 
 _AXES = ("backend", "tokens")
 
-_CHOSEN = tuple(c for c in SETTING if c not in ("machine", "environment", "level"))
+_CHOSEN = tuple(c for c in SETTING if c not in ("machine", "environment", "version", "level"))
 
 Settings = Mapping[str, Any]
 

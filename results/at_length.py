@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from results import format
 from results.statistics import ONE_LAUNCH, Array, Estimate
+from results.warm_up import converged
 
 _LARGEST_LOG = 600.0
 """Of a factor: two lengths that are neighbours may ask for more than a float holds."""
@@ -37,6 +38,7 @@ class Reading:
         on: what it was measured on, where that is no property of the setting.
         launches: the launches behind a measured value, in its unit.
         lacking: which part of it has no value, and why; what lacks a part meets no lower limit.
+        converged: of a time, whether the warm-ups behind it did; None = not known.
     """
 
     value: float = math.nan
@@ -47,6 +49,7 @@ class Reading:
     on: str = ""
     launches: Array = field(default_factory=lambda: np.empty(0), compare=False)
     lacking: str = ""
+    converged: bool | None = None
 
     @property
     def known(self) -> bool:
@@ -96,10 +99,11 @@ def at_length(rows: Sequence[Row], seq_len: int, *, grows: bool = True) -> Readi
     tried = sorted(rows, key=lambda row: int(row["seq_len"]))
     for row in tried:
         if row["seq_len"] == seq_len:
-            return _measured(row)
+            return replace(_measured(row), converged=converged([row.get("converged")]))
     above = next((i for i, row in enumerate(tried) if row["seq_len"] > seq_len), len(tried))
     if 0 < above < len(tried) and _has(tried[above - 1]) and _has(tried[above]):
-        return _between(tried, above, seq_len, grows=grows)
+        told = converged(row.get("converged") for row in tried[above - 1 : above + 1])
+        return replace(_between(tried, above, seq_len, grows=grows), converged=told)
     return Reading(note=_why_unknown(tried, above, seq_len))
 
 

@@ -22,8 +22,8 @@ BASE: Mapping[str, Any] = {
 """What the others are compared with; of threads it is the smallest number in the run."""
 
 _ADDED = (
-    "base", "base_value", "base_gate_error", "base_gradient_error", "base_memory", "speedup",
-    "speedup_low", "speedup_high",
+    "base", "base_value", "base_converged", "base_gate_error", "base_gradient_error",
+    "base_memory", "speedup", "speedup_low", "speedup_high",
 )  # fmt: skip
 
 
@@ -39,8 +39,9 @@ def along(table: pd.DataFrame, axis: str) -> pd.DataFrame:
         axis: ``threads``, ``matmul_precision``, ``compile`` or ``checkpointing``.
 
     Returns:
-        The rows, with `base` (its value of the axis), `base_value` in s, the gate's errors of the
-        base, `speedup` = base / own with `speedup_low` and `speedup_high` over launches, and the
+        The rows, with `base` (its value of the axis), `base_value` in s and whether its warm-ups
+        converged (`base_converged`), the gate's errors of the base, `speedup` = base / own with
+        `speedup_low` and `speedup_high` over launches, and the
         peak memory of both, `memory` and `base_memory`, in B.
     """
     latency = _with_memory(table)
@@ -72,9 +73,10 @@ def _against(first: Mapping[Any, Any] | None, own: Mapping[Any, Any], base: Any)
     if first is not None and first["value"] > 0 and own["value"] > 0:
         got = ratio(first["launches"], own["launches"])
     known: Mapping[Any, Any] = {} if first is None else first
-    kept = ("value", "gate_error", "gradient_error", "memory")
-    values = (known.get(c, math.nan) for c in kept)
-    return dict(zip(_ADDED, (base, *values, got.value, got.low, got.high), strict=True))
+    kept = ("gate_error", "gradient_error", "memory")
+    values = known.get("value", math.nan), known.get("converged")
+    errors = (known.get(c, math.nan) for c in kept)
+    return dict(zip(_ADDED, (base, *values, *errors, got.value, got.low, got.high), strict=True))
 
 
 def varying(table: pd.DataFrame, axis: str) -> list[str]:

@@ -15,6 +15,7 @@ from results.schema import FULL_PRECISION, IDENTITY
 from results.series import SERIES, SETTING, label
 from results.settings import differing
 from results.views import LONG, Cell, TableView, gate_error, ratio_cell
+from results.warm_up import converged, marked
 
 
 def axis_tables(table: pd.DataFrame, machines: Mapping[str, str] | None = None) -> list[TableView]:
@@ -76,7 +77,9 @@ def _threads(table: pd.DataFrame) -> list[TableView]:
 def _speedup(row: Mapping[Any, Any]) -> Cell:
     if row["status"] != "ok" and not row["value"] > 0:
         return Cell(format.STATUS_WORDS.get(row["status"], row["status"]), is_status=True)
-    return ratio_cell(row)
+    cell = ratio_cell(row)
+    told = converged([row["converged"], row["base_converged"]])
+    return cell._replace(text=marked(cell.text, {"converged": told}))
 
 
 # -- precision of products -----------------------------------------------------------------------
@@ -97,7 +100,7 @@ def _precision(table: pd.DataFrame) -> TableView:
                 *_named(row, others),
                 Cell(format.tokens(row["seq_len"])),
                 Cell(row["matmul_precision"]),
-                Cell(format.seconds(row["base_value"])),
+                _base_time(row),
                 _time(row),
                 ratio_cell(row),
                 Cell(gate_error(first)),
@@ -124,8 +127,13 @@ def _precision(table: pd.DataFrame) -> TableView:
 
 def _time(row: Mapping[Any, Any]) -> Cell:
     if row["value"] > 0:
-        return Cell(format.seconds(row["value"]))
+        return Cell(marked(format.seconds(row["value"]), row))
     return Cell(format.STATUS_WORDS.get(row["status"], row["status"]), is_status=True)
+
+
+def _base_time(row: Mapping[Any, Any]) -> Cell:
+    told = {"converged": row["base_converged"]}
+    return Cell(marked(format.seconds(row["base_value"]), told))
 
 
 # -- torch.compile -------------------------------------------------------------------------------
@@ -141,7 +149,7 @@ def _compiled(table: pd.DataFrame) -> TableView:
             [
                 *_named(row, others),
                 Cell(format.tokens(row["seq_len"])),
-                Cell(format.seconds(row["base_value"])),
+                _base_time(row),
                 _time(row),
                 ratio_cell(row),
                 Cell(format.seconds(row["compile_time"])),
@@ -172,7 +180,7 @@ def _checkpointed(table: pd.DataFrame) -> TableView:
         [
             *_named(row, others),
             Cell(format.tokens(row["seq_len"])),
-            Cell(format.seconds(row["base_value"])),
+            _base_time(row),
             _time(row),
             ratio_cell(row),
             Cell(format.size(row["base_memory"])),
@@ -201,8 +209,8 @@ def _machines(table: pd.DataFrame, names: Mapping[str, str]) -> list[TableView]:
     A series stands there at the longest length that two of them measured.
     """
     rows = table[(table["metric"] == "latency") & (table["backend"] != IDENTITY)]
-    places = list(dict.fromkeys(zip(rows["machine"], rows["environment"], strict=True)))
-    if len({machine for machine, _ in places}) < 2:
+    places = list(dict.fromkeys(zip(*(rows[c] for c in _PLACE), strict=True)))
+    if len({place[0] for place in places}) < 2:
         return []
     shared = [c for c in SERIES if c not in _PLACE]
     others = [c for c in SETTING if c not in _PLACE and rows[c].nunique() > 1]
@@ -214,7 +222,7 @@ def _machines(table: pd.DataFrame, names: Mapping[str, str]) -> list[TableView]:
             common = measured[measured > 1].index
             if not len(common):
                 continue
-            at = {(r["machine"], r["environment"]): r for r in as_rows(part)
+            at = {tuple(r[c] for c in _PLACE): r for r in as_rows(part)
                   if r["seq_len"] == max(common)}  # fmt: skip
             first = next(iter(at.values()))
             cells = [_time(at[place]) if place in at else Cell(format.NONE) for place in places]
@@ -228,17 +236,19 @@ def _machines(table: pd.DataFrame, names: Mapping[str, str]) -> list[TableView]:
     return views
 
 
-_PLACE = ("machine", "environment")
+_PLACE = ("machine", "environment", "version")
 
 
-def _headed(places: Sequence[tuple[str, str]], names: Mapping[str, str]) -> list[str]:
-    """Name the columns: a machine that stands there in two environments by those too."""
-    machines = [machine for machine, _ in places]
-    return [
-        names.get(machine, f"machine {machine[:8]}")
-        + (f", environment {environment[:8]}" if machines.count(machine) > 1 else "")
-        for machine, environment in places
-    ]
+def _headed(places: Sequence[tuple[str, str, str]], names: Mapping[str, str]) -> list[str]:
+    """Name the columns: a machine that stands there more than once by what differs too."""
+    found = []
+    for machine, environment, version in places:
+        name = names.get(machine, f"machine {machine[:8]}")
+        own = [place for place in places if place[0] == machine]
+        if len({place[1] for place in own}) > 1:
+            name += f", environment {environment[:8]}"
+        found.append(f"{name}, {version}" if version and len(own) > 1 else name)
+    return found
 
 
 def _count(value: float) -> str:

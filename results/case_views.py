@@ -18,10 +18,11 @@ from results.schema import CONTEXT
 from results.sections import Section
 from results.series import label
 from results.views import LONG, Cell, TableView, every_case, status_word
+from results.warm_up import converged, marked
 
 _IN_CHAPTERS = ("speed",)
 
-_CASE = ("kind", "machine", "environment", "case_id", "arm")
+_CASE = ("kind", "machine", "environment", "version", "case_id", "arm")
 
 Row = Mapping[Any, Any]
 """Of the tidy frame."""
@@ -87,7 +88,8 @@ def _value(rows: list[Row]) -> str:
     own = [row for row in known if row["metric"] == name]
     value, unit = statistics.median(row["value"] for row in own), str(own[0]["unit"])
     if unit == "s":
-        return format.seconds(value)
+        told = converged(row["converged"] for row in own)
+        return marked(format.seconds(value), {"converged": told})
     if unit == "B":
         return format.size(value)
     shown = f"{value:.1e}" if 0 < abs(value) < 1e-3 else format.digits(value)

@@ -12,6 +12,7 @@ from results.changes import Change, Comparison, Verdict
 from results.report import escape_markdown
 from results.statistics import Estimate, estimate
 from results.two_runs import Side
+from results.warm_up import WORDS
 
 ORDER: tuple[Verdict, ...] = ("fails", "worse", "better", "inconclusive", "no change")
 """What is read first."""
@@ -94,6 +95,8 @@ def as_json(comparison: Comparison) -> str:
                 "new": list(change.new.launches),
                 "base_status": change.base.status,
                 "new_status": change.new.status,
+                "base_cut_short": change.base.cut_short,
+                "new_cut_short": change.new.cut_short,
                 "pairs": change.pairs,
                 "reason": change.reason,
             }
@@ -158,7 +161,18 @@ def _measured(comparison: Comparison, side: Side) -> str:
 
 def remark(change: Change) -> str:
     """Return why a case has no verdict, or what its verdict rests on."""
-    return "; ".join(filter(None, [_pairs(change), change.reason, *_lost(change)]))
+    said = [_pairs(change), change.reason, *_lost(change), *_cut_short(change)]
+    return "; ".join(filter(None, said))
+
+
+def _cut_short(change: Change) -> list[str]:
+    """Say how many launches had a warm-up that was cut short: their times may be too long."""
+    sides = (("base", change.base), ("new", change.new))
+    return [
+        f"{name}: {WORDS} in {side.cut_short} of {len(side.launches)} launches"
+        for name, side in sides
+        if side.cut_short
+    ]
 
 
 def _lost(change: Change) -> list[str]:

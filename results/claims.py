@@ -25,7 +25,7 @@ from results.statistics import Estimate, estimate
 
 Verdict = Literal["supported", "refuted", "inconclusive", "not_run"]
 
-PLACE = ("machine", "device", "dtype", "threads", "allocator")
+PLACE = ("machine", "environment", "device", "dtype", "threads", "allocator")
 """What the values of a verdict have in common."""
 
 CLAIMS_TABLE = ("id", "claim", "verdict", "value", "ci_low", "ci_high", "evidence")
@@ -406,6 +406,7 @@ def rulings(run: Run) -> list[Ruling]:
     if frame.empty:
         return []
     place = frame.groupby(list(PLACE), sort=False).size().idxmax()  # where most was found
+    frame = frame[frame["version"] == frame["version"].mode().iloc[0]]  # no launches of two
     frame, table = (_at(place, one) for one in (frame, points(run)))
     fits = fit_all(run, table)
     return [_ruling(claim, frame[frame["task"] == claim.id], fits) for claim in CLAIMS]

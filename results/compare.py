@@ -12,21 +12,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from results import format
 from results.runs import Run
 from results.schema import IDENTITY
 from results.series import SERIES, SETTING, points
 from results.statistics import LEVEL, ONE_LAUNCH, Array, Estimate, ratio, resample
+from results.warm_up import converged, of_lengths
 
 BASELINES = ("full", "sdpa")
 
 CROSSOVER_COLUMNS = (
     "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",
     "is_causal", "threads", "allocator", "matmul_precision", "compile", "model", "checkpointing",
-    "metric", "baseline", "seq_len", "ci_low", "ci_high", "reason",
+    "metric", "baseline", "seq_len", "ci_low", "ci_high", "converged", "reason",
 )  # fmt: skip
 
 Curve = Mapping[int, Array]
 """Length to the medians of its launches."""
+
+WarmUps = Mapping[int, bool | None]
+"""Length to whether the warm-ups of what is compared there converged; None = not known."""
 
 
 def crossover(
@@ -123,14 +128,14 @@ def latencies(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["metric"] == "latency") & table["value"].notna()]
 
 
-def curve(rows: pd.DataFrame) -> dict[int, Array]:
+def curve(rows: pd.DataFrame, column: str = "launches") -> dict[int, Any]:
     """Return length to launches; where several series share a length, the fastest of them."""
     best = rows.sort_values("value", kind="stable").drop_duplicates("seq_len")
-    return dict(zip(best["seq_len"], best["launches"], strict=True))
+    return dict(zip(best["seq_len"], best[column], strict=True))
 
 
-def _against(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], str, Curve, Curve]]:
-    """Yield series key, baseline, the series' curve and the baseline's (empty = unmeasured)."""
+def _against(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], str, Curve, Curve, WarmUps]]:
+    """Yield series key, baseline, the curves of both (empty = unmeasured) and their warm-ups."""
     measured = latencies(table)
     for key, part in table[table["metric"] == "latency"].groupby(list(SERIES), sort=False):
         series = dict(zip(SERIES, key, strict=True))
@@ -141,7 +146,9 @@ def _against(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], str, Curve, 
             if series["backend"] in (baseline, IDENTITY):
                 continue
             rows = measured[same & (measured["backend"] == baseline).to_numpy()]
-            yield series, baseline, curve(latencies(part)), curve(rows)
+            warm, warm_too = (curve(r, "converged") for r in (latencies(part), rows))
+            both = {n: converged([warm[n], warm_too[n]]) for n in warm.keys() & warm_too.keys()}
+            yield series, baseline, curve(latencies(part)), curve(rows), both
 
 
 def crossovers(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -153,7 +160,8 @@ def crossovers(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
     """
     table = points(run) if table is None else table
     rows = []
-    for series, baseline, own, other in _against(table):
+    for series, baseline, own, other, warm in _against(table):
+        warmed_up, remark = of_lengths(warm)
         if not own:
             found = _none("nothing was measured")
         elif not other:
@@ -162,7 +170,8 @@ def crossovers(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
             found = crossover(own, other, name=baseline)
         rows.append(
             {**series, "metric": "latency", "baseline": baseline, "seq_len": found.value,
-             "ci_low": found.low, "ci_high": found.high, "reason": found.reason}
+             "ci_low": found.low, "ci_high": found.high, "converged": warmed_up,
+             "reason": "; ".join(r for r in (found.reason, remark) if r)}
         )  # fmt: skip
     columns = dict.fromkeys([*SERIES, *CROSSOVER_COLUMNS])
     return pd.DataFrame.from_records(rows, columns=list(columns))
@@ -171,27 +180,31 @@ def crossovers(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
 def crossover_table(run: Run) -> pd.DataFrame:
     """Return the crossovers with the columns `CROSSOVER_COLUMNS`, lengths in whole tokens.
 
-    Where the run holds several machines or environments, their ids follow as two more columns.
+    Where the run holds several machines, environments or versions, these follow as columns.
     """
     table = crossovers(run)
-    several = len(table[["machine", "environment"]].drop_duplicates()) > 1
-    table = table[[*CROSSOVER_COLUMNS, *(("machine", "environment") if several else ())]].copy()
+    places = ["machine", "environment", *(["version"] if table["version"].any() else [])]
+    several = len(table[places].drop_duplicates()) > 1
+    table = table[[*CROSSOVER_COLUMNS, *(places if several else ())]].copy()
+    # "From so many tokens on" holds from the next whole one; an interval's ends go outward.
     for column in ("seq_len", "ci_low", "ci_high"):
-        table[column] = table[column].round().astype("Int64")
+        to: format.To = "down" if column == "ci_low" else "up"
+        whole = [format.rounded(v, 0, to) if math.isfinite(v) else v for v in table[column]]
+        table[column] = pd.array(whole, dtype="Float64").astype("Int64")
     return table
 
 
 def speedups(table: pd.DataFrame) -> pd.DataFrame:
     """Return baseline latency / latency per series, length and baseline, with its interval."""
     rows = []
-    for series, baseline, own, other in _against(table):
+    for series, baseline, own, other, warm in _against(table):
         for n in sorted(own.keys() & other.keys()):
             got = ratio(other[n], own[n])
             rows.append(
                 {**series, "baseline": baseline, "seq_len": n, "value": got.value,
-                 "ci_low": got.low, "ci_high": got.high}
+                 "ci_low": got.low, "ci_high": got.high, "converged": warm[n]}
             )  # fmt: skip
-    columns = [*SERIES, "baseline", "seq_len", "value", "ci_low", "ci_high"]
+    columns = [*SERIES, "baseline", "seq_len", "value", "ci_low", "ci_high", "converged"]
     return pd.DataFrame.from_records(rows, columns=columns)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from results.changes import Comparison
 from results.changes_views import Sides, every_metric, name_sides, sections, summary
 from results.chapters import chapters
+from results.notes import MOST, grouped
 from results.page import PageFigure, page_figure, render
 from results.provenance import provenance
 from results.runs import Run
@@ -46,7 +47,8 @@ def comparison_page(base: Run, new: Run, found: Comparison) -> str:
         "regressions": len(found.regressions),
         "paragraphs": [summary(one, sides) for one in every],
         "differences": found.differences,
-        "warnings": [*found.notes, *warnings],
+        "warnings": grouped([*found.notes, *warnings]),
+        "most_warnings": MOST,
         "sections": shown,
         "figures": [_figures(section, i) for i, section in enumerate(shown, 1)],
         "trust": [(name, trust_section(trusted[name])) for name in runs],

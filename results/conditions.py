@@ -39,6 +39,7 @@ class Conditions:
         launches: how many have conditions, with a value of one of them at least.
         busy: by name of what goes elsewhere, the share of launches that lost more than `BUSY`.
         threads: that the largest case has.
+        cores: of the machine; None = not known.
         spans: by name of `CONDITIONS`, and `LOAD`; the worst clock is the slowest.
         throttled: how often processors slowed themselves down, in all launches together.
         shared: launches that were not alone on the GPU.
@@ -49,6 +50,7 @@ class Conditions:
     busy: Mapping[str, float]
     spans: Mapping[str, Span]
     threads: int
+    cores: int | None
     throttled: float
     shared: int
     gpu_throttled: Mapping[str, int]
@@ -56,18 +58,14 @@ class Conditions:
     def disturbances(self) -> list[str]:
         """Say what disturbed the launches, and what to do about it; empty for nothing."""
         said = []
-        for name, who, remedy in (
-            ("steal", "the hypervisor gave others",
-             "measure on a machine of your own, or when its host is quiet"),
-            ("other_cpu", "other programs took", "end them, or measure when they are done"),
-        ):  # fmt: skip
+        for name, (who, remedy) in _TAKEN.items():
             told = self.spans[name]
             if self.busy[name] > DISTURBED_SHARE:
                 said.append(
-                    f"While cases were timed {who} {format.digits(told.median, 2)} of a processor "
-                    f"at the median, {format.digits(told.high, 2)} at most ({told.where}), and "
-                    f"more than {BUSY:g} in {format.percent(self.busy[name])} of the launches: "
-                    f"{remedy}."
+                    f"While cases were timed {who} {format.digits(told.median, 2)} of "
+                    f"{self._processors} at the median, {format.digits(told.high, 2)} at most "
+                    f"({told.where}), and more than {BUSY:g} in {format.percent(self.busy[name])} "
+                    f"of the launches: {remedy}."
                 )
         if self.spans[LOAD].median > MOST_LOAD * self.threads:
             said.append(
@@ -99,9 +97,47 @@ class Conditions:
             )
         return said
 
+    @property
+    def _processors(self) -> str:
+        return f"{self.cores} processors" if self.cores else "a processor"
 
-def conditions(records: Sequence[Mapping[str, Any]]) -> Conditions:
-    """Return the conditions of one run's records; what a system does not tell is left out."""
+    def slight(self) -> list[str]:
+        """Say what happened in too few launches to be a disturbance; empty for nothing."""
+        said = []
+        for name, (who, _) in _TAKEN.items():
+            told = self.spans[name]
+            if 0 < self.busy[name] <= DISTURBED_SHARE:
+                said.append(
+                    f"In {format.percent(self.busy[name])} of the launches {who} more than "
+                    f"{BUSY:g} of a processor, {format.digits(told.high, 2)} at most "
+                    f"({told.where})."
+                )
+        load = self.spans[LOAD]
+        if load.high > MOST_LOAD * self.threads >= load.median:
+            said.append(
+                f"As a launch started, up to {format.digits(load.high, 2)} programs were running "
+                f"({load.where})."
+            )
+        return said
+
+
+_TAKEN = {
+    "steal": (
+        "the hypervisor gave others",
+        "measure on a machine of your own, or when its host is quiet",
+    ),
+    "other_cpu": ("other programs took", "end them, or measure when they are done"),
+}
+"""Of `CONDITIONS` those that are processors' time which goes elsewhere: in words, and a remedy."""
+
+
+def conditions(records: Sequence[Mapping[str, Any]], cores: int | None = None) -> Conditions:
+    """Return the conditions of one run's records; what a system does not tell is left out.
+
+    Args:
+        records: of the run.
+        cores: of its machine.
+    """
     told = [r["conditions"] if r.get("conditions") is not None else {} for r in records]
     names = [launch_name(r) for r in records]
     spans = {}
@@ -121,6 +157,7 @@ def conditions(records: Sequence[Mapping[str, Any]]) -> Conditions:
         launches=sum(any(math.isfinite(number(c.get(n))) for n in CONDITIONS) for c in told),
         busy={name: _share_above(told, name) for name in ("steal", "other_cpu")},
         threads=max((r["case"]["threads"] for r in records), default=1),
+        cores=cores,
         spans=spans,
         throttled=sum(v for v in slowed if math.isfinite(v)),
         shared=sum(number(c.get("gpu_users")) > 0 for c in told),

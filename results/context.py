@@ -90,16 +90,18 @@ def _rows(part: pd.DataFrame) -> pd.DataFrame:
     for key, own in part.groupby(list(KEYS), sort=False):
         row: dict[str, Any] = dict(zip(KEYS, key, strict=True))
         row |= dict.fromkeys((*_METRICS.values(), "low", "high"), math.nan)
-        row["launches"] = np.empty(0)
+        row |= {"launches": np.empty(0), "converged": None}
         for one in summarise(own):
             row |= {"status": one["status"], "reason": one["reason"]}
             if one["metric"] in _METRICS:
                 row[_METRICS[one["metric"]]] = one["value"]
             if one["metric"] == "latency":
                 row |= {"low": one["ci_low"], "high": one["ci_high"]}
+                row["converged"] = one["converged"]
                 row["launches"] = one["launches"]
         rows.append(row)
-    columns = [*KEYS, "status", "reason", *_METRICS.values(), "low", "high", "launches"]
+    columns = [*KEYS, "status", "reason", *_METRICS.values(), "low", "high", "launches",
+               "converged"]  # fmt: skip
     table = pd.DataFrame.from_records(rows, columns=columns)
     return table.sort_values(list(KEYS), kind="stable").reset_index(drop=True)
 
@@ -125,9 +127,10 @@ def _ratio(one: Mapping[Any, Any] | None, other: Mapping[Any, Any]) -> Estimate 
 
 
 CONTEXT_TABLE = (
-    "backend", "options", "ranks", "seq_len", "is_causal", "latency", "low", "high", "memory",
-    "exchanged", "forward", "formula", "device", "dtype", "batch", "num_heads", "num_kv_heads",
-    "head_dim", "threads", "matmul_precision", "status", "reason", "machine", "environment",
+    "backend", "options", "ranks", "seq_len", "is_causal", "latency", "low", "high",
+    "converged", "memory", "exchanged", "forward", "formula", "device", "dtype", "batch",
+    "num_heads", "num_kv_heads", "head_dim", "threads", "matmul_precision", "status", "reason",
+    "machine", "environment",
 )  # fmt: skip
 """The columns of the table `context`; latency in s, memory and what was exchanged in B."""
 

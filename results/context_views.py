@@ -31,6 +31,7 @@ from results.statistics import Estimate
 from results.summary import Paragraph
 from results.theme import looks
 from results.views import LONG, Cell, TableView, status_word
+from results.warm_up import marked
 
 HEADING = "One sequence over several ranks"
 
@@ -210,7 +211,7 @@ def _value(row: Row | None, small: str) -> Cell:
         return Cell(format.NONE)
     if row["status"] != "ok":
         return Cell(status_word(row["status"]), is_status=True)
-    return Cell(format.seconds(row["latency"]), small)
+    return Cell(marked(format.seconds(row["latency"]), row), small)
 
 
 def _share(row: Row, column: str) -> str:

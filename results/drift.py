@@ -1,10 +1,12 @@
 """The machine's speed through a run: what the sentinel, the same work every time, tells of it.
 
-Processes differ by a few percent whatever the machine does, so a single repetition counts for
-nothing: the drift is taken from a running median of three, whose ends follow Tukey's end-point
-rule (without it six repetitions would show two thirds of a steady drift). Of `MANY` repetitions it
-is the running median of five of those: with 4 % between processes, a running median of three
-alone calls two of five steady runs disturbed.
+Two things can be wrong with it, and each is said. It may *drift*: processes differ by a few
+percent whatever the machine does, so the drift is taken from a running median of three, whose ends
+follow Tukey's end-point rule (without it six repetitions would show two thirds of a steady drift).
+Of `MANY` repetitions it is the running median of five of those: with 4 % between processes, a
+running median of three alone calls two of five steady runs disturbed. And it may *jump* from one
+launch to the next, which a running median hides (53 of 120, 53, 16 and 107 ms): the spread of the
+repetitions tells that.
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ from results.settings import differing
 
 DRIFT_LIMIT = 0.10
 """A run whose speed drifted by more than this share is disturbed."""
+
+SPREAD_LIMIT = 0.30
+"""A run whose repetitions spread by more than this share is disturbed; 4 % between processes give
+a spread of 10 %."""
 
 FEWEST = 4
 """Repetitions behind a drift: three give one running median, and one value cannot drift."""
@@ -65,8 +71,14 @@ class Drift:
 
     @property
     def spread(self) -> float:
-        """Largest over smallest of `seconds`, less 1; NaN for none."""
-        return _apart(self.seconds)
+        """The 90 % quantile of `seconds` over the 10 % quantile, less 1; NaN for none.
+
+        Quantiles are interpolated: the fewer repetitions, the more its ends count.
+        """
+        if not len(self.seconds):
+            return math.nan
+        low, high = np.quantile(self.seconds, [0.1, 0.9])
+        return float(high / low) - 1
 
     @property
     def reason(self) -> str:
@@ -78,8 +90,8 @@ class Drift:
 
     @property
     def is_disturbed(self) -> bool:
-        """Whether the drift is above `DRIFT_LIMIT`."""
-        return self.drift > DRIFT_LIMIT
+        """Whether the drift is above `DRIFT_LIMIT`, or the spread above `SPREAD_LIMIT`."""
+        return self.drift > DRIFT_LIMIT or self.spread > SPREAD_LIMIT
 
     @property
     def has_clock(self) -> bool:
@@ -89,10 +101,22 @@ class Drift:
     @property
     def warning(self) -> str:
         """Say what a disturbed run is worth."""
+        return f"{self.told}. Compare with care; measure again on a quiet machine."
+
+    @property
+    def told(self) -> str:
+        """Say how far the machine's speed changed, without a full stop.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        ends = dict.fromkeys(
+            format.seconds(float(s)) for s in (min(self.seconds), max(self.seconds))
+        )
+        drift = self.reason if self.reason else f"a drift of {format.percent(self.drift)}"
         return (
-            f"The machine's speed drifted by {format.percent(self.drift)} during the run "
-            f"(sentinel, {self.name}, {len(self.seconds)} repetitions): compare with care; "
-            "measure again on a quiet machine."
+            f"The same work (sentinel, {self.name}, {len(self.seconds)} repetitions) took "
+            f"{' to '.join(ends)}: a spread of {format.percent(self.spread)}, {drift}"
         )
 
 
@@ -137,7 +161,8 @@ def running_median(values: Array) -> Array:
 
 
 def _apart(values: Array) -> float:
-    return float(values.max()) / float(values.min()) - 1 if len(values) else math.nan
+    # Equal medians may differ by the rounding of the end-point rule.
+    return round(float(values.max()) / float(values.min()) - 1, 12) if len(values) else math.nan
 
 
 def _minutes(started: Sequence[str]) -> Array:

@@ -18,6 +18,7 @@ from results.frames import as_rows
 from results.panels import (
     SeriesKey,
     error_ticks,
+    hollow_marks,
     length_axis,
     log_cost,
     panel_row,
@@ -26,6 +27,7 @@ from results.panels import (
 )
 from results.series import label
 from results.theme import INK
+from results.warm_up import is_cut_short
 
 MOST_PANELS, MOST_SERIES = 9, 24
 LEAST_ERROR = 1e-7
@@ -127,13 +129,18 @@ def _lines(ax: Axes, rows: pd.DataFrame, metric: str, cost: str, chapter: ErrorC
         y = at[metric].clip(lower=LEAST_ERROR)
         told = [
             marks.Point(
-                row[cost], max(row[metric], LEAST_ERROR), note=budget_text(row), tag=_tag(row)
+                row[cost], max(row[metric], LEAST_ERROR), note=budget_text(row), tag=_tag(row),
+                hollow=cost == "latency" and is_cut_short(row),
             )
             for row in as_rows(at)
-        ]
+        ]  # fmt: skip
         marks.line(ax, (key[0], label(*key)), look, told)
         ax.plot(at[cost], y, color=color, marker=look.marker, markersize=5.5,
+                markevery=[i for i, point in enumerate(told) if not point.hollow],
                 linestyle=(0, look.dashes) if look.dashes else "-")  # fmt: skip
+        short = [point for point in told if point.hollow]
+        if short:
+            hollow_marks(ax, [p.x for p in short], [p.y for p in short], look, 5.5)
         for index, (x, height, tag) in enumerate(
             zip(at[cost], y, (point.tag for point in told), strict=True)
         ):

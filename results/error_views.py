@@ -15,6 +15,7 @@ from results.series import label
 from results.statistics import is_less
 from results.summary import Paragraph
 from results.views import LONG, Cell, TableView, small_number, status_word
+from results.warm_up import converged, marked
 
 Row = Mapping[Hashable, Any]
 
@@ -39,7 +40,7 @@ def _by_inputs(chapter: ErrorChapter) -> TableView:
         by_inputs = {r["inputs"]: r for r in records(own)}
         cells = [
             Cell(label(*key)),
-            Cell(format.seconds(float(own["latency"].median()))),
+            Cell(marked(format.seconds(float(own["latency"].median())), _over(own))),
             Cell(_operations(float(own["operations"].median()))),
         ]
         for inputs in shown:
@@ -68,7 +69,7 @@ def _every(chapter: ErrorChapter) -> TableView:
             Cell(budget_text(row)),
             Cell(row["inputs"]),
             Cell(format.tokens(row["seq_len"])),
-            Cell(format.seconds(row["latency"])),
+            Cell(_time(row)),
             Cell(_operations(row["operations"])),
             Cell(format.size(row["peak_memory"])),
             Cell(small_number(row["relative_error"]), _apart(row)),
@@ -89,6 +90,11 @@ def _every(chapter: ErrorChapter) -> TableView:
         "are a distribution. Below an error: the smallest and largest over launches and seeds."
     ]
     return TableView("Every error", head, rows, text_columns=3, notes=notes, is_long=True)
+
+
+def _over(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return what a time over several rows rests on."""
+    return {"converged": converged(rows["converged"])}
 
 
 def _operations(value: float) -> str:
@@ -135,7 +141,7 @@ def closest_within(rows: pd.DataFrame, latency: float) -> list[dict[Hashable, An
 def exact_latency(rows: pd.DataFrame) -> tuple[str, float]:
     """Return name and latency of the fastest exact backend, NaN for none."""
     first = _fastest_exact(rows)
-    return (name(first), float(first["latency"])) if first else ("", math.nan)
+    return (marked(name(first), first), float(first["latency"])) if first else ("", math.nan)
 
 
 def _fastest_exact(rows: pd.DataFrame) -> Row | None:
@@ -165,7 +171,7 @@ def _closest(rows: pd.DataFrame, seq_len: int) -> list[str]:
     if not math.isfinite(latency):
         return []
     told = [
-        f"{name(r)} {small_number(r['relative_error'])}"
+        f"{marked(name(r), r)} {small_number(r['relative_error'])}"
         for r in closest_within(rows, latency)[:_MOST_NAMED]
     ]
     return [
@@ -189,14 +195,18 @@ def _too_dear(rows: pd.DataFrame) -> list[str]:
         return [f"No approximation takes less time than {where}{once}: here they are of no use."]
     said = []
     if dear:
-        told = _few([f"{name(r)} {format.seconds(r['latency'])}" for r in dear])
+        told = _few([f"{name(r)} {_time(r)}" for r in dear])
         said.append(
             f"Of no use here, since they take longer than {where}{once} and are not exact: {told}."
         )
     if near:
-        told = _few([f"{name(r)} {format.seconds(r['latency'])}" for r in near])
+        told = _few([f"{name(r)} {_time(r)}" for r in near])
         said.append(f"Not told apart in time from {where}{once}: {told}.")
     return said
+
+
+def _time(row: Row) -> str:
+    return marked(format.seconds(row["latency"]), row)
 
 
 def _has_launches(rows: pd.DataFrame) -> bool:
@@ -242,8 +252,8 @@ def error_answers(chapters: Sequence[ErrorChapter]) -> list[Paragraph]:
                 continue
             said.append(
                 f"{where}: within "
-                f"{format.seconds(latency)}{beside} {name(best[0])} is closest, relative error "
-                f"{small_number(best[0]['relative_error'])}."
+                f"{format.seconds(latency)}{beside} {marked(name(best[0]), best[0])} is closest, "
+                f"relative error {small_number(best[0]['relative_error'])}."
             )
     more = len(said) - _MOST_LINES
     said = [*said[:_MOST_LINES], *([f"{more} more below."] if more > 0 else [])]

@@ -20,10 +20,11 @@ from results.series import label, outcome, rank
 from results.settings import differing
 from results.spelling import number_of, options_of
 from results.theme import Look, looks
+from results.warm_up import converged
 
 PLACE = (
-    "machine", "environment", "level", "device", "dtype", "batch", "num_heads", "num_kv_heads",
-    "head_dim", "threads", "allocator", "matmul_precision", "compile",
+    "machine", "environment", "version", "level", "device", "dtype", "batch", "num_heads",
+    "num_kv_heads", "head_dim", "threads", "allocator", "matmul_precision", "compile",
 )  # fmt: skip
 
 SETTING = (*PLACE, "mode", "is_causal")
@@ -105,9 +106,9 @@ def error_chapters(run: Run) -> list[ErrorChapter]:
 ERROR_TABLE = (
     "backend", "options", "budget_name", "budget", "inputs", "seq_len", "is_causal",
     "relative_error", "error_low", "error_high", "weights_error", "weights_kl", "latency",
-    "operations", "peak_memory", "mode", "level", "device", "dtype", "batch", "num_heads",
-    "num_kv_heads", "head_dim", "threads", "allocator", "matmul_precision", "compile", "status",
-    "reason", "machine", "environment",
+    "converged", "operations", "peak_memory", "mode", "level", "device", "dtype", "batch",
+    "num_heads", "num_kv_heads", "head_dim", "threads", "allocator", "matmul_precision", "compile",
+    "status", "reason", "machine", "environment",
 )  # fmt: skip
 """The columns of the table `errors`; latency in s, memory in B, KL in nats."""
 
@@ -128,8 +129,8 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
 
     Columns: inputs, seq_len, backend, options, rest (of the options without the budget),
     budget_name, budget, budget_text, the medians of `METRICS` and `COSTS`, latencies (those of
-    each launch), error_low and error_high (the smallest and largest relative error), is_exact,
-    status, reason.
+    each launch), converged (whether their warm-ups did), error_low and error_high (the smallest
+    and largest relative error), is_exact, status, reason.
     """
     budgets = {
         backend: budget_of(sorted(set(own["options"])))
@@ -152,6 +153,7 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
                 "rest": ",".join(f"{k}={v}" for k, v in held.items()),
                 "budget_name": key, "budget": number_of(text), "budget_text": text,
                 **medians, "latencies": tuple(good[good["metric"] == "latency"]["value"]),
+                "converged": converged(good["converged"]),
                 "operations": _median(good["executed_ops"].dropna()),
                 "error_low": float(errors.min()) if len(errors) else math.nan,
                 "error_high": float(errors.max()) if len(errors) else math.nan,

@@ -119,6 +119,7 @@ class Exam(NamedTuple):
     """One question put to several backends: only answers to the same one compare."""
 
     machine: str
+    version: str
     task: str
     training: str
     seq_len: int

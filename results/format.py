@@ -1,8 +1,13 @@
-"""Numbers as people read them: tokens, times, sizes, ratios with their intervals."""
+"""Numbers as people read them: tokens, times, sizes, ratios with their intervals.
+
+A value is rounded to the nearest; a bound away from the value, so that what is said of it holds:
+the lower end of an interval down, the upper end up, and "from N tokens on" up.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Literal, Protocol
 
 from results.checks import clean
 from results.schema import format_option
@@ -26,33 +31,57 @@ WIDEST = 100
 """A ratio's interval wider than this factor is not spelled out."""
 
 
-def digits(value: float, significant: int = 3) -> str:
+To = Literal["nearest", "down", "up"]
+"""Where to a number is rounded."""
+
+_SAME = 1e-9
+"""Of a number: closer than this to a rounded one, it is that one; the rest is arithmetic's."""
+
+
+class Write(Protocol):
+    """Writes a number; `to` says where to it is rounded."""
+
+    def __call__(self, value: float, /, *, to: To = "nearest") -> str:
+        """Return the number as text."""
+
+
+def rounded(value: float, places: int, to: To = "nearest") -> float:
+    """Return a finite number rounded to so many decimal places."""
+    near = round(value, places)
+    if to == "nearest" or abs(near - value) <= _SAME * abs(value):
+        return near
+    if (near > value) == (to == "up"):
+        return near
+    step = 10.0**-places
+    return round(near + step if to == "up" else near - step, places)
+
+
+def digits(value: float, significant: int = 3, *, to: To = "nearest") -> str:
     """Write `value` with so many significant digits, without an exponent: 1234.5 → 1,230."""
     if not math.isfinite(value):
         return NONE
     if value == 0:
         return "0"
     places = significant - 1 - math.floor(math.log10(abs(value)))
-    rounded = round(value, places)
-    return f"{rounded:,.{max(0, places)}f}"
+    return f"{rounded(value, places, to):,.{max(0, places)}f}"
 
 
-def seconds(value: float) -> str:
+def seconds(value: float, *, to: To = "nearest") -> str:
     """Write a time: 0.0123 → 12.3 ms."""
-    return _scaled(value, _TIMES)
+    return _scaled(value, _TIMES, to)
 
 
-def size(value: float) -> str:
+def size(value: float, *, to: To = "nearest") -> str:
     """Write bytes: 3145728 → 3.00 MiB."""
-    return _scaled(value, _SIZES)
+    return _scaled(value, _SIZES, to)
 
 
-def _scaled(value: float, units: tuple[tuple[float, str], ...]) -> str:
+def _scaled(value: float, units: tuple[tuple[float, str], ...], to: To) -> str:
     if not math.isfinite(value):
         return NONE
     # Rounding to three digits may reach the next unit: 999.7 ms is 1.00 s.
     factor, unit = next(((f, u) for f, u in units if abs(value) >= 0.9995 * f), units[-1])
-    return f"{digits(value / factor)} {unit}"
+    return f"{digits(value / factor, to=to)} {unit}"
 
 
 def tick_length(tokens: float) -> str:
@@ -65,24 +94,28 @@ def tick_length(tokens: float) -> str:
     return f"{n:,}"
 
 
-def tokens(value: float, *, rounded: bool = False) -> str:
-    """Write a length in text: 16,384; `rounded` to two digits where it was interpolated."""
-    if not math.isfinite(value):
-        return NONE
-    return digits(value, 2) if rounded and value >= 10 else f"{round(value):,}"
+def tokens(value: float, *, to: To = "nearest") -> str:
+    """Write a length in text: 16,384."""
+    return f"{rounded(value, 0, to):,.0f}" if math.isfinite(value) else NONE
 
 
-def exponent(value: float) -> str:
+def about_tokens(value: float, *, to: To = "nearest") -> str:
+    """Write a length that was interpolated, with three digits: 3,650."""
+    return digits(value, 3, to=to) if value >= 100 else tokens(value, to=to)
+
+
+def exponent(value: float, *, to: To = "nearest") -> str:
     """Write an exponent to two digits; what rounds to nothing has no sign."""
-    return f"{round(value, 2) + 0.0:.2f}"
+    return f"{rounded(value, 2, to) + 0.0:.2f}" if math.isfinite(value) else NONE
 
 
-def interval(low: float, high: float, write: object = None, *, unit: str = "") -> str:
-    """Write an interval in brackets, or nothing where there is none."""
+def interval(low: float, high: float, write: Write = digits, *, unit: str = "") -> str:
+    """Write an interval in brackets, its ends rounded outward, or nothing where there is none."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    put = write if callable(write) else digits
-    return f"({put(low)}–{put(high)}{unit})"
+    if low == high:
+        return f"({write(low)}–{write(high)}{unit})"
+    return f"({write(low, to='down')}–{write(high, to='up')}{unit})"
 
 
 def times(value: float, low: float = math.nan, high: float = math.nan) -> str:
@@ -93,16 +126,16 @@ def times(value: float, low: float = math.nan, high: float = math.nan) -> str:
     return f"{ratio_digits(value)} ×{f' {between}' if between else ''}"
 
 
-def ratio_digits(value: float) -> str:
+def ratio_digits(value: float, *, to: To = "nearest") -> str:
     """Write a ratio with two significant digits, three close to 1."""
-    return digits(value, 3 if 0.95 < value < 10 else 2)
+    return digits(value, 3 if 0.95 < value < 10 else 2, to=to)
 
 
-def percent(value: float) -> str:
+def percent(value: float, *, to: To = "nearest") -> str:
     """Write a share: 0.634 → 63 %."""
     if not math.isfinite(value):
         return NONE
-    return f"{digits(value * 100, 2 if value < 0.995 else 3)} %"
+    return f"{digits(value * 100, 2 if value < 0.995 else 3, to=to)} %"
 
 
 def rate(value: float) -> str:
@@ -118,6 +151,12 @@ def rate(value: float) -> str:
 def listing(items: list[str]) -> str:
     """Join with commas and a last "and"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def few(items: list[str], most: int = 3) -> str:
+    """Join the first items, and say how many more there are."""
+    more = len(items) - most
+    return listing([*items[:most], f"{more:,} more"]) if more > 0 else listing(items)
 
 
 def clean_option(value: object) -> str:

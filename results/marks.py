@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from results import format
+from results import format, warm_up
 from results.theme import Look, css_variables
 
 MOST_TOLD = 8
@@ -36,6 +36,7 @@ class Point(NamedTuple):
         note: what else is said of it.
         tag: what is written beside it.
         ringed: whether it stands out.
+        hollow: whether it is a time whose warm-up was cut short.
     """
 
     x: float
@@ -45,6 +46,7 @@ class Point(NamedTuple):
     note: str = ""
     tag: str = ""
     ringed: bool = False
+    hollow: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,20 +135,32 @@ class Shown:
 _SHOWN: weakref.WeakKeyDictionary[Axes, Shown] = weakref.WeakKeyDictionary()
 
 
-def _number(value: float) -> str:
-    return format.digits(value) if value else "0"
+def _ratio(value: float, /, *, to: format.To = "nearest") -> str:
+    return f"{format.ratio_digits(value, to=to)} ×"
 
 
-KINDS: Mapping[str, Callable[[float], str]] = {
+def _percent(value: float, /, *, to: format.To = "nearest") -> str:
+    return f"{format.digits(value, to=to)} %"
+
+
+def _error(value: float, /, *, to: format.To = "nearest") -> str:
+    return f"{value:.2g}"
+
+
+def _operations(value: float, /, *, to: format.To = "nearest") -> str:
+    return f"{format.rate(value)}op"
+
+
+KINDS: Mapping[str, format.Write] = {
     "tokens": format.tokens,
     "seconds": format.seconds,
     "bytes": format.size,
-    "ratio": lambda value: f"{format.ratio_digits(value)} ×",
-    "share": lambda value: "0 %" if value == 0 else format.percent(value),
-    "percent": lambda value: f"{_number(value)} %",
-    "error": lambda value: f"{value:.2g}",
-    "operations": lambda value: f"{format.rate(value)}op",
-    "number": _number,
+    "ratio": _ratio,
+    "share": format.percent,
+    "percent": _percent,
+    "error": _error,
+    "operations": _operations,
+    "number": format.digits,
 }
 """Kinds of an axis, to how a value on it is written; the page's script has their like."""
 
@@ -187,6 +201,12 @@ def panels(figure: Figure) -> list[dict[str, Any]]:
     return [_panel(ax, of_panel) for ax, of_panel in found if of_panel.lines or of_panel.bars]
 
 
+def remark(figure: Figure) -> str:
+    """Return what must be said of a figure beside its caption; "" for nothing."""
+    lines = (line for ax in figure.axes if ax in _SHOWN for line in _SHOWN[ax].lines)
+    return warm_up.HOLLOW if any(p.hollow for line in lines for p in line.points) else ""
+
+
 def _panel(ax: Axes, found: Shown) -> dict[str, Any]:
     words = _Words(ax, found)
     return {
@@ -208,6 +228,7 @@ def _panel(ax: Axes, found: Shown) -> dict[str, Any]:
                         words.of(p, line),
                         p.tag,
                         int(p.ringed),
+                        int(p.hollow),
                     ]
                     for p in line.points
                 ],
@@ -297,6 +318,7 @@ class _Words:
             self._labelled(measured, values[measured], self._between(point, measured)),
             self._labelled(place, values[place], ""),
             point.note,
+            warm_up.WORDS if point.hollow else "",
         ]
         return "\n".join(text for text in told if text)
 
@@ -307,10 +329,10 @@ class _Words:
     def _between(self, point: Point, name: str) -> str:
         if not (math.isfinite(point.low) and math.isfinite(point.high)) or point.low == point.high:
             return ""
-        return f" ({self.write[name](point.low)}–{self.write[name](point.high)})"
+        return f" {format.interval(point.low, point.high, self.write[name])}"
 
 
-def _writer(axis: Any, found: Shown) -> Callable[[float], str]:
+def _writer(axis: Any, found: Shown) -> format.Write:
     """Return what writes a value on an axis: of its kind, or the name that is nearest."""
     if (named := found.kinds.get(axis.axis_name)) is not None:
         return KINDS[named]
@@ -319,7 +341,7 @@ def _writer(axis: Any, found: Shown) -> Callable[[float], str]:
     if not _has_names(texts):
         return KINDS["number"]
 
-    def name(value: float) -> str:
+    def name(value: float, /, *, to: format.To = "nearest") -> str:
         nearest = min(range(len(ticks)), key=lambda i: abs(ticks[i] - value))
         return str(texts[nearest]).replace("\n", ", ")
 
@@ -357,7 +379,8 @@ def _line_in_words(line: Line, words: _Words) -> str:
     first, last = line.points[0], line.points[-1]
 
     def at(point: Point) -> str:
-        return f"{words.write['y'](point.y)} at {words.write['x'](point.x)}"
+        short = f" ({warm_up.WORDS})" if point.hollow else ""
+        return f"{words.write['y'](point.y)} at {words.write['x'](point.x)}{short}"
 
     name = f"{line.name} " if line.name else ""
     return f"{name}{at(first)}" + (f" to {at(last)}" if len(line.points) > 1 else "")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from results.checks import clean
+from results.plans import read_plans
 from results.runs import NoRunError, read_contents, read_records
-from results.schema import ENVIRONMENTS, MACHINES, RECORDS, canonical
+from results.schema import ENVIRONMENTS, MACHINES, PLANS, RECORDS, canonical
 
 
 class Merged(NamedTuple):
@@ -22,7 +23,7 @@ class Merged(NamedTuple):
 
 
 def merge(folders: Iterable[str | Path], out: str | Path) -> Merged:
-    """Write the records, machines and environments of `folders` to the new folder `out`.
+    """Write the records, machines, environments and plans of `folders` to the new folder `out`.
 
     Records of different measuring code are all kept: what reads them tells them apart. The
     folder appears whole or not at all.
@@ -45,12 +46,15 @@ def merge(folders: Iterable[str | Path], out: str | Path) -> Merged:
         raise NoRunError(f"{', '.join(map(clean, paths))}: no record that can be read{detail}")
     machines = read_contents(paths, MACHINES, warnings)
     environments = read_contents(paths, ENVIRONMENTS, warnings)
+    plans = {canonical(plan): plan for path in paths for plan in read_plans(path, warnings)}
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         _write_lines(temporary / RECORDS, records)
         _write_lines(temporary / MACHINES, ({"id": k, **v} for k, v in machines.items()))
         _write_lines(temporary / ENVIRONMENTS, ({"id": k, **v} for k, v in environments.items()))
+        if plans:
+            _write_lines(temporary / PLANS, plans.values())
         temporary.chmod(0o755)
         temporary.replace(target)  # an empty folder in its place is replaced
     except BaseException:

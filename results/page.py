@@ -76,7 +76,7 @@ def page_figure(drawing: Drawing, number: int) -> PageFigure | None:
 def in_page(drawing: Drawing, name: str, made: Drawn) -> PageFigure:
     """Return a figure that was drawn as the page shows it."""
     assert made.inline is not None
-    return PageFigure(name, drawing.title, drawing.caption, *made.inline)
+    return PageFigure(name, drawing.title, made.caption(drawing.caption), *made.inline)
 
 
 def _content_hash(script: str) -> str:

@@ -19,6 +19,7 @@ from results.frames import as_rows
 from results.modes import WORDS
 from results.series import label, rank
 from results.theme import INK, Look
+from results.warm_up import is_cut_short
 
 _NEAR_ONE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 
@@ -56,8 +57,10 @@ def lines(
     """Draw one line a series with its interval as a band; columns seq_len, value, ci_*.
 
     Where there are columns `note` and `ringed`, what a point is said of beside its value, and
-    whether it has a ring around it. `behind` stands behind the names of the series.
+    whether it has a ring around it; with `converged`, times whose warm-up was cut short are
+    hollow. `behind` stands behind the names of the series.
     """
+    before = len(ax.lines)
     data = part.assign(series=[f"{label(*k)}{behind}" for k in keys(part)])
     looked = {f"{label(*k)}{behind}": looks[k] for k in keys(part)}
     sns.lineplot(
@@ -69,6 +72,7 @@ def lines(
         errorbar=None, estimator=None, legend=False, ax=ax,
         markeredgecolor="none", markeredgewidth=0.5,
     )  # fmt: skip
+    drawn = dict(zip(looked, ax.lines[before:], strict=False))
     for series, rows in data.groupby("series", sort=False):
         line = rows.sort_values("seq_len")
         key = (str(line["backend"].iloc[0]), str(series))
@@ -78,6 +82,11 @@ def lines(
             line["seq_len"], line["ci_low"], line["ci_high"], where=narrow, alpha=0.14,
             linewidth=0, color=looked[str(series)].light,
         )  # fmt: skip
+        short = [is_cut_short(row) for row in as_rows(line)]
+        if any(short):
+            drawn[str(series)].set_markevery([i for i, cut in enumerate(short) if not cut])
+            own = line[np.asarray(short)]
+            hollow_marks(ax, own["seq_len"], own["value"], looked[str(series)])
         if "ringed" in line:
             rings = line[line["ringed"].astype(bool)]
             ax.plot(
@@ -86,11 +95,19 @@ def lines(
             )  # fmt: skip
 
 
+def hollow_marks(ax: Axes, x: Any, y: Any, look: Look, size: float = 6.5) -> None:
+    """Draw the marks of times whose warm-up was cut short."""
+    ax.plot(
+        x, y, marker=look.marker, markersize=size, linestyle="none", markerfacecolor="none",
+        markeredgecolor=look.light, markeredgewidth=1.6,
+    )  # fmt: skip
+
+
 def _points(line: pd.DataFrame) -> Iterator[marks.Point]:
     for row in as_rows(line):
         yield marks.Point(
             row["seq_len"], row["value"], row["ci_low"], row["ci_high"],
-            note=row.get("note", ""), ringed=row.get("ringed", False),
+            note=row.get("note", ""), ringed=row.get("ringed", False), hollow=is_cut_short(row),
         )  # fmt: skip
 
 

@@ -13,10 +13,11 @@ from matplotlib.lines import Line2D
 
 from results import format, marks
 from results.frames import as_rows
-from results.panels import WIDTH, ratio_ticks
+from results.panels import WIDTH, hollow_marks, ratio_ticks
 from results.peers import PeerChapter
 from results.schema import MODES
 from results.theme import INK, looks
+from results.warm_up import is_cut_short
 
 MARKERS = {"default": "o", "retained": "D"}
 """By allocator."""
@@ -76,11 +77,12 @@ def _dots(rows: pd.DataFrame) -> pd.DataFrame:
                     "mode": row["mode"], "label": f"{name}\n{below}" if below else name,
                     "value": value,
                     "low": low, "high": high, "allocator": row["allocator"],
-                    "backend": row["backend"],
+                    "backend": row["backend"], "converged": row["converged"],
                 }
             )  # fmt: skip
     return pd.DataFrame.from_records(
-        found, columns=["mode", "label", "value", "low", "high", "allocator", "backend"]
+        found,
+        columns=["mode", "label", "value", "low", "high", "allocator", "backend", "converged"],
     )
 
 
@@ -95,14 +97,18 @@ def _panel(ax: Axes, dots: pd.DataFrame, labels: list[str]) -> None:
         color = colors[dot["backend"], ""].light
         y = labels.index(dot["label"]) + (0.0 if alone else offsets.get(dot["allocator"], 0.0))
         told = marks.Point(
-            dot["value"], y, dot["low"], dot["high"], f"{dot['allocator']} allocator"
-        )
+            dot["value"], y, dot["low"], dot["high"], f"{dot['allocator']} allocator",
+            hollow=is_cut_short(dot),
+        )  # fmt: skip
         look = replace(
             colors[dot["backend"], ""], marker=MARKERS.get(dot["allocator"], "s"), dashes=""
         )
         marks.line(ax, (dot["backend"], dot["backend"]), look, [told], joined=False, across=True)
         if dot["low"] > 0 and dot["high"] <= WIDEST * dot["low"]:
             ax.plot([dot["low"], dot["high"]], [y, y], color=color, linewidth=2.0, zorder=2)
+        if told.hollow:
+            hollow_marks(ax, dot["value"], y, look)
+            continue
         ax.plot(
             dot["value"], y, marker=MARKERS.get(dot["allocator"], "s"), color=color,
             markersize=6.5, linestyle="none", markeredgecolor=INK, markeredgewidth=0.5,

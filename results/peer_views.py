@@ -15,6 +15,7 @@ from results.runs import Run
 from results.sections import Drawing, Part, Section
 from results.series import label
 from results.views import Cell, TableView, plus_minus, small_number, status_word
+from results.warm_up import marked
 
 HEAD = [
     "mode", "allocator", "tokens", "ours", "peer", "peer / ours", "attention alone",
@@ -66,10 +67,10 @@ def _row(row: Mapping[Hashable, Any], is_cpu: bool) -> list[Cell]:
         Cell(row["mode"]),
         Cell(row["allocator"] if is_cpu else format.NONE),
         Cell(format.tokens(row["seq_len"])),
-        Cell(format.seconds(row["latency"]))
+        Cell(marked(format.seconds(row["latency"]), row))
         if ended_well
         else Cell(status_word(row["status"]), is_status=True),
-        Cell(format.seconds(row["peer_latency"])),
+        Cell(marked(format.seconds(row["peer_latency"]), row)),
         _ratio(row, "ratio", "ratio_low", "ratio_high"),
         _ratio(row, "attention_ratio", "attention_low", "attention_high"),
         Cell(_times(row["memory_ratio"])),

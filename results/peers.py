@@ -22,10 +22,11 @@ from results.schema import PEER, PROJECTIONS
 from results.series import outcome, rank
 from results.settings import differing, names_precision
 from results.statistics import Array, Estimate, estimate
+from results.warm_up import converged
 
 SETTING = (
-    "machine", "environment", "device", "dtype", "batch", "num_heads", "num_kv_heads", "head_dim",
-    "threads", "matmul_precision", "compile",
+    "machine", "environment", "version", "device", "dtype", "batch", "num_heads", "num_kv_heads",
+    "head_dim", "threads", "matmul_precision", "compile",
 )  # fmt: skip
 """What the comparisons of one chapter share."""
 
@@ -40,7 +41,7 @@ CASE = ("mode", "allocator", "seq_len", "seed")
 PEER_TABLE = (
     "backend", "options", "peer", "library", "level", "mode", "device", "dtype", "batch",
     "num_heads", "head_dim", "seq_len", "is_causal", "threads", "allocator", "matmul_precision",
-    "compile", "seed", "latency", "peer_latency", "ratio", "ratio_low", "ratio_high",
+    "compile", "seed", "latency", "peer_latency", "converged", "ratio", "ratio_low", "ratio_high",
     "attention_ratio", "attention_low", "attention_high", "peak_memory", "peer_peak_memory",
     "memory_ratio", "output_difference", "input_scale", "allowed_difference", "same_function",
     "difference", "num_launches", "status", "reason",
@@ -73,9 +74,9 @@ def comparisons(run: Run) -> pd.DataFrame:
     frame = run.frame[run.frame["kind"] == "peer"]
     claims = _claims(run)
     rows = []
-    for key, part in frame.groupby(["machine", "environment", "case_id"], sort=False):
+    for key, part in frame.groupby(["machine", "environment", "version", "case_id"], sort=False):
         rows.append(_compare(part, claims.get(key, {})))
-    columns = [*PEER_TABLE, "machine", "environment", "num_kv_heads"]
+    columns = [*PEER_TABLE, "machine", "environment", "version", "num_kv_heads"]
     table = pd.DataFrame.from_records(rows, columns=columns)
     table["rank"] = [rank(backend) for backend in table["backend"]]
     order = [*SETTING, "rank", *PAIR[1:], *CASE]
@@ -139,7 +140,7 @@ def _compare(part: pd.DataFrame, claim: Mapping[str, Any]) -> dict[str, Any]:
     status, reason = outcome(part)
     shared = {
         c: first[c]
-        for c in (*PEER_TABLE, "machine", "environment", "num_kv_heads")
+        for c in (*PEER_TABLE, "machine", "environment", "version", "num_kv_heads")
         if c in part.columns
     }
     beside = part[part["arm"] == 1]
@@ -157,6 +158,7 @@ def _compare(part: pd.DataFrame, claim: Mapping[str, Any]) -> dict[str, Any]:
         "library": " / ".join(kernels)[:_LONGEST_TEXT],
         "latency": _median(latency[:, 0]),
         "peer_latency": _median(latency[:, 1]),
+        "converged": converged(part["converged"]),
         "ratio": whole.value, "ratio_low": whole.low, "ratio_high": whole.high,
         "attention_ratio": alone.value,
         "attention_low": alone.low, "attention_high": alone.high,

@@ -15,7 +15,7 @@ from results.settings import differing, names_precision
 from results.spelling import training_name
 
 PLACE = (
-    "machine", "environment", "level", "device", "dtype", "threads", "allocator",
+    "machine", "environment", "version", "level", "device", "dtype", "threads", "allocator",
     "matmul_precision", "compile", "checkpointing", "batch",
 )  # fmt: skip
 """What a setting has beside the task and the model."""
@@ -35,7 +35,7 @@ def place_words(setting: Mapping[str, Any]) -> str:
 
 def named_columns(setting: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     """Return the columns that a section's lead names: no ids, no precision that is usual."""
-    without = {"machine", "environment"}
+    without = {"machine", "environment", "version"}
     if not names_precision([setting]):
         without.add("matmul_precision")
     return [c for c in columns if c not in without]

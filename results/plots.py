@@ -27,6 +27,7 @@ from results.panels import (
     error_ticks,
     failed_cases,
     finish,
+    hollow_marks,
     legend,
     length_axis,
     lines,
@@ -42,6 +43,7 @@ from results.runs import Run
 from results.schema import IDENTITY
 from results.series import label
 from results.theme import INK, LIGHT, styled
+from results.warm_up import is_cut_short
 
 NARROW = 1.5
 """Times closer than this factor get a wider axis: ticks of a narrow one cover each other."""
@@ -108,12 +110,15 @@ def _error_panel(ax: Axes, chapter: Chapter, part: pd.DataFrame, mode: str) -> N
     for row in as_rows(part):
         look = chapter.looks[row["backend"], row["options"]]
         key = row["backend"], label(row["backend"], row["options"])
-        point = marks.Point(row["latency"], max(row["error"], ERROR_FLOOR))
+        hollow = is_cut_short(row)
+        point = marks.Point(row["latency"], max(row["error"], ERROR_FLOOR), hollow=hollow)
         marks.line(ax, key, look, [point], joined=False)
+        if hollow:
+            hollow_marks(ax, point.x, point.y, look, 9)
+            continue
         ax.plot(
-            row["latency"], max(row["error"], ERROR_FLOOR), marker=look.marker,
-            color=look.light, markersize=9, linestyle="none",
-            markeredgecolor=INK, markeredgewidth=0.5,
+            point.x, point.y, marker=look.marker, color=look.light, markersize=9,
+            linestyle="none", markeredgecolor=INK, markeredgewidth=0.5,
         )  # fmt: skip
     ax.set_xscale("log")
     ax.set_yscale("log")
@@ -324,7 +329,7 @@ def _at_longest_error(chapter: Chapter, mode: str) -> pd.DataFrame:
     rows = chapter.points[(chapter.points["mode"] == mode) & chapter.points["value"].notna()]
     keys = ["backend", "options", "seq_len"]
     errors = rows[rows["metric"] == "relative_error"][[*keys, "value"]]
-    times = rows[rows["metric"] == "latency"][[*keys, "value"]]
+    times = rows[rows["metric"] == "latency"][[*keys, "value", "converged"]]
     both = times.rename(columns={"value": "latency"}).merge(
         errors.rename(columns={"value": "error"}), on=keys
     )

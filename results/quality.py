@@ -25,6 +25,7 @@ from results.seeds import Spread, labels_of, spread
 from results.series import outcome, rank
 from results.spelling import training_name
 from results.theme import Look, looks
+from results.warm_up import converged
 
 SETTING = (*PLACE, "task", "is_causal", "model", "seq_len")
 
@@ -152,9 +153,9 @@ def chapters_of_tasks(run: Run) -> list[QualityChapter]:
 TASK_TABLE = (
     "task", "is_causal", "seq_len", "training", "model", "backend", "options", "metric", "score",
     "score_low", "score_high", "ci_low", "ci_high", "num_seeds", "num_tried", "chance",
-    "at_chance", "loss", *SPENT, *COSTS, "parameters", "device", "dtype", "batch", "threads",
-    "allocator", "matmul_precision", "compile", "checkpointing", "status", "reason", "machine",
-    "environment",
+    "at_chance", "loss", *SPENT, *COSTS, "converged", "parameters", "device", "dtype", "batch",
+    "threads", "allocator", "matmul_precision", "compile", "checkpointing", "status",
+    "reason", "machine", "environment",
 )  # fmt: skip
 """The columns of the table `tasks`; times in s, memory in B, scores as shares or bit/B."""
 
@@ -177,14 +178,14 @@ _Told = Mapping[tuple[str, str, str], list[dict[str, Any]]]
 
 
 def details(run: Run, kind: str) -> _Told:
-    """Return by machine, environment and case what its launches say of their `quality`."""
+    """Return by machine, run and case what its launches say of their `quality`."""
     found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for record in run.records:
         if record["case"]["kind"] != kind or record["status"] != "ok":
             continue
         said = record["arms"][0].get("quality")
         if isinstance(said, dict):
-            key = clean(record["machine"]), clean(record["environment"]), record["case"]["id"]
+            key = clean(record["machine"]), clean(record["run"]), record["case"]["id"]
             found.setdefault(key, []).append(said)
     return found
 
@@ -193,7 +194,7 @@ def _trial(training: str, part: pd.DataFrame, told: _Told) -> Trial:
     said = [
         (row, detail)
         for row in _cases(part)
-        for detail in told.get((row["machine"], row["environment"], row["case_id"]), [])
+        for detail in told.get((row["machine"], row["run"], row["case_id"]), [])
     ]
     metric = "accuracy"
     if (part["metric"] == "bits_per_byte").any():
@@ -217,7 +218,7 @@ def _trial(training: str, part: pd.DataFrame, told: _Told) -> Trial:
 
 
 def _cases(part: pd.DataFrame) -> list[dict[Any, Any]]:
-    rows: list[dict[Any, Any]] = as_rows(part.drop_duplicates("case_id"))
+    rows: list[dict[Any, Any]] = as_rows(part.drop_duplicates(["run", "case_id"]))
     return rows
 
 
@@ -256,6 +257,7 @@ def scores(part: pd.DataFrame, said: _Said, metric: str, chance: float) -> pd.Da
                 "loss": _mean(_by_seed(own, "loss")),
                 **{c: _median(_by_seed(own, c)) for c in (*COSTS, *SPENT)},
                 "latencies": tuple(_by_seed(own, "latency")),
+                "converged": converged(own["converged"]),
                 "parameters": _median(parameters), "status": status, "reason": reason,
             }
         )  # fmt: skip

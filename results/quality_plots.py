@@ -20,6 +20,7 @@ from results.quality import COSTS, QualityChapter, Trial
 from results.quality_views import compressors
 from results.series import label, rank
 from results.theme import INK
+from results.warm_up import is_cut_short
 
 MOST_SERIES = 24
 MOST_TRIALS = 6
@@ -76,9 +77,11 @@ def cost_figure(chapter: QualityChapter, trial: Trial) -> Figure | None:
             color = look.light
             key = row["backend"], label(row["backend"], row["options"])
             note = "on the frontier" if kept else ""
+            short = cost == "latency" and is_cut_short(row)
             told = marks.Point(
-                row[cost], row["score"], row["score_low"], row["score_high"], note, ringed=kept
-            )
+                row[cost], row["score"], row["score_low"], row["score_high"], note, ringed=kept,
+                hollow=short,
+            )  # fmt: skip
             marks.line(ax, key, look, [told], joined=False)
             ax.plot([row[cost]] * 2, [row["score_low"], row["score_high"]], color=color,
                     linewidth=1.6, zorder=2)  # fmt: skip
@@ -87,6 +90,7 @@ def cost_figure(chapter: QualityChapter, trial: Trial) -> Figure | None:
                 row["score"],
                 marker=look.marker,
                 color=color,
+                markerfacecolor="none" if short else color,
                 linestyle="none",
                 markersize=(10 if kept else 8.5) - _smaller(place),
                 markeredgecolor=INK if kept else color,

@@ -21,6 +21,7 @@ from results.spelling import name_of, number_of, options_of, written
 from results.statistics import is_less
 from results.summary import Paragraph
 from results.views import LONG, Cell, TableView, status_word
+from results.warm_up import marked
 
 Row = Mapping[Hashable, Any]
 
@@ -34,13 +35,13 @@ MOST_NAMED = 12
 """Backends in a sentence."""
 
 
-def score(value: float, metric: str) -> str:
+def score(value: float, metric: str, *, to: format.To = "nearest") -> str:
     """Write a score: 99.7 % or 2.104."""
     if not math.isfinite(value):
         return format.NONE
     if metric != "accuracy":
-        return f"{value:.3f}"
-    text = f"{100 * value:.1f} %"
+        return f"{format.rounded(value, 3, to):.3f}"
+    text = f"{format.rounded(100 * value, 1, to):.1f} %"
     return "> 99.9 %" if text == "100.0 %" and value < 1 else text
 
 
@@ -125,7 +126,9 @@ def _results(trial: Trial) -> TableView:
         "95 % of the mean": lambda r: Cell(_interval(r, trial.metric)),
         "seeds": lambda r: Cell((seeds_of(r) or f"{r['num_seeds']}").removesuffix(" seeds")),
         "loss": lambda r: Cell(format.digits(r["loss"])),
-        "latency": lambda r: _cost_cell(r, "latency", best, format.seconds),
+        "latency": lambda r: _cost_cell(
+            r, "latency", best, lambda value: marked(format.seconds(value), r)
+        ),
         "peak memory": lambda r: _cost_cell(r, "peak_memory", best, format.size),
         "state": lambda r: _cost_cell(r, "state_bytes", best, format.size),
         "reason": lambda r: Cell(r["reason"]),
@@ -176,7 +179,7 @@ def score_cell(row: Row, trial: Trial) -> Cell:
 def _interval(row: Row, metric: str) -> str:
     if not math.isfinite(row["ci_low"]):
         return format.NONE
-    low, high = (score(row[c], metric) for c in ("ci_low", "ci_high"))
+    low, high = score(row["ci_low"], metric, to="down"), score(row["ci_high"], metric, to="up")
     return f"{low.removesuffix(' %')}–{high}"
 
 
@@ -329,7 +332,7 @@ def _cheapest(trial: Trial) -> list[str]:
             least = float(rows[cost].iloc[0])
             first = records(rows)[0]["latencies"]
             who = [
-                name(r)
+                marked(name(r), r) if cost == "latency" else name(r)
                 for r in records(rows)
                 if (not is_less(first, r["latencies"]) if cost == "latency" else r[cost] == least)
             ]

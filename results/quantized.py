@@ -18,15 +18,16 @@ from results.spelling import training_name
 from results.statistics import ONE_LAUNCH_FACTOR, ratio
 from results.summary import Paragraph
 from results.views import Cell, TableView, small_number, status_word
+from results.warm_up import NOTE, converged, marked
 
 SETTING = (*PLACE, "task", "is_causal", "model", "seq_len", "training")
 
 METRICS = ("parameter_bytes", "latency", "output_difference", "bits_per_byte", "peak_memory")
 
 QUANTIZED_TABLE = (
-    "backend", "options", "weights", *METRICS, "num_seeds", "task", "is_causal", "seq_len",
-    "training", "model", "device", "dtype", "batch", "threads", "allocator", "kernel", "status",
-    "reason", "machine", "environment",
+    "backend", "options", "weights", *METRICS, "converged", "num_seeds", "task", "is_causal",
+    "seq_len", "training", "model", "device", "dtype", "batch", "threads", "allocator", "kernel",
+    "status", "reason", "machine", "environment",
 )  # fmt: skip
 """The columns of the table `quantized`; bytes in B, latency in s."""
 
@@ -62,6 +63,7 @@ def quantized_part(run: Run) -> Part:
         for s in sections
         for p in s.paragraphs
         for text in p.sentences
+        if text != NOTE
     ]
     answers = [Paragraph("Quantised weights", said[:8])] if said else []
     return Part("quantized", "Quantised weights", sections, answers)
@@ -98,6 +100,7 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
                 "backend": backend, "options": options, "weights": weights,
                 **{m: float(v.median()) if len(v) else math.nan for m, v in known.items()},
                 "latencies": tuple(known["latency"]),
+                "converged": converged(good["converged"]),
                 "num_seeds": int(good["seed"].nunique()),
                 "kernel": " / ".join(k for k in dict.fromkeys(good["kernel"]) if k),
                 "status": status, "reason": reason,
@@ -126,7 +129,7 @@ def _table(rows: pd.DataFrame) -> TableView:
                 Cell(format.size(row["parameter_bytes"]))
                 if done
                 else Cell(status_word(row["status"]), is_status=True),
-                Cell(format.seconds(row["latency"])),
+                Cell(marked(format.seconds(row["latency"]), row)),
                 Cell(format.size(row["peak_memory"])),
                 Cell(small_number(row["output_difference"])),
                 Cell(f"{bits:.3f}" if math.isfinite(bits) else format.NONE),
@@ -187,7 +190,8 @@ def _beside(row: Row, base: Mapping[Any, Any]) -> str:
         share = row["parameter_bytes"] / base["parameter_bytes"]
         parts.append(f"{format.percent(share)} of the bytes")
     if row["latency"] > 0 and base["latency"] > 0:
-        parts.append(_latency_beside(row["latencies"], base["latencies"]))
+        told = {"converged": converged([row["converged"], base["converged"]])}
+        parts.append(marked(_latency_beside(row["latencies"], base["latencies"]), told))
     if math.isfinite(row["output_difference"]):
         parts.append(f"logits differ by {small_number(row['output_difference'])}")
     if math.isfinite(row["bits_per_byte"]) and math.isfinite(base["bits_per_byte"]):

@@ -155,11 +155,11 @@ QUANTITIES: Mapping[str, str] = {
 """What each limit is a limit of; `latency` has none, but must be known."""
 
 
-def write(name: str, value: float) -> str:
+def write(name: str, value: float, *, to: format.To = "nearest") -> str:
     """Write a value of the quantity that a limit bounds."""
     if name == "max_memory":
-        return format.size(value)
-    return format.percent(value) if name == "min_recall" else error_digits(value)
+        return format.size(value, to=to)
+    return format.percent(value, to=to) if name == "min_recall" else error_digits(value, to=to)
 
 
 def write_limit(name: str, limit: float) -> str:
@@ -176,11 +176,12 @@ _SHORT = 8
 """Letters of an amount that a user may have written."""
 
 
-def error_digits(value: float) -> str:
+def error_digits(value: float, *, to: format.To = "nearest") -> str:
     """Write an error: two digits, those of rounding with an exponent."""
-    if value and value < 1e-3:
-        return f"{value:.1e}".replace("e-0", "e-")
-    return format.digits(value, 2)
+    if 0 < value < 1e-3:
+        places = 1 - math.floor(math.log10(value))
+        return f"{format.rounded(value, places, to):.1e}".replace("e-0", "e-")
+    return format.digits(value, 2, to=to)
 
 
 def shortfall(name: str, reading: Reading, limit: float | None) -> str:
@@ -207,5 +208,5 @@ def shortfall(name: str, reading: Reading, limit: float | None) -> str:
         return f"{what} {value}{on} is {side} {at_most}"
     return (
         f"{what} {value}{on} meets {at_most}, the {end} end of its interval, "
-        f"{write(name, decisive)}, does not"
+        f"{write(name, decisive, to='down' if floor else 'up')}, does not"
     )

@@ -69,6 +69,11 @@ class Candidate:
         return not self.reasons
 
     @property
+    def is_cut_short(self) -> bool:
+        """Whether the warm-up behind its latency was: it may be faster than said."""
+        return self.latency.converged is False
+
+    @property
     def told_apart(self) -> bool:
         """Whether its latency is surely another than that of the first."""
         holds = self.times.has_interval and self.times.low <= SAME_RATIO <= self.times.high
@@ -323,6 +328,8 @@ def _setting(
         & (frame["matmul_precision"] == values["matmul_precision"])
         & (frame["compile"] == values["compile"])
     ]  # fmt: skip
+    if len(errors):  # no launches of two versions in one value
+        errors = errors[errors["version"] == errors["version"].mode().iloc[0]]
     series = [
         _Series(
             backend, options, as_rows(table[_named(table, backend, options)]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from numbers import Integral, Real
 from pathlib import Path
@@ -18,13 +18,19 @@ from results.relaxed import relaxations
 
 
 def as_json(
-    found: Recommendation, *, machines: Machines, reference: bool, folders: tuple[Path, ...]
+    found: Recommendation,
+    *,
+    machines: Machines,
+    reference: bool,
+    folders: tuple[Path, ...],
+    incomplete: Sequence[str] = (),
 ) -> str:
     """Return the answer as JSON text; numbers that are not known are null.
 
     - ``question``: `seq_len`, `mode`, `device`, `is_causal`, `max_error`, `min_recall`,
       `max_memory` (B), `error_inputs`, `recall_task`, and `setting`: what was chosen of it.
     - ``reference``: whether the records are those that ship with attnbench; ``folders``: theirs.
+    - ``incomplete``: a sentence for each run of which launches are missing.
     - ``winner``: null, or `backend` and `options` (the text of the command line) of the first in
       the first ranking; ``python``: lines that use it, null without one.
     - ``rankings``: one a setting, the best covered first; each with `setting` (all columns),
@@ -36,8 +42,9 @@ def as_json(
       readings `latency` (s), `memory` (B), `error` (relative L2), `recall` (accuracy), and
       `errors`: readings of the error on further inputs, by their name.
     - a reading: `value`, `low`, `high`, `unit`, `metric`, `interpolated_between` (two lengths, or
-      null: measured), `launches` (how many launches or seeds are behind a measured value), `on`
-      (inputs or task), `note`.
+      null: measured), `launches` (how many launches or seeds are behind a measured value),
+      `converged` (of a time: whether the warm-ups behind it did; null = not known), `on` (inputs
+      or task), `note`.
     - `would_qualify`: of candidates with a latency that met some limit not: `backend`, `options`,
       `limits` (name to the nearest one it meets; null = only without), `never_measured` (limits
       on what was never measured of it).
@@ -48,11 +55,13 @@ def as_json(
         machines: `Run.machines`.
         reference: whether the records are those that ship with attnbench.
         folders: where they came from.
+        incomplete: `Run.incomplete`.
     """
     told = {
         "question": asdict(found.question),
         "reference": reference,
         "folders": [str(f) for f in folders],
+        "incomplete": list(incomplete),
         "winner": _name(found.winner),
         "python": found.python or None,
         "rankings": [_ranking(r, machines) for r in found.rankings],
@@ -107,7 +116,8 @@ def _reading(reading: Reading, metric: str, unit: str) -> dict[str, Any]:
     return {
         "value": reading.value, "low": reading.low, "high": reading.high, "unit": unit,
         "metric": metric, "interpolated_between": reading.between,
-        "launches": len(reading.launches), "on": reading.on, "note": reading.note,
+        "launches": len(reading.launches), "converged": reading.converged, "on": reading.on,
+        "note": reading.note,
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from results import format
@@ -12,12 +12,13 @@ from results.at_length import Reading
 from results.checks import clean
 from results.modes import WORDS
 from results.question import LIMITS, QUANTITIES, Question, error_digits, write_limit
-from results.recommendation import Ranking, Recommendation
+from results.recommendation import Candidate, Ranking, Recommendation
 from results.recommendation_commands import error_command, recall_command, speed_command
 from results.relaxed import Relaxation, as_option, option, relaxations
 from results.series import SETTING
 from results.settings import differing, in_words, names_precision
 from results.statistics import Estimate
+from results.warm_up import NOTE, marked
 
 Machines = Mapping[str, Mapping[str, Any]]
 """Content id to what the machine is: `Run.machines`."""
@@ -28,25 +29,32 @@ WIDTH = 100
 MOST_HELD, MOST_GIVEN, MOST_OTHERS = 12, 3, 8
 """So many lines of one kind are shown."""
 
-_PLACE = ("machine", "environment")
+_PLACE = ("machine", "environment", "version")
 
 _NO_OPTION = (*_PLACE, "num_kv_heads")
 """What of a setting the command cannot choose."""
 
 
-def text(found: Recommendation, *, machines: Machines, reference: bool) -> str:
+def text(
+    found: Recommendation,
+    *,
+    machines: Machines,
+    reference: bool,
+    incomplete: Sequence[str] = (),
+) -> str:
     """Return the answer as lines for a terminal.
 
     Args:
         found: by `recommendation.recommend`.
         machines: `Run.machines`.
         reference: whether the records are those that ship with attnbench.
+        incomplete: `Run.incomplete`: what the records lack.
     """
+    lines = [line for said in incomplete for line in (clean(said), "")]
     if not found.rankings:
-        return "\n".join(_nothing(found, machines, reference)) + "\n"
+        return "\n".join([*lines, *_nothing(found, machines, reference)]) + "\n"
     precise = names_precision(r.setting for r in found.rankings)
     shown = _one_a_machine(found.rankings)
-    lines = []
     for ranking in shown:
         lines += [*_ranking(ranking, machines, reference, precise), ""]
     lines += _others(found.rankings, shown)
@@ -144,20 +152,35 @@ def _verdict(ranking: Ranking) -> str:
     first = ranking.winner
     if first is None:
         return "no backend qualifies."
-    said = f"{clean(first.label)}, {measured(first.latency, format.seconds)}"
+    said = f"{clean(first.label)}, {_latency(first)}"
     if first.latency.between:
         said += ", interpolated"
     if tied := [clean(c.label) for c in ranking.not_told_apart]:
         said += f". Not told apart from it: {format.listing(tied)}"
+    if short := [clean(c.label) for c in ranking.qualified if c.is_cut_short]:
+        times = "time may be too long" if len(short) == 1 else "times may be too long"
+        said += (
+            f". The warm-up of {format.listing(short)} was cut short: the {times}, and the order "
+            "another"
+        )
     return f"{said}."
 
 
-def measured(reading: Reading, write: Callable[[float], str]) -> str:
+def _latency(one: Candidate) -> str:
+    told = {"converged": one.latency.converged}
+    return marked(measured(one.latency, format.seconds), told)
+
+
+def measured(reading: Reading, write: format.Write) -> str:
     """Write a value with its interval, which names its unit once: 141 ms (124–161 ms)."""
     if not reading.known:
         return format.NONE
-    value, low, high = (write(v) for v in (reading.value, reading.low, reading.high))
-    if not reading.has_interval or low == high:
+    value, low, high = (
+        write(reading.value),
+        write(reading.low, to="down"),
+        write(reading.high, to="up"),
+    )
+    if not reading.has_interval or reading.low == reading.high:
         return value
     number, _, unit = low.partition(" ")
     return f"{value} ({number if high.endswith(f' {unit}') else low}–{high})"
@@ -173,7 +196,7 @@ def _table(ranking: Ranking) -> list[str]:
         cells = [
             f"{place}" if place == 1 or one.told_apart else f"{place} ~",
             clean(one.label),
-            measured(one.latency, format.seconds),
+            _latency(one),
             format.NONE if place == 1 else _times(one.times),
             measured(one.memory, format.size),
         ]
@@ -215,6 +238,8 @@ def _legend(ranking: Ranking) -> list[str]:
         lines += [
             "  ~ not told apart from the first: the ratio's interval holds 1, or there is none."
         ]
+    if any(c.is_cut_short for c in shown):
+        lines += _prose(NOTE, "  ")
     lines += [
         "  State: what is kept of the context, in bytes."
         if mode == "decode"

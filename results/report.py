@@ -20,6 +20,7 @@ from results.chapters import Chapter, chapters, machine_name
 from results.claim_views import claims_part
 from results.context_views import context_part
 from results.files import check_within, write_bytes, write_text
+from results.notes import MOST, grouped
 from results.page import TEMPLATES, PageFigure, in_page, render
 from results.peer_views import peer_part
 from results.plots import FIGURES
@@ -62,6 +63,8 @@ def write_report(
     folders: Sequence[str | Path],
     formats: Sequence[str] = FORMATS,
     out: str | Path | None = None,
+    *,
+    run: Run | None = None,
 ) -> list[Path]:
     """Write the report of one or several run folders; return the files a reader opens.
 
@@ -71,6 +74,7 @@ def write_report(
         out: a folder, or with one format a file that ends in its name. Without it the
             (first) run's folder, with the names ``report.html`` and ``report.md``. Images of the
             Markdown lie in ``figures`` beside it.
+        run: what the folders hold, where that is loaded already.
 
     Raises:
         NoRunError: if a folder holds no run.
@@ -80,7 +84,7 @@ def write_report(
     if not folders:
         raise NoRunError("DIR: expected at least one run folder")
     targets = _targets(folders, formats, out)
-    run = load(*folders)
+    run = load(*folders) if run is None else run
     book, gallery = _book(run), _Gallery(targets)
     for name, path in targets.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +144,8 @@ def _book(run: Run) -> _Book:
         "comparisons": axis_tables(table, machine_names(run)),
         "which_tables": answer_tables(which),
         "facts": provenance(run, found),
-        "warnings": (*trusted.warnings, *run.warnings),
+        "warnings": grouped([*run.incomplete, *trusted.warnings, *run.warnings]),
+        "most_warnings": MOST,
         "machines": list(dict.fromkeys(machines)),
         "num_launches": len(run.records),
         "kinds": set(run.frame["kind"]),
@@ -244,7 +249,8 @@ class _Gallery:
         light, dark = (f"{FIGURE_FOLDER}/{name}-{word}.png" for word in ("light", "dark"))
         write_bytes(home / light, made.pngs.light)
         write_bytes(home / dark, made.pngs.dark)
-        return FileFigure(drawing.title, drawing.caption, light, dark, made.pngs.words)
+        caption = made.caption(drawing.caption)
+        return FileFigure(drawing.title, caption, light, dark, made.pngs.words)
 
     def _of(self, drawing: Drawing, name: str) -> Drawn | None:
         if name not in self._drawn:

@@ -14,9 +14,11 @@ from typing import Any
 
 import pandas as pd
 
+from results import format
 from results.bounds import LONGEST_ID, check_bounds
 from results.checks import check_profile, check_values, clean, drop_faults
 from results.lines import MOST_FAULTS, Line, json_lines, open_regular, short
+from results.plans import Unfinished, unfinished
 from results.schema import (
     CLAIM,
     CONTEXT,
@@ -30,8 +32,12 @@ from results.schema import (
     content_id,
 )
 from results.tidy import tidy
+from results.versions import versions
 
 _MOST_NAMED = 10
+
+OF_COMMITS = "the records are of several commits"
+"""How the remark begins that says so."""
 
 
 class NoRunError(ValueError):
@@ -50,6 +56,7 @@ class Run:
         environments: content id to versions and settings.
         warnings: what was left out or mended, one sentence each.
         folders: where it came from.
+        unfinished: the runs that lack launches they were to have.
     """
 
     frame: pd.DataFrame
@@ -58,6 +65,18 @@ class Run:
     environments: Mapping[str, Mapping[str, Any]]
     warnings: tuple[str, ...] = ()
     folders: tuple[Path, ...] = field(default=())
+    unfinished: tuple[Unfinished, ...] = field(default=())
+
+    @property
+    def incomplete(self) -> tuple[str, ...]:
+        """What says of `unfinished` runs what they lack, one sentence each."""
+        several = self.frame["run"].nunique() > 1
+        return tuple(clean(one.told(by_name=several)) for one in self.unfinished)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be known before any number: what is incomplete, then `warnings`."""
+        return (*self.incomplete, *self.warnings)
 
 
 def load(*folders: str | Path) -> Run:
@@ -75,14 +94,17 @@ def load(*folders: str | Path) -> Run:
     if not records:
         detail = f": {clean(warnings[0])}" if warnings else ""
         raise NoRunError(f"{', '.join(map(clean, paths))}: no record that can be read{detail}")
+    lacking = unfinished(paths, records, warnings)
     records = _one_measurement(records, warnings)
-    _note_commits(records, warnings)
+    told = versions(records, _COMPARED)
+    _note_commits(records, told, warnings)
     machines = read_contents(paths, MACHINES, warnings)
     environments = read_contents(paths, ENVIRONMENTS, warnings)
     _note_unknown(records, "machine", machines, warnings)
     _note_unknown(records, "environment", environments, warnings)
     said = tuple(clean(w) for w in warnings)  # a folder's name is a stranger's text too
-    return Run(tidy(records), tuple(records), machines, environments, said, paths)
+    frame = tidy(records, told)
+    return Run(frame, tuple(records), machines, environments, said, paths, lacking)
 
 
 def read_records(paths: tuple[Path, ...], warnings: list[str]) -> list[dict[str, Any]]:
@@ -236,12 +258,15 @@ def _newest(records: list[dict[str, Any]], what: str, warnings: list[str]) -> li
     return [r for r in records if r["measurement"] == kept]
 
 
-def _note_commits(records: list[dict[str, Any]], warnings: list[str]) -> None:
+def _note_commits(records: list[dict[str, Any]], told: list[str], warnings: list[str]) -> None:
     commits = sorted({clean(r["commit"])[:8] for r in records if r.get("commit")})
     if len(commits) > 1:
-        named = commits[:_MOST_NAMED]
-        more = f" and {len(commits) - len(named)} more" if len(commits) > len(named) else ""
-        warnings.append(f"launches of several commits are pooled: {', '.join(named)}{more}")
+        warnings.append(f"{OF_COMMITS}: {format.few(commits, _MOST_NAMED)}")
+    if found := list(dict.fromkeys(version for version in told if version)):
+        warnings.append(
+            f"cases were measured by several versions, {format.few(found, _MOST_NAMED)}: each is "
+            "shown by itself, and attnbench compare says what changed between two"
+        )
 
 
 def _note_unknown(

@@ -18,6 +18,7 @@ from results.modes import MEMORY_METRICS
 from results.roofs import Roofs
 from results.runs import Run
 from results.series import SERIES, points
+from results.warm_up import of_lengths
 
 COST_TOLERANCE = 0.08
 """How far the declared cost's local exponent may be from the declared one."""
@@ -38,7 +39,7 @@ COLUMNS = (
     "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",
     "is_causal", "threads", "allocator", "matmul_precision", "compile", "model", "checkpointing",
     "metric", "exponent",
-    "ci_low", "ci_high", "expected", "seq_len_min", "seq_len_max", "reason",
+    "ci_low", "ci_high", "expected", "seq_len_min", "seq_len_max", "converged", "reason",
 )  # fmt: skip
 
 
@@ -77,11 +78,12 @@ def asymptotic(
 def scaling_table(run: Run) -> pd.DataFrame:
     """Return the exponents of time and memory per series: columns `COLUMNS`.
 
-    Where the run holds several machines or environments, their ids follow as two more columns.
+    Where the run holds several machines, environments or versions, these follow as columns.
     """
     table = fit_all(run)
-    several = len(table[["machine", "environment"]].drop_duplicates()) > 1
-    return table[[*COLUMNS, *(("machine", "environment") if several else ())]]
+    places = ["machine", "environment", *(["version"] if table["version"].any() else [])]
+    several = len(table[places].drop_duplicates()) > 1
+    return table[[*COLUMNS, *(places if several else ())]]
 
 
 def fit_all(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -112,7 +114,8 @@ def _fit_series(
     declared = float(expected.iloc[0]) if len(expected) else math.nan
     row: dict[str, object] = {
         "exponent": math.nan, "ci_low": math.nan, "ci_high": math.nan, "expected": declared,
-        "seq_len_min": math.nan, "seq_len_max": math.nan, "fit": None, "reason": "",
+        "seq_len_min": math.nan, "seq_len_max": math.nan, "fit": None, "converged": None,
+        "reason": "",
     }  # fmt: skip
     if good.empty:
         statuses = ", ".join(dict.fromkeys(part["status"]))
@@ -137,10 +140,11 @@ def _fit_series(
         return {**row, "reason": reason}
     # What is declared not to grow has no part that grows apart from a constant.
     fit = fit_exponent(list(good["seq_len"]), list(good["launches"]), with_constant=declared != 0)
+    warmed_up, cut = of_lengths(dict(zip(good["seq_len"], good["converged"], strict=True)))
     return {
         **row, "exponent": fit.exponent, "ci_low": fit.low, "ci_high": fit.high, "fit": fit,
         "seq_len_min": int(good["seq_len"].iloc[0]), "seq_len_max": int(good["seq_len"].iloc[-1]),
-        "reason": "; ".join(r for r in (fit.reason, note) if r),
+        "converged": warmed_up, "reason": "; ".join(r for r in (fit.reason, note, cut) if r),
     }  # fmt: skip
 
 

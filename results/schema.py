@@ -4,7 +4,8 @@ The lowest floor of the house. Standard library only: no torch, no pandas, no pr
 
 A run is a folder with three files of JSON lines. ``records.jsonl`` holds one line a launch,
 ``machines.jsonl`` and ``environments.jsonl`` hold what the launches ran on, addressed by the hash
-of their content. Raw samples are kept; statistics are computed from them by the readers.
+of their content. ``plans.jsonl`` says which launches the run is to hold (`results.plans`). Raw
+samples are kept; statistics are computed from them by the readers.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ MEASUREMENT = 2
 RECORDS = "records.jsonl"
 MACHINES = "machines.jsonl"
 ENVIRONMENTS = "environments.jsonl"
+PLANS = "plans.jsonl"
 
 Status = Literal["ok", "unsupported", "out_of_memory", "timeout", "crashed", "failed", "not_run"]
 Kind = Literal[
@@ -87,6 +89,14 @@ BY_LIKES: tuple[str, ...] = (*TRAINING_KINDS, CLAIM)
 STOPS: tuple[str, ...] = ("spread", "budget", "count")
 """Why an arm's sampling ended (``metrics.latency.stopped``): the samples agreed, their time was
 spent, or there were enough for any purpose. Records from before the word was there have none."""
+
+
+def warm_up_converged(metric: Mapping[str, Any]) -> bool | None:
+    """Return whether a latency's warm-up converged; None where the record does not say."""
+    warm_up = metric.get("warm_up")
+    told = warm_up.get("converged") if isinstance(warm_up, dict) else None
+    return told if isinstance(told, bool) else None
+
 
 CONDITIONS: Mapping[str, str] = {
     "steal": "1",

@@ -19,10 +19,11 @@ from results.modes import WORDS
 from results.runs import Run
 from results.schema import IDENTITY
 from results.statistics import Estimate, estimate
+from results.warm_up import converged
 
 SETTING = (
-    "machine", "environment", "level", "device", "dtype", "batch", "num_heads", "num_kv_heads",
-    "head_dim", "is_causal", "threads", "allocator", "matmul_precision", "compile",
+    "machine", "environment", "version", "level", "device", "dtype", "batch", "num_heads",
+    "num_kv_heads", "head_dim", "is_causal", "threads", "allocator", "matmul_precision", "compile",
     "cross_len", "model", "checkpointing",
 )  # fmt: skip
 """What must be equal before two numbers are compared; `cross_len` is 0 for self-attention."""
@@ -68,7 +69,8 @@ def points(run: Run) -> pd.DataFrame:
     """Return one row per series, length and metric.
 
     Columns: those of `SERIES`, `seq_len`, `metric`, `unit`, `launches` (the median of each
-    launch that succeeded, in `unit`), `value`, `ci_low`, `ci_high`, `num_samples`, `status`,
+    launch that succeeded, in `unit`), `value`, `ci_low`, `ci_high`, `num_samples`, `converged`
+    (whether the warm-ups of all launches did; None = not known, and of what is no time), `status`,
     `reason`, the declared costs and exponents, what was seen beside the numbers: the errors at the
     gate, what the compiler did, the fixed sizes; and `floors`: of latencies, the identity arm's in
     the same launches, NaN where there was none. A length at which nothing succeeded has a row for
@@ -87,7 +89,7 @@ def points(run: Run) -> pd.DataFrame:
         rows.extend({**shared, **row} for row in summarise(part))
     columns = [
         *SERIES, "seq_len", "metric", "unit", "launches", "value", "ci_low", "ci_high",
-        "num_samples", "status", "reason", *_DECLARED, *_DETAILS, "floors",
+        "num_samples", "converged", "status", "reason", *_DECLARED, *_DETAILS, "floors",
     ]  # fmt: skip
     table = with_plain_texts(pd.DataFrame.from_records(rows, columns=columns))
     table["rank"] = [rank(b) for b in table["backend"]]
@@ -112,11 +114,11 @@ def summarise(part: pd.DataFrame) -> list[dict[str, Any]]:
     measured = part[part["metric"] != ""]
     if measured.empty:
         owed = {"latency": "s", WORDS[str(part["mode"].iloc[0])].memory: "B"}
-        return [_row(m, unit, [], status, reason, declared, 0) for m, unit in owed.items()]
+        return [_row(m, unit, [], status, reason, declared, 0, None) for m, unit in owed.items()]
     return [
         _row(
             str(metric), str(rows["unit"].iloc[0]), list(rows["value"]), status, reason, declared,
-            int(sum(len(s) for s in rows["samples"])),
+            int(sum(len(s) for s in rows["samples"])), converged(rows["converged"]),
         )
         for metric, rows in measured.groupby("metric", sort=False)
     ]  # fmt: skip
@@ -130,6 +132,7 @@ def _row(
     reason: str,
     declared: dict[str, Any],
     num_samples: int,
+    warmed_up: bool | None,
 ) -> dict[str, Any]:
     got = estimate(launches) if launches else Estimate(math.nan, math.nan, math.nan)
     return {
@@ -140,6 +143,7 @@ def _row(
         "ci_low": got.low,
         "ci_high": got.high,
         "num_samples": num_samples,
+        "converged": warmed_up,
         "status": status,
         "reason": reason,
         **declared,

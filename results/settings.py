@@ -61,10 +61,15 @@ def in_words(setting: Mapping[str, Any], *, with_precision: bool) -> str:
 
 
 def differing(setting: Mapping[str, Any], columns: Iterable[str]) -> str:
-    """Return what some columns of a setting say, in words; machine and environment by their id."""
+    """Return what some columns of a setting say, in words; machine and environment by their id.
+
+    The version comes last, where there are several.
+    """
     wanted = {_STANDS_WITH.get(c, c) for c in columns}
     places = [f"{c} {str(setting[c])[:8]}" for c in ("machine", "environment") if c in wanted]
-    return ", ".join([*places, _joined(setting, [n for n in _WORDS if n in wanted])]).strip(", ")
+    words = _joined(setting, [n for n in _WORDS if n in wanted])
+    version = str(setting["version"]) if "version" in wanted else ""
+    return ", ".join(part for part in (*places, words, version) if part)
 
 
 def _joined(setting: Mapping[str, Any], names: Iterable[str]) -> str:

@@ -10,19 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from results.runs import NoRunError, Run, load
-from results.schema import ENVIRONMENTS, MACHINES, RECORDS
+from results.runs import OF_COMMITS, NoRunError, Run, load
+from results.schema import ENVIRONMENTS, MACHINES, PLANS, RECORDS
 
-FILES = (RECORDS, MACHINES, ENVIRONMENTS)
+NEEDED = (RECORDS, MACHINES, ENVIRONMENTS)
+FILES = (*NEEDED, PLANS)
 
 LARGEST = 2**20
 """Bytes of a file: a folder beside it takes what is more."""
 
 SENTINELS_SINCE = 2
 """Version of the measuring code; earlier runs had none."""
-
-_MERGED = "launches of several commits"
-"""How the reader's remark on merged runs begins: each record says which commit it is of."""
 
 _PLACES = re.compile(
     r"(?<![\w.])(?:/(?:home|root|Users|Volumes|mnt|media|srv|data|scratch|work|opt|tmp)/"
@@ -45,7 +43,7 @@ def faults(folder: Path) -> list[str]:
     for name in FILES:
         file = folder / name
         if not file.is_file():
-            found.append(f"{name}: it is missing")
+            found += [f"{name}: it is missing"] if name in NEEDED else []
         elif file.stat().st_size > LARGEST:
             size = file.stat().st_size / 2**20
             found.append(
@@ -55,7 +53,7 @@ def faults(folder: Path) -> list[str]:
         run = load(folder)
     except (NoRunError, OSError) as error:
         return [*found, str(error)]
-    found += [w for w in run.warnings if not w.startswith(_MERGED)]
+    found += [w for w in run.notes if not w.startswith(OF_COMMITS)]
     found += _unsound(run)
     return [*found, *dict.fromkeys(_private(folder))]
 

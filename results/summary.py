@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -16,10 +17,13 @@ from results.chapters import Chapter
 from results.compare import BASELINES
 from results.frames import as_rows
 from results.modes import WORDS
+from results.notes import capped
 from results.schema import IDENTITY
 from results.series import label
 from results.short import BASELINE, FACTOR, SLACK, short_inputs
 from results.statistics import Estimate, ratio
+from results.views import IN_CASES
+from results.warm_up import MARK, NOTE, converged, is_cut_short, marked
 from results.worth import worth
 
 AGREEMENT = 0.1
@@ -29,11 +33,20 @@ WIDEST = 0.5
 """An interval of an exponent wider than this tells linear and quadratic hardly apart."""
 
 
-class Paragraph(NamedTuple):
-    """A heading and its sentences, plain text."""
+@dataclass(frozen=True)
+class Paragraph:
+    """A heading and its sentences, plain text.
+
+    A sentence with the mark of a warm-up that was cut short brings the one that explains it.
+    """
 
     heading: str
     sentences: list[str]
+
+    def __post_init__(self) -> None:
+        """Explain the mark where there is one."""
+        if NOTE not in self.sentences and any(MARK in s for s in self.sentences):
+            object.__setattr__(self, "sentences", [*self.sentences, NOTE])
 
 
 def summarise(chapter: Chapter) -> list[Paragraph]:
@@ -83,29 +96,32 @@ def _fastest(chapter: Chapter, mode: str) -> list[str]:
         return []
     best = rows[0]
     place = f"{WORDS[mode].place} {format.tokens(best['seq_len'])} tokens"
-    spent = format.seconds(best["value"])
+    spent = marked(format.seconds(best["value"]), best)
     if len(rows) == 1:
         return [f"{place} only {_name(best)} was measured: {spent}."]
     lead = _between(rows[1], best)
     known = f"{format.times(lead.value, lead.low, lead.high)}"
+    second = marked(_name(rows[1]), rows[1])
     if lead.has_interval and lead.low <= 1:
         first = (
-            f"{place} {_name(best)} ({spent}) and {_name(rows[1])}, the fastest two, are not told "
+            f"{place} {_name(best)} ({spent}) and {second}, the fastest two, are not told "
             f"apart: their ratio is {known}"
         )
     else:
-        first = (
-            f"{place} {_name(best)} is the fastest: {spent}, ahead of {_name(rows[1])} by {known}"
-        )
+        first = f"{place} {_name(best)} is the fastest: {spent}, ahead of {second} by {known}"
     against = []
     for baseline in BASELINES:
         other = [r for r in rows[1:] if r["backend"] == baseline]
         if other and best["backend"] != baseline and other[0] is not rows[1]:
             got = _between(other[0], best)
-            against.append(f"{format.times(got.value, got.low, got.high)} as fast as {baseline}")
+            name = marked(baseline, other[0])
+            against.append(f"{format.times(got.value, got.low, got.high)} as fast as {name}")
     sentence = f"{first}; {_name(best)} is {format.listing(against)}." if against else f"{first}."
     if not lead.has_interval:
         sentence += " One launch each: these ratios have no interval."
+    slower = [marked(_name(row), row) for row in rows[2:] if is_cut_short(row)]
+    if slower:
+        sentence += f" Slower, if their times hold: {format.listing(slower)}."
     return [sentence]
 
 
@@ -119,10 +135,10 @@ def _overtaking(chapter: Chapter, mode: str) -> list[str]:
         for row in as_rows(reached):
             doubt = _doubt(row)
             if row["reason"].startswith("faster at every"):
-                always.append(f"{_name(row)}{doubt}")
+                always.append(f"{marked(_name(row), row)}{doubt}")
             else:
-                at = format.tokens(row["seq_len"], rounded=True)
-                later.append(f"{_name(row)} from {at} tokens on{doubt}")
+                at = format.about_tokens(row["seq_len"], to="up")
+                later.append(f"{marked(_name(row), row)} from {at} tokens on{doubt}")
         if later:
             sentences.append(f"Faster than {baseline}: {format.listing(later)}.")
         if always:
@@ -133,7 +149,7 @@ def _overtaking(chapter: Chapter, mode: str) -> list[str]:
         for row in as_rows(rows):
             if row["reason"].startswith("not reached") and row["backend"] not in BASELINES:
                 tried = row["reason"].split("tried ")[1].split(":")[0]
-                never.setdefault(tried, []).append(_name(row))
+                never.setdefault(tried, []).append(marked(_name(row), row))
         sentences += [
             f"Not faster than {baseline} at the longest length tried ({tried} tokens): "
             f"{format.listing(names)}."
@@ -149,11 +165,9 @@ def _doubt(row: dict[Hashable, Any]) -> str:
     always = row["reason"].startswith("faster at every")
     if always and not row["ci_high"] > row["seq_len"]:
         return ""
-    between = format.interval(
-        row["ci_low"], row["ci_high"], lambda n: format.tokens(n, rounded=True)
-    )
+    between = format.interval(row["ci_low"], row["ci_high"], format.about_tokens)
     if between and always:
-        return f" (surely from {format.tokens(row['ci_high'], rounded=True)} on)"
+        return f" (surely from {format.about_tokens(row['ci_high'], to='up')} on)"
     return f" {between}" if between else ""
 
 
@@ -197,13 +211,13 @@ def _floor(chapter: Chapter, mode: str) -> list[str]:
     if floor.empty:
         return []
     last = floor.iloc[-1]
-    place = WORDS[mode].place.lower()
+    place, spent = WORDS[mode].place.lower(), marked(format.seconds(last["value"]), last.to_dict())
     found = [
-        f"Without the attention that is compared the rest takes {format.seconds(last['value'])} "
+        f"Without the attention that is compared the rest takes {spent} "
         f"{place} {format.tokens(last['seq_len'])} tokens (the identity arm)."
     ]
     shares = [
-        f"{_name(row)} {format.percent(row['attention_share'])}"
+        f"{marked(_name(row), row)} {format.percent(row['attention_share'])}"
         for row in as_rows(_longest(worth(chapter.points, mode)))
         if row["attention_share"] > 0
     ]
@@ -219,7 +233,9 @@ def _limit(chapter: Chapter, mode: str) -> list[str]:
     if rows.empty:
         return []
     rows = _longest(rows).sort_values("fraction_of_limit", ascending=False, kind="stable")
-    shares = [f"{_name(r)} {format.percent(r['fraction_of_limit'])}" for r in as_rows(rows)]
+    shares = [
+        f"{marked(_name(r), r)} {format.percent(r['fraction_of_limit'])}" for r in as_rows(rows)
+    ]
     place = format.tokens(rows["seq_len"].iloc[0])
     return [f"Share of the machine's limit reached at {place} tokens: {format.listing(shares)}."]
 
@@ -234,7 +250,7 @@ def _exponents(chapter: Chapter, mode: str) -> list[str]:
         flat: list[str] = []
         differ, unsure, wide = [], [], []
         for row in as_rows(rows):
-            text = f"{_name(row)} {_exponent(row)}"
+            text = f"{marked(_name(row), row)} {_exponent(row)}"
             if not math.isfinite(row["ci_low"]):
                 unsure.append(text)
             elif row["ci_high"] - row["ci_low"] > WIDEST:
@@ -293,10 +309,11 @@ def _short(chapter: Chapter) -> list[str]:
         reasons = [why for why in part["why"] if why]
         named = f"; {reasons[-1]} {_until(part)}" if reasons else ""
         sentences.append(
-            f"{label(backend, options)} takes more than {bound} {format.listing(places)}{named}."
+            f"{_marked_any(label(backend, options), part)} takes more than {bound} "
+            f"{format.listing(places)}{named}."
         )
     fine = [
-        label(*key)
+        _marked_any(label(*key), part)
         for key, part in rows.groupby(["backend", "options"], sort=False)
         if not part["over"].any()
     ]
@@ -304,6 +321,10 @@ def _short(chapter: Chapter) -> list[str]:
         lengths = f"up to {format.tokens(rows['seq_len'].max())} tokens"
         sentences.append(f"Within {bound} {lengths}: {format.listing(fine)}.")
     return sentences
+
+
+def _marked_any(name: str, part: pd.DataFrame) -> str:
+    return marked(name, {"converged": converged(part["converged"])})
 
 
 def _until(part: pd.DataFrame) -> str:
@@ -328,10 +349,11 @@ def _reach(chapter: Chapter) -> list[str]:
         else:
             told = f"{reached} tokens; at {format.tokens(row['next_len'])}: {word}{why}"
         groups.setdefault(f"{told}.", []).append(f"{_name(row)} ({row['mode']})")
-    return [
+    said = [
         f"{format.listing(_without_modes(names, chapter.modes))}: {told}"
         for told, names in groups.items()
     ]
+    return capped(said, f"{IN_CASES}.")
 
 
 def _without_modes(names: list[str], modes: list[str]) -> list[str]:

@@ -39,10 +39,15 @@ class Pngs(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A figure in the forms that were asked for."""
+    """A figure in the forms that were asked for, and what its caption must say besides."""
 
     inline: Inline | None
     pngs: Pngs | None
+    remark: str = ""
+
+    def caption(self, text: str) -> str:
+        """Return a caption with the remark."""
+        return f"{text} {self.remark}".strip()
 
 
 def drawn(
@@ -66,7 +71,8 @@ def drawn(
         if figure is None:
             return None
         element = _inline(figure, prefix, title) if inline else None
-    return Drawn(element, _pngs(figure) if pngs else None)
+        said = marks.remark(figure)
+    return Drawn(element, _pngs(figure) if pngs else None, said)
 
 
 def _inline(figure: Figure, prefix: str, title: str) -> Inline:

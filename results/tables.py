@@ -35,8 +35,8 @@ CASE_TABLE = (
 
 CASE_CONTEXT = (
     "num_kv_heads", "key_len", "threads", "allocator", "matmul_precision", "compile", "seed",
-    "model",
-    "checkpointing", "num_launches", "kernel", "case_id", "commit", "machine", "environment",
+    "model", "checkpointing", "num_launches", "converged", "kernel", "case_id", "commit",
+    "machine", "environment",
 )  # fmt: skip
 
 MACHINE = ("cpu", "cores", "ram_bytes", "os", "gpu", "gpu_memory_bytes")
@@ -64,7 +64,7 @@ def cases(run: Run) -> pd.DataFrame:
     """
     frame = speed_frame(run)
     rows: list[dict[str, Any]] = []
-    keys = ["machine", "environment", "case_id", "arm"]
+    keys = ["machine", "environment", "version", "case_id", "arm"]
     for _, part in frame.groupby(keys, sort=False):
         rows.extend(_case_rows(part))
     measured = pd.DataFrame.from_records(rows) if rows else pd.DataFrame(columns=[*CASE_TABLE])
@@ -128,7 +128,7 @@ def _over_latency(row: Mapping[str, Any], metric: str, unit: str, amount: float)
 def _constant(row: Mapping[str, Any], metric: str, unit: str, value: float) -> dict[str, Any]:
     return {
         **row, "metric": metric, "unit": unit, "value": value, "ci_low": value, "ci_high": value,
-        "num_samples": 0,
+        "num_samples": 0, "converged": None,
     }  # fmt: skip
 
 

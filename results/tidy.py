@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 
 from results.checks import COSTS, clean
 from results.frames import with_plain_texts
-from results.schema import LATER_FIELDS, Arm
+from results.schema import LATER_FIELDS, Arm, warm_up_converged
 
 CASE_COLUMNS = (
     "kind", "level", "mode", "batch", "num_heads", "num_kv_heads", "head_dim", "seq_len",
@@ -24,14 +24,15 @@ CASE_COLUMNS = (
 _TEXTS = ("model", "inputs", "task", "training", "weights")
 
 COLUMNS = (
-    "run", "machine", "environment", "commit", "case_id", *CASE_COLUMNS, "arm", "backend",
-    "options", "launch", "started", "status", "reason", "kernel", *COSTS, "expected_time",
-    "expected_memory", "gate_error", "gate_budget", "gradient_error", "reduced", "compile_time",
-    "graphs", "breaks", "recompiles", "fixed_size", "metric", "unit", "value", "samples",
-    "stopped", "converged", "num_labels",
+    "run", "machine", "environment", "version", "commit", "case_id", *CASE_COLUMNS, "arm",
+    "backend", "options", "launch", "started", "status", "reason", "kernel", *COSTS,
+    "expected_time", "expected_memory", "gate_error", "gate_budget", "gradient_error", "reduced",
+    "compile_time", "graphs", "breaks", "recompiles", "fixed_size", "metric", "unit", "value",
+    "samples", "stopped", "converged", "num_labels",
 )  # fmt: skip
 """Columns of the tidy frame: one row per case, launch, arm and metric.
 
+`version` is that of attnbench, where a run holds launches of one case by several (`versions`).
 `value` is the median of `samples`; `reduced` says that an output is within the budget of reduced
 precision only; `fixed_size` holds pairs of a name and a count. Of a latency `stopped` is why
 sampling ended (`STOPS`) and `converged` whether the warm-up did; "" and None where the record does
@@ -44,9 +45,15 @@ without results has one row with an empty `metric`.
 _LONGEST_NAME, _LONGEST_OPTIONS, _LONGEST_REASON = 100, 300, 600
 
 
-def tidy(records: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return the records as a frame with `COLUMNS`, one row per case, launch, arm and metric."""
-    rows = [row for record in records for row in _rows(record)]
+def tidy(records: list[dict[str, Any]], versions: Sequence[str]) -> pd.DataFrame:
+    """Return the records as a frame with `COLUMNS`, one row per case, launch, arm and metric.
+
+    Args:
+        records: valid ones.
+        versions: that of each record, see `versions.versions`.
+    """
+    told = zip(records, versions, strict=True)
+    rows = [row for record, version in told for row in _rows(record, version)]
     frame = pd.DataFrame.from_records(rows, columns=list(COLUMNS))
     numbers = [
         *COSTS, "expected_time", "expected_memory", "gate_error", "gate_budget", "gradient_error",
@@ -56,12 +63,13 @@ def tidy(records: list[dict[str, Any]]) -> pd.DataFrame:
     return with_plain_texts(frame.astype(dict.fromkeys(numbers, "float64")))
 
 
-def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _rows(record: Mapping[str, Any], version: str) -> Iterator[dict[str, Any]]:
     case = record["case"]
     shared = {
         "run": clean(record["run"]),
         "machine": clean(record["machine"]),
         "environment": clean(record["environment"]),
+        "version": version,
         "commit": clean(record.get("commit") or ""),
         "case_id": case["id"],
         **{c: case[c] if c in case else LATER_FIELDS[c] for c in CASE_COLUMNS},
@@ -91,17 +99,11 @@ def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "value": float(np.median(samples)),
                 "samples": samples,
                 "stopped": (metric.get("stopped") or "") if name == "latency" else "",
-                "converged": _converged(metric),
+                "converged": warm_up_converged(metric),
             }
         if not metrics:
             nothing = {"metric": "", "unit": "", "value": math.nan, "samples": ()}
             yield {**base, **nothing, "stopped": "", "converged": None}
-
-
-def _converged(metric: Mapping[str, Any]) -> bool | None:
-    warm_up = metric.get("warm_up")
-    told = warm_up.get("converged") if isinstance(warm_up, dict) else None
-    return told if isinstance(told, bool) else None
 
 
 def _bounded(text: str, longest: int) -> str:

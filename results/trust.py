@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from results import warm_up
 from results.chapters import machine_name
 from results.checks import clean
 from results.conditions import Conditions, conditions, launch_name
@@ -86,6 +87,12 @@ class RunTrust:
     predictions: Predictions
 
     @property
+    def disturbances(self) -> tuple[str, ...]:
+        """What disturbed the run: the one judgement that every sentence about it rests on."""
+        disturbed = (drift.warning for drift in self.drifts if drift.is_disturbed)
+        return (*disturbed, *self.conditions.disturbances())
+
+    @property
     def has_stops(self) -> bool:
         """Whether the records say why sampling ended."""
         return any(self.sampling.stopped[word] for word in STOPS)
@@ -99,14 +106,16 @@ class Trust:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What must be said before any number of the runs: the disturbed ones."""
+        """What must be said before any number: disturbances, by run where there are several."""
         several = len(self.runs) > 1
-        return tuple(
-            f"{run.name}: {drift.warning}" if several else drift.warning
+        said = [
+            f"{run.name}: {text}" if several else text
             for run in self.runs
-            for drift in run.drifts
-            if drift.is_disturbed
-        )
+            for text in run.disturbances
+        ]
+        cut = sum(run.sampling.not_converged for run in self.runs)
+        known = sum(run.sampling.warm_ups for run in self.runs)
+        return (*said, *([warm_up.sentence(cut, known)] if cut else []))
 
 
 def trust(run: Run) -> Trust:
@@ -125,11 +134,16 @@ def trust(run: Run) -> Trust:
                 drifts=drifts(frame),
                 harness=_harness(frame, roofs),
                 sampling=sampling(frame),
-                conditions=conditions(own),
+                conditions=conditions(own, _cores(run.machines.get(str(key[1]), {}))),
                 predictions=_predictions(own),
             )
         )
     return Trust(tuple(found))
+
+
+def _cores(about: Mapping[str, Any]) -> int | None:
+    cores = about.get("cores")
+    return cores if isinstance(cores, int) and not isinstance(cores, bool) else None
 
 
 def _names(keys: Sequence[tuple[str, ...]], run: Run) -> dict[tuple[str, ...], str]:

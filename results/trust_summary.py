@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from results import format
-from results.drift import DRIFT_LIMIT, Drift
+from results import format, warm_up
+from results.drift import DRIFT_LIMIT, SPREAD_LIMIT, Drift
 from results.sampling import TARGET
 from results.scaling import EMPTY_FACTOR
 from results.schema import STOPS
@@ -15,10 +15,10 @@ TITLE = "How far to trust these numbers"
 _NAMED = 3
 """So many cases a sentence names."""
 
-TARGET_TEXT, LIMIT_TEXT, VISIBLE_TEXT = (
-    f"{100 * v:g} %" for v in (TARGET, DRIFT_LIMIT, 1 / EMPTY_FACTOR)
+TARGET_TEXT, LIMIT_TEXT, SPREAD_TEXT, VISIBLE_TEXT = (
+    f"{100 * v:g} %" for v in (TARGET, DRIFT_LIMIT, SPREAD_LIMIT, 1 / EMPTY_FACTOR)
 )
-"""The limits of the chapter as it writes them: of sampling, of drift, of an empty call."""
+"""The limits of the chapter as it writes them: of sampling, drift, spread, an empty call."""
 
 
 def trust_paragraphs(trust: Trust) -> list[Paragraph]:
@@ -40,9 +40,9 @@ def _headed(name: str) -> str:
 
 def _sentences(run: RunTrust) -> list[str]:
     return [
+        *run.disturbances,
         *_drift(run),
-        *run.conditions.disturbances(),
-        *_undisturbed(run),
+        *_conditions(run),
         *_launches(run),
         *_sampling(run),
         *_outliers(run),
@@ -52,36 +52,33 @@ def _sentences(run: RunTrust) -> list[str]:
 
 
 def _drift(run: RunTrust) -> list[str]:
+    """Say what the sentinels tell that no disturbance is."""
     if not run.drifts:
-        return ["No sentinel was measured: whether the machine's speed drifted is not known."]
-    return [_drifted(drift) for drift in run.drifts]
+        return ["No sentinel was measured: whether the machine's speed changed is not known."]
+    return [_kept(drift) for drift in run.drifts if not drift.is_disturbed]
 
 
-def _drifted(drift: Drift) -> str:
-    if drift.is_disturbed:
-        return drift.warning
-    if drift.reason:
-        several = len(drift.seconds) > 1
-        spread = f"; they spread by {format.percent(drift.spread)}" if several else ""
+def _kept(drift: Drift) -> str:
+    if not len(drift.seconds):
         return (
-            f"Whether the machine's speed drifted is not known (sentinel, {drift.name}): "
-            f"{drift.reason}{spread}."
+            f"Whether the machine's speed changed is not known (sentinel, {drift.name}): "
+            f"{drift.reason}."
         )
-    return (
-        f"The machine's speed drifted by {format.percent(drift.drift)} during the run "
-        f"(sentinel, {drift.name}, {len(drift.seconds)} repetitions), which is below the limit of "
-        f"{LIMIT_TEXT}."
-    )
+    limits = f" Above {SPREAD_TEXT} of spread or {LIMIT_TEXT} of drift a run counts as disturbed."
+    return f"{drift.told}.{'' if drift.reason else limits}"
 
 
-def _undisturbed(run: RunTrust) -> list[str]:
+def _conditions(run: RunTrust) -> list[str]:
+    """Say what else went on that is no disturbance; that there was none, only where it is so."""
     known = run.conditions
     if not known.launches:
         return ["What else the machine did while cases were timed was not recorded."]
-    if known.disturbances():
+    if slight := known.slight():
+        return slight
+    if run.disturbances:
         return []
     return [
-        f"Nothing else disturbed the {known.launches:,} "
+        f"Nothing disturbed the {known.launches:,} "
         f"launch{'es' if known.launches != 1 else ''} whose conditions were recorded."
     ]
 
@@ -114,10 +111,7 @@ def _sampling(run: RunTrust) -> list[str]:
             f"{share(told.stopped['budget'], known)} until their time was spent."
         )
     if told.not_converged:
-        said.append(
-            f"{told.not_converged:,} of {told.warm_ups:,} warm-ups had not "
-            "converged: these times may be too high, and a longer --case-timeout gives them time."
-        )
+        said.append(warm_up.sentence(told.not_converged, told.warm_ups))
     width = told.half_width
     if width.num_values and width.high > TARGET:
         said.append(

@@ -9,10 +9,12 @@ from functools import partial
 
 from results import format
 from results.conditions import LOAD
+from results.drift import DRIFT_LIMIT, SPREAD_LIMIT
 from results.frames import as_rows
 from results.sampling import FENCES, FEWEST, MILD, SEVERE
 from results.scaling import EMPTY_FACTOR
 from results.sections import Drawing, Section
+from results.statistics import Array
 from results.summary import Paragraph
 from results.trust import RunTrust, Trust
 from results.trust_plots import CAPTION as FIGURE_CAPTION
@@ -20,6 +22,7 @@ from results.trust_plots import TITLE as FIGURE_TITLE
 from results.trust_plots import drift_figure
 from results.trust_summary import (
     LIMIT_TEXT,
+    SPREAD_TEXT,
     TARGET_TEXT,
     TITLE,
     share,
@@ -91,23 +94,31 @@ def _drift_table(trust: Trust) -> TableView:
             yield [
                 Cell(d.name),
                 Cell(f"{len(d.seconds)}"),
-                Cell(format.seconds(middle)),
-                Cell(format.percent(d.drift), is_status=d.is_disturbed),
-                Cell(format.percent(d.spread)),
+                Cell(
+                    format.seconds(middle),
+                    format.interval(*_ends(d.seconds), format.seconds).strip("()"),
+                ),
+                Cell(format.percent(d.drift), is_status=d.drift > DRIFT_LIMIT),
+                Cell(format.percent(d.spread), is_status=d.spread > SPREAD_LIMIT),
                 Cell("disturbed" if d.is_disturbed else d.reason, is_status=d.is_disturbed),
             ]
 
     head = ["setting", "repetitions", "time", "drift", "spread", "remark"]
     notes = [
-        "The same work every time. Drift: largest over smallest running median of the "
-        "repetitions, less 1, so that one odd process does not count; spread: the same of "
-        f"the repetitions themselves. A run that drifted by more than "
-        f"{LIMIT_TEXT} is disturbed."
+        "The same work every time; below the time its shortest and longest. Drift: largest over "
+        "smallest running median of the repetitions, less 1, so that one odd process does not "
+        "count. Spread: their 90 % quantile over their 10 % quantile, less 1. "
+        f"A run that drifted by more than {LIMIT_TEXT} or spread by more than {SPREAD_TEXT} "
+        "is disturbed."
     ]
     view = _table(trust, "The sentinel", head, rows, notes)
     if any(cells[-1].text for cells in view.rows):
         return view
     return replace(view, head=view.head[:-1], rows=[cells[:-1] for cells in view.rows])
+
+
+def _ends(seconds: Array) -> tuple[float, float]:
+    return (float(min(seconds)), float(max(seconds))) if len(seconds) > 1 else (math.nan, math.nan)
 
 
 def _spread_table(trust: Trust) -> TableView:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from results import format
 from results.chapters import machine_name
 from results.checks import clean
 from results.frames import as_rows
@@ -16,6 +17,7 @@ from results.runs import Run
 from results.schema import IDENTITY, PEER, PROJECTIONS, SENTINEL, format_option
 from results.series import SETTING, label, with_cross_len
 from results.settings import differing
+from results.warm_up import is_cut_short
 
 Place = tuple[str, str, int]
 """Machine, case id and arm."""
@@ -33,11 +35,13 @@ class Side:
         launches: the metric's medians, one a launch that succeeded.
         status: where none did, how the first ended.
         reason: likewise; where some did, how many did not.
+        cut_short: how many of the launches had a warm-up that was cut short.
     """
 
     launches: tuple[float, ...] = ()
     status: str = "ok"
     reason: str = ""
+    cut_short: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,10 @@ class Pairing:
                 f"BASE: measured by version {versions[0]} of the measuring code, NEW by version "
                 f"{versions[1]}; expected the same, their numbers are not comparable"
             )
+        self._incomplete = [
+            f"{name}: {said}" for name, run in (("BASE", base), ("NEW", new))
+            for said in run.incomplete
+        ]  # fmt: skip
         self.machines = _pair_machines(base, new)
         self.shifts = {
             here: _moved(_sentinels(base, there), _sentinels(new, here))
@@ -81,6 +89,7 @@ class Pairing:
 
     def notes(self, threshold: float) -> Iterator[str]:
         """Yield what is to be kept in mind, one sentence each."""
+        yield from self._incomplete
         if any(here != there for here, there in self.machines.items()):
             yield "the runs are of two machines: a ratio is between them, not between commits"
         moved = math.expm1(max(abs(shift or 0.0) for shift in self.shifts.values()))
@@ -153,7 +162,8 @@ def sides(run: Run, metric: str, name: str) -> dict[Place, Side]:
         name: what an error calls the run.
 
     Raises:
-        IncomparableError: if a machine stands there in several environments.
+        IncomparableError: if a machine stands there in several environments, or a case has
+            launches of several commits.
     """
     frame = ours(run)
     for machine, part in frame.groupby("machine", sort=False):
@@ -162,12 +172,19 @@ def sides(run: Run, metric: str, name: str) -> dict[Place, Side]:
                 f"{name}: machine {str(machine)[:8]} stands there in {count} environments; "
                 "expected one"
             )
+    if measured := [v for v in frame["version"].unique() if v]:
+        raise IncomparableError(
+            f"{name}: holds launches of the same cases by several versions: "
+            f"{format.listing(measured)}; expected one, give each run by itself"
+        )
     found: dict[Place, Side] = {}
     for key, part in frame.groupby(["machine", "case_id", "arm"], sort=False):
-        values = part[(part["metric"] == metric) & (part["status"] == "ok")]["value"]
-        bad = part[part["status"] != "ok"]
+        good = part[(part["metric"] == metric) & (part["status"] == "ok")]
+        bad, values = part[part["status"] != "ok"], good["value"]
         if len(values):
-            found[key] = Side(tuple(map(float, values)), reason=_lost(values, bad))
+            cut = sum(is_cut_short(row) for row in as_rows(good[["converged"]]))
+            lost = _lost(values, bad)
+            found[key] = Side(tuple(map(float, values)), reason=lost, cut_short=cut)
         elif len(bad):
             found[key] = Side((), str(bad["status"].iloc[0]), str(bad["reason"].iloc[0]))
     return found
@@ -185,7 +202,7 @@ def _lost(values: pd.Series, bad: pd.DataFrame) -> str:
 def named(run: Run) -> dict[tuple[str, int], Known]:
     """Name every case and arm: backend, mode and length, and what else differs between them."""
     frame = with_cross_len(ours(run).drop_duplicates(["case_id", "arm"]))
-    places = ("machine", "environment")
+    places = ("machine", "environment", "version")
     several = [c for c in SETTING if c not in places and frame[c].nunique() > 1]
     known = {}
     for row in as_rows(frame):

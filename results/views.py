@@ -11,11 +11,16 @@ from results import format
 from results.chapters import Chapter
 from results.frames import as_rows
 from results.modes import WORDS
+from results.notes import MOST, capped
 from results.profiles import longest
 from results.schema import ITEM_SIZE, PROFILE_PARTS
 from results.series import label
 from results.short import BASELINE, FACTOR, SHORT, SLACK, short_inputs
+from results.warm_up import MARK, NOTE, marked
 from results.worth import worth
+
+IN_CASES = "in the table of every case"
+"""Where the notes are that a list leaves out."""
 
 LONG = 40
 """A table with more rows than this is folded away on a page."""
@@ -40,6 +45,8 @@ class TableView:
         text_columns: how many columns from the left hold text, not numbers.
         notes: sentences below it.
         is_long: to be folded away on a page.
+
+    A cell with the mark of a warm-up that was cut short brings the note that explains it.
     """
 
     title: str
@@ -48,6 +55,12 @@ class TableView:
     text_columns: int = 1
     notes: list[str] = field(default_factory=list)
     is_long: bool = False
+
+    def __post_init__(self) -> None:
+        """Explain the mark where there is one."""
+        texts = (text for cells in self.rows for cell in cells for text in cell[:2])
+        if NOTE not in self.notes and any(MARK in text for text in texts):
+            object.__setattr__(self, "notes", [*self.notes, NOTE])
 
 
 def tables(chapter: Chapter) -> list[TableView]:
@@ -70,7 +83,7 @@ def _matrix(
     rows = rows[(rows["mode"] == mode) & (rows["metric"] == metric)]
     lengths = sorted(set(rows["seq_len"]))
     result: list[list[Cell]] = []
-    reasons: dict[str, None] = {}
+    reasons: dict[tuple[str, str], dict[str, None]] = {}
     for key, part in rows.groupby(["backend", "options"], sort=False):
         by_length = {row["seq_len"]: row for row in as_rows(part)}
         cells = [Cell(label(*key))]
@@ -79,14 +92,19 @@ def _matrix(
             if row is None:
                 cells.append(Cell(format.NONE))
             elif math.isfinite(row["value"]):
-                cells.append(Cell(write(row["value"]), plus_minus(row)))
+                cells.append(Cell(marked(write(row["value"]), row), plus_minus(row)))
             else:
                 word = status_word(row["status"])
                 cells.append(Cell(word, is_status=True))
-                reasons.setdefault(f"{label(*key)}, {word}: {row['reason']}.", None)
+                if row["reason"]:
+                    reasons.setdefault((word, row["reason"]), {}).setdefault(label(*key))
         result.append(cells)
     head = ["backend", *(format.tokens(n) for n in lengths)]
-    return TableView(title, head, result, notes=[r for r in reasons if not r.endswith(": .")])
+    notes = [
+        f"{format.few(list(names), MOST)}, {word}: {reason}."
+        for (word, reason), names in reasons.items()
+    ]
+    return TableView(title, head, result, notes=capped(notes, IN_CASES))
 
 
 def _memory(chapter: Chapter, mode: str) -> TableView:
@@ -136,7 +154,7 @@ def plus_minus(row: Mapping[Hashable, Any]) -> str:
     half = max(high / value, value / low if low > 0 else math.inf) - 1
     if half > 10:
         return "± more than tenfold"
-    return f"±{format.digits(100 * half, 2 if half > 0.01 else 1)} %"
+    return f"±{format.digits(100 * half, 2 if half > 0.01 else 1, to='up')} %"
 
 
 def status_word(status: str) -> str:
@@ -163,8 +181,8 @@ def _worth(chapter: Chapter) -> TableView:
                     Cell(label(row["backend"], row["options"])),
                     Cell(mode),
                     Cell(format.tokens(row["seq_len"])),
-                    Cell(format.seconds(row["value"]), plus_minus(row)),
-                    Cell(format.tokens(row["tokens_per_s"], rounded=True)),
+                    Cell(marked(format.seconds(row["value"]), row), plus_minus(row)),
+                    Cell(format.digits(row["tokens_per_s"], 2)),
                     Cell(format.size(row["memory"])),
                     Cell(*_between(row)),
                     ratio_cell(row),
@@ -191,8 +209,8 @@ def _worth(chapter: Chapter) -> TableView:
 def _between(row: Mapping[Hashable, Any]) -> tuple[str, str]:
     """Write a share and its interval."""
 
-    def write(share: float) -> str:
-        return f"{round(100 * share) + 0}"  # what rounds to nothing has no sign
+    def write(share: float, /, *, to: format.To = "nearest") -> str:
+        return f"{format.rounded(100 * share, 0, to) + 0.0:.0f}"  # nothing has no sign
 
     value = row["attention_share"]
     between = format.interval(row["share_low"], row["share_high"], write, unit=" %")
@@ -206,17 +224,13 @@ def _scaling(chapter: Chapter) -> TableView:
     rows = []
     for row in as_rows(chapter.fits):
         known = math.isfinite(row["exponent"])
-        between = (
-            f"{format.exponent(row['ci_low'])}–{format.exponent(row['ci_high'])}"
-            if math.isfinite(row["ci_low"])
-            else ""
-        )
+        between = format.interval(row["ci_low"], row["ci_high"], format.exponent).strip("()")
         rows.append(
             [
                 Cell(label(row["backend"], row["options"])),
                 Cell(row["mode"]),
                 Cell(_MEASURED.get(row["metric"], "memory")),
-                Cell(format.exponent(row["exponent"]) if known else format.NONE),
+                Cell(marked(format.exponent(row["exponent"]), row)),
                 Cell(between or format.NONE),
                 Cell(f"{row['expected']:g}" if math.isfinite(row["expected"]) else format.NONE),
                 Cell(
@@ -240,7 +254,7 @@ def _crossovers(chapter: Chapter) -> TableView:
                 Cell(label(row["backend"], row["options"])),
                 Cell(row["mode"]),
                 Cell(row["baseline"]),
-                Cell(format.tokens(row["seq_len"])),
+                Cell(marked(format.tokens(row["seq_len"], to="up"), row)),
                 Cell(between or format.NONE),
                 Cell(row["reason"]),
             ]
@@ -257,7 +271,7 @@ def _short(chapter: Chapter) -> TableView:
             Cell(label(row["backend"], row["options"])),
             Cell(row["mode"]),
             Cell(format.tokens(row["seq_len"])),
-            Cell(format.seconds(row["value"]), plus_minus(row)),
+            Cell(marked(format.seconds(row["value"]), row), plus_minus(row)),
             Cell(format.seconds(row["baseline"])),
             Cell(format.seconds(row["allowed"])),
             Cell("more" if row["over"] else "within", is_status=bool(row["over"])),
@@ -306,10 +320,13 @@ def _profile(chapter: Chapter) -> TableView:
         "other operator that reads and writes memory. Compiled: code that torch compiled. "
         "Between: Python, dispatch, allocation and freeing.",
         "Of peak: operations of that part over its time, over this machine's measured peak.",
-        *(
-            f"No profile of {label(row['backend'], row['options'])}, {row['mode']}, "
-            f"{format.tokens(row['seq_len'])} tokens: {row['reason']}."
-            for row in as_rows(found.faults)
+        *capped(
+            [
+                f"No profile of {label(row['backend'], row['options'])}, {row['mode']}, "
+                f"{format.tokens(row['seq_len'])} tokens: {row['reason']}."
+                for row in as_rows(found.faults)
+            ],
+            "in the records",
         ),
     ]
     return TableView("Where the time goes", head, rows, text_columns=2, notes=notes)
@@ -376,7 +393,7 @@ def every_case(chapter: Chapter) -> TableView:
                 Cell(label(key[1], key[2])),
                 Cell(key[0]),
                 Cell(format.tokens(key[3])),
-                Cell(format.seconds(time.get("value", math.nan)), plus_minus(time)),
+                Cell(marked(format.seconds(time.get("value", math.nan)), time), plus_minus(time)),
                 Cell(format.size(memory.get("value", math.nan))),
                 Cell(format.digits(_per_token(memory)) if memory.get("value", 0) >= 0 and memory
                      else format.NONE),

@@ -18,7 +18,9 @@ from results.schema import TRAINING_KINDS, Arm
 from suites.hearing import Hearing
 from suites.journal import Journal
 from suites.launch import Launcher
+from suites.outcome import scrub
 from suites.peer_rows import PeerRow, choose_rows
+from suites.progress import label
 from suites.provenance import commit_of
 from suites.session import (
     SUITES,
@@ -75,6 +77,7 @@ def run_sweep(
     progress: Progress,
     plugins: Sequence[Path] = (),
     resume: bool = False,
+    command: Sequence[str] = (),
     benchmark_dir: Path = SUITES,
 ) -> Summary:
     """Measure the grid and append every launch to the journal in `folder`.
@@ -87,6 +90,7 @@ def run_sweep(
         progress: told what happens.
         plugins: Python files that register backends or peers.
         resume: go on with the run in `folder`: launches that it holds are skipped.
+        command: that began the sweep, without ``--resume`` and ``--out``: the run's plan has it.
         benchmark_dir: the suites.
 
     Raises:
@@ -107,6 +111,7 @@ def run_sweep(
         every = order(grid, cases(grid))
         broken = told.get("broken", {}).values()
         with journal:
+            plan(journal, command, every)
             commit = commit_of(benchmark_dir.parent)
             apart = check_plugins(journal, told)
             session = Session(grid, told, files, launcher, journal, commit)
@@ -133,6 +138,12 @@ def early_of(grid: Grid) -> tuple[str, ...]:
     """
     whole = bool(grid.tasks) or "model" in grid.levels
     return ("torch._dynamo",) if whole and not any(grid.compiles) else ()
+
+
+def plan(journal: Journal, command: Sequence[str], every: Sequence[Item]) -> None:
+    """Write the launches of a sweep into its run's plan."""
+    launches = ((item.case.id, label(item.case), item.launch) for item in every)
+    journal.plan([scrub(word) for word in command], launches)
 
 
 # -- before the first launch ---------------------------------------------------------------------

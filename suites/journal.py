@@ -15,7 +15,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 from results.schema import (
     ENVIRONMENTS,
     MACHINES,
+    PLANS,
     RECORDS,
     RecordError,
     canonical,
@@ -131,6 +132,26 @@ class Journal:
             self._write(name, {"id": address, **content})
             self._addresses.add(address)
         return address
+
+    def plan(self, command: Sequence[str], launches: Iterable[tuple[str, str, int]]) -> None:
+        """Write down what the run is to hold, so that its readers can tell what is missing.
+
+        Args:
+            command: that began the sweep.
+            launches: case id, name and launch index of each.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        cases: dict[str, dict[str, Any]] = {}
+        for case, name, index in launches:
+            one = cases.setdefault(case, {"id": case, "name": name, "launches": []})
+            one["launches"].append(index)
+        content = {"run": self.run, "command": list(command), "cases": list(cases.values())}
+        self._files[PLANS] = self._exit.enter_context(FileIO(self.folder / PLANS, "a+"))
+        _sync_folder(self.folder)
+        self._mend(PLANS, self._files[PLANS])
+        self._write(PLANS, content)
 
     def check_free(self) -> None:
         """Check, before anything is made, that the folder holds no run or is to be resumed.

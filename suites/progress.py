@@ -11,12 +11,23 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from results.schema import CLAIM, CONTEXT, FULL_PRECISION, PEER, SENTINEL, TRAINING_KINDS, Case
-from suites.driver import Summary
+from results.schema import (
+    CLAIM,
+    CONTEXT,
+    FULL_PRECISION,
+    PEER,
+    SENTINEL,
+    TRAINING_KINDS,
+    Case,
+    warm_up_converged,
+)
 from suites.stream import Stream
 from suites.sweep import Item
+
+if TYPE_CHECKING:
+    from suites.driver import Summary
 
 ERASE = "\r\x1b[K"
 COLOURS: Mapping[str, int] = {
@@ -221,7 +232,11 @@ def _learnt(metrics: Mapping[str, Any]) -> str:
 def _measured(metrics: Mapping[str, Any]) -> str:
     parts = []
     if "latency" in metrics:
-        parts.append(seconds(median(metrics["latency"]["samples"])))
+        short = warm_up_converged(metrics["latency"]) is False
+        parts.append(
+            f"{seconds(median(metrics['latency']['samples']))}"
+            f"{' (warm-up cut short)' if short else ''}"
+        )
     if "peak_memory" in metrics:
         parts.append(f"{metrics['peak_memory']['value'] / 2**20:.1f} MiB")
     return "  ".join(parts)

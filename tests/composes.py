@@ -1,6 +1,6 @@
 """What a layer of each backend composes with: the probes behind the table of docs/import.md.
 
-    python composes.py RANK RANKS FOLDER        the columns of `DISTRIBUTED`, on one rank
+python composes.py RANK RANKS FOLDER        the columns of `DISTRIBUTED`, on one rank
 """
 
 from __future__ import annotations

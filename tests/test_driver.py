@@ -44,8 +44,9 @@ class Watch:
 
 
 def sweep(
-    folder, *backends, progress=None, plugins=(), resume=False, suites=FAKE_SUITES, **chosen
-):
+    folder, *backends, progress=None, plugins=(), resume=False, command=(), suites=FAKE_SUITES,
+    **chosen,
+):  # fmt: skip
     chosen = {
         "seq_lens": (16, 32), "modes": ("forward",), "launches": 1, "case_timeout_s": 2.0,
         "threads": (1,), **chosen,
@@ -53,8 +54,9 @@ def sweep(
     grid = grid_from("quick", backends=tuple(map(parse_backend, backends)), **chosen)
     watch = progress or Watch()
     summary = run_sweep(
-        grid, folder, progress=watch, plugins=plugins, resume=resume, benchmark_dir=suites
-    )
+        grid, folder, progress=watch, plugins=plugins, resume=resume, command=command,
+        benchmark_dir=suites,
+    )  # fmt: skip
     return grid, summary, watch
 
 
@@ -64,6 +66,28 @@ def records(folder):
 
 def ends(folder, name):
     return [r["status"] for r in records(folder) if r["case"]["arms"][0]["name"] == name]
+
+
+def test_a_sweep_that_was_ended_is_known_to_be_incomplete(tmp_path):
+    folder = tmp_path / "my run"
+
+    def stop(_, watch):
+        if len(watch.records) == 3:
+            raise KeyboardInterrupt
+
+    command = ("attnbench", "run", "--plugin", str(Path.home() / "my file.py"))
+    with pytest.raises(KeyboardInterrupt):
+        sweep(folder, "linear", "quadratic", launches=2, progress=Watch(stop), command=command)
+    (lacking,) = load(folder).unfinished
+    there, planned = lacking.launches
+    assert there == len(records(folder)) == 3
+    assert sum(count for _, count in lacking.missing) == planned - 3
+    assert ("quadratic forward N=32", 2) in lacking.missing
+    # The record of a command names nobody's home, and a shell still finds it.
+    assert lacking.resume == (f"attnbench run --plugin ~/'my file.py' --resume --out '{folder}'")
+    sweep(folder, "linear", "quadratic", launches=2, resume=True)
+    assert load(folder).unfinished == ()
+    assert len((folder / "plans.jsonl").read_text().splitlines()) == 2
 
 
 def test_every_launch_is_recorded_in_its_order(tmp_path):

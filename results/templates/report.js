@@ -116,7 +116,7 @@
   };
 
   const objects = (series) =>
-    series.points.map(([x, y, low, high, told, tag, ringed]) => ({ x, y, low, high, tag, ringed, series, told: `${series.name}\n${told}` }));
+    series.points.map(([x, y, low, high, told, tag, ringed, hollow]) => ({ x, y, low, high, tag, ringed, hollow, series, told: `${series.name}\n${told}` }));
 
   const interval = (series, points, across) => {
     const known = points.filter((p) => p.low !== null && p.high !== null && p.high > p.low);
@@ -145,9 +145,11 @@
       marks.push(Plot.line(points, { x: "x", y: "y", stroke, strokeWidth: 2, strokeOpacity: opacity, strokeDasharray: dashes }));
     }
     const marked = points.length > MANY && series.joined ? points.slice(-1) : points;
-    const look = { symbol: symbol(series.marker), r: 4.6, fill: stroke, fillOpacity: opacity };
-    const edge = { stroke: (p) => (p.ringed ? "var(--ink)" : "var(--paper)"), strokeWidth: 1, strokeOpacity: opacity };
-    marks.push(Plot.dot(marked, { x: "x", y: "y", ...look, ...edge }));
+    const look = { x: "x", y: "y", symbol: symbol(series.marker), r: 4.6, fillOpacity: opacity, strokeOpacity: opacity };
+    const edge = (p) => (p.ringed ? "var(--ink)" : "var(--paper)");
+    marks.push(Plot.dot(marked.filter((p) => !p.hollow), { ...look, fill: stroke, stroke: edge, strokeWidth: 1 }));
+    // A time whose warm-up was cut short.
+    marks.push(Plot.dot(marked.filter((p) => p.hollow), { ...look, fill: "var(--paper)", stroke, strokeWidth: 1.8 }));
     const tagged = points.filter((p) => p.tag);
     for (const [side, dy] of [[0, -10], [1, 11]]) {
       // Above and below in turn: neighbours on a flat line would cover each other.

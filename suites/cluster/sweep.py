@@ -21,7 +21,7 @@ from results.schema import MACHINES, Case, content_id
 from suites.cluster import link
 from suites.cluster.deal import OF_MACHINE, Dealer, Own, Place, groups_of
 from suites.cluster.link import LostError, Node, Remote
-from suites.driver import Progress, Summary, early_of, prepared
+from suites.driver import Progress, Summary, early_of, plan, prepared
 from suites.journal import Journal
 from suites.launch import LaunchError
 from suites.prediction import Declared, History
@@ -183,6 +183,7 @@ def run_on_cluster(
     kind: str | None = None,
     plugins: Sequence[Path] = (),
     resume: bool = False,
+    command: Sequence[str] = (),
     threads_chosen: bool = True,
     benchmark_dir: Path | None = None,
 ) -> Summary:
@@ -196,6 +197,7 @@ def run_on_cluster(
         kind: of GPU, or a resource's name: only machines that have it; ``None`` = all.
         plugins: Python files of this machine that register backends or peers.
         resume: go on with the run in `folder`: launches that it holds are skipped.
+        command: that began the sweep, without ``--resume`` and ``--out``: the run's plan has it.
         threads_chosen: whether the grid's threads were asked for; else they are all the cores
             that each of the machines has.
         benchmark_dir: the suites on the machines; ``None`` = those that are installed there.
@@ -225,7 +227,7 @@ def run_on_cluster(
         if not threads_chosen:
             grid = with_all_cores(grid, there)
         files = PluginFiles(plugins).paths
-        sweep = _Sweep(grid, journal, files, progress, benchmark_dir)
+        sweep = _Sweep(grid, journal, files, progress, benchmark_dir, command)
         with contextlib.closing(sweep):
             sweep.go(lambda: link.nodes(grid.device, kind), len(there))
         return Summary(folder, sweep.statuses, sweep.skipped, time.perf_counter() - started)
@@ -241,7 +243,9 @@ class _Sweep:
         plugins: list[str],
         progress: ClusterProgress,
         benchmark_dir: Path | None,
+        command: Sequence[str],
     ) -> None:
+        self._command = command
         self._grid, self._journal, self._plugins = grid, journal, plugins
         self._progress, self._benchmark_dir = progress, benchmark_dir
         self._here = link.facts_here()
@@ -417,6 +421,7 @@ class _Sweep:
                 )
             groups = groups_of(grid, every, done, homes)
             wanted = [item for item in every if item.case.kind not in OF_MACHINE]
+            plan(self._journal, self._command, wanted)
             left = sum(len(group.items) for group in groups)
             self._expected = max(1, left // self._count)
             self.skipped = len(wanted) - left

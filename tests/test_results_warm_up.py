@@ -1,0 +1,150 @@
+"""A time whose warm-up was cut short carries its mark into every table, figure and ranking."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import synthetic
+from helpers_recommend import FOUR, a_run, frame_of
+
+from results import marks
+from results.answers import as_data, groups
+from results.chapters import chapters
+from results.plots import error_figure, speedup_figure, time_figure
+from results.recommendation import recommend
+from results.recommendation_json import as_json
+from results.recommendation_text import text
+from results.report import write_report
+from results.runs import Run, load
+from results.series import points
+from results.svg import drawn
+from results.tables import export_table
+from results.warm_up import HOLLOW, MARK, NOTE
+from suites.progress import describe
+
+TIED = "linformer"
+"""The fastest at 4,096 tokens, in one launch of three without a whole warm-up."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    lengths = (512, 1024, 2048, 4096)
+    run = a_run(tmp_path_factory.mktemp("run"), lengths=lengths, roof=synthetic.ROOF)
+    return synthetic.cut_short(run, TIED, 4096)
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Run:
+    return load(folder)
+
+
+def test_tables_and_sentences_of_the_report_have_it(folder: Path, tmp_path: Path) -> None:
+    (written,) = write_report([folder], ["md"], tmp_path)
+    lines = written.read_text().splitlines()
+    heads = [line for line in lines if line.startswith("| linformer")]
+    marked = [line for line in heads if MARK in line]
+    # The matrix of times, the exponent of time, the crossover, and the list of all cases.
+    assert len(marked) == 4
+    assert any(f"At 4,096 tokens {TIED} is the fastest: 16.3 ms {MARK}" in li for li in lines)
+    assert any(f"Faster than sdpa at every length tried: {TIED} {MARK}" in li for li in lines)
+    assert any(f"{TIED} {MARK} 1.00 (" in line for line in lines)
+    assert any("warm-up cut short at 4,096 of 4 lengths" in line for line in marked)
+    assert f"- {NOTE}" in lines
+    top = "\n".join(lines[: lines.index("## Summary")])
+    assert "1 of 48 warm-ups were cut short" in top
+    others = [li for li in lines if li.startswith(("| longformer", "| performer"))]
+    assert not any(MARK in line for line in others)
+
+
+def test_one_that_is_slower_says_that_its_place_is_not_sure(folder: Path, tmp_path: Path) -> None:
+    copy = synthetic.write_records(a_run(tmp_path / "run"), synthetic.read_records(folder))
+    synthetic.cut_short(copy, "sdpa", 4096)
+    (written,) = write_report([copy], ["md"], tmp_path / "out")
+    assert f"Slower, if their times hold: sdpa {MARK}." in written.read_text()
+
+
+def test_figures_have_hollow_marks(run: Run) -> None:
+    (chapter,) = chapters(run)
+    for draw, count in ((time_figure, 1), (speedup_figure, 1), (error_figure, 1)):
+        made = drawn(lambda draw=draw: draw(chapter))
+        assert made is not None
+        assert made.inline is not None
+        shown = [
+            (series["name"], point)
+            for panel in made.inline.panels
+            for series in panel["series"]
+            for point in series["points"]
+            if point[7]
+        ]
+        assert [name for name, _ in shown] == [TIED] * count
+        assert all("warm-up cut short" in point[4] for _, point in shown)
+        assert made.caption("A caption.") == f"A caption. {HOLLOW}"
+    figure = time_figure(chapter)
+    assert figure is not None
+    line = next(ln for ln in figure.axes[0].lines if ln.get_markevery() is not None)
+    assert line.get_markevery() == [0, 1, 2]  # the last is drawn hollow
+    assert "(warm-up cut short)" in marks.in_words(figure)
+
+
+def test_a_run_of_whole_warm_ups_has_none(tmp_path: Path) -> None:
+    (written,) = write_report([a_run(tmp_path)], ["md"], tmp_path)
+    assert MARK not in written.read_text()
+    assert HOLLOW not in written.read_text()
+
+
+def test_a_recommendation_says_it_in_its_answer(run: Run) -> None:
+    found = recommend(run.frame, seq_len=4096, mode="forward", device="cpu")
+    said = " ".join(text(found, machines={}, reference=False).split())
+    answer = said[: said.index("Measured on")]
+    assert f"Answer: {TIED}, 16.3 ms (" in answer
+    assert f"The warm-up of {TIED} was cut short: the time may be too long" in answer
+    assert f"{MARK} 1.2" not in said
+    assert NOTE in said
+    told = json.loads(as_json(found, machines={}, reference=False, folders=()))
+    (ranking,) = told["rankings"]
+    by_name = {c["backend"]: c["latency"]["converged"] for c in ranking["candidates"]}
+    assert by_name == {**dict.fromkeys(FOUR, True), TIED: False}
+
+
+def test_what_is_interpolated_from_such_a_time_has_it_too(run: Run) -> None:
+    found = recommend(run.frame, seq_len=3000, mode="forward", device="cpu")
+    assert found.winner is not None
+    assert found.winner.latency.converged is False
+    below = recommend(run.frame, seq_len=1500, mode="forward", device="cpu")
+    assert below.winner is not None
+    assert below.winner.latency.converged is True
+
+
+def test_the_page_answers_with_it(run: Run) -> None:
+    (group,) = as_data(groups(run, points(run)))["groups"]
+    first = {a["tokens"]: a["qualified"][0] for a in group["answers"]}
+    assert first[4096]["time"].endswith(f" ms {MARK}")
+    assert first[4096]["remark"] == "warm-up cut short"
+    assert MARK not in first[1024]["time"]
+
+
+@pytest.mark.parametrize("table", ["cases", "scaling", "crossover"])
+def test_exports_have_a_column(run: Run, table: str) -> None:
+    rows = json.loads(str(export_table(run, table, "json")))
+    of_time = [r for r in rows if r["metric"] in ("latency", "throughput")]
+    cut = [r for r in of_time if r["converged"] is False]
+    assert {r["backend"] for r in cut} == {TIED}
+    assert len(cut) == {"cases": 2, "scaling": 1, "crossover": 1}[table]
+    known = [r for r in of_time if r not in cut and r.get("seq_len", 0) is not None]
+    assert {r["converged"] for r in known} == {True}
+    assert all(r["converged"] is None for r in rows if r["metric"] == "peak_memory")
+
+
+def test_the_terminal_says_it_while_it_measures(folder: Path) -> None:
+    said = [
+        describe(record)
+        for record in synthetic.read_records(folder)
+        if record["case"]["arms"][0]["name"] == TIED and record["case"]["seq_len"] == 4096
+    ]
+    assert ["ms (warm-up cut short)  " in line for line in said] == [False, True, False]
+
+
+def test_records_from_before_the_field_have_no_mark(tmp_path: Path) -> None:
+    assert set(frame_of(a_run(tmp_path))["converged"]) == {None}
