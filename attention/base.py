@@ -466,7 +466,7 @@ class Attention(Decoding, nn.Module, ABC):
             UnsupportedError: if the backend declares that it cannot serve the request.
         """
         attend, plain = self.attend, None
-        if self.whole_in_transforms and not is_dynamo_compiling() and in_transform():
+        if self.whole_in_transforms and in_transform():
             from attention.transforms import as_a_whole  # imports torch.func
 
             attend = functools.partial(as_a_whole, self, "attend")
