@@ -495,7 +495,7 @@ class Attention(Decoding, nn.Module, ABC):
             ValueError: if shapes, dtypes, devices or a mask do not fit together.
             UnsupportedError: if the backend declares that it cannot serve the request.
         """
-        whole = self.whole_in_transforms and not is_dynamo_compiling() and in_transform()
+        whole = self.whole_in_transforms and in_transform()
         plain = None
         unmasked = not (key_padding_mask is not None or call_inputs or return_lse or whole)
         if unmasked and type(is_causal) is bool and not is_dynamo_compiling():

@@ -17,9 +17,8 @@ from torch.compiler import is_dynamo_compiling
 
 
 def in_transform() -> bool:
-    """Whether a transform of torch.func (grad, vmap, ...) is running."""
-    active: bool = torch._C._are_functorch_transforms_active()
-    return active
+    """Whether a transform of torch.func (grad, vmap, ...) is running, outside of torch.compile."""
+    return not is_dynamo_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def must_be_plain(grad: Tensor) -> bool:

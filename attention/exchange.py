@@ -15,7 +15,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from attention.checks import UnsupportedError
+from attention.derivatives import must_be_plain
 
 Wanted = Callable[[int], tuple[int, int]]
 """Which tokens a rank asks for, from the first to before the last; all ranks know of all."""
@@ -179,6 +181,18 @@ class Part:
         return k, v, self.exchange.fetch_mask(self.key_padding_mask, wanted)
 
 
+def check_first_derivative(grad: Tensor) -> None:
+    """Refuse what would not be an exchange again: gradients that are differentiated.
+
+    Raises:
+        UnsupportedError: if the backward pass makes a graph.
+    """
+    if must_be_plain(grad):
+        raise UnsupportedError(
+            "create_graph: a sequence cut over ranks has first derivatives only; accepted is False"
+        )
+
+
 class _Fetch(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, exchange: Exchange, wanted: Wanted) -> Tensor:
@@ -199,8 +213,8 @@ class _Fetch(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        check_first_derivative(grad)
         exchange, wanted = ctx.exchange, ctx.wanted
         rank = exchange.rank
         parts = _parts(exchange, wanted, grad)
@@ -237,8 +251,8 @@ class _Gather(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        check_first_derivative(grad)
         exchange: Exchange = ctx.exchange
         grad = grad.contiguous()
         others = exchange.others()
@@ -259,8 +273,8 @@ class _Total(torch.autograd.Function):
         return x
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        check_first_derivative(grad)
         grad = grad.clone(memory_format=torch.contiguous_format)
         ctx.exchange._reduce(grad, dist.ReduceOp.SUM)
         return grad, None

@@ -20,9 +20,7 @@ from torch import Tensor
 from torch.distributed.tensor.experimental._context_parallel import _attention as torch_ring
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attention.checks import UnsupportedError
-from attention.derivatives import must_be_plain
-from attention.exchange import Exchange
+from attention.exchange import Exchange, check_first_derivative
 
 aten = torch.ops.aten
 
@@ -137,11 +135,7 @@ class _Ring(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if must_be_plain(grad):
-            raise UnsupportedError(
-                "create_graph: a sequence cut over ranks has first derivatives only; accepted is "
-                "False"
-            )
+        check_first_derivative(grad)
         q, k, v, out, logsumexp = ctx.saved_tensors
         exchange, kernel, is_causal, scale, groups, rest = ctx.given
 

@@ -222,6 +222,20 @@ def half(group: dist.ProcessGroup, name: str, **options: Any) -> float:
     return float((out - split(whole, group=group)).abs().max())
 
 
+def twice(group: dist.ProcessGroup, name: str, **options: Any) -> str:
+    """Return what is said where a second derivative is asked for."""
+    q, k, v = (torch.randn(1, H, 3, D, requires_grad=True) for _ in range(3))
+    out = ContextParallel(attention.build(name, num_heads=H, head_dim=D, **options), group)(
+        q, k, v
+    )
+    try:
+        grads = torch.autograd.grad(out.sum(), (q, k, v), create_graph=True)
+        torch.autograd.grad(sum(x.square().sum() for x in grads), k)
+    except (RuntimeError, ValueError) as error:
+        return str(error)
+    return ""
+
+
 def main(rank: int, ranks: int, folder: Path) -> None:
     """Run every case on every number of ranks."""
     torch.set_num_threads(1)
@@ -243,6 +257,8 @@ def main(rank: int, ranks: int, folder: Path) -> None:
                      half(groups[-1], "longformer", window=8),
                      half(groups[-1], "linformer", **pooled)]  # fmt: skip
     found["dropped"] = dropped(groups[-1])
+    found["twice"] = [twice(groups[-1], "sdpa"), twice(groups[-1], "full"),
+                      twice(groups[-1], "performer", seed=0)]  # fmt: skip
     (folder / f"found-{rank}.json").write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()

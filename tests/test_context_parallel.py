@@ -140,6 +140,12 @@ def test_ranks_drop_weights_of_their_own(found: Found):
     assert len(outs) == RANKS
 
 
+def test_second_derivatives_are_refused(found: Found):
+    for rank in range(RANKS):
+        for said in found[rank]["twice"]:  # by the ring, by fetching, by sums over keys
+            assert said.startswith("create_graph: a sequence cut over ranks has first derivatives")
+
+
 def test_kernels_that_cannot_serve_parts_are_refused():
     tiled = attention.build("performer", num_heads=4, head_dim=8, kernel="tiled")
     with pytest.raises(attention.UnsupportedError, match=r"kernel: .* got tiled"):

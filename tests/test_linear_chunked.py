@@ -125,6 +125,16 @@ def test_a_chunk_whose_later_keys_are_far_larger_is_read_by_halves(
     assert calls == [(3, 2, 8, 12)] * len(calls)
     assert len(calls) == 1  # the second of two blocks of two chunks
     assert_matches("out of range", out, oracle(q, small, v, features, None, True), 1e-10)
+    second = []
+    for run in (chunked_attention, oracle):
+        leaves = [x.clone().requires_grad_() for x in (q, small, v)]
+        how = {"is_causal": True, "sizes": SMALL} if run is chunked_attention else {"causal": True}
+        total = run(*leaves, features, None, **how)[:, :, 0].sum()
+        grads = torch.autograd.grad(total, leaves, create_graph=True)
+        total = sum(grad[..., 0].sum() for grad in grads)
+        second.append(torch.autograd.grad(total, leaves))
+    for ours, dense in zip(*second, strict=True):
+        assert_matches("second derivative", ours, dense, 1e-9)
 
 
 def test_halves_and_squares_agree() -> None:
@@ -193,11 +203,19 @@ def test_sums_of_earlier_keys_stand_for_them(kind: str, is_causal: bool, prefix:
     sizes = Sizes(chunk=16, block_chunks=2)
     before = key_sums(*early, features, hidden, sizes=sizes)
     out = chunked_attention(q, *late, features, is_causal=is_causal, before=before, sizes=sizes)
-    grads = torch.autograd.grad(out.square().sum(), leaves)
+    grads = torch.autograd.grad(out.square().sum(), leaves, retain_graph=True)
     every = torch.nn.functional.pad(hidden, (0, 70 + prefix))
     keys, values = (torch.cat(pair, dim=1) for pair in zip(early, late, strict=True))
     whole = chunked_attention(q, keys, values, features, every, is_causal=is_causal, sizes=sizes)
-    expected = torch.autograd.grad(whole.square().sum(), leaves)
+    expected = torch.autograd.grad(whole.square().sum(), leaves, retain_graph=True)
     torch.testing.assert_close(out, whole, rtol=1e-9, atol=1e-12)
     for got, wanted in zip(grads, expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-10)
+    twice = []
+    for result in (out, whole):
+        total = result.cos().sum()
+        graphed = torch.autograd.grad(total, leaves, create_graph=True)
+        total = sum(x.square().sum() for x in graphed)
+        twice.append(torch.autograd.grad(total, leaves))
+    for got, wanted in zip(*twice, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-10)

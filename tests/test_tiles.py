@@ -186,6 +186,69 @@ def test_global_tokens_are_as_exact_as_the_reference_in_its_dtype(
             check_within_budget(module, inputs, **call)
 
 
+def hessian_product(
+    run: Any, leaves: list[Tensor], real: Tensor, **call: Any
+) -> tuple[Tensor, ...]:
+    """Return the Hessian of a weighted sum of the real rows, times a direction."""
+    generator = torch.Generator().manual_seed(5)
+    out = run(*leaves[:3], **call)
+    weight = torch.randn(out.shape, generator=generator, dtype=torch.float64)
+    total = (out * weight * real).sum()  # its gradient needs no graph
+    grads = torch.autograd.grad(total, leaves, create_graph=True)
+    along = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in leaves]
+    total = sum((grad * x).sum() for grad, x in zip(grads, along, strict=True))
+    return torch.autograd.grad(total, leaves, materialize_grads=True)
+
+
+CHUNKED = [(name, options | {"kernel": "chunked"}) for name, options in CASES[-2:]]
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("n", [9, 70])
+@pytest.mark.parametrize(("name", "options"), [*CASES, *CHUNKED], ids=str)
+def test_second_derivatives_equal_the_reference(
+    name: str, options: dict[str, Any], n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attention.backends.bigbird.SMALL_LENGTH", 20)
+    module = build(name, options).double()
+    mask = torch.ones(2, n, dtype=torch.bool)
+    mask[0, n // 3 : n // 3 + 2], mask[1, -3:] = False, False
+    chosen = torch.zeros(2, n, dtype=torch.bool)
+    chosen[0, [0, n // 5]] = True
+    for is_causal in [False, True] if module.supports.causal else [False]:
+        for padding in (None, mask):
+            call: dict[str, Any] = {"key_padding_mask": padding}
+            if is_causal:
+                call["is_causal"] = True
+            if name == "longformer" and padding is None:
+                call["global_mask"] = chosen
+            leaves = [x.requires_grad_() for x in draw(n, batch=2)] + list(module.parameters())
+            real = torch.ones(2, n) if padding is None else padding
+            both = [
+                hessian_product(run, leaves, real[:, None, :, None], **call)
+                for run in (module, module.reference)
+            ]
+            for fast, dense in zip(*both, strict=True):
+                torch.testing.assert_close(fast, dense, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, *DTYPES[1:]])
+@pytest.mark.parametrize(("name", "options"), [c for c in CASES if c[0] != "performer"], ids=str)
+def test_a_gradient_with_a_graph_drops_the_same_weights(
+    name: str, options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    module = build(name, {**options, "dropout_p": 0.3}).to(dtype)
+    leaves = [x.to(dtype).requires_grad_() for x in draw(70, batch=2)] + list(module.parameters())
+    out = module(*leaves[:3])
+    weight = torch.linspace(-1, 1, out.numel(), dtype=dtype).view_as(out)
+    plain = torch.autograd.grad(out, leaves, weight, retain_graph=True)
+    graphed = torch.autograd.grad(out, leaves, weight, create_graph=True)
+    for a, b in zip(plain, graphed, strict=True):
+        assert b.dtype == dtype
+        assert b.grad_fn is not None
+        assert relative_l2(a, b) <= (1e-9 if dtype == torch.float64 else 0.03)
+
+
 @pytest.mark.parametrize("dtype", DTYPES[1:])
 @pytest.mark.parametrize(("name", "options"), [c for c in CASES if c[0] != "performer"])
 def test_dropout_of_half_precision_is_that_of_float32(
