@@ -165,9 +165,6 @@ class LinformerAttention(Attention):
         if self.method == "mean_pool":
             keys, values, hidden = self._pool(k, v, key_padding_mask)
         else:
-            if key_padding_mask is not None:
-                padded = ~key_padding_mask[:, None, :, None]
-                k, v = k.masked_fill(padded, 0.0), v.masked_fill(padded, 0.0)
             project_k = self.key_projection
             assert project_k is not None
             keys = project_k(k)  # [B, H_kv, R, D]
@@ -187,7 +184,9 @@ class LinformerAttention(Attention):
     def attend_projected(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend to keys and values that are projected along the sequence already."""
         self.kernel = f"{self.method}_projection_first+{self._core(q, k, None)}"
-        return self._attend(*in_float32(q, k, v), None).to(q.dtype)
+        dtype = q.dtype
+        q, k, v = in_float32(q, k, v)
+        return self._attend(q, k, v, None).to(dtype)
 
     def attend_across(self, part: Part) -> Tensor:
         """Add up over the ranks what each projects of its own keys and values."""
@@ -195,7 +194,6 @@ class LinformerAttention(Attention):
         own, exchange = part.own_keys, part.exchange
         if self.sharing == "none" and self.method == "learned":
             k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
-        k, v = (x.masked_fill(~own[:, None, :, None], 0.0) for x in (k, v))
         hidden = None
         if self.method == "learned":
             assert self.key_projection is not None
@@ -287,8 +285,7 @@ class LinformerAttention(Attention):
         pooled = []
         for x in (k, v):
             padded = nn.functional.pad(x, (0, 0, 0, pad)).unflatten(2, (-1, segment))
-            shown = padded.masked_fill(~real[:, None, :, :, None], 0.0)
-            pooled.append((shown * weight[:, None, :, :, None]).sum(dim=3))
+            pooled.append((padded * weight[:, None, :, :, None]).sum(dim=3))
         return pooled[0], pooled[1], count == 0
 
     def reference(
