@@ -19,6 +19,13 @@ Tensors are ``[B, H, N, D]``, the order of ``torch.nn.functional.scaled_dot_prod
 ``M - N + i``. A query with no key left gives zeros; the output at a padded query is finite and
 unspecified.
 
+**Padding leaves no trace**, whatever stands there, NaN and infinity included: before a backend
+sees them, keys and values that take no part are replaced by zeros, whose gradient is zero. Where
+N and M must be equal (``supports.cross`` is False), and in decoding, a padded token's query is
+too. Elsewhere the mask speaks of keys alone, and every query is a real one: a NaN in one reaches
+its own output and, going backward, the gradients of all keys that it sees. A layer that makes q, k
+and v of one sequence cleans that (`models.multihead`).
+
 Under ``torch.autocast`` q, k and v are cast to the autocast dtype (float64 stays), the backend
 then runs with autocast off, and the output has the autocast dtype, as torch's own SDPA does.
 """
@@ -52,7 +59,7 @@ from attention.checks import (
 )
 from attention.decoding import Decoding
 from attention.derivatives import in_transform
-from attention.functional import is_stand_in
+from attention.functional import is_stand_in, without_padding
 from attention.products import is_faster_here
 
 if TYPE_CHECKING:
@@ -520,6 +527,10 @@ class Attention(Decoding, nn.Module, ABC):
         problem = Problem.of(q, k, is_causal=is_causal, key_padding=key_padding_mask is not None)
         if reasons := self.unsupported_reasons(problem):
             raise UnsupportedError("; ".join(reasons))
+        if key_padding_mask is not None:
+            q, k, v, extra = self.clean_padding(
+                q, k, v, key_padding_mask, extra, queries=not self.supports.cross
+            )
         attend: Callable[..., Any] = self.attend
         if whole:
             from attention.transforms import as_a_whole  # imports torch.func
@@ -549,6 +560,35 @@ class Attention(Decoding, nn.Module, ABC):
     ) -> tuple[Tensor, Tensor]:
         """Do as `attend`, and return the log-sum-exp ``[B, H, N]`` too: see `forward`."""
         raise NotImplementedError(f"{self.name} declares a log-sum-exp, but returns none")
+
+    def clean_padding(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor,
+        extra: Mapping[str, Any],
+        *,
+        queries: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+        """Replace what stands at padding by zeros, in the inputs and in projected triples.
+
+        Args:
+            q: ``[B, H, N, D]``.
+            k: ``[B, H_kv, M, D]``.
+            v: ``[B, H_kv, M, D]``.
+            mask: bool ``[B, M]``, True = takes part.
+            extra: the call's further inputs, validated.
+            queries: whether a padded token's query is padding too.
+        """
+
+        def cleaned(triple: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+            query, key, value = triple
+            key, value = without_padding(key, mask), without_padding(value, mask)
+            return without_padding(query, mask) if queries else query, key, value
+
+        extra = {name: cleaned(x) if isinstance(x, tuple) else x for name, x in extra.items()}
+        return *cleaned((q, k, v)), extra
 
     def check_call_inputs(self, q: Tensor, k: Tensor, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the declared extra inputs of a call, validated; those left out are absent."""

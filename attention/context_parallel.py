@@ -160,6 +160,10 @@ class ContextParallel(nn.Module):
         self._exchange = exchange
         if any(exchange.told["unchecked"]):
             self._check_alike(q.device)
+        if key_padding_mask is not None:
+            q, k, v, extra = own.clean_padding(
+                q, k, v, key_padding_mask, extra, queries=not own.supports.cross
+            )
         part = Part(q, k, v, exchange, is_causal, key_padding_mask, extra)
         with ExitStack() as stack:
             if autocast:

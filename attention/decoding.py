@@ -69,6 +69,19 @@ class Decoding:
             """Return why a declared no is one."""
             ...
 
+        def clean_padding(
+            self,
+            q: Tensor,
+            k: Tensor,
+            v: Tensor,
+            mask: Tensor,
+            extra: Mapping[str, Any],
+            *,
+            queries: bool,
+        ) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+            """Replace padding by zeros."""
+            ...
+
     # -- what a backend with states writes ----------------------------------------------------
 
     def make_state(self, shape: StateShape) -> DecodeState:
@@ -157,8 +170,8 @@ class Decoding:
             k: ``[B, H_kv, C, D]``.
             v: ``[B, H_kv, C, D]``.
             state: made by `init_state` of this backend; takes the tokens in.
-            key_padding_mask: bool ``[B, C]``, True = a token. What is not one leaves no trace, so
-                the sequences of a batch may have different lengths.
+            key_padding_mask: bool ``[B, C]``, True = a token. What is not one leaves no trace,
+                even NaN, so the sequences of a batch may have different lengths.
             **call_inputs: the inputs that the backend declares; of Longformer's global tokens, in
                 the first chunk only.
 
@@ -198,6 +211,10 @@ class Decoding:
                 f"dropout_p: decoding drops no weight, got {self.active_dropout_p} in training "
                 "mode; call eval() first"
             )
+        if key_padding_mask is not None and bool(key_padding_mask.all()):
+            key_padding_mask = None
+        if key_padding_mask is not None:
+            q, k, v, extra = self.clean_padding(q, k, v, key_padding_mask, extra, queries=True)
         chunk = Chunk.of(q, k, v, key_padding_mask)
         if not autocasts(q.device.type):
             out = self._take(chunk, state, extra)

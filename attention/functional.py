@@ -423,6 +423,19 @@ def is_short(x: Tensor) -> bool:
     return x.numel() <= SHORT_ROW * x.shape[0]
 
 
+def without_padding(x: Tensor, mask: Tensor) -> Tensor:
+    """Return tokens with zeros at padding, whatever stood there: NaN and infinity too.
+
+    Their gradient is zero, so neither pass of what follows can carry a trace of them.
+
+    Args:
+        x: ``[B, N, d]`` or ``[B, H, N, D]``.
+        mask: bool ``[B, N]``, True = a token.
+    """
+    real = mask[:, :, None] if x.dim() == 3 else mask[:, None, :, None]
+    return x.masked_fill(~real, 0.0)
+
+
 def draw_seed() -> int:
     """Draw a seed from torch's default CPU generator: deterministic under ``manual_seed``."""
     seed = torch.randint(0, 2**62, (1,), device="cpu")

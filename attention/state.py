@@ -412,10 +412,10 @@ class Chunk:
             q: ``[B, H, C, D]``.
             k: ``[B, H_kv, C, D]``.
             v: ``[B, H_kv, C, D]``.
-            mask: bool ``[B, C]``, True = real; ``None`` = all are.
+            mask: bool ``[B, C]``, True = real, of which some are not; ``None`` = all are.
         """
         size = q.shape[2]
-        if mask is None or bool(mask.all()):
+        if mask is None:
             return cls(q, k, v, size)
         order = real_first(mask)
         q, k, v = (gathered(x, order) for x in (q, k, v))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from attention.base import Attention
-from attention.checks import check_choice, check_float
+from attention.checks import check_choice, check_float, check_mask
+from attention.functional import without_padding
 from attention.state import DecodeState
 from models.feedforward import Activation, FeedForward
 from models.mixing import MixingLayer, check_crosses, make_mixer
@@ -177,7 +178,7 @@ class TransformerBlock(nn.Module):
             x: ``[B, N, d_model]``.
             is_causal: token ``i`` sees tokens up to ``i`` only; must be true beside a state.
             key_padding_mask: bool ``[B, N]``, **True = this token takes part**. The output at a
-                padded token is finite and unspecified.
+                padded token is finite and unspecified; what stands there in `x` leaves no trace.
             memory: what the cross-attention reads; needed where there is one.
             positions: see `MultiheadAttention.forward`.
             state: see `MultiheadAttention.forward`.
@@ -188,6 +189,9 @@ class TransformerBlock(nn.Module):
             TypeError: if an input is no tensor or the backend takes no input of that name.
             UnsupportedError: if the backend declares that it cannot serve the request.
         """
+        if key_padding_mask is not None:
+            check_mask("key_padding_mask", key_padding_mask, (x.shape[0], x.shape[1]), x)
+            x = without_padding(x, key_padding_mask)
         attend = partial(
             self.attention,
             is_causal=is_causal,

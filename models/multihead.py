@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from attention.base import Attention, Problem, UnsupportedError
 from attention.checks import check_bool, check_choice, check_float, check_int, check_mask
+from attention.functional import without_padding
 from attention.registry import build, get
 from attention.state import DecodeState
 from models.positional import RotaryPositions, places_after
@@ -129,7 +130,8 @@ class MultiheadAttention(nn.Module):
             is_causal: query ``i`` sees keys up to ``M - N + i`` only; must be true beside a
                 state.
             key_padding_mask: bool ``[B, M]``, **True = this key takes part** (the opposite of
-                ``torch.nn.MultiheadAttention``).
+                ``torch.nn.MultiheadAttention``). What stands at the others leaves no trace, NaN
+                and infinity included, neither in other outputs nor in any gradient.
             positions: of the tokens of `x`, int64 ``[B, N]``, for rotary ones; ``None`` = from 0
                 on.
             state: what a layer that decodes has seen of `x` so far (`init_state`), causally; it
@@ -168,6 +170,10 @@ class MultiheadAttention(nn.Module):
                 f"beside a state, got {is_causal}"
             )
         self._check_call_inputs(call_inputs)
+        if key_padding_mask is not None:
+            check_mask("key_padding_mask", key_padding_mask, (key.shape[0], key.shape[1]), key)
+            clean = without_padding(key, key_padding_mask)
+            x, key = clean if x is key else x, clean
         if is_causal is False and state is None and self.is_sequence_first(key.shape[1]):
             return self._merge(self._attend_sequence_first(x, key, key_padding_mask))
         if positions is None and state is not None and self.rotary is not None:
@@ -278,18 +284,16 @@ class MultiheadAttention(nn.Module):
     ) -> Tensor:
         """Project the sequence, then the features, then attend: ``[B, H, N, D]``."""
         q = self.qkv.split(self.qkv.q_proj(x))
-        self._check_projected_call(q, key.shape[0], key.shape[1], key_padding_mask)
+        self._check_projected_call(q, key.shape[0], key.shape[1], key_padding_mask is not None)
         k, v = sequence_first(
             self.attention, key, key_padding_mask, self.qkv.k_proj, self.qkv.v_proj
         )
         return self.attention.attend_projected(q, self.qkv.split(k), self.qkv.split(v))
 
     def _check_projected_call(
-        self, q: Tensor, batch: int, key_len: int, key_padding_mask: Tensor | None
+        self, q: Tensor, batch: int, key_len: int, key_padding: bool
     ) -> None:
         """Refuse what the backend's own call would refuse."""
-        if key_padding_mask is not None:
-            check_mask("key_padding_mask", key_padding_mask, (batch, key_len), q)
         if q.shape[0] != batch:
             raise ValueError(f"key: expected batch {q.shape[0]} as x, got {batch}")
         problem = Problem(
@@ -301,7 +305,7 @@ class MultiheadAttention(nn.Module):
             num_kv_heads=self.num_kv_heads,
             dtype=q.dtype,
             device=q.device.type,
-            key_padding=key_padding_mask is not None,
+            key_padding=key_padding,
         )
         if reasons := self.attention.unsupported_reasons(problem):
             raise UnsupportedError("; ".join(reasons))

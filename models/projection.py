@@ -79,7 +79,7 @@ def sequence_first(
 
     Args:
         attention: a backend with `Attention.sequence_projections`.
-        key: X, ``[B, M, d_model]``.
+        key: X, ``[B, M, d_model]``, zeros at padding.
         key_padding_mask: bool ``[B, M]``, True = takes part; or ``None``.
         k_proj: W of the keys.
         v_proj: W of the values.
@@ -92,7 +92,6 @@ def sequence_first(
     real = None
     if key_padding_mask is not None:
         real = key_padding_mask[:, :, None].to(key.dtype)
-        key = key.masked_fill(~key_padding_mask[:, :, None], 0.0)
     first, second = matrices
     short = along_sequence(first, key)  # [B, R, d_model]
     other = short if second is first else along_sequence(second, key)

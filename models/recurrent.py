@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from attention.base import CallInput, Cost, Family, Mode, Problem, Supports, UnsupportedError
 from attention.checks import check_bool, check_int, check_mask
 from attention.decoding import check_fits, check_no_graph, check_room
-from attention.functional import is_stand_in, real_first
+from attention.functional import is_stand_in, real_first, without_padding
 from attention.state import DecodeState, StateShape
 from models.projection import check_hidden
 
@@ -224,6 +224,8 @@ class LSTMLayer(nn.Module):
             check_mask("key_padding_mask", key_padding_mask, (x.shape[0], x.shape[1]), x)
             if is_stand_in(x) or bool(key_padding_mask.all()):
                 key_padding_mask = None
+            else:
+                x = without_padding(x, key_padding_mask)
         if state is None:
             return self._recur(x, key_padding_mask, None)[0]
         counts = None if key_padding_mask is None else key_padding_mask.sum(dim=1)

@@ -114,7 +114,12 @@ def compare(ask: Ask, ranks: int, rank: int, group: dist.ProcessGroup) -> dict[s
         inputs["global_mask"] = mask
 
     def run(call: Any, cut: slice) -> tuple[Tensor, list[Tensor]]:
-        leaves = [x[:, :, cut].clone().requires_grad_() for x in (*tensors, *projected)]
+        leaves = [x[:, :, cut].clone() for x in (*tensors, *projected)]
+        if ask.masked and call is not module:  # over ranks as on one device it leaves no trace
+            padding = ~inputs["key_padding_mask"][:, None, cut, None]
+            for x in leaves[1:3] if module.supports.cross else leaves:
+                x.masked_fill_(padding, float("nan"))
+        leaves = [x.requires_grad_() for x in leaves]
         given: dict[str, Any] = {name: x[:, cut] for name, x in inputs.items()}
         if projected:
             given["global_qkv"] = tuple(leaves[3:])

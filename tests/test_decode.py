@@ -114,7 +114,8 @@ def test_sequences_of_different_lengths(
         mask[1] = torch.rand(60, generator=torch.Generator().manual_seed(3)) < 0.6
         mask[2, ::2] = False
     state = new_state(module, inputs[0])
-    out = decode(module, inputs, sizes, state, mask)
+    padded = tuple(x.masked_fill(~mask[:, None, :, None], float("nan")) for x in inputs)
+    out = decode(module, padded, sizes, state, mask)
     assert out.isfinite().all()
     assert state.lengths.tolist() == mask.sum(dim=1).tolist()
     for row in range(BATCH):
@@ -141,9 +142,14 @@ def test_longformer_keeps_its_global_tokens(
     if own:
         first["global_qkv"] = tuple(x + 0.5 for x in draw(60))
     state = new_state(module, inputs[0])
-    out = decode(module, inputs, sizes, state, mask if padded else None, first)
     whole = module(*inputs, is_causal=True, key_padding_mask=mask if padded else None, **first)
     real = mask[:, None, :, None]
+    inputs = tuple(x.masked_fill(~real, float("inf")) for x in inputs)
+    if own:
+        first["global_qkv"] = tuple(
+            x.masked_fill(~real, float("nan")) for x in first["global_qkv"]
+        )
+    out = decode(module, inputs, sizes, state, mask if padded else None, first)
     torch.testing.assert_close(out.where(real, 0.0), whole.where(real, 0.0))
 
 

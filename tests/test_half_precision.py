@@ -98,8 +98,8 @@ def test_decoding_rounds_no_scores_either(
     *inputs, _ = draw(100.0, dtype)
     state = module.init_state(batch_size=2, max_len=N, dtype=dtype)
     outs = []
-    for part in zip(*(x.split([40, 1, 1, 30, 24], dim=2) for x in inputs), strict=True):
-        outs.append(module.prefill(*part, state))
+    for q, k, v in zip(*(x.split([40, 1, 1, 30, 24], dim=2) for x in inputs), strict=True):
+        outs.append(module.prefill(q, k, v, state))
     right = wide.reference(*(x.double() for x in inputs), is_causal=True)
     # A state of sums adds the rounding of the features so far to that of a whole call.
     assert relative_l2(torch.cat(outs, dim=2), right) <= 0.6 * torch.finfo(dtype).eps

@@ -171,9 +171,6 @@ class LinformerAttention(Attention):
         if self.method == "mean_pool":
             keys, values, hidden = self._pool(k, v, key_padding_mask)
         else:
-            if key_padding_mask is not None:
-                padded = ~key_padding_mask[:, None, :, None]
-                k, v = k.masked_fill(padded, 0.0), v.masked_fill(padded, 0.0)
             project_k = self.key_projection
             assert project_k is not None
             keys = project_k(k)  # [B, H_kv, R, D]
@@ -206,7 +203,6 @@ class LinformerAttention(Attention):
         own, exchange = part.own_keys, part.exchange
         if self.sharing == "none" and self.method == "learned":
             k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
-        k, v = (x.masked_fill(~own[:, None, :, None], 0.0) for x in (k, v))
         hidden = None
         if self.method == "learned":
             assert self.key_projection is not None
@@ -298,8 +294,7 @@ class LinformerAttention(Attention):
         pooled = []
         for x in (k, v):
             padded = nn.functional.pad(x, (0, 0, 0, pad)).unflatten(2, (-1, segment))
-            shown = padded.masked_fill(~real[:, None, :, :, None], 0.0)
-            pooled.append((shown * weight[:, None, :, :, None]).sum(dim=3))
+            pooled.append((padded * weight[:, None, :, :, None]).sum(dim=3))
         return pooled[0], pooled[1], count == 0
 
     def reference(
