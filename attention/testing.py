@@ -690,18 +690,23 @@ def _meta(bench: Bench) -> None:
         f"    m = attention.get({bench.cls.name!r})(num_heads={HEADS}, head_dim={DIM}{extra}"
         f"{options})\n"
         f"    print(m(*torch.randn(3, 2, {HEADS}, 65, {DIM})).shape)\n"
-        "m.to_empty(device='cpu'); m.reset_parameters()"
+        "m.to_empty(device='cpu')\n"
+        "for part in m.modules():\n"
+        "    if [*part.parameters(recurse=False), *part.buffers(recurse=False)]:\n"
+        "        part.reset_parameters()"
     )
     shape = module(*(x.to("meta") for x in (call.q, call.k, call.v))).shape
     if shape != call.q.shape:
         raise Violation(f"a dry run on meta gives {tuple(shape)}, not {tuple(call.q.shape)}", how)
     module = module.to_empty(device=bench.device)
-    if [*module.parameters(), *module.buffers()]:
-        reset = getattr(module, "reset_parameters", None)
-        if reset is None:
-            raise Violation("it holds parameters or buffers, and has no reset_parameters()", how)
-        torch.manual_seed(0)
-        reset()
+    torch.manual_seed(0)
+    for part in module.modules():  # as FSDP does
+        if [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+            reset = getattr(part, "reset_parameters", None)
+            if reset is None:
+                what = f"{type(part).__name__} holds parameters or buffers"
+                raise Violation(f"{what}, and has no reset_parameters()", how)
+            reset()
     found = module(call.q, call.k, call.v)
     right = expected(call.q, call.k, call.v)
     assert_matches("made on meta, then reset_parameters()", found, right, F64_BUDGET, how)

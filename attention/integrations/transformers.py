@@ -39,7 +39,8 @@ from attention.base import Attention
 from attention.checks import UnsupportedError, check_float
 from attention.functional import opaque, sdpa_rows
 from attention.integrations import hf_layers
-from attention.integrations.hf_layers import CHOSEN, PREFIX, Held, held_in
+from attention.integrations.hf_layers import CHOSEN, Held, held_in
+from attention.integrations.hf_layers import PREFIX as PREFIX
 from attention.integrations.hf_masks import Pattern, pattern_of, refuse_jit_trace
 from attention.integrations.hf_swap import swap as swap
 

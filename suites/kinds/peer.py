@@ -174,7 +174,7 @@ def _measure(
     }
     arms[1]["metrics"]["output_difference"] = {
         "unit": UNITS["output_difference"],
-        "value": _difference(peer, theirs, ours),
+        "value": _difference(peer, theirs, ours, 0.0),
         "input_scale": INPUT_SCALE,
     }
     return Measured(arms, conditions)
