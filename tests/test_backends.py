@@ -517,6 +517,31 @@ def test_xformers_says_why_it_cannot_run_here() -> None:
         module(*qkv(20, dtype=torch.float32))
 
 
+def test_xformers_refuses_a_second_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its backward pass is one that torch takes for a constant."""
+
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, q: Tensor) -> Tensor:
+            ctx.save_for_backward(q)
+            return q**3
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            return 3 * ctx.saved_tensors[0] ** 2 * grad
+
+    library = types.SimpleNamespace(memory_efficient_attention=lambda q, *_, **__: Once.apply(q))
+    monkeypatch.setattr("attention.backends.xformers.operators", lambda: library)
+    module = attention.XFormersAttention(num_heads=4, head_dim=16)
+    q, k, v = (x.requires_grad_() for x in qkv(5))
+    out = module.attend(q, k, v, is_causal=False, key_padding_mask=None).sum()
+    (grad,) = torch.autograd.grad(out, q, retain_graph=True)
+    torch.testing.assert_close(grad, 3 * q**2)
+    with pytest.raises(UnsupportedError, match="create_graph: xformers has first derivatives"):
+        torch.autograd.grad(out, q, create_graph=True)
+
+
 @pytest.fixture
 def fmha() -> types.ModuleType:
     """The library's operators, its attention written out with its own dense biases."""
