@@ -516,6 +516,8 @@ class Attention(Decoding, nn.Module, ABC):
             raise UnsupportedError("; ".join(reasons))
         attend: Callable[..., Any] = self.attend
         if check_bool("return_lse", return_lse):
+            if q.is_nested:
+                raise UnsupportedError("return_lse: not of nested tensors; expected padded ones")
             if reasons := self.lse_reasons(problem):
                 raise UnsupportedError("; ".join(reasons))
             attend = self.attend_with_lse
