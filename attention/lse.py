@@ -81,12 +81,8 @@ class _Fused(torch.autograd.Function):
         q, k, v, bias, out, lse = ctx.saved_tensors
         is_causal, scale = ctx.asked
         if torch.is_grad_enabled():  # another derivative may follow
-            return (
-                *_plain_gradients(*ctx.saved_tensors, grad, grad_lse, *ctx.asked),
-                None,
-                None,
-                None,
-            )
+            plain = _plain_gradients(q, k, v, bias, out, lse, grad, grad_lse, is_causal, scale)
+            return *plain, None, None, None
         dim = q.shape[3]
         more = (0, CHANNELS)
         ones = F.pad(F.pad(grad, (0, 1), value=1.0), (0, CHANNELS - 1))
