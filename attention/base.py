@@ -537,11 +537,14 @@ class Attention(Decoding, nn.Module, ABC):
 
             attend = functools.partial(as_a_whole, self, "attend")
         if check_bool("return_lse", return_lse):
+            if q.is_nested:
+                raise UnsupportedError("return_lse: not of nested tensors; expected padded ones")
             if reasons := self.lse_reasons(problem):
                 raise UnsupportedError("; ".join(reasons))
             attend = self.attend_with_lse
         elif self.reads_values and (q.shape[0] == 0 or is_stand_in(q)):
-            return _of_that_shape(q, k, v, *(extra.get("global_qkv") or ()))
+            triples = [x for value in extra.values() if isinstance(value, tuple) for x in value]
+            return _of_that_shape(q, k, v, *triples)
         asked = {"is_causal": is_causal, "key_padding_mask": key_padding_mask, **extra}
         if not autocast:
             self._served = plain

@@ -51,6 +51,8 @@ def attention_with_lse(
 
 
 class _Fused(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, is_causal: bool, scale: float
@@ -76,12 +78,11 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, grad_lse: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "return_lse: sdpa's log-sum-exp has no second derivative; expected full"
-            )
         q, k, v, bias, out, lse = ctx.saved_tensors
         is_causal, scale = ctx.asked
+        if torch.is_grad_enabled():  # another derivative may follow
+            plain = _plain_gradients(q, k, v, bias, out, lse, grad, grad_lse, is_causal, scale)
+            return *plain, None, None, None
         dim = q.shape[3]
         more = (0, CHANNELS)
         ones = F.pad(F.pad(grad, (0, 1), value=1.0), (0, CHANNELS - 1))
@@ -91,3 +92,24 @@ class _Fused(torch.autograd.Function):
             F.pad(minus, (0, CHANNELS - 1)), lse, 0.0, is_causal, attn_mask=bias, scale=scale,
         )  # fmt: skip
         return *(x[..., :dim] for x in grads), None, None, None
+
+
+def _plain_gradients(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, out: Tensor, lse: Tensor,
+    grad: Tensor, grad_lse: Tensor, is_causal: bool, scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Compute the gradients of q, k and v by operations that have derivatives: N×M in memory."""
+    wide = lse.dtype
+    q1, k1, v1, g = (x.to(wide) for x in (q, k, v, grad))
+    scores = q1 @ k1.mT * scale
+    if bias is not None:
+        scores = scores + bias.to(wide)
+    if is_causal:
+        future = torch.ones(scores.shape[2:], dtype=torch.bool, device=q.device).triu(1)
+        scores = scores.masked_fill(future, float("-inf"))
+    weights = torch.exp(scores - lse[..., None])
+    known = (g * out.to(wide)).sum(dim=-1) - grad_lse
+    of_scores = weights * (g @ v1.mT - known[..., None]) * scale
+    return (
+        (of_scores @ k1).to(q.dtype), (of_scores.mT @ q1).to(k.dtype), (weights.mT @ g).to(v.dtype)
+    )  # fmt: skip

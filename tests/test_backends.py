@@ -257,7 +257,7 @@ def test_sdpa_records_the_kernel_and_pins_it() -> None:
 @pytest.mark.filterwarnings("ignore")  # the compiler's own, while it traces
 @pytest.mark.parametrize(
     ("case", "is_causal"),
-    itertools.product(("square", "masked", "grouped", "cross"), (False, True)),
+    [*itertools.product(("square", "masked", "grouped", "cross"), (False, True))],
 )
 def test_sdpa_compiles_into_one_graph_which_does_not_say_the_kernel(
     case: str, is_causal: bool

@@ -16,6 +16,7 @@ import attention
 from attention.base import Attention
 from attention.functional import exact_attention_rows, relative_l2
 from models import MultiheadAttention, RotaryPositions, TransformerModel, named_config
+from results.schema import DEVICES
 
 HERE = [name for name in attention.names() if name != "xformers"]
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -260,3 +261,17 @@ def test_the_device_is_named_before_anything_else() -> None:
     ):
         with pytest.raises(attention.UnsupportedError, match=r"^device: only_there runs on cuda"):
             call()
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_what_is_torchs_own_is_declared_for_unmeasured_devices(device: str) -> None:
+    for name in attention.names():
+        declared = attention.describe(name)
+        own = name in ("full", "sdpa")
+        assert (device in declared["unmeasured"]) == (device in declared["dtypes"]) == own
+        (reason,) = attention.get(name).unavailable_reasons(device)[:1] or [""]
+        if not own:
+            assert reason.endswith(f"not {device}")
+        elif not getattr(torch, device).is_available():
+            assert reason == f"device: torch sees no {device.upper()} device here"
+    assert device not in DEVICES

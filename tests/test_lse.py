@@ -94,8 +94,28 @@ def test_sdpa_refuses_what_has_no_log_sum_exp() -> None:
         with pytest.raises(attention.UnsupportedError, match=f"^{named}: .*return_lse"):
             module(q, k, v, return_lse=True)
     module = attention.build("sdpa", num_heads=4, head_dim=8)
-    lse = module(q, k, v, return_lse=True)[1]
-    with pytest.raises(RuntimeError, match=r"return_lse: .*no second derivative"):
-        torch.autograd.grad(lse.sum(), q, create_graph=True)
     with pytest.raises(TypeError, match="return_lse: expected true or false"):
         module(q, k, v, return_lse=1)
+
+
+@pytest.mark.parametrize("padding", [False, True])
+@pytest.mark.parametrize("name", ["full", "sdpa"])
+def test_second_derivatives_and_transforms(name: str, padding: bool) -> None:
+    module = attention.build(name, num_heads=4, head_dim=8, scale=SCALE)
+    _, k, v = (x.detach() for x in inputs(3, 5))
+    x = torch.randn(2, 4, 3, 8, dtype=torch.float64)
+    mask = torch.tensor([[True, True, False, True, True], [False, True, True, True, True]])
+    asked = {"is_causal": True, "key_padding_mask": mask if padding else None}
+
+    def ours(q: Tensor) -> Tensor:
+        out, lse = module(q, k, v, **asked, return_lse=True)
+        return out.square().sum() + lse.sin().sum()  # type: ignore[no-any-return]
+
+    def right(q: Tensor) -> Tensor:
+        out, lse = dense(q, k, v, *asked.values())  # type: ignore[arg-type]
+        return out.square().sum() + lse.sin().sum()
+
+    torch.testing.assert_close(torch.func.grad(ours)(x), torch.func.grad(right)(x))
+    vector = torch.randn_like(x)
+    products = [torch.autograd.functional.vhp(f, x, vector)[1] for f in (ours, right)]
+    torch.testing.assert_close(*products)

@@ -251,7 +251,8 @@ class SDPAAttention(ExactAttention):
 
     def lse_reasons(self, problem: Problem) -> list[str]:
         """Name what torch's kernels do not hand a log-sum-exp over for."""
-        device, reasons = problem.device, list[str]()
+        device = problem.device
+        reasons: list[str] = []
         kernel = LSE_KERNELS.get(device, UNKNOWN)
         if device not in (*LSE_KERNELS, "meta"):
             return [f"return_lse: sdpa has one on {', '.join(LSE_KERNELS)}, not on {device}"]
