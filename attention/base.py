@@ -59,7 +59,7 @@ from attention.checks import (
 )
 from attention.decoding import Decoding
 from attention.derivatives import in_transform
-from attention.functional import is_stand_in, without_padding
+from attention.functional import is_stand_in, refuse_to_be_frozen, without_padding
 from attention.products import is_faster_here
 
 if TYPE_CHECKING:
@@ -510,6 +510,8 @@ class Attention(Decoding, nn.Module, ABC):
             if plain is not None and plain == self._served:
                 return self.attend(q, k, v, is_causal=is_causal, key_padding_mask=None)
         check_device(q, self.supports.dtypes, self.unavailable_reasons)
+        if self.whole_in_transforms:
+            refuse_to_be_frozen()
         q, k, v = check_qkv(
             q, k, v,
             num_heads=self.num_heads, head_dim=self.head_dim, nested=self.supports.nested,

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_exporting
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from attention.checks import UnsupportedError
@@ -290,24 +290,34 @@ def is_stand_in(x: Tensor) -> bool:
     return get_proxy_mode() is None
 
 
+def refuse_to_be_frozen() -> None:
+    """Refuse ``torch.jit.trace`` and ``torch.export``: they keep one walk over the sequence.
+
+    Raises:
+        UnsupportedError: if one of them is running.
+    """
+    by = "torch.jit.trace" if _is_tracing() else "torch.export" if is_exporting() else ""
+    if by:
+        raise UnsupportedError(
+            f"{by}: this backend walks over the sequence in steps that depend on its length and "
+            "mask, which would be frozen; expected torch.compile, or full or sdpa, which can be "
+            "traced and exported"
+        )
+
+
 def opaque(function: Callable[P, T]) -> Callable[P, T]:
     """Keep torch.compile out of a function that walks over tiles.
 
     Traced, the walk would become a graph that grows with N; so a compiled module calls the
     function as it is, at the price of a graph break. ``torch.compiler.disable`` does that, but
     imports the compiler, which costs more than all of `attention`: here it is asked once the
-    compiler is there. ``torch.jit.trace``, which would freeze the walk, is refused.
+    compiler is there. What would freeze the walk is refused (`refuse_to_be_frozen`).
     """
     kept_out: list[Callable[P, T]] = []
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        if _is_tracing():
-            raise UnsupportedError(
-                "torch.jit.trace: this backend walks over the sequence in steps that depend on "
-                "its length and mask, which a trace would freeze; expected torch.compile, or "
-                "full or sdpa, which can be traced"
-            )
+        refuse_to_be_frozen()
         if "torch._dynamo" not in sys.modules:
             return function(*args, **kwargs)
         if not kept_out:
