@@ -263,6 +263,7 @@ def run(
     out: Path | None,
     cluster: str | None,
     cluster_kind: str | None,
+    within_s: float | None,
     **chosen: Any,
 ) -> None:
     """Measure a sweep, each case in a process of its own; Ctrl-C keeps what is done.
@@ -286,13 +287,17 @@ def run(
     console = Console(colour=False if os.environ.get("NO_COLOR") else None)
     if cluster_kind is not None and cluster is None:
         raise click.UsageError(f"--cluster-kind: only with --cluster; got {cluster_kind}", ctx)
+    if within_s is not None and cluster is not None:
+        raise click.UsageError("--budget: not with --cluster, whose machines share a sweep", ctx)
     try:
         grid = grid_from(preset, **chosen)
     except ValueError as error:
         raise click.UsageError(f"--{error}", ctx) from None
     try:
         if cluster is None:
-            summary = run_sweep(grid, folder, progress=console, plugins=plugins, resume=resume)
+            summary = run_sweep(
+                grid, folder, progress=console, plugins=plugins, resume=resume, within_s=within_s
+            )
         else:
             from suites.cluster.sweep import run_on_cluster
 

@@ -160,13 +160,17 @@ def least_norms(
     value = _root_mean_square(v) / math.sqrt(max(1, k.shape[2]))
     norms = {"output": value * math.sqrt(q.numel())}
     if output_grad is not None:
-        score_grad = value * float(output_grad.detach().double().norm())
+        score_grad = value * _norm(output_grad)
         norms["dq"] = 4 * score_grad * _root_mean_square(k) * scale * math.sqrt(q.shape[-1])
     return norms
 
 
+def _norm(x: Tensor) -> float:
+    return float(torch.linalg.vector_norm(x.detach(), dtype=torch.float64))
+
+
 def _root_mean_square(x: Tensor) -> float:
-    return float(x.detach().double().norm()) / math.sqrt(max(1, x.numel()))
+    return _norm(x) / math.sqrt(max(1, x.numel()))
 
 
 def error_budget(dtype: torch.dtype, reference_error: float) -> float:

@@ -20,7 +20,7 @@ from suites.journal import JournalError
 from suites.launch import Launcher, LaunchError
 from suites.outcome import Outcome
 from suites.parsing import parse_backend
-from suites.session import MisuseError
+from suites.session import MisuseError, Session
 from suites.signals import Terminated
 from suites.sweep import cases, grid_from, order
 
@@ -44,8 +44,9 @@ class Watch:
 
 
 def sweep(
-    folder, *backends, progress=None, plugins=(), resume=False, suites=FAKE_SUITES, **chosen
-):
+    folder, *backends, progress=None, plugins=(), resume=False, suites=FAKE_SUITES,
+    within_s=None, **chosen
+):  # fmt: skip
     chosen = {
         "seq_lens": (16, 32), "modes": ("forward",), "launches": 1, "case_timeout_s": 2.0,
         "threads": (1,), **chosen,
@@ -53,8 +54,9 @@ def sweep(
     grid = grid_from("quick", backends=tuple(map(parse_backend, backends)), **chosen)
     watch = progress or Watch()
     summary = run_sweep(
-        grid, folder, progress=watch, plugins=plugins, resume=resume, benchmark_dir=suites
-    )
+        grid, folder, progress=watch, plugins=plugins, resume=resume, benchmark_dir=suites,
+        within_s=within_s,
+    )  # fmt: skip
     return grid, summary, watch
 
 
@@ -165,7 +167,7 @@ def test_a_case_that_timed_out_is_not_tried_again_in_the_next_launch(tmp_path):
 
 
 def test_time_left_is_told_and_ends_at_nothing(tmp_path):
-    _, _, watch = sweep(tmp_path, "sleeps:seconds=0.1", launches=2)
+    _, _, watch = sweep(tmp_path, "sleeps:seconds=0.1", launches=2, case_timeout_s=60.0)
     assert watch.times[-1] == 0
     assert all(t is None or t >= 0 for t in watch.times)
     middle = watch.times[len(watch.times) // 2]
@@ -238,6 +240,27 @@ def test_suites_that_cannot_be_asked_are_an_error(tmp_path):
     (suites / "benchmarks.py").write_text("import no_such_module")
     with pytest.raises(LaunchError, match="No module named 'no_such_module'"):
         sweep(tmp_path / "run", "linear", suites=suites)
+
+
+def test_no_launch_is_started_that_would_end_after_the_budget(tmp_path, monkeypatch):
+    every = sweep(tmp_path / "a", "linear")[1].statuses.total()
+    remaining = Session.remaining
+
+    def long_at_32(self, items):
+        if len(items) == 1 and items[0].case.seq_len == 32:
+            return 1e4
+        return remaining(self, items)
+
+    monkeypatch.setattr(Session, "remaining", long_at_32)
+    _, summary, watch = sweep(tmp_path / "b", "linear", within_s=5e3)
+    assert (summary.left_out, summary.statuses.total()) == (1, every - 1)
+    assert all(r["case"]["seq_len"] != 32 for r in records(tmp_path / "b"))
+    assert all(time is None or time <= 5e3 for time in watch.times)
+    monkeypatch.undo()
+    _, summary, _ = sweep(tmp_path / "b", "linear", within_s=5e3, resume=True, budget_s=0.5)
+    assert (summary.left_out, summary.statuses, summary.skipped) == (0, {"ok": 1}, every - 1)
+    _, summary, _ = sweep(tmp_path / "c", "linear", within_s=1e-9)
+    assert (summary.left_out, summary.statuses.total()) == (every, 0)
 
 
 def test_plugins_and_limits_are_handed_to_the_child(tmp_path, monkeypatch):
