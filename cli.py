@@ -267,6 +267,7 @@ def run(
     out: Path | None,
     cluster: str | None,
     cluster_kind: str | None,
+    within_s: float | None,
     **chosen: Any,
 ) -> None:
     """Measure a sweep, each case in a process of its own; Ctrl-C keeps what is done.
@@ -289,6 +290,8 @@ def run(
     command = ("attnbench", *_without_place(ctx.obj or ()))
     if cluster_kind is not None and cluster is None:
         raise click.UsageError(f"--cluster-kind: only with --cluster; got {cluster_kind}", ctx)
+    if within_s is not None and cluster is not None:
+        raise click.UsageError("--budget: not with --cluster, whose machines share a sweep", ctx)
     try:
         grid = grid_from(preset, **chosen)
     except ValueError as error:
@@ -298,8 +301,9 @@ def run(
         with _run_folder(out, named) as folder:
             if cluster is None:
                 summary = run_sweep(
-                    grid, folder, progress=console, plugins=plugins, resume=resume, command=command
-                )
+                    grid, folder, progress=console, plugins=plugins, resume=resume,
+                    command=command, within_s=within_s,
+                )  # fmt: skip
             else:
                 from suites.cluster.sweep import run_on_cluster
 

@@ -171,14 +171,17 @@ def least_norms(
     value = _root_mean_square(v) / math.sqrt(max(1, k.shape[2]))
     norms = {"output": value * math.sqrt(output.numel())}
     if output_grad is not None:
-        grad = output_grad.detach().double()
-        products = max(4 * value * float(grad.norm()), float((grad * output.detach()).norm()))
+        products = max(4 * value * _norm(output_grad), _norm(output_grad.double() * output))
         norms["dq"] = scale * products * _root_mean_square(k) * math.sqrt(k.shape[-1])
     return norms
 
 
+def _norm(x: Tensor) -> float:
+    return float(torch.linalg.vector_norm(x.detach(), dtype=torch.float64))
+
+
 def _root_mean_square(x: Tensor) -> float:
-    return float(x.detach().double().norm()) / math.sqrt(max(1, x.numel()))
+    return _norm(x) / math.sqrt(max(1, x.numel()))
 
 
 def error_budget(dtype: torch.dtype, reference_error: float) -> float:

@@ -27,9 +27,7 @@ from suites.error_rows import ERROR_PRESETS, TRAINED_NAME
 from suites.kinds.answer import answer
 from suites.measure.process import die_with_parent, hold_lock, offer_to_oom_killer
 from suites.parsing import parse_backend
-
-DRIVER_VARIABLE = "ATTNBENCH_DRIVER_PID"
-"""The driver's process id, set by the driver in the environment of what it starts."""
+from suites.processors import DRIVER_VARIABLE
 
 EARLY_VARIABLE = "ATTNBENCH_EARLY"
 """Names of modules that the driver wants imported before its fork server forks."""

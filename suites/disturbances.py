@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from suites import processors
 from suites.measure.conditions import (
     PROC,
     SYS,
@@ -113,7 +114,7 @@ def steal(*, proc: Path = PROC, wait: Callable[[float], None] = time.sleep) -> l
 
 def affinities(usable: int | None = None, total: int | None = None) -> list[Finding]:
     """Look whether this process may use all processors of the machine."""
-    usable = len(os.sched_getaffinity(0)) if usable is None else usable
+    usable = len(processors.usable()) if usable is None else usable
     total = os.cpu_count() or usable if total is None else total
     if usable >= total:
         return [Finding("affinity", "fine", f"all {total} processors may be used")]

@@ -17,7 +17,7 @@ import torch
 from attention import registry
 from attention.backends.sdpa import KERNELS
 from attention.backends.xformers import operators
-from suites import disturbances
+from suites import disturbances, processors
 from suites.disturbances import Finding
 from suites.free import free_memory
 from suites.measure.machine import environment, machine
@@ -62,7 +62,7 @@ def _hardware() -> list[Finding]:
 
 
 def _threads() -> list[Finding]:
-    usable, quota = len(os.sched_getaffinity(0)), cpu_quota()
+    usable, quota = len(processors.usable()), cpu_quota()
     text = f"{usable} processors usable, torch would use {torch.get_num_threads()} threads"
     found = [Finding("threads", "fine", f"{text}; a sweep uses {usable} unless --threads says")]
     if quota is not None and quota < usable:

@@ -7,6 +7,7 @@ and everything about backends is asked of a child before the first launch (prefl
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -62,12 +63,14 @@ class Summary:
         statuses: of the launches that were added, how many ended how.
         skipped: launches that the folder held already.
         wall_s: seconds in all.
+        left_out: launches that were not started, since they would have ended too late.
     """
 
     folder: Path
     statuses: Mapping[str, int]
     skipped: int
     wall_s: float
+    left_out: int = 0
 
 
 def run_sweep(
@@ -78,6 +81,7 @@ def run_sweep(
     plugins: Sequence[Path] = (),
     resume: bool = False,
     command: Sequence[str] = (),
+    within_s: float | None = None,
     benchmark_dir: Path = SUITES,
 ) -> Summary:
     """Measure the grid and append every launch to the journal in `folder`.
@@ -89,8 +93,10 @@ def run_sweep(
         folder: the run's folder.
         progress: told what happens.
         plugins: Python files that register backends or peers.
-        resume: go on with the run in `folder`: launches that it holds are skipped.
+        resume: go on with the run in `folder`: launches that it holds are skipped. They may have
+            been sampled for another time.
         command: that began the sweep, without ``--resume`` and ``--out``: the run's plan has it.
+        within_s: seconds from now; no launch is started that is foretold to end later.
         benchmark_dir: the suites.
 
     Raises:
@@ -127,8 +133,12 @@ def run_sweep(
             done = journal.done
             left = [item for item in every if (item.case.id, item.launch) not in done]
             progress.begin(folder, len(every), len(every) - len(left), notices)
-            statuses = _run(session, left, progress, own)
-    return Summary(folder, statuses, len(every) - len(left), time.perf_counter() - started)
+            until = math.inf if within_s is None else started + within_s
+            statuses = _run(session, left, progress, own, until)
+    return Summary(
+        folder, statuses, len(every) - len(left), time.perf_counter() - started,
+        len(left) - statuses.total(),
+    )  # fmt: skip
 
 
 def early_of(grid: Grid) -> tuple[str, ...]:
@@ -186,17 +196,25 @@ def _rows(grid: Grid, told: Mapping[str, Any]) -> tuple[PeerRow, ...]:
 
 
 def _run(
-    session: Session, left: Sequence[Item], progress: Progress, plugins: PluginFiles
+    session: Session, left: Sequence[Item], progress: Progress, plugins: PluginFiles, until: float
 ) -> Counter[str]:
-    """Run the launches that are left, one after the other; return how they ended."""
+    """Run the launches that are left, one after the other; return how they ended.
+
+    What is foretold to end after `until` is left out, by the clock of `time.perf_counter`.
+    """
     statuses: Counter[str] = Counter()
     for position, item in enumerate(left, start=1):
         plugins.check()
+        if time.perf_counter() + (session.remaining([item]) or 0.0) > until:
+            continue
         progress.starting(item)
         with _hearing(session, item, progress):
             record = session.launch(item)
         statuses[record["status"]] += 1
-        progress.finished(record, session.remaining(left[position:]))
+        remaining = session.remaining(left[position:])
+        if remaining is not None:
+            remaining = min(remaining, max(0.0, until - time.perf_counter()))
+        progress.finished(record, remaining)
     return statuses
 
 

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from suites.outcome import OUTPUT_LIMIT, TAIL_BYTES, TIMEOUT_CODE
-
-DRIVER_VARIABLE = "ATTNBENCH_DRIVER_PID"
-"""Names the driver's process to its children, which end with it."""
+from suites.processors import DRIVER_VARIABLE
 
 EARLY_VARIABLE = "ATTNBENCH_EARLY"
 """Names to a fork server, apart by spaces, the modules to import beyond the suites."""

@@ -14,7 +14,7 @@ from suites.claim_rows import CLAIM_PRESETS
 from suites.completion import arms, claims, inputs, models, one_of, peers, several_of, tasks
 from suites.context_rows import CONTEXT_PRESETS
 from suites.error_rows import ERROR_PRESETS
-from suites.parsing import parse_backend, parse_shard
+from suites.parsing import parse_backend, parse_shard, parse_span
 from suites.quality_rows import SMALL, TRAINING_PRESETS, WEIGHTS, QualityPreset
 from suites.sweep import ANY, DEFAULT_PRESET, LARGEST_LIMIT_S, PRESETS, SUITES, Grid
 from suites.tasks.forms import FORMS
@@ -116,6 +116,7 @@ class Switch(_Type):
         return several_of(incomplete, ("off", "on"))
 
 
+SAMPLE_TIME = Number(0, 600, min_open=True)
 COUNTS = Several(click.IntRange(1, 2**30))
 PLUGIN = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -459,6 +460,14 @@ OPTIONS = (
         help=f"Fresh processes per case. {_by_preset('launches')}",
     ),
     click.option(
+        "--sample-time",
+        "budget_s",
+        type=SAMPLE_TIME,
+        metavar="SECONDS",
+        help="Sampling time of each arm in a launch, less where the samples agree before; warming "
+        f"up comes before it. {_by_preset('budget_s')}",
+    ),
+    click.option(
         "--seed",
         type=click.IntRange(0, LARGEST),
         default=0,
@@ -473,6 +482,13 @@ OPTIONS = (
         metavar="SECONDS",
         help=f"Longest time of one launch. {_by_preset('case_timeout_s')} With --equal time at "
         "least 1.5 times the seconds of a training and 120.",
+    ),
+    click.option(
+        "--budget",
+        "within_s",
+        type=Parsed("TIME", parse_span),
+        help="Time of the whole command, as 4m, 1h30m or 90s: no launch is started that is "
+        "foretold to end later. Those left are measured by --resume. Default: no limit.",
     ),
     click.option(
         "--shard",
@@ -528,9 +544,9 @@ CONFIRM_OPTIONS = (
         help="Pairs of launches of a case, at most; five at least.",
     ),
     click.option(
-        "--budget",
+        "--sample-time",
         "budget_s",
-        type=Number(0, 600, min_open=True),
+        type=SAMPLE_TIME,
         default=0.25,
         show_default=True,
         metavar="SECONDS",

@@ -1,7 +1,8 @@
-"""Read what the command line writes as text: a backend with its options, a shard."""
+"""Read what the command line writes as text: a backend with options, a shard, a span of time."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from results.schema import IDENTITY, Arm, parse_option
@@ -31,6 +32,22 @@ def parse_backend(text: str) -> Arm:
             raise ValueError(f"option {key!r} stands twice in {text!r}")
         options[key] = parse_option(value)
     return Arm(name, options)
+
+
+_SPAN = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+def parse_span(text: str) -> float:
+    """Read a span of time, ``1h30m``, ``4m`` or ``90`` and ``90s``, as seconds.
+
+    Raises:
+        ValueError: if the text does not have this form, or is nothing.
+    """
+    found = _SPAN.fullmatch(text.strip().lower())
+    hours, minutes, seconds = (float(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    if (span := 3600 * hours + 60 * minutes + seconds) > 0:
+        return span
+    raise ValueError(f"expected a span of time as 4m, 1h30m or 90s, got {text!r}")
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ their fixed costs behind, they grow as declared.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -282,15 +283,35 @@ class History:
             return base.wall_s + needed_calls(case) * more
         return None
 
-    def remaining(self, items: Sequence[Item]) -> float | None:
-        """Estimate the seconds that `items` will take, ``None`` while nothing is known."""
+    def remaining(
+        self,
+        items: Sequence[Item],
+        *,
+        timeout_s: float = math.inf,
+        free_bytes: int | None = None,
+        foretelling: bool = True,
+    ) -> float | None:
+        """Estimate the seconds that `items` will take, ``None`` while nothing is known.
+
+        Args:
+            items: what is to come.
+            timeout_s: the longest that a launch may take.
+            free_bytes: memory that a case may have; ``None`` = unknown.
+            foretelling: what there is an `objection` to will not be started.
+        """
         seen = [walls[-1] for key, walls in self._walls.items() if not key.startswith(LIKE)]
         if not seen:
             return None
-        return sum(
-            0.0 if self._declaration(case).unsupported else self.wall(case) or fmean(seen)
-            for case, _ in items
-        )
+        usual, taken = fmean(seen), dict[str, float]()
+        for case, _ in items:
+            if case.id in taken:
+                continue
+            is_started = not self._declaration(case).unsupported and not (
+                foretelling and self.objection(case, timeout_s=timeout_s, free_bytes=free_bytes)
+            )
+            wall = self.wall(case) or usual
+            taken[case.id] = min(wall, timeout_s) if is_started else 0.0
+        return sum(taken[case.id] for case, _ in items)
 
     def _measured(self, case: Case) -> list[Seen]:
         """Return the measured launches of the series up to this length, lengths rising."""

@@ -261,6 +261,11 @@ def closing(summary: Summary) -> str:
     """Say at the end what was done, where it lies and what comes next."""
     counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))
     skipped = f"; {summary.skipped} were there already" if summary.skipped else ""
+    if summary.left_out:
+        skipped += (
+            f"; {summary.left_out} launch{'es'[: 2 * (summary.left_out != 1)]} not started, for "
+            "want of time (--budget): the same command with --resume goes on"
+        )
     return (
         f"{counts or 'nothing to measure'} in {duration(summary.wall_s)}{skipped}\n"
         f"records: {summary.folder}\n"

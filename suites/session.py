@@ -233,6 +233,7 @@ class Session:
             for record in journal.records:
                 self._history.add(record)
         self._next_order = len(journal.records)
+        self._free: int | None = None  # for the next case, as last seen
 
     @property
     def kept(self) -> Path:
@@ -278,12 +279,18 @@ class Session:
 
     def remaining(self, items: Sequence[Item]) -> float | None:
         """Estimate the seconds that `items` will take, ``None`` while nothing is known."""
-        return self._history.remaining(items)
+        return self._history.remaining(
+            items,
+            timeout_s=self._grid.case_timeout_s,
+            free_bytes=self._free,
+            foretelling=self._foretelling,
+        )
 
     def _settle(self, item: Item) -> dict[str, Any]:
         """Bring one launch to its end, by running it or by saying why not."""
         case, started = item.case, utc_now()
         load, free = self._look(case)
+        self._free = free
         predicted = self._history.foretold(case)
 
         def record(wall_s: float, **ending: Any) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import os
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from results.schema import (
     Mode,
     content_id,
 )
+from suites import processors
 from suites.claim_rows import CLAIM_PRESETS, EXPERIMENTS, SCALING
 from suites.context_rows import CONTEXT_PRESETS
 from suites.error_rows import ERROR_PRESETS, InputRow, input_rows
@@ -608,7 +608,7 @@ def _check_levels(grid: Grid, given: Mapping[str, Any]) -> None:
 
 def available_cores() -> int:
     """Return the number of processors this process may run on."""
-    return len(os.sched_getaffinity(0))
+    return len(processors.usable())
 
 
 # -- cases ---------------------------------------------------------------------------------------

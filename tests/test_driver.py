@@ -20,7 +20,7 @@ from suites.journal import JournalError
 from suites.launch import Launcher, LaunchError
 from suites.outcome import Outcome
 from suites.parsing import parse_backend
-from suites.session import MisuseError
+from suites.session import MisuseError, Session
 from suites.signals import Terminated
 from suites.sweep import cases, grid_from, order
 
@@ -45,7 +45,7 @@ class Watch:
 
 def sweep(
     folder, *backends, progress=None, plugins=(), resume=False, command=(), suites=FAKE_SUITES,
-    **chosen,
+    within_s=None, **chosen,
 ):  # fmt: skip
     chosen = {
         "seq_lens": (16, 32), "modes": ("forward",), "launches": 1, "case_timeout_s": 2.0,
@@ -55,7 +55,7 @@ def sweep(
     watch = progress or Watch()
     summary = run_sweep(
         grid, folder, progress=watch, plugins=plugins, resume=resume, command=command,
-        benchmark_dir=suites,
+        benchmark_dir=suites, within_s=within_s,
     )  # fmt: skip
     return grid, summary, watch
 
@@ -189,7 +189,7 @@ def test_a_case_that_timed_out_is_not_tried_again_in_the_next_launch(tmp_path):
 
 
 def test_time_left_is_told_and_ends_at_nothing(tmp_path):
-    _, _, watch = sweep(tmp_path, "sleeps:seconds=0.1", launches=2)
+    _, _, watch = sweep(tmp_path, "sleeps:seconds=0.1", launches=2, case_timeout_s=60.0)
     assert watch.times[-1] == 0
     assert all(t is None or t >= 0 for t in watch.times)
     middle = watch.times[len(watch.times) // 2]
@@ -291,6 +291,27 @@ def test_a_plugin_that_is_edited_meanwhile_ends_the_sweep(tmp_path):
     with pytest.raises(LaunchError, match=r"--plugin: mine\.py has changed: expected the content"):
         sweep(out, "linear", plugins=[plugin], progress=Watch(act))
     assert len(records(out)) == 2  # the one that ran meanwhile had imported it
+
+
+def test_no_launch_is_started_that_would_end_after_the_budget(tmp_path, monkeypatch):
+    every = sweep(tmp_path / "a", "linear")[1].statuses.total()
+    remaining = Session.remaining
+
+    def long_at_32(self, items):
+        if len(items) == 1 and items[0].case.seq_len == 32:
+            return 1e4
+        return remaining(self, items)
+
+    monkeypatch.setattr(Session, "remaining", long_at_32)
+    _, summary, watch = sweep(tmp_path / "b", "linear", within_s=5e3)
+    assert (summary.left_out, summary.statuses.total()) == (1, every - 1)
+    assert all(r["case"]["seq_len"] != 32 for r in records(tmp_path / "b"))
+    assert all(time is None or time <= 5e3 for time in watch.times)
+    monkeypatch.undo()
+    _, summary, _ = sweep(tmp_path / "b", "linear", within_s=5e3, resume=True, budget_s=0.5)
+    assert (summary.left_out, summary.statuses, summary.skipped) == (0, {"ok": 1}, every - 1)
+    _, summary, _ = sweep(tmp_path / "c", "linear", within_s=1e-9)
+    assert (summary.left_out, summary.statuses.total()) == (every, 0)
 
 
 def test_plugins_and_limits_are_handed_to_the_child(tmp_path, monkeypatch):

@@ -126,8 +126,8 @@ def test_layer_and_block_have_a_floor(level: str, mode: str):
     assert backend["cost"]["pattern_ops"] > floor["cost"]["pattern_ops"] > 0
     assert floor["cost"]["exponentials"] == 0
     assert "relative_error" not in backend["metrics"]
-    lengths = {len(arm["metrics"]["latency"]["samples"]) for arm in told["arms"]}
-    assert len(lengths) == 1
+    lengths = [len(arm["metrics"]["latency"]["samples"]) for arm in told["arms"]]
+    assert max(lengths) - min(lengths) < 8  # by what their warm-ups differ
 
 
 def test_cost_of_the_surroundings():
@@ -288,7 +288,7 @@ def test_overhead_of_a_case_is_below_half_a_second(mode: str, monkeypatch: pytes
         return time.thread_time() - began - sum(calls)
 
     assert min(overhead() for _ in range(3)) < 0.5
-    assert len(calls) == 3  # warm-up, sample, last call
+    assert 5 <= len(calls) < 10  # warm-up until it has converged, sample, last call
 
 
 # -- how a case ends -----------------------------------------------------------------------------

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import json
 import os
 import socket
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from results.schema import canonical
+from suites import processors
 from suites.measure import machine, roofs
 from suites.measure.clock import timer_for
 
@@ -58,13 +62,43 @@ def test_machine_is_described_in_json():
     assert canonical(told)
 
 
+TELL = """
+import json, os, sys
+{first}
+import torch
+from suites.measure.machine import environment, machine
+torch.ones(2**20).add_(1)
+told = environment()
+print(json.dumps([machine()["cores"], told["affinity"], told["openmp"]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "driver"), [("import suites.processors", None), ("", str(os.getpid()))]
+)
+def test_processors_are_those_of_the_process_though_openmp_binds_its_threads(first, driver):
+    """In a command that reads them before torch is there, and in a server with a driver."""
+    variables = {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores", "KMP_AFFINITY": "/home/me"}
+    if driver is not None:
+        variables[processors.DRIVER_VARIABLE] = driver
+    out = subprocess.run(
+        [sys.executable, "-c", TELL.format(first=first)], env={**os.environ, **variables},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    mine = os.sched_getaffinity(0)
+    assert json.loads(out) == [
+        len(mine), machine.as_ranges(mine),
+        "KMP_AFFINITY=set OMP_PLACES=cores OMP_PROC_BIND=close",
+    ]  # fmt: skip
+
+
 def test_environment_is_described_in_json():
     told = machine.environment()
     assert told["torch"] == torch.__version__
     assert told["asv"] == "0.6.6"
     assert set(told) == {
         "attnbench", "python", "torch", "blas", "numpy", "asv", "xformers", "triton", "cuda",
-        "driver", "thp", "governor", "turbo", "affinity", "flags", "glibc",
+        "driver", "thp", "governor", "turbo", "affinity", "openmp", "flags", "glibc",
     }  # fmt: skip
     assert canonical(told)
 

@@ -128,6 +128,17 @@ def test_time_left_is_known_from_earlier_launches_and_shorter_lengths():
     assert history.remaining([]) == 0
 
 
+def test_time_left_knows_the_limit_of_a_case_and_what_will_not_be_started():
+    short, long, longest = (case(seq_len=n) for n in (100, 1000, 10_000))
+    items = [Item(of, launch) for launch in (0, 1) for of in (short, long, longest)]
+    history = History(declared(short, long, longest))
+    history.add(record(short, latency=0.1, wall_s=2.0))
+    # Three calls of 10 s are within the limit, a whole launch is not; 10,000 tokens are too many.
+    assert history.remaining(items, timeout_s=31.0) == 2 * (2.0 + 31.0 + 0.0)
+    assert history.remaining(items, timeout_s=31.0, foretelling=False) == 2 * (2.0 + 2 * 31.0)
+    assert history.remaining(items, timeout_s=31.0, free_bytes=1) == 0.0
+
+
 # -- free memory --------------------------------------------------------------------------------
 
 

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from results.schema import IDENTITY, Arm
-from suites.parsing import parse_backend, parse_shard
+from suites.parsing import parse_backend, parse_shard, parse_span
 from suites.sweep import (
     PRESETS,
+    SUITES,
     available_cores,
     cases,
     grid_from,
@@ -93,6 +94,20 @@ def test_label_of_an_arm_reads_back_as_the_arm(options):
 def test_shard_of_another_form_is_refused(text):
     with pytest.raises(ValueError, match="expected i/n"):
         parse_shard(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("4m", 240), ("1h30m", 5400), ("2H", 7200), ("1m1.5s", 61.5)],
+)
+def test_span_of_time_is_read_as_seconds(text, seconds):
+    assert parse_span(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "0m", "-4m", "4 minutes", "m", "30s1m", "nan", "1e3"])
+def test_span_of_another_form_is_refused(text):
+    with pytest.raises(ValueError, match="expected a span of time as 4m"):
+        parse_span(text)
 
 
 # -- presets and cases --------------------------------------------------------------------------
@@ -294,6 +309,12 @@ def test_the_sentinel_is_one_shape_with_the_most_threads_of_the_grid():
     assert (case.threads, case.dtype, case.num_heads, case.seq_len) == (2, "float32", 8, 512)
     assert launch_budget_s(grid, case) == launch_budget_s(grid, cases(grid)[0]) == 0.05
     assert launch_budget_s(quick(budget_s=1.0), case) == 0.1
+
+
+@pytest.mark.parametrize("suite", [s for s in SUITES if s != "peers"])
+def test_every_suite_takes_a_sampling_time(suite):
+    grid = grid_from(None, suite=suite, budget_s=0.03, backends=ARMS[:1] * (suite != "claims"))
+    assert {launch_budget_s(grid, case) for case in cases(grid)} == {0.03}
 
 
 # -- shards -------------------------------------------------------------------------------------

@@ -131,10 +131,10 @@ class SharedHistory(History):
         with self._lock:
             return super().objection(case, timeout_s=timeout_s, free_bytes=free_bytes)
 
-    def remaining(self, items: Sequence[Item]) -> float | None:
+    def remaining(self, items: Sequence[Item], **limits: Any) -> float | None:
         """Estimate the seconds that `items` will take."""
         with self._lock:
-            return super().remaining(items)
+            return super().remaining(items, **limits)
 
 
 def machines_of_kind(file: Path, kind: str) -> set[str]:

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from suites import processors
+
 CPUS = Path("/sys/devices/system/cpu")
 
 
@@ -27,7 +29,7 @@ def machine() -> dict[str, Any]:
     gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     return {
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "cores": len(processors.usable()),
         "cores_total": os.cpu_count(),
         "ram_bytes": _ram_bytes(),
         "os": platform.system(),
@@ -59,6 +61,7 @@ def environment() -> dict[str, Any]:
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "turbo": turbo(),
         "affinity": affinity(),
+        "openmp": processors.placing(),
         "flags": torch.backends.cpu.get_cpu_capability(),
         "glibc": platform.libc_ver()[1] or None,
     }
@@ -68,7 +71,7 @@ def affinity() -> str | None:
     """Return the processors that this process may use, as ``0-3,6``."""
     if not hasattr(os, "sched_getaffinity"):
         return None
-    return as_ranges(os.sched_getaffinity(0))
+    return as_ranges(processors.usable())
 
 
 def as_ranges(numbers: Iterable[int]) -> str:
