@@ -106,6 +106,7 @@ class PerformerAttention(Attention):
         self._generator.manual_seed(draw_seed() if seed is None else seed)
         self.register_buffer("projection", self._draw())
 
+    @torch.inference_mode(False)  # a backward pass may keep what is drawn
     def _draw(self) -> Tensor:
         draw = orthogonal_features if self.orthogonal else independent_features
         return draw(self.num_features, self.head_dim, self._generator)
