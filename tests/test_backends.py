@@ -169,6 +169,14 @@ KERNELS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+def test_a_performer_made_in_inference_mode_trains() -> None:
+    with torch.inference_mode():
+        module = attention.build("performer", num_heads=4, head_dim=16)
+    q, k, v = (x.requires_grad_() for x in qkv(9))
+    module(q, k, v).sum().backward()
+    assert q.grad is not None
+
+
 @pytest.mark.parametrize(("name", "options"), [("full", {}), ("sdpa", {}), *KERNELS], ids=str)
 def test_a_gradient_is_that_of_what_was_computed(name: str, options: dict[str, Any]) -> None:
     """Or torch's error: never one of what a tensor became between the passes."""

@@ -122,6 +122,7 @@ class PerformerAttention(Attention):
         if not self.projection.is_meta:
             self.redraw()
 
+    @torch.inference_mode(False)  # a backward pass may keep what is drawn
     def _draw(self) -> Tensor:
         draw = orthogonal_features if self.orthogonal else independent_features
         return draw(self.num_features, self.head_dim, self._generator)
