@@ -81,11 +81,10 @@ def test_a_graph_cannot_tell_whether_rows_are_packed() -> None:
     model = build("Llama", "attnbench_full", num_hidden_layers=1)
     given = {"input_ids": inputs()["input_ids"], "use_cache": False}
     with torch.no_grad():
-        expected = hidden(model, given)
-        with pytest.raises(Exception, match="give attention_mask"):
-            hidden(compiled(model, fullgraph=True), given)
-        torch._dynamo.reset()
-        torch.testing.assert_close(hidden(compiled(model, fullgraph=False), given), expected)
+        hidden(model, given)
+        for fullgraph in (False, True):
+            with pytest.raises(Exception, match="give attention_mask"):
+                hidden(compiled(model, fullgraph=fullgraph), given)
 
 
 @pytest.mark.parametrize(
@@ -135,12 +134,10 @@ def test_an_exported_model_serves_other_masks(backend: str) -> None:
         )
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_what_no_graph_holds_says_so() -> None:
     model = build("Bert", "attnbench_longformer")
     with pytest.raises(UnsupportedError, match=r"torch.export: longformer .* accepted: full"):
         exported(model, inputs())
-    with (
-        pytest.warns(DeprecationWarning, match="jit.trace"),
-        pytest.raises(UnsupportedError, match=r"torch.jit.trace: .* accepted are torch.export"),
-    ):
+    with pytest.raises(UnsupportedError, match=r"torch.jit.trace: .* accepted are torch.export"):
         torch.jit.trace(build("Bert", "attnbench_full"), tuple(inputs().values()), strict=False)

@@ -280,9 +280,13 @@ def _read(mask_function: Callable[..., Any]) -> tuple[bool, int | None]:
     return is_causal, window
 
 
+_PACKED = (
+    "several sequences packed into one row (a compiled model does so, too, where it gets neither "
+    "attention_mask nor cache: give attention_mask)"
+)
 _MEANING = {
-    "packed_sequence_mask_function": "several sequences packed into one row",
-    "remap_positions_for_packed_sequence": "several sequences packed into one row",
+    "packed_sequence_mask_function": _PACKED,
+    "remap_positions_for_packed_sequence": _PACKED,
     "chunked_overlay": "attention within chunks",
     "blockwise_overlay": "blocks that see each other",
     "or_masks": "a union of masks",
