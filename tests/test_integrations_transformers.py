@@ -458,5 +458,107 @@ def test_a_swapped_longformer_refuses_weights_and_other_models() -> None:
     mine = ours.swap(longformer())
     with pytest.raises(UnsupportedError, match="output_attentions"):
         mine(**inputs(), output_attentions=True)
-    with pytest.raises(ValueError, match="LongformerSelfAttention or BigBirdBlockSparse"):
+    with pytest.raises(ValueError, match=r"LongformerSelfAttention or .* or BigBirdBlockSparse"):
         ours.swap(nn.Linear(2, 2))
+
+
+SEQ2SEQ: dict[str, Any] = {
+    "vocab_size": VOCAB, "d_model": 32, "encoder_layers": 2, "decoder_layers": 1,
+    "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48, "init_std": 0.2, "pad_token_id": 0, "dropout": 0.0,
+    "attention_dropout": 0.0, "activation_dropout": 0.0,
+}  # fmt: skip
+
+
+def seq2seq(kind: str) -> Any:
+    changes: dict[str, Any] = {"max_position_embeddings": 128, "block_size": 4}
+    if kind == "LED":
+        changes = {"attention_window": [16, 8], "max_encoder_position_embeddings": 128}
+    config = getattr(transformers, f"{kind}Config")(**SEQ2SEQ, **changes)
+    torch.manual_seed(0)
+    return getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("padded", ["", "right"])
+@pytest.mark.parametrize("kind", ["LED", "BigBirdPegasus"])
+def test_a_swapped_encoder_gives_the_same_logits(kind: str, padded: str, training: bool) -> None:
+    theirs, mine = seq2seq(kind).train(training), seq2seq(kind).train(training)
+    names = list(mine.state_dict())
+    ours.swap(mine)
+    assert list(mine.state_dict()) == names
+    assert len([m for m in mine.modules() if type(m).__module__.endswith("hf_swap")]) >= 2
+    generator = torch.Generator().manual_seed(1)
+    given = {
+        "input_ids": torch.randint(4, VOCAB, (BATCH, 64), generator=generator),
+        "attention_mask": torch.ones(BATCH, 64, dtype=torch.int64),
+        "decoder_input_ids": torch.randint(4, VOCAB, (BATCH, 7), generator=generator),
+    }
+    if padded:
+        given["attention_mask"][1, 53:] = 0
+    if kind == "LED":
+        given["global_attention_mask"] = torch.zeros_like(given["input_ids"])
+        given["global_attention_mask"][0, [0, 17]] = 1
+    outs = [model(**given).logits for model in (theirs, mine)]
+    torch.testing.assert_close(outs[1], outs[0], atol=2e-4, rtol=1e-4)
+    for out in outs:
+        out.square().mean().backward()
+    for (name, p), other in zip(theirs.named_parameters(), mine.parameters(), strict=True):
+        if p.grad is not None:
+            torch.testing.assert_close(other.grad, p.grad, atol=5e-4, rtol=2e-3, msg=name)
+
+
+# -- chosen by kind and by layer -------------------------------------------------------------
+
+
+def test_self_and_cross_attention_have_backends_of_their_own() -> None:
+    theirs, mine = pair("Bart", "attnbench_full")
+    ours.choose(
+        mine, ("longformer", {"window": 64}), cross="sdpa", layers={"*encoder.layers.0.*": "full"}
+    )
+    assert [one.name for one in ours.backends(mine)] == ["full", "longformer", "sdpa"]
+    given = inputs("right")
+    with torch.no_grad():
+        expected, actual = hidden(theirs, given), hidden(mine, given)
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+    made = transformers.BartForConditionalGeneration._from_config(config_of("Bart")).eval()
+    written = [made.generate(**given, max_new_tokens=9, do_sample=False)]
+    ours.choose(made, "sdpa", encoder=("longformer", {"window": 64}))
+    written.append(made.generate(**given, max_new_tokens=9, do_sample=False))
+    assert torch.equal(*written)
+
+
+def test_a_choice_keeps_what_is_there_and_differs_by_layer() -> None:
+    model = build("Bart", "attnbench_performer")
+    first = [one.projection for one in ours.backends(model)]
+    ours.choose(model, "performer", cross="sdpa")
+    kept = [one for one in ours.backends(model) if one.name == "performer"]
+    assert [one.projection is x for one, x in zip(kept, first, strict=False)] == [True, True]
+    model.set_attn_implementation("eager")
+    ours.choose(model, "performer", cross=("performer", {"num_features": 8}))
+    assert not torch.equal(*(one.projection for one in ours.backends(model)[:2]))
+    assert ours.backends(model)[2].num_features == 8
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"cross": "sdpa"}, ValueError, "cross: the model has no such layers; accepted: encoder"),
+        ({"layers": {"*.9.*": "full"}}, ValueError, r"layers: .* is none of encoder.layer.0"),
+        ({"encoder": "longformr"}, ValueError, "longformer"),
+        ({"encoder": ("longformer", {"windw": 3})}, TypeError, "window"),
+        ({"encoder": ("sdpa", {"num_heads": 3})}, TypeError, "the model decides it"),
+    ],
+)
+def test_choices_that_do_not_fit_are_named(
+    given: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        ours.choose(build("Bert", "sdpa"), "full", **given)
+
+
+def test_nothing_chosen_is_said() -> None:
+    model = build("Bert", "sdpa")
+    model.set_attn_implementation("attnbench_chosen")
+    with pytest.raises(RuntimeError, match=r"call choose\(model"):
+        hidden(model, inputs())

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from attention.checks import UnsupportedError
 
@@ -77,12 +79,19 @@ class Pattern(Tensor):
         newest: Tensor | None = None,
     ) -> Pattern:
         """Make one."""
-        with torch._C.DisableTorchFunctionSubclass():
+        # An export without dynamo gives tensors without numbers, which have no subclasses.
+        apart = _disable_current_modes() if is_plain_export() else nullcontext()
+        with torch._C.DisableTorchFunctionSubclass(), apart:
             pattern = torch.ones(1, 1, 1, 1, dtype=torch.bool, device="cpu").as_subclass(cls)
         pattern.is_causal, pattern.window = is_causal, window
         pattern.key_padding_mask, pattern.key_len = key_padding_mask, key_len
         pattern.newest = newest
         return pattern
+
+
+def is_plain_export() -> bool:
+    """Whether ``torch.export`` runs the model as it is, on tensors without numbers."""
+    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
 
 
 def refuse_jit_trace() -> None:
@@ -271,9 +280,13 @@ def _read(mask_function: Callable[..., Any]) -> tuple[bool, int | None]:
     return is_causal, window
 
 
+_PACKED = (
+    "several sequences packed into one row (a compiled model does so, too, where it gets neither "
+    "attention_mask nor cache: give attention_mask)"
+)
 _MEANING = {
-    "packed_sequence_mask_function": "several sequences packed into one row",
-    "remap_positions_for_packed_sequence": "several sequences packed into one row",
+    "packed_sequence_mask_function": _PACKED,
+    "remap_positions_for_packed_sequence": _PACKED,
     "chunked_overlay": "attention within chunks",
     "blockwise_overlay": "blocks that see each other",
     "or_masks": "a union of masks",

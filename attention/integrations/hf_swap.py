@@ -1,4 +1,4 @@
-"""Our attention in transformers' own Longformer and BigBird models, in the place of theirs.
+"""Our attention in transformers' own Longformer, LED, BigBird and BigBirdPegasus models.
 
 The layers keep their projections, so a checkpoint's weights, their names and the logits stay.
 """
@@ -21,21 +21,22 @@ PAPERS_LENGTHS = (1024, 3072, 4096)
 
 
 def swap(model: nn.Module) -> nn.Module:
-    """Put our attention into a Longformer or BigBird model of transformers, in place.
+    """Put our attention into a Longformer, LED or BigBird model of transformers, in place.
 
     Global tokens, padding, dropout and BigBird's pattern stay what they are: in eval mode all of
     its random blocks are block 0, which then counts as often; in training they are drawn as
     theirs are. Attention weights as an output are refused. A BigBird model that meets a sequence
-    too short for its blocks goes over to full attention for good, as it does without us.
+    too short for its blocks goes over to full attention for good, as it does without us. Of LED
+    and BigBirdPegasus it is the encoder's self-attention; the decoder's is exact.
 
     Args:
-        model: with a ``LongformerSelfAttention`` or a ``BigBirdBlockSparseAttention`` in it.
+        model: with one of the classes of `LAYERS` in it.
 
     Returns:
         `model`, with the same state dict.
 
     Raises:
-        ValueError: if it has neither.
+        ValueError: if it has none.
     """
     found = [
         (name, module)
@@ -73,7 +74,7 @@ class _Layer(nn.Module):
 
 
 class LongformerLayer(_Layer):
-    """In the place of ``LongformerSelfAttention``."""
+    """In the place of ``LongformerSelfAttention`` and ``LEDEncoderSelfAttention``."""
 
     projections = ("query", "key", "value", "query_global", "key_global", "value_global")
 
@@ -165,7 +166,7 @@ class GivenBlocks(BigBirdAttention):
 
 
 class BigBirdLayer(_Layer):
-    """In the place of ``BigBirdBlockSparseAttention``."""
+    """In the place of ``BigBirdBlockSparseAttention`` and ``BigBirdPegasus…``."""
 
     def __init__(self, theirs: Any) -> None:
         super().__init__(theirs, theirs.num_attention_heads, theirs.attention_head_size)
@@ -269,6 +270,8 @@ def _refuse_weights(output_attentions: bool) -> None:
 
 LAYERS: dict[str, Callable[[Any], nn.Module]] = {
     "LongformerSelfAttention": LongformerLayer,
+    "LEDEncoderSelfAttention": LongformerLayer,
     "BigBirdBlockSparseAttention": BigBirdLayer,
+    "BigBirdPegasusBlockSparseAttention": BigBirdLayer,
 }
 """By the class that a layer stands in for."""

@@ -41,7 +41,12 @@ from attention.functional import opaque, sdpa_rows
 from attention.integrations import hf_layers
 from attention.integrations.hf_layers import CHOSEN, Held, held_in
 from attention.integrations.hf_layers import PREFIX as PREFIX
-from attention.integrations.hf_masks import Pattern, pattern_of, refuse_jit_trace
+from attention.integrations.hf_masks import (
+    Pattern,
+    is_plain_export,
+    pattern_of,
+    refuse_jit_trace,
+)
 from attention.integrations.hf_swap import swap as swap
 
 MODELS_OWN = ("num_heads", "head_dim", "scale", "dropout_p")
@@ -301,6 +306,11 @@ def attention_function(backend: str | None, **options: Any) -> Forward:
         _refuse(held.name, more)
         pattern = _pattern(held.name, module, query, key, attention_mask, is_causal)
         attend = _backend(held, pattern, query.shape[2])
+        if is_plain_export() and attend.family != "dense":
+            raise UnsupportedError(
+                f"torch.export: {attend.name} walks over the sequence in Python, and a graph of "
+                "that grows with it; accepted: full and sdpa, in layers without a window"
+            )
         _set(attend, dropout, scaling, module.training)
         out = _attend(attend, query, key, value, pattern)
         return out.transpose(1, 2).contiguous(), None
