@@ -75,7 +75,8 @@ def _registries() -> Iterator[None]:
     before = [(dict(r), dict(r._broken), dict(r._broken_files)) for r in both]
     yield
     for one, (classes, broken, files) in zip(both, before, strict=True):
-        one.restore(classes)
+        one.clear()
+        one.update(classes)
         one._broken, one._broken_files = broken, files
 
 
@@ -208,20 +209,19 @@ def test_what_was_imported_is_named_with_its_version(
     def digest(file: Path) -> str:
         return f"sha256-{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
 
-    monkeypatch.setattr(plugins, "_files", {})
-    monkeypatch.setattr(plugins, "_installed", {})
+    monkeypatch.setattr(plugins, "_sources", {})
     file, bad = (
         write(tmp_path, "my own", GOOD.format(name="mine")),
         write(tmp_path, "bad", "1 / 0"),
     )
     told = told_of(CASE, plugins=(str(file), str(bad)))
-    assert told["environment"]["plugins"] == {"my own.py": digest(file)}
+    assert told["environment"]["plugins"] == {"backend mine": f"my own.py {digest(file)}"}
     file.write_text(f"\ufeff{file.read_text()}# edited\n", encoding="utf-8")
     assert told_of(CASE, plugins=(str(file),))["environment"]["plugins"] == {
-        "my own.py": digest(file)
+        "backend mine": f"my own.py {digest(file)}"
     }
 
-    module = write(tmp_path, "some_distribution_of_theirs", "x = 1")
+    module = write(tmp_path, "some_distribution_of_theirs", TASK)
     monkeypatch.syspath_prepend(tmp_path)
     info = tmp_path / "theirs-1.2.dist-info"
     info.mkdir()
@@ -231,7 +231,7 @@ def test_what_was_imported_is_named_with_its_version(
     )
     monkeypatch.setattr(tasks._registry, "_is_complete", False)
     assert told_of(CASE)["environment"]["plugins"] == {
-        "my own.py": digest(file), "theirs": f"1.2 {digest(module)}"
+        "backend mine": f"my own.py {digest(file)}", "task mine": f"theirs 1.2 {digest(module)}"
     }  # fmt: skip
 
 
