@@ -21,6 +21,8 @@ from attention import plugins
 from attention import registry as backends
 from attention.plugins import Registry, import_files, interrupts, is_name
 from cli import main
+from results.schema import CLAIM, IDENTITY, LSTM, PROJECTIONS, SENTINEL
+from suites.confirm import Finished, PairedSession
 from suites.driver import MisuseError, _rows
 from suites.kinds.answer import answer
 from suites.measure.process import TimeLimitError
@@ -235,6 +237,17 @@ def test_what_was_imported_is_named_with_its_version(
     }  # fmt: skip
 
 
+def test_pairs_are_not_measured_with_another_version_than_the_runs(tmp_path: Path) -> None:
+    pairs = PairedSession({}, tmp_path, [], budget_s=0.1, case_timeout_s=1.0)
+    pairs._loaded = {"backend mine": "mine.py new"}
+    runs = {
+        "base": Finished((), (), {"backend other": "other.py old"}),
+        "new": Finished((), (), {"backend mine": "mine.py old"}),
+    }
+    with pytest.raises(MisuseError, match=r"NEW was measured with backend mine of mine\.py old"):
+        pairs.notes(runs)
+
+
 def test_bytecode_of_an_older_content_is_not_run(tmp_path: Path) -> None:
     file = write(tmp_path, "mine", GOOD.format(name="mine_a"))
     py_compile.compile(str(file))
@@ -260,7 +273,7 @@ def test_what_is_registered_can_be_named_by_an_option(name: str) -> None:
                 one.add(name, type("Mine", (), {}))
 
 
-@pytest.mark.parametrize("name", ["identity", "lstm"])
+@pytest.mark.parametrize("name", [IDENTITY, LSTM, PROJECTIONS, CLAIM, SENTINEL, "roof"])
 def test_names_that_mean_something_else_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"'{name}' is no backend's"):
         backends.register(name)(backends.get("full"))
