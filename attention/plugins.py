@@ -14,7 +14,7 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -32,25 +32,20 @@ _LONGEST_MESSAGE = 500
 _registries: list[Registry[Any]] = []
 """All that there are."""
 
-_files: dict[Path, str] = {}
-"""What was imported from named files: the hash of each."""
-
-_installed: dict[str, set[str]] = {}
-"""What was imported from distributions: version and hashes of modules, by name."""
+_sources: dict[str, str] = {}
+"""What plug-ins registered, to the plug-in and its version."""
 
 
 def loaded() -> dict[str, str]:
-    """Return the plug-ins that this process has imported: what each is called, to its version.
+    """Return what plug-ins have registered in this process, by kind and name, with their version.
 
-    A file is called by its name without folders, and its version is ``sha256-`` and twelve hex
-    digits of its content. An installed one is called as its distribution, and its version comes
-    before the hash of the module that its entry point names. Of modules that these import nothing
-    is told.
+    ``{"backend mine": "my_attention.py sha256-0123456789ab"}``: of a file its name without
+    folders, and the start of its content's SHA-256; of an installed plug-in its distribution, the
+    version, and likewise of the module that its entry point names. Of modules that these import
+    nothing is told.
     """
-    found = {name: set(parts) for name, parts in _installed.items()}
-    for file, digest in _files.items():
-        found.setdefault(file.name, set()).add(digest)
-    return {name: " ".join(sorted(parts)) for name, parts in sorted(found.items())}
+    keys = sorted(f"{one.kind} {name}" for one in _registries for name in one)
+    return {key: _sources[key] for key in keys if key in _sources}
 
 
 def is_name(text: object) -> bool:
@@ -65,14 +60,39 @@ def _digest(content: bytes) -> str:
     return f"sha256-{hashlib.sha256(content).hexdigest()[:12]}"
 
 
-def _note_installed(entry: importlib.metadata.EntryPoint) -> None:
-    """Remember the version of an installed plug-in that was imported."""
+def _version(entry: importlib.metadata.EntryPoint) -> str:
+    """Return the name and version of an installed plug-in that was imported."""
     distribution = entry.dist
-    parts = {distribution.version} if distribution else set()
+    parts = [distribution.name, distribution.version] if distribution else [entry.name]
     file = getattr(sys.modules.get(entry.module), "__file__", None)
     if file and Path(file).is_file():
-        parts.add(_digest(Path(file).read_bytes()))
-    _installed.setdefault(distribution.name if distribution else entry.name, set()).update(parts)
+        parts.append(_digest(Path(file).read_bytes()))
+    return " ".join(parts)
+
+
+class _Watched:
+    """What the registries held at one time."""
+
+    def __init__(self) -> None:
+        self._before = {one.kind: dict(one) for one in _registries}
+
+    def restore(self) -> None:
+        """Forget what was registered since."""
+        for one in _registries:
+            one.clear()
+            one.update(self._before.get(one.kind, {}))
+
+    def note(self, source: str) -> bool:
+        """Remember where what was registered since comes from; say whether there is anything."""
+        added = [
+            f"{one.kind} {name}"
+            for one in _registries
+            for name, cls in one.items()
+            if self._before.get(one.kind, {}).get(name) is not cls
+            and not cls.__module__.startswith(f"{one.package}.")
+        ]
+        _sources.update(dict.fromkeys(added, source))
+        return bool(added)
 
 
 def interrupts(error: BaseException) -> bool:
@@ -159,21 +179,16 @@ class Registry(dict[str, type[T]], Generic[T]):
             importlib.import_module(f"{self.package}.{module.name}")
         self._is_complete = True  # a plug-in may look for ours while it is imported
         for entry in importlib.metadata.entry_points(group=self.group):
-            before = dict(self)
+            watched = _Watched()
             try:
                 entry.load()
-                _note_installed(entry)
+                watched.note(_version(entry))
             except BaseException as error:  # a stranger's module: report it, keep the others
                 if interrupts(error):
                     self._is_complete = False
                     raise
                 self._broken[entry.name] = said_of(error)
-                self.restore(before)
-
-    def restore(self, before: Mapping[str, type[T]]) -> None:
-        """Forget what was registered since `before` was copied."""
-        self.clear()
-        self.update(before)
+                watched.restore()
 
     def blame(self, path: str | Path, error: BaseException) -> None:
         """Note that a file which may have been meant to register here failed."""
@@ -229,7 +244,7 @@ def import_file(path: str | Path) -> None:
         raise ValueError(f"path: no file {path}")
     for one in _registries:
         one.discover()
-    before = {one.kind: dict(one) for one in _registries}
+    watched = _Watched()
     # Two files of one name are two modules.
     place = hashlib.blake2b(str(file).encode(), digest_size=4).hexdigest()
     spec = importlib.util.spec_from_file_location(f"attnbench_plugin_{file.stem}_{place}", file)
@@ -248,12 +263,11 @@ def import_file(path: str | Path) -> None:
         if interrupts(error):
             raise
         sys.modules.pop(spec.name, None)
+        watched.restore()
         for one in _registries:
-            one.restore(before.get(one.kind, {}))
             one.blame(path, error)
         raise ValueError(f"path: {path} failed to import: {said_of(error)}") from error
-    _files[file] = _digest(content)
-    if all(one == before.get(one.kind, {}) for one in _registries):
+    if not watched.note(f"{file.name} {_digest(content)}"):
         raise ValueError(f"path: {path} registers nothing; decorate its class with @register")
 
 

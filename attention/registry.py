@@ -22,7 +22,7 @@ ENTRY_POINT_GROUP = "attnbench.backends"
 
 _registry: Registry[Attention] = Registry(
     "backend", argument="name", package="attention.backends", group=ENTRY_POINT_GROUP,
-    reserved=("identity", "lstm"),
+    reserved=("claim", "identity", "lstm", "projections", "roof", "sentinel"),
 )  # fmt: skip
 
 

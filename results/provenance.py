@@ -100,8 +100,8 @@ def _fact(name: str, value: object) -> str:
         return ""
     if str(name).endswith("_bytes") and isinstance(value, int | float):
         return format.size(float(value)) if abs(value) < 1e300 else ""
-    if isinstance(value, Mapping):  # plug-ins, by their names
-        return clean(", ".join(f"{k} {format_option(v)}" for k, v in value.items()))[:600]
+    if isinstance(value, Mapping):  # plug-ins, by what they registered
+        return clean(", ".join(f"{k} of {format_option(v)}" for k, v in value.items()))[:600]
     text = " ".join(map(format_option, value)) if isinstance(value, list) else format_option(value)
     return clean(text)[:600]
 

@@ -6,6 +6,7 @@ costs that line, never the report.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -103,7 +104,7 @@ def load(*folders: str | Path) -> Run:
     _note_unknown(records, "machine", machines, warnings)
     _note_unknown(records, "environment", environments, warnings)
     said = tuple(clean(w) for w in warnings)  # a folder's name is a stranger's text too
-    frame = tidy(records, told)
+    frame = tidy(records, told, plugin_marks(records, environments))
     return Run(frame, tuple(records), machines, environments, said, paths, lacking)
 
 
@@ -204,6 +205,32 @@ def _read_contents(file: Path, contents: dict[str, dict[str, Any]], warnings: li
                 f"{line.place}: {clean(address)} is described twice, and otherwise before; "
                 "left out"
             )
+
+
+def plugin_marks(
+    records: list[dict[str, Any]], environments: Mapping[str, Mapping[str, Any]]
+) -> dict[tuple[str, str], str]:
+    """Return what tells versions of a plug-in apart, where the records hold several.
+
+    By environment and what was registered (``backend mine``): ``@`` and six digits of the version.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for address in {clean(record["environment"]) for record in records}:
+        plugins = environments.get(address, {}).get("plugins")
+        for what, source in plugins.items() if isinstance(plugins, dict) else ():
+            found.setdefault(what, {})[address] = str(source)
+    return {
+        (address, what): f"@{_short_version(source)}"
+        for what, sources in found.items()
+        if len(set(sources.values())) > 1
+        for address, source in sources.items()
+    }
+
+
+def _short_version(source: str) -> str:
+    """Return the first digits of the hash at the end of a version, else of one of all of it."""
+    digits = source.rpartition(" sha256-")[2][:6]
+    return digits if re.fullmatch("[0-9a-f]{6}", digits) else content_id(source)[:6]
 
 
 # -- what may not be mixed -----------------------------------------------------------------------

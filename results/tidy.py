@@ -12,7 +12,7 @@ import pandas as pd
 
 from results.checks import COSTS, clean
 from results.frames import with_plain_texts
-from results.schema import LATER_FIELDS, Arm, warm_up_converged
+from results.schema import LATER_FIELDS, PEER, Arm, warm_up_converged
 
 CASE_COLUMNS = (
     "kind", "level", "mode", "batch", "num_heads", "num_kv_heads", "head_dim", "seq_len",
@@ -45,15 +45,21 @@ without results has one row with an empty `metric`.
 _LONGEST_NAME, _LONGEST_OPTIONS, _LONGEST_REASON = 100, 300, 600
 
 
-def tidy(records: list[dict[str, Any]], versions: Sequence[str]) -> pd.DataFrame:
+def tidy(
+    records: list[dict[str, Any]],
+    versions: Sequence[str],
+    marks: Mapping[tuple[str, str], str] | None = None,
+) -> pd.DataFrame:
     """Return the records as a frame with `COLUMNS`, one row per case, launch, arm and metric.
 
     Args:
         records: valid ones.
         versions: that of each record, see `versions.versions`.
+        marks: by environment and what a plug-in registered (``backend mine``): what follows its
+            name, where the records hold several versions.
     """
     told = zip(records, versions, strict=True)
-    rows = [row for record, version in told for row in _rows(record, version)]
+    rows = [row for record, version in told for row in _rows(record, version, marks or {})]
     frame = pd.DataFrame.from_records(rows, columns=list(COLUMNS))
     numbers = [
         *COSTS, "expected_time", "expected_memory", "gate_error", "gate_budget", "gradient_error",
@@ -63,8 +69,15 @@ def tidy(records: list[dict[str, Any]], versions: Sequence[str]) -> pd.DataFrame
     return with_plain_texts(frame.astype(dict.fromkeys(numbers, "float64")))
 
 
-def _rows(record: Mapping[str, Any], version: str) -> Iterator[dict[str, Any]]:
+def _rows(
+    record: Mapping[str, Any], version: str, marks: Mapping[tuple[str, str], str]
+) -> Iterator[dict[str, Any]]:
     case = record["case"]
+
+    def mark(kind: str, name: str) -> str:
+        return marks.get((clean(record["environment"]), f"{kind} {name}"), "") if marks else ""
+
+    task, colon, options = _bounded(case.get("task", ""), _LONGEST_OPTIONS).partition(":")
     shared = {
         "run": clean(record["run"]),
         "machine": clean(record["machine"]),
@@ -74,6 +87,7 @@ def _rows(record: Mapping[str, Any], version: str) -> Iterator[dict[str, Any]]:
         "case_id": case["id"],
         **{c: case[c] if c in case else LATER_FIELDS[c] for c in CASE_COLUMNS},
         **{c: _bounded(case.get(c, ""), _LONGEST_OPTIONS) for c in _TEXTS},
+        "task": f"{task}{mark('task', task)}{colon}{options}",
         "launch": record["launch"]["index"],
         "started": clean(record["launch"].get("started") or "")[:_LONGEST_NAME],
         "status": record["status"],
@@ -85,7 +99,7 @@ def _rows(record: Mapping[str, Any], version: str) -> Iterator[dict[str, Any]]:
         base = {
             **shared,
             "arm": index,
-            "backend": _bounded(named.name, _LONGEST_NAME),
+            "backend": _bounded(named.name, _LONGEST_NAME) + mark(*_registered(named.name)),
             "options": _bounded(named.label[len(named.name) + 1 :], _LONGEST_OPTIONS),
             **_arm_columns(results),
         }
@@ -104,6 +118,11 @@ def _rows(record: Mapping[str, Any], version: str) -> Iterator[dict[str, Any]]:
         if not metrics:
             nothing = {"metric": "", "unit": "", "value": math.nan, "samples": ()}
             yield {**base, **nothing, "stopped": "", "converged": None}
+
+
+def _registered(arm: str) -> tuple[str, str]:
+    """Return the kind and the name under which an arm was registered."""
+    return ("peer", arm.removeprefix(PEER)) if arm.startswith(PEER) else ("backend", arm)
 
 
 def _bounded(text: str, longest: int) -> str:

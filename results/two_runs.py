@@ -216,7 +216,7 @@ def named(run: Run) -> dict[tuple[str, int], Known]:
 
 
 def plugins_of(run: Run) -> dict[str, str]:
-    """Return the plug-ins of a run, each to its version."""
+    """Return what plug-ins registered in a run, each to the plug-in and its version."""
     held = (run.environments.get(a, {}).get("plugins") for a in run.frame["environment"].unique())
     return {
         clean(name): clean(version)
@@ -242,14 +242,11 @@ def machine_names(run: Run) -> dict[str, str]:
     }
 
 
-_ONE_OF = {"plugins": "plug-in"}
-
-
 def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Walk a description's keys and values; what holds several, as plug-ins do, one by one."""
+    """Walk a description's keys and values; of plug-ins what each registered."""
     for key, value in content.items():
         if isinstance(value, Mapping):
-            yield from ((f"{_ONE_OF.get(key, key)} {name}", one) for name, one in value.items())
+            yield from value.items()
         else:
             yield key.replace("_", " "), value
 

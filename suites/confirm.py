@@ -61,7 +61,7 @@ ORIGIN = ("measurement", "machine", "environment", "commit")
 
 
 class Finished(NamedTuple):
-    """Where a finished run was measured: ids of machines, and commits; plug-ins, by name."""
+    """Where a finished run was measured: ids of machines, commits, and of what plug-ins."""
 
     machines: Collection[str]
     commits: Collection[str]
@@ -211,12 +211,12 @@ class PairedSession:
             MisuseError: if a plug-in is not the one that both runs were measured with: the pairs
                 would tell nothing of the runs.
         """
-        for plugin, now in self._loaded.items():
+        for arm, now in self._loaded.items():
             for name, run in finished.items():
-                if (then := run.plugins.get(plugin, now)) != now:
+                if (then := run.plugins.get(arm, now)) != now:
                     raise MisuseError(
-                        f"--confirm: {name.upper()} was measured with plug-in {plugin} {then}, "
-                        f"and it is {now} here, on both sides; expected the same"
+                        f"--confirm: {name.upper()} was measured with {arm} of {then}, and here, "
+                        f"on both sides, it is of {now}; expected the same"
                     )
         origins = {name: self._sessions[name].origin for name in NAMES}
         said = []

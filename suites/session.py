@@ -137,14 +137,14 @@ def check_plugins(journal: Journal, told: Mapping[str, Any]) -> list[str]:
         for name in before.keys() & now.keys():
             if before[name] != now[name]:
                 raise MisuseError(
-                    f"--resume: the run in {journal.folder} was measured with plug-in {name} "
-                    f"{before[name]}, and it is {now[name]} now: two versions would be pooled; "
+                    f"--resume: the run in {journal.folder} was measured with {name} of "
+                    f"{before[name]}, and now it is of {now[name]}: two versions would be pooled; "
                     "go on with the one it began with, or name another folder by --out"
                 )
         if other := sorted(before.keys() ^ now.keys()):
             notices[
-                f"--resume: the run has records with and without plug-in {', '.join(other)}: "
-                "reports show them apart, as of two environments"
+                f"--resume: the run has records with and without the plug-in of "
+                f"{', '.join(other)}: reports show them apart, as of two environments"
             ] = None
     return list(notices)
 

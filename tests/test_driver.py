@@ -271,7 +271,7 @@ def test_a_run_does_not_go_on_with_a_plugin_that_was_edited(tmp_path):
     before = (out / "records.jsonl").read_bytes()
     plugin.write_text("two")
     with pytest.raises(
-        MisuseError, match=r"--resume: .* with plug-in mine\.py one, and it is two"
+        MisuseError, match=r"--resume: .* with mine\.py of one, and now it is of two"
     ):
         sweep(out, "linear", plugins=[plugin], resume=True)
     assert (out / "records.jsonl").read_bytes() == before
@@ -280,7 +280,7 @@ def test_a_run_does_not_go_on_with_a_plugin_that_was_edited(tmp_path):
     other.write_text("three")
     _, summary, watch = sweep(out, "linear", plugins=[plugin, other], resume=True)
     assert summary.skipped
-    assert [n for n in watch.begun[2] if "with and without plug-in other.py: reports show" in n]
+    assert [n for n in watch.begun[2] if "with and without the plug-in of other.py: reports" in n]
     assert len({r["environment"] for r in records(out)}) == 2
 
 

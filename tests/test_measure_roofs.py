@@ -97,7 +97,8 @@ def test_environment_is_described_in_json():
     assert told["torch"] == torch.__version__
     assert told["asv"] == "0.6.6"
     assert set(told) == {
-        "attnbench", "python", "torch", "blas", "numpy", "asv", "xformers", "triton", "cuda",
+        "attnbench", "python", "torch", "blas", "numpy", "asv", "xformers", "triton",
+        "transformers", "cuda",
         "driver", "thp", "governor", "turbo", "affinity", "openmp", "flags", "glibc",
     }  # fmt: skip
     assert canonical(told)

@@ -21,6 +21,8 @@ from attention import plugins
 from attention import registry as backends
 from attention.plugins import Registry, import_files, interrupts, is_name
 from cli import main
+from results.schema import CLAIM, IDENTITY, LSTM, PROJECTIONS, SENTINEL
+from suites.confirm import Finished, PairedSession
 from suites.driver import MisuseError, _rows
 from suites.kinds.answer import answer
 from suites.measure.process import TimeLimitError
@@ -75,7 +77,8 @@ def _registries() -> Iterator[None]:
     before = [(dict(r), dict(r._broken), dict(r._broken_files)) for r in both]
     yield
     for one, (classes, broken, files) in zip(both, before, strict=True):
-        one.restore(classes)
+        one.clear()
+        one.update(classes)
         one._broken, one._broken_files = broken, files
 
 
@@ -208,20 +211,19 @@ def test_what_was_imported_is_named_with_its_version(
     def digest(file: Path) -> str:
         return f"sha256-{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
 
-    monkeypatch.setattr(plugins, "_files", {})
-    monkeypatch.setattr(plugins, "_installed", {})
+    monkeypatch.setattr(plugins, "_sources", {})
     file, bad = (
         write(tmp_path, "my own", GOOD.format(name="mine")),
         write(tmp_path, "bad", "1 / 0"),
     )
     told = told_of(CASE, plugins=(str(file), str(bad)))
-    assert told["environment"]["plugins"] == {"my own.py": digest(file)}
+    assert told["environment"]["plugins"] == {"backend mine": f"my own.py {digest(file)}"}
     file.write_text(f"\ufeff{file.read_text()}# edited\n", encoding="utf-8")
     assert told_of(CASE, plugins=(str(file),))["environment"]["plugins"] == {
-        "my own.py": digest(file)
+        "backend mine": f"my own.py {digest(file)}"
     }
 
-    module = write(tmp_path, "some_distribution_of_theirs", "x = 1")
+    module = write(tmp_path, "some_distribution_of_theirs", TASK)
     monkeypatch.syspath_prepend(tmp_path)
     info = tmp_path / "theirs-1.2.dist-info"
     info.mkdir()
@@ -231,8 +233,19 @@ def test_what_was_imported_is_named_with_its_version(
     )
     monkeypatch.setattr(tasks._registry, "_is_complete", False)
     assert told_of(CASE)["environment"]["plugins"] == {
-        "my own.py": digest(file), "theirs": f"1.2 {digest(module)}"
+        "backend mine": f"my own.py {digest(file)}", "task mine": f"theirs 1.2 {digest(module)}"
     }  # fmt: skip
+
+
+def test_pairs_are_not_measured_with_another_version_than_the_runs(tmp_path: Path) -> None:
+    pairs = PairedSession({}, tmp_path, [], budget_s=0.1, case_timeout_s=1.0)
+    pairs._loaded = {"backend mine": "mine.py new"}
+    runs = {
+        "base": Finished((), (), {"backend other": "other.py old"}),
+        "new": Finished((), (), {"backend mine": "mine.py old"}),
+    }
+    with pytest.raises(MisuseError, match=r"NEW was measured with backend mine of mine\.py old"):
+        pairs.notes(runs)
 
 
 def test_bytecode_of_an_older_content_is_not_run(tmp_path: Path) -> None:
@@ -260,7 +273,7 @@ def test_what_is_registered_can_be_named_by_an_option(name: str) -> None:
                 one.add(name, type("Mine", (), {}))
 
 
-@pytest.mark.parametrize("name", ["identity", "lstm"])
+@pytest.mark.parametrize("name", [IDENTITY, LSTM, PROJECTIONS, CLAIM, SENTINEL, "roof"])
 def test_names_that_mean_something_else_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"'{name}' is no backend's"):
         backends.register(name)(backends.get("full"))

@@ -247,21 +247,29 @@ def test_two_machines_are_compared_with_a_warning(tmp_path: Path) -> None:
 
 
 def test_versions_of_plugins_are_differences(tmp_path: Path) -> None:
-    plugins = {"my_attention.py": "sha256-000000000000", "b.py": "sha256-111111111111"}
+    plugins = {
+        "backend a": "a.py sha256-000000000000",
+        "backend longformer": "b 1 sha256-111111111111",
+    }
     base, new = (
         synthetic.write_run(
             tmp_path / run, LAWS, **SMALL, run=run,
             environment={**synthetic.ENVIRONMENT, "plugins": plugins | changed},
         )
-        for run, changed in (("a", {}), ("b", {"b.py": "sha256-222222222222"}))
+        for run, changed in (("a", {}), ("b", {"backend longformer": "b 2 sha256-222222222222"}))
     )  # fmt: skip
     got = compare(load(base), load(new))
-    assert got.differences == (("plug-in b.py", plugins["b.py"], "sha256-222222222222"),)
+    assert got.differences == (
+        ("backend longformer", plugins["backend longformer"], "b 2 sha256-222222222222"),
+    )
     assert len(got.changes) == 15
-    both_in_one = load(base, new)  # never pooled: two environments
+    assert not any("@" in change.name for change in got.changes)
+    both_in_one = load(base, new)  # never pooled: two environments, and two names
+    found = {name for name in both_in_one.frame["backend"] if name.startswith("longformer")}
+    assert found == {"longformer@111111", "longformer@222222"}
     assert set(map(len, points(both_in_one)["launches"])) == {SMALL["launches"]}
     facts = [f for f in provenance(both_in_one, []) if f.title == "Environment"]
-    assert ("plugins", ", ".join(f"{k} {v}" for k, v in plugins.items())) in facts[0].pairs
+    assert ("plugins", ", ".join(f"{k} of {v}" for k, v in plugins.items())) in facts[0].pairs
 
 
 def test_of_several_machines_each_is_compared_with_itself(tmp_path: Path) -> None:
