@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from results.schema import IDENTITY, Arm, parse_option
@@ -31,6 +32,25 @@ def parse_backend(text: str) -> Arm:
             raise ValueError(f"option {key!r} stands twice in {text!r}")
         options[key] = parse_option(value)
     return Arm(name, options)
+
+
+def parse_threshold(text: str) -> tuple[str, float]:
+    """Read ``[NAME[:key=value,…]=]PERCENT``, the percent sign may stand: ``sdpa=5%``.
+
+    Returns:
+        The backend, "" for all, and a fraction.
+
+    Raises:
+        ValueError: if the text does not have this form.
+    """
+    backend, equals, number = text.rpartition("=")
+    try:
+        percent = float(number.strip().removesuffix("%"))
+    except ValueError:
+        percent = math.nan
+    if not 0 < percent <= 900 or (equals and not backend):
+        raise ValueError(f"expected PERCENT or BACKEND=PERCENT, above 0 to 900, got {text!r}")
+    return backend, percent / 100
 
 
 def parse_shard(text: str) -> tuple[int, int]:
