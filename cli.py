@@ -22,7 +22,8 @@ import click
 
 from results.schema import ALLOCATORS, DEVICES, DTYPES, MATMUL_PRECISIONS, SPEED_MODES
 from suites.completion import RunFolder, backend_or_path, inputs, one_of, tasks
-from suites.options import confirm_options, sweep_options
+from suites.options import Parsed, confirm_options, sweep_options
+from suites.parsing import parse_threshold
 from suites.stream import Stream
 
 if TYPE_CHECKING:
@@ -407,11 +408,26 @@ def report(
 )
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 900, min_open=True),
-    default=3.0,
+    "thresholds",
+    type=Parsed("[BACKEND=]PERCENT", parse_threshold),
+    multiple=True,
+    help="A smaller change does not matter, of all backends or of one: sdpa=5%. Repeatable. "
+    "Default: 3.",
+)
+@click.option(
+    "--only",
+    metavar="NAME=VALUE,…",
+    multiple=True,
+    help="Judge these cases alone: backend=sdpa, mode=forward, seq-len=512,1024 and so on, in the "
+    "words of run's options. Repeatable: a case must be of all. The others still tell what two "
+    "runs differ by.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(["worse", "inconclusive"]),
+    default="worse",
     show_default=True,
-    metavar="PERCENT",
-    help="A smaller change does not matter.",
+    help="inconclusive = the exit code is 1, too, where a case may have become worse.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
@@ -437,7 +453,9 @@ def compare(
     base: Path,
     new: Path,
     metric: str,
-    threshold: float,
+    thresholds: tuple[tuple[str, float], ...],
+    only: tuple[str, ...],
+    fail_on: str,
     as_json: bool,
     as_markdown: bool,
     html: Path | None,
@@ -445,14 +463,17 @@ def compare(
     base_from: Path | None,
     **options: Any,
 ) -> None:
-    """Compare two runs case by case: slower, faster, no change or inconclusive.
+    """Compare two runs, case by case and backend by backend: slower, faster, no change or open.
 
-    The exit code is 1 if a case became worse, 0 if none did, 2 on misuse, and 3 if something could
-    not be read or measured. A verdict holds over the whole table: false alarms are accounted for.
+    The exit code is 1 if a case or a whole backend became worse, 0 if none is known to have, 2 on
+    misuse, and 3 if something could not be read or measured. A verdict holds over the whole table:
+    false alarms are accounted for.
     """
     from results import changes_text
     from results.changes import compare as compared
     from results.runs import load
+    from results.selection import parse
+    from results.verdicts import THRESHOLD
     from suites.stream import open_standard
     from suites.terminal import Page
 
@@ -471,12 +492,22 @@ def compare(
         )
     if not confirm and (given := _given(ctx, "base_from", *options)):
         raise click.UsageError(f"{given}: goes with --confirm", ctx)
+    of_backends = dict(thresholds)
+    if len(of_backends) < len(thresholds):
+        raise click.UsageError("--threshold: one backend is given twice, or the common one", ctx)
+    try:
+        selection = parse(only)
+    except ValueError as error:
+        raise click.UsageError(f"--only: {error}", ctx) from None
     with _misuse(ctx, NotComparedError):
         runs = [load(base), load(new)]
         for name, run in zip(("BASE", "NEW"), runs, strict=True):
             # What is incomplete stands in the comparison.
             _say([f"{name}: {warning}" for warning in run.warnings], errors)
-        found = compared(*runs, metric=metric, threshold=threshold / 100)
+        found = compared(
+            *runs, metric=metric, threshold=of_backends.pop("", THRESHOLD),
+            thresholds=of_backends, only=selection,
+        )  # fmt: skip
     if base_from is not None:
         found = _confirmed(ctx, found, runs, errors, base_from=base_from, **options)
     page = Page()
@@ -494,22 +525,24 @@ def compare(
 
         with _misuse(ctx, NotComparedError):
             html.parent.mkdir(parents=True, exist_ok=True)
-            write_text(html, comparison_page(runs[0], runs[1], found))
+            write_text(html, comparison_page(runs[0], runs[1], found, selection))
         errors.write(f"The page lies in {html}\n")
-    ctx.exit(1 if found.regressions else 0)
+    is_open = fail_on == "inconclusive" and bool(found.undecided)
+    ctx.exit(1 if found.is_regression or is_open else 0)
 
 
 def _show_comparison(page: Page, found: Comparison) -> None:
     """Show a comparison on a terminal: as `changes_text.text` has it, as a table of its width."""
     from results import changes_text
 
-    before, rows, after = changes_text.parts(found)
+    before, tables, after = changes_text.parts(found)
     colours = {"worse": "red", "fails": "red", "better": "green", "inconclusive": "yellow"}
     for line in before:
         page.line(line)
-    styles = {i: colours.get(verdict, "dim") for i, (verdict, _) in enumerate(rows)}
-    page.table(changes_text.HEAD, [cells for _, cells in rows], styles)
-    page.line(after, bold=True, fg="red" if found.regressions else None)
+    for head, rows in tables:
+        styles = {i: colours.get(verdict, "dim") for i, (verdict, _) in enumerate(rows)}
+        page.table(head, [cells for _, cells in rows], styles)
+    page.line(after, bold=True, fg="red" if found.is_regression else None)
 
 
 class NotComparedError(click.ClickException):
@@ -711,6 +744,7 @@ def merge(ctx: click.Context, /, folders: tuple[Path, ...], out: Path) -> None:
     type=click.Choice(
         [
             "cases",
+            "launches",
             "scaling",
             "crossover",
             "peers",
@@ -722,7 +756,8 @@ def merge(ctx: click.Context, /, folders: tuple[Path, ...], out: Path) -> None:
         ]
     ),
     default=None,
-    help="cases = a row per case, arm and metric; scaling = exponents; crossover = from "
+    help="cases = a row per case, arm and metric; launches = a row per launch and arm; "
+    "scaling = exponents; crossover = from "
     "which length on a backend wins; peers = other libraries beside ours; tasks = what was "
     "learnt at which cost; errors = error at a budget; quantized = quantised weights; "
     "claims = what is said of attention, with verdicts; context = a sequence over several "
@@ -741,6 +776,21 @@ def merge(ctx: click.Context, /, folders: tuple[Path, ...], out: Path) -> None:
     type=ANY_PATH,
     help="The file; for asv the folder. Default: standard output; for asv DIR.",
 )
+@click.option(
+    "--delimiter",
+    type=click.Choice([",", ";", "tab", "|"]),
+    default=",",
+    show_default=True,
+    help="Of csv: what stands between cells.",
+)
+@click.option(
+    "--decimal",
+    type=click.Choice([".", ","]),
+    default=".",
+    show_default=True,
+    help="Of csv: the decimal mark of numbers. Spreadsheets of countries with decimal commas "
+    "read ; and , as they are.",
+)
 @click.pass_context
 def export(
     ctx: click.Context,
@@ -749,9 +799,18 @@ def export(
     table: str | None,
     form: str,
     out: Path | None,
+    delimiter: str,
+    decimal: str,
 ) -> None:
     """Write a table for other programs, or asv's files."""
     from results.runs import load
+
+    if form != "csv" and (given := _given(ctx, "delimiter", "decimal")):
+        raise click.UsageError(f"{given}: goes with --format csv; got {form}", ctx)
+    if delimiter == decimal:
+        raise click.UsageError(
+            f"--decimal: expected another mark than --delimiter, got {decimal} for both", ctx
+        )
 
     if form == "asv" and table is not None:
         raise click.UsageError("--table: goes with csv, json and parquet; asv has all in one", ctx)
@@ -767,7 +826,10 @@ def export(
             return
         from results.tables import export_table
 
-        text = export_table(loaded, table or "cases", form, out)
+        text = export_table(
+            loaded, table or "cases", form, out,
+            delimiter="\t" if delimiter == "tab" else delimiter, decimal=decimal,
+        )  # fmt: skip
     click.echo(out if text is None else text, nl=text is None)
 
 

@@ -6,22 +6,41 @@ cases inconclusive, as they should; pairs of launches taken side by side decide 
 (`results.confirmation`).
 
 A case is worse where no change is ruled out, over the whole table, and the best estimate is beyond
-the threshold; it has not changed where its whole interval is within the threshold.
+the threshold; it has not changed where its whole interval is within the threshold. A backend's
+cases are judged as one beside that (`results.backend_changes`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import compress
 from statistics import fmean
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from results.inference import MIN_CASES, adjusted, apart, beyond_launches, scatters
+from results.backend_changes import (
+    BackendChange,
+    Member,
+    backend_changes,
+    counted,
+    where_nothing_changed,
+)
+from results.inference import (
+    MIN_CASES,
+    MOST_DF,
+    Difference,
+    adjusted,
+    apart,
+    beyond_launches,
+    scatters,
+)
 from results.runs import Run
 from results.schema import Status
+from results.selection import Selection, chosen
+from results.spelling import name_of
 from results.statistics import ONE_LAUNCH, Estimate
 from results.two_runs import (
     IncomparableError,
@@ -32,16 +51,10 @@ from results.two_runs import (
     differences,
     machine_names,
     named,
+    ours,
     sides,
 )
-
-THRESHOLD = 0.03
-"""A change smaller than this fraction does not matter in practice."""
-
-FALSE_DISCOVERIES = 0.01
-"""Of the changes that a table of two finished runs claims, the share that is false on average."""
-
-Verdict = Literal["worse", "better", "no change", "inconclusive", "fails"]
+from results.verdicts import FALSE_DISCOVERIES, REGRESSIONS, THRESHOLD, Verdict, verdict_of
 
 WORDS: Mapping[str, Mapping[Verdict, str]] = {
     "latency": {"worse": "slower", "better": "faster"},
@@ -55,8 +68,6 @@ RESOLUTION: Mapping[str, float] = {"peak_memory": 2.0**20}
 
 BROKEN: tuple[Status, ...] = ("failed", "crashed", "out_of_memory")
 """Ends of a launch that count against a case that ran before."""
-
-REGRESSIONS: tuple[Verdict, ...] = ("worse", "fails")
 
 LAYOUTS = 5
 """Launches from which on two runs are judged where memory's layout may decide (`may_fault`)."""
@@ -86,6 +97,10 @@ class Change:
         reason: why there is no verdict, or what it rests on.
         pairs: pairs of launches taken side by side that it rests on; 0 = the two runs alone.
         resolution: a difference up to this is none, in the metric's unit.
+        backend: with its options.
+        mode: of the case.
+        threshold: the fraction from which on a change of this case matters.
+        smallest: the smallest change that could have been seen, as a ratio; NaN = none.
     """
 
     machine: str
@@ -100,6 +115,10 @@ class Change:
     reason: str = ""
     pairs: int = 0
     resolution: float = 0.0
+    backend: str = ""
+    mode: str = ""
+    threshold: float = THRESHOLD
+    smallest: float = math.nan
 
     @property
     def key(self) -> Place:
@@ -111,13 +130,14 @@ class Change:
         """Whether this case alone makes the comparison fail."""
         return self.verdict in REGRESSIONS
 
-    def may_be_worse(self, threshold: float) -> bool:
+    @property
+    def may_be_worse(self) -> bool:
         """Whether it is worse, or not shown not to be."""
         if self.new.launches and self.new.reason and not self.base.reason:
             return True  # some launches of the new run alone did not end well
         if self.verdict != "inconclusive":
             return self.is_regression
-        return bool(self.base.launches) and not self.ratio.high < 1 + threshold
+        return bool(self.base.launches) and not self.ratio.high < 1 + self.threshold
 
 
 @dataclass(frozen=True)
@@ -128,6 +148,8 @@ class Comparison:
         metric: what is compared.
         threshold: the fraction from which on a change matters.
         changes: the cases that both runs hold, in the order of the new one.
+        backends: what changed in whole backends, over their cases.
+        thresholds: of single backends, in place of `threshold`.
         differences: what differs between the runs: a name, the old value, the new one.
         notes: what was left out, and what to keep in mind, one sentence each.
     """
@@ -137,6 +159,8 @@ class Comparison:
     changes: tuple[Change, ...]
     differences: tuple[tuple[str, str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    backends: tuple[BackendChange, ...] = ()
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def regressions(self) -> list[Change]:
@@ -144,9 +168,24 @@ class Comparison:
         return [change for change in self.changes if change.is_regression]
 
     @property
+    def worse_backends(self) -> list[BackendChange]:
+        """The backends that make the comparison fail."""
+        return [change for change in self.backends if change.is_regression]
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether a case or a backend became worse."""
+        return bool(self.regressions or self.worse_backends)
+
+    @property
+    def undecided(self) -> list[Change]:
+        """The cases without a verdict that may have become worse."""
+        return [change for change in self.suspects if change.verdict == "inconclusive"]
+
+    @property
     def suspects(self) -> list[Change]:
         """The cases that may have become worse: all but those shown not to have."""
-        return [change for change in self.changes if change.may_be_worse(self.threshold)]
+        return [change for change in self.changes if change.may_be_worse]
 
     def word(self, verdict: Verdict) -> str:
         """Return what a verdict is called."""
@@ -158,7 +197,13 @@ class Comparison:
 
 
 def compare(
-    base: Run, new: Run, *, metric: str = "latency", threshold: float = THRESHOLD
+    base: Run,
+    new: Run,
+    *,
+    metric: str = "latency",
+    threshold: float = THRESHOLD,
+    thresholds: Mapping[str, float] | None = None,
+    only: Selection | None = None,
 ) -> Comparison:
     """Compare the cases that two runs share.
 
@@ -169,16 +214,20 @@ def compare(
         new: what it is.
         metric: ``latency``, ``peak_memory`` or ``state_bytes``.
         threshold: the fraction from which on a change matters.
+        thresholds: of single backends in its place, by name or by name and options.
+        only: the cases that are judged; the others still tell what two runs differ by.
 
     Raises:
         IncomparableError: if the runs were measured by different versions of the measuring code,
             share no case, or one of them holds a machine in several environments.
-        ValueError: if `metric` or `threshold` is not accepted.
+        ValueError: if `metric` or a threshold is not accepted, or `only` leaves no case.
     """
     if metric not in WORDS:
         raise ValueError(f"metric: expected one of {', '.join(WORDS)}, got {metric!r}")
-    if not 0 < threshold < 10:
-        raise ValueError(f"threshold: expected a fraction between 0 and 10, got {threshold!r}")
+    thresholds = dict(thresholds or {})
+    for value in (threshold, *thresholds.values()):
+        if not 0 < value < 10:
+            raise ValueError(f"threshold: expected a fraction between 0 and 10, got {value!r}")
     pairing = Pairing(base, new)
     before, after = sides(base, metric, "BASE"), sides(new, metric, "NEW")
     known = named(new)
@@ -188,10 +237,13 @@ def compare(
         place = (pairing.machines.get(machine, ""), case_id, arm)
         if place in before:
             case = known[case_id, arm]
-            name = f"{where[machine]}: {case.name}" if len(where) > 1 else case.name
             floor = RESOLUTION.get(metric, 0.0) if case.device == "cpu" else 0.0
-            change = Change(machine, case_id, arm, name, before[place], side, resolution=floor)
-            found[place] = _Pair(change, case, pairing.shifts[machine])
+            name = f"{where[machine]}: {case.name}" if len(where) > 1 else case.name
+            change = Change(
+                machine, case_id, arm, name, before[place], side, resolution=floor,
+                backend=case.backend, mode=case.mode,
+            )  # fmt: skip
+            found[place] = _Pair(change, case, pairing.shift(machine))
     if not found:
         raise IncomparableError(
             f"NEW: it shares no case with {metric.replace('_', ' ')} with BASE; expected runs of "
@@ -200,18 +252,35 @@ def compare(
     measured = [p for p in found.values() if p.change.base.launches or p.change.new.launches]
     if not measured:
         raise IncomparableError(
-            f"metric: none of the {_cases(len(found))} in both runs has {metric.replace('_', ' ')}"
+            f"metric: none of the {counted(len(found))} in both runs has "
+            f"{metric.replace('_', ' ')}"
         )
     notes = [
         *_alone(before, after, len(found), len(measured), metric), *pairing.notes(threshold),
     ]  # fmt: skip
+    limit = _limits(threshold, thresholds, {p.change.backend for p in measured})
+    kept = _chosen(measured, new, only)
+    if left := len(measured) - sum(kept):
+        notes.append(f"{counted(left)} not chosen by --only: not judged")
+    changes, members = _tested(measured, kept, limit)
     judged = [
         _doubted(change, pair.case, len(measured)) if metric == "latency" else change
         for change, pair in zip(
-            judge(_tested(measured), threshold, FALSE_DISCOVERIES), measured, strict=True
+            judge(changes, FALSE_DISCOVERIES), compress(measured, kept), strict=True
         )
     ]
-    return Comparison(metric, threshold, tuple(judged), differences(base, new), tuple(notes))
+    backends = backend_changes(
+        members, sentinels=pairing.sentinels, threshold=limit, moves=metric == "latency"
+    )
+    backends = where_nothing_changed(
+        backends, [(c.machine, c.backend, c.mode, c.verdict) for c in judged]
+    )
+    if len(where) > 1:
+        backends = [replace(b, name=f"{where[b.machine]}: {b.name}") for b in backends]
+    return Comparison(
+        metric, threshold, tuple(judged), differences(base, new), tuple(notes), tuple(backends),
+        thresholds,
+    )  # fmt: skip
 
 
 class _Pair(NamedTuple):
@@ -222,6 +291,31 @@ class _Pair(NamedTuple):
     shift: float | None
 
 
+def _limits(
+    threshold: float, thresholds: Mapping[str, float], backends: Collection[str]
+) -> Callable[[str], float]:
+    """Return the threshold of each backend: its own, that of its name, or the common one."""
+    names = {*backends, *map(name_of, backends)}
+    if unknown := [name for name in thresholds if name not in names]:
+        raise ValueError(
+            f"threshold: no case in both runs is of {unknown[0]}; there are "
+            f"{', '.join(dict.fromkeys(backends))}"
+        )
+    return lambda backend: thresholds.get(backend, thresholds.get(name_of(backend), threshold))
+
+
+def _chosen(pairs: Sequence[_Pair], new: Run, only: Selection | None) -> list[bool]:
+    """Return which of the cases are judged."""
+    if not only:
+        return [True] * len(pairs)
+    rows = ours(new).drop_duplicates(["machine", "case_id", "arm"])
+    rows = rows.set_index(["machine", "case_id", "arm"]).loc[[p.change.key for p in pairs]]
+    try:
+        return list(map(bool, chosen(rows, only)))
+    except ValueError as error:
+        raise ValueError(f"only: {error}") from None
+
+
 def _doubted(change: Change, case: Known, cases: int) -> Change:
     """Return a change without a verdict where more than its launches is needed for one.
 
@@ -229,36 +323,67 @@ def _doubted(change: Change, case: Known, cases: int) -> Change:
     differ by beyond their launches.
     """
     launches = min(len(change.base.launches), len(change.new.launches))
-    if change.verdict not in ("worse", "better"):
-        return change
-    if not 1 / LAYOUT_FACTOR < change.ratio.value < LAYOUT_FACTOR:
-        return change
     if case.may_fault and launches < LAYOUTS:
         reason = f"{launches} launches may share a layout of memory: {LAYOUTS} tell, or --confirm"
     elif cases < MIN_CASES:
         reason = (
-            f"{_cases(cases)} do not tell what two runs differ by: {MIN_CASES} do, or --confirm"
+            f"{counted(cases)} do not tell what two runs differ by: {MIN_CASES} do, or --confirm"
         )
     else:
+        return change
+    change = replace(change, smallest=max(change.smallest, LAYOUT_FACTOR))
+    if change.verdict not in ("worse", "better"):
+        return change
+    if not 1 / LAYOUT_FACTOR < change.ratio.value < LAYOUT_FACTOR:
         return change
     return replace(change, verdict="inconclusive", reason=reason)
 
 
-def _tested(pairs: Sequence[_Pair]) -> list[Change]:
-    """Return the changes with ratio and p, or with the verdict that needs none."""
-    changes = [_without_a_test(pair) for pair in pairs]
+def _tested(
+    pairs: Sequence[_Pair], kept: Sequence[bool], limit: Callable[[str], float]
+) -> tuple[list[Change], list[Member]]:
+    """Return the kept changes with ratio and p, or with the verdict that needs none.
+
+    And what changed in each case, kept or not, by its launches alone.
+    """
+    changes = [
+        replace(_without_a_test(pair), threshold=limit(pair.change.backend)) for pair in pairs
+    ]
     places = [i for i, c in enumerate(changes) if c.verdict == "inconclusive" and not c.reason]
     cases = [(changes[i].base.launches, changes[i].new.launches) for i in places]
     found = scatters(cases)
     plain = [apart(*case, scatter) for case, scatter in zip(cases, found, strict=True)]
     beyond = beyond_launches(plain)
     common = float(np.median([d.centre for d in plain])) if len(plain) >= MIN_CASES else 0.0
+    tests = sum(kept[i] for i in places)
     for i, case, scatter in zip(places, cases, found, strict=True):
         # Without a sentinel, what most cases have in common may be the machine's.
         shift = common if pairs[i].shift is None else pairs[i].shift
         difference = apart(*case, scatter, beyond=beyond, shift=shift or 0.0)
-        changes[i] = replace(changes[i], ratio=difference.ratio, p=difference.p)
-    return changes
+        smallest = difference.smallest_seen(FALSE_DISCOVERIES / max(1, tests))
+        changes[i] = replace(
+            changes[i], ratio=difference.ratio, p=difference.p,
+            smallest=max(1 + changes[i].threshold, smallest),
+        )  # fmt: skip
+    known = dict(zip(places, plain, strict=True)) | _unresolved(changes)
+    members = [
+        Member(c.machine, c.backend, c.mode, known[i], kept[i])
+        for i, c in enumerate(changes) if i in known
+    ]  # fmt: skip
+    return list(compress(changes, kept)), members
+
+
+def _unresolved(changes: Sequence[Change]) -> dict[int, Difference]:
+    """Return what changed where a difference is below the resolution: a backend has those too."""
+    found = {}
+    for i, change in enumerate(changes):
+        if change.verdict != "no change":
+            continue
+        before, after = fmean(change.base.launches), fmean(change.new.launches)
+        if min(before, after) > 0:
+            error = change.resolution / min(before, after)
+            found[i] = Difference(math.log(after / before), error, MOST_DF)
+    return found
 
 
 def _alone(
@@ -270,13 +395,9 @@ def _alone(
 ) -> Iterator[str]:
     for name, held in (("BASE", before), ("NEW", after)):
         if left := len(held) - shared:
-            yield f"{_cases(left)} of {name} alone: not compared"
+            yield f"{counted(left)} of {name} alone: not compared"
     if left := shared - measured:
-        yield f"{_cases(left)} without {metric.replace('_', ' ')} in either run: not compared"
-
-
-def _cases(count: int) -> str:
-    return f"{count} case{'s'[: count != 1]}"
+        yield f"{counted(left)} without {metric.replace('_', ' ')} in either run: not compared"
 
 
 def _without_a_test(pair: _Pair) -> Change:
@@ -313,34 +434,17 @@ def _ended(change: Change) -> Change:
     return replace(change, reason="; ".join(missing))
 
 
-def judge(found: Sequence[Change], threshold: float, false_discoveries: float) -> list[Change]:
+def judge(found: Sequence[Change], false_discoveries: float) -> list[Change]:
     """Return the changes with verdicts that hold over all of them.
 
     Args:
         found: with `p` not yet adjusted; one that has a verdict already keeps it.
-        threshold: the fraction from which on a change matters.
         false_discoveries: the share of false ones among those that are claimed.
     """
     return [
         change if change.verdict != "inconclusive" else
-        replace(change, p=q, verdict=verdict_of(change.ratio, q <= false_discoveries, threshold))
+        replace(
+            change, p=q, verdict=verdict_of(change.ratio, q <= false_discoveries, change.threshold)
+        )
         for change, q in zip(found, adjusted([change.p for change in found]), strict=True)
     ]  # fmt: skip
-
-
-def verdict_of(ratio: Estimate, is_certain: bool, threshold: float) -> Verdict:
-    """Return the verdict of a ratio.
-
-    Args:
-        ratio: new over base, with its interval.
-        is_certain: whether no change at all is ruled out.
-        threshold: the fraction from which on a change matters.
-    """
-    limit = 1 + threshold
-    if is_certain and ratio.value >= limit:
-        return "worse"
-    if is_certain and ratio.value <= 1 / limit:
-        return "better"
-    if ratio.has_interval and 1 / limit < ratio.low and ratio.high < limit:
-        return "no change"
-    return "inconclusive"

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from results import changes_text, format
-from results.changes import WORDS, Change, Comparison, Verdict, compare
+from results.backend_changes import BackendChange, counted
+from results.changes import WORDS, Change, Comparison, compare
 from results.changes_plots import BESIDE_CAPTION, RATIO_CAPTION, beside_figure, ratio_figure
 from results.chapters import by_setting
 from results.compare import crossovers
@@ -21,12 +22,14 @@ from results.panels import cut
 from results.runs import Run
 from results.schema import MODES
 from results.sections import Drawing, Section
+from results.selection import Selection
 from results.series import SERIES, SETTING, label, points, rank, with_cross_len
 from results.settings import in_words, names_precision
 from results.statistics import Estimate, estimate, is_less
 from results.summary import Paragraph
 from results.theme import looks
 from results.two_runs import IncomparableError, Pairing, machine_names, ours
+from results.verdicts import Verdict
 from results.views import LONG, Cell, TableView
 
 TITLES = {"latency": "Time", "peak_memory": "Peak memory", "state_bytes": "Decoding state"}
@@ -36,6 +39,12 @@ LONGEST_NAME = 40
 
 MOST_NAMED = 5
 """Changed cases that the summary names, of each verdict."""
+
+BACKENDS_NOTE = (
+    "The mean over a backend's cases. A backend changed where it did so by itself and more than "
+    "the others did, or the sentinel where they are few; what all share may be the machine's. "
+    "Seen from: the smallest change that could have been seen, in four tries of five."
+)
 
 _REMARKABLE: tuple[Verdict, ...] = ("fails", "worse", "better")
 
@@ -56,15 +65,29 @@ def name_sides(base: Run, new: Run) -> Sides:
     return Sides()
 
 
-def every_metric(base: Run, new: Run, found: Comparison) -> list[Comparison]:
-    """Return the comparison by every metric that both runs have, `found` among them."""
+def every_metric(
+    base: Run, new: Run, found: Comparison, only: Selection | None = None
+) -> list[Comparison]:
+    """Return the comparison by every metric that both runs have, `found` among them.
+
+    Args:
+        base: what it was.
+        new: what it is.
+        found: their comparison by one metric; the others have its thresholds.
+        only: the cases that are judged.
+    """
     every = []
     for metric in WORDS:
         if metric == found.metric:
             every.append(found)
             continue
         try:
-            every.append(compare(base, new, metric=metric, threshold=found.threshold))
+            every.append(
+                compare(
+                    base, new, metric=metric, threshold=found.threshold,
+                    thresholds=found.thresholds, only=only,
+                )
+            )  # fmt: skip
         except IncomparableError:  # neither run has it: `found` says that they can be compared
             continue
     return every
@@ -77,9 +100,10 @@ def summary(found: Comparison, sides: Sides) -> Paragraph:
     """Count the verdicts of a comparison, and name what changed most."""
     count = len(found.changes)
     sentences = [
-        f"{changes_text.summary(found)}, of {count} case{'s'[: count != 1]}; a change counts "
-        f"from {format.percent(found.threshold)} on."
+        f"{changes_text.summary(found)}, of {counted(count)} ({changes_text.terms(found)})."
     ]
+    if told := changes_text.undecided(found):
+        sentences.append(f"{told[:1].upper()}{told[1:]}.")
     sentences += filter(None, (_named(found, verdict) for verdict in _REMARKABLE))
     ratios = [c.ratio.value for c in found.changes if c.ratio.value > 0]
     if ratios:
@@ -87,7 +111,7 @@ def summary(found: Comparison, sides: Sides) -> Paragraph:
         middle = format.times(median(ratios))
         between = f"{format.times(min(ratios))} to {format.times(max(ratios))}"
         sentences.append(
-            f"In the median over {len(ratios)} case{'s'[: len(ratios) != 1]} {sides.new} takes "
+            f"In the median over {counted(len(ratios))} {sides.new} takes "
             f"{middle} the {what} of {sides.base}: from {between}."
         )
     return Paragraph(TITLES[found.metric], sentences)
@@ -116,7 +140,7 @@ def sections(base: Run, new: Run, every: Sequence[Comparison], sides: Sides) -> 
     """Return a section a setting, the one with most cases first."""
     tables = {found.metric: case_table(found, new) for found in every}
     whole = pd.concat(tables.values())
-    crossed = by_setting(_crossed(base, new))
+    crossed = by_setting(_crossed(base, new, whole))
     rows_in = {metric: by_setting(table) for metric, table in tables.items()}
     drawn = looks(zip(whole["backend"], whole["options"], strict=True))
     precise = names_precision(as_rows(whole[["matmul_precision"]]))
@@ -157,6 +181,7 @@ def case_table(found: Comparison, new: Run) -> pd.DataFrame:
                 "base_status": change.base.status, "new_status": change.new.status,
                 "value": change.ratio.value, "ci_low": change.ratio.low,
                 "ci_high": change.ratio.high, "remark": changes_text.remark(change),
+                "smallest": changes_text.smallest(change.smallest),
                 "note": word, "ringed": change.verdict in _REMARKABLE,
             }
         )  # fmt: skip
@@ -203,6 +228,28 @@ def _drawings(
 # -- tables --------------------------------------------------------------------------------------
 
 
+def backend_views(every: Sequence[Comparison]) -> list[TableView]:
+    """Return a table a metric: what changed in whole backends."""
+    head = [*changes_text.BACKEND_HEAD[1:-1], "verdict", "remark"]
+    return [
+        TableView(
+            f"{TITLES[found.metric]}: whole backends", head,
+            [_backend_row(found, change) for change in changes_text.backends_in_order(found)],
+            1, [BACKENDS_NOTE],
+        )
+        for found in every if found.backends
+    ]  # fmt: skip
+
+
+def _backend_row(found: Comparison, change: BackendChange) -> list[Cell]:
+    _, name, *cells, remark = changes_text.backend_cells(found, change)
+    is_status = change.verdict in ("worse", "fails")
+    return [
+        Cell(name), *map(Cell, cells), Cell(found.word(change.verdict), is_status=is_status),
+        Cell(remark),
+    ]  # fmt: skip
+
+
 def _case_view(metric: str, part: pd.DataFrame, sides: Sides) -> TableView:
     write = format.seconds if metric == "latency" else format.size
     beside = part["kind"].nunique() > 1
@@ -215,13 +262,14 @@ def _case_view(metric: str, part: pd.DataFrame, sides: Sides) -> TableView:
             _measured(row, "base", write),
             _measured(row, "new", write),
             _ratio(row),
+            Cell(row["smallest"]),
             Cell(row["word"], is_status=row["verdict"] in ("worse", "fails")),
             Cell(row["remark"]),
         ]
         for row in as_rows(part)
     ]
     head = ["backend", "mode", *(["where"] if beside else []), "tokens", sides.base, sides.new,
-            "new / base", "verdict", "remark"]  # fmt: skip
+            "new / base", "seen from", "verdict", "remark"]  # fmt: skip
     return TableView(
         f"{TITLES[metric]}: every case", head, rows, 2 + beside, is_long=len(rows) > LONG
     )
@@ -276,8 +324,8 @@ def _best(group: pd.DataFrame, side: str) -> tuple[Cell, Cell]:
     return Cell(name, ", ".join(alike)), Cell(format.seconds(first[side]))
 
 
-def _crossed(base: Run, new: Run) -> pd.DataFrame:
-    """Return the crossovers of both runs, a row a series of the new one and baseline."""
+def _crossed(base: Run, new: Run, shown: pd.DataFrame) -> pd.DataFrame:
+    """Return the crossovers of both runs, a row a series that is shown and baseline."""
     places = ["machine", "environment"]
     key = [*(c for c in SERIES if c not in places), "baseline"]
     before, after = (crossovers(run, points(run)) for run in (base, new))
@@ -286,7 +334,8 @@ def _crossed(base: Run, new: Run) -> pd.DataFrame:
     kept = ["seq_len", "reason"]
     both = after.merge(before[["there", *key, *kept]], on=["there", *key], suffixes=("", "_base"))
     told = both["seq_len"].notna() | both["seq_len_base"].notna()
-    return both[told & ~both["backend"].isin(("full", "sdpa"))]
+    both = both[told & ~both["backend"].isin(("full", "sdpa"))]
+    return both.merge(shown[list(SERIES)].drop_duplicates(), on=list(SERIES))
 
 
 def _crossover_table(part: pd.DataFrame, sides: Sides) -> TableView:

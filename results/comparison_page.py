@@ -7,29 +7,39 @@ from typing import Any
 import pandas as pd
 
 from results.changes import Comparison
-from results.changes_views import Sides, every_metric, name_sides, sections, summary
+from results.changes_text import headline
+from results.changes_views import (
+    Sides,
+    backend_views,
+    every_metric,
+    name_sides,
+    sections,
+    summary,
+)
 from results.chapters import chapters
 from results.notes import MOST, grouped
 from results.page import PageFigure, page_figure, render
 from results.provenance import provenance
 from results.runs import Run
 from results.sections import Section
+from results.selection import Selection
 from results.trust import trust
 from results.trust_views import trust_section
 from results.two_runs import machine_names
 
 
-def comparison_page(base: Run, new: Run, found: Comparison) -> str:
+def comparison_page(base: Run, new: Run, found: Comparison, only: Selection | None = None) -> str:
     """Return the HTML page of a comparison: one file that loads nothing.
 
     Args:
         base: what it was.
         new: what it is.
         found: the comparison of the two, by one metric; the others that both runs have are
-            compared here, with the same threshold.
+            compared here, with the same thresholds.
+        only: the cases that are judged.
     """
     sides = name_sides(base, new)
-    every = every_metric(base, new, found)
+    every = every_metric(base, new, found, only)
     shown = sections(base, new, every, sides)
     runs = {"base": base, "new": new}
     trusted = {name: trust(run) for name, run in runs.items()}
@@ -44,7 +54,8 @@ def comparison_page(base: Run, new: Run, found: Comparison) -> str:
         "sides": sides,
         "are_machines": sides != Sides(),
         "about": {name: _about(run) for name, run in runs.items()},
-        "regressions": len(found.regressions),
+        "headline": _capital(headline(found)),
+        "backends": backend_views(every),
         "paragraphs": [summary(one, sides) for one in every],
         "differences": found.differences,
         "warnings": grouped([*found.notes, *warnings]),
@@ -63,6 +74,10 @@ def comparison_page(base: Run, new: Run, found: Comparison) -> str:
 def _figures(section: Section, number: int) -> list[PageFigure]:
     drawn = (page_figure(drawing, number) for drawing in section.drawings)
     return [figure for figure in drawn if figure is not None]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _about(run: Run) -> dict[str, Any]:

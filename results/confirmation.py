@@ -15,10 +15,12 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from results.changes import BROKEN, Change, Comparison, unresolved, verdict_of
+from results.backend_changes import Member, by_pairs
+from results.changes import BROKEN, Change, Comparison, unresolved
 from results.checks import clean
 from results.inference import Difference, adjusted, paired
 from results.two_runs import Place, Side
+from results.verdicts import verdict_of
 
 LOOKS = (5, 7, 10, 14, 20, 28, 40)
 """Pairs after which the suspects are judged."""
@@ -115,7 +117,7 @@ class Confirmation:
         is_last = self._rounds == self._looks[-1]
         for key in looked_at:
             change = self._judged(key, q_values[key])
-            is_cleared = change.ratio.high < 1 + self._comparison.threshold
+            is_cleared = change.ratio.high < 1 + change.threshold
             if change.verdict == "worse" or is_cleared or is_last:
                 self._settled[key] = change
         if is_last:
@@ -124,8 +126,14 @@ class Confirmation:
 
     def result(self) -> Comparison:
         """Return the comparison with the suspects as the pairs have settled them."""
+        measured = [
+            (Member(c.machine, c.backend, c.mode, self._differences[c.key]), c.pairs)
+            for c in self._settled.values() if c.key in self._differences
+        ]  # fmt: skip
+        backends = by_pairs(self._comparison.backends, measured, FALSE_CONFIRMATIONS)
         return replace(
             self._comparison,
+            backends=tuple(backends),
             changes=tuple(
                 self._settled.get(change.key, change) for change in self._comparison.changes
             ),
@@ -140,7 +148,7 @@ class Confirmation:
         return replace(found, base=Side(base), new=Side(new), pairs=len(base))
 
     def _judged(self, key: Place, q: float) -> Change:
-        threshold = self._comparison.threshold
+        threshold = self._suspects[key].threshold
         ratio = self._differences[key].ratio
         verdict = verdict_of(ratio, q <= FALSE_CONFIRMATIONS, threshold)
         reason = ""
@@ -148,9 +156,11 @@ class Confirmation:
             word = self._comparison.word("worse")
             reason = f"not {word} by {threshold:.0%}" if ratio.high < 1 + threshold else ""
         base, new = (Side(side) for side in zip(*self._pairs[key], strict=True))
+        share = FALSE_CONFIRMATIONS / len(self._suspects)
+        smallest = self._differences[key].smallest_seen(share)
         return replace(
             self._suspects[key], base=base, new=new, ratio=ratio, p=q, verdict=verdict,
-            reason=reason, pairs=len(self._pairs[key]),
+            reason=reason, pairs=len(self._pairs[key]), smallest=max(1 + threshold, smallest),
         )  # fmt: skip
 
     def _given_up(self, key: Place, failures: list[tuple[Side, Side]]) -> Change:

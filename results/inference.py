@@ -13,11 +13,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from results.statistics import Array, Estimate, t_quantile, t_within
+from results.statistics import MEDIAN_COST, Array, Estimate, t_quantile, t_within
 
 TRIM = 0.1
 """Of a series of pairs, the share that is left out of the centre at either end: a neighbour's
 burst hits one pair, and would hide a difference that all the others show."""
+
+
+POWER = 0.8
+"""Of tries, the share in which a change is found that counts as one that can be seen."""
+
+MOST_DF = 1000
+"""Degrees of freedom of a variance that is as good as known."""
 
 
 class Difference(NamedTuple):
@@ -40,6 +47,17 @@ class Difference(NamedTuple):
         half = min(300.0, t_quantile(self.df) * self.error)
         low, high = math.exp(self.centre - half), math.exp(self.centre + half)
         return Estimate(math.exp(self.centre), low, high)
+
+    def smallest_seen(self, false_alarms: float) -> float:
+        """Return the smallest true ratio above 1 that this error lets a test find.
+
+        Found means: in `POWER` of tries.
+
+        Args:
+            false_alarms: the two-sided level of the test, its share of a table's.
+        """
+        needed = t_quantile(self.df, 1 - false_alarms) + t_quantile(self.df, 2 * POWER - 1)
+        return math.exp(min(300.0, needed * self.error))
 
 
 class Scatter(NamedTuple):
@@ -85,9 +103,6 @@ MIN_CASES = 5
 LEAST_VARIANCE = 0.05
 """Of the median variance: what a smaller one counts as where the usual is sought."""
 
-_CERTAIN = 1000
-"""Degrees of freedom of a variance that is as good as known."""
-
 
 def _within(base: ArrayLike, new: ArrayLike) -> Scatter:
     sides = [_logs(name, values) for name, values in (("base", base), ("new", new))]
@@ -105,19 +120,37 @@ def _prior(known: Sequence[Scatter]) -> tuple[float, float]:
     centre = float(np.mean(logs))
     beyond = float(np.var(logs, ddof=1)) - float(np.mean([trigamma(s.df / 2) for s in known]))
     if beyond <= 0:  # they scatter alike
-        return math.exp(centre), _CERTAIN
-    low, high = 1e-3, float(_CERTAIN)
+        return math.exp(centre), MOST_DF
+    low, high = 1e-3, float(MOST_DF)
     for _ in range(60):  # trigamma falls
         middle = math.sqrt(low * high)
         low, high = (middle, high) if trigamma(middle) > beyond else (low, middle)
-    return math.exp(centre + digamma(high) - math.log(high)), min(2 * high, _CERTAIN)
+    return math.exp(centre + digamma(high) - math.log(high)), min(2 * high, MOST_DF)
 
 
 def _moderated(own: Scatter, prior: float, weight: float) -> Scatter:
     usual = (weight * prior + own.df * own.variance) / (weight + own.df)
     if own.variance >= usual:
         return own
-    return Scatter(usual, min(_CERTAIN, math.floor(weight) + own.df))
+    return Scatter(usual, min(MOST_DF, math.floor(weight) + own.df))
+
+
+def medians_apart(base: ArrayLike, new: ArrayLike) -> Difference:
+    """Compare one thing measured several times in two runs, by its medians: log of new / base.
+
+    One measurement in a run has no spread: then the error is not known, and infinite.
+
+    Args:
+        base: positive numbers, one at least.
+        new: likewise.
+    """
+    sides = [np.log(np.asarray(values, dtype=np.float64)) for values in (base, new)]
+    centre = float(np.median(sides[1]) - np.median(sides[0]))
+    if min(len(side) for side in sides) == 1:
+        return Difference(centre, math.inf, 1)
+    parts = [(float(MEDIAN_COST**2 * side.var(ddof=1)) / len(side), len(side) - 1)
+             for side in sides]  # fmt: skip
+    return _summed(centre, parts)
 
 
 class Beyond(NamedTuple):
@@ -129,7 +162,7 @@ class Beyond(NamedTuple):
     """
 
     variance: float = 0.0
-    df: int = _CERTAIN
+    df: int = MOST_DF
 
 
 def apart(
@@ -170,6 +203,108 @@ def beyond_launches(differences: Sequence[Difference]) -> Beyond:
     spread = float(np.median([abs(d.centre - centre) for d in differences])) / NORMAL_QUARTILE
     expected = float(np.median([d.error for d in differences]))
     return Beyond(max(0.0, spread**2 - expected**2), len(differences) - 1)
+
+
+def together(differences: Sequence[Difference]) -> Difference:
+    """Return what several cases have in common: their mean, exact ones weighing more.
+
+    The error is that of the cases' launches; where the cases differ by more than that, the one
+    that their spread gives (Hartung and Knapp 2001, never below that of the launches).
+
+    Args:
+        differences: of cases, two at least.
+
+    Raises:
+        ValueError: if there are fewer than two.
+    """
+    count = len(differences)
+    if count < 2:
+        raise ValueError(f"differences: expected two or more, got {count}")
+    centres = np.array([d.centre for d in differences])
+    variances = np.array([d.error for d in differences]) ** 2
+    if (typical := float(np.median(variances))) == 0:
+        error = float(centres.std(ddof=1)) / math.sqrt(count)
+        return Difference(float(centres.mean()), error, count - 1)
+    weights = 1 / np.maximum(variances, LEAST_VARIANCE * typical)
+    whole = float(weights.sum())
+    centre = float((weights * centres).sum()) / whole
+    spread = float((weights * (centres - centre) ** 2).sum()) / (count - 1)
+    df = _joint_df([(float(w), d.df) for w, d in zip(weights, differences, strict=True)])
+    return Difference(centre, math.sqrt(max(1.0, spread) / whole), df)
+
+
+def apart_from(
+    own: Difference, others: Sequence[Difference], least: float
+) -> tuple[Difference, Difference]:
+    """Compare what changed in one with what changed in most others.
+
+    That is the mean of the others without a fifth at either end. What two runs of the same differ
+    by in one and not in the next is added to the error: what the others' winsorised spread is
+    beyond their errors (Yuen 1974), and not less than `least`.
+
+    Args:
+        own: of the one.
+        others: of the others, two at least.
+        least: a logarithm.
+
+    Returns:
+        The difference of `own` from the others, and the others' own.
+    """
+    count = len(others)
+    centres = np.sort([d.centre for d in others])
+    cut = math.floor(OTHERS_TRIM * count)
+    kept = count - 2 * cut
+    middle = float(centres[cut : count - cut].mean())
+    winsorised = np.clip(centres, centres[cut], centres[count - cut - 1])
+    spread = float(winsorised.var(ddof=1)) * (count - 1) / (kept - 1)
+    errors = float(np.median([d.error**2 for d in others]))
+    floor = max(least, UNEVEN * abs(middle)) ** 2
+    between = max(floor, spread - errors)
+    of_between = MOST_DF if between == floor else kept - 1
+    share = TRIMMED_COST / count
+    shared = [
+        (share * errors, min(d.df for d in others)), (share * between, of_between),
+    ]  # fmt: skip
+    alone = [(own.error**2, own.df), (between, of_between)]
+    return _summed(own.centre - middle, [*alone, *shared]), _summed(middle, shared)
+
+
+OTHERS_TRIM = 0.2
+"""Of several backends, the share that is left out at either end where most are sought."""
+
+TRIMMED_COST = 1.2
+"""How much larger the variance of so trimmed a mean is than the mean's, at most."""
+
+UNEVEN = 0.25
+"""Of what the machine changed by: by how much it may change one backend more than the next."""
+
+
+def beyond_chance(differences: Sequence[Difference]) -> float:
+    """Return by which logarithm cases surely differ beyond their launches; 0 where none is sure.
+
+    As `beyond_launches`, but no spread that its own uncertainty explains.
+    """
+    count = len(differences)
+    if count < MIN_CASES:
+        return 0.0
+    centres = np.array([d.centre for d in differences])
+    spread = float(np.median(abs(centres - np.median(centres)))) / NORMAL_QUARTILE
+    expected = float(np.median([d.error for d in differences]))
+    # Of a median absolute deviation the standard error is 1.17 / sqrt(2 n); twice that, squared.
+    sure = 1 + 4 * 1.17 / math.sqrt(2 * count)
+    return math.sqrt(max(0.0, spread**2 - sure * expected**2))
+
+
+def _summed(centre: float, parts: Sequence[tuple[float, int]]) -> Difference:
+    """Return a difference whose variance is a sum of parts, each with its degrees of freedom."""
+    return Difference(centre, math.sqrt(sum(v for v, _ in parts)), _joint_df(parts))
+
+
+def _joint_df(parts: Sequence[tuple[float, int]]) -> int:
+    """Return the degrees of freedom of a sum of variances (Satterthwaite 1946)."""
+    whole = sum(v for v, _ in parts)
+    of_parts = sum(v**2 / df for v, df in parts)
+    return MOST_DF if of_parts == 0 else max(1, min(MOST_DF, math.floor(whole**2 / of_parts)))
 
 
 def digamma(x: float) -> float:

@@ -17,6 +17,7 @@ from results.context import context_table
 from results.errors import error_table
 from results.files import write_bytes
 from results.frames import as_rows
+from results.launches import launch_table
 from results.peers import comparison_table
 from results.quality import task_table
 from results.quantized import quantized_table
@@ -25,6 +26,7 @@ from results.runs import Run
 from results.scaling import scaling_table
 from results.schema import format_option
 from results.series import rank, speed_frame, summarise
+from results.spelling import number_of
 
 CASE_TABLE = (
     "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",
@@ -152,6 +154,7 @@ def _plain(value: object) -> str | int | float | None:
 
 TABLES: Mapping[str, Callable[[Run], pd.DataFrame]] = {
     "cases": cases,
+    "launches": launch_table,
     "scaling": scaling_table,
     "crossover": crossover_table,
     "peers": comparison_table,
@@ -163,7 +166,15 @@ TABLES: Mapping[str, Callable[[Run], pd.DataFrame]] = {
 }
 
 
-def export_table(run: Run, table: str, format: str, out: str | Path | None = None) -> str | None:
+def export_table(
+    run: Run,
+    table: str,
+    format: str,
+    out: str | Path | None = None,
+    *,
+    delimiter: str = ",",
+    decimal: str = ".",
+) -> str | None:
     """Write a table to `out`, or return it as text where `out` is None.
 
     Args:
@@ -171,16 +182,22 @@ def export_table(run: Run, table: str, format: str, out: str | Path | None = Non
         table: a name of `TABLES`.
         format: ``csv``, ``json`` (a list of objects, null where unknown) or ``parquet``.
         out: the file; parquet needs one.
+        delimiter: between the cells of csv, one of `DELIMITERS`.
+        decimal: the mark in its numbers, one of `DECIMALS`.
 
     Raises:
-        ValueError: if `table` or `format` is unknown, parquet has no `out`, or its
-            folder does not exist.
+        ValueError: if `table`, `format`, `delimiter` or `decimal` is unknown, the last two are
+            equal or given for another format than csv, parquet has no `out`, or its folder does
+            not exist.
         OSError: if `out` cannot be written.
     """
     if table not in TABLES:
         raise ValueError(f"table: expected one of {', '.join(TABLES)}, got {table!r}")
     if format not in FORMATS:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
+    if format != "csv" and (delimiter, decimal) != (",", "."):
+        raise ValueError(f"delimiter, decimal: go with csv, got {format}")
+    _check_dialect(delimiter, decimal)
     if format == "parquet" and out is None:
         raise ValueError("out: parquet is no text; expected the file to write")
     if out is not None and not Path(out).absolute().parent.is_dir():
@@ -192,23 +209,68 @@ def export_table(run: Run, table: str, format: str, out: str | Path | None = Non
     if format == "parquet":
         content = frame.to_parquet(None, index=False)
     else:
-        content = (csv_text(frame) if format == "csv" else _json(frame)).encode()
+        is_csv = format == "csv"
+        text = csv_text(frame, delimiter, decimal) if is_csv else _json(frame)
+        content = text.encode()
     if out is None:
         return str(content.decode())
     write_bytes(Path(out), content)
     return None
 
 
-def csv_text(frame: pd.DataFrame) -> str:
-    """Return a frame as CSV. A text that a spreadsheet would take for a formula gets a quote."""
-    texts = frame.select_dtypes(include=["object", "string"]).columns
-    safe = frame.assign(**{column: frame[column].map(_no_formula) for column in texts})
-    text: str = safe.to_csv(index=False, lineterminator="\n")
+DELIMITERS = (",", ";", "\t", "|")
+"""What may stand between the cells of CSV."""
+
+DECIMALS = (".", ",")
+"""What may stand for the decimal point in CSV."""
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What a spreadsheet may take a text for a formula by, at its start."""
+
+
+def _check_dialect(delimiter: str, decimal: str) -> None:
+    if delimiter not in DELIMITERS:
+        accepted = ", ".join(map(repr, DELIMITERS))
+        raise ValueError(f"delimiter: expected one of {accepted}, got {delimiter!r}")
+    if decimal not in DECIMALS:
+        raise ValueError(
+            f"decimal: expected one of {', '.join(map(repr, DECIMALS))}, got {decimal!r}"
+        )
+    if delimiter == decimal:
+        raise ValueError(f"decimal: expected another mark than the delimiter, got {decimal!r}")
+
+
+def csv_text(frame: pd.DataFrame, delimiter: str = ",", decimal: str = ".") -> str:
+    """Return a frame as CSV. A text that a spreadsheet would take for a formula gets a quote.
+
+    Args:
+        frame: the table.
+        delimiter: between cells.
+        decimal: the mark in numbers; of texts nothing is changed.
+    """
+    mixed = frame.select_dtypes(include=["object", "string"]).columns
+    cells = {column: [_cell(value, decimal) for value in frame[column]] for column in mixed}
+    safe = frame.assign(**{c: pd.Series(v, frame.index, dtype=object) for c, v in cells.items()})
+    text: str = safe.to_csv(index=False, lineterminator="\n", sep=delimiter, decimal=decimal)
     return text
 
 
-def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "@")) else value
+def _cell(value: Any, decimal: str) -> Any:
+    """Return a cell of a column that holds texts: they are no formulas, numbers stay numbers."""
+    if isinstance(value, str):
+        guarded = value.startswith(FORMULA) and not _is_number(value)
+        # A lone carriage return ends a line for some readers, and pandas does not quote it.
+        text = f"'{value}" if guarded else value
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+    if isinstance(value, float) and math.isfinite(value):
+        # Of a mixed column pandas writes a number as Python does, whatever the decimal mark.
+        return str(value).replace(".", decimal)
+    return value
+
+
+def _is_number(text: str) -> bool:
+    """Return whether a text is a plain number, as `-1.5`: that is no formula."""
+    return math.isfinite(number_of(text)) and text == text.strip()
 
 
 def _json(frame: pd.DataFrame) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from results import format
 from results.chapters import machine_name
 from results.checks import clean
 from results.frames import as_rows
+from results.inference import Difference, medians_apart
 from results.runs import Run
 from results.schema import IDENTITY, PEER, PROJECTIONS, SENTINEL, format_option
 from results.series import SETTING, label, with_cross_len
@@ -46,9 +47,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Known:
-    """A case as people name it, where it runs, and how its memory is allocated."""
+    """A case as people name it, its backend, where it runs, and how its memory is allocated."""
 
     name: str
+    backend: str
+    mode: str
     device: str
     allocator: str
 
@@ -63,7 +66,8 @@ class Pairing:
 
     Attributes:
         machines: machine of NEW to that of BASE.
-        shifts: machine of NEW to the logarithm by which its sentinel moved; None = unknown.
+        sentinels: machine of NEW to what changed in its sentinel, in the one that moved most;
+            None = unknown.
 
     Raises:
         IncomparableError: if the runs were measured by different versions of the measuring code,
@@ -82,23 +86,28 @@ class Pairing:
             for said in run.incomplete
         ]  # fmt: skip
         self.machines = _pair_machines(base, new)
-        self.shifts = {
+        self.sentinels = {
             here: _moved(_sentinels(base, there), _sentinels(new, here))
             for here, there in self.machines.items()
         }
+
+    def shift(self, machine: str) -> float | None:
+        """Return the logarithm by which a machine of NEW moved; None = unknown."""
+        moved = self.sentinels[machine]
+        return None if moved is None else moved.centre
 
     def notes(self, threshold: float) -> Iterator[str]:
         """Yield what is to be kept in mind, one sentence each."""
         yield from self._incomplete
         if any(here != there for here, there in self.machines.items()):
             yield "the runs are of two machines: a ratio is between them, not between commits"
-        moved = math.expm1(max(abs(shift or 0.0) for shift in self.shifts.values()))
+        moved = math.expm1(max(abs(d.centre) if d else 0.0 for d in self.sentinels.values()))
         if moved > threshold:
             yield (
                 f"the sentinel, the same work in both runs, moved by {moved:.0%}: so much the "
                 "machine itself changed, and every interval allows for it"
             )
-        if None in self.shifts.values():
+        if None in self.sentinels.values():
             yield (
                 "the runs have no sentinel in common: what most cases share counts as a change "
                 "of the machine"
@@ -112,10 +121,12 @@ def _version(run: Run) -> int:
     return version
 
 
-def _moved(before: Mapping[str, float], after: Mapping[str, float]) -> float | None:
-    """Return by which logarithm the sentinels moved, the one that moved most."""
-    moved = [math.log(after[case] / before[case]) for case in before.keys() & after.keys()]
-    return max(moved, key=abs, default=None)
+def _moved(
+    before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]
+) -> Difference | None:
+    """Return what changed in the sentinels, in the one that moved most."""
+    moved = [medians_apart(before[case], after[case]) for case in before.keys() & after.keys()]
+    return max(moved, key=lambda d: abs(d.centre), default=None)
 
 
 def _pair_machines(base: Run, new: Run) -> dict[str, str]:
@@ -130,8 +141,8 @@ def _pair_machines(base: Run, new: Run) -> dict[str, str]:
     )
 
 
-def _sentinels(run: Run, machine: str) -> dict[str, float]:
-    """Return the median latency of a machine's sentinels, by case."""
+def _sentinels(run: Run, machine: str) -> dict[str, list[float]]:
+    """Return the latencies of a machine's sentinels, by case."""
     frame = run.frame
     rows = frame[
         (frame["kind"] == SENTINEL)
@@ -139,7 +150,7 @@ def _sentinels(run: Run, machine: str) -> dict[str, float]:
         & (frame["metric"] == "latency")
         & (frame["value"] > 0)
     ]
-    return {str(case): float(part.median()) for case, part in rows.groupby("case_id")["value"]}
+    return {str(case): list(part) for case, part in rows.groupby("case_id")["value"]}
 
 
 # -- what a run holds ----------------------------------------------------------------------------
@@ -210,8 +221,9 @@ def named(run: Run) -> dict[tuple[str, int], Known]:
         beside = "beside a peer" if row["kind"] == "peer" else ""
         parts = [part for part in (what, beside, differing(row, several)) if part]
         known[row["case_id"], row["arm"]] = Known(
-            ", ".join(parts), row["device"], row["allocator"]
-        )
+            ", ".join(parts), label(row["backend"], row["options"]), row["mode"], row["device"],
+            row["allocator"],
+        )  # fmt: skip
     return known
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -48,6 +49,25 @@ def parse_span(text: str) -> float:
     if (span := 3600 * hours + 60 * minutes + seconds) > 0:
         return span
     raise ValueError(f"expected a span of time as 4m, 1h30m or 90s, got {text!r}")
+
+
+def parse_threshold(text: str) -> tuple[str, float]:
+    """Read ``[NAME[:key=value,…]=]PERCENT``, the percent sign may stand: ``sdpa=5%``.
+
+    Returns:
+        The backend, "" for all, and a fraction.
+
+    Raises:
+        ValueError: if the text does not have this form.
+    """
+    backend, equals, number = text.rpartition("=")
+    try:
+        percent = float(number.strip().removesuffix("%"))
+    except ValueError:
+        percent = math.nan
+    if not 0 < percent <= 900 or (equals and not backend):
+        raise ValueError(f"expected PERCENT or BACKEND=PERCENT, above 0 to 900, got {text!r}")
+    return backend, percent / 100
 
 
 def parse_shard(text: str) -> tuple[int, int]:

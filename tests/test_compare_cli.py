@@ -90,7 +90,12 @@ def test_what_was_left_out_of_a_run_is_said(folders: tuple[Path, Path]) -> None:
         (["--max-pairs", "9"], "--max-pairs: goes with --confirm"),
         (["--resume"], "--resume: goes with --confirm"),
         (["--metric", "speed"], "'speed' is not one of 'latency'"),
-        (["--threshold", "0"], "0.0 is not in the range"),
+        (["--threshold", "0"], "expected PERCENT or BACKEND=PERCENT, above 0 to 900, got '0'"),
+        (["--threshold", "sdpa=x"], "expected PERCENT or BACKEND=PERCENT, above 0 to 900"),
+        (["--threshold", "2", "--threshold", "3"], "--threshold: one backend is given twice"),
+        (["--threshold", "sdpaa=2"], "threshold: no case in both runs is of sdpaa; there"),
+        (["--only", "sdpa"], "--only: expected NAME=VALUE,… with NAME of backend, mode, level"),
+        (["--only", "mode=training"], "no case in both runs has mode=training; there are forward"),
         (["--confirm", "--base-from", ".", "--max-pairs", "4"], "4 is not in the range"),
     ],
 )

@@ -72,8 +72,11 @@ def test_the_summary_counts_and_names_what_changed(runs: tuple[Run, Run]) -> Non
     assert told.heading == "Time"
     first, *named, last = told.sentences
     assert first.startswith("6 slower, 0 faster")
-    assert first.endswith("2 fails, of 24 cases; a change counts from 3.0 % on.")
-    fails, slower = named
+    assert first.endswith(
+        "2 fails; longformer slower, of 24 cases (latency, changes from 3.0 % on)."
+    )
+    undecided, fails, slower = named
+    assert undecided.startswith("Undecided: ")
     assert fails.startswith("Fails: full forward N=2048, out_of_memory: 17 GB; full training")
     assert slower.startswith("Slower: longformer ")
     assert slower.endswith("; and 1 more.")

@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 import synthetic
 
-from results.changes import Comparison, compare, verdict_of
-from results.changes_text import as_json, markdown, text
+from results.backend_changes import EVERY
+from results.changes import Comparison, compare
+from results.changes_text import as_json, headline, markdown, text
 from results.provenance import provenance
 from results.runs import load
 from results.schema import MEASUREMENT, RECORDS
+from results.selection import parse
 from results.series import points
 from results.statistics import Estimate
 from results.two_runs import IncomparableError
+from results.verdicts import verdict_of
 
 SMALL: dict[str, Any] = {
     "lengths": (512, 1024, 2048), "modes": ("forward",), "roof": None, "launches": 5,
@@ -357,6 +360,203 @@ def test_without_a_sentinel_what_most_cases_share_is_no_regression(tmp_path: Pat
     assert any("no sentinel in common" in note for note in got.notes)
 
 
+# -- whole backends ------------------------------------------------------------------------------
+
+NOISY: dict[str, Any] = {
+    "lengths": (512, 1024, 2048, 4096, 8192), "roof": None, "launches": 3, "noise": 0.15,
+}  # fmt: skip
+SIX = {n: replace(synthetic.SEVEN[n], fails={}) for n in (*LAWS, "linformer")}
+
+
+def times(laws: Mapping[str, synthetic.Law], factor: float) -> dict[str, synthetic.Law]:
+    return {n: replace(law, coefficient=factor * law.coefficient) for n, law in laws.items()}
+
+
+def noisy(
+    tmp_path: Path,
+    laws: Mapping[str, synthetic.Law],
+    *,
+    moved: float | None = None,
+    **options: Any,
+) -> Comparison:
+    """Compare six backends with others; with a sentinel that moved by a factor, if at all."""
+    base = synthetic.write_run(tmp_path / "a", SIX, **NOISY, seed=11)
+    new = synthetic.write_run(tmp_path / "b", laws, **NOISY, seed=12, run="r2")
+    if moved is not None:
+        add_sentinels(base, 0.01)
+        add_sentinels(new, 0.01 * moved)
+    return compare(load(base), load(new), **options)
+
+
+def test_a_backend_slower_in_all_its_cases_is_found_where_no_case_is(tmp_path: Path) -> None:
+    got = noisy(tmp_path, {**SIX, **times({"sdpa": SIX["sdpa"]}, 1.3)})
+    assert set(verdicts(got).values()) == {"inconclusive"}
+    assert {b.backend for b in got.worse_backends} == {"sdpa"}
+    assert got.is_regression
+    whole = next(b for b in got.backends if b.name == "sdpa")
+    assert whole.cases == 10
+    for found in (whole.ratio, whole.apart):
+        assert found.low < 1.3 < found.high
+        assert found.low > 1
+    told = text(got).splitlines()
+    assert next(line for line in told if " sdpa " in line).startswith("slower")
+    assert "; sdpa slower (latency" in told[-1]
+    assert markdown(got).startswith("### attnbench: a regression")
+    assert headline(got) == "sdpa became worse over its cases"
+    assert got.count("inconclusive") == 60
+
+
+def test_what_all_backends_share_is_the_machines_unless_its_sentinel_stayed(
+    tmp_path: Path,
+) -> None:
+    alike = {
+        name: noisy(tmp_path / name, times(SIX, 1.3), moved=moved)
+        for name, moved in (("unknown", None), ("machine", 1.3), ("code", 1.0))
+    }
+    for name, got in alike.items():
+        assert {b.backend for b in got.worse_backends} <= {EVERY}, name
+    every = {name: next(b for b in got.backends if b.backend == EVERY)
+             for name, got in alike.items()}  # fmt: skip
+    assert {name: row.verdict for name, row in every.items()} == {
+        "unknown": "inconclusive", "machine": "inconclusive", "code": "worse",
+    }  # fmt: skip
+    assert every["unknown"].reason == "no sentinel"
+    assert every["machine"].ratio.value == pytest.approx(1.3, rel=0.15)
+    assert every["machine"].apart.value == pytest.approx(1.0, rel=0.15)
+    assert headline(alike["code"]).startswith("every backend became worse")
+
+
+def test_a_backend_that_others_overtook_is_not_slower(tmp_path: Path) -> None:
+    faster = {**times(SIX, 1 / 1.5), "sdpa": SIX["sdpa"]}
+    got = noisy(tmp_path, faster, moved=1.0)
+    assert got.worse_backends == []
+
+
+@pytest.mark.parametrize("names", [("sdpa",), ("sdpa", "full")])
+def test_few_backends_are_held_against_the_sentinel(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    few = {n: SIX[n] for n in names}
+    found = {}
+    for name, moved in (("none", None), ("stayed", 1.0), ("moved", 1.3)):
+        base = synthetic.write_run(tmp_path / f"a{name}", few, **NOISY, seed=1)
+        new = synthetic.write_run(
+            tmp_path / f"b{name}", times(few, 1.3), **NOISY, seed=2, run="r2"
+        )
+        if moved is not None:
+            add_sentinels(base, 0.01)
+            add_sentinels(new, 0.01 * moved)
+        found[name] = compare(load(base), load(new))
+    assert {b.reason for b in found["none"].backends} == {"no sentinel"}
+    assert found["none"].worse_backends == found["moved"].worse_backends == []
+    assert {b.backend for b in found["stayed"].worse_backends} == set(names)
+
+
+def test_memory_of_a_backend_needs_no_sentinel(tmp_path: Path) -> None:
+    more = {**SIX, "full": replace(SIX["full"], memory=(80.0, 2.0))}
+    got = noisy(tmp_path, more, metric="peak_memory")
+    assert {b.backend for b in got.worse_backends} == {"full"}
+    assert {b.verdict for b in got.backends if b.backend != "full"} == {"no change"}
+
+
+def test_undecided_is_never_called_fine(tmp_path: Path) -> None:
+    got = noisy(tmp_path, SIX)
+    assert not got.is_regression
+    # Of one case the interval ends below the threshold: that it is slower is ruled out.
+    assert headline(got).startswith("undecided: 59 of 60 cases; of a case a change of ")
+    assert "of a whole backend a change of " in headline(got)
+    assert headline(got).endswith("more --launches, or --confirm, tell more")
+    assert markdown(got).startswith("### attnbench: undecided: 59 of 60 cases\n")
+    assert "no change could" not in headline(got)
+    told = json.loads(as_json(got))
+    assert (told["regression"], told["undecided"]) == (False, 59)
+    one = both(tmp_path / "one", launches=1)
+    assert "no change could have been seen" in headline(one)
+
+
+def test_the_smallest_change_that_could_have_been_seen_is_seen(tmp_path: Path) -> None:
+    got = both(tmp_path, noise=0.01)
+    for change in got.changes:
+        half = change.ratio.high / change.ratio.value
+        assert change.smallest > max(half, 1.03)
+    for of_backend in got.backends:
+        if of_backend.backend != EVERY:
+            half = of_backend.apart.high / of_backend.apart.value
+            assert of_backend.smallest > max(half, 1.03)
+    told = json.loads(as_json(got))
+    assert all(c["smallest_seen"] > 1.03 for c in told["cases"])
+    few = noisy(tmp_path / "few", SIX)
+    assert all(c.smallest >= 2.5 for c in few.changes), "three launches may share a layout"
+
+
+# -- thresholds and cases by choice --------------------------------------------------------------
+
+
+def test_a_backend_has_a_threshold_of_its_own(tmp_path: Path) -> None:
+    slow = slowed("sdpa", 1.4)
+    got = both(tmp_path, slow, options={"thresholds": {"sdpa": 0.6}})
+    assert got.regressions == []
+    assert {c.threshold for c in got.changes if c.backend == "sdpa"} == {0.6}
+    assert {c.threshold for c in got.changes if c.backend != "sdpa"} == {0.03}
+    assert got.worse_backends == []
+    assert "changes from 3.0 % on, of sdpa from 60 %)" in text(got)
+    strict = both(tmp_path / "b", slow, options={"threshold": 0.6, "thresholds": {"sdpa": 0.05}})
+    assert {c.backend for c in strict.regressions} == {"sdpa"}
+    with pytest.raises(ValueError, match="threshold: no case in both runs is of sdp; there are"):
+        both(tmp_path / "c", slow, options={"thresholds": {"sdp": 0.6}})
+    with pytest.raises(ValueError, match="threshold: expected a fraction"):
+        both(tmp_path / "d", slow, options={"thresholds": {"sdpa": 0.0}})
+
+
+@pytest.mark.parametrize(
+    ("texts", "count"),
+    [
+        (["backend=sdpa"], 3),
+        (["backend=sdpa", "backend=full"], 6),
+        (["backend=sdpa,full", "seq-len=512,1024"], 4),
+        (["seq_len=2048", "mode=forward", "causal=off", "dtype=float32", "threads=2"], 5),
+    ],
+)
+def test_cases_are_chosen_by_the_words_of_the_options(
+    tmp_path: Path, texts: list[str], count: int
+) -> None:
+    got = both(tmp_path, slowed("sdpa", 1.4), options={"only": parse(texts)})
+    assert len(got.changes) == count
+    assert f"{15 - count} cases not chosen by --only: not judged" in got.notes
+    assert EVERY not in {b.backend for b in got.backends}
+    # The others still tell what the machine did: sdpa alone is slower.
+    if texts == ["backend=sdpa"]:
+        assert set(verdicts(got).values()) == {"worse"}
+        assert [b.name for b in got.worse_backends] == ["sdpa forward"]
+
+
+def test_a_backend_with_options_is_chosen_by_name_and_as_a_whole(tmp_path: Path) -> None:
+    wide = replace(LAWS["longformer"], name="longformer", options={"window": 64, "dilation": 2})
+    laws = {**LAWS, "wide": wide}
+    runs = [load(synthetic.write_run(tmp_path / n, laws, **SMALL, run=n)) for n in "ab"]
+    label = "longformer:dilation=2,window=64"
+    for chosen, count in (("longformer", 6), (label, 3)):
+        got = compare(*runs, only=parse([f"backend={chosen}"]), thresholds={label: 0.2})
+        assert len(got.changes) == count
+        assert {c.threshold for c in got.changes if c.backend == label} == {0.2}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["backend=sdp"], "only: no case in both runs has backend=sdp; there are full, sdpa"),
+        (["seq-len=512", "seq-len=7"], "only: no case in both runs has seq-len=7; there are 512"),
+        (["sequence=512"], "expected NAME=VALUE,… with NAME of backend, mode, level, seq-len"),
+        (["mode="], "expected NAME=VALUE,…, got 'mode='"),
+    ],
+)
+def test_a_choice_that_chooses_nothing_says_what_there_is(
+    tmp_path: Path, texts: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        both(tmp_path, options={"only": parse(texts)})
+
+
 # -- verdicts ------------------------------------------------------------------------------------
 
 
@@ -428,5 +628,5 @@ def test_markdown_escapes_and_folds(tmp_path: Path) -> None:
     assert page.startswith("### attnbench: a regression")
     assert "&lt;img src=x&gt; \\| \\`boom\\`" in page
     assert "<details>" in page
-    table = [line for line in page.splitlines() if line.startswith("|")]
+    table = [line for line in page.splitlines() if line.startswith("|") and " N=" in line]
     assert len({line.replace("\\|", "").count("|") for line in table}) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import synthetic
 
+from results.backend_changes import BackendChange
 from results.changes import Comparison, compare
 from results.confirmation import LOOKS, MAX_PAIRS, MOST_FAILURES, SHARES, Confirmation
 from results.runs import load
@@ -205,3 +207,33 @@ def test_suspects_of_several_machines_are_refused(tmp_path: Path) -> None:
 def test_the_number_of_pairs_has_bounds(suspicion: Comparison, pairs: int) -> None:
     with pytest.raises(ValueError, match=f"max_pairs: expected 5 to 40, got {pairs}"):
         Confirmation(suspicion, max_pairs=pairs)
+
+
+def test_a_backend_is_settled_by_the_pairs_of_its_cases(tmp_path: Path) -> None:
+    many: dict[str, Any] = {**SMALL, "lengths": (256, 512, 1024, 2048)}
+    two = {name: synthetic.Law(1e-6, 1.0) for name in ("sdpa", "full")}
+    runs = [
+        load(synthetic.write_run(tmp_path / n, two, **many, seed=s, run=n))
+        for s, n in enumerate("ab")
+    ]
+    found = compare(*runs)
+    assert found.backends == ()  # one launch says nothing of them either
+    claimed = replace(
+        found,
+        backends=tuple(
+            BackendChange(found.changes[0].machine, name, "forward", name, 4, threshold=0.03,
+                          verdict="worse")
+            for name in ("sdpa", "full", "gone")
+        ),
+    )  # fmt: skip
+    slower = {i: 0.05 for i, c in enumerate(found.changes) if c.backend == "sdpa"}
+    got, _ = settle(claimed, slower, noise=0.1, max_pairs=10)
+    sdpa, full, gone = got.backends
+    assert sdpa.verdict == "worse" or sdpa.ratio.low < 1.05 < sdpa.ratio.high
+    assert sdpa.pairs == sum(c.pairs for c in got.changes if c.backend == "sdpa") >= 20
+    assert full.verdict != "worse"
+    assert full.ratio.low < 1 < full.ratio.high
+    assert (gone.verdict, gone.reason) == ("inconclusive", "not confirmed: 0 cases with pairs")
+    assert sdpa.smallest > 1.03
+    got, _ = settle(claimed, dict.fromkeys(slower, 0.3), noise=0.1, max_pairs=10)
+    assert [b.verdict for b in got.backends] == ["worse", full.verdict, "inconclusive"]

@@ -12,10 +12,13 @@ from results.inference import (
     Scatter,
     adjusted,
     apart,
+    apart_from,
     beyond_launches,
     digamma,
+    medians_apart,
     paired,
     scatters,
+    together,
     trigamma,
 )
 
@@ -142,3 +145,46 @@ def test_what_runs_differ_by_beyond_their_launches() -> None:
     plain = apart(*launches, Scatter(4e-4, 4))
     wider = apart(*launches, Scatter(4e-4, 4), beyond=found)
     assert wider.error == pytest.approx(math.hypot(plain.error, math.sqrt(found.variance)))
+
+
+def test_a_mean_over_cases_weighs_the_exact_ones_more() -> None:
+    # 1/0.1² = 100 and 1/0.2² = 25: (100 · 0 + 25 · 0.1) / 125.
+    got = together([Difference(0.0, 0.1, 10), Difference(0.1, 0.2, 10)])
+    assert got.centre == pytest.approx(0.02)
+    assert got.error == pytest.approx(math.sqrt(1 / 125))
+    assert got.df == 14  # (100 + 25)² / (100² / 10 + 25² / 10) = 14.7
+    # Cases that differ by more than their errors: 0 and 1 with 0.1 each.
+    wide = together([Difference(0.0, 0.1, 10), Difference(1.0, 0.1, 10)])
+    assert wide.error == pytest.approx(0.5)
+    exact = together([Difference(0.0, 0.0, 4), Difference(1.0, 0.0, 4)])
+    assert (exact.centre, exact.df) == (0.5, 1)
+    assert exact.error == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="differences: expected two or more, got 1"):
+        together([Difference(0.0, 0.1, 10)])
+
+
+def test_one_beside_most_others() -> None:
+    others = [Difference(c, 0.01, 1000) for c in (0.0, 0.01, 0.0, -0.01, 5.0)]
+    apart, shared = apart_from(Difference(0.3, 0.01, 1000), others, 0.02)
+    assert shared.centre == pytest.approx(0.01 / 3)  # without the outermost at either end
+    assert apart.centre == pytest.approx(0.3 - 0.01 / 3)
+    assert apart.error == pytest.approx(math.sqrt(1.24 * (0.02**2 + 0.01**2)), rel=0.01)
+    moved = [Difference(d.centre + 0.4, d.error, d.df) for d in others]
+    uneven, _ = apart_from(Difference(0.7, 0.01, 1000), moved, 0.02)
+    assert uneven.centre == pytest.approx(apart.centre)
+    assert uneven.error > 0.1  # the machine moved by 0.4, not alike for all
+
+
+def test_medians_of_a_repeated_thing() -> None:
+    got = medians_apart([1.0, 1.0, 1.1], [2.0, 2.0, 2.2])
+    assert got.centre == pytest.approx(math.log(2))
+    assert got.df == 4
+    assert math.isinf(medians_apart([1.0], [2.0, 2.0]).error)
+
+
+def test_the_smallest_change_that_a_test_sees_is_that_of_its_power() -> None:
+    found = Difference(0.0, 0.1, 1000).smallest_seen(0.01)
+    assert found == pytest.approx(math.exp(0.1 * (2.5808 + 0.8420)), rel=1e-4)  # R: qt(…, 1000)
+    rng = np.random.default_rng(3)
+    tries = [Difference(math.log(found) + 0.1 * z, 0.1, 1000).p for z in rng.normal(size=4000)]
+    assert np.mean(np.array(tries) <= 0.01) == pytest.approx(0.8, abs=0.02)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import statistics
 from pathlib import Path
 
 import pandas as pd
@@ -11,10 +13,11 @@ import pytest
 import synthetic
 import synthetic_quality
 
+from results.launches import LAUNCH_TABLE
 from results.merge import merge
 from results.runs import NoRunError, load
 from results.schema import RECORDS
-from results.tables import CASE_TABLE, FORMATS, TABLES, cases, export_table
+from results.tables import CASE_TABLE, ENVIRONMENT, FORMATS, TABLES, cases, csv_text, export_table
 
 DOCUMENTED = (
     "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",
@@ -92,7 +95,8 @@ def test_all_formats_hold_the_same_table(folder: Path, tmp_path: Path, table: st
     assert list(rows[0]) == list(read.columns) == list(stored.columns)
     assert len(rows) == len(read) == len(stored) > 0
     number = {
-        "cases": "value", "scaling": "exponent", "crossover": "seq_len", "peers": "ratio",
+        "cases": "value", "launches": "latency", "scaling": "exponent", "crossover": "seq_len",
+        "peers": "ratio",
         "tasks": "score", "errors": "relative_error", "quantized": "bits_per_byte",
         "claims": "value", "context": "latency",
     }[table]  # fmt: skip
@@ -118,7 +122,7 @@ def test_a_file_holds_what_the_text_would(folder: Path, tmp_path: Path) -> None:
             "case",
             "csv",
             None,
-            "table: expected one of cases, scaling, crossover, peers, tasks, "
+            "table: expected one of cases, launches, scaling, crossover, peers, tasks, "
             "errors, quantized, claims, context, got 'case'",
         ),
         ("cases", "xls", None, f"format: expected one of {', '.join(FORMATS)}, got 'xls'"),
@@ -138,7 +142,110 @@ def test_a_run_of_roofs_alone_gives_empty_tables(tmp_path: Path) -> None:
     for name in TABLES:
         text = export_table(run, name, "csv")
         assert text is not None
-        assert text.count("\n") == 1
+        assert text.count("\n") == (2 if name == "launches" else 1)
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "decimal"), [(";", ","), (";", "."), ("\t", ","), ("|", ".")]
+)
+@pytest.mark.parametrize("table", ["cases", "launches", "scaling"])
+def test_every_dialect_is_read_back_as_the_same_table(
+    folder: Path, table: str, delimiter: str, decimal: str
+) -> None:
+    run = load(folder)
+    usual = export_table(run, table, "csv")
+    other = export_table(run, table, "csv", delimiter=delimiter, decimal=decimal)
+    assert usual is not None
+    assert other is not None
+    assert usual != other
+    versions = dict.fromkeys(ENVIRONMENT, str)  # 2.4 of numpy is a text
+    pd.testing.assert_frame_equal(
+        pd.read_csv(io.StringIO(usual), dtype=versions),
+        pd.read_csv(io.StringIO(other), dtype=versions, sep=delimiter, decimal=decimal),
+    )
+
+
+def test_numbers_beside_texts_have_the_decimal_mark_too() -> None:
+    frame = pd.DataFrame(
+        {"mixed": [1.5, "a", None], "text": ["1.5", "x;y", "-2.5"], "n": [0.25] * 3}
+    )
+    assert csv_text(frame, ";", ",") == 'mixed;text;n\n1,5;1.5;0,25\na;"x;y";0,25\n;-2.5;0,25\n'
+
+
+@pytest.mark.parametrize(
+    ("dialect", "message"),
+    [
+        ({"delimiter": ":"}, r"delimiter: expected one of ',', ';', '\\t', '|', got ':'"),
+        ({"decimal": ";"}, r"decimal: expected one of '.', ',', got ';'"),
+        ({"decimal": ","}, "decimal: expected another mark than the delimiter, got ','"),
+        ({"format": "json", "delimiter": ";"}, "delimiter, decimal: go with csv, got json"),
+    ],
+)
+def test_a_dialect_that_cannot_be_read_is_refused(
+    folder: Path, dialect: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(message.replace("\\\\", "\\"))):
+        export_table(load(folder), "cases", **{"format": "csv", **dialect})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_a_text_is_no_formula(start: str) -> None:
+    text = f"{start}cmd|' /C calc'!A0"
+    frame = pd.DataFrame({"text": [text, "plain", "-1.5", "+2e3", "- none"], "n": [-1.5] * 5})
+    read = pd.read_csv(io.StringIO(csv_text(frame), newline=""), dtype=str)
+    text = text.replace("\r", "\n")
+    assert list(read["text"]) == [f"'{text}", "plain", "-1.5", "+2e3", "'- none"]
+    assert set(read["n"]) == {"-1.5"}
+
+
+def test_launches_have_a_row_each_with_what_its_samples_say(folder: Path) -> None:
+    run = load(folder)
+    table = TABLES["launches"](run)
+    assert tuple(table.columns) == LAUNCH_TABLE
+    assert len(table) == len(run.records)
+    one = table[
+        (table["backend"] == "sdpa") & (table["mode"] == "forward") & (table["seq_len"] == 1024)
+    ]
+    assert list(one["launch"]) == [0, 1, 2]
+    for row, record in zip(
+        one.to_dict("records"),
+        [r for r in run.records if r["case"]["id"] == one["case_id"].iloc[0]],
+        strict=True,
+    ):
+        samples = record["arms"][0]["metrics"]["latency"]["samples"]
+        assert row["latency"] == pytest.approx(statistics.median(samples))
+        assert (row["latency_min"], row["latency_max"]) == (min(samples), max(samples))
+        assert row["latency_q25"] == pytest.approx(
+            statistics.quantiles(samples, method="inclusive")[0]
+        )
+        assert (row["num_samples"], row["wall_s"], row["load"]) == (7, 1.0, 0.1)
+        assert row["peak_memory"] == record["arms"][0]["metrics"]["peak_memory"]["value"]
+        assert row["started"] == record["launch"]["started"]
+    failed = table[table["status"] == "out_of_memory"]
+    assert len(failed) == 6
+    assert failed["latency"].isna().all()
+
+
+def test_a_launch_of_several_arms_has_a_row_an_arm_and_what_it_says_of_itself(
+    tmp_path: Path,
+) -> None:
+    laws = {"sdpa": synthetic.SEVEN["sdpa"]}
+    made = synthetic.write_run(
+        tmp_path, laws, lengths=(512,), modes=("forward",), launches=1, roof=None,
+        floor=synthetic.Law(1e-8, 1.0),
+    )  # fmt: skip
+    records = synthetic.read_records(made)
+    records[0]["conditions"] = synthetic.conditions(steal=0.25, frequency=None)
+    records[0]["launch"]["order"] = "first"
+    latency = records[0]["arms"][0]["metrics"]["latency"]
+    latency |= {"every": 4, "stopped": "spread", "warm_up": {"calls": 9, "converged": False}}
+    rows = TABLES["launches"](load(synthetic.write_records(made, records)))
+    assert list(zip(rows["arm"], rows["backend"], strict=True)) == [(0, "sdpa"), (1, "identity")]
+    first = rows.iloc[0]
+    assert (first["every"], first["stopped"], first["warm_up_calls"]) == (4, "spread", 9)
+    assert first["converged"] is False
+    assert first["steal"] == 0.25
+    assert rows[["frequency", "order"]].isna().all(axis=None)
 
 
 # -- merge ---------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def test_a_promise_says_how_it_is_tested_and_what_is_a_failure(name: str) -> Non
 OF_MINUTES = ("alarms", "power")
 """Promises that take minutes in the short form too: `make verify-method VERIFY=--short`."""
 
-COMPUTED = ("exponents", "faults", "fuzz", "intervals", "operations")
+COMPUTED = ("backends", "exponents", "faults", "fuzz", "intervals", "operations")
 """Promises that are tested without a clock: beside other tests as well as alone."""
 
 

@@ -26,6 +26,7 @@ PROMISES = (
     "memory_cuda",
     "operations",
     "alarms",
+    "backends",
     "power",
     "faults",
     "fuzz",
