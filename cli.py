@@ -820,8 +820,9 @@ def export(
         loaded = load(*folders)
         _say(loaded.notes, Stream(sys.stderr))
         if form == "asv":
-            from results.asv_export import export_asv
+            from results.asv_export import export_asv, unmarked
 
+            _say(unmarked(loaded), Stream(sys.stderr))
             click.echo(export_asv(loaded, out or folders[0]))
             return
         from results.tables import export_table

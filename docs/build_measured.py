@@ -32,6 +32,7 @@ from results.series import points
 from results.summary import summarise
 from results.svg import drawn
 from results.views import TableView, tables
+from results.warm_up import MARK, NOTE
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -126,6 +127,8 @@ def fill(text: str, name: str, content: str) -> str:
     begin, end = f"<!-- measured: {name} -->", f"<!-- /measured: {name} -->"
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     assert pattern.search(text), f"no marks for {name}"
+    if MARK in content and NOTE not in content:
+        content += f"\n\n{NOTE}"
     return pattern.sub(lambda _: f"{begin}\n{content}\n{end}", text)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results import format
+from results import format, warm_up
 from results.asv_commits import BRANCH, ExportError, make_commits, seconds, slug
 from results.checks import clean
 from results.files import check_within, write_text
@@ -33,6 +33,7 @@ from results.runs import Run
 from results.schema import content_id, format_option
 from results.series import SETTING, label, outcome, rank, speed_frame
 from results.statistics import estimate
+from results.warm_up import is_cut_short
 
 RESULTS_DIR = "asv/results"
 HTML_DIR = "asv/html"
@@ -161,6 +162,19 @@ def _write_results(
                 "params": {**about, **chosen},
             })  # fmt: skip
             _write_json(file.with_name(f"{point[:8]}-{name}.json"), record)
+
+
+def unmarked(run: Run) -> list[str]:
+    """Say how many times have no place for the mark of a warm-up that was cut short."""
+    rows = speed_frame(run)
+    told = rows[rows["metric"] == "latency"][["converged"]]
+    cut = sum(map(is_cut_short, as_rows(told)))
+    if not cut:
+        return []
+    return [
+        f"{warm_up.WORDS} in {cut:,} of {len(told):,} launches' arms, and asv's files have no "
+        "mark for it: attnbench export names them (column converged)"
+    ]
 
 
 _CONFIGURATION = {

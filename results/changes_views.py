@@ -31,6 +31,7 @@ from results.theme import looks
 from results.two_runs import IncomparableError, Pairing, machine_names, ours
 from results.verdicts import Verdict
 from results.views import LONG, Cell, TableView
+from results.warm_up import MARK, marked
 
 TITLES = {"latency": "Time", "peak_memory": "Peak memory", "state_bytes": "Decoding state"}
 
@@ -179,6 +180,7 @@ def case_table(found: Comparison, new: Run) -> pd.DataFrame:
                 **where, "verdict": change.verdict, "word": word,
                 **_side("base", change.base.launches), **_side("new", change.new.launches),
                 "base_status": change.base.status, "new_status": change.new.status,
+                "base_cut_short": change.base.cut_short, "new_cut_short": change.new.cut_short,
                 "value": change.ratio.value, "ci_low": change.ratio.low,
                 "ci_high": change.ratio.high, "remark": changes_text.remark(change),
                 "smallest": changes_text.smallest(change.smallest),
@@ -280,7 +282,11 @@ def _measured(row: Mapping[Any, Any], side: str, write: Any) -> Cell:
         status = row[f"{side}_status"]
         return Cell(format.STATUS_WORDS.get(status, status), is_status=True)
     between = format.interval(row[f"{side}_low"], row[f"{side}_high"], write)
-    return Cell(write(row[side]), between.strip("()"))
+    return Cell(_marked(write(row[side]), row, side), between.strip("()"))
+
+
+def _marked(text: str, row: Mapping[Any, Any], side: str) -> str:
+    return marked(text, {"converged": row[f"{side}_cut_short"] == 0})
 
 
 def _ratio(row: Mapping[Any, Any]) -> Cell:
@@ -299,7 +305,8 @@ def _fastest(part: pd.DataFrame, sides: Sides) -> TableView:
             continue
         best = [_best(group, side) for side in ("base", "new")]
         (was, _), (now, _) = best
-        changed = was.text != now.text and now.text not in was.small.split(", ")
+        alike = was.small.replace(f" {MARK}", "").split(", ")
+        changed = was.text != now.text and now.text not in alike
         rows.append(
             [Cell(str(mode)), Cell(format.tokens(float(str(n)))), *best[0], *best[1],
              Cell("another one" if changed else "")]
@@ -317,11 +324,11 @@ def _best(group: pd.DataFrame, side: str) -> tuple[Cell, Cell]:
     first, *others = known
     launches = f"{side}_launches"
     alike = [
-        label(o["backend"], o["options"]) for o in others
+        _marked(label(o["backend"], o["options"]), o, side) for o in others
         if not is_less(first[launches], o[launches])
     ]  # fmt: skip
     name = label(first["backend"], first["options"])
-    return Cell(name, ", ".join(alike)), Cell(format.seconds(first[side]))
+    return Cell(name, ", ".join(alike)), Cell(_marked(format.seconds(first[side]), first, side))
 
 
 def _crossed(base: Run, new: Run, shown: pd.DataFrame) -> pd.DataFrame:
@@ -342,7 +349,8 @@ def _crossover_table(part: pd.DataFrame, sides: Sides) -> TableView:
     rows = [
         [
             Cell(label(row["backend"], row["options"])), Cell(row["mode"]), Cell(row["baseline"]),
-            Cell(format.tokens(row["seq_len_base"])), Cell(format.tokens(row["seq_len"])),
+            Cell(format.tokens(row["seq_len_base"], to="up")),
+            Cell(format.tokens(row["seq_len"], to="up")),
             Cell(_reasons(row, sides)),
         ]
         for row in as_rows(part)

@@ -156,7 +156,7 @@ def machine_name(about: Mapping[str, Any]) -> str:
 
 
 def _told_apart(found: list[Chapter]) -> list[Chapter]:
-    """Add what differs of machine, environment and version to titles that would be equal."""
+    """Add the ids of machine and environment, whichever differ, to titles that would be equal."""
     alike: dict[str, list[Chapter]] = {}
     for chapter in found:
         alike.setdefault(chapter.title, []).append(chapter)
@@ -166,7 +166,5 @@ def _told_apart(found: list[Chapter]) -> list[Chapter]:
         for what in ("machine", "environment"):
             if len({c.setting[what] for c in alike[chapter.title]}) > 1:
                 title += f", {what} {chapter.setting[what][:8]}"
-        if len({c.setting["version"] for c in alike[chapter.title]}) > 1:
-            title += f", {chapter.setting['version'] or 'another version'}"
         told.append(replace(chapter, title=title))
     return told

@@ -74,8 +74,9 @@ def comparisons(run: Run) -> pd.DataFrame:
     frame = run.frame[run.frame["kind"] == "peer"]
     claims = _claims(run)
     rows = []
-    for key, part in frame.groupby(["machine", "environment", "version", "case_id"], sort=False):
-        rows.append(_compare(part, claims.get(key, {})))
+    places = ["machine", "environment", "version", "case_id"]
+    for (machine, environment, _, case), part in frame.groupby(places, sort=False):
+        rows.append(_compare(part, claims.get((machine, environment, case), {})))
     columns = [*PEER_TABLE, "machine", "environment", "version", "num_kv_heads"]
     table = pd.DataFrame.from_records(rows, columns=columns)
     table["rank"] = [rank(backend) for backend in table["backend"]]

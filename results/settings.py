@@ -49,7 +49,7 @@ _STANDS_WITH = {"device": "level", "head_dim": "num_heads"}
 
 
 def in_words(setting: Mapping[str, Any], *, with_precision: bool) -> str:
-    """Return a setting as a title.
+    """Return a setting as a title; the version comes last, where there are several.
 
     Args:
         setting: values of `series.SETTING`.
@@ -57,7 +57,8 @@ def in_words(setting: Mapping[str, Any], *, with_precision: bool) -> str:
             torch's default.
     """
     names = [n for n in _WORDS if with_precision or n != "matmul_precision"]
-    return _joined(setting, names)
+    version = setting.get("version", "")
+    return f"{_joined(setting, names)}{f', {version}' if version else ''}"
 
 
 def differing(setting: Mapping[str, Any], columns: Iterable[str]) -> str:

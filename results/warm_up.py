@@ -54,8 +54,8 @@ def sentence(cut: int, known: int) -> str:
     """Say how many of the warm-ups of a run were cut short."""
     return (
         f"{cut:,} of {known:,} warm-ups were cut short before their calls stopped getting faster: "
-        f"a time that rests on one is marked {MARK} (hollow in figures) and may be too long. More "
-        "time for each case lets them end."
+        f"a time that rests on one is marked {MARK} (hollow in figures) and may be too long; a "
+        "longer --case-timeout gives them time."
     )
 
 

@@ -680,6 +680,7 @@ def test_json_has_the_numbers_and_no_nan(tmp_path: Path) -> None:
         "question",
         "reference",
         "folders",
+        "incomplete",
         "winner",
         "python",
         "rankings",

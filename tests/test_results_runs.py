@@ -175,14 +175,6 @@ def test_runs_of_several_folders_stand_side_by_side(tmp_path: Path) -> None:
     assert {m["cores"] for m in run.machines.values()} == {2, 4}
 
 
-def test_pooled_commits_are_said(tmp_path: Path) -> None:
-    one = synthetic.write_run(tmp_path / "1", TWO, **SMALL, commit="a" * 40)
-    two = synthetic.write_run(tmp_path / "2", TWO, **SMALL, commit="b" * 40, run="run-2")
-    assert any(
-        "several commits are pooled: aaaaaaaa, bbbbbbbb" in w for w in load(one, two).warnings
-    )
-
-
 def test_what_is_not_described_is_said(tmp_path: Path) -> None:
     folder = synthetic.write_run(tmp_path, TWO, **SMALL)
     (folder / "machines.jsonl").unlink()

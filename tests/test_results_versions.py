@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from results.compare import crossover_table
 from results.merge import merge
 from results.quality import chapters_of_tasks
 from results.recommendation import recommend
+from results.recommendation_text import text
 from results.report import write_report
 from results.runs import load
 from results.series import points
@@ -59,16 +61,22 @@ def test_two_commits_are_two_settings(tmp_path: Path) -> None:
 
 def test_the_report_has_a_chapter_for_each(tmp_path: Path) -> None:
     (file,) = write_report(two(tmp_path), ["md"], tmp_path / "both")
-    text = file.read_text()
+    written = file.read_text()
     for commit, best in (("11111111", "linformer"), ("22222222", "longformer")):
-        start = text.index(f", not causal, commit {commit}**")
-        assert f"{best} is the fastest" in text[start : start + 600]
+        start = written.index(f", not causal, commit {commit}**")
+        assert f"{best} is the fastest" in written[start : start + 600]
+        assert re.search(
+            rf"The fastest at each length: .*, commit {commit}$", written, re.MULTILINE
+        )
 
 
 def test_every_reader_keeps_them_apart(tmp_path: Path) -> None:
     run = load(*two(tmp_path))
     found = recommend(run.frame, seq_len=4096, mode="forward", device="cpu")
     assert {r.winner.backend for r in found.rankings if r.winner} == {"linformer", "longformer"}
+    said = " ".join(text(found, machines=run.machines, reference=False).split())
+    assert "not causal, commit " in said
+    assert "Other settings in these records, each a ranking of its own: commit " in said
     table = cases(run)
     assert set(table[table["metric"] == "latency"]["num_launches"]) == {3}
     assert set(table["commit"]) == {OLD, NEW}

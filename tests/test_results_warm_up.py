@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 import synthetic
+from click.testing import CliRunner
 from helpers_recommend import FOUR, a_run, frame_of
 
+from cli import main
 from results import marks
 from results.answers import as_data, groups
+from results.changes import compare
+from results.changes_text import remark
+from results.changes_views import Sides, sections
 from results.chapters import chapters
 from results.plots import error_figure, speedup_figure, time_figure
 from results.recommendation import recommend
@@ -135,6 +140,26 @@ def test_exports_have_a_column(run: Run, table: str) -> None:
     known = [r for r in of_time if r not in cut and r.get("seq_len", 0) is not None]
     assert {r["converged"] for r in known} == {True}
     assert all(r["converged"] is None for r in rows if r["metric"] == "peak_memory")
+
+
+def test_asvs_files_cannot_mark_it_and_the_command_says_so(folder: Path, tmp_path: Path) -> None:
+    words = ["export", str(folder), "--format", "asv", "--out", str(tmp_path)]
+    assert "warm-up cut short in 1 of 48 launches' arms" in CliRunner().invoke(main, words).stderr
+
+
+def test_a_comparison_says_it_of_each_case(folder: Path, tmp_path: Path) -> None:
+    whole = a_run(tmp_path, lengths=(512, 1024, 2048, 4096), seed=1, run="other")
+    found = compare(load(whole), load(folder))
+    said = {change.name: remark(change) for change in found.changes}
+    own = said.pop(f"{TIED} forward N=4096")
+    assert "new: warm-up cut short in 1 of 3 launches" in own
+    assert not any("cut short" in text for text in said.values())
+    (section,) = sections(load(whole), load(folder), [found], Sides())
+    marked = [
+        view.title for view in section.tables
+        if any(f"16.3 ms {MARK}" == cell.text for cells in view.rows for cell in cells)
+    ]  # fmt: skip
+    assert marked == ["The fastest at each length", "Time: every case"]
 
 
 def test_the_terminal_says_it_while_it_measures(folder: Path) -> None:
