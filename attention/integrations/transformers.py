@@ -39,7 +39,8 @@ from attention.base import Attention
 from attention.checks import UnsupportedError, check_float
 from attention.functional import opaque, sdpa_rows
 from attention.integrations import hf_layers
-from attention.integrations.hf_layers import CHOSEN, PREFIX, Held, held_in
+from attention.integrations.hf_layers import CHOSEN, Held, held_in
+from attention.integrations.hf_layers import PREFIX as PREFIX
 from attention.integrations.hf_masks import (
     Pattern,
     is_plain_export,
@@ -337,6 +338,11 @@ def _held_late(
             f"{PREFIX}{name}: the layer was made for {held.num_heads} heads of {held.head_dim}, "
             f"and is called with {shape[0]} of {shape[1]}; call prepare(model, …) with the "
             "arguments of one call"
+        )
+    if held is not None and held.name != name and held.tensors():
+        raise RuntimeError(
+            f"{PREFIX}{name}: the layer holds {held.name}'s tensors; prepare(model, …) puts {name} "
+            "in its place, without them"
         )
     if held is None or held.name != name:
         probe = hf_layers.Held(
