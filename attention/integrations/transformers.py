@@ -341,7 +341,7 @@ def _held_late(
         )
     if held is not None and held.name != name and held.tensors():
         raise RuntimeError(
-            f"{PREFIX}{name}: the layer holds {held.name}'s tensors; prepare(model, …) puts {name} "
+            f"{PREFIX}{name}: the layer holds {held.name}'s tensors; prepare(model) puts {name} "
             "in its place, without them"
         )
     if held is None or held.name != name:
