@@ -188,6 +188,12 @@ def test_a_model_that_changes_its_attention_is_prepared() -> None:
     assert torch.equal(out(ours.prepare(model)), out(expected))
     kept = drawn(model)[0].data_ptr()
     assert drawn(ours.prepare(model))[0].data_ptr() == kept
+    model.set_attn_implementation("attnbench_full")
+    with pytest.raises(RuntimeError, match=r"holds performer's tensors; prepare\(model"):
+        out(model)
+    model.set_attn_implementation("attnbench_performer")
+    assert torch.equal(out(model), out(expected)), "nothing was lost"
+    model = build("Bert", "eager")
     model.set_attn_implementation("attnbench_full")  # nothing to draw: no need to prepare
     torch.testing.assert_close(out(model), out(build("Bert", "sdpa")))
 

@@ -89,15 +89,16 @@ class Held(nn.Module):
         self._untouched: tuple[Any, ...] | None = self._versions()
 
     def _versions(self) -> tuple[Any, ...]:
-        return tuple((id(x), x._version) for x in self._tensors())
+        return tuple((id(x), x._version) for x in self.tensors())
 
-    def _tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
+        """Return what the backend holds."""
         return [*self.own.parameters(), *self.own.buffers()]
 
     @property
     def is_drawn(self) -> bool:
         """Whether layers differ in it: it holds tensors, or its pattern has a seed."""
-        return bool(self._tensors()) or "seed" in self.own.options()
+        return bool(self.tensors()) or "seed" in self.own.options()
 
     def count_as(self, number: int) -> None:
         """Take a number, and draw by it; not once it was called, loaded or moved."""
@@ -105,7 +106,7 @@ class Held(nn.Module):
             return
         self.number = number
         if self.is_drawn:
-            self._build(next(iter(self._tensors()), None))
+            self._build(next(iter(self.tensors()), None))
 
     def in_use(self) -> Attention:
         """Return the backend, for a call."""

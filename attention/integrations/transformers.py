@@ -339,6 +339,11 @@ def _held_late(
             f"and is called with {shape[0]} of {shape[1]}; call prepare(model, …) with the "
             "arguments of one call"
         )
+    if held is not None and held.name != name and held.tensors():
+        raise RuntimeError(
+            f"{PREFIX}{name}: the layer holds {held.name}'s tensors; prepare(model) puts {name} "
+            "in its place, without them"
+        )
     if held is None or held.name != name:
         probe = hf_layers.Held(
             name, given, num_heads=shape[0], head_dim=shape[1], number=0, like=None
