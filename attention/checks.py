@@ -43,7 +43,7 @@ def check_qkv(
         if x.is_nested and not (nested and x.layout == torch.jagged):
             raise UnsupportedError(
                 f"{name}: expected a padded tensor and its key_padding_mask, got a nested tensor "
-                f"({x.layout}); only sdpa takes those, of layout torch.jagged"
+                f"({x.layout}); only a call of sdpa takes those, of layout torch.jagged"
             )
         if x.dim() != 4:
             raise ValueError(

@@ -120,6 +120,8 @@ def generate(
     """
     choice = Choice(temperature, top_k, top_p)
     model.check_ids(input_ids, key_padding_mask)
+    if not len(input_ids):
+        raise ValueError("input_ids: expected at least one prompt, got none")
     stops = _checked_stops(stop_ids)
     vocabulary = model.config.vocab_size
     for name, given in (

@@ -285,6 +285,8 @@ def test_bad_input_is_named() -> None:
     ):
         with pytest.raises(ValueError, match=said):
             generate(made, ids, **{"max_new_tokens": 5, **wrong})
+    with pytest.raises(ValueError, match="input_ids: expected at least one prompt, got none"):
+        generate(made, ids[:0], max_new_tokens=5)
     with pytest.raises(ValueError, match="model: an encoder sees the tokens to come"):
         generate(model(architecture="encoder"), ids, max_new_tokens=2)
     with pytest.raises(UnsupportedError, match="state: an encoder sees the tokens to come"):
