@@ -29,9 +29,6 @@ from suites.measure.process import die_with_parent, hold_lock, offer_to_oom_kill
 from suites.parsing import parse_backend
 from suites.processors import DRIVER_VARIABLE
 
-EARLY_VARIABLE = "ATTNBENCH_EARLY"
-"""Names of modules that the driver wants imported before its fork server forks."""
-
 _IMPORTER = os.getpid()
 """The process that imported this module: the fork server, or under spawn the case itself."""
 
@@ -231,12 +228,11 @@ def _measure_ours(
 def _import_early() -> None:
     """Import before the fork, once for all cases, the backends and what torch imports late.
 
-    A first backward pass imports torch's symbolic shapes, a third of a second of a case's warm-up.
-    What only some sweeps need the driver asks for. Plug-ins load in the case.
+    A first backward pass imports torch's symbolic shapes, a third of a second of a case's warm-up;
+    a driver asks for them itself, when its first results are there. Plug-ins load in the case.
     """
-    importlib.import_module("torch.fx.experimental.symbolic_shapes")
-    for name in os.environ.get(EARLY_VARIABLE, "").split():
-        importlib.import_module(name)
+    if DRIVER_VARIABLE not in os.environ:
+        importlib.import_module("torch.fx.experimental.symbolic_shapes")
     for module in pkgutil.iter_modules(backends.__path__):
         importlib.import_module(f"{backends.__name__}.{module.name}")
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 from results.schema import MEASUREMENT, Case
 from suites.journal import Journal
-from suites.launch import Launcher
+from suites.launch import BACKWARD, Launcher
 from suites.provenance import commit_of
 from suites.session import (
     SUITES,
@@ -174,7 +174,9 @@ class PairedSession:
         version = self._versions[name]
         journal = Journal(self._folder / name, resume=self._resume)
         journal.check_free()
-        launcher = self._exit.enter_context(Launcher(version.suites, python=version.python))
+        launcher = self._exit.enter_context(
+            Launcher(version.suites, python=version.python, early=(BACKWARD,))
+        )
         told = ask_about(launcher, self._cases, self._plugins)
         if (measurement := told.get("measurement", "older than 2")) != MEASUREMENT:
             raise MisuseError(

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from results.schema import TRAINING_KINDS, Arm
 from suites.hearing import Hearing
 from suites.journal import Journal
-from suites.launch import Launcher
+from suites.launch import BACKWARD, Launcher
 from suites.outcome import scrub
 from suites.peer_rows import PeerRow, choose_rows
 from suites.progress import label
@@ -144,10 +144,11 @@ def run_sweep(
 def early_of(grid: Grid) -> tuple[str, ...]:
     """Return what all cases of a sweep would import: a second of each where a model is built.
 
-    Nothing where the time to compile is measured: that import is a part of it.
+    Not the compiler where the time to compile is measured: that import is a part of it.
     """
     whole = bool(grid.tasks) or "model" in grid.levels
-    return ("torch._dynamo",) if whole and not any(grid.compiles) else ()
+    compiler = ("torch._dynamo",) if whole and not any(grid.compiles) else ()
+    return (BACKWARD, *compiler)
 
 
 def plan(journal: Journal, command: Sequence[str], every: Sequence[Item]) -> None:

@@ -17,17 +17,26 @@ from suites.outcome import OUTPUT_LIMIT, TAIL_BYTES, TIMEOUT_CODE
 from suites.processors import DRIVER_VARIABLE
 
 EARLY_VARIABLE = "ATTNBENCH_EARLY"
-"""Names to a fork server, apart by spaces, the modules to import beyond the suites."""
+"""Names to a fork server, apart by spaces, the modules to import at `IMPORT_SIGNAL`; those of a
+package that the suites have not imported are left out."""
+
+IMPORT_SIGNAL = signal.SIGUSR1
+"""Has a fork server import what its cases need, after what its first answers do not wait for."""
 
 SOCKET_FOLDER_LENGTH = 107 - len("/asv-forkserver-12345678/socket")
 """The most bytes of a path in which asv's socket still has a valid name."""
 
 _GUARD = """
-import ctypes, os, runpy, sys, traceback
+import ctypes, importlib, os, runpy, signal, sys, traceback
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
 if os.getppid() != int(os.environ["ATTNBENCH_DRIVER_PID"]):
     os._exit(1)
+def _import(*_):
+    for name in os.environ.get("ATTNBENCH_EARLY", "").split():
+        if name.partition(".")[0] in sys.modules:
+            importlib.import_module(name)
+signal.signal(signal.SIGUSR1, _import)
 sys.argv = sys.argv[1:]
 code = 1
 try:

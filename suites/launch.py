@@ -25,9 +25,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from results.schema import SENTINEL
 from suites import keeper
 from suites.guard import MemoryGuard
-from suites.interpreter import EARLY_VARIABLE, Interpreter, folders_in
+from suites.interpreter import EARLY_VARIABLE, IMPORT_SIGNAL, Interpreter, folders_in
 from suites.leftovers import SharedMemory
 from suites.outcome import Outcome, read_outcome, tail
 
@@ -41,6 +42,9 @@ RETAINED = {"MALLOC_MMAP_THRESHOLD_": str(8 << 30), "MALLOC_TRIM_THRESHOLD_": st
 
 APART = ("/bin/sh", "-c", 'exec 3<&0; "$0" "$@" <&3 3<&- &')
 """Starts a command with this standard input, and ends at once."""
+
+BACKWARD = "torch.fx.experimental.symbolic_shapes"
+"""What a first backward pass imports: a third of a second of its case."""
 
 IMPORT_TIMEOUT_S = 300.0
 WATCHDOG_S = 10.0
@@ -64,7 +68,7 @@ class Launcher:
         benchmark_dir: the package that holds ``benchmarks.py``. Its parent folder comes first in
             the children's import path; the user's working directory is not in it.
         python: the interpreter of the children.
-        early: modules that a fork server imports, once, since the cases will need them.
+        early: modules that a fork server imports, once, before its first case but the sentinel.
         apart: start the keeper as nobody's child: somebody kills this process's children when it
             is ended, and the keeper with them.
     """
@@ -134,6 +138,8 @@ class Launcher:
         """
         self._make_scratch()
         server = self._server(allocator, method)
+        if request.get("case", {}).get("kind", SENTINEL) != SENTINEL:
+            server.import_early()
         folder = Path(tempfile.mkdtemp(dir=self._scratch.name))
         answer = folder / "answer.json"
         cwd = folder / "cwd"
@@ -223,6 +229,7 @@ class _Server:
         self._folder = folder
         self._method = method
         self._asv: Any = None
+        self._has_early = method == "spawn"
         self.alive = True
 
     @property
@@ -256,6 +263,24 @@ class _Server:
             raise LaunchError(f"asv's fork server did not start: {error}") from None
         if not imported:
             raise LaunchError(f"the suites in {self._folder} cannot be imported: {tail(out)}")
+
+    def import_early(self) -> None:
+        """Have the server import, once, what is named in `EARLY_VARIABLE`.
+
+        Raises:
+            LaunchError: if it ends over it.
+        """
+        if self._has_early:
+            return
+        self._has_early = True
+        process = self._interpreter.process
+        if process is None:
+            return
+        with self._watchdog(IMPORT_TIMEOUT_S), contextlib.suppress(ProcessLookupError):
+            process.send_signal(IMPORT_SIGNAL)
+            imported, out = self._asv.preimport()  # answered when the imports are done
+            if not imported:
+                raise LaunchError(f"what the cases need cannot be imported: {tail(out)}")
 
     def run(
         self, request: Mapping[str, Any], answer: Path, cwd: Path, timeout_s: float

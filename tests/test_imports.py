@@ -99,3 +99,21 @@ def test_importing_attention_costs_little_beyond_torch(tmp_path: Path) -> None:
         "import attention\nprint(time.perf_counter() - start)"
     )
     assert any(float(printed(code, tmp_path)) < 0.2 for _ in range(5))
+
+
+def test_building_a_case_lightly_leaves_the_compiler_alone(tmp_path):
+    """Numbers drawn on the meta device would import it: seconds of every preflight."""
+    code = (
+        "import sys\n"
+        "from results.schema import Arm, Case\n"
+        "from suites.kinds.levels import build_light\n"
+        "for level in ('attention', 'layer'):\n"
+        "    case = Case(kind='speed', level=level, mode='forward', arms=(Arm('linformer'),),\n"
+        "        batch=1, num_heads=2, num_kv_heads=2, head_dim=8, seq_len=64, key_len=64,\n"
+        "        device='cpu', dtype='float32', is_causal=False, threads=1, allocator='default',\n"
+        "        compile=False, seed=0)\n"
+        "    _, module = build_light(case.arms[0], case)\n"
+        "    assert all(p.is_meta for p in module.parameters())\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    assert printed(code, tmp_path).strip() == "False"

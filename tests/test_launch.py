@@ -243,3 +243,12 @@ def test_where_packages_lie_is_no_part_of_a_record():
     assert outcome_module.scrub(text) == (
         "function `f` in file `site-packages/torch/compiler/x.py`: no"
     )
+
+
+def test_a_server_imports_what_its_cases_need_before_the_first_that_is_measured():
+    with Launcher(FAKE_SUITES, early=("json.tool", "sympy.nothing")) as launcher:
+        for kind, imported in ((None, False), ("sentinel", False), ("speed", True), (None, True)):
+            request = {"do": "environment"} | ({"case": {"kind": kind}} if kind else {})
+            told = launcher.ask(request, timeout_s=30.0).record
+            assert told is not None
+            assert told["early"] is imported

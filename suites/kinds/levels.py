@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from attention.base import Attention, UnsupportedError
 from models import TransformerModel
@@ -30,10 +31,31 @@ def build(arm: Arm, case: Case) -> Built:
     return mixer, arms.build_module(mixer, case)
 
 
+_DRAWS = (
+    Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_,
+)  # fmt: skip
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no numbers: on the meta device that imports torch's compiler, which takes long."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        drawn = (args or tuple((kwargs or {}).values()) or (None,))[0]
+        if func in _DRAWS and isinstance(drawn, Tensor) and drawn.is_meta:
+            return drawn
+        return func(*args, **(kwargs or {}))
+
+
 def build_light(arm: Arm, case: Case) -> Built:
     """Build an arm without its numbers, if its constructor can do without them."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             return build(arm, case)
     except UnsupportedError:
         raise

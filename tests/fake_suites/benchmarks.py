@@ -52,6 +52,7 @@ def environment(request):
         "parent": os.getppid(),
         "group": os.getpgrp(),
         "models": _origin("models"),
+        "early": "json.tool" in sys.modules,
     }
 
 
