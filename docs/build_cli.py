@@ -21,8 +21,8 @@ HEAD = """\
 Exit codes: 0 done (a sweep that completes is done, whatever its statuses), 1 not done, 2 misuse
 (one line that says what is accepted), 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 `compare` ends with 1 where a case or a whole backend became worse, and with 3 where it could not
-measure; `recommend` with 1 where no backend qualifies. [In the shell](shell.md) says how options and
-values are completed, and what a terminal and a pipe get.
+measure; `recommend` with 1 where no backend qualifies. [In the shell](shell.md) says how options
+and values are completed, and what a terminal and a pipe get.
 """
 
 EXAMPLES = {

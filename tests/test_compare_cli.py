@@ -92,6 +92,7 @@ def test_what_is_undecided_fails_on_demand(folders: tuple[Path, Path]) -> None:
     assert "; undecided: " in got.stdout.splitlines()[-1]
     assert invoke("compare", *reversed(folders)).exit_code == 0
 
+
 def test_memory_can_be_compared(folders: tuple[Path, Path]) -> None:
     got = invoke("compare", *folders, "--metric", "peak_memory")
     assert got.exit_code == 0
@@ -116,7 +117,10 @@ def test_what_was_left_out_of_a_run_is_said(folders: tuple[Path, Path]) -> None:
         (["--threshold", "0"], "expected PERCENT or BACKEND=PERCENT, above 0 to 900, got '0'"),
         (["--threshold", "sdpa=x"], "expected PERCENT or BACKEND=PERCENT, above 0 to 900"),
         (["--threshold", "2", "--threshold", "3"], "--threshold: one backend is given twice"),
-        (["--threshold", "sdpaa=2"], "threshold: no case in both runs is of sdpaa; there"),
+        (
+            ["--threshold", "sdpaa=2"],
+            "threshold: no case of NEW is of sdpaa; there are full,",
+        ),
         (["--only", "sdpa"], "--only: expected NAME=VALUE,… with NAME of backend, mode, level"),
         (["--only", "mode=training"], "no case in both runs has mode=training; there are forward"),
         (["--confirm", "--base-from", ".", "--max-pairs", "4"], "4 is not in the range"),
