@@ -463,7 +463,7 @@ def compare(
     base_from: Path | None,
     **options: Any,
 ) -> None:
-    """Compare two runs, case by case and backend by backend: slower, faster, no change or open.
+    """Compare two runs by case and by backend: slower, faster, no change or inconclusive.
 
     The exit code is 1 if a case or a whole backend became worse, 0 if none is known to have, 2 on
     misuse, and 3 if something could not be read or measured. A verdict holds over the whole table:

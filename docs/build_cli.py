@@ -20,9 +20,9 @@ HEAD = """\
 
 Exit codes: 0 done (a sweep that completes is done, whatever its statuses), 1 not done, 2 misuse
 (one line that says what is accepted), 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
-`compare` ends with 1 where a case became worse, and with 3 where it could not measure; `recommend`
-with 1 where no backend qualifies. [In the shell](shell.md) says how options and values are
-completed, and what a terminal and a pipe get.
+`compare` ends with 1 where a case or a whole backend became worse, and with 3 where it could not
+measure; `recommend` with 1 where no backend qualifies. [In the shell](shell.md) says how options
+and values are completed, and what a terminal and a pipe get.
 """
 
 EXAMPLES = {
@@ -45,6 +45,8 @@ EXAMPLES = {
         "attnbench compare runs/before runs/after",
         "attnbench compare runs/before runs/after --markdown",
         "attnbench compare runs/before runs/after --html compared.html",
+        "attnbench compare runs/before runs/after --threshold 5 --threshold sdpa=2 "
+        "--only mode=forward --only seq-len=1024,4096",
         "attnbench compare runs/before runs/after --confirm --base-from checkouts/before "
         "--out runs/pairs",
     ],
@@ -57,6 +59,7 @@ EXAMPLES = {
     "merge": ["attnbench merge runs/part1 runs/part2 --out runs/whole"],
     "export": [
         "attnbench export runs/today --table scaling --format json",
+        "attnbench export runs/today --table launches --delimiter tab --decimal ,",
         "attnbench export runs/today --format asv && cd runs/today && asv publish",
     ],
     "check": [

@@ -267,7 +267,9 @@ def by_pairs(
             (m.difference, pairs) for m, pairs in members
             if _holds(change, m.machine, m.backend, m.mode)
         ]  # fmt: skip
-        if len(own) >= MIN_GROUP:
+        if change.verdict in ("better", "no change"):
+            settled.append((change, None))
+        elif len(own) >= MIN_GROUP:
             found = together([d for d, _ in own])
             settled.append((replace(change, cases=len(own), pairs=sum(n for _, n in own)), found))
         elif change.is_regression:

@@ -258,7 +258,7 @@ def compare(
     notes = [
         *_alone(before, after, len(found), len(measured), metric), *pairing.notes(threshold),
     ]  # fmt: skip
-    limit = _limits(threshold, thresholds, {p.change.backend for p in measured})
+    limit = _limits(threshold, thresholds, [case.backend for case in known.values()])
     kept = _chosen(measured, new, only)
     if left := len(measured) - sum(kept):
         notes.append(f"{counted(left)} not chosen by --only: not judged")
@@ -298,7 +298,7 @@ def _limits(
     names = {*backends, *map(name_of, backends)}
     if unknown := [name for name in thresholds if name not in names]:
         raise ValueError(
-            f"threshold: no case in both runs is of {unknown[0]}; there are "
+            f"threshold: no case of NEW is of {unknown[0]}; there are "
             f"{', '.join(dict.fromkeys(backends))}"
         )
     return lambda backend: thresholds.get(backend, thresholds.get(name_of(backend), threshold))

@@ -28,7 +28,7 @@ from results.settings import in_words, names_precision
 from results.statistics import Estimate, estimate, is_less
 from results.summary import Paragraph
 from results.theme import looks
-from results.two_runs import IncomparableError, Pairing, machine_names, ours
+from results.two_runs import Pairing, machine_names, ours
 from results.verdicts import Verdict
 from results.views import LONG, Cell, TableView
 from results.warm_up import MARK, marked
@@ -89,7 +89,7 @@ def every_metric(
                     thresholds=found.thresholds, only=only,
                 )
             )  # fmt: skip
-        except IncomparableError:  # neither run has it: `found` says that they can be compared
+        except ValueError:  # `found` could be compared: this metric has none of the cases
             continue
     return every
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from helpers_sweep import FAKE_SUITES, case, is_alive, pids_in, record, wait_until
@@ -388,6 +389,18 @@ def test_export_prints_a_table(run_folder, table):
     assert {row["backend"] for row in rows} & {"full", "performer"}
 
 
+@pytest.mark.parametrize("delimiter", [";", "tab"])
+def test_export_writes_csv_for_spreadsheets_with_decimal_commas(run_folder, tmp_path, delimiter):
+    out = tmp_path / "launches.csv"
+    dialect = ("--delimiter", delimiter, "--decimal", ",")
+    result = invoke("export", run_folder, "--table", "launches", *dialect, "--out", out)
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(out, sep="\t" if delimiter == "tab" else delimiter, decimal=",")
+    assert len(table) == 24
+    assert table["latency"].dtype == "float64"
+    assert (table["latency"] > 0).any()
+
+
 def test_export_writes_a_file(run_folder, tmp_path):
     out = tmp_path / "cases.parquet"
     result = invoke("export", run_folder, "--format", "parquet", "--out", out)
@@ -412,11 +425,17 @@ def test_export_for_asv_writes_its_files_into_the_run(run_folder):
         (["report", "RUN", "RUN"], "--out"),
         (["merge", "RUN"], "--out"),
         (["merge", "EMPTY", "--out", "NEW"], "no run here"),
-        (["export", "RUN", "--table", "all"], "'cases', 'scaling', 'crossover'"),
+        (["export", "RUN", "--table", "all"], "'cases', 'launches', 'scaling'"),
         (["export", "RUN", "--format", "xml"], "'csv', 'json', 'parquet', 'asv'"),
         (["export", "RUN", "--format", "parquet"], "out"),
         (["export", "RUN", "--format", "asv", "--table", "cases"], "--table"),
         (["export", "RUN", "RUN", "--format", "asv"], "--out"),
+        (["export", "RUN", "--decimal", ","], "--decimal: expected another mark than --delimiter"),
+        (["export", "RUN", "--delimiter", ":"], "',', ';', 'tab', '|'"),
+        (
+            ["export", "RUN", "--format", "json", "--decimal", ","],
+            "--decimal: goes with --format",
+        ),
         (["check"], "NAME"),
         (["list", "--yaml"], "--json"),
     ],

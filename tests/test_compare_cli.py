@@ -69,6 +69,30 @@ def test_the_threshold_is_in_percent(folders: tuple[Path, Path]) -> None:
     assert "changes from 80 % on" in invoke("compare", *folders, "--threshold", 80).stdout
 
 
+def test_a_backend_has_a_threshold_of_its_own(folders: tuple[Path, Path]) -> None:
+    assert invoke("compare", *folders, "--threshold", "sdpa=80%").exit_code == 0
+    got = invoke("compare", *folders, "--threshold", 80, "--threshold", "sdpa=5", "--json")
+    assert got.exit_code == 1
+    told = json.loads(got.stdout)
+    assert (told["threshold"], told["thresholds"]) == (0.8, {"sdpa": 0.05})
+
+
+def test_only_some_cases_are_judged(folders: tuple[Path, Path]) -> None:
+    assert invoke("compare", *folders, "--only", "backend=full,bigbird").exit_code == 0
+    got = invoke("compare", *folders, "--only", "backend=sdpa", "--only", "seq-len=512", "--json")
+    assert got.exit_code == 1
+    assert [c["name"] for c in json.loads(got.stdout)["cases"]] == ["sdpa forward N=512"]
+
+
+def test_what_is_undecided_fails_on_demand(folders: tuple[Path, Path]) -> None:
+    calm = ("compare", folders[0], folders[0], "--threshold", 80, "--fail-on", "inconclusive")
+    assert invoke(*calm).exit_code == 0
+    got = invoke("compare", *reversed(folders), "--fail-on", "inconclusive")
+    assert got.exit_code == 1
+    assert "; undecided: " in got.stdout.splitlines()[-1]
+    assert invoke("compare", *reversed(folders)).exit_code == 0
+
+
 def test_memory_can_be_compared(folders: tuple[Path, Path]) -> None:
     got = invoke("compare", *folders, "--metric", "peak_memory")
     assert got.exit_code == 0
@@ -93,7 +117,10 @@ def test_what_was_left_out_of_a_run_is_said(folders: tuple[Path, Path]) -> None:
         (["--threshold", "0"], "expected PERCENT or BACKEND=PERCENT, above 0 to 900, got '0'"),
         (["--threshold", "sdpa=x"], "expected PERCENT or BACKEND=PERCENT, above 0 to 900"),
         (["--threshold", "2", "--threshold", "3"], "--threshold: one backend is given twice"),
-        (["--threshold", "sdpaa=2"], "threshold: no case in both runs is of sdpaa; there"),
+        (
+            ["--threshold", "sdpaa=2"],
+            "threshold: no case of NEW is of sdpaa; there are full,",
+        ),
         (["--only", "sdpa"], "--only: expected NAME=VALUE,… with NAME of backend, mode, level"),
         (["--only", "mode=training"], "no case in both runs has mode=training; there are forward"),
         (["--confirm", "--base-from", ".", "--max-pairs", "4"], "4 is not in the range"),

@@ -92,6 +92,24 @@ def test_every_metric_that_both_have_is_compared(runs: tuple[Run, Run]) -> None:
     assert every[0] is found
 
 
+def test_a_choice_of_cases_and_thresholds_holds_for_every_metric(tmp_path: Path) -> None:
+    decoding = {**SMALL, "modes": ("forward", "decode")}
+    base = synthetic.write_run(tmp_path / "a", LAWS, **decoding)
+    new = synthetic.write_run(tmp_path / "b", SLOWER, **decoding, run="r2")
+    target = tmp_path / "page.html"
+    chosen = ("--only", "mode=forward", "--only", "backend=full,sdpa", "--threshold", "full=50")
+    done = invoke("compare", base, new, *chosen, "--html", target)
+    assert done.exit_code == 0
+    text = re.sub(r"<[^>]+>", " ", unscripted(target))
+    assert "of 6 cases (latency, changes from 3.0 % on, of full from 50 %)" in text
+    assert "(peak memory, changes from 3.0 % on, of full from 50 %)" in text
+    assert "State" not in text.partition("How far to trust")[0]
+    assert "Undecided: " in text
+    tables = text.partition("Tables")[2].partition("How far to trust")[0]
+    assert "longformer" not in tables
+    assert "Time: whole backends" in tables
+
+
 def test_the_table_of_cases_has_both_values_ratio_and_verdict(runs: tuple[Run, Run]) -> None:
     table = view(runs, "Time: every case")
     assert len(table.rows) == 24

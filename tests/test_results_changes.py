@@ -502,7 +502,7 @@ def test_a_backend_has_a_threshold_of_its_own(tmp_path: Path) -> None:
     assert "changes from 3.0 % on, of sdpa from 60 %)" in text(got)
     strict = both(tmp_path / "b", slow, options={"threshold": 0.6, "thresholds": {"sdpa": 0.05}})
     assert {c.backend for c in strict.regressions} == {"sdpa"}
-    with pytest.raises(ValueError, match="threshold: no case in both runs is of sdp; there are"):
+    with pytest.raises(ValueError, match="threshold: no case of NEW is of sdp; there are full"):
         both(tmp_path / "c", slow, options={"thresholds": {"sdp": 0.6}})
     with pytest.raises(ValueError, match="threshold: expected a fraction"):
         both(tmp_path / "d", slow, options={"thresholds": {"sdpa": 0.0}})
