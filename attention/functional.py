@@ -446,7 +446,7 @@ def without_padding(x: Tensor, mask: Tensor) -> Tensor:
         mask: bool ``[B, N]``, True = a token.
     """
     real = mask[:, :, None] if x.dim() == 3 else mask[:, None, :, None]
-    return x.masked_fill(~real, 0.0)
+    return torch.where(real, x, 0.0)  # on a CPU in half the time of a masked fill
 
 
 def draw_seed() -> int:
