@@ -248,7 +248,7 @@ def _least_norms(ours: Contestant, case: Case) -> dict[str, float]:
     return least_norms(k, v, ours.mixer.scale, ours.output, ours.inputs.output_grad)
 
 
-def _difference(peer: Peer, theirs: Runner, ours: Runner, least: float) -> float:
+def _difference(peer: Peer, theirs: Runner, ours: Runner, least: float = 0.0) -> float:
     """Return the relative L2 distance of the peer's last output from ours.
 
     Raises:
