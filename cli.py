@@ -492,9 +492,12 @@ def compare(
         )
     if not confirm and (given := _given(ctx, "base_from", *options)):
         raise click.UsageError(f"{given}: goes with --confirm", ctx)
-    of_backends = dict(thresholds)
-    if len(of_backends) < len(thresholds):
-        raise click.UsageError("--threshold: one backend is given twice, or the common one", ctx)
+    of_backends: dict[str, float] = {}
+    for backend, threshold in thresholds:
+        if backend in of_backends:
+            whose = backend or "all backends"
+            raise click.UsageError(f"--threshold: given twice for {whose}", ctx)
+        of_backends[backend] = threshold
     try:
         selection = parse(only)
     except ValueError as error:

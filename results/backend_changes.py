@@ -163,7 +163,7 @@ class _Test:
             cases = sum(m.backend == backend for m in judged)
             change = self._change(backend, mode, cases)
             if backend not in known:
-                reason = f"{counted(cases)}: {MIN_GROUP} are judged as one"
+                reason = f"{counted(cases)}: a backend is judged from {MIN_GROUP} on"
                 yield _Row(replace(change, reason=reason), None, None)
                 continue
             own = known[backend]

@@ -102,11 +102,14 @@ def beside_figure(part: pd.DataFrame, drawn: Looks, names: Names) -> Figure | No
             values = own.rename(
                 columns={side: "shown", f"{side}_low": "low", f"{side}_high": "high"}
             )
-            told = values[["seq_len", "shown", "low", "high"]].dropna(subset=["shown"])
-            told.columns = ["seq_len", "value", "ci_low", "ci_high"]
+            columns = ["seq_len", "shown", "low", "high", f"{side}_cut_short"]
+            told = values[columns].dropna(subset=["shown"])
+            told.columns = ["seq_len", "value", "ci_low", "ci_high", "cut_short"]
             if told.empty:
                 continue
-            line = told.assign(backend=key[0], options=key[1])
+            line = told.assign(
+                backend=key[0], options=key[1], converged=told["cut_short"] == 0
+            )  # fmt: skip
             lines(ax, line, {key: look}, behind=f", {name}")
         told = own.assign(value=own["new"].fillna(own["base"]))
         finish(ax, cut(label(*key), LONGEST_TITLE), "time per call", told, time_ticks, mode)

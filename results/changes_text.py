@@ -73,12 +73,13 @@ def undecided(comparison: Comparison) -> str:
     of_backends = [
         b.smallest for b in comparison.backends if b.backend != EVERY and b.smallest < LARGEST_SEEN
     ]
-    parts = [
-        f"of a {what} a change of {format.percent(median(found) - 1)} could have been seen"
-        for what, found in (("case", seen), ("whole backend", of_backends)) if found
+    found = [
+        f"{format.percent(median(ratios) - 1)} in a {what}"
+        for what, ratios in (("case", seen), ("whole backend", of_backends)) if ratios
     ]  # fmt: skip
-    more = "more --launches, or --confirm, tell more"
-    return "; ".join([told, *(parts or ["no change could have been seen"]), more])
+    least = "the smallest change that could have been seen is"
+    could = f"{least} {' and '.join(found)}, at the median" if found else "no change could be seen"
+    return "; ".join([told, could, "more --launches, or --confirm, tell more"])
 
 
 def parts(comparison: Comparison) -> tuple[list[str], list[Table], str]:

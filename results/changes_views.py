@@ -166,7 +166,8 @@ def case_table(found: Comparison, new: Run) -> pd.DataFrame:
 
     Columns: `SERIES`, `seq_len` and `kind`; `base`, `new` and `value` (new over base), each with
     its interval (`base_low`, `base_high`, …, `ci_low`, `ci_high`) and the launches of both;
-    `verdict`, `word` (what it is called), `note` (what a figure says of it), `remark`, `ringed`.
+    `verdict`, `word` (what it is called), `note` (what a figure says of it), `remark`, `ringed`;
+    `base_cut_short` and `new_cut_short` (launches), and `converged`: whether both are 0.
     """
     frame = with_cross_len(ours(new).drop_duplicates(["machine", "case_id", "arm"]))
     frame = frame.set_index(["machine", "case_id", "arm"], drop=False)
@@ -185,6 +186,7 @@ def case_table(found: Comparison, new: Run) -> pd.DataFrame:
                 "ci_high": change.ratio.high, "remark": changes_text.remark(change),
                 "smallest": changes_text.smallest(change.smallest),
                 "note": word, "ringed": change.verdict in _REMARKABLE,
+                "converged": not change.base.cut_short and not change.new.cut_short,
             }
         )  # fmt: skip
     table = pd.DataFrame.from_records(rows)

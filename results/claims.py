@@ -22,6 +22,7 @@ from results.scaling import fit_all
 from results.schema import CLAIM
 from results.series import points
 from results.statistics import Estimate, estimate
+from results.versions import one_version
 
 Verdict = Literal["supported", "refuted", "inconclusive", "not_run"]
 
@@ -402,11 +403,10 @@ CLAIMS: tuple[Claim, ...] = (
 
 def rulings(run: Run) -> list[Ruling]:
     """Return every claim with what the run says of it; empty if the run tested none."""
-    frame = run.frame[run.frame["kind"] == CLAIM]
+    frame = one_version(run.frame[run.frame["kind"] == CLAIM])
     if frame.empty:
         return []
     place = frame.groupby(list(PLACE), sort=False).size().idxmax()  # where most was found
-    frame = frame[frame["version"] == frame["version"].mode().iloc[0]]  # no launches of two
     frame, table = (_at(place, one) for one in (frame, points(run)))
     fits = fit_all(run, table)
     return [_ruling(claim, frame[frame["task"] == claim.id], fits) for claim in CLAIMS]

@@ -24,6 +24,7 @@ from results.series import SETTING, label, points, rank
 from results.snippet import python_lines
 from results.speed_rows import check_values, held, speed_rows
 from results.statistics import Estimate, ratio
+from results.versions import one_version
 
 UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
@@ -328,8 +329,7 @@ def _setting(
         & (frame["matmul_precision"] == values["matmul_precision"])
         & (frame["compile"] == values["compile"])
     ]  # fmt: skip
-    if len(errors):  # no launches of two versions in one value
-        errors = errors[errors["version"] == errors["version"].mode().iloc[0]]
+    errors = one_version(errors)  # no launches of two versions in one value
     series = [
         _Series(
             backend, options, as_rows(table[_named(table, backend, options)]),

@@ -186,7 +186,7 @@ def sides(run: Run, metric: str, name: str) -> dict[Place, Side]:
     if measured := [v for v in frame["version"].unique() if v]:
         raise IncomparableError(
             f"{name}: holds launches of the same cases by several versions: "
-            f"{format.listing(measured)}; expected one, give each run by itself"
+            f"{format.listing(measured)}; expected one: each version in a folder of its own"
         )
     found: dict[Place, Side] = {}
     for key, part in frame.groupby(["machine", "case_id", "arm"], sort=False):

@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
+
 from results import format
 from results.checks import clean
 
@@ -75,6 +77,14 @@ def versions(
         if len(sides) > 1:
             names |= {(group, source): side.name for side in sides for source in side.sources}
     return [names.get(place, "") if place is not None else "" for place in places]
+
+
+def one_version(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a tidy frame that are of one version, the most frequent of each place."""
+    most = frame.groupby(["machine", "environment"])["version"].transform(
+        lambda v: v.mode().iloc[0]
+    )
+    return frame[frame["version"] == most]
 
 
 def _place(

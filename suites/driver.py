@@ -32,6 +32,7 @@ from suites.session import (
     ask_about,
     check_accepted,
     check_plugins,
+    other_commits,
 )
 from suites.signals import terminable
 from suites.sweep import Grid, Item, cases, order, roof_cases, sentinel_case
@@ -117,9 +118,9 @@ def run_sweep(
         every = order(grid, cases(grid))
         broken = told.get("broken", {}).values()
         with journal:
-            plan(journal, command, every)
             commit = commit_of(benchmark_dir.parent)
-            apart = check_plugins(journal, told)
+            apart = [*check_plugins(journal, told), *other_commits(journal, commit)]
+            plan(journal, command, every)
             session = Session(grid, told, files, launcher, journal, commit)
             going_on = _unfinished(journal, session.kept, every)
             journal.reopen(going_on)

@@ -150,7 +150,10 @@ class Journal:
         content = {"run": self.run, "command": list(command), "cases": list(cases.values())}
         self._files[PLANS] = self._exit.enter_context(FileIO(self.folder / PLANS, "a+"))
         _sync_folder(self.folder)
-        self._mend(PLANS, self._files[PLANS])
+        if self.records:
+            self._mend(PLANS, self._files[PLANS])
+        else:  # an earlier sweep was stopped before its first record: its run is none
+            self._files[PLANS].truncate(0)
         self._write(PLANS, content)
 
     def check_free(self) -> None:

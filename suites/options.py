@@ -487,8 +487,8 @@ OPTIONS = (
         "--budget",
         "within_s",
         type=Parsed("TIME", parse_span),
-        help="Time of the whole command, as 4m, 1h30m or 90s: no launch is started that is "
-        "foretold to end later. Those left are measured by --resume. Default: no limit.",
+        help="Time of the whole command, as 4m, 1h30m or 90s: a launch that is predicted to end "
+        "later is not started. --resume measures those left. Default: no limit.",
     ),
     click.option(
         "--shard",

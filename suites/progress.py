@@ -263,8 +263,9 @@ def closing(summary: Summary) -> str:
     skipped = f"; {summary.skipped} were there already" if summary.skipped else ""
     if summary.left_out:
         skipped += (
-            f"; {summary.left_out} launch{'es'[: 2 * (summary.left_out != 1)]} not started, for "
-            "want of time (--budget): the same command with --resume goes on"
+            f"; {summary.left_out} launch{'es'[: 2 * (summary.left_out != 1)]} not started: no "
+            "time left of --budget\n"
+            f"go on with the same command and --resume --out {shlex.quote(str(summary.folder))}"
         )
     return (
         f"{counts or 'nothing to measure'} in {duration(summary.wall_s)}{skipped}\n"

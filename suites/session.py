@@ -149,6 +149,18 @@ def check_plugins(journal: Journal, told: Mapping[str, Any]) -> list[str]:
     return list(notices)
 
 
+def other_commits(journal: Journal, commit: str) -> list[str]:
+    """Say in a sentence that a run goes on with another commit than it has records of."""
+    before = dict.fromkeys(str(r["commit"]) for r in journal.records if r.get("commit"))
+    others = [known for known in before if known != commit]
+    if not others:
+        return []
+    return [
+        f"--resume: the run has records of commit {', '.join(others)}, and now it is {commit}: "
+        "reports show cases with launches of both apart"
+    ]
+
+
 class PluginFiles:
     """The files of a sweep's plug-ins, which must stay as they were when it began.
 

@@ -116,7 +116,7 @@ def test_what_was_left_out_of_a_run_is_said(folders: tuple[Path, Path]) -> None:
         (["--metric", "speed"], "'speed' is not one of 'latency'"),
         (["--threshold", "0"], "expected PERCENT or BACKEND=PERCENT, above 0 to 900, got '0'"),
         (["--threshold", "sdpa=x"], "expected PERCENT or BACKEND=PERCENT, above 0 to 900"),
-        (["--threshold", "2", "--threshold", "3"], "--threshold: one backend is given twice"),
+        (["--threshold", "2", "--threshold", "3"], "--threshold: given twice for all backends"),
         (
             ["--threshold", "sdpaa=2"],
             "threshold: no case of NEW is of sdpaa; there are full,",

@@ -214,6 +214,15 @@ def test_a_changed_grid_measures_the_difference_alone(tmp_path):
     assert again.statuses == {}
 
 
+def test_a_resumed_run_says_that_its_records_are_of_another_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr("suites.driver.commit_of", lambda _: "a" * 40)
+    sweep(tmp_path, "linear", seq_lens=(16,))
+    assert not sweep(tmp_path, "linear", seq_lens=(16,), resume=True)[2].begun[2]
+    monkeypatch.setattr("suites.driver.commit_of", lambda _: "b" * 40)
+    (said,) = sweep(tmp_path, "linear", resume=True)[2].begun[2]
+    assert said.startswith(f"--resume: the run has records of commit {'a' * 40}, and now it is bb")
+
+
 def test_a_resumed_run_says_what_stays_without_a_profile(tmp_path):
     sweep(tmp_path, "linear", seq_lens=(16, 32))
     _, summary, watch = sweep(tmp_path, "linear", seq_lens=(16, 32), resume=True, profile=True)
@@ -268,13 +277,13 @@ def test_a_run_does_not_go_on_with_a_plugin_that_was_edited(tmp_path):
     plugin, out = tmp_path / "mine.py", tmp_path / "run"
     plugin.write_text("one")
     sweep(out, "linear", seq_lens=(16,), plugins=[plugin])
-    before = (out / "records.jsonl").read_bytes()
+    before = [(out / name).read_bytes() for name in ("records.jsonl", "plans.jsonl")]
     plugin.write_text("two")
     with pytest.raises(
         MisuseError, match=r"--resume: .* with mine\.py of one, and now it is of two"
     ):
         sweep(out, "linear", plugins=[plugin], resume=True)
-    assert (out / "records.jsonl").read_bytes() == before
+    assert [(out / name).read_bytes() for name in ("records.jsonl", "plans.jsonl")] == before
     plugin.write_text("one")
     other = tmp_path / "other.py"
     other.write_text("three")

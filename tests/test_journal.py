@@ -41,6 +41,17 @@ def test_records_are_appended_and_read_back(tmp_path):
         assert journal.notices == []
 
 
+def test_a_plan_without_a_record_is_replaced(tmp_path):
+    for _ in range(2):  # the first sweep was stopped before its first record
+        with Journal(tmp_path, resume=True) as journal:
+            journal.plan(["attnbench", "run"], [(case().id, "one", 0)])
+    assert [plan["run"] for plan in lines(tmp_path, "plans.jsonl")] == [journal.run]
+    fill(tmp_path, 1, resume=True)
+    with Journal(tmp_path, resume=True) as journal:  # of a run with records no plan is lost
+        journal.plan(["attnbench", "run"], [(case().id, "one", 0)])
+    assert len(lines(tmp_path, "plans.jsonl")) == 2
+
+
 def test_new_folders_are_never_shared(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: new_folder(tmp_path / "runs" / "now"), range(8)))

@@ -106,11 +106,9 @@ def test_closing_says_what_was_done_and_what_comes_next():
 
 
 def test_closing_says_what_the_budget_left_out():
-    (first, *_) = closing(Summary(Path("runs/x"), {"ok": 3}, 0, 75.0, 2)).splitlines()
-    assert first == (
-        "3 ok in 1 min 15 s; 2 launches not started, for want of time (--budget): the same "
-        "command with --resume goes on"
-    )
+    first, second, *_ = closing(Summary(Path("runs/x"), {"ok": 3}, 0, 75.0, 2)).splitlines()
+    assert first == "3 ok in 1 min 15 s; 2 launches not started: no time left of --budget"
+    assert second == "go on with the same command and --resume --out runs/x"
 
 
 def test_a_model_is_named_and_its_checkpoints_are() -> None:

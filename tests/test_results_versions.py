@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import synthetic_quality
 from click.testing import CliRunner
@@ -24,6 +25,7 @@ from results.runs import load
 from results.series import points
 from results.tables import cases
 from results.two_runs import IncomparableError
+from results.versions import one_version
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -109,6 +111,14 @@ def test_only_a_whole_commit_says_that_two_runs_are_of_one_code(
     assert len(times(one, other)) == count
     names = set(load(one, other).frame["version"])
     assert all(name.startswith("run ") for name in names) or names == {""}
+
+
+def test_one_version_is_chosen_in_each_place() -> None:
+    columns = ["machine", "environment", "version"]
+    rows = [("a", "e", "")] * 3 + [("b", "e", "one"), ("b", "e", "two"), ("b", "e", "two")]
+    frame = pd.DataFrame(rows, columns=columns)
+    assert list(one_version(frame)["version"]) == ["", "", "", "two", "two"]
+    assert one_version(frame[:0]).empty
 
 
 def test_asvs_files_do_not_call_them_pooled(tmp_path: Path) -> None:

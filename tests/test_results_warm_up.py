@@ -24,7 +24,7 @@ from results.recommendation_text import text
 from results.report import write_report
 from results.runs import Run, load
 from results.series import points
-from results.svg import drawn
+from results.svg import Drawn, drawn
 from results.tables import export_table
 from results.warm_up import HOLLOW, MARK, NOTE
 from suites.progress import describe
@@ -68,6 +68,19 @@ def test_one_that_is_slower_says_that_its_place_is_not_sure(folder: Path, tmp_pa
     synthetic.cut_short(copy, "sdpa", 4096)
     (written,) = write_report([copy], ["md"], tmp_path / "out")
     assert f"Slower, if their times hold: sdpa {MARK}." in written.read_text()
+
+
+def hollow(figure: Drawn | None) -> list[tuple[str, float]]:
+    """Return the series and length of a figure's hollow marks."""
+    assert figure is not None
+    assert figure.inline is not None
+    return [
+        (series["name"], point[0])
+        for panel in figure.inline.panels
+        for series in panel["series"]
+        for point in series["points"]
+        if point[7]
+    ]
 
 
 def test_figures_have_hollow_marks(run: Run) -> None:
@@ -160,6 +173,10 @@ def test_a_comparison_says_it_of_each_case(folder: Path, tmp_path: Path) -> None
         if any(f"16.3 ms {MARK}" == cell.text for cells in view.rows for cell in cells)
     ]  # fmt: skip
     assert marked == ["The fastest at each length", "Time: every case"]
+    figures = [drawn(drawing.draw) for drawing in section.drawings]
+    assert [(name, x) for figure in figures for name, x in hollow(figure)] == [
+        (TIED, 4096), (f"{TIED}, new", 4096)
+    ]  # fmt: skip
 
 
 def test_the_terminal_says_it_while_it_measures(folder: Path) -> None:

@@ -34,6 +34,7 @@ from suites.session import (
     ask_about,
     check_accepted,
     check_plugins,
+    other_commits,
 )
 from suites.signals import terminable
 from suites.sweep import Grid, Item, cases, order, roof_cases, sentinel_case
@@ -409,9 +410,11 @@ class _Sweep:
         every = order(grid, cases(grid))
         self._journal.__enter__()
         try:
-            apart = check_plugins(self._journal, told)
-            self._shared = SharedJournal(self._journal)
             self._commit = commit_of(SUITES.parent)
+            apart = [
+                *check_plugins(self._journal, told), *other_commits(self._journal, self._commit),
+            ]  # fmt: skip
+            self._shared = SharedJournal(self._journal)
             homes: dict[str, str] = {}
             done = self._journal.done
             for record in self._journal.records:
