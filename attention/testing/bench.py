@@ -1,0 +1,185 @@
+"""What every check has: the backend under test, its inputs, and how a failure is told."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attention.base import Attention
+from attention.functional import relative_l2
+
+LENGTHS = (1, 2, 63, 64, 65, 100, 257)
+HEADS, DIM, BATCH = 4, 16, 2
+F64_BUDGET = 1e-9
+
+
+class Violation(AssertionError):
+    """The contract is broken; `how` is Python that shows it."""
+
+    def __init__(self, message: str, how: str) -> None:
+        super().__init__(message)
+        self.how = how
+
+
+class NotAsked(Exception):
+    """The backend does not declare what this check is about."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One call: tensors, and what the call asks for."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    is_causal: bool = False
+    key_padding_mask: Tensor | None = None
+
+    @property
+    def asks(self) -> dict[str, Any]:
+        """The keyword arguments of the call."""
+        return {"is_causal": self.is_causal, "key_padding_mask": self.key_padding_mask}
+
+    def to(self, dtype: torch.dtype) -> Inputs:
+        """Convert q, k and v."""
+        return Inputs(
+            self.q.to(dtype), self.k.to(dtype), self.v.to(dtype), self.is_causal,
+            self.key_padding_mask,
+        )  # fmt: skip
+
+    @property
+    def real(self) -> Tensor:
+        """Which outputs are specified, ``[B, 1, N, 1]``: in self-attention, real queries."""
+        if self.key_padding_mask is None or self.q.shape[2] != self.k.shape[2]:
+            return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.q.device)
+        return self.key_padding_mask[:, None, :, None]
+
+
+class Bench:
+    """A backend under test: builds it, draws inputs, writes the code that shows a failure."""
+
+    def __init__(self, cls: type[Attention], options: dict[str, Any], device: str) -> None:
+        self.cls, self.options, self.device = cls, options, device
+
+    def build(
+        self,
+        key_len: int,
+        *,
+        heads: int = HEADS,
+        dim: int = DIM,
+        rng: int = 0,
+        device: str | None = None,
+        **more: Any,
+    ) -> Attention:
+        """Build a module for up to `key_len` keys; torch's generator starts from `rng`."""
+        torch.manual_seed(rng)
+        accepted = self.cls.options()
+        given: dict[str, Any] = {"num_heads": heads, "head_dim": dim, **self.options, **more}
+        for name, value in (("seq_len", key_len), ("seed", 0)):
+            if name in accepted:
+                given.setdefault(name, value)
+        return self.cls(**given).to(device or self.device)
+
+    def inputs(
+        self,
+        seq_len: int,
+        key_len: int | None = None,
+        *,
+        is_causal: bool = False,
+        padding: bool = False,
+        kv_heads: int = HEADS,
+        batch: int = BATCH,
+        dtype: torch.dtype = torch.float64,
+        heads: int = HEADS,
+        dim: int = DIM,
+    ) -> Inputs:
+        """Draw a call; with `padding` row 0 is whole, and later rows end early."""
+        key_len = seq_len if key_len is None else key_len
+        generator = torch.Generator().manual_seed(seq_len * 1009 + key_len)
+        shapes = [(heads, seq_len), (kv_heads, key_len), (kv_heads, key_len)]
+        q, k, v = (
+            torch.randn(batch, h, n, dim, generator=generator, dtype=torch.float64)
+            .to(dtype)
+            .to(self.device)
+            for h, n in shapes
+        )
+        mask = None
+        if padding:
+            ends = torch.arange(batch, 0, -1) * key_len // batch
+            mask = (torch.arange(key_len) < ends[:, None]).to(self.device)
+        return Inputs(q, k, v, is_causal, mask)
+
+    def calls(self, lengths: tuple[int, ...] = LENGTHS) -> Iterator[Inputs]:
+        """Walk the calls that the declaration promises to serve."""
+        supports = self.cls.supports
+        causals = (False, True) if supports.causal else (False,)
+        paddings = (False, True) if supports.key_padding else (False,)
+        for n, causal, padding in itertools.product(lengths, causals, paddings):
+            yield self.inputs(n, is_causal=causal, padding=padding)
+        for causal in causals:
+            yield self.inputs(lengths[-1], is_causal=causal, kv_heads=HEADS // 2)
+            if supports.cross:
+                yield self.inputs(33, 50, is_causal=causal)
+                yield self.inputs(50, 33, is_causal=causal)
+
+    def show(self, call: Inputs, then: str) -> str:
+        """Write Python that repeats a call."""
+        options = "".join(f", {k}={v!r}" for k, v in self.options.items())
+        extra = f", seq_len={call.k.shape[2]}" if "seq_len" in self.cls.options() else ""
+        mask = "None"
+        if call.key_padding_mask is not None:
+            mask = f"torch.tensor({call.key_padding_mask.int().tolist()}).bool()"
+            if call.k.shape[2] > 16:
+                ends = call.key_padding_mask.sum(1).tolist()
+                mask = f"torch.arange({call.k.shape[2]}) < torch.tensor({ends})[:, None]"
+        dtype = call.q.dtype
+        return (
+            "import torch, attention\n"
+            f"m = attention.get({self.cls.name!r})(num_heads={call.q.shape[1]}, "
+            f"head_dim={call.q.shape[3]}{extra}{options})\n"
+            f"q = torch.randn({tuple(call.q.shape)}, dtype={dtype})\n"
+            f"k = torch.randn({tuple(call.k.shape)}, dtype={dtype})\n"
+            f"v = torch.randn({tuple(call.v.shape)}, dtype={dtype})\n"
+            f"asks = dict(is_causal={call.is_causal}, key_padding_mask={mask})\n{then}"
+        )
+
+
+def assert_matches(
+    name: str, actual: Tensor, oracle: Tensor, budget: float, how: str = ""
+) -> None:
+    """Raise `Violation` unless `actual` is within `budget` (relative L2) of `oracle`."""
+    if actual.shape != oracle.shape:
+        raise Violation(
+            f"{name}: expected shape {tuple(oracle.shape)}, got {tuple(actual.shape)}", how
+        )
+    error = relative_l2(actual, oracle)
+    if not error <= budget:  # NaN fails
+        raise Violation(f"{name}: relative L2 error {error:.2e}, budget {budget:.1e}", how)
+
+
+def described(call: Inputs) -> str:
+    """Describe a call in a few words."""
+    return (
+        f"N={call.q.shape[2]}, M={call.k.shape[2]}, H_kv={call.k.shape[1]}, "
+        f"is_causal={call.is_causal}, padding={call.key_padding_mask is not None}"
+    )
+
+
+def drawn(bench: Bench, like: Tensor) -> Tensor:
+    """Draw numbers of a tensor's shape, always the same."""
+    generator = torch.Generator().manual_seed(like.numel())
+    return torch.randn(like.shape, dtype=torch.float64, generator=generator).to(bench.device)
+
+
+def assert_gradient(name: str, actual: Tensor, oracle: Tensor, how: str) -> None:
+    """Raise `Violation` unless a gradient is the oracle's; the right one may be zero."""
+    scale = oracle.detach().norm() + 1e-3 * math.sqrt(oracle.numel())
+    error = float((actual.detach() - oracle.detach()).norm() / scale)
+    if not error <= 1e-7:  # NaN fails
+        raise Violation(f"{name}: relative L2 error {error:.2e}", how)

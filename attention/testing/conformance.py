@@ -1,0 +1,386 @@
+"""Checks of what a backend computes: against its reference, masks, states, refusals."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from attention.base import Attention, UnsupportedError
+from attention.functional import error_budget, exact_attention_rows, relative_l2
+from attention.testing.bench import (
+    BATCH,
+    F64_BUDGET,
+    LENGTHS,
+    Bench,
+    Inputs,
+    NotAsked,
+    Violation,
+    assert_gradient,
+    assert_matches,
+    described,
+)
+
+FAMILIES = ("dense", "sparse", "low_rank", "kernel", "recurrent")
+
+
+def check_declaration(bench: Bench) -> None:
+    """The class declares family, exactness, support and exponents; options are keyword-only."""
+    cls, how = bench.cls, f"import attention; attention.describe({bench.cls.name!r})"
+    for name in ("family", "exact", "supports", "time_exponent", "memory_exponent"):
+        if not hasattr(cls, name):
+            raise Violation(f"{name}: not declared on the class", how)
+    if cls.family not in FAMILIES:
+        raise Violation(f"family: expected one of {', '.join(FAMILIES)}, got {cls.family!r}", how)
+    for name, parameter in cls.options().items():
+        if parameter.kind != inspect.Parameter.KEYWORD_ONLY:
+            raise Violation(f"{name}: constructor arguments must be keyword-only", how)
+    if not (inspect.getmodule(cls).__doc__ or "").strip():
+        raise Violation("its module needs a docstring: paper, equation, time and memory", how)
+
+
+def check_shapes(bench: Bench) -> None:
+    """The output has the shape, dtype and device of q, and is finite."""
+    for call in bench.calls():
+        out = bench.build(call.k.shape[2]).to(torch.float64)(call.q, call.k, call.v, **call.asks)
+        how = bench.show(call, "print(m(q, k, v, **asks).shape, q.shape)")
+        if (out.shape, out.dtype, out.device) != (call.q.shape, call.q.dtype, call.q.device):
+            raise Violation(
+                f"output is {tuple(out.shape)} {out.dtype} on {out.device}, expected that of q: "
+                f"{tuple(call.q.shape)} {call.q.dtype} on {call.q.device} ({described(call)})",
+                how,
+            )
+        if not bool(out.isfinite().all()):
+            raise Violation(f"output is not finite ({described(call)})", how)
+
+
+def check_dtypes(bench: Bench) -> None:
+    """Each declared dtype is as accurate as the reference in float32 allows."""
+    for dtype in bench.cls.supports.dtypes[bench.device]:
+        causals = (False, True) if bench.cls.supports.causal else (False,)
+        for causal in causals:
+            wide = bench.inputs(100, is_causal=causal).to(dtype).to(torch.float64)
+            call = wide.to(dtype)
+            module = bench.build(100).eval()
+            out = module(call.q, call.k, call.v, **call.asks)
+            how = bench.show(call, "print(m(q, k, v, **asks), m.reference(q, k, v, **asks))")
+            if out.dtype != dtype:
+                raise Violation(f"dtype: {dtype} in, {out.dtype} out", how)
+            oracle = module.reference(wide.q, wide.k, wide.v, **call.asks)
+            plain = call.to(torch.promote_types(dtype, torch.float32))
+            own = module.reference(plain.q, plain.k, plain.v, **call.asks)
+            budget = error_budget(dtype, relative_l2(own, oracle))
+            assert_matches(f"{dtype} ({described(call)})", out, oracle, budget, how)
+
+
+def check_twin(bench: Bench) -> None:
+    """The output equals the reference in float64, of strided inputs too."""
+    for call in bench.calls():
+        module = bench.build(call.k.shape[2]).eval()
+        then = "print((m(q, k, v, **asks) - m.reference(q, k, v, **asks)).norm())"
+        how = bench.show(call, then)
+        expected = module.reference(call.q, call.k, call.v, **call.asks)
+        for name, inputs in (("", call), (", strided", _strided(call))):
+            out = module(inputs.q, inputs.k, inputs.v, **inputs.asks)
+            assert_matches(
+                f"output against reference ({described(call)}{name})",
+                out * call.real,
+                expected * call.real,
+                F64_BUDGET,
+                how,
+            )
+        rows = torch.tensor([0, call.q.shape[2] - 1], device=call.q.device)
+        some = module.reference(call.q, call.k, call.v, **call.asks, rows=rows)
+        assert_matches(
+            f"reference(rows=…) against its own rows ({described(call)})",
+            some,
+            expected[:, :, rows],
+            F64_BUDGET,
+            how,
+        )
+
+
+def _strided(call: Inputs) -> Inputs:
+    """Lay q, k and v out as a multi-head layer's projections do: ``[B, N, H, D]`` in memory."""
+    q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (call.q, call.k, call.v))
+    return Inputs(q, k, v, call.is_causal, call.key_padding_mask)
+
+
+def check_gradients(bench: Bench) -> None:
+    """The gradients of inputs and parameters equal the reference's."""
+    for call in bench.calls():
+        module = bench.build(call.k.shape[2]).to(torch.float64)
+        leaves = [x.detach().clone().requires_grad_() for x in (call.q, call.k, call.v)]
+        leaves += [p for p in module.parameters() if p.requires_grad]
+        weight = torch.randn(
+            call.q.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+        ).to(bench.device)
+        q, k, v = leaves[:3]
+        grads = [
+            torch.autograd.grad(
+                function(q, k, v, **call.asks), leaves, weight * call.real, allow_unused=True
+            )
+            for function in (module, module.reference)
+        ]
+        names = ["q", "k", "v", *(n for n, p in module.named_parameters() if p.requires_grad)]
+        for name, actual, oracle in zip(names, *grads, strict=True):
+            how = bench.show(
+                call,
+                "q.requires_grad_(); k.requires_grad_(); v.requires_grad_()\n"
+                "m(q, k, v, **asks).sum().backward(); print(q.grad, k.grad, v.grad)",
+            )
+            if (actual is None) != (oracle is None):
+                raise Violation(
+                    f"gradient of {name}: {'none' if actual is None else 'one'}, the reference "
+                    f"has {'none' if oracle is None else 'one'} ({described(call)})",
+                    how,
+                )
+            if actual is None or oracle is None:
+                continue
+            assert_gradient(f"gradient of {name} ({described(call)})", actual, oracle, how)
+
+
+def check_future(bench: Bench) -> None:
+    """A causal query does not see later keys."""
+    if not bench.cls.supports.causal:
+        raise NotAsked("causal is not declared")
+    for n, cut in ((65, 40), (257, 100), (257, 200)):
+        call = bench.inputs(n, is_causal=True)
+        module = bench.build(n).eval()
+        before = module(call.q, call.k, call.v, is_causal=True)[:, :, :cut]
+        k, v = call.k.clone(), call.v.clone()
+        k[:, :, cut:] = torch.randn_like(k[:, :, cut:]) * 3
+        v[:, :, cut:] = torch.randn_like(v[:, :, cut:]) * 3
+        after = module(call.q, k, v, is_causal=True)[:, :, :cut]
+        how = bench.show(
+            call,
+            f"a = m(q, k, v, **asks)[:, :, :{cut}]; k[:, :, {cut}:] = 3; v[:, :, {cut}:] = 3\n"
+            f"print((m(q, k, v, **asks)[:, :, :{cut}] - a).abs().max())",
+        )
+        assert_matches(
+            f"future leak by value: N={n}, keys from {cut} on changed", after, before, 1e-12, how
+        )
+        k, v = (x.detach().clone().requires_grad_() for x in (call.k, call.v))
+        module(call.q, k, v, is_causal=True)[:, :, :cut].sum().backward()
+        for name, x in (("k", k), ("v", v)):
+            assert x.grad is not None
+            leak = float(x.grad[:, :, cut:].abs().max())
+            if leak > 0:
+                raise Violation(
+                    f"future leak by gradient: N={n}, outputs before {cut} have gradient "
+                    f"{leak:.1e} at a later {name}",
+                    how,
+                )
+
+
+def check_padding(bench: Bench) -> None:
+    """Padded keys change nothing; a row without any key gives zeros."""
+    if not bench.cls.supports.key_padding:
+        raise NotAsked("key_padding is not declared")
+    for n, causal in itertools.product(LENGTHS[1:], (False, True)):
+        if causal and not bench.cls.supports.causal:
+            continue
+        call = bench.inputs(n, is_causal=causal, padding=True)
+        mask = call.key_padding_mask
+        assert mask is not None
+        module = bench.build(n).eval()
+        before = module(call.q, call.k, call.v, **call.asks) * call.real
+        padded = ~mask[:, None, :, None]
+        k, v = (x.masked_fill(padded, math.nan) for x in (call.k, call.v))
+        after = module(call.q, k, v, **call.asks) * call.real
+        how = bench.show(
+            call,
+            "a = m(q, k, v, **asks); hide = ~asks['key_padding_mask'][:, None, :, None]\n"
+            "k, v = (x.masked_fill(hide, float('nan')) for x in (k, v))\n"
+            "print((m(q, k, v, **asks) - a).abs())",
+        )
+        where = f"({described(call)})"
+        assert_matches(f"contents of padded keys matter {where}", after, before, 1e-12, how)
+        end = int(mask[-1].sum())
+        alone = bench.build(n).eval()(
+            *(x[-1:, :, :end] for x in (call.q, call.k, call.v)), is_causal=causal
+        )
+        assert_matches(
+            f"padding changes the real tokens: row of {end} of {n} against the row alone {where}",
+            before[-1:, :, :end], alone, F64_BUDGET, how,
+        )  # fmt: skip
+        nothing = torch.zeros_like(mask)
+        nothing[0] = mask[0]
+        out = module(call.q, call.k, call.v, is_causal=causal, key_padding_mask=nothing)
+        if not bool((out[1:] == 0).all()):
+            raise Violation(f"a row without any key must give zeros {where}", how)
+
+
+def check_batch(bench: Bench) -> None:
+    """A row of a batch is computed as if alone."""
+    for call in bench.calls((65, 257)):
+        module = bench.build(call.k.shape[2]).eval()
+        together = module(call.q, call.k, call.v, **call.asks)
+        mask = call.key_padding_mask
+        for row in range(call.q.shape[0]):
+            one = slice(row, row + 1)
+            alone = module(
+                call.q[one],
+                call.k[one],
+                call.v[one],
+                is_causal=call.is_causal,
+                key_padding_mask=None if mask is None else mask[one],
+            )
+            how = bench.show(call, "print(m(q, k, v, **asks)[1:], m(q[1:], k[1:], v[1:]))")
+            real = call.real[one] if call.real.shape[0] > 1 else call.real
+            assert_matches(
+                f"row {row} of a batch against the row alone ({described(call)})",
+                together[one] * real,
+                alone * real,
+                F64_BUDGET,
+                how,
+            )
+
+
+def check_state(bench: Bench) -> None:
+    """Decode in chunks and token by token, sequences of several lengths; each as if alone."""
+    if not bench.cls.supports.state:
+        raise NotAsked("state is not declared")
+    for n, chunks in ((33, (17, *[1] * 16)), (130, (1, 64, 1, 1, 33, 30))):
+        call = bench.inputs(n, padding=True)
+        assert call.key_padding_mask is not None
+        module = bench.build(n).eval()
+        state = module.init_state(
+            batch_size=BATCH, max_len=n, dtype=call.q.dtype, device=call.q.device
+        )
+        outs = []
+        for part in zip(
+            *(x.split(chunks, dim=2) for x in (call.q, call.k, call.v)),
+            call.key_padding_mask.split(chunks, dim=1),
+            strict=True,
+        ):
+            q, k, v, mask = part
+            feed = module.step if q.shape[2] == 1 else module.prefill
+            outs.append(feed(q, k, v, state, key_padding_mask=mask))
+        decoded = torch.cat(outs, dim=2)
+        for row, length in enumerate(call.key_padding_mask.sum(dim=1).tolist()):
+            alone = tuple(x[row : row + 1, :, :length] for x in (call.q, call.k, call.v))
+            how = bench.show(
+                call,
+                f"s = m.init_state(batch_size={BATCH}, max_len={n}, dtype=q.dtype)\n"
+                f"d = torch.cat([m.prefill(*x, s) for x in "
+                f"zip(*(t.split({chunks}, 2) for t in (q, k, v)))], 2)\n"
+                "print(d - m(q, k, v, is_causal=True))",
+            )
+            assert_matches(
+                f"decoded in chunks of {chunks} against one causal call (N={length})",
+                decoded[row : row + 1, :, :length],
+                module(*alone, is_causal=True),
+                F64_BUDGET,
+                how,
+            )
+
+
+def check_determinism(bench: Bench) -> None:
+    """Equal seeds make equal modules, and equal calls equal outputs."""
+    call = bench.inputs(100)
+    first, second = (bench.build(100).eval() for _ in range(2))
+    a, b = (m(call.q, call.k, call.v) for m in (first, second))
+    how = bench.show(call, "print((m(q, k, v) - m(q, k, v)).abs().max())")
+    assert_matches("two modules built under one seed differ", a, b, 0.0, how)
+    assert_matches("two calls differ", first(call.q, call.k, call.v), a, 0.0, how)
+
+
+def check_exactness(bench: Bench) -> None:
+    """A dense exact method equals softmax attention."""
+    if not (bench.cls.exact and bench.cls.family == "dense"):
+        raise NotAsked("not declared an exact dense method")
+    for call in bench.calls((1, 65, 257)):
+        module = bench.build(call.k.shape[2]).eval()
+        expected = exact_attention_rows(call.q, call.k, call.v, **call.asks)
+        how = bench.show(call, "print(m(q, k, v, **asks))")
+        actual = module(call.q, call.k, call.v, **call.asks)
+        assert_matches(
+            f"output against exact softmax ({described(call)})",
+            actual * call.real, expected * call.real, F64_BUDGET, how,
+        )  # fmt: skip
+
+
+def check_refusals(bench: Bench) -> None:
+    """What is not declared, and bad input, is refused by an error that names the argument."""
+    supports, module, call = bench.cls.supports, bench.build(65), bench.inputs(65)
+    asked: list[tuple[str, str, Callable[[], Any]]] = []
+    if not supports.causal:
+        asked.append(
+            ("causal", "is_causal", lambda: module(call.q, call.k, call.v, is_causal=True))
+        )
+    if not supports.cross:
+        short = call.k[:, :, :33]
+        asked.append(("cross", "k", lambda: module(call.q, short, short)))
+    if not supports.key_padding:
+        mask = torch.ones(BATCH, 65, dtype=torch.bool, device=bench.device)
+        asked.append(
+            (
+                "key_padding",
+                "key_padding_mask",
+                lambda: module(call.q, call.k, call.v, key_padding_mask=mask),
+            )
+        )
+    if not supports.log_sum_exp:
+        asked.append(
+            ("log_sum_exp", "return_lse", lambda: module(call.q, call.k, call.v, return_lse=True))
+        )
+    if not supports.state:
+        asked.append(("state", "state", lambda: module.init_state(batch_size=1, max_len=65)))
+    for what, argument, request in asked:
+        _expect(bench, call, f"{what} is not declared", argument, (UnsupportedError,), request)
+    for argument, error, request in _bad_calls(module, call):
+        _expect(bench, call, f"bad {argument}", argument, error, request)
+    if "dropout_p" in bench.cls.options() and not supports.dropout:
+        _expect(bench, call, "dropout is not declared", "dropout_p", (UnsupportedError,),
+                lambda: bench.build(65, dropout_p=0.5))  # fmt: skip
+
+
+def _bad_calls(
+    m: Attention, c: Inputs
+) -> list[tuple[str, tuple[type[Exception], ...], Callable[[], Any]]]:
+    """List calls that every backend must refuse, with the argument the error names."""
+    mask = torch.ones(BATCH, c.k.shape[2] + 1, dtype=torch.bool, device=c.q.device)
+    value, kind = (ValueError,), (TypeError,)
+    return [
+        ("q", kind, lambda: m(c.q.tolist(), c.k, c.v)),
+        ("q", value, lambda: m(c.q[0], c.k, c.v)),
+        ("q", value, lambda: m(c.q[:, :-1], c.k, c.v)),
+        ("q", value, lambda: m(c.q[..., :-1], c.k[..., :-1], c.v[..., :-1])),
+        ("q", value, lambda: m(c.q[:, :, :0], c.k, c.v)),
+        ("q", kind, lambda: m(c.q.long(), c.k.long(), c.v.long())),
+        ("k", value, lambda: m(c.q, c.k[:1], c.v[:1])),
+        ("k", value, lambda: m(c.q, c.k[:, :3], c.v[:, :3])),
+        ("k", value, lambda: m(c.q, c.k.float(), c.v)),
+        ("v", value, lambda: m(c.q, c.k, c.v[:, :, :-1])),
+        ("is_causal", kind, lambda: m(c.q, c.k, c.v, is_causal=1)),
+        ("key_padding_mask", value, lambda: m(c.q, c.k, c.v, key_padding_mask=mask)),
+        ("key_padding_mask", kind, lambda: m(c.q, c.k, c.v, key_padding_mask=mask.float())),
+        ("attn_mask", kind, lambda: m(c.q, c.k, c.v, attn_mask=None)),
+    ]
+
+
+def _expect(
+    bench: Bench,
+    call: Inputs,
+    what: str,
+    argument: str,
+    errors: tuple[type[Exception], ...],
+    request: Callable[[], Any],
+) -> None:
+    how = bench.show(call, f"# {what}: expected {errors[0].__name__} naming {argument}")
+    try:
+        request()
+    except errors as error:
+        if argument not in str(error):
+            raise Violation(f"{what}: the error does not name {argument}: {error}", how) from error
+        return
+    except Exception as error:
+        raise Violation(
+            f"{what}: expected {errors[0].__name__}, got {type(error).__name__}: {error}", how
+        ) from error
+    raise Violation(f"{what}: accepted instead of refused", how)
