@@ -202,8 +202,10 @@ def error_budget(dtype: torch.dtype, reference_error: float) -> float:
 
 
 def in_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Return tensors of half precision as float32, others as they are."""
-    return tuple(x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors)
+    """Return tensors of half precision as float32, others as they are; all of one dtype."""
+    if tensors[0].dtype in (torch.float32, torch.float64):  # a short call takes microseconds
+        return tensors
+    return tuple(x.to(torch.float32) for x in tensors)
 
 
 # -- for fast paths -----------------------------------------------------------------------------

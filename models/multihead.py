@@ -386,6 +386,10 @@ class _Reached(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return grad, *[None] * ctx.unused
 
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Tensor | None) -> Tensor:
+        return tangent.view_as(tangent)  # of a view, a view
+
 
 def _check_kv_heads(num_kv_heads: int | None, num_heads: int) -> int:
     if num_kv_heads is None:

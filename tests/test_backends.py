@@ -150,15 +150,6 @@ def test_autocast_refuses_mixed_inputs_by_name() -> None:
         module(q, k.float(), v)
 
 
-def test_a_second_derivative_of_torchs_fused_kernel_raises() -> None:
-    """And `kernel="math"` has it, see test_transforms.py; the others are in test_tiles.py."""
-    q, k, v = (x.requires_grad_() for x in qkv(30))
-    out = attention.build("sdpa", num_heads=4, head_dim=16)(q, k, v)
-    (grad,) = torch.autograd.grad(out.sum(), q, create_graph=True)
-    with pytest.raises(RuntimeError, match="not implemented"):
-        torch.autograd.grad(grad.sum(), q)
-
-
 KERNELS: list[tuple[str, dict[str, Any]]] = [
     ("longformer", {"window": 4}),
     ("bigbird", {"block_size": 4}),
@@ -209,7 +200,6 @@ def test_a_gradient_is_that_of_what_was_computed(name: str, options: dict[str, A
                 error = str(raised)
             if error:
                 assert any(f"modified {how}" in error for how in ("by an inplace", "inplace"))
-                assert changed != "mask"
             else:
                 assert all(torch.equal(a, b) for a, b in zip(ours, right, strict=True)), changed
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import composes
 import pytest
 from composes import BACKENDS, DISTRIBUTED, PROBES
+from helpers_ranks import run_ranks
 
 PAGE = Path(__file__).parent.parent / "docs" / "import.md"
 RANKS = 2
@@ -50,20 +48,7 @@ def test_a_cell_is_what_happens(what: str, backend: str):
 def over_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     """Return what each rank found."""
     folder = tmp_path_factory.mktemp("ranks")
-    env = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, composes.__file__, str(rank), str(RANKS), str(folder)],
-            env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(RANKS)
-    ]  # fmt: skip
-    try:
-        output = [process.communicate(timeout=200)[0] for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert [process.returncode for process in ranks] == [0] * RANKS, "\n".join(output)
+    run_ranks(composes.__file__, RANKS, folder)
     return [json.loads((folder / f"found-{rank}.json").read_text()) for rank in range(RANKS)]
 
 

@@ -71,15 +71,19 @@ def test_an_export_takes_any_batch_and_length(name: str, is_causal: bool, paddin
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("name", ["full", "sdpa"])
-def test_an_export_takes_more_or_fewer_keys_than_queries(name: str) -> None:
+def test_an_export_takes_more_or_fewer_keys_than_queries(name: str, is_causal: bool) -> None:
     keys = {2: Dim("keys")}
     program = torch.export.export(
-        Asked(build(name), False), tuple(qkv(2, 6, 9)),
-        dynamic_shapes=({2: Dim("queries")}, keys, keys),
+        Asked(build(name), is_causal), (*qkv(2, 6, 9), torch.rand(2, 9) > 0.4),
+        dynamic_shapes=({2: Dim("queries")}, keys, keys, {1: keys[2]}),
     )  # fmt: skip
-    q, k, v = qkv(2, 5)
-    torch.testing.assert_close(program.module()(q, k, v), exact_attention_rows(q, k, v))
+    for n, m in ((7, 3), (4, 30), *([(5, 5)] if not is_causal else [])):
+        q, k, v = qkv(2, n, m)
+        mask = torch.rand(2, m) > 0.4
+        expected = exact_attention_rows(q, k, v, is_causal=is_causal, key_padding_mask=mask)
+        torch.testing.assert_close(program.module()(q, k, v, mask), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from context_ranks import CASES, RANKS, spans_of
+from helpers_ranks import run_ranks
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import attention
@@ -32,20 +30,7 @@ RUNS = [(name, ranks) for name in CASES for ranks in range(1, RANKS + 1)]
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """Return what each of four ranks found; they run once, in processes of their own."""
     folder = tmp_path_factory.mktemp("ranks")
-    env = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, context_ranks.__file__, str(rank), str(RANKS), str(folder)],
-            env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(RANKS)
-    ]  # fmt: skip
-    try:
-        said = [process.communicate(timeout=300)[0] for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert [process.returncode for process in ranks] == [0] * RANKS, "\n".join(said)
+    run_ranks(context_ranks.__file__, RANKS, folder, timeout_s=300.0)
     return [json.loads((folder / f"found-{rank}.json").read_text()) for rank in range(RANKS)]
 
 

@@ -1,14 +1,11 @@
-"""Training over two ranks without flags: equal to one process on both batches."""
+"""Models over two ranks without flags train as in one process; single layers: test_composes."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 import training_ranks
+from helpers_ranks import run_ranks
 from torch import Tensor
 from training_ranks import CASES, RANKS
 
@@ -19,20 +16,7 @@ Found = list[dict[tuple[str, str, bool], dict[str, Tensor]]]
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """Return the parameters that each rank ended with; they run once, in their own processes."""
     folder = tmp_path_factory.mktemp("ranks")
-    env = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, training_ranks.__file__, str(rank), str(folder)],
-            env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(RANKS)
-    ]  # fmt: skip
-    try:
-        said = [process.communicate(timeout=200)[0] for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert [process.returncode for process in ranks] == [0] * RANKS, "\n".join(said)
+    run_ranks(training_ranks.__file__, RANKS, folder)
     return [torch.load(folder / f"found-{rank}.pt") for rank in range(RANKS)]
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -77,11 +76,9 @@ def test_a_backend_is_made_on_meta_and_filled_as_its_constructor_does(
     options = OPTIONS.get(name, {})
     if "seed" in attention.get(name).options():
         options = {**options, "seed": 5}
-    module = assert_filled_alike(
+    assert_filled_alike(
         lambda: attention.build(name, num_heads=2, head_dim=8, **options), by_default=by_default
     )
-    for copied in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
-        assert all(torch.equal(x, held(module)[n]) for n, x in held(copied).items())
 
 
 def test_features_without_a_seed_are_filled_as_they_were_drawn() -> None:

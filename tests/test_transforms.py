@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, hessian, jacrev, stack_module_state, vjp, vmap
+from torch.func import functional_call, grad, hessian, jacrev, jvp, stack_module_state, vjp, vmap
 
 import attention
 from attention.base import Attention
@@ -27,7 +27,6 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("performer", {"num_features": 8, "seed": 0}),
     ("performer", {"num_features": 8, "seed": 0, "kernel": "chunked", "features": "relu"}),
 ]
-TRANSFORMED = [case for case in CASES if case[0] != "sdpa"]  # it asks torch for its kernel's name
 
 
 def build(name: str, options: dict[str, Any], **more: Any) -> Attention:
@@ -53,7 +52,7 @@ def loss_of(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 # torch's own, where it first takes a forward derivative
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize(("name", "options"), TRANSFORMED, ids=str)
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 def test_gradients_jacobians_and_hessians_equal_the_reference(
     name: str, options: dict[str, Any]
 ) -> None:
@@ -78,12 +77,12 @@ def test_the_hessian_of_autograd_equals_the_reference(name: str, options: dict[s
         lambda x, run=run: loss_of(run)(q, x, v, mask) for run in (module, module.reference)
     )
     right = torch.autograd.functional.hessian(dense, k)
-    for vectorize in [False, True] if name != "sdpa" else [False]:
+    for vectorize in (False, True):
         found = torch.autograd.functional.hessian(ours, k, vectorize=vectorize)
         torch.testing.assert_close(found, right)
 
 
-@pytest.mark.parametrize(("name", "options"), TRANSFORMED, ids=str)
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 def test_vmap_over_examples_with_masks_of_their_own(name: str, options: dict[str, Any]) -> None:
     module = build(name, options)
     q, k, v, mask = draw(3)
@@ -91,9 +90,6 @@ def test_vmap_over_examples_with_masks_of_their_own(name: str, options: dict[str
     def one(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         return loss_of(module)(q[None], k[None], v[None], mask[None])
 
-    if name == "full":
-        assert vmap(one)(q, k, v, mask).shape == (3,)
-        return
     each = vmap(grad(one, argnums=(0, 1, 2)), in_dims=(0, 0, None, 0))(q, k, v[0], mask)
     for row in range(3):
         right = grad(loss_of(module.reference), argnums=(0, 1, 2))(
@@ -104,7 +100,7 @@ def test_vmap_over_examples_with_masks_of_their_own(name: str, options: dict[str
 
 
 LAYERS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-    *((name, options, {}) for name, options in TRANSFORMED),
+    *((name, options, {}) for name, options in CASES),
     ("linformer", {"seq_len": 8, "rank": 4}, {"projection_order": "sequence_first"}),
     ("performer", {"num_features": 8, "seed": 0}, {"num_kv_heads": 1}),
 ]
@@ -136,6 +132,17 @@ def test_gradients_of_each_example_through_a_layer(
         )
         for name_of, expected in zip(weights, right, strict=True):
             torch.testing.assert_close(each[name_of][row], expected)
+
+
+@pytest.mark.parametrize(("name", "options", "more"), LAYERS, ids=str)
+def test_a_forward_derivative_through_a_layer(
+    name: str, options: dict[str, Any], more: dict[str, Any]
+) -> None:
+    layer = make_layer(name, options, more)
+    x, along, weight = torch.randn(3, 2, N, HEADS * DIM, dtype=torch.float64)
+    tangent = jvp(layer, (x,), (along,))[1]
+    back = vjp(layer, x)[1](weight)[0]
+    torch.testing.assert_close((tangent * weight).sum(), (along * back).sum())
 
 
 @pytest.mark.parametrize(("name", "options", "more"), LAYERS, ids=str)

@@ -1,6 +1,6 @@
 """A rank of `test_distributed`: train each case for two steps over two ranks; write what came out.
 
-python training_ranks.py RANK FOLDER
+python training_ranks.py RANK RANKS FOLDER
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from models import TransformerModel, named_config
 
 RANKS, STEPS, ROWS, LENGTH = 2, 2, 2, 12
 OPTIONS: dict[str, dict[str, Any]] = {
-    "longformer": {"window": 3}, "linformer": {"rank": 4}, "performer": {"seed": 0}, "lstm": {},
+    "longformer": {"window": 3}, "linformer": {"rank": 4}, "lstm": {},
 }  # fmt: skip
 CASES = [
-    *(("ddp", name, False) for name in OPTIONS),
-    *(("fsdp", name, False) for name in ("longformer", "linformer")),
+    ("ddp", "lstm", False),
     ("ddp", "longformer", True),
+    ("fsdp", "longformer", False),
+    ("fsdp", "linformer", False),
 ]
 """How it is spread, the backend, and whether the first rank, and it alone, has global tokens."""
 
@@ -95,7 +96,7 @@ def spread(how: str, name: str, globals_there: bool) -> dict[str, Tensor]:
 
 def main() -> None:
     """Run all cases."""
-    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+    rank, folder = int(sys.argv[1]), Path(sys.argv[3])
     dist.init_process_group(
         "gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=RANKS
     )

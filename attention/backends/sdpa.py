@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.compiler import is_dynamo_compiling
+from torch.compiler import is_dynamo_compiling, is_exporting
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
@@ -213,6 +213,9 @@ class SDPAAttention(ExactAttention):
                     # A real query comes before the padding, so causality already hides it.
                     out = self._call(q, k, v, is_causal=True)
                     return out.masked_fill(~key_padding_mask[:, :1, None, None], 0.0)
+            if is_exporting():  # for any lengths, and so with one mask for all queries
+                first = k.shape[2] - q.shape[2]
+                return self._causal_tile(q, k, v, first, key_padding_mask)
             blind = q.shape[2] - k.shape[2]  # queries before the first key
             if blind > 0 and key_padding_mask is None:
                 out = self._call(q[:, :, blind:], k, v, is_causal=True)
