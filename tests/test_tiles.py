@@ -93,6 +93,9 @@ def results(
     parameters = list(module.parameters())
     own = {"global_qkv": tuple(leaves[3:])} if len(leaves) > 3 else {}
     out = (module if run == "fast" else module.reference)(*leaves[:3], **call, **own)
+    mask = call.get("key_padding_mask")
+    if mask is not None and not module.supports.cross:  # at a padded query it is unspecified
+        out = out.where(mask[:, None, :, None], 0.0)
     weight = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).sin().view_as(out)
     total = (out * weight.to(rounded).to(out.dtype)).sum()
     return [out, *torch.autograd.grad(total, [*leaves, *parameters])]
