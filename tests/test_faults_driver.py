@@ -92,10 +92,10 @@ def test_a_file_that_can_grow_no_more_ends_the_sweep_with_its_name(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Return a file system of 24 KiB, if this user can mount one."""
+    """Return a file system of 32 KiB, if this user can mount one."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24k", "attnbench-test", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "attnbench-test", str(place)]
     try:
         subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
@@ -110,7 +110,7 @@ def remount(place, options):
 
 def test_a_full_disk_ends_the_sweep_and_what_is_done_is_kept(small_disk):
     folder = small_disk / "run"
-    (small_disk / "others").write_bytes(bytes(8 << 10))
+    (small_disk / "others").write_bytes(bytes(12 << 10))
     done = run(folder)
     assert done.returncode == 1
     assert last_line(done).startswith("attnbench run: the sweep cannot go on: ")

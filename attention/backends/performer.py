@@ -110,7 +110,8 @@ class PerformerAttention(Attention):
         self._first_seed = draw_seed() if seed is None else seed
         self._generator = torch.Generator("cpu")
         shape = (self.num_features, self.head_dim)
-        self.register_buffer("projection", torch.empty(shape, dtype=torch.float32))
+        with torch.inference_mode(False):  # a backward pass may keep it
+            self.register_buffer("projection", torch.empty(shape, dtype=torch.float32))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -122,7 +123,6 @@ class PerformerAttention(Attention):
         if not self.projection.is_meta:
             self.redraw()
 
-    @torch.inference_mode(False)  # a backward pass may keep what is drawn
     def _draw(self) -> Tensor:
         draw = orthogonal_features if self.orthogonal else independent_features
         return draw(self.num_features, self.head_dim, self._generator)

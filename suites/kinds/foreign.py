@@ -225,7 +225,7 @@ def build_model(arm: Arm, case: Case) -> tuple[Mixer, nn.Module]:
         if not is_light:
             _check_layers(model, implementation)
             _use(implementation, arm.name, options)
-        if not is_light and next(mixer.parameters(), None) is not None:
+        if not is_light and [*mixer.parameters(), *mixer.buffers()]:  # a part of the model
             integration.prepare(model, input_ids=torch.ones(1, 2, dtype=torch.int64))
     return mixer, model
 
