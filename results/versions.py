@@ -81,6 +81,8 @@ def versions(
 
 def one_version(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a tidy frame that are of one version, the most frequent of each place."""
+    if frame.empty:
+        return frame
     most = frame.groupby(["machine", "environment"])["version"].transform(
         lambda v: v.mode().iloc[0]
     )
