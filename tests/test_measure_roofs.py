@@ -78,7 +78,11 @@ print(json.dumps([machine()["cores"], told["affinity"], told["openmp"]]))
 )
 def test_processors_are_those_of_the_process_though_openmp_binds_its_threads(first, has_driver):
     """In a command that reads them before torch is there, and in a server with a driver."""
-    variables = {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores", "KMP_AFFINITY": "granularity=fine,file=mine"}
+    variables = {
+        "OMP_PROC_BIND": "close",
+        "OMP_PLACES": "cores",
+        "KMP_AFFINITY": "granularity=fine,file=mine",
+    }
     if has_driver:
         variables[processors.DRIVER_VARIABLE] = str(os.getpid())
     out = subprocess.run(
