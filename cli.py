@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from results.schema import ALLOCATORS, DEVICES, DTYPES, MATMUL_PRECISIONS, SPEED_MODES
-from suites.completion import RunFolder, backend_or_path, inputs, one_of, tasks
-from suites.options import Parsed, confirm_options, sweep_options
 from suites.parsing import parse_threshold
-from suites.stream import Stream
+from suites.terminal.completion import RunFolder, backend_or_path, inputs, one_of, tasks
+from suites.terminal.options import Parsed, confirm_options, sweep_options
+from suites.terminal.stream import Stream
 
 if TYPE_CHECKING:
-    from results.changes import Comparison
-    from results.runs import Run
-    from suites.terminal import Page
+    from results.comparison.changes import Comparison
+    from results.records.load import Run
+    from suites.terminal.output import Page
 
 
 class OneLineGroup(click.Group):
@@ -107,7 +107,7 @@ def main() -> None:
 def list_backends(ctx: click.Context, /, as_json: bool, **kinds: bool) -> None:
     """List the backends: family, what they support, whether they run here and why not."""
     from attention import registry
-    from suites.terminal import Page
+    from suites.terminal.output import Page
 
     chosen = [name.removeprefix("of_") for name, is_asked in kinds.items() if is_asked]
     if len(chosen) > 1:
@@ -158,7 +158,7 @@ def _say_broken(plugins: Mapping[str, str]) -> None:
 def _list_peers(as_json: bool) -> None:
     from results.schema import Arm
     from suites.peers import registry
-    from suites.terminal import Page
+    from suites.terminal.output import Page
 
     described = registry.catalogue()
     _say_broken(registry.broken_plugins())
@@ -177,7 +177,7 @@ def _list_peers(as_json: bool) -> None:
 
 def _list_models(as_json: bool) -> None:
     from models import CONFIGS, count_parameters
-    from suites.terminal import Page
+    from suites.terminal.output import Page
 
     described = [
         {"name": name, "parameters": count_parameters(config), **asdict(config)}
@@ -197,9 +197,9 @@ def _list_models(as_json: bool) -> None:
 
 def _list_tasks(as_json: bool) -> None:
     from results.schema import format_option
-    from suites.quality_rows import usual_rows
+    from suites.quality.suite import usual_rows
     from suites.tasks import registry
-    from suites.terminal import Page
+    from suites.terminal.output import Page
 
     described = registry.describe()
     _say_broken(registry.broken_plugins())
@@ -225,8 +225,8 @@ def _list_tasks(as_json: bool) -> None:
 
 
 def _list_claims(as_json: bool) -> None:
-    from results.claims import CLAIMS
-    from suites.terminal import Page
+    from results.chapters.claims.verdicts import CLAIMS
+    from suites.terminal.output import Page
 
     if as_json:
         described = [
@@ -276,14 +276,14 @@ def run(
     A case that fails, crashes, runs out of memory or time gets its status and reason, and the
     sweep goes on. The exit code is 0 when the sweep completes, whatever its statuses.
     """
-    from suites.driver import run_sweep
-    from suites.journal import JournalError
-    from suites.launch import LaunchError
-    from suites.progress import Console, closing
-    from suites.session import MisuseError
-    from suites.signals import Terminated
-    from suites.stream import open_standard
-    from suites.sweep import DEFAULT_PRESET, grid_from
+    from suites.engine.driver import run_sweep
+    from suites.engine.journal import JournalError
+    from suites.engine.session import MisuseError
+    from suites.plan import DEFAULT_PRESET, grid_from
+    from suites.processes.launcher import LaunchError
+    from suites.processes.signals import Terminated
+    from suites.terminal.progress import Console, closing
+    from suites.terminal.stream import open_standard
 
     open_standard()
     named = preset or (DEFAULT_PRESET if chosen["suite"] == "speed" else chosen["suite"])
@@ -332,7 +332,7 @@ def run(
 @contextmanager
 def _run_folder(out: Path | None, name: str) -> Iterator[Path]:
     """Give the folder of a run: the one that was named, else a new one, gone if it stays empty."""
-    from suites.journal import new_folder
+    from suites.engine.journal import new_folder
 
     if out is not None:
         yield out
@@ -349,7 +349,7 @@ def _run_folder(out: Path | None, name: str) -> Iterator[Path]:
 
 def _say(notes: Sequence[str], errors: Stream) -> None:
     """Print what is to be kept in mind of records; the report has what does not stand here."""
-    from results.notes import capped, grouped
+    from results.text.notes import capped, grouped
 
     for note in capped(grouped(notes), "at the top of attnbench report"):
         errors.write(f"note: {note}\n")
@@ -384,8 +384,8 @@ def report(
     ctx: click.Context, /, folders: tuple[Path, ...], formats: tuple[str, ...], out: Path | None
 ) -> None:
     """Write the report: which attention from which length on, and at what cost."""
+    from results.records.load import load
     from results.report import write_report
-    from results.runs import load
 
     if out is None and len(folders) > 1:
         raise click.UsageError("--out: name the folder for the report of several runs", ctx)
@@ -469,13 +469,13 @@ def compare(
     misuse, and 3 if something could not be read or measured. A verdict holds over the whole table:
     false alarms are accounted for.
     """
-    from results import changes_text
-    from results.changes import compare as compared
-    from results.runs import load
-    from results.selection import parse
-    from results.verdicts import THRESHOLD
-    from suites.stream import open_standard
-    from suites.terminal import Page
+    from results.analysis.selection import parse
+    from results.comparison import text as changes_text
+    from results.comparison.changes import compare as compared
+    from results.comparison.verdicts import THRESHOLD
+    from results.records.load import load
+    from suites.terminal.output import Page
+    from suites.terminal.stream import open_standard
 
     open_standard()
     errors = Stream(sys.stderr)
@@ -523,8 +523,8 @@ def compare(
         )  # fmt: skip
         page.write(write(found))
     if html is not None:
-        from results.comparison_page import comparison_page
-        from results.files import write_text
+        from results.comparison.page import comparison_page
+        from results.records.atomic_write import write_text
 
         with _misuse(ctx, NotComparedError):
             html.parent.mkdir(parents=True, exist_ok=True)
@@ -536,7 +536,7 @@ def compare(
 
 def _show_comparison(page: Page, found: Comparison) -> None:
     """Show a comparison on a terminal: as `changes_text.text` has it, as a table of its width."""
-    from results import changes_text
+    from results.comparison import text as changes_text
 
     before, tables, after = changes_text.parts(found)
     colours = {"worse": "red", "fails": "red", "better": "green", "inconclusive": "yellow"}
@@ -574,14 +574,14 @@ def _confirmed(
     **settings: Any,
 ) -> Comparison:
     """Return the comparison as pairs of launches settle it; tell the way on standard error."""
-    from results.confirmation import Confirmation
+    from results.comparison.confirmation import Confirmation
+    from results.comparison.pairing import plugins_of
     from results.schema import Case
-    from results.two_runs import plugins_of
-    from suites.confirm import NAMES, Finished, run_pairs
-    from suites.journal import JournalError
-    from suites.launch import LaunchError
-    from suites.session import MisuseError
-    from suites.signals import Terminated
+    from suites.engine.confirm import NAMES, Finished, run_pairs
+    from suites.engine.journal import JournalError
+    from suites.engine.session import MisuseError
+    from suites.processes.launcher import LaunchError
+    from suites.processes.signals import Terminated
 
     with _misuse(ctx):
         confirmation = Confirmation(found, max_pairs=max_pairs)
@@ -685,13 +685,13 @@ def recommend(
     qualifies there, 1 if none does, and 2 on misuse.
     """
     from results import recommend as recommended
-    from results.question import SETTINGS, checked
-    from results.recommendation_json import as_json as json_of
-    from results.recommendation_text import text
-    from results.runs import load
-    from results.shipped import reference_folders
-    from suites.stream import open_standard
-    from suites.terminal import Page
+    from results.recommendation.as_json import as_json as json_of
+    from results.recommendation.question import SETTINGS, checked
+    from results.recommendation.text import text
+    from results.records.load import load
+    from results.records.reference_runs import reference_folders
+    from suites.terminal.output import Page
+    from suites.terminal.stream import open_standard
 
     open_standard()
     reference = not folders
@@ -732,7 +732,7 @@ def recommend(
 @click.pass_context
 def merge(ctx: click.Context, /, folders: tuple[Path, ...], out: Path) -> None:
     """Join runs, or the shards of one, into a new folder; duplicates are dropped."""
-    from results.merge import merge as join
+    from results.records.merge import merge as join
 
     with _misuse(ctx):
         merged = join(folders, out)
@@ -806,7 +806,7 @@ def export(
     decimal: str,
 ) -> None:
     """Write a table for other programs, or asv's files."""
-    from results.runs import load
+    from results.records.load import load
 
     if form != "csv" and (given := _given(ctx, "delimiter", "decimal")):
         raise click.UsageError(f"{given}: goes with --format csv; got {form}", ctx)
@@ -823,12 +823,12 @@ def export(
         loaded = load(*folders)
         _say(loaded.notes, Stream(sys.stderr))
         if form == "asv":
-            from results.asv_export import export_asv, unmarked
+            from results.export.asv import export_asv, unmarked
 
             _say(unmarked(loaded), Stream(sys.stderr))
             click.echo(export_asv(loaded, out or folders[0]))
             return
-        from results.tables import export_table
+        from results.export.tables import export_table
 
         text = export_table(
             loaded, table or "cases", form, out,
@@ -855,7 +855,7 @@ def check(ctx: click.Context, /, backend: str, as_json: bool, timing: bool) -> N
     name no path, user or machine, as those in results/reference do not.
     """
     if Path(backend).is_dir():
-        from results.soundness import faults
+        from results.records.publishable import faults
 
         found = faults(Path(backend))
         if as_json:
@@ -883,7 +883,7 @@ def _print_json(value: object) -> None:
 
 
 def _show_findings(findings: Sequence[tuple[str, Any]]) -> None:
-    from suites.terminal import Page
+    from suites.terminal.output import Page
 
     page = Page()
     colours = {"passed": "green", "failed": "red", "skipped": "bright_black"}
@@ -905,8 +905,8 @@ def _show_findings(findings: Sequence[tuple[str, Any]]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
     """Say what is here, what would disturb a measurement, and what to do about it."""
-    from suites.doctor import examine
-    from suites.terminal import Page
+    from suites.machine.doctor import examine
+    from suites.terminal.output import Page
 
     found = examine()
     if as_json:

@@ -57,13 +57,13 @@ from attention.checks import (
     dtype_names,
     signature,
 )
-from attention.decoding import Decoding
+from attention.decoding.mixin import Decoding
 from attention.derivatives import in_transform
 from attention.functional import is_stand_in, refuse_to_be_frozen, without_padding
-from attention.products import is_faster_here
+from attention.kernels.onednn import is_faster_here
 
 if TYPE_CHECKING:
-    from attention.exchange import Part
+    from attention.context_parallel.collectives import Part
 
 Family = Literal["dense", "sparse", "low_rank", "kernel", "recurrent"]
 Mode = Literal["forward", "training"]
@@ -87,7 +87,7 @@ class Supports:
         cross: N and M may differ.
         key_padding: ``key_padding_mask`` is honoured.
         dropout: ``dropout_p`` acts on the attention weights in training.
-        state: decode with a state (`attention.decoding`).
+        state: decode with a state (`attention.decoding.mixin`).
         log_sum_exp: ``return_lse=True`` at the call.
         nested: nested tensors of layout ``torch.jagged``.
         dtypes: device type to the dtypes served there.

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from attention.base import Attention, Cost, Mode, Problem, softmax_ops
+from attention.decoding.state import Chunk, KeyValueCache, StateShape, alike
 from attention.functional import exact_attention_rows
-from attention.state import Chunk, KeyValueCache, StateShape, alike
 
 
 class ExactAttention(Attention):

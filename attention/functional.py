@@ -26,7 +26,7 @@ from attention.derivatives import (
     plain_gradients,
     with_plain_gradients,
 )
-from attention.products import at_full_rate
+from attention.kernels.onednn import at_full_rate
 
 P = ParamSpec("P")
 T = TypeVar("T")

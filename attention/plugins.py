@@ -56,7 +56,7 @@ def is_name(text: object) -> bool:
 
 
 def _digest(content: bytes) -> str:
-    """Name a content, as `suites.files` does."""
+    """Name a content, as `suites.content_names` does."""
     return f"sha256-{hashlib.sha256(content).hexdigest()[:12]}"
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from results.chapters import machine_name
-from results.claim_views import WORDS
-from results.claims import Ruling, in_words, rulings
+from results.chapters.claims.chapter import WORDS
+from results.chapters.claims.verdicts import Ruling, in_words, rulings
+from results.chapters.speed.chapter import machine_name
+from results.records.load import load
 from results.report import escape_markdown
-from results.runs import load
 
 PAGE = Path(__file__).with_name("claims.md")
 REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "epyc-2-cores-claims"

@@ -12,27 +12,28 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
-from results import format, plots
-from results.axis_views import axis_tables
-from results.chapters import Chapter, chapters, machine_name
-from results.context_views import context_part
-from results.error_views import error_tables
-from results.errors import error_chapters
-from results.frames import as_rows
-from results.peer_views import peer_tables
-from results.peers import comparisons, peer_chapters
-from results.quality import chapters_of_tasks
-from results.quality_overview import overview
-from results.quality_views import quality_tables
-from results.quantized import quantized_part
+from results.analysis.series import points
+from results.analysis.warm_up import MARK, NOTE
+from results.chapters.context_parallel.chapter import context_part
+from results.chapters.error.rows import error_chapters
+from results.chapters.error.tables import error_tables
+from results.chapters.peers.rows import comparisons, peer_chapters
+from results.chapters.peers.tables import peer_tables
+from results.chapters.quality.overview import overview
+from results.chapters.quality.rows import chapters_of_tasks
+from results.chapters.quality.tables import quality_tables
+from results.chapters.quantized.chapter import quantized_part
+from results.chapters.settings.tables import axis_tables
+from results.chapters.speed import figures
+from results.chapters.speed.chapter import Chapter, chapters, machine_name
+from results.chapters.speed.sentences import summarise
+from results.chapters.speed.tables import TableView, tables
+from results.figures.svg import drawn
+from results.records.frames import as_rows
+from results.records.load import Run, load
 from results.report import escape_markdown
-from results.runs import Run, load
 from results.schema import ALLOCATORS, CALL_MODES
-from results.series import points
-from results.summary import summarise
-from results.svg import drawn
-from results.views import TableView, tables
-from results.warm_up import MARK, NOTE
+from results.text import numbers
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -142,7 +143,7 @@ def table(view: TableView) -> str:
 def whole(view: TableView) -> str:
     """Write a table as Markdown, its columns without any content left out."""
     rows = [[f"{c.text} {c.small}".strip() for c in row] for row in view.rows]
-    keep = [i for i in range(len(view.head)) if any(row[i] != format.NONE for row in rows)]
+    keep = [i for i in range(len(view.head)) if any(row[i] != numbers.NONE for row in rows)]
     head = [view.head[i] for i in keep]
     return markdown_rows(head, [[row[i] for i in keep] for row in rows], view.text_columns)
 
@@ -166,7 +167,7 @@ def by_peer(run: Run) -> str:
             view
             for chapter in peer_chapters(run)
             for view in peer_tables(chapter)
-            if any(row[5].text != format.NONE for row in view.rows)
+            if any(row[5].text != numbers.NONE for row in view.rows)
         ]
     )
 
@@ -185,7 +186,7 @@ def beside(run: Run) -> str:
             row = found.get(at)
             alone = row is not None and math.isfinite(row["attention_ratio"])
             ratio = row["attention_ratio" if alone else "ratio"] if row is not None else math.nan
-            cells.append(f"{ratio:.2f}" if math.isfinite(ratio) else format.NONE)
+            cells.append(f"{ratio:.2f}" if math.isfinite(ratio) else numbers.NONE)
         written.append(cells)
     return markdown_rows(["ours", "beside", *(f"{m}, {a}" for m, a in columns)], written, 2)
 
@@ -212,9 +213,9 @@ def by_dtype(run: Run) -> str:
         cells = [
             f"{backend}, causal" if causal else backend,
             mode,
-            format.tokens(length),
-            format.seconds(time["float32"]),
-            format.seconds(time["bfloat16"]),
+            numbers.tokens(length),
+            numbers.seconds(time["float32"]),
+            numbers.seconds(time["bfloat16"]),
             f"{time['float32'] / time['bfloat16']:.2f} ×",
             f"{memory['bfloat16'] / memory['float32']:.2f} ×",
         ]
@@ -227,7 +228,7 @@ def figure(chapter: Chapter, name: str, alt: str, *, write: bool) -> str:
     """Draw a figure, for light pages and dark ones, and return what shows it."""
     if write:
         FIGURES.mkdir(exist_ok=True)
-        made = drawn(partial(plots.FIGURES[name], chapter), inline=False, pngs=True)
+        made = drawn(partial(figures.FIGURES[name], chapter), inline=False, pngs=True)
         assert made is not None
         assert made.pngs is not None
         (FIGURES / f"{name}-light.png").write_bytes(made.pngs.light)
@@ -245,7 +246,7 @@ def limits(chapter: Chapter) -> str:
     rows = chapter.limits[chapter.limits["fraction_of_limit"].notna()]
     longest = rows.groupby(["backend", "mode"])["seq_len"].max().min()
     lines = [
-        f"At {format.tokens(longest)} tokens:",
+        f"At {numbers.tokens(longest)} tokens:",
         "",
         "| backend | mode | time | limit | bound by | share | by torch's | tiles | kernel "
         "| op/s |",
@@ -255,11 +256,11 @@ def limits(chapter: Chapter) -> str:
         cells = [
             row["backend"],
             row["mode"],
-            format.seconds(row["value"]),
-            format.seconds(row["limit"]),
+            numbers.seconds(row["value"]),
+            numbers.seconds(row["limit"]),
             row["bound"],
             *(
-                format.percent(row[c])
+                numbers.percent(row[c])
                 for c in (
                     "fraction_of_limit",
                     "fraction_of_torch",
@@ -319,10 +320,10 @@ def against_limits(*runs: Run) -> str:
             cells = [
                 f"{row['backend']}, causal" if causal else row["backend"],
                 row["mode"],
-                format.tokens(row["seq_len"]),
-                format.percent(aim),
-                format.percent(row["fraction_of_limit"]),
-                format.percent(row["fraction_of_torch"]),
+                numbers.tokens(row["seq_len"]),
+                numbers.percent(aim),
+                numbers.percent(row["fraction_of_limit"]),
+                numbers.percent(row["fraction_of_torch"]),
             ]
             written.append(cells)
     return markdown_rows(
@@ -519,7 +520,7 @@ def cluster() -> str:
     rows = [
         [
             f"{row['machines']}" if row["machines"] else "this one, without Ray",
-            format.tokens(row["launches"]),
+            numbers.tokens(row["launches"]),
             f"{1e3 * row['median_s']:.1f}",
             f"{1e3 * row['p95_s']:.1f}",
         ]
@@ -531,13 +532,13 @@ def cluster() -> str:
     )
     text = fill(text, "overhead", f"{where}\n\n{markdown_rows(head, rows, 1)}")
     memory = [
-        f"{one['mib']:.0f} MiB after {format.tokens(one['launches'])}" for one in many["memory"]
+        f"{one['mib']:.0f} MiB after {numbers.tokens(one['launches'])}" for one in many["memory"]
     ]
     each = 1e3 * many["seconds"] / many["launches"]
     told = (
-        f"{machine_name(many['machine'])}: {format.tokens(many['launches'])} launches on "
+        f"{machine_name(many['machine'])}: {numbers.tokens(many['launches'])} launches on "
         f"{many['machines']} machines took {each:.2f} ms each, {many['seconds']:.0f} s in all. "
-        f"The driver's memory: {format.listing(memory)}."
+        f"The driver's memory: {numbers.listing(memory)}."
     )
     return fill(text, "many", told)
 

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from attention.base import Attention
 from attention.checks import check_choice, check_float, check_mask
+from attention.decoding.state import DecodeState
 from attention.functional import without_padding
-from attention.state import DecodeState
 from models.feedforward import Activation, FeedForward
-from models.mixing import MixingLayer, check_crosses, make_mixer
 from models.multihead import MultiheadAttention
 from models.norm import EPSILON, Normalization, make_norm
 from models.positional import RotaryPositions
 from models.recurrent import LSTMLayer
+from models.token_mixer import MixingLayer, check_crosses, make_mixer
 
 Norm = Literal["pre", "post"]
 
@@ -60,7 +60,7 @@ class Memory:
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention if there is an encoder, and a feed-forward network.
 
-    In place of the self-attention may stand another layer that mixes tokens: see `models.mixing`.
+    In place of the self-attention may stand another layer that mixes tokens: see `models.token_mixer`.
     Each has a residual and a norm. ``post`` normalises after each residual (Vaswani et al. 2017,
     arXiv 1706.03762); ``pre`` normalises the input of each sub-layer (Xiong et al. 2020, arXiv
     2002.04745). Dropout acts in the three customary places: on the attention weights

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from attention.base import Attention
 from attention.checks import check_int
 from models.block import TransformerBlock
-from models.mixing import mixer_class
 from models.multihead import MultiheadAttention
 from models.stack import TransformerStack
+from models.token_mixer import mixer_class
 
 PARTS = {
     "norm1": "attention_norm",

@@ -12,7 +12,7 @@ from torch import Tensor
 from attention.checks import check_bool, check_float, check_int, check_mask, check_seed
 from attention.functional import real_first
 from models.block import Memory
-from models.mixing import token_masks
+from models.token_mixer import token_masks
 from models.transformer import ModelState, TransformerModel
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attention.base import Attention, Cost, Mode, Problem, Supports
-from attention.state import Chunk, DecodeState, StateShape
+from attention.decoding.state import Chunk, DecodeState, StateShape
 
 
 class IdentityAttention(Attention):

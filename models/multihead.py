@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from attention.base import Attention, Problem, UnsupportedError
 from attention.checks import check_bool, check_choice, check_float, check_int, check_mask
+from attention.decoding.state import DecodeState
 from attention.functional import without_padding
 from attention.registry import build, get
-from attention.state import DecodeState
 from models.positional import RotaryPositions, places_after
 from models.projection import (
     GlorotLinear,

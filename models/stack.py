@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from attention.checks import check_bool, check_int
-from attention.state import DecodeState
+from attention.decoding.state import DecodeState
 from models.block import Memory, Norm, TransformerBlock
 from models.feedforward import Activation
-from models.mixing import layer_options
 from models.norm import EPSILON, Normalization, make_norm
 from models.positional import RotaryPositions
+from models.token_mixer import layer_options
 
 
 class TransformerStack(nn.Module):

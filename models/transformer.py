@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from attention.base import UnsupportedError
 from attention.checks import check_bool, check_int, check_mask
+from attention.decoding.state import DecodeState, Mark, check_indices
 from attention.functional import has_values
-from attention.state import DecodeState, Mark, check_indices
 from models.block import Memory
 from models.config import ModelConfig
-from models.mixing import check_serves, mixer_class
 from models.multihead import MultiheadAttention
 from models.norm import make_norm
 from models.positional import (
@@ -30,6 +29,7 @@ from models.positional import (
     places_after,
 )
 from models.stack import TransformerStack
+from models.token_mixer import check_serves, mixer_class
 
 if TYPE_CHECKING:
     from models.generation import Generated

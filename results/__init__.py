@@ -6,7 +6,7 @@ In a notebook:
 
     run = results.load("runs/today")
     run.frame.query("metric == 'latency'")  # a row per case, arm and metric
-    results.plots.scaling(run, mode="training")  # matplotlib's Axes
+    results.chapters.speed.figures.scaling(run, mode="training")  # matplotlib's Axes
     found = results.recommend(run.frame, seq_len=4096, mode="forward", device="cpu")
     found.winner.label  # such as linformer
 """
@@ -17,13 +17,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from results import plots
-    from results.recommendation import recommend
-    from results.runs import load
+    from results.chapters.speed import figures as plots
+    from results.recommendation.ranking import recommend
+    from results.records.load import load
 
 __all__ = ["load", "plots", "recommend"]
 
-_HOMES = {"load": "runs", "recommend": "recommendation"}
+_HOMES = {"load": "records.load", "recommend": "recommendation.ranking"}
 
 
 def __getattr__(name: str) -> Any:
@@ -31,5 +31,5 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"results.{_HOMES[name]}"), name)
     if name == "plots":
-        return importlib.import_module("results.plots")
+        return importlib.import_module("results.chapters.speed.figures")
     raise AttributeError(f"module 'results' has no attribute {name!r}")

@@ -11,30 +11,30 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import escape
 
-from results.answers import Group, as_data, groups
-from results.answers import tables as answer_tables
-from results.axis_views import axis_tables
-from results.captions import TITLES, figure_caption
-from results.case_views import case_sections
-from results.chapters import Chapter, chapters, machine_name
-from results.claim_views import claims_part
-from results.context_views import context_part
-from results.files import check_within, write_bytes, write_text
-from results.notes import MOST, grouped
-from results.page import TEMPLATES, PageFigure, in_page, render
-from results.peer_views import peer_part
-from results.plots import FIGURES
-from results.provenance import provenance
-from results.quality_parts import quality_parts
-from results.runs import NoRunError, Run, load
-from results.sections import Drawing, Part, Section
-from results.series import points
-from results.summary import summarise
-from results.svg import Drawn, drawn
-from results.trust import trust
-from results.trust_views import trust_section
-from results.two_runs import machine_names
-from results.views import tables
+from results.analysis.series import points
+from results.chapters.cases.tables import case_sections
+from results.chapters.claims.chapter import claims_part
+from results.chapters.context_parallel.chapter import context_part
+from results.chapters.environment.facts import provenance
+from results.chapters.peers.tables import peer_part
+from results.chapters.quality.chapter import quality_parts
+from results.chapters.settings.tables import axis_tables
+from results.chapters.speed.chapter import Chapter, chapters, machine_name
+from results.chapters.speed.figures import FIGURES
+from results.chapters.speed.sentences import summarise
+from results.chapters.speed.tables import tables
+from results.chapters.trust.rows import trust
+from results.chapters.trust.tables import trust_section
+from results.comparison.pairing import machine_names
+from results.figures.captions import TITLES, figure_caption
+from results.figures.svg import Drawn, drawn
+from results.page.blocks import Drawing, Part, Section
+from results.page.frame import TEMPLATES, PageFigure, in_page, render
+from results.recommendation.page_answers import Group, as_data, groups
+from results.recommendation.page_answers import tables as answer_tables
+from results.records.atomic_write import check_within, write_bytes, write_text
+from results.records.load import NoRunError, Run, load
+from results.text.notes import MOST, grouped
 
 FORMATS = ("html", "md")
 FIGURE_FOLDER = "figures"

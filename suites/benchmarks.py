@@ -23,11 +23,11 @@ from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import attention.backends as backends
 from results.schema import MEASUREMENT, Case
-from suites.error_rows import ERROR_PRESETS, TRAINED_NAME
-from suites.kinds.answer import answer
+from suites.error.suite import ERROR_PRESETS, TRAINED_NAME
+from suites.machine.processors import DRIVER_VARIABLE
 from suites.measure.process import die_with_parent, hold_lock, offer_to_oom_killer
 from suites.parsing import parse_backend
-from suites.processors import DRIVER_VARIABLE
+from suites.worker.run import answer
 
 _IMPORTER = os.getpid()
 """The process that imported this module: the fork server, or under spawn the case itself."""
@@ -74,7 +74,7 @@ class _Driven:
     version = str(MEASUREMENT)
 
     def measure_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer a request (see `suites.kinds.answer`); its ``lock`` is held until the end."""
+        """Answer a request (see `suites.worker.run`); its ``lock`` is held until the end."""
         _enter_child(request.get("lock"))
         return answer(request)
 

@@ -77,7 +77,7 @@ def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Leave out the figures of reports, most of their time: for tests of what is around them."""
     if request.node.get_closest_marker("drawn"):
         return
-    from results.svg import Drawn, Inline, Pngs
+    from results.figures.svg import Drawn, Inline, Pngs
 
     def drawn(*_: object, **__: object) -> Drawn:
         return Drawn(Inline("<svg></svg>", []), Pngs(b"", b"", ""))
@@ -107,7 +107,7 @@ def one_server(_launchers: dict[Any, Any], monkeypatch: pytest.MonkeyPatch) -> N
 
     A sweep's own takes seconds, in which it imports torch and the suites.
     """
-    from suites.launch import Launcher
+    from suites.processes.launcher import Launcher
 
     class Lasting(Launcher):
         def __exit__(self, *error: object) -> None:
@@ -123,4 +123,4 @@ def one_server(_launchers: dict[Any, Any], monkeypatch: pytest.MonkeyPatch) -> N
             _launchers[key].key = key
         return _launchers[key]
 
-    monkeypatch.setattr("suites.driver.Launcher", launcher)
+    monkeypatch.setattr("suites.engine.driver.Launcher", launcher)

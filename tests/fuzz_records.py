@@ -30,16 +30,16 @@ from typing import Any
 import synthetic
 import synthetic_quality
 
-from results.asv_commits import ExportError
-from results.asv_export import export_asv
-from results.compare import crossovers, speedups
-from results.merge import merge
+from results.analysis.crossovers import crossovers, speedups
+from results.analysis.exponents import fit_all
+from results.analysis.series import points
+from results.export.asv import export_asv
+from results.export.asv_history import ExportError
+from results.export.tables import TABLES, export_table
+from results.records.load import NoRunError, Run, load
+from results.records.merge import merge
 from results.report import ReportError, write_report
-from results.runs import NoRunError, Run, load
-from results.scaling import fit_all
 from results.schema import LATER_FIELDS, RECORDS, STATUSES, content_id
-from results.series import points
-from results.tables import TABLES, export_table
 
 DOCUMENTED = (NoRunError, ExportError, ReportError, OSError)
 BATCH = 2000

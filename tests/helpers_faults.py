@@ -15,7 +15,7 @@ from typing import Any
 
 from helpers_sweep import FAKE_SUITES, is_alive, processes_of
 
-from results.runs import load
+from results.records.load import load
 
 BACKENDS = (
     "linear", "sleeps:seconds=0.1", "quadratic", "leaves_daemon", "is_killed", "raises",
@@ -28,10 +28,10 @@ MARK = "ATTNBENCH_TEST_MARK"
 PROGRAM = """
 import sys
 from pathlib import Path
-from suites.driver import run_sweep
-from suites.progress import Console
+from suites.engine.driver import run_sweep
+from suites.terminal.progress import Console
 from suites.parsing import parse_backend
-from suites.sweep import grid_from
+from suites.plan import grid_from
 grid = grid_from("quick", backends=tuple(map(parse_backend, sys.argv[3:])), seq_lens=(16, 32),
                  modes=("forward",), launches=2, threads=(1,), case_timeout_s=20.0)
 suites, folder = Path(sys.argv[1]), Path(sys.argv[2])

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from attention import flex, flex_band, flex_blocks
 from attention.backends import bigbird, longformer
-from attention.flex import MaskMod, SparseTiles, TileLists
 from attention.functional import dense_softmax_attention
+from attention.kernels import flex, flex_band, flex_blocks
+from attention.kernels.flex import MaskMod, SparseTiles, TileLists
 
 
 def dense_tiles(lists: TileLists | None, like: TileLists) -> Tensor:

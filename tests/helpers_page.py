@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from results.page import SCRIPTS, TEMPLATES
+from results.page.frame import SCRIPTS, TEMPLATES
 
 _DATA = re.compile(r'<script type="application/json" id="[\w-]+">[^<]*</script>')
 _DOWNLOAD = re.compile(r' href="data:application/gzip;base64,[\w+/=]*"')

@@ -10,7 +10,7 @@ import pandas as pd
 import synthetic
 from synthetic import ENVIRONMENT, MACHINE, Law, read_records, write_records, write_run
 
-from results.runs import load
+from results.records.load import load
 from results.schema import MEASUREMENT, SCHEMA, Arm, Case, content_id
 
 LENGTHS = (512, 1024, 2048, 4096)

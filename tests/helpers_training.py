@@ -11,7 +11,7 @@ import torch
 
 from results.schema import Case
 from suites.parsing import parse_backend
-from suites.training.run import prepare, train
+from suites.training.prepare import prepare, train
 from suites.training.trainer import Trainer
 
 SHAPE = "d_model=16,num_heads=2,num_layers=2,positions=sinusoidal,tied=false"

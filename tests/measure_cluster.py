@@ -30,9 +30,9 @@ from results.schema import MEASUREMENT, Arm  # noqa: E402
 from suites.cluster import link  # noqa: E402
 from suites.cluster.sweep import run_on_cluster  # noqa: E402
 from suites.cluster.worker import Worker  # noqa: E402
-from suites.driver import run_sweep  # noqa: E402
-from suites.outcome import Outcome  # noqa: E402
-from suites.sweep import grid_from  # noqa: E402
+from suites.engine.driver import run_sweep  # noqa: E402
+from suites.plan import grid_from  # noqa: E402
+from suites.processes.outcome import Outcome  # noqa: E402
 
 HOST = "127.0.0.2"
 KEPT = ROOT / "results" / "reference" / "cluster"

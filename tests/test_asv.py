@@ -14,7 +14,7 @@ from asv import runner, util
 from asv.runner import BENCHMARK_RUN_SCRIPT
 
 from results.schema import MEASUREMENT, Arm, Case
-from suites.sweep import PRESETS
+from suites.plan import PRESETS
 
 ROOT = Path(__file__).parents[1]
 SUITES = ROOT / "suites"

@@ -20,8 +20,8 @@ from urllib.parse import quote
 import pytest
 import synthetic
 
-from results.asv_export import export_asv
-from results.runs import load
+from results.export.asv import export_asv
+from results.records.load import load
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / ".asv" / "page" / "node_modules"

@@ -15,8 +15,8 @@ import pytest
 import synthetic
 from asv.commands import make_argparser
 
-from results.asv_export import export_asv
-from results.runs import load
+from results.export.asv import export_asv
+from results.records.load import load
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from results.claims import (
+from results.chapters.claims.verdicts import (
     CLAIMS,
     CLAIMS_TABLE,
     Answer,
@@ -21,15 +21,15 @@ from results.claims import (
     claims_table,
     in_words,
 )
-from results.runs import Run
+from results.records.load import Run
 from results.schema import CLAIM, Arm, Case
-from results.statistics import Estimate
-from suites.claim_rows import EXPERIMENTS, SCALING
+from results.statistics.intervals import Estimate
 from suites.claims import learning
 from suites.claims.costs import longest_chain
-from suites.claims.registry import Lab, experiments, slope
-from suites.kinds.answer import answer
-from suites.sweep import cases, grid_from, order
+from suites.claims.experiments import Lab, experiments, slope
+from suites.claims.suite import EXPERIMENTS, SCALING
+from suites.plan import cases, grid_from, order
+from suites.worker.run import answer
 
 DOCS = Path(__file__).parents[1] / "docs"
 BY_ID = {claim.id: claim for claim in CLAIMS}

@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from helpers_sweep import FAKE_SUITES, case, is_alive, pids_in, record, wait_until
 
 import cli
-from results.runs import load
-from suites import driver
-from suites.driver import Summary, run_sweep
-from suites.journal import Journal
-from suites.progress import closing
+from results.records.load import load
+from suites.engine import driver
+from suites.engine.driver import Summary, run_sweep
+from suites.engine.journal import Journal
+from suites.terminal.progress import closing
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
@@ -330,7 +330,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import cli
-from suites.driver import run_sweep
+from suites.engine.driver import run_sweep
 run_sweep.__kwdefaults__["benchmark_dir"] = Path(sys.argv.pop(1))
 cli.main()
 """

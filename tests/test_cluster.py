@@ -16,18 +16,18 @@ from click.testing import CliRunner
 from helpers_sweep import FAKE_SUITES, case, is_alive, pids_in, record, wait_until
 
 import cli
-from results.runs import load
+from results.records.load import load
 from suites.cluster import link
 from suites.cluster import sweep as sweep_module
 from suites.cluster.deal import Dealer, Group, Own, Place, compared, groups_of
 from suites.cluster.sweep import run_on_cluster
-from suites.driver import run_sweep
-from suites.journal import JournalError
-from suites.launch import LaunchError
+from suites.engine.driver import run_sweep
+from suites.engine.journal import JournalError
+from suites.engine.session import MisuseError
 from suites.parsing import parse_backend
-from suites.session import MisuseError
-from suites.signals import Terminated
-from suites.sweep import Grid, Item, cases, grid_from, order, sentinel_case
+from suites.plan import Grid, Item, cases, grid_from, order, sentinel_case
+from suites.processes.launcher import LaunchError
+from suites.processes.signals import Terminated
 
 ROOT = Path(__file__).parent.parent
 HOST = "127.0.0.2"  # Ray takes 127.0.0.1 for the address by which others reach this machine

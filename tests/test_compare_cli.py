@@ -18,11 +18,11 @@ from helpers_sweep import FAKE_SUITES, wait_until
 
 import cli
 from results.schema import MEASUREMENT
-from suites.confirm import NAMES, version_at
-from suites.driver import run_sweep
+from suites.engine.confirm import NAMES, version_at
+from suites.engine.driver import run_sweep
+from suites.engine.session import MisuseError
 from suites.parsing import parse_backend
-from suites.session import MisuseError
-from suites.sweep import grid_from
+from suites.plan import grid_from
 
 ROOT = Path(__file__).parents[1]
 SMALL: dict[str, Any] = {

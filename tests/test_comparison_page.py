@@ -18,12 +18,12 @@ from helpers_page import unscripted
 from matplotlib.colors import to_hex
 
 import cli
-from results.changes import compare
-from results.changes_plots import beside_figure, ratio_figure
-from results.changes_views import case_table, every_metric, name_sides, sections, summary
-from results.runs import Run, load
-from results.theme import INK, looks
-from results.views import TableView
+from results.chapters.speed.tables import TableView
+from results.comparison.changes import compare
+from results.comparison.figures import beside_figure, ratio_figure
+from results.comparison.tables import case_table, every_metric, name_sides, sections, summary
+from results.figures.theme import INK, looks
+from results.records.load import Run, load
 
 LAWS = {n: synthetic.SEVEN[n] for n in ("full", "sdpa", "longformer", "performer")}
 SLOWER = {**LAWS, "longformer": replace(LAWS["longformer"], coefficient=3e-5)}

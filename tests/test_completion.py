@@ -14,7 +14,7 @@ import synthetic
 from click.shell_completion import ShellComplete
 
 import cli
-from suites import completion
+from suites.terminal import completion
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,9 +31,9 @@ def offered(line: str) -> list[str]:
 def test_names_are_those_that_are_registered() -> None:
     import attention
     from models import CONFIGS
-    from results.claims import CLAIMS
-    from suites.error_rows import TRAINED_NAME
-    from suites.kinds.inputs import DRAWN
+    from results.chapters.claims.verdicts import CLAIMS
+    from suites.error.inputs import DRAWN
+    from suites.error.suite import TRAINED_NAME
     from suites.peers import registry as peers
     from suites.tasks import registry as tasks
 

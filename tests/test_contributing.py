@@ -16,9 +16,9 @@ from attention import registry
 from attention.testing import check
 from models import TransformerBlock
 from results.schema import Case
-from suites.kinds.answer import answer
 from suites.peers import registry as peers
 from suites.tasks import registry as tasks
+from suites.worker.run import answer
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,8 +13,8 @@ from torch import Tensor
 import attention
 from attention.backends import bigbird
 from attention.base import Attention, UnsupportedError
+from attention.decoding.state import DecodeState
 from attention.functional import error_budget, relative_l2
-from attention.state import DecodeState
 
 HEADS, DIM, BATCH = 4, 8, 3
 

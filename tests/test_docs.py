@@ -45,7 +45,7 @@ import results
 from attention import registry
 from models import CONFIGS, LSTMLayer
 from results.schema import ENVIRONMENTS, LSTM, MACHINES, RECORDS
-from suites.sweep import grid_from
+from suites.plan import grid_from
 
 REFERENCE = ROOT / "results" / "reference"
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -127,7 +127,8 @@ def desk(stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "checkout-of-before").mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setattr(
-        "results.shipped.reference_folders", lambda: [folder / "mine", folder / "decode"]
+        "results.records.reference_runs.reference_folders",
+        lambda: [folder / "mine", folder / "decode"],
     )
     return folder
 
@@ -427,7 +428,9 @@ def test_the_site_asks_nothing_of_the_network(site: Path, html: dict[Path, Html]
 def test_the_reference_has_every_public_name(html: dict[Path, Html], site: Path) -> None:
     for module in (attention, importlib.import_module("models"), results):
         page = html[site / "api" / f"{module.__name__}.html"]
-        names = {f"{module.__name__}.{name}" for name in module.__all__} - {"results.plots"}
+        names = {f"{module.__name__}.{name}" for name in module.__all__} - {
+            "results.chapters.speed.figures"
+        }
         assert names <= page.ids, names - page.ids
     hidden = [i for page in html.values() for i in page.ids if re.search(r"\._[a-z]", i)]
     assert hidden == []

@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 from helpers_sweep import FAKE_SUITES, is_alive, pids_in, processes_of, wait_until
 
-from results.runs import load
+from results.records.load import load
 from results.schema import Arm, check_record
-from suites import session as session_module
-from suites.driver import run_sweep
-from suites.journal import JournalError
-from suites.launch import Launcher, LaunchError
-from suites.outcome import Outcome
+from suites.engine import session as session_module
+from suites.engine.driver import run_sweep
+from suites.engine.journal import JournalError
+from suites.engine.session import MisuseError, Session
 from suites.parsing import parse_backend
-from suites.session import MisuseError, Session
-from suites.signals import Terminated
-from suites.sweep import cases, grid_from, order
+from suites.plan import cases, grid_from, order
+from suites.processes.launcher import Launcher, LaunchError
+from suites.processes.outcome import Outcome
+from suites.processes.signals import Terminated
 
 
 class Watch:
@@ -215,10 +215,10 @@ def test_a_changed_grid_measures_the_difference_alone(tmp_path):
 
 
 def test_a_resumed_run_says_that_its_records_are_of_another_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr("suites.driver.commit_of", lambda _: "a" * 40)
+    monkeypatch.setattr("suites.engine.driver.commit_of", lambda _: "a" * 40)
     sweep(tmp_path, "linear", seq_lens=(16,))
     assert not sweep(tmp_path, "linear", seq_lens=(16,), resume=True)[2].begun[2]
-    monkeypatch.setattr("suites.driver.commit_of", lambda _: "b" * 40)
+    monkeypatch.setattr("suites.engine.driver.commit_of", lambda _: "b" * 40)
     (said,) = sweep(tmp_path, "linear", resume=True)[2].begun[2]
     assert said.startswith(f"--resume: the run has records of commit {'a' * 40}, and now it is bb")
 
@@ -394,10 +394,10 @@ def test_a_signal_ends_the_case_and_keeps_what_is_done(tmp_path, number, error):
 PROGRAM = """
 import sys
 from pathlib import Path
-from suites.driver import run_sweep
-from suites.progress import Console
+from suites.engine.driver import run_sweep
+from suites.terminal.progress import Console
 from suites.parsing import parse_backend
-from suites.sweep import grid_from
+from suites.plan import grid_from
 grid = grid_from("quick", backends=tuple(map(parse_backend, sys.argv[3:])), seq_lens=(16, 32),
                  modes=("forward",), launches=2, threads=(1,), case_timeout_s=100.0)
 suites, folder = Path(sys.argv[1]), Path(sys.argv[2])

@@ -14,12 +14,12 @@ import pytest
 from helpers_faults import MARK, carrying
 from helpers_sweep import FAKE_SUITES, case, is_alive, pids_in, processes_of, wait_until
 
-from suites import guard as guard_module
-from suites import keeper
-from suites import launch as launch_module
-from suites.guard import reserve
-from suites.launch import Launcher
-from suites.leftovers import SharedMemory
+from suites.processes import launcher as launch_module
+from suites.processes import memory_guard as guard_module
+from suites.processes import reaper
+from suites.processes.launcher import Launcher
+from suites.processes.memory_guard import reserve
+from suites.processes.shared_memory import SharedMemory
 
 
 def request(name, **options):
@@ -129,30 +129,30 @@ def test_a_daemon_is_found_wherever_it_went(launcher, method, tmp_path):
 
 
 def test_nothing_but_the_runs_own_processes_is_killed(launcher):
-    other = {**os.environ, keeper.VARIABLE: "another run's"}
+    other = {**os.environ, reaper.VARIABLE: "another run's"}
     with subprocess.Popen(["sleep", "100"], env=other) as bystander:
         launcher.ask(request("leaves_daemon"), timeout_s=20)
         assert bystander.poll() is None
-        assert keeper.marked("another run's") == [bystander.pid]
-        assert keeper.kill_marked("another run's", spare=[bystander.pid]) == 0
-        assert keeper.kill_marked("another run's") == 1
+        assert reaper.marked("another run's") == [bystander.pid]
+        assert reaper.kill_marked("another run's", spare=[bystander.pid]) == 0
+        assert reaper.kill_marked("another run's") == 1
     assert bystander.returncode == -9
-    assert keeper.marked("another run's") == []
+    assert reaper.marked("another run's") == []
 
 
 def test_a_zombie_is_not_waited_for():
-    ended = {**os.environ, keeper.VARIABLE: "ended"}
+    ended = {**os.environ, reaper.VARIABLE: "ended"}
     with subprocess.Popen(["true"], env=ended) as process:
         wait_until(lambda: not is_alive(process.pid))  # and nobody has asked for its end yet
         started = time.monotonic()
-        assert keeper.kill_marked("ended") == 0
+        assert reaper.kill_marked("ended") == 0
         assert time.monotonic() - started < 1
 
 
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from suites.launch import Launcher
+from suites.processes.launcher import Launcher
 with Launcher(Path(sys.argv[1])) as launcher:
     launcher.ask(json.loads(sys.argv[2]), timeout_s=100, method=sys.argv[3])
 """

@@ -17,7 +17,7 @@ from collections import Counter
 import pytest
 from helpers_sweep import FAKE_SUITES, is_alive, processes_of, wait_until
 
-from results.runs import load
+from results.records.load import load
 
 COMMAND = """
 import os, resource, sys
@@ -191,10 +191,10 @@ def test_two_runs_into_one_folder(tmp_path):
 def test_a_line_is_printed_when_its_record_is_on_the_disk(tmp_path, monkeypatch):
     from pathlib import Path
 
-    from suites import journal as journal_module
-    from suites.driver import run_sweep
+    from suites.engine import journal as journal_module
+    from suites.engine.driver import run_sweep
     from suites.parsing import parse_backend
-    from suites.sweep import grid_from
+    from suites.plan import grid_from
 
     synced, seen = set(), []
     original = os.fsync
@@ -357,8 +357,8 @@ class Jumping(datetime.datetime):
     @classmethod
     def now(cls, tz=None):
         return datetime.datetime.fromtimestamp(jumping(), tz)
-import suites.journal
-suites.journal.datetime = Jumping
+import suites.engine.journal
+suites.engine.journal.datetime = Jumping
 """
 
 
@@ -389,7 +389,7 @@ def test_a_clock_that_jumps_changes_nothing_but_the_dates(tmp_path):
 
 
 def test_a_signal_in_another_thread_is_left_alone(tmp_path):
-    from suites.signals import terminable
+    from suites.processes.signals import terminable
 
     before = signal.getsignal(signal.SIGHUP)
     seen = []

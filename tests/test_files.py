@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from suites.files import corpus_name, file_digest, find, folder_name, is_content_name
+from suites.content_names import corpus_name, file_digest, find, folder_name, is_content_name
 
 NAMES = ("basic_train.tsv", "basic_val.tsv", "basic_test.tsv")
 
@@ -60,6 +60,6 @@ def test_what_is_no_file_or_no_folder_has_no_name(folder: Path, tmp_path: Path) 
 
 
 def test_the_drivers_part_loads_neither_torch_nor_numpy() -> None:
-    code = "import sys, suites.files\nprint({'torch', 'numpy'} & set(sys.modules))"
+    code = "import sys, suites.content_names\nprint({'torch', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

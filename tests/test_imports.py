@@ -106,7 +106,7 @@ def test_building_a_case_lightly_leaves_the_compiler_alone(tmp_path):
     code = (
         "import sys\n"
         "from results.schema import Arm, Case\n"
-        "from suites.kinds.levels import build_light\n"
+        "from suites.arms.levels import build_light\n"
         "for level in ('attention', 'layer'):\n"
         "    case = Case(kind='speed', level=level, mode='forward', arms=(Arm('linformer'),),\n"
         "        batch=1, num_heads=2, num_kv_heads=2, head_dim=8, seq_len=64, key_len=64,\n"

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from helpers_sweep import case, record
 
-from results.runs import load
+from results.records.load import load
 from results.schema import RecordError, content_id
-from suites import journal as journal_module
-from suites.journal import Journal, JournalError, new_folder
-from suites.provenance import commit_of
+from suites.engine import journal as journal_module
+from suites.engine.journal import Journal, JournalError, new_folder
+from suites.engine.provenance import commit_of
 
 
 def lines(folder, name="records.jsonl"):
@@ -186,7 +186,7 @@ def test_a_newer_schema_is_refused(tmp_path):
 
 def test_a_second_driver_is_told_who_holds_the_folder(tmp_path):
     program = (
-        "import sys, pathlib; from suites.journal import Journal\n"
+        "import sys, pathlib; from suites.engine.journal import Journal\n"
         "with Journal(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
@@ -368,14 +368,14 @@ def test_commit_is_the_checkouts_and_says_when_it_has_changes(tmp_path):
 
 
 def test_without_a_checkout_it_is_the_installed_version(tmp_path, monkeypatch):
-    monkeypatch.setattr("suites.provenance.version", lambda name: f"{name} 1.2")
+    monkeypatch.setattr("suites.engine.provenance.version", lambda name: f"{name} 1.2")
     assert commit_of(tmp_path) == "attnbench 1.2"
     git(tmp_path, "init", "-q")  # no commit yet
     assert commit_of(tmp_path) == "attnbench 1.2"
 
 
 def test_a_repository_further_up_is_not_ours(tmp_path, monkeypatch):
-    monkeypatch.setattr("suites.provenance.version", lambda _: "1.2")
+    monkeypatch.setattr("suites.engine.provenance.version", lambda _: "1.2")
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "somebody's")
     (tmp_path / "site-packages").mkdir()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from attention import registry
 from attention.backends.full import FullAttention
-from results.checks import check_profile
+from results.records.validation import check_profile
 from results.schema import (
     CONDITIONS,
     PROFILE_PARTS,
@@ -28,13 +28,13 @@ from results.schema import (
     Case,
     check_record,
 )
-from suites.kinds import speed
-from suites.kinds.answer import answer, is_out_of_memory
-from suites.kinds.arms import build_attention, draw_inputs, problem_of
-from suites.kinds.contestant import Contestant
-from suites.kinds.sentinel import Sentinel
+from suites.arms.arm import Contestant
+from suites.arms.build import build_attention, draw_inputs, problem_of
+from suites.machine.sentinel import Sentinel
 from suites.measure.gate import INPUT_SCALE
 from suites.measure.process import TimeLimitError
+from suites.speed import kind as speed
+from suites.worker.run import answer, is_out_of_memory
 
 CASE = Case(
     kind="speed", level="attention", mode="forward", arms=(Arm("sdpa"),), batch=1, num_heads=2,

@@ -18,11 +18,11 @@ from helpers_sweep import wait_until
 from attention.backends.longformer import LongformerAttention
 from cli import main
 from results.schema import CONTEXT, CONTEXT_MODE, Arm, Case, check_record
-from suites.context_rows import CONTEXT_PRESETS
-from suites.kinds.answer import answer
-from suites.kinds.context import threads_of
-from suites.kinds.preflight import inspect_case
-from suites.sweep import cases, grid_from
+from suites.context_parallel.kind import threads_of
+from suites.context_parallel.suite import CONTEXT_PRESETS
+from suites.plan import cases, grid_from
+from suites.worker.preflight import inspect_case
+from suites.worker.run import answer
 
 pytestmark = pytest.mark.usefixtures("one_server")
 

@@ -10,14 +10,14 @@ import torch
 
 from attention.backends.full import FullAttention
 from attention.backends.sdpa import SDPAAttention
-from attention.state import KeyValueCache
+from attention.decoding.state import KeyValueCache
 from models import named_config
 from results.schema import Arm, Case
-from suites.kinds import whole
-from suites.kinds.arms import draw_inputs, problem_of
-from suites.kinds.decoding import CHUNK, Stepper
-from suites.kinds.levels import build_light, cost_of
-from suites.kinds.preflight import inspect_case
+from suites.arms import model as whole
+from suites.arms.build import draw_inputs, problem_of
+from suites.arms.decode import CHUNK, Stepper
+from suites.arms.levels import build_light, cost_of
+from suites.worker.preflight import inspect_case
 from tests.test_kinds import case, record, registered, unchanged_process  # noqa: F401
 
 SMALL = "num_layers=2,d_model=64,num_heads=2,d_ff=96,vocab_size=101"

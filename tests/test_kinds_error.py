@@ -16,25 +16,25 @@ from torch import Tensor
 
 from attention.backends.full import FullAttention
 from attention.functional import expand_kv_heads
-from results.bounds import check_bounds
-from results.checks import check_values, drop_faults
+from results.records.bounds import check_bounds
+from results.records.validation import check_values, drop_faults
 from results.schema import UNITS, Arm, Case, check_record
-from suites.driver import run_sweep
-from suites.error_rows import BASELINES, ERROR_PRESETS, TRAINED
-from suites.kinds import trained
-from suites.kinds.arms import build_attention
-from suites.kinds.inputs import HeavyTailed, Peaked
-from suites.kinds.preflight import inspect_case
-from suites.kinds.trained import TrainedSpec, draw_qkv, trained_tensors
-from suites.measure.weights import exact_log_weights, is_distribution, weights_error
+from suites.arms.build import build_attention
+from suites.engine.driver import run_sweep
+from suites.engine.session import MisuseError
+from suites.error import trained_inputs
+from suites.error.inputs import HeavyTailed, Peaked
+from suites.error.suite import BASELINES, ERROR_PRESETS, TRAINED
+from suites.error.trained_inputs import TrainedSpec, draw_qkv, trained_tensors
+from suites.error.weights import exact_log_weights, is_distribution, weights_error
 from suites.parsing import parse_backend
-from suites.progress import describe, label
-from suites.session import MisuseError
-from suites.sweep import cases, grid_from, order
-from suites.training import run as run_module
+from suites.plan import cases, grid_from, order
+from suites.terminal.progress import describe, label
+from suites.training import prepare as run_module
 from suites.training import trainer as trainer_module
-from suites.training.run import prepare
+from suites.training.prepare import prepare
 from suites.training.trainer import Trainer
+from suites.worker.preflight import inspect_case
 from tests.test_kinds import case, record, registered, unchanged_process  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("one_server")
@@ -171,7 +171,7 @@ def test_a_model_is_trained_once_and_read_afterwards(tmp_path, monkeypatch):
     trained_tensors(trained_case(seed=1), tmp_path, make=make)
     assert [(spec.is_causal, spec.seed) for spec in made] == [(False, 0), (True, 0), (False, 1)]
     assert sorted(file.suffix for file in tmp_path.iterdir()) == [".pt"] * 3
-    monkeypatch.setattr(trained, "train", make)
+    monkeypatch.setattr(trained_inputs, "train", make)
     q, _, v = draw_qkv(trained_case(inputs="trained:layer=0", seq_len=40), tmp_path)
     assert torch.equal(q[0], first[0][0, :, :40])
     assert torch.equal(draw_qkv(trained_case(seq_len=40), tmp_path)[2][0], first[2][-1, :, :40])
@@ -180,11 +180,13 @@ def test_a_model_is_trained_once_and_read_afterwards(tmp_path, monkeypatch):
 
 
 def test_a_case_keeps_the_tensors_in_the_folder_of_its_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(trained, "train", small_model)
+    monkeypatch.setattr(trained_inputs, "train", small_model)
     told = record(trained_case(backend="longformer:window=8"), store=str(tmp_path))
     assert told["status"] == "ok", told["reason"]
     assert len(list(tmp_path.iterdir())) == 1
-    facts = prepare(trained.training_case(trained.spec_of(trained_case())), {}).task.facts
+    facts = prepare(
+        trained_inputs.training_case(trained_inputs.spec_of(trained_case())), {}
+    ).task.facts
     assert told["arms"][0]["inputs"] == {
         "task": "language", "training": "steps:amount=200,lr=0.002", "batch": 4,
         "model": "encoder:d_model=128,num_heads=4,num_layers=2,positions=rotary", "facts": facts,
@@ -194,7 +196,7 @@ def test_a_case_keeps_the_tensors_in_the_folder_of_its_run(tmp_path, monkeypatch
     check_values(written)
     check_bounds(written)
     assert list(drop_faults(written)) == []
-    monkeypatch.delattr(trained, "train")  # what is there is read
+    monkeypatch.delattr(trained_inputs, "train")  # what is there is read
     again = record(trained_case(backend="longformer:window=8"), store=str(tmp_path))
     for name in ("relative_error", "weights_error", "weights_kl"):
         assert again["arms"][0]["metrics"][name] == told["arms"][0]["metrics"][name]
@@ -209,7 +211,7 @@ def test_tensors_that_are_torn_or_of_another_training_are_made_anew(
     if kind == "torn":
         file.write_bytes(file.read_bytes()[:-100])
     elif kind == "rate":
-        monkeypatch.setattr(trained, "RATE", 0.5)
+        monkeypatch.setattr(trained_inputs, "RATE", 0.5)
     elif kind == "measurement":
         monkeypatch.setattr(run_module, "MEASUREMENT", -1)
     else:
@@ -225,10 +227,10 @@ def test_tensors_that_are_torn_or_of_another_training_are_made_anew(
 
 
 def test_the_training_of_inputs_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(trained, "STEPS", 4)
+    monkeypatch.setattr(trained_inputs, "STEPS", 4)
     monkeypatch.setattr(trainer_module, "CHECKPOINT_S", 0.0)
     spec = TrainedSpec(1, 2, 8, seq_len=32, is_causal=True, seed=0)
-    whole = trained.train(spec)
+    whole = trained_inputs.train(spec)
     taken = []
     step = Trainer._step
 
@@ -240,8 +242,8 @@ def test_the_training_of_inputs_goes_on_where_it_was_stopped(tmp_path, monkeypat
 
     monkeypatch.setattr(Trainer, "_step", counted)
     with pytest.raises(KeyboardInterrupt):
-        trained.train(spec, tmp_path)
-    assert all(map(torch.equal, trained.train(spec, tmp_path), whole))
+        trained_inputs.train(spec, tmp_path)
+    assert all(map(torch.equal, trained_inputs.train(spec, tmp_path), whole))
     assert taken == [0.0, 0.25, 0.5, 0.5, 0.75]
 
 

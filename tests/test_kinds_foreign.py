@@ -14,11 +14,11 @@ import torch
 from click.testing import CliRunner
 
 from results.schema import IDENTITY, Arm, Case
-from suites.files import hf_config_name
-from suites.kinds.answer import answer
-from suites.kinds.foreign import build_model, files_given
-from suites.kinds.preflight import preflight
-from suites.sweep import cases, grid_from
+from suites.arms.transformers_model import build_model, files_given
+from suites.content_names import hf_config_name
+from suites.plan import cases, grid_from
+from suites.worker.preflight import preflight
+from suites.worker.run import answer
 
 pytest.importorskip("transformers", reason="needs the extra 'peers'")
 

@@ -17,15 +17,16 @@ from torch import nn
 
 from models import TransformerModel
 from results.schema import UNITS, Arm, Case, check_record
-from suites.driver import run_sweep
-from suites.kinds import schemes, task
-from suites.kinds.preflight import inspect_case
-from suites.kinds.quantized import Distance, model_bytes
-from suites.kinds.schemes import keep, kernel_of, linears, scheme_of
-from suites.quality_rows import WEIGHTS
-from suites.sweep import cases, grid_from
+from suites.engine.driver import run_sweep
+from suites.plan import cases, grid_from
+from suites.quality import kind as task
+from suites.quality.suite import WEIGHTS
+from suites.quantized import schemes
+from suites.quantized.kind import Distance, model_bytes
+from suites.quantized.schemes import keep, kernel_of, linears, scheme_of
 from suites.training.plan import training_of
-from suites.training.run import prepare
+from suites.training.prepare import prepare
+from suites.worker.preflight import inspect_case
 from tests.test_kinds import record, unchanged_process  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("one_server")

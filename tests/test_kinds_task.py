@@ -19,19 +19,19 @@ from helpers_training import LISTOPS, SHAPE, one_thread, stopping_at, trained, t
 
 from attention.base import Attention
 from models import TransformerModel
-from results.runs import load
+from results.records.load import load
 from results.schema import CONDITIONS, MEASUREMENT, UNITS, Case, check_record
-from suites.files import corpus_name, folder_name
-from suites.journal import Journal
-from suites.kinds.answer import answer
-from suites.kinds.preflight import inspect_case
-from suites.kinds.task import run
+from suites.content_names import corpus_name, folder_name
+from suites.engine.journal import Journal
 from suites.measure.process import TimeLimitError
+from suites.quality.kind import run
 from suites.tasks import registry
 from suites.training import trainer as trainer_module
 from suites.training.evaluate import evaluate
-from suites.training.run import prepare, train
+from suites.training.prepare import prepare, train
 from suites.training.trainer import Trainer
+from suites.worker.preflight import inspect_case
+from suites.worker.run import answer
 from tests.test_kinds import unchanged_process  # noqa: F401
 from tests.test_tasks_lra import LISTOPS as LRA_FILES
 from tests.test_tasks_lra import listops_rows, written
@@ -320,7 +320,7 @@ KILLED = """
 import json, sys, torch
 from pathlib import Path
 from results.schema import Case
-from suites.kinds.task import run
+from suites.quality.kind import run
 from suites.training import trainer
 torch.set_num_threads(1)
 trainer.CHECKPOINT_S = trainer.TELL_S = 0.0

@@ -11,11 +11,11 @@ import threading
 import pytest
 from helpers_sweep import FAKE_SUITES, case, is_alive, pids_in, processes_of, wait_until
 
-from suites import interpreter as interpreter_module
-from suites import launch as launch_module
-from suites import outcome as outcome_module
-from suites.launch import Launcher, LaunchError
-from suites.outcome import TAIL_BYTES, TAIL_LINES
+from suites.processes import interpreter as interpreter_module
+from suites.processes import launcher as launch_module
+from suites.processes import outcome as outcome_module
+from suites.processes.launcher import Launcher, LaunchError
+from suites.processes.outcome import TAIL_BYTES, TAIL_LINES
 
 
 def request(name, **options):
@@ -203,7 +203,7 @@ def test_interrupt_stops_the_case_and_its_children(tmp_path):
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from suites.launch import Launcher
+from suites.processes.launcher import Launcher
 with Launcher(Path(sys.argv[1])) as launcher:
     launcher.ask(json.loads(sys.argv[2]), timeout_s=100, method=sys.argv[3])
 """

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import attention
-from attention import linear_chunked
 from attention.functional import error_budget, relative_l2
-from attention.linear import Features
-from attention.linear_chunked import Sizes, Sums, chunked_attention, key_sums, prefix_sums
+from attention.kernels import linear_chunked
+from attention.kernels.linear_chunked import Sizes, Sums, chunked_attention, key_sums, prefix_sums
+from attention.kernels.linear_tiled import Features
 from attention.testing import assert_matches
 
 SMALL = Sizes(chunk=8, block_chunks=2, block_features=2**20)

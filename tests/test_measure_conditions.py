@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from results.schema import CONDITIONS, canonical
-from suites import disturbances
+from suites.machine import disturbances
 from suites.measure.conditions import (
     LEAST_TICKS,
     Ticks,

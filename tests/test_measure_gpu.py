@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from measure_gpu import ARCHIVE, GOES_ON_IN, STAGE_LIMIT_S, STAGES, Campaign, Stage, passed_tests
 
 from cli import main
-from results.runs import load
-from suites.driver import Summary
-from suites.sweep import Grid
+from results.records.load import load
+from suites.engine.driver import Summary
+from suites.plan import Grid
 
 ROOT = Path(__file__).parents[1]
 SWEEPS = [stage for stage in STAGES if stage.arguments]
@@ -32,7 +32,7 @@ def grids(monkeypatch: pytest.MonkeyPatch) -> list[Grid]:
         asked.append(grid)
         return Summary(folder, {}, 0, 0.0)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("suites.driver.run_sweep", sweep)
+    monkeypatch.setattr("suites.engine.driver.run_sweep", sweep)
     return asked
 
 

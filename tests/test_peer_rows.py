@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from results.schema import Arm
-from suites.peer_rows import PeerRow, choose_rows
-from suites.sweep import cases, grid_from, order
+from suites.peers.suite import PeerRow, choose_rows
+from suites.plan import cases, grid_from, order
 
 
 def row(peer: str, backend: str, **changes: Any) -> PeerRow:

@@ -21,13 +21,13 @@ from attention.base import Attention
 from attention.plugins import import_file
 from results.schema import PEER, PROJECTIONS, SCHEMA, Arm, Case, check_record
 from suites.benchmarks import PEER_ROWS
-from suites.kinds.answer import answer
-from suites.kinds.peer import agreement_budget, cost_beside
-from suites.kinds.preflight import inspect_case, preflight
 from suites.measure.clock import WATCHED_CALLS
 from suites.peers import registry
 from suites.peers.base import Built, Peer, Projections
+from suites.peers.kind import agreement_budget, cost_beside
 from suites.peers.projected import ProjectedAttention
+from suites.worker.preflight import inspect_case, preflight
+from suites.worker.run import answer
 
 SMALL: dict[str, dict[str, Any]] = {
     "sdpa": {}, "longformer": {"window": 16}, "linformer": {"rank": 32},

@@ -22,14 +22,14 @@ from attention import registry as backends
 from attention.plugins import Registry, import_files, interrupts, is_name
 from cli import main
 from results.schema import CLAIM, IDENTITY, LSTM, PROJECTIONS, SENTINEL
-from suites.confirm import Finished, PairedSession
-from suites.driver import MisuseError, _rows
-from suites.kinds.answer import answer
+from suites.engine.confirm import Finished, PairedSession
+from suites.engine.driver import MisuseError, _rows
 from suites.measure.process import TimeLimitError
 from suites.parsing import parse_backend
 from suites.peers import registry as peers
-from suites.sweep import Grid
+from suites.plan import Grid
 from suites.tasks import registry as tasks
+from suites.worker.run import answer
 
 ROOT = Path(__file__).parents[1]
 
@@ -180,7 +180,7 @@ def test_commands_name_broken_plugins_and_go_on(
 def test_doctor_names_broken_plugins(
     installed: list[Entry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from suites import doctor
+    from suites.machine import doctor
 
     del installed
     monkeypatch.setattr(peers._registry, "_broken", {"four": "OSError: x"})

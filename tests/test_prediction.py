@@ -4,9 +4,9 @@ import pytest
 from helpers_sweep import case, record
 
 from results.schema import Arm
-from suites.free import MEMORY_SHARE, free_memory, memory_for_case
-from suites.prediction import Declared, History
-from suites.sweep import Item
+from suites.engine.prediction import Declared, History
+from suites.plan import Item
+from suites.processes.free_memory import MEMORY_SHARE, free_memory, memory_for_case
 
 GIB = 1 << 30
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import attention
-from attention import products
+from attention.kernels import onednn
 
 SETTING: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 HERE = torch.zeros(1)
@@ -22,16 +22,16 @@ def unchanged() -> Iterator[None]:
     before = SETTING.fp32_precision
     yield
     SETTING.fp32_precision = before
-    products.choose("auto")
+    onednn.choose("auto")
 
 
 @pytest.fixture
 def faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "is_faster_here", lambda: True)
+    monkeypatch.setattr(onednn, "is_faster_here", lambda: True)
 
 
 def setting_inside(like: torch.Tensor) -> str:
-    with products.full_rate(like):
+    with onednn.full_rate(like):
         return str(SETTING.fp32_precision)
 
 
@@ -39,15 +39,15 @@ def setting_inside(like: torch.Tensor) -> str:
 def test_only_float32_on_a_cpu_and_only_by_default() -> None:
     before = SETTING.fp32_precision
     assert setting_inside(HERE) == "bf16"
-    assert products.mark(HERE) == "+onednn"
+    assert onednn.mark(HERE) == "+onednn"
     for other in (HERE.double(), HERE.to("meta")):
         assert setting_inside(other) == before
-        assert products.mark(other) == ""
-    products.choose("torch")
+        assert onednn.mark(other) == ""
+    onednn.choose("torch")
     assert setting_inside(HERE) == before
     assert SETTING.fp32_precision == before
     with pytest.raises(ValueError, match="choice: expected one of auto, torch"):
-        products.choose("mkl")  # type: ignore[arg-type]
+        onednn.choose("mkl")  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("faster")
@@ -55,27 +55,27 @@ def test_what_the_user_has_set_stays() -> None:
     for chosen in ("tf32", "bf16"):
         SETTING.fp32_precision = chosen
         assert setting_inside(HERE) == chosen
-        assert products.mark(HERE) == ""
+        assert onednn.mark(HERE) == ""
         assert SETTING.fp32_precision == chosen
 
 
 @pytest.mark.usefixtures("faster")
 def test_the_setting_comes_back_after_an_error_and_after_the_last_thread() -> None:
     before = SETTING.fp32_precision
-    with pytest.raises(RuntimeError, match="within"), products.full_rate(HERE):
+    with pytest.raises(RuntimeError, match="within"), onednn.full_rate(HERE):
         raise RuntimeError("within")
     assert SETTING.fp32_precision == before
     entered, leave = threading.Event(), threading.Event()
 
     def other() -> None:
-        with products.full_rate(HERE):
+        with onednn.full_rate(HERE):
             entered.set()
             leave.wait(10)
 
     thread = threading.Thread(target=other)
     thread.start()
     assert entered.wait(10)
-    with products.full_rate(HERE):
+    with onednn.full_rate(HERE):
         pass
     assert SETTING.fp32_precision == "bf16"  # the other thread is still inside
     leave.set()
@@ -86,7 +86,7 @@ def test_the_setting_comes_back_after_an_error_and_after_the_last_thread() -> No
 def test_a_product_that_rounds_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = torch.bmm
     monkeypatch.setattr(torch, "bmm", lambda a, b: exact(a.bfloat16(), b.bfloat16()).float())
-    assert not products._keeps_precision()
+    assert not onednn._keeps_precision()
 
 
 def test_backends_agree_with_torchs_own_products_and_say_which_ran() -> None:
@@ -98,10 +98,10 @@ def test_backends_agree_with_torchs_own_products_and_say_which_ran() -> None:
         ("performer", {"num_features": 32}),
     ):
         module = attention.build(name, num_heads=2, head_dim=16, **options)
-        products.choose("auto")
+        onednn.choose("auto")
         at_full_rate = module(q, k, v)
-        assert module.kernel.endswith("+onednn") == products.is_faster_here()
-        products.choose("torch")
+        assert module.kernel.endswith("+onednn") == onednn.is_faster_here()
+        onednn.choose("torch")
         torch.testing.assert_close(at_full_rate, module(q, k, v), rtol=1e-4, atol=1e-5)
         assert "onednn" not in module.kernel
 
@@ -109,7 +109,7 @@ def test_backends_agree_with_torchs_own_products_and_say_which_ran() -> None:
 def test_the_trial_is_not_counted_among_the_callers_operations(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(products, "_faster_here", None)
+    monkeypatch.setattr(onednn, "_faster_here", None)
     with FlopCounterMode(display=False) as counter:
-        products.is_faster_here()
+        onednn.is_faster_here()
     assert counter.get_total_flops() == 0

@@ -17,13 +17,13 @@ from helpers_sweep import is_alive, processes_of
 from helpers_sweep import record as written
 
 import cli
-from results.runs import load
+from results.records.load import load
 from results.schema import Arm, check_record
-from suites import hearing as hearing_module
-from suites.driver import Summary, run_sweep
-from suites.journal import Journal
-from suites.session import SUITES, MisuseError
-from suites.sweep import Grid, cases, grid_from
+from suites.engine.driver import Summary, run_sweep
+from suites.engine.journal import Journal
+from suites.engine.session import SUITES, MisuseError
+from suites.plan import Grid, cases, grid_from
+from suites.processes import heartbeat as hearing_module
 
 pytestmark = pytest.mark.usefixtures("one_server")
 

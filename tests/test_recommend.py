@@ -17,10 +17,10 @@ from helpers_recommend import FOUR, LENGTHS, Law, a_run, add_errors, add_recall,
 from synthetic import MACHINE
 
 import results
-from results.recommendation import Candidate, Ranking, Recommendation
-from results.recommendation_json import as_json
-from results.recommendation_text import text
-from results.relaxed import relaxations
+from results.recommendation.as_json import as_json
+from results.recommendation.ranking import Candidate, Ranking, Recommendation
+from results.recommendation.relaxations import relaxations
+from results.recommendation.text import text
 from results.schema import FULL_PRECISION, content_id
 from suites.measure.gate import INPUT_SCALE
 
@@ -253,7 +253,7 @@ def test_the_largest_error_that_is_allowed(frame: pd.DataFrame) -> None:
 
 
 def test_the_inputs_of_kind_speed_are_those_that_are_named() -> None:
-    from results.evidence import SPEED_INPUTS, SPEED_SCALE
+    from results.recommendation.evidence import SPEED_INPUTS, SPEED_SCALE
 
     assert SPEED_SCALE == INPUT_SCALE
     assert f"gaussian:scale={INPUT_SCALE}" == SPEED_INPUTS
@@ -744,6 +744,6 @@ def test_a_stranger_cannot_paint_the_terminal(tmp_path: Path) -> None:
 
 
 def test_results_recommend_is_there_and_nothing_else() -> None:
-    assert results.recommend.__module__ == "results.recommendation"
+    assert results.recommend.__module__ == "results.recommendation.ranking"
     with pytest.raises(AttributeError, match="no attribute 'recomend'"):
         results.recomend  # noqa: B018

@@ -23,18 +23,18 @@ from hypothesis import strategies as st
 
 import attention
 import cli
-from results.amounts import parse_size, write_size
-from results.at_length import at_length
-from results.evidence import SPEED_INPUTS
-from results.recommendation import recommend
-from results.recommendation_text import text
-from results.runs import NoRunError, load
+from results.analysis.series import SERIES, points
+from results.recommendation.evidence import SPEED_INPUTS
+from results.recommendation.interpolation import at_length
+from results.recommendation.ranking import recommend
+from results.recommendation.snippet import NEEDS_LENGTH, parse_options, python_lines
+from results.recommendation.text import text
+from results.records.load import NoRunError, load
+from results.records.reference_runs import REFERENCE, reference_folders
 from results.schema import Arm
-from results.series import SERIES, points
-from results.shipped import REFERENCE, reference_folders
-from results.snippet import NEEDS_LENGTH, parse_options, python_lines
+from results.text.amounts import parse_size, write_size
 from suites.parsing import parse_backend
-from suites.sweep import Grid, cases, grid_from
+from suites.plan import Grid, cases, grid_from
 
 ROOT = Path(__file__).parents[1]
 ASKED = ("--seq-len", "4096", "--mode", "forward")
@@ -111,7 +111,7 @@ def test_every_option_reaches_the_question(tmp_path: Path) -> None:
 def test_the_commands_that_are_printed_are_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, causal: bool, more: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("results.recommendation.Ranking.never_measured",
+    monkeypatch.setattr("results.recommendation.ranking.Ranking.never_measured",
                         ("memory", "error", "recall"))  # fmt: skip
     laws = {"sdpa": FOUR["sdpa"], "longformer": replace(FOUR["longformer"],
                                                         options={"window": 32})}  # fmt: skip

@@ -20,11 +20,11 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from test_untrusted import hostile_run
 
-from results import recommendation
-from results.changes import compare
-from results.comparison_page import comparison_page
+from results.comparison.changes import compare
+from results.comparison.page import comparison_page
+from results.recommendation import ranking
+from results.records.load import load
 from results.report import write_report
-from results.runs import load
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -317,7 +317,7 @@ def test_the_form_answers_as_recommend_does(at: Open, folder: Path, report: Path
             form.locator("[name=tokens]").select_option(str(seq_len))
             for limit in ("", "0.1"):
                 form.locator("[name=error]").select_option(limit)
-                known = recommendation.recommend(
+                known = ranking.recommend(
                     frame, seq_len=seq_len, mode=mode, device="cpu",
                     max_error=float(limit) if limit else None,
                 )  # fmt: skip

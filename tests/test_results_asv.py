@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from results.asv_export import ExportError, export_asv
-from results.runs import load
+from results.export.asv import ExportError, export_asv
+from results.records.load import load
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

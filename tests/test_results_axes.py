@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import synthetic
 
-from results.axes import along
-from results.axis_views import axis_tables
+from results.analysis.series import points
+from results.chapters.settings.pairs import along
+from results.chapters.settings.tables import axis_tables
+from results.chapters.speed.tables import TableView
+from results.comparison.pairing import machine_names
+from results.records.load import load
 from results.report import write_report
-from results.runs import load
-from results.series import points
-from results.two_runs import machine_names
-from results.views import TableView
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 import synthetic
 
-from results.backend_changes import EVERY
-from results.changes import Comparison, compare
-from results.changes_text import as_json, headline, markdown, text
-from results.provenance import provenance
-from results.runs import load
+from results.analysis.selection import parse
+from results.analysis.series import points
+from results.chapters.environment.facts import provenance
+from results.comparison.backend_changes import EVERY
+from results.comparison.changes import Comparison, compare
+from results.comparison.pairing import IncomparableError
+from results.comparison.text import as_json, headline, markdown, text
+from results.comparison.verdicts import verdict_of
+from results.records.load import load
 from results.schema import MEASUREMENT, RECORDS
-from results.selection import parse
-from results.series import points
-from results.statistics import Estimate
-from results.two_runs import IncomparableError
-from results.verdicts import verdict_of
+from results.statistics.intervals import Estimate
 
 SMALL: dict[str, Any] = {
     "lengths": (512, 1024, 2048), "modes": ("forward",), "roof": None, "launches": 5,

@@ -10,10 +10,10 @@ import synthetic
 import synthetic_quality as made
 from helpers_page import unscripted
 
-from results.claim_views import claims_part
-from results.claims import CLAIMS, claims_table, lines_of, rulings
+from results.chapters.claims.chapter import claims_part
+from results.chapters.claims.verdicts import CLAIMS, claims_table, lines_of, rulings
+from results.records.load import Run, load
 from results.report import write_report
-from results.runs import Run, load
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

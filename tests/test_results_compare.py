@@ -10,10 +10,16 @@ import numpy as np
 import pytest
 import synthetic
 
-from results.compare import CROSSOVER_COLUMNS, crossover, crossover_table, feasible, speedups
-from results.roofs import with_limits
-from results.runs import load
-from results.series import points
+from results.analysis.crossovers import (
+    CROSSOVER_COLUMNS,
+    crossover,
+    crossover_table,
+    feasible,
+    speedups,
+)
+from results.analysis.roofline import with_limits
+from results.analysis.series import points
+from results.records.load import load
 
 LENGTHS = (512, 1024, 2048, 4096)
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import synthetic
 
-from results.backend_changes import BackendChange
-from results.changes import Comparison, compare
-from results.confirmation import LOOKS, MAX_PAIRS, MOST_FAILURES, SHARES, Confirmation
-from results.runs import load
+from results.comparison.backend_changes import BackendChange
+from results.comparison.changes import Comparison, compare
+from results.comparison.confirmation import LOOKS, MAX_PAIRS, MOST_FAILURES, SHARES, Confirmation
+from results.records.load import load
 
 LAWS = {f"b{i}": synthetic.Law(1e-6, 1.0) for i in range(8)}
 SMALL: dict[str, Any] = {"lengths": (512,), "modes": ("forward",), "roof": None, "launches": 1}

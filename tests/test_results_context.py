@@ -11,12 +11,17 @@ import synthetic
 import synthetic_quality as made
 from helpers_page import unscripted
 
-from results.asv_export import export_asv
-from results.context import context_chapters, context_table, speed_up, weak_efficiency
-from results.context_views import HEADING, context_part
+from results.analysis.series import points
+from results.chapters.context_parallel.chapter import HEADING, context_part
+from results.chapters.context_parallel.rows import (
+    context_chapters,
+    context_table,
+    speed_up,
+    weak_efficiency,
+)
+from results.export.asv import export_asv
+from results.records.load import Run, load
 from results.report import write_report
-from results.runs import Run, load
-from results.series import points
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

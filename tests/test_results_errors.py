@@ -12,8 +12,9 @@ import pytest
 import synthetic_quality as made
 from helpers_page import unscripted
 
-from results.error_plots import against_cost, against_length, caption
-from results.error_views import (
+from results.chapters.error.figures import against_cost, against_length, caption
+from results.chapters.error.rows import ErrorChapter, budget_of, default_rows, error_chapters
+from results.chapters.error.tables import (
     closest_within,
     error_answers,
     error_paragraphs,
@@ -21,9 +22,8 @@ from results.error_views import (
     exact_latency,
     fair_latency,
 )
-from results.errors import ErrorChapter, budget_of, default_rows, error_chapters
+from results.records.load import load
 from results.report import write_report
-from results.runs import load
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

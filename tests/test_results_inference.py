@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from results.inference import (
+from results.statistics.inference import (
     Difference,
     Scatter,
     adjusted,

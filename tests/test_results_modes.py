@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from results.chapters import chapters
-from results.fit import fit_exponent
-from results.modes import MEMORY_METRICS, WORDS
+from results.chapters.speed.attention_share import worth
+from results.chapters.speed.chapter import chapters
+from results.chapters.speed.sentences import summarise
+from results.chapters.speed.tables import tables
+from results.export.tables import cases
+from results.records.load import load
 from results.report import write_report
-from results.runs import load
 from results.schema import IDENTITY, MODES, UNITS, Case, RecordError
-from results.summary import summarise
-from results.tables import cases
-from results.views import tables
-from results.worth import worth
+from results.statistics.power_law import fit_exponent
+from results.text.modes import MEMORY_METRICS, WORDS
 from tests.synthetic import LENGTHS, Law, write_run
 
 pytestmark = pytest.mark.usefixtures("undrawn")

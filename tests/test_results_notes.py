@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from helpers_recommend import a_run
 
 from cli import main
-from results.chapters import chapters
-from results.notes import capped, grouped
+from results.chapters.speed.chapter import chapters
+from results.chapters.speed.sentences import summarise
+from results.chapters.speed.tables import tables
+from results.records.load import load
 from results.report import write_report
-from results.runs import load
 from results.schema import RECORDS
-from results.summary import summarise
-from results.views import tables
+from results.text.notes import capped, grouped
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

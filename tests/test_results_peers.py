@@ -13,13 +13,13 @@ import pytest
 from helpers_page import unscripted
 from synthetic import PAIRS, Beside, write_peer_run, write_run
 
-from results.peer_plots import peer_figure
-from results.peer_views import peer_tables
-from results.peers import PEER_TABLE, comparisons, peer_chapters
+from results.chapters.peers.figures import peer_figure
+from results.chapters.peers.rows import PEER_TABLE, comparisons, peer_chapters
+from results.chapters.peers.tables import peer_tables
+from results.export.tables import export_table
+from results.records.load import load
 from results.report import write_report
-from results.runs import load
 from results.schema import RECORDS
-from results.tables import export_table
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -13,11 +13,11 @@ from click.testing import CliRunner
 from helpers_recommend import a_run
 
 import cli
-from results.merge import merge
+from results.records.load import load
+from results.records.merge import merge
+from results.records.publishable import faults
 from results.report import write_report
-from results.runs import load
 from results.schema import PLANS
-from results.soundness import faults
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -18,12 +18,18 @@ from matplotlib.colors import to_hex
 from PIL import Image, ImageColor
 
 import results
-from results.chapters import Chapter, chapters
-from results.plots import FIGURES, error_figure, fraction_figure, memory_figure, speedup_figure
-from results.plots import time_figure as draw_time
-from results.runs import load
-from results.svg import drawn
-from results.theme import DARK, INK, LIGHT, css_variables, looks, recolour, styled
+from results.chapters.speed.chapter import Chapter, chapters
+from results.chapters.speed.figures import (
+    FIGURES,
+    error_figure,
+    fraction_figure,
+    memory_figure,
+    speedup_figure,
+)
+from results.chapters.speed.figures import time_figure as draw_time
+from results.figures.svg import drawn
+from results.figures.theme import DARK, INK, LIGHT, css_variables, looks, recolour, styled
+from results.records.load import load
 
 
 @pytest.fixture(scope="module")
@@ -235,17 +241,17 @@ def measured(tmp_path):
 
 def test_a_notebook_gets_axes(measured):
     axes = [
-        results.plots.scaling(measured),
-        results.plots.scaling(measured, "peak_memory", mode="training"),
-        results.plots.speedup(measured, over="full"),
-        results.plots.errors(measured),
+        results.chapters.speed.figures.scaling(measured),
+        results.chapters.speed.figures.scaling(measured, "peak_memory", mode="training"),
+        results.chapters.speed.figures.speedup(measured, over="full"),
+        results.chapters.speed.figures.errors(measured),
     ]
     for ax in axes:
         assert ax.lines
         assert ax.get_legend() is not None
     assert axes[0].get_ylabel() == "time per call"
     own = plt.subplots()[1]
-    assert results.plots.scaling(measured, ax=own) is own
+    assert results.chapters.speed.figures.scaling(measured, ax=own) is own
     plt.close("all")
 
 
@@ -260,4 +266,4 @@ def test_a_notebook_gets_axes(measured):
 )
 def test_a_notebook_is_told_what_is_accepted(measured, name, arguments, message):
     with pytest.raises(ValueError, match=message):
-        getattr(results.plots, name)(measured, **arguments)
+        getattr(results.chapters.speed.figures, name)(measured, **arguments)

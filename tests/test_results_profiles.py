@@ -13,14 +13,14 @@ from helpers_page import unscripted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from results.chapters import Chapter, chapters
-from results.profile_plots import FARTHEST, profile_figure
-from results.profiles import profiles
+from results.analysis.profiles import profiles
+from results.chapters.speed.chapter import Chapter, chapters
+from results.chapters.speed.profile_figure import FARTHEST, profile_figure
+from results.chapters.speed.tables import TableView, tables
+from results.figures.theme import LIGHT, PARTS, css_variables, styled
+from results.records.load import Run, load
 from results.report import write_report
-from results.runs import Run, load
 from results.schema import PROFILE_PARTS, RECORDS
-from results.theme import LIGHT, PARTS, css_variables, styled
-from results.views import TableView, tables
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -18,14 +18,10 @@ from helpers_page import unscripted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results.asv_export import export_asv
-from results.pareto import frontier
-from results.provenance import input_scale
-from results.published import published_tables, rows_of
-from results.quality import Trial, at_chance, chapters_of_tasks
-from results.quality_overview import answers, overview
-from results.quality_parts import quality_parts
-from results.quality_plots import (
+from results.analysis.series import points
+from results.chapters.environment.facts import input_scale
+from results.chapters.quality.chapter import quality_parts
+from results.chapters.quality.figures import (
     MOST_GROUPS,
     band,
     cost_figure,
@@ -33,15 +29,19 @@ from results.quality_plots import (
     group_figure,
     grouped,
 )
-from results.quality_views import quality_paragraphs, quality_tables, score
+from results.chapters.quality.overview import answers, overview
+from results.chapters.quality.published import published_tables, rows_of
+from results.chapters.quality.rows import Trial, at_chance, chapters_of_tasks
+from results.chapters.quality.tables import quality_paragraphs, quality_tables, score
+from results.chapters.trust.rows import trust
+from results.export.asv import export_asv
+from results.export.tables import export_table
+from results.records.load import load
 from results.report import write_report
-from results.runs import load
 from results.schema import LATER_FIELDS, UNITS, content_id
-from results.seeds import spread, wilson
-from results.series import points
-from results.spelling import number_of, options_of, training_name
-from results.tables import export_table
-from results.trust import trust
+from results.statistics.pareto import frontier
+from results.statistics.seeds import spread, wilson
+from results.text.labels import number_of, options_of, training_name
 
 Record = dict[str, Any]
 

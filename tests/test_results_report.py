@@ -14,12 +14,12 @@ import pytest
 import synthetic
 from helpers_page import unscripted
 
-from results import format
-from results.chapters import chapters
+from results.chapters.speed.chapter import chapters
+from results.chapters.speed.sentences import _doubt as doubt
+from results.chapters.speed.sentences import summarise
+from results.records.load import NoRunError, load
 from results.report import ReportError, write_report
-from results.runs import NoRunError, load
-from results.summary import _doubt as doubt
-from results.summary import summarise
+from results.text import numbers
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -70,13 +70,13 @@ def test_the_summary_tells_from_which_length_on(tmp_path: Path) -> None:
 
 
 def test_bounds_are_rounded_so_that_what_is_said_of_them_holds() -> None:
-    assert format.interval(1249, 1251, format.about_tokens) == "(1,240–1,260)"
-    assert format.interval(1300 + 1e-9, 1300 - 1e-9, format.about_tokens) == "(1,300–1,300)"
-    assert format.interval(0.98461, 1.0141, format.ratio_digits) == "(0.984–1.02)"
-    assert format.interval(0.0302, 0.0308, format.seconds) == "(30.2 ms–30.8 ms)"
-    assert format.interval(0.03021, 0.03089, format.seconds) == "(30.2 ms–30.9 ms)"
-    assert format.interval(-0.011, 1.001, format.exponent) == "(-0.02–1.01)"
-    assert format.interval(0.101, 0.999, format.percent) == "(10 %–99.9 %)"
+    assert numbers.interval(1249, 1251, numbers.about_tokens) == "(1,240–1,260)"
+    assert numbers.interval(1300 + 1e-9, 1300 - 1e-9, numbers.about_tokens) == "(1,300–1,300)"
+    assert numbers.interval(0.98461, 1.0141, numbers.ratio_digits) == "(0.984–1.02)"
+    assert numbers.interval(0.0302, 0.0308, numbers.seconds) == "(30.2 ms–30.8 ms)"
+    assert numbers.interval(0.03021, 0.03089, numbers.seconds) == "(30.2 ms–30.9 ms)"
+    assert numbers.interval(-0.011, 1.001, numbers.exponent) == "(-0.02–1.01)"
+    assert numbers.interval(0.101, 0.999, numbers.percent) == "(10 %–99.9 %)"
     row = {"reason": "faster at every length tried (512 to 4096)", "seq_len": 512, "ci_low": 512}
     assert doubt({**row, "ci_high": 1211.0}) == " (surely from 1,220 on)"
 

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic_quality import few, write_quality
 
-from results.runs import NoRunError, load
+from results.records.load import NoRunError, load
+from results.records.tidy import COLUMNS
 from results.schema import MEASUREMENT, RECORDS, SCHEMA, STATUSES
-from results.tidy import COLUMNS
 
 SMALL: dict[str, Any] = {"lengths": (512, 1024), "launches": 2, "modes": ("forward",)}
 TWO = {name: synthetic.SEVEN[name] for name in ("sdpa", "longformer")}

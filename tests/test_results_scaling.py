@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import synthetic
 
-from results.fit import fit_exponent
-from results.runs import load
-from results.scaling import COLUMNS, asymptotic, scaling_table
+from results.analysis.exponents import COLUMNS, asymptotic, scaling_table
+from results.records.load import load
+from results.statistics.power_law import fit_exponent
 
 WIDE = (512, 1024, 2048, 4096, 8192, 16384)
 

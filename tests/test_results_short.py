@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from results.chapters import Chapter, chapters
-from results.runs import load
-from results.short import short_inputs
-from results.summary import summarise
-from results.views import TableView, tables
-from suites.sweep import PRESETS
+from results.chapters.speed.chapter import Chapter, chapters
+from results.chapters.speed.sentences import summarise
+from results.chapters.speed.short_inputs import short_inputs
+from results.chapters.speed.tables import TableView, tables
+from results.records.load import load
+from suites.plan import PRESETS
 
 LENGTHS = (64, 128, 256, 512, 1024)
 

@@ -11,9 +11,9 @@ import synthetic
 from click.testing import CliRunner
 
 from cli import main
+from results.records.publishable import faults
+from results.records.reference_runs import REFERENCE
 from results.schema import MACHINES, RECORDS
-from results.shipped import REFERENCE
-from results.soundness import faults
 
 HOME = "/".join(("", "home", "ada"))
 """Put together: no file of the project names a place of any machine."""
@@ -60,7 +60,9 @@ def test_what_names_a_place_or_a_person_is_found(folder: Path, text: str, what: 
 def test_this_user_and_this_machine_are_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("results.soundness.socket.gethostname", lambda: "analytical-engine")
+    monkeypatch.setattr(
+        "results.records.publishable.socket.gethostname", lambda: "analytical-engine"
+    )
     change(folder, RECORDS, log_tail="on analytical-engine it went wrong")
     assert "'analytical-engine'" in " ".join(faults(folder))
 

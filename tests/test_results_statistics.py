@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from results.statistics import ONE_LAUNCH, estimate, ratio, resample, t_quantile
+from results.statistics.intervals import ONE_LAUNCH, estimate, ratio, resample, t_quantile
 
 
 @pytest.mark.parametrize(

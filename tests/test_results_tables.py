@@ -13,11 +13,19 @@ import pytest
 import synthetic
 import synthetic_quality
 
-from results.launches import LAUNCH_TABLE
-from results.merge import merge
-from results.runs import NoRunError, load
+from results.export.launches import LAUNCH_TABLE
+from results.export.tables import (
+    CASE_TABLE,
+    ENVIRONMENT,
+    FORMATS,
+    TABLES,
+    cases,
+    csv_text,
+    export_table,
+)
+from results.records.load import NoRunError, load
+from results.records.merge import merge
 from results.schema import RECORDS
-from results.tables import CASE_TABLE, ENVIRONMENT, FORMATS, TABLES, cases, csv_text, export_table
 
 DOCUMENTED = (
     "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",

@@ -18,16 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from results.checks import drop_faults
-from results.drift import DRIFT_LIMIT, Drift, running_median
+from results.chapters.trust.drift import DRIFT_LIMIT, Drift, running_median
+from results.chapters.trust.figures import drift_figure
+from results.chapters.trust.rows import RunTrust, trust
+from results.chapters.trust.sampling import half_width, outliers
+from results.chapters.trust.sentences import trust_paragraphs
+from results.chapters.trust.tables import trust_tables
+from results.records.load import load
+from results.records.validation import drop_faults
 from results.report import write_report
-from results.runs import load
-from results.sampling import half_width, outliers
 from results.schema import CONDITIONS
-from results.trust import RunTrust, trust
-from results.trust_plots import drift_figure
-from results.trust_summary import trust_paragraphs
-from results.trust_views import trust_tables
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

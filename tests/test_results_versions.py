@@ -14,18 +14,18 @@ from helpers_recommend import FOUR, a_run
 from synthetic import Law
 
 from cli import main
-from results.changes import compare
-from results.compare import crossover_table
-from results.merge import merge
-from results.quality import chapters_of_tasks
-from results.recommendation import recommend
-from results.recommendation_text import text
+from results.analysis.crossovers import crossover_table
+from results.analysis.series import points
+from results.chapters.quality.rows import chapters_of_tasks
+from results.comparison.changes import compare
+from results.comparison.pairing import IncomparableError
+from results.export.tables import cases
+from results.recommendation.ranking import recommend
+from results.recommendation.text import text
+from results.records.load import load
+from results.records.merge import merge
+from results.records.versions import one_version
 from results.report import write_report
-from results.runs import load
-from results.series import points
-from results.tables import cases
-from results.two_runs import IncomparableError
-from results.versions import one_version
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

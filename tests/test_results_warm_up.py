@@ -11,23 +11,23 @@ from click.testing import CliRunner
 from helpers_recommend import FOUR, a_run, frame_of
 
 from cli import main
-from results import marks
-from results.answers import as_data, groups
-from results.changes import compare
-from results.changes_text import remark
-from results.changes_views import Sides, sections
-from results.chapters import chapters
-from results.plots import error_figure, speedup_figure, time_figure
-from results.recommendation import recommend
-from results.recommendation_json import as_json
-from results.recommendation_text import text
+from results.analysis.series import points
+from results.analysis.warm_up import HOLLOW, MARK, NOTE
+from results.chapters.speed.chapter import chapters
+from results.chapters.speed.figures import error_figure, speedup_figure, time_figure
+from results.comparison.changes import compare
+from results.comparison.tables import Sides, sections
+from results.comparison.text import remark
+from results.export.tables import export_table
+from results.figures import plot_data
+from results.figures.svg import Drawn, drawn
+from results.recommendation.as_json import as_json
+from results.recommendation.page_answers import as_data, groups
+from results.recommendation.ranking import recommend
+from results.recommendation.text import text
+from results.records.load import Run, load
 from results.report import write_report
-from results.runs import Run, load
-from results.series import points
-from results.svg import Drawn, drawn
-from results.tables import export_table
-from results.warm_up import HOLLOW, MARK, NOTE
-from suites.progress import describe
+from suites.terminal.progress import describe
 
 TIED = "linformer"
 """The fastest at 4,096 tokens, in one launch of three without a whole warm-up."""
@@ -103,7 +103,7 @@ def test_figures_have_hollow_marks(run: Run) -> None:
     assert figure is not None
     line = next(ln for ln in figure.axes[0].lines if ln.get_markevery() is not None)
     assert line.get_markevery() == [0, 1, 2]  # the last is drawn hollow
-    assert "(warm-up cut short)" in marks.in_words(figure)
+    assert "(warm-up cut short)" in plot_data.in_words(figure)
 
 
 def test_a_run_of_whole_warm_ups_has_none(tmp_path: Path) -> None:

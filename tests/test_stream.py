@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from helpers_sweep import case, record
 
-from suites.progress import ERASE, Console, fitted, printable
-from suites.stream import Stream
-from suites.sweep import Item
+from suites.plan import Item
+from suites.terminal.progress import ERASE, Console, fitted, printable
+from suites.terminal.stream import Stream
 
 
 class Failing(io.StringIO):
@@ -77,7 +77,7 @@ def test_what_the_encoding_lacks_is_written_in_its_code():
 
 def test_a_dead_pipe_leaves_no_noise_at_the_end():
     program = (
-        "import os, sys; from suites.stream import Stream\n"
+        "import os, sys; from suites.terminal.stream import Stream\n"
         "read, write = os.pipe(); os.dup2(write, 1); os.close(write); os.close(read)\n"
         "Stream(sys.stdout).write('x' * 100_000)\n"
         "Stream(sys.stdout).write('y')\n"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from results.schema import IDENTITY, Arm
 from suites.parsing import parse_backend, parse_shard, parse_span
-from suites.sweep import (
+from suites.plan import (
     PRESETS,
     SUITES,
     available_cores,

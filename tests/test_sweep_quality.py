@@ -24,15 +24,14 @@ from helpers_training import training
 import cli
 from attention import registry as backends
 from results.schema import Arm, Case
-from suites import hearing as hearing_module
-from suites.error_rows import ERROR_PRESETS
-from suites.files import corpus_name, folder_name
-from suites.hearing import Hearing
-from suites.kinds.preflight import inspect_case
+from suites.content_names import corpus_name, folder_name
+from suites.engine.prediction import Declared, History
+from suites.error.suite import ERROR_PRESETS
 from suites.parsing import parse_backend
-from suites.prediction import Declared, History
-from suites.progress import Console, describe, label
-from suites.quality_rows import (
+from suites.plan import Item, cases, grid_from, order, series_id
+from suites.processes import heartbeat as hearing_module
+from suites.processes.heartbeat import Hearing
+from suites.quality.suite import (
     FOR_OTHERS,
     TRAINING_PRESETS,
     Chosen,
@@ -40,9 +39,10 @@ from suites.quality_rows import (
     budgets,
     rows_for,
 )
-from suites.sweep import Item, cases, grid_from, order, series_id
 from suites.tasks import registry
+from suites.terminal.progress import Console, describe, label
 from suites.training.plan import VIEWS, plan_from
+from suites.worker.preflight import inspect_case
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
@@ -452,7 +452,7 @@ def test_a_terminal_shows_what_a_training_says(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_log_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    from suites import progress
+    from suites.terminal import progress
 
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers_text import made_text
 
-from suites.files import corpus_name
+from suites.content_names import corpus_name
 from suites.tasks.corpus import from_folder, held_out, load
 from suites.tasks.language import Language
 
@@ -100,7 +100,7 @@ def test_a_files_last_twentieth_is_held_out(text: Path) -> None:
 
 def test_loading_a_corpus_loads_no_torch() -> None:
     code = (
-        "import sys, suites.files, suites.tasks.corpus as c\nc.load('stdlib')\n"
+        "import sys, suites.content_names, suites.tasks.corpus as c\nc.load('stdlib')\n"
         "print([m for m in ('torch', 'pandas') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

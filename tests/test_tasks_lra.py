@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers_tasks import uniform_alone
 
-from suites.files import folder_name
+from suites.content_names import folder_name
 from suites.tasks import lra as lra_module
 from suites.tasks.base import IGNORED, Batch
 from suites.tasks.lra import LongRangeArena

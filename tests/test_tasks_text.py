@@ -15,7 +15,7 @@ from helpers_text import made_text
 from attention.base import UnsupportedError
 from models.config import ModelConfig
 from models.transformer import TransformerModel
-from suites.files import corpus_name
+from suites.content_names import corpus_name
 from suites.tasks import language as language_module
 from suites.tasks.base import IGNORED, Batch, Split
 from suites.tasks.corpus import load

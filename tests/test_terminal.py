@@ -18,9 +18,9 @@ import synthetic
 from click.testing import CliRunner
 
 import cli
-from results.changes import compare
-from results.changes_text import text
-from results.runs import load
+from results.comparison.changes import compare
+from results.comparison.text import text
+from results.records.load import load
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 HOSTILE = "[red]\x1b[31m\u202e"

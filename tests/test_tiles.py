@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 import attention
-from attention import linear, tiled
 from attention.backends import longformer
 from attention.base import Attention
 from attention.functional import error_budget, relative_l2
-from attention.tiled import chunks
+from attention.kernels import linear_tiled, tiled
+from attention.kernels.tiled import chunks
 
 HEADS, DIM = 2, 8
 
@@ -48,8 +48,8 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(budget, "cpu", 6000)
     monkeypatch.setitem(longformer.TILE_ROWS, "cpu", 4)
     monkeypatch.setattr(tiled, "DENSE_ROWS", 8)
-    monkeypatch.setattr(linear, "TILE_FEATURES", 16)  # then 16 tokens, the fewest
-    monkeypatch.setattr(linear, "CHUNK_SIZES", (8, 8))
+    monkeypatch.setattr(linear_tiled, "TILE_FEATURES", 16)  # then 16 tokens, the fewest
+    monkeypatch.setattr(linear_tiled, "CHUNK_SIZES", (8, 8))
 
 
 CASES: list[tuple[str, dict[str, Any]]] = [

@@ -29,14 +29,14 @@ from attention.backends.full import FullAttention
 from attention.base import UnsupportedError
 from models.objectives import IGNORED
 from results.schema import Case
-from suites.files import corpus_name
+from suites.content_names import corpus_name
 from suites.parsing import parse_backend
 from suites.tasks.base import Batch, Task
-from suites.training import run as run_module
+from suites.training import prepare as run_module
 from suites.training import trainer as trainer_module
 from suites.training.evaluate import Score, evaluate
 from suites.training.plan import Plan, plan_from
-from suites.training.run import Teller, prepare, train
+from suites.training.prepare import Teller, prepare, train
 from suites.training.trainer import Curve, DivergedError, Trainer, logits_of, loss_of
 
 ARMS = ("sdpa", "full", "longformer:window=4", "bigbird:block_size=4,num_random_blocks=1",

@@ -21,18 +21,18 @@ import synthetic
 from click.testing import CliRunner
 from helpers_page import unscripted
 
-import results.lines
+import results.records.json_lines
 from cli import main
-from results.asv_commits import ExportError
-from results.asv_export import export_asv
-from results.changes import compare
-from results.comparison_page import comparison_page
-from results.merge import merge
+from results.analysis.series import points
+from results.comparison.changes import compare
+from results.comparison.page import comparison_page
+from results.export.asv import export_asv
+from results.export.asv_history import ExportError
+from results.export.tables import TABLES, export_table
+from results.records.load import NoRunError, load
+from results.records.merge import merge
 from results.report import escape_markdown, write_report
-from results.runs import NoRunError, load
 from results.schema import MACHINES, MEASUREMENT, RECORDS, content_id
-from results.series import points
-from results.tables import TABLES, export_table
 
 ROOT = Path(__file__).parents[1]
 ONE: dict[str, Any] = {"lengths": (512,), "launches": 1, "modes": ("forward",)}
@@ -104,8 +104,8 @@ def test_ends_of_lines_may_be_windows(tmp_path: Path) -> None:
 def test_a_line_without_end_is_skipped_and_the_next_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results.lines, "LONGEST_LINE", 20_000)
-    monkeypatch.setattr(results.lines, "_CHUNK", 1000)
+    monkeypatch.setattr(results.records.json_lines, "LONGEST_LINE", 20_000)
+    monkeypatch.setattr(results.records.json_lines, "_CHUNK", 1000)
     folder = synthetic.write_run(tmp_path, TWO, **ONE)
     good = lines(folder)
     run = load(rewrite(folder, good[0], b'"' + b"x" * 50_000, good[1], good[2]))
@@ -118,7 +118,7 @@ def test_a_file_beyond_any_run_is_read_up_to_its_bound(
 ) -> None:
     folder = synthetic.write_run(tmp_path, TWO, **ONE)
     first = len((folder / RECORDS).read_bytes().splitlines()[0])
-    monkeypatch.setattr(results.lines, "LARGEST_FILE", first + 10)
+    monkeypatch.setattr(results.records.json_lines, "LARGEST_FILE", first + 10)
     run = load(folder)
     assert len(run.records) == 1
     assert (
@@ -128,7 +128,7 @@ def test_a_file_beyond_any_run_is_read_up_to_its_bound(
 
 
 def test_a_sparse_file_of_a_terabyte_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results.lines, "LARGEST_FILE", 64 * 2**20)
+    monkeypatch.setattr(results.records.json_lines, "LARGEST_FILE", 64 * 2**20)
     folder = synthetic.write_run(tmp_path, TWO, **ONE)
     with (folder / RECORDS).open("ab") as file:
         file.truncate(2**40)
@@ -234,7 +234,7 @@ def test_a_disk_that_fails_is_an_error_with_the_files_name(tmp_path: Path) -> No
 
     source: Any = Failing()
     with pytest.raises(OSError, match="Input/output error") as caught:
-        list(results.lines.json_lines(source, tmp_path / RECORDS, []))
+        list(results.records.json_lines.json_lines(source, tmp_path / RECORDS, []))
     assert caught.value.filename == str(tmp_path / RECORDS)
 
 
@@ -658,9 +658,9 @@ ALLOWED = {
     ("attention/plugins.py", "exec"),
     ("results/__init__.py", "import_module"),  # our own modules
     ("suites/benchmarks.py", "import_module"),
-    ("suites/claims/registry.py", "import_module"),
+    ("suites/claims/experiments.py", "import_module"),
     ("suites/cluster/link.py", "import_module"),
-    ("suites/kinds/schemes.py", "import_module"),  # torchao, by its name
+    ("suites/quantized/schemes.py", "import_module"),  # torchao, by its name
 }
 """What may turn a text into code: nothing that reads a record."""
 
@@ -715,7 +715,7 @@ def test_the_fuzzer_is_reproducible_and_notices(tmp_path: Path) -> None:
     assert first == [fuzz_records.line(3, i) for i in range(300)]
     assert fuzz_records.line(3, 7) != fuzz_records.line(4, 7)
     program = (
-        "import sys, fuzz_records as f, results.runs as l\n"
+        "import sys, fuzz_records as f, results.records.load as l\n"
         "def broken(record): raise KeyError(record['status'])\n"
         "l.check_bounds = broken\n"
         "sys.exit(f.main(['--count', '60', '--reports', '0']))\n"

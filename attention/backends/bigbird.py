@@ -27,22 +27,7 @@ from torch import Tensor
 
 from attention.base import Attention, Cost, Mode, Problem, Supports, softmax_ops
 from attention.checks import check_choice, check_int, check_seed
-from attention.flex import (
-    INSTEAD,
-    KERNELS,
-    Kernel,
-    SparseTiles,
-    check_gradient,
-    flex_ops,
-    flex_reasons,
-)
-from attention.flex_blocks import (
-    BLOCK_STEP,
-    BlockShape,
-    block_attention,
-    block_tiles,
-    full_rows,
-)
+from attention.decoding.state import Chunk, KeyValueCache, StateShape, alike
 from attention.functional import (
     dense_softmax_attention,
     draw_seed,
@@ -51,10 +36,24 @@ from attention.functional import (
     query_positions,
     sdpa_rows,
 )
-from attention.products import mark
-from attention.registry import register
-from attention.state import Chunk, KeyValueCache, StateShape, alike
-from attention.tiled import (
+from attention.kernels.flex import (
+    INSTEAD,
+    KERNELS,
+    Kernel,
+    SparseTiles,
+    check_gradient,
+    flex_ops,
+    flex_reasons,
+)
+from attention.kernels.flex_blocks import (
+    BLOCK_STEP,
+    BlockShape,
+    block_attention,
+    block_tiles,
+    full_rows,
+)
+from attention.kernels.onednn import mark
+from attention.kernels.tiled import (
     Hidden,
     Tiles,
     fold_heads,
@@ -63,6 +62,7 @@ from attention.tiled import (
     tiles_of_groups,
     tiles_of_run,
 )
+from attention.registry import register
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -645,7 +645,7 @@ class BlockGrid:
 
 
 class BlockPlan:
-    """Tiles of one row of blocks each, and of the rows that see all: a `attention.tiled.Plan`.
+    """Tiles of one row of blocks each, and of the rows that see all: a `attention.kernels.tiled.Plan`.
 
     Of a small grid they are squares of all queries and keys.
 

@@ -24,12 +24,12 @@ from attention.functional import (
     expand_kv_heads,
     in_float32,
 )
-from attention.products import mark
+from attention.kernels.onednn import mark
+from attention.kernels.tiled import DensePlan, fold_heads, tiled_attention
 from attention.registry import register
-from attention.tiled import DensePlan, fold_heads, tiled_attention
 
 if TYPE_CHECKING:
-    from attention.exchange import Part
+    from attention.context_parallel.collectives import Part
 
 Sharing = Literal["none", "headwise", "key_value", "layer"]
 Method = Literal["learned", "mean_pool"]

@@ -26,8 +26,7 @@ from attention.base import (
     softmax_ops,
 )
 from attention.checks import check_choice, check_int
-from attention.flex import KERNELS, Kernel, check_gradient, flex_ops, flex_reasons
-from attention.flex_band import ExtraKeys, band_attention, band_tiles
+from attention.decoding.state import Chunk, SlidingWindow, StateShape, gathered
 from attention.functional import (
     dense_softmax_attention,
     differentiable_rows,
@@ -39,11 +38,11 @@ from attention.functional import (
     sdpa_rows,
     visible_keys,
 )
-from attention.products import mark
-from attention.registry import register
-from attention.residues import by_residue, from_residues, hidden_by_residue
-from attention.state import Chunk, SlidingWindow, StateShape, gathered
-from attention.tiled import (
+from attention.kernels.dilation import by_residue, from_residues, hidden_by_residue
+from attention.kernels.flex import KERNELS, Kernel, check_gradient, flex_ops, flex_reasons
+from attention.kernels.flex_band import ExtraKeys, band_attention, band_tiles
+from attention.kernels.onednn import mark
+from attention.kernels.tiled import (
     Hidden,
     Tiles,
     fold_heads,
@@ -52,9 +51,10 @@ from attention.tiled import (
     tiles_of_groups,
     tiles_of_run,
 )
+from attention.registry import register
 
 if TYPE_CHECKING:
-    from attention.exchange import Part
+    from attention.context_parallel.collectives import Part
 
 TILE_ROWS = {"cpu": 128, "cuda": 128}
 
@@ -505,7 +505,7 @@ class LongformerAttention(Attention):
 
 
 class BandPlan:
-    """Tiles of a band over one sequence of n positions: a `attention.tiled.Plan`.
+    """Tiles of a band over one sequence of n positions: a `attention.kernels.tiled.Plan`.
 
     Args:
         groups: G.

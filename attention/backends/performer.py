@@ -25,17 +25,23 @@ from torch.utils.checkpoint import checkpoint
 
 from attention.base import Attention, Cost, Mode, Problem, Supports
 from attention.checks import check_bool, check_choice, check_float, check_int, check_seed
+from attention.decoding.state import Chunk, RunningSums, StateShape
 from attention.functional import draw_seed, expand_kv_heads, query_positions, visible_keys
-from attention.linear import Features, bidirectional, causal, continue_causal, lowest_top
-from attention.linear_chunked import Sums, chunked_attention, joined, key_sums
-from attention.linear_chunked import executed_ops as chunked_ops
-from attention.products import mark
+from attention.kernels.linear_chunked import Sums, chunked_attention, joined, key_sums
+from attention.kernels.linear_chunked import executed_ops as chunked_ops
+from attention.kernels.linear_tiled import (
+    Features,
+    bidirectional,
+    causal,
+    continue_causal,
+    lowest_top,
+)
+from attention.kernels.onednn import mark
+from attention.kernels.tiled import fold_heads
 from attention.registry import register
-from attention.state import Chunk, RunningSums, StateShape
-from attention.tiled import fold_heads
 
 if TYPE_CHECKING:
-    from attention.exchange import Part
+    from attention.context_parallel.collectives import Part
 
 Kind = Literal["softmax", "relu"]
 KINDS: tuple[str, ...] = get_args(Kind)

@@ -41,11 +41,11 @@ from attention.functional import (
     only_trailing_padding,
     sdpa_rows,
 )
-from attention.lse import attention_with_lse
+from attention.kernels.lse import attention_with_lse
 from attention.registry import register
 
 if TYPE_CHECKING:
-    from attention.exchange import Part
+    from attention.context_parallel.collectives import Part
 
 Kernel = Literal["auto", "flash", "efficient", "cudnn", "math"]
 KERNELS = {
@@ -137,7 +137,9 @@ class SDPAAttention(ExactAttention):
                     "or math"
                 )
             return super().attend_across(part)
-        from attention.ring import ring_attention  # imports much of torch.distributed
+        from attention.context_parallel.ring import (
+            ring_attention,  # imports much of torch.distributed
+        )
 
         self.kernel = f"ring_of_{kernel}"
         return ring_attention(
@@ -146,7 +148,7 @@ class SDPAAttention(ExactAttention):
         )  # fmt: skip
 
     def ring_kernel(self, problem: Problem, spans: Sequence[tuple[int, int]]) -> str | None:
-        """Return which of `attention.ring.KERNELS` a ring runs; None = keys are fetched.
+        """Return which of `attention.context_parallel.ring.KERNELS` a ring runs; None = keys are fetched.
 
         Ranks must not differ in it, so it depends on what they agree on alone.
 

@@ -7,7 +7,7 @@
 
 Every backend is then an ``attn_implementation``, by transformers' own interfaces for attention
 functions and masks (5.0 or newer): no model is patched. A mask never becomes N×M
-(`attention.integrations.hf_masks`), and what a backend holds is part of the model
+(`attention.integrations.transformers_masks`), and what a backend holds is part of the model
 (`attention.integrations.hf_layers`).
 
 **A model's own window is kept.** Layers with a sliding window (Mistral, Gemma 3, ModernBERT) get
@@ -41,13 +41,13 @@ from attention.functional import opaque, sdpa_rows
 from attention.integrations import hf_layers
 from attention.integrations.hf_layers import CHOSEN, Held, held_in
 from attention.integrations.hf_layers import PREFIX as PREFIX
-from attention.integrations.hf_masks import (
+from attention.integrations.transformers_layers import swap as swap
+from attention.integrations.transformers_masks import (
     Pattern,
     is_plain_export,
     pattern_of,
     refuse_jit_trace,
 )
-from attention.integrations.hf_swap import swap as swap
 
 MODELS_OWN = ("num_heads", "head_dim", "scale", "dropout_p")
 """Options that the model decides."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import attention
 from attention.base import Attention, Problem
 from models import FeedForward, LSTMLayer, ModelConfig, TransformerBlock, TransformerModel
-from suites.claims.registry import Found, Lab, experiment, several_threads, slope
+from suites.claims.experiments import Found, Lab, experiment, several_threads, slope
 
 WIDTH = 512
 """d_model, where nothing else is said."""

@@ -12,7 +12,7 @@ import attention
 from attention import registry
 from attention.functional import relative_l2
 from models import FeedForward, MultiheadAttention, SinusoidalPositions
-from suites.claims.registry import Found, Lab, experiment
+from suites.claims.experiments import Found, Lab, experiment
 
 HEADS, DIM, TOKENS = 4, 16, 128
 

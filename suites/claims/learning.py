@@ -12,16 +12,16 @@ from attention import registry as backends
 from attention.base import UnsupportedError
 from models import MultiheadAttention, TransformerModel
 from results.schema import Arm, Case
-from suites.claims.registry import Found, Lab, experiment
-from suites.kinds import schemes
-from suites.kinds.quantized import model_bytes
-from suites.quality_rows import architecture_of, budgets
+from suites.claims.experiments import Found, Lab, experiment
+from suites.quality.suite import architecture_of, budgets
+from suites.quantized import schemes
+from suites.quantized.kind import model_bytes
 from suites.tasks import registry as tasks
 from suites.tasks.base import Task
 from suites.training.evaluate import evaluate
 from suites.training.model import config_for, draw_model
 from suites.training.plan import Plan
-from suites.training.run import Setup, prepare, train
+from suites.training.prepare import Setup, prepare, train
 from suites.training.trainer import Trainer
 
 RECALL = Arm("recall", {"num_pairs": 8})

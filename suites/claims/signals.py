@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models import LSTMLayer, MultiheadAttention
-from suites.claims.registry import Found, Lab, experiment
+from suites.claims.experiments import Found, Lab, experiment
 
 SMALLEST, LARGEST = 1e-30, 1e30
 """A norm counts as this at least, and at most: its logarithm is asked."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from results.schema import CONTEXT, SENTINEL, TRAINING_KINDS, Case
-from suites.sweep import (
+from suites.plan import (
     FEWEST_SENTINELS,
     LAUNCHES_PER_SENTINEL,
     MOST_SENTINELS,

@@ -21,10 +21,10 @@ from typing import Any
 
 from results.schema import Case
 from suites.cluster.worker import Worker
-from suites.free import memory_for_case
-from suites.launch import IMPORT_TIMEOUT_S, WATCHDOG_S, Method
-from suites.outcome import Outcome
-from suites.session import MisuseError
+from suites.engine.session import MisuseError
+from suites.processes.free_memory import memory_for_case
+from suites.processes.launcher import IMPORT_TIMEOUT_S, WATCHDOG_S, Method
+from suites.processes.outcome import Outcome
 
 PROBE_S = 5.0
 """How long an address has to answer, and then to answer as a head of Ray does."""

@@ -21,12 +21,11 @@ from results.schema import MACHINES, Case, content_id
 from suites.cluster import link
 from suites.cluster.deal import OF_MACHINE, Dealer, Own, Place, groups_of
 from suites.cluster.link import LostError, Node, Remote
-from suites.driver import Progress, Summary, early_of, plan, prepared
-from suites.journal import Journal
-from suites.launch import LaunchError
-from suites.prediction import Declared, History
-from suites.provenance import commit_of
-from suites.session import (
+from suites.engine.driver import Progress, Summary, early_of, plan, prepared
+from suites.engine.journal import Journal
+from suites.engine.prediction import Declared, History
+from suites.engine.provenance import commit_of
+from suites.engine.session import (
     SUITES,
     MisuseError,
     PluginFiles,
@@ -36,8 +35,9 @@ from suites.session import (
     check_plugins,
     other_commits,
 )
-from suites.signals import terminable
-from suites.sweep import Grid, Item, cases, order, roof_cases, sentinel_case
+from suites.plan import Grid, Item, cases, order, roof_cases, sentinel_case
+from suites.processes.launcher import LaunchError
+from suites.processes.signals import terminable
 
 LOOK_S = 1.0
 """Seconds between two looks for machines that have joined."""

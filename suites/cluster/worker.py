@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from suites.free import MEMORY_SHARE, free_memory
-from suites.launch import Launcher, LaunchError, Method
-from suites.outcome import Outcome, scrub
-from suites.session import SUITES
+from suites.engine.session import SUITES
+from suites.processes.free_memory import MEMORY_SHARE, free_memory
+from suites.processes.launcher import Launcher, LaunchError, Method
+from suites.processes.outcome import Outcome, scrub
 
 OF_RAY = ("OMP_NUM_THREADS", "PYTHONBREAKPOINT")
 """Variables that Ray sets in its workers, which a case would inherit."""

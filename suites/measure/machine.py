@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from suites import processors
+from suites.machine import processors
 
 CPUS = Path("/sys/devices/system/cpu")
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity
 
-from attention.products import full_rate
+from attention.kernels.onednn import full_rate
 from results.schema import PROFILE_PARTS
 from suites.measure.clock import Timed, sample_in_turn, timer_for
 from suites.measure.process import seconds_left

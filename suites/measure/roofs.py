@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from attention.products import applies, full_rate, mark
+from attention.kernels.onednn import applies, full_rate, mark
 from suites.measure.clock import Timer, Timing, sample_in_turn
 
 MATRIX_SHAPES = (

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from suites.files import check_unchanged, find
+from suites.content_names import check_unchanged, find
 
 STDLIB = "stdlib"
 TEST_SHARE = 0.05
@@ -94,7 +94,7 @@ def load(name: str, files: Mapping[str, Path] | None = None) -> Corpus:
     """Return a corpus by name; each is read once a process.
 
     Args:
-        name: ``stdlib``, or the content's name of a file (`suites.files`).
+        name: ``stdlib``, or the content's name of a file (`suites.content_names`).
         files: content's name to path.
 
     Raises:

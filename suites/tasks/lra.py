@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 
 from attention.checks import check_choice, check_int
-from suites.files import check_unchanged, find, folder_digest
+from suites.content_names import check_unchanged, find, folder_digest
 from suites.tasks.base import IGNORED, Batch, Form, Split, Task, generator
 from suites.tasks.drawing import integers
 from suites.tasks.masking import DRAWS, hide

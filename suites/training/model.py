@@ -15,8 +15,8 @@ from torch import nn
 
 from models import ModelConfig, TransformerModel
 from results.schema import Arm, Case
-from suites.kinds.arms import Mixer
-from suites.kinds.whole import model_around
+from suites.arms.build import Mixer
+from suites.arms.model import model_around
 from suites.parsing import parse_backend
 from suites.tasks.base import Task
 

@@ -16,11 +16,11 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from results.changes import compare
-from results.runs import load
+from results.comparison.changes import compare
+from results.records.load import load
 from results.schema import Arm
-from suites.driver import run_sweep
-from suites.sweep import Grid
+from suites.engine.driver import run_sweep
+from suites.plan import Grid
 from verification import Measured, Report, Scale
 from verification.rates import upper
 from verification.sweeps import Quiet

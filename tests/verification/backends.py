@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from results.backend_changes import BackendChange, Member, backend_changes
-from results.inference import apart, scatters
-from results.statistics import Array
+from results.comparison.backend_changes import BackendChange, Member, backend_changes
+from results.statistics.inference import apart, scatters
+from results.statistics.intervals import Array
 from verification import Measured, Report, Scale
 from verification.rates import lower, upper
 

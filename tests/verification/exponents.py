@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from helpers_sweep import case, record
 
-from results.runs import load
-from results.scaling import scaling_table
+from results.analysis.exponents import scaling_table
+from results.records.load import load
 from results.schema import ENVIRONMENTS, MACHINES, RECORDS
-from results.statistics import Array
+from results.statistics.intervals import Array
 from verification import Measured, Report, Scale
 from verification.rates import lower
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from results.statistics import Array, estimate, ratio
+from results.statistics.intervals import Array, estimate, ratio
 from verification import Measured, Report, Scale
 from verification.rates import lower
 

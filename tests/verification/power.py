@@ -19,13 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from results.changes import Change, Comparison, compare
-from results.confirmation import Confirmation
-from results.runs import load
+from results.comparison.changes import Change, Comparison, compare
+from results.comparison.confirmation import Confirmation
+from results.records.load import load
 from results.schema import Arm, Case
-from suites.confirm import NAMES, PairedSession, version_at
-from suites.driver import run_sweep
-from suites.sweep import Grid
+from suites.engine.confirm import NAMES, PairedSession, version_at
+from suites.engine.driver import run_sweep
+from suites.plan import Grid
 from verification import Measured, Report, Scale
 from verification.rates import lower
 from verification.sweeps import Quiet

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from results.schema import RECORDS, Arm
-from suites.driver import run_sweep
-from suites.sweep import Grid
+from suites.engine.driver import run_sweep
+from suites.plan import Grid
 
 HERE = Path(__file__).parent
 

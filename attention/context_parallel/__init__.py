@@ -1,0 +1,1 @@
+"""TODO attention/context_parallel."""

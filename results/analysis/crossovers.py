@@ -1,0 +1,234 @@
+"""Ratios between backends: speed-up, where one overtakes another, how far each one goes.
+
+Two numbers stand in a ratio only within one setting (`series.SETTING`) and mode.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from results.analysis.series import SERIES, SETTING, points
+from results.analysis.warm_up import converged, of_lengths
+from results.records.load import Run
+from results.schema import IDENTITY
+from results.statistics.intervals import LEVEL, ONE_LAUNCH, Array, Estimate, ratio, resample
+from results.text import numbers
+
+BASELINES = ("full", "sdpa")
+
+CROSSOVER_COLUMNS = (
+    "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",
+    "is_causal", "threads", "allocator", "matmul_precision", "compile", "model", "checkpointing",
+    "metric", "baseline", "seq_len", "ci_low", "ci_high", "converged", "reason",
+)  # fmt: skip
+
+Curve = Mapping[int, Array]
+"""Length to the medians of its launches."""
+
+WarmUps = Mapping[int, bool | None]
+"""Length to whether the warm-ups of what is compared there converged; None = not known."""
+
+
+def crossover(
+    backend: Curve, baseline: Curve, *, name: str = "baseline", seed: int = 0
+) -> Estimate:
+    """Return the length from which on `backend` is faster than `baseline`.
+
+    Between measured lengths log time is interpolated over log length. "From which on" means at
+    every longer measured length too.
+
+    Args:
+        backend: length to launches, in seconds.
+        baseline: the same, of what is to be overtaken.
+        name: what the reason calls the baseline.
+        seed: of the resampled launches.
+
+    Returns:
+        The length in tokens; NaN with the range tried as reason where it is not reached. Where
+        the backend is faster at every length, the shortest one, with a reason that says so. A
+        bound that lies beyond the lengths tried is the shortest length or NaN.
+    """
+    lengths = sorted(backend.keys() & baseline.keys())
+    if not lengths:
+        return _none(f"no length was measured for both this and {name}")
+    speedup = math.log(np.median(baseline[lengths[-1]]) / np.median(backend[lengths[-1]]))
+    if len(lengths) == 1:
+        return _none(f"one length tried: {lengths[0]} ({_verdict(speedup)} than {name} there)")
+    rng = np.random.default_rng(seed)
+    point = np.array([[math.log(np.median(baseline[n]) / np.median(backend[n])) for n in lengths]])
+    drawn = np.stack(
+        [np.log(resample(baseline[n], rng) / resample(backend[n], rng)) for n in lengths], axis=1
+    )
+    value = float(_overtakes(lengths, point)[0])
+    tried = f"{lengths[0]} to {lengths[-1]}"
+    if value == math.inf:
+        return _none(f"not reached, tried {tried}: {_verdict(speedup)} than {name} at the longest")
+    reasons = []
+    if value == -math.inf:
+        value = float(lengths[0])
+        reasons.append(f"faster at every length tried ({tried})")
+    low, high = math.nan, math.nan
+    if min(len(c[n]) for c in (backend, baseline) for n in lengths) == 1:
+        reasons.append(ONE_LAUNCH)
+    else:
+        at = np.sort(_overtakes(lengths, drawn))
+        low = float(at[math.floor((1 - LEVEL) / 2 * len(at))])
+        high = float(at[math.ceil((1 + LEVEL) / 2 * len(at)) - 1])
+        low = max(low, float(lengths[0]))
+        high = max(high, float(lengths[0]))
+        if high == math.inf:
+            missed = float(np.mean(at == math.inf))
+            reasons.append(f"open above: not reached in {missed:.0%} of the resamples")
+            high = math.nan
+        low = min(low, value) if low != math.inf else math.nan
+        high = max(high, value) if math.isfinite(high) else high
+    return Estimate(value, low, high, "; ".join(reasons))
+
+
+def _none(reason: str) -> Estimate:
+    return Estimate(math.nan, math.nan, math.nan, reason)
+
+
+def _verdict(log_speedup: float) -> str:
+    factor = math.exp(abs(log_speedup))
+    return f"{factor:.2f} × {'faster' if log_speedup > 0 else 'slower'}"
+
+
+def _overtakes(lengths: Sequence[int], log_speedups: Array) -> Array:
+    """Return where each row's log speed-up turns positive for good: -inf before, +inf never.
+
+    Args:
+        lengths: increasing, L of them.
+        log_speedups: log(baseline / backend), shape [draws, L].
+    """
+    x = np.log(np.asarray(lengths, dtype=np.float64))
+    behind = log_speedups <= 0
+    # Index of the last length at which the backend is behind; -1 if it never is.
+    last = np.where(behind.any(axis=1), len(x) - 1 - behind[:, ::-1].argmax(axis=1), -1)
+    inner = np.clip(last, 0, len(x) - 2)
+    rows = np.arange(len(log_speedups))
+    before, after = log_speedups[rows, inner], log_speedups[rows, inner + 1]
+    rise = np.where(after > before, after - before, 1.0)
+    share = np.clip(-before / rise, 0.0, 1.0)  # rows where the sign does not turn are not used
+    at = np.exp(x[inner] + share * (x[inner + 1] - x[inner]))
+    result: Array = np.where(last < 0, -np.inf, np.where(last == len(x) - 1, np.inf, at))
+    return result
+
+
+# -- over a run ----------------------------------------------------------------------------------
+
+
+def latencies(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `points` that hold a latency that was measured."""
+    return table[(table["metric"] == "latency") & table["value"].notna()]
+
+
+def curve(rows: pd.DataFrame, column: str = "launches") -> dict[int, Any]:
+    """Return length to launches; where several series share a length, the fastest of them."""
+    best = rows.sort_values("value", kind="stable").drop_duplicates("seq_len")
+    return dict(zip(best["seq_len"], best[column], strict=True))
+
+
+def _against(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], str, Curve, Curve, WarmUps]]:
+    """Yield series key, baseline, the curves of both (empty = unmeasured) and their warm-ups."""
+    measured = latencies(table)
+    for key, part in table[table["metric"] == "latency"].groupby(list(SERIES), sort=False):
+        series = dict(zip(SERIES, key, strict=True))
+        same = np.ones(len(measured), dtype=bool)
+        for column in (*SETTING, "mode"):
+            same &= (measured[column] == series[column]).to_numpy()
+        for baseline in BASELINES:
+            if series["backend"] in (baseline, IDENTITY):
+                continue
+            rows = measured[same & (measured["backend"] == baseline).to_numpy()]
+            warm, warm_too = (curve(r, "converged") for r in (latencies(part), rows))
+            both = {n: converged([warm[n], warm_too[n]]) for n in warm.keys() & warm_too.keys()}
+            yield series, baseline, curve(latencies(part)), curve(rows), both
+
+
+def crossovers(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return where each series overtakes `full` and `sdpa`: setting, series, crossover columns.
+
+    Args:
+        run: what was loaded.
+        table: its `points`, if they are at hand.
+    """
+    table = points(run) if table is None else table
+    rows = []
+    for series, baseline, own, other, warm in _against(table):
+        warmed_up, remark = of_lengths(warm)
+        if not own:
+            found = _none("nothing was measured")
+        elif not other:
+            found = _none(f"{baseline} was not measured in this setting")
+        else:
+            found = crossover(own, other, name=baseline)
+        rows.append(
+            {**series, "metric": "latency", "baseline": baseline, "seq_len": found.value,
+             "ci_low": found.low, "ci_high": found.high, "converged": warmed_up,
+             "reason": "; ".join(r for r in (found.reason, remark) if r)}
+        )  # fmt: skip
+    columns = dict.fromkeys([*SERIES, *CROSSOVER_COLUMNS])
+    return pd.DataFrame.from_records(rows, columns=list(columns))
+
+
+def crossover_table(run: Run) -> pd.DataFrame:
+    """Return the crossovers with the columns `CROSSOVER_COLUMNS`, lengths in whole tokens.
+
+    Where the run holds several machines, environments or versions, these follow as columns.
+    """
+    table = crossovers(run)
+    places = ["machine", "environment", *(["version"] if table["version"].any() else [])]
+    several = len(table[places].drop_duplicates()) > 1
+    table = table[[*CROSSOVER_COLUMNS, *(places if several else ())]].copy()
+    # "From so many tokens on" holds from the next whole one; an interval's ends go outward.
+    for column in ("seq_len", "ci_low", "ci_high"):
+        to: numbers.To = "down" if column == "ci_low" else "up"
+        whole = [numbers.rounded(v, 0, to) if math.isfinite(v) else v for v in table[column]]
+        table[column] = pd.array(whole, dtype="Float64").astype("Int64")
+    return table
+
+
+def speedups(table: pd.DataFrame) -> pd.DataFrame:
+    """Return baseline latency / latency per series, length and baseline, with its interval."""
+    rows = []
+    for series, baseline, own, other, warm in _against(table):
+        for n in sorted(own.keys() & other.keys()):
+            got = ratio(other[n], own[n])
+            rows.append(
+                {**series, "baseline": baseline, "seq_len": n, "value": got.value,
+                 "ci_low": got.low, "ci_high": got.high, "converged": warm[n]}
+            )  # fmt: skip
+    columns = [*SERIES, "baseline", "seq_len", "value", "ci_low", "ci_high", "converged"]
+    return pd.DataFrame.from_records(rows, columns=columns)
+
+
+def feasible(table: pd.DataFrame) -> pd.DataFrame:
+    """Return how far each series goes: `SERIES`, `seq_len`, `next_len`, `status`, `reason`.
+
+    `seq_len` is the longest length that was measured (NA if none). Where a longer one was tried,
+    `next_len` is the shortest such, with its status and reason; else `next_len` is NA.
+    """
+    rows = []
+    for key, part in table[table["metric"] == "latency"].groupby(list(SERIES), sort=False):
+        good = part[part["value"].notna()]["seq_len"]
+        longest = int(good.max()) if len(good) else None
+        beyond = part[part["seq_len"] > (longest or -1)].sort_values("seq_len")
+        first = beyond.iloc[0] if len(beyond) else None
+        rows.append(
+            {
+                **dict(zip(SERIES, key, strict=True)),
+                "seq_len": longest,
+                "next_len": None if first is None else int(first["seq_len"]),
+                "status": "" if first is None else first["status"],
+                "reason": "" if first is None else first["reason"],
+            }
+        )
+    columns = [*SERIES, "seq_len", "next_len", "status", "reason"]
+    frame = pd.DataFrame.from_records(rows, columns=columns)
+    return frame.astype({"seq_len": "Int64", "next_len": "Int64"})

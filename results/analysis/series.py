@@ -1,0 +1,183 @@
+"""From the tidy frame to points: what one series measured at one length, over its launches.
+
+A *setting* is everything that must be equal before two numbers may stand in a ratio: machine,
+environment, shape, device, threads, allocator, precision. A *series* is one backend with its
+options in one mode of one setting, over the lengths.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from results.analysis.warm_up import converged
+from results.records.frames import with_plain_texts
+from results.records.load import Run
+from results.records.validation import COSTS
+from results.schema import IDENTITY
+from results.statistics.intervals import Estimate, estimate
+from results.text.modes import WORDS
+
+SETTING = (
+    "machine", "environment", "version", "level", "device", "dtype", "batch", "num_heads",
+    "num_kv_heads", "head_dim", "is_causal", "threads", "allocator", "matmul_precision", "compile",
+    "cross_len", "model", "checkpointing",
+)  # fmt: skip
+"""What must be equal before two numbers are compared; `cross_len` is 0 for self-attention."""
+
+SERIES = (*SETTING, "mode", "backend", "options")
+
+LAUNCH = ("machine", "environment", "run", "case_id", "launch")
+"""What names one launch: two machines may have given their runs one name."""
+
+
+BACKENDS = ("full", "sdpa", "xformers", "longformer", "bigbird", "linformer", "performer")
+"""The order of the known backends in tables and figures; others follow by name."""
+
+_DECLARED = (*COSTS, "expected_time", "expected_memory")
+_WORST = ("gate_error", "gradient_error", "graphs", "breaks", "recompiles")
+"""Of several launches the largest is shown."""
+_DETAILS = (*_WORST, "compile_time", "reduced", "fixed_size")
+
+
+def label(backend: str, options: str) -> str:
+    """Return a series' name as the command line writes it."""
+    return f"{backend}:{options}" if options else backend
+
+
+def rank(backend: str) -> tuple[int, str]:
+    """Return the sort key of a backend: the known ones first, in their order."""
+    known = BACKENDS.index(backend) if backend in BACKENDS else len(BACKENDS)
+    return known + (backend == IDENTITY), backend
+
+
+def speed_frame(run: Run) -> pd.DataFrame:
+    """Return the tidy rows of kind ``speed``, with the column `cross_len`."""
+    return with_cross_len(run.frame[run.frame["kind"] == "speed"])
+
+
+def with_cross_len(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return tidy rows with the column `cross_len`: the keys of cross-attention, else 0."""
+    crossed = frame["key_len"] != frame["seq_len"]
+    return frame.assign(cross_len=frame["key_len"].where(crossed, 0))
+
+
+def points(run: Run) -> pd.DataFrame:
+    """Return one row per series, length and metric.
+
+    Columns: those of `SERIES`, `seq_len`, `metric`, `unit`, `launches` (the median of each
+    launch that succeeded, in `unit`), `value`, `ci_low`, `ci_high`, `num_samples`, `converged`
+    (whether the warm-ups of all launches did; None = not known, and of what is no time), `status`,
+    `reason`, the declared costs and exponents, what was seen beside the numbers: the errors at the
+    gate, what the compiler did, the fixed sizes; and `floors`: of latencies, the identity arm's in
+    the same launches, NaN where there was none. A length at which nothing succeeded has a row for
+    latency and one for the mode's memory with its status, its reason and no value.
+    """
+    frame = speed_frame(run)
+    # The floor is measured again in every case: that a case failed says nothing about it.
+    frame = frame[(frame["backend"] != IDENTITY) | (frame["status"] == "ok")]
+    floors = _floors(frame)
+    rows: list[dict[str, Any]] = []
+    for key, part in frame.groupby([*SERIES, "seq_len"], sort=False):
+        shared = dict(zip([*SERIES, "seq_len"], key, strict=True))
+        times = part[part["metric"] == "latency"]
+        beside = [floors.get(at, math.nan) for at in _places(times)]
+        shared["floors"] = np.asarray(beside, dtype=np.float64)
+        rows.extend({**shared, **row} for row in summarise(part))
+    columns = [
+        *SERIES, "seq_len", "metric", "unit", "launches", "value", "ci_low", "ci_high",
+        "num_samples", "converged", "status", "reason", *_DECLARED, *_DETAILS, "floors",
+    ]  # fmt: skip
+    table = with_plain_texts(pd.DataFrame.from_records(rows, columns=columns))
+    table["rank"] = [rank(b) for b in table["backend"]]
+    order = [*SETTING, "mode", "rank", "options", "seq_len", "metric"]
+    return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
+
+
+def _places(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
+    return list(zip(*(rows[column].tolist() for column in LAUNCH), strict=True))
+
+
+def _floors(frame: pd.DataFrame) -> dict[tuple[Any, ...], float]:
+    """Return the latency of the identity arm of every launch that has one."""
+    rows = frame[(frame["backend"] == IDENTITY) & (frame["metric"] == "latency")]
+    return dict(zip(_places(rows), rows["value"], strict=True))
+
+
+def summarise(part: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one row per metric for the launches of one case and arm (rows of the tidy frame)."""
+    status, reason = outcome(part)
+    declared = {**{c: _first(part[c]) for c in _DECLARED}, **_details(part)}
+    measured = part[part["metric"] != ""]
+    if measured.empty:
+        owed = {"latency": "s", WORDS[str(part["mode"].iloc[0])].memory: "B"}
+        return [_row(m, unit, [], status, reason, declared, 0, None) for m, unit in owed.items()]
+    return [
+        _row(
+            str(metric), str(rows["unit"].iloc[0]), list(rows["value"]), status, reason, declared,
+            int(sum(len(s) for s in rows["samples"])), converged(rows["converged"]),
+        )
+        for metric, rows in measured.groupby("metric", sort=False)
+    ]  # fmt: skip
+
+
+def _row(
+    metric: str,
+    unit: str,
+    launches: list[float],
+    status: str,
+    reason: str,
+    declared: dict[str, Any],
+    num_samples: int,
+    warmed_up: bool | None,
+) -> dict[str, Any]:
+    got = estimate(launches) if launches else Estimate(math.nan, math.nan, math.nan)
+    return {
+        "metric": metric,
+        "unit": unit,
+        "launches": np.asarray(launches, dtype=np.float64),
+        "value": got.value,
+        "ci_low": got.low,
+        "ci_high": got.high,
+        "num_samples": num_samples,
+        "converged": warmed_up,
+        "status": status,
+        "reason": reason,
+        **declared,
+    }
+
+
+def outcome(part: pd.DataFrame) -> tuple[str, str]:
+    """Return status and reason of a case over its launches: ok if one of them was."""
+    if (part["status"] == "ok").all():
+        return "ok", ""
+    launches: dict[tuple[Any, ...], tuple[str, str]] = {}
+    ends = zip(part["status"], part["reason"], strict=True)
+    for place, end in zip(_places(part), ends, strict=True):
+        launches.setdefault(place, end)
+    bad = [end for end in launches.values() if end[0] != "ok"]
+    if not bad:
+        return "ok", ""
+    status, reason = bad[0]
+    if len(bad) == len(launches):
+        return status, reason
+    return "ok", f"{len(bad)} of {len(launches)} launches: {status} ({reason})"
+
+
+def _details(part: pd.DataFrame) -> dict[str, Any]:
+    """Return `_DETAILS` over the launches of one case and arm."""
+    known = [sizes for sizes in part["fixed_size"] if sizes]
+    return {
+        **{c: float(part[c].max()) for c in _WORST},
+        "compile_time": float(part["compile_time"].median()),
+        "reduced": bool(part["reduced"].any()),
+        "fixed_size": known[0] if known else (),
+    }
+
+
+def _first(column: pd.Series) -> float:
+    known = column.dropna()
+    return float(known.iloc[0]) if len(known) else math.nan

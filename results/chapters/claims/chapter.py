@@ -1,0 +1,221 @@
+"""The chapter of claims: verdicts with what they rest on, and a panel a claim that has lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from results.analysis.series import points
+from results.chapters.claims.verdicts import (
+    Answer,
+    Claim,
+    Ruling,
+    Verdict,
+    in_words,
+    lines_of,
+    rulings,
+)
+from results.chapters.speed.sentences import Paragraph
+from results.chapters.speed.tables import Cell, TableView
+from results.figures import plot_data
+from results.figures.panels import make_panels, trimmed
+from results.figures.theme import looks
+from results.page.blocks import Drawing, Part, Section
+from results.records.load import Run
+from results.text import numbers
+
+WORDS: Mapping[Verdict, str] = {
+    "supported": "supported", "refuted": "refuted", "inconclusive": "inconclusive",
+    "not_run": "not run",
+}  # fmt: skip
+PANELS = 6
+"""Of a figure."""
+
+WIDE_RANGE = 3.5
+"""From this ratio of the largest value to the smallest on, an axis is logarithmic."""
+
+Panel = tuple[Claim, tuple[str, str], dict[str, list[tuple[float, float]]]]
+
+
+def claims_part(run: Run) -> Part:
+    """Return the part of the report that has claims, without sections if none was tested."""
+    found = rulings(run)
+    if not found:
+        return Part("claims", "Claims, put to the test", [])
+    counts = Counter(ruling.verdict for ruling in found)
+    told = ", ".join(f"{counts[v]} {WORDS[v]}" for v in WORDS if counts[v])
+    shown: tuple[Verdict, ...] = ("refuted", "inconclusive", "not_run")
+    names = [
+        f"{WORDS[verdict].capitalize()}: {', '.join(r.claim.id for r in of_verdict)}."
+        for verdict in shown
+        if (of_verdict := [r for r in found if r.verdict == verdict])
+    ]
+    summary = Paragraph("Claims", [f"Of {len(found)} claims: {told}.", *names])
+    section = Section(
+        "What is said of attention",
+        lead="Each claim is a small seeded experiment, or a growth fitted to the calls of this "
+        "run, and its verdict is where the interval lies.",
+        paragraphs=[Paragraph("", [f"{told.capitalize()}."])],
+        drawings=_drawings(run, found),
+        tables=[_verdicts(found), _grounds(found)],
+    )
+    return Part("claims", "Claims, put to the test", [section], [summary])
+
+
+def _verdicts(found: Sequence[Ruling]) -> TableView:
+    rows = []
+    for ruling in found:
+        claim = ruling.claim
+        rows.append(
+            [
+                Cell(claim.id),
+                Cell(WORDS[ruling.verdict], is_status=ruling.verdict != "supported"),
+                Cell(claim.text),
+                Cell(_leading(ruling)),
+                Cell(claim.note or numbers.NONE),
+            ]
+        )
+    head = ["id", "verdict", "claim", "because", "to know"]
+    return TableView("Verdicts", head, rows, text_columns=5)
+
+
+def _leading(ruling: Ruling) -> str:
+    answer = ruling.leading
+    if answer is None:
+        return ruling.reason
+    wanted = f", expected {answer.question.wanted}" if answer.question.decides else ""
+    return f"{answer.question.says}: {in_words(answer.value)}{wanted}"
+
+
+def _grounds(found: Sequence[Ruling]) -> TableView:
+    rows = [
+        [
+            Cell(ruling.claim.id),
+            Cell(answer.question.says),
+            Cell(in_words(answer.value)),
+            Cell(answer.question.wanted),
+            Cell(*_word(answer)),
+        ]
+        for ruling in found
+        for answer in ruling.answers
+    ]
+    notes = [
+        "Value: the median over seeds and launches, with the 95 % interval; of an exponent that "
+        "of the fit. A question without a range is told, and decides nothing."
+    ]
+    head = ["claim", "question", "value", "expected", "answer"]
+    return TableView("Every question", head, rows, text_columns=2, notes=notes, is_long=True)
+
+
+def _word(answer: Answer) -> tuple[str, str]:
+    if not answer.question.decides:
+        return (numbers.NONE if answer.value is not None else WORDS["not_run"]), answer.reason
+    return WORDS[answer.verdict], answer.reason
+
+
+# -- figures -------------------------------------------------------------------------------------
+
+
+def _drawings(run: Run, found: Sequence[Ruling]) -> list[Drawing]:
+    panels = [panel for ruling in found if (panel := _panel(run, ruling.claim))[2]]
+    groups = [panels[i : i + PANELS] for i in range(0, len(panels), PANELS)]
+    return [
+        Drawing(
+            f"claims-{number}",
+            f"What the verdicts rest on, {number} of {len(groups)}",
+            f"Medians over seeds and launches: {', '.join(p[0].id for p in group)}.",
+            partial(_draw, group),
+        )
+        for number, group in enumerate(groups, 1)
+    ]
+
+
+def _panel(run: Run, claim: Claim) -> Panel:
+    axes, lines = lines_of(run, claim.id)
+    if not lines:
+        axes, lines = _growth(run, claim)
+    return claim, axes, {k: v for k, v in lines.items() if len(v) > 1}
+
+
+def _growth(
+    run: Run, claim: Claim
+) -> tuple[tuple[str, str], dict[str, list[tuple[float, float]]]]:
+    """Return what fitted exponents are fitted to: a line a backend, of the first metric."""
+    asked = [q for q in claim.questions if q.backend]
+    if not asked:
+        return ("", ""), {}
+    metric = asked[0].metric
+    table = points(run)
+    lines = {}
+    for question in asked:
+        rows = table[
+            (table["backend"] == question.backend) & (table["options"] == "")
+            & (table["metric"] == metric) & (table["mode"] == "forward")
+            & (table["level"] == "attention")
+            & (table["is_causal"] == question.is_causal) & (table["value"] > 0)
+        ]  # fmt: skip
+        name = f"{question.backend}, causal" if question.is_causal else question.backend
+        lines[name] = sorted(zip(rows["seq_len"], rows["value"], strict=True))
+    what = "time (s)" if metric == "latency" else "peak memory (B)"
+    return ("tokens", what), lines
+
+
+def _draw(panels: Sequence[Panel]) -> Figure | None:
+    made = make_panels(len(panels), columns=2)
+    if made is None:
+        return None
+    figure, axes = made
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height * 0.72)
+    for ax, (claim, (x_label, y_label), lines) in zip(axes, panels, strict=True):
+        drawn = looks((label, "") for label in lines)
+        for label, line in lines.items():
+            look = drawn[label, ""]
+            xs, ys = zip(*line, strict=True)
+            plot_data.line(ax, (label, label), look, (plot_data.Point(*point) for point in line))
+            ax.plot(
+                xs, ys, label=label, color=look.light, marker=look.marker, markersize=5.5,
+                linestyle=(0, look.dashes) if look.dashes else "-",
+            )  # fmt: skip
+        every = [point for line in lines.values() for point in line]
+        _axis(ax, "x", [x for x, _ in every], x_label)
+        _axis(ax, "y", [y for _, y in every], y_label)
+        ax.set_title(claim.id)
+        ax.set_xlabel(x_label)
+        ax.set_ylabel(y_label)
+        ax.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _axis(ax: Axes, which: str, values: Sequence[float], label: str) -> None:
+    """Make an axis logarithmic where its values lie far apart; write its ticks by its unit."""
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    shown = pd.Series(values)
+    far = shown.max() / shown.min() if shown.min() > 0 else 0.0
+    if far >= WIDE_RANGE:
+        base = 2 if which == "x" else 4 if label.endswith("(B)") else 10
+        getattr(ax, f"set_{which}scale")("log", base=base)
+        steps = (1,) if base < 10 or far > 100 else (1, 2, 5)
+        axis.set_major_locator(LogLocator(base=base, subs=steps, numticks=8))
+        axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, label)))
+    for unit, kind in (("(s)", "seconds"), ("(B)", "bytes")):
+        if label.endswith(unit):
+            plot_data.kind(axis, kind)
+
+
+def _tick(value: float, label: str) -> str:
+    if label.endswith("(s)") and value > 0:
+        return trimmed(numbers.seconds(value))
+    if label.endswith("(B)") and value > 0:
+        return trimmed(numbers.size(value))
+    for factor, suffix in ((1e9, " G"), (1e6, " M")):
+        if factor <= abs(value) < 1e12:
+            return f"{value / factor:g}{suffix}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:g}"

@@ -1,0 +1,1 @@
+"""Chapter of the report. One sequence over several ranks."""

@@ -1,0 +1,1 @@
+"""Chapter of the report. What the run was measured on."""

@@ -1,0 +1,125 @@
+"""Where the numbers come from: machines, environments, runs and peaks, as names and values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import pandas as pd
+
+from results.chapters.speed.chapter import Chapter
+from results.records.load import Run
+from results.records.validation import clean
+from results.schema import format_option
+from results.text import numbers
+from results.text.settings import names_precision
+
+_PEAKS = {
+    "matmul_rate": ("matrix products", "op/s"),
+    "exp_rate": ("exponentials", "/s"),
+    "bandwidth": ("memory traffic", "B/s"),
+}
+
+_LONGEST_NAME, _MOST_FACTS, _MOST_NAMED = 100, 100, 20
+"""Of a stranger's description no more is shown."""
+
+
+class Facts(NamedTuple):
+    """A heading with names and values."""
+
+    title: str
+    pairs: list[tuple[str, str]]
+
+
+def provenance(run: Run, found: list[Chapter]) -> list[Facts]:
+    """Return machines, environments, runs and peaks as names and values."""
+    facts = []
+    for title, column, known in (
+        ("Machine", "machine", run.machines),
+        ("Environment", "environment", run.environments),
+    ):
+        for address in run.frame[column].unique():
+            about = known.get(address, {})
+            pairs = [
+                (clean(k[:_LONGEST_NAME]).replace("_", " "), _fact(k, v))
+                for k, v in list(about.items())[:_MOST_FACTS]
+            ]
+            facts.append(Facts(title, [p for p in pairs if p[1]] or [("id", clean(address))]))
+    facts.append(Facts("Run", _run_facts(run)))
+    shown = set()
+    precise = names_precision(chapter.setting for chapter in found)
+    for chapter in found:
+        setting = chapter.setting
+        key = tuple(setting[k] for k in ("machine", "environment", "device", "dtype", "threads",
+                                         "allocator", "matmul_precision"))  # fmt: skip
+        if not chapter.peaks or key in shown:
+            continue
+        shown.add(key)
+        pairs = [
+            (word, f"{numbers.rate(chapter.peaks[name])}{unit}")
+            for name, (word, unit) in _PEAKS.items()
+            if name in chapter.peaks
+        ]
+        if "empty_latency" in chapter.peaks:
+            pairs.append(("empty call", numbers.seconds(chapter.peaks["empty_latency"])))
+        where = f"{setting['device']}, {setting['dtype']}, {setting['threads']} threads, "
+        how = f", products at {setting['matmul_precision']} precision" if precise else ""
+        facts.append(
+            Facts(f"Measured peaks ({where}{setting['allocator']} allocator{how})", pairs)
+        )
+    return facts
+
+
+def _run_facts(run: Run) -> list[tuple[str, str]]:
+    frame = run.frame
+    launches = frame.drop_duplicates(["run", "machine", "case_id", "launch"])
+    failed = launches[launches["status"] != "ok"]["status"].value_counts()
+    started = sorted(s for s in frame["started"].unique() if s)
+    pairs = [
+        ("runs", _few(frame["run"].unique())),
+        ("commits", _few(frame["commit"].unique())),
+        ("started", started[0] if started else ""),
+        ("cases", f"{frame['case_id'].nunique():,}"),
+        ("launches", f"{len(launches):,}"),
+        ("not ok", ", ".join(f"{n} {numbers.STATUS_WORDS[s]}" for s, n in failed.items())),
+        ("measuring code", f"version {run.records[0]['measurement']}"),
+        ("seeds", _few(sorted(frame["seed"].unique()))),
+    ]
+    return [p for p in pairs if p[1]]
+
+
+def _few(values: Iterable[object]) -> str:
+    """Join what is not empty, the first twenty of it."""
+    texts = [text for value in values if (text := str(value))]
+    more = len(texts) - _MOST_NAMED
+    return ", ".join(texts[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _fact(name: str, value: object) -> str:
+    if value is None or value == "":
+        return ""
+    if str(name).endswith("_bytes") and isinstance(value, int | float):
+        return numbers.size(float(value)) if abs(value) < 1e300 else ""
+    if isinstance(value, Mapping):  # plug-ins, by what they registered
+        return clean(", ".join(f"{k} of {format_option(v)}" for k, v in value.items()))[:600]
+    text = " ".join(map(format_option, value)) if isinstance(value, list) else format_option(value)
+    return clean(text)[:600]
+
+
+def input_scale(run: Run) -> str:
+    """Return on which inputs the errors were taken, as a half-sentence, "" if not recorded."""
+    found = pd.unique(
+        pd.Series(
+            [
+                f"inputs of scale {m['input_scale']:g}, {m['rows']} sampled query rows"
+                for record in run.records
+                if record["case"]["kind"] == "speed"  # kind error has inputs of its own
+                for arm in record["arms"]
+                if isinstance(m := arm["metrics"].get("relative_error"), dict)
+                and isinstance(m.get("input_scale"), int | float)
+                and isinstance(m.get("rows"), int)
+            ],
+            dtype=object,
+        )
+    )
+    return " / ".join(found[:3]) + (" / …" if len(found) > 3 else "")

@@ -1,0 +1,1 @@
+"""Chapter of the report. Errors against exact attention."""

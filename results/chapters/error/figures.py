@@ -1,0 +1,242 @@
+"""The errors' figures: error against cost, a panel a distribution, and error against length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from results.analysis.series import label
+from results.analysis.warm_up import is_cut_short
+from results.chapters.error.rows import USELESS, ErrorChapter, budget_text, default_rows, line_name
+from results.figures import plot_data
+from results.figures.panels import (
+    SeriesKey,
+    error_ticks,
+    hollow_marks,
+    length_axis,
+    log_cost,
+    panel_row,
+    shared_legend,
+    time_ticks,
+)
+from results.figures.theme import INK
+from results.records.frames import as_rows
+from results.text import numbers
+
+MOST_PANELS, MOST_SERIES = 9, 24
+LEAST_ERROR = 1e-7
+
+WHAT: Mapping[str, tuple[str, str]] = {
+    "relative_error": ("Error of the output", "relative error"),
+    "weights_error": ("Error of the attention weights", "relative error of weights"),
+    "weights_kl": ("Divergence of the attention weights", "KL (nat)"),
+}
+"""Metric to a figure's title and a label."""
+
+COST_WORDS = {"latency": "time per call", "operations": "operations per call"}
+
+_EXACT = (0, (5, 2))
+_ZEROS = (0, (1, 2))
+
+
+def caption(metric: str, cost: str, chapter: ErrorChapter) -> str:
+    """Return what stands under `against_cost`."""
+    names = {
+        row["backend"]: row["budget_name"].replace("_", " ")
+        for row in as_rows(chapter.rows)
+        if row["budget_name"]
+    }
+    budgets = ", ".join(f"{name} of {backend}" for backend, name in list(names.items())[:8])
+    told = {
+        "relative_error": "Relative L2 distance of the output from exact softmax attention",
+        "weights_error": "Relative L2 distance of the attention weights from exact softmax's",
+        "weights_kl": "Mean divergence of a row of attention weights from exact softmax's",
+    }[metric]
+    zeros = " The dotted line is an output of zeros." if metric == "relative_error" else ""
+    exact = (
+        " The dashed line is the fastest exact attention: right of it an approximation is of no "
+        "use."
+        if cost == "latency"
+        else " The dashed line is what exact attention takes."
+    )
+    plot_data = f" A mark's number is the budget: {budgets}; d is the default." if budgets else ""
+    return (
+        f"{told}, at {numbers.tokens(chapter.seq_len)} tokens, against {COST_WORDS[cost]}; low "
+        f"and left is better.{plot_data}{exact}{zeros}"
+    )
+
+
+def against_cost(chapter: ErrorChapter, metric: str, cost: str) -> Figure | None:
+    """Draw a panel a distribution and a line a family over its budgets, at one length."""
+    shown = {}
+    for inputs in chapter.inputs:
+        rows = chapter.at(inputs)
+        own = rows[~rows["is_exact"].astype(bool) & (rows[metric] > 0) & (rows[cost] > 0)]
+        if len(own):
+            shown[inputs] = own, rows
+    shown = dict(list(shown.items())[:MOST_PANELS])
+    made = panel_row(len(shown))
+    if made is None:
+        return None
+    figure, axes = made
+    kept = _first([key for own, _ in shown.values() for key in _keys(own)])
+    has_exact = False
+    for ax, (inputs, (own, rows)) in zip(axes, shown.items(), strict=True):
+        exact = rows[rows["is_exact"].astype(bool) & (rows[cost] > 0)][cost]
+        drawn = own[[k in kept for k in _keys(own)]]
+        _lines(ax, drawn, metric, cost, chapter)
+        costs = [*drawn[cost], *([float(exact.min())] if len(exact) else [])]
+        if len(exact):
+            has_exact = True
+            ax.axvline(float(exact.min()), color=INK, linewidth=1.1, linestyle=_EXACT)
+            rule = plot_data.Rule("exact attention", x=float(exact.min()))
+            plot_data.shown(ax).rules.append(rule)
+        _error_axis(ax, drawn[metric], metric)
+        log_cost(ax, costs, time_ticks if cost == "latency" else _operation_ticks)
+        ax.set_title(inputs if len(inputs) <= 34 else f"{inputs[:33]}…")
+        ax.set_xlabel(COST_WORDS[cost])
+        ax.set_ylabel(WHAT[metric][1])
+    others = [(_line(_EXACT), "exact attention")] if has_exact else []
+    if metric == "relative_error":
+        others.append((_line(_ZEROS), "output of zeros"))
+    shared_legend(figure, kept, chapter.looks, others=others)
+    return figure
+
+
+def _keys(rows: pd.DataFrame) -> list[SeriesKey]:
+    return list(zip(rows["backend"], rows["rest"], strict=True))
+
+
+def _first(keys: list[SeriesKey]) -> list[SeriesKey]:
+    return list(dict.fromkeys(keys))[:MOST_SERIES]
+
+
+def _line(style: Any) -> Line2D:
+    return Line2D([], [], color=INK, linewidth=1.1, linestyle=style)
+
+
+def _lines(ax: Axes, rows: pd.DataFrame, metric: str, cost: str, chapter: ErrorChapter) -> None:
+    for key, own in rows.groupby(["backend", "rest"], sort=False):
+        look = chapter.looks[key]
+        color = look.light
+        at = own.sort_values([cost, "budget"], kind="stable")
+        y = at[metric].clip(lower=LEAST_ERROR)
+        told = [
+            plot_data.Point(
+                row[cost], max(row[metric], LEAST_ERROR), note=budget_text(row), tag=_tag(row),
+                hollow=cost == "latency" and is_cut_short(row),
+            )
+            for row in as_rows(at)
+        ]  # fmt: skip
+        plot_data.line(ax, (key[0], label(*key)), look, told)
+        ax.plot(at[cost], y, color=color, marker=look.marker, markersize=5.5,
+                markevery=[i for i, point in enumerate(told) if not point.hollow],
+                linestyle=(0, look.dashes) if look.dashes else "-")  # fmt: skip
+        short = [point for point in told if point.hollow]
+        if short:
+            hollow_marks(ax, [p.x for p in short], [p.y for p in short], look, 5.5)
+        for index, (x, height, tag) in enumerate(
+            zip(at[cost], y, (point.tag for point in told), strict=True)
+        ):
+            ax.annotate(
+                tag, (x, height), color=color, fontsize=7.5, textcoords="offset points",
+                # Above and below in turn: neighbours on a flat line would cover each other.
+                xytext=(0, 5 if index % 2 == 0 else -5), ha="center",
+                va="bottom" if index % 2 == 0 else "top",
+            )  # fmt: skip
+
+
+def _tag(row: Mapping[Any, Any]) -> str:
+    """Return what is written beside a mark: its budget, d for the default."""
+    return str(row["budget_text"])[:6] or ("d" if row["budget_name"] else "")
+
+
+def _error_axis(ax: Axes, values: pd.Series, metric: str) -> None:
+    ax.set_yscale("log")
+    least, most = max(float(values.min()), LEAST_ERROR), max(float(values.max()), LEAST_ERROR)
+    if metric == "relative_error":
+        most = max(most, USELESS)
+        ax.axhline(USELESS, color=INK, linewidth=1.0, linestyle=_ZEROS)
+        plot_data.shown(ax).rules.append(plot_data.Rule("output of zeros", y=USELESS))
+    room = max(1.5, (most / least) ** 0.12)
+    ax.set_ylim(least / room, most * room)
+    error_ticks(ax.yaxis)
+
+
+def _operation_ticks(axis: Any) -> None:
+    """Write the ticks of an axis of operations as 10 Mop, 1 Gop."""
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0,), numticks=9))
+    axis.set_minor_locator(NullLocator())
+
+    def write(value: float, _: object) -> str:
+        number, _, unit = numbers.rate(value).partition(" ")
+        return f"{number.rstrip('0').rstrip('.') if '.' in number else number} {unit}op"
+
+    axis.set_major_formatter(FuncFormatter(write))
+    plot_data.kind(axis, "operations")
+
+
+LENGTH_CAPTION = (
+    "Relative L2 distance of the output from exact softmax attention against length, each family "
+    "at the budget that the legend names: its default, where that was measured at as many lengths "
+    "as any other, else the middle one of those measured at most lengths (of an even number the "
+    "smaller of the two)."
+)
+
+
+def against_length(chapter: ErrorChapter) -> Figure | None:
+    """Draw the error at the default budget against length; None for one length."""
+    rows = default_rows(chapter.rows)
+    rows = rows[~rows["is_exact"].astype(bool) & (rows["relative_error"] > 0)]
+    shown = [
+        (inputs, own)
+        for inputs in chapter.inputs
+        if (own := rows[rows["inputs"] == inputs])["seq_len"].nunique() > 1
+    ][:MOST_PANELS]
+    made = panel_row(len(shown))
+    if made is None:
+        return None
+    figure, axes = made
+    kept = _first([key for _, own in shown for key in _keys(own)])
+    for ax, (inputs, own) in zip(axes, shown, strict=True):
+        for key, line in own[[k in kept for k in _keys(own)]].groupby(
+            ["backend", "rest"], sort=False
+        ):
+            look = chapter.looks[key]
+            at = line.sort_values("seq_len", kind="stable")
+            color = look.light
+            style: Any = (0, look.dashes) if look.dashes else "-"
+            told = [
+                plot_data.Point(
+                    row["seq_len"], max(row["relative_error"], LEAST_ERROR),
+                    row["error_low"], row["error_high"], budget_text(row),
+                )
+                for row in as_rows(at)
+            ]  # fmt: skip
+            plot_data.line(ax, (key[0], label(*key)), look, told)
+            ax.plot(at["seq_len"], at["relative_error"].clip(lower=LEAST_ERROR), color=color,
+                    marker=look.marker, linestyle=style)  # fmt: skip
+            if math.isfinite(float(at["error_low"].min())):
+                ax.fill_between(at["seq_len"], at["error_low"].clip(lower=LEAST_ERROR),
+                                at["error_high"].clip(lower=LEAST_ERROR), color=color, alpha=0.14,
+                                linewidth=0)  # fmt: skip
+        _error_axis(ax, own["relative_error"], "relative_error")
+        length_axis(ax, own["seq_len"], "forward")
+        ax.set_title(inputs if len(inputs) <= 34 else f"{inputs[:33]}…")
+        ax.set_ylabel("relative error")
+    others = [(_line(_ZEROS), "output of zeros")]
+    names = {
+        (row["backend"], row["rest"]): f"{line_name(row)}, {budget_text(row)}"
+        for _, own in shown
+        for row in as_rows(own)
+        if row["budget_name"]
+    }
+    shared_legend(figure, kept, chapter.looks, others=others, names=names)
+    return figure

@@ -1,0 +1,210 @@
+"""Peers: how our backends compare with other libraries' implementations, arm beside arm.
+
+The arms of a case ran in alternation in one process, so a launch gives one ratio, and the
+interval is that of the ratios over the launches. Ratios are the peer's number over ours: above 1,
+ours needs less.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from results.analysis.series import outcome, rank
+from results.analysis.warm_up import converged
+from results.chapters.speed.chapter import machine_name
+from results.records.load import Run
+from results.records.validation import clean
+from results.schema import PEER, PROJECTIONS
+from results.statistics.intervals import Array, Estimate, estimate
+from results.text.settings import differing, names_precision
+
+SETTING = (
+    "machine", "environment", "version", "device", "dtype", "batch", "num_heads", "num_kv_heads",
+    "head_dim", "threads", "matmul_precision", "compile",
+)  # fmt: skip
+"""What the comparisons of one chapter share."""
+
+TITLE = tuple(c for c in SETTING if c not in ("machine", "environment", "device"))
+"""What stands in a chapter's title after the place."""
+
+PAIR = ("backend", "options", "peer", "level", "is_causal")
+"""What the comparisons of one table share."""
+
+CASE = ("mode", "allocator", "seq_len", "seed")
+
+PEER_TABLE = (
+    "backend", "options", "peer", "library", "level", "mode", "device", "dtype", "batch",
+    "num_heads", "head_dim", "seq_len", "is_causal", "threads", "allocator", "matmul_precision",
+    "compile", "seed", "latency", "peer_latency", "converged", "ratio", "ratio_low", "ratio_high",
+    "attention_ratio", "attention_low", "attention_high", "peak_memory", "peer_peak_memory",
+    "memory_ratio", "output_difference", "input_scale", "allowed_difference", "same_function",
+    "difference", "num_launches", "status", "reason",
+)  # fmt: skip
+"""The columns of the table `peers`; latencies in s, memory in B, ratios peer over ours."""
+
+_LONGEST_TEXT = 200
+
+_UNKNOWN = Estimate(math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class PeerChapter:
+    """The comparisons of one setting.
+
+    Attributes:
+        title: the setting in words.
+        rows: of `comparisons`.
+    """
+
+    title: str
+    rows: pd.DataFrame
+
+
+def comparisons(run: Run) -> pd.DataFrame:
+    """Return a row per case of kind peer: `PEER_TABLE`, machine, environment, num_kv_heads.
+
+    A case of which no launch succeeded has no numbers, and its status and reason.
+    """
+    frame = run.frame[run.frame["kind"] == "peer"]
+    claims = _claims(run)
+    rows = []
+    places = ["machine", "environment", "version", "case_id"]
+    for (machine, environment, _, case), part in frame.groupby(places, sort=False):
+        rows.append(_compare(part, claims.get((machine, environment, case), {})))
+    columns = [*PEER_TABLE, "machine", "environment", "version", "num_kv_heads"]
+    table = pd.DataFrame.from_records(rows, columns=columns)
+    table["rank"] = [rank(backend) for backend in table["backend"]]
+    order = [*SETTING, "rank", *PAIR[1:], *CASE]
+    return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
+
+
+def comparison_table(run: Run) -> pd.DataFrame:
+    """Return the comparisons with the columns `PEER_TABLE`, machine and environment."""
+    return comparisons(run)[[*PEER_TABLE, "machine", "environment"]]
+
+
+def peer_chapters(run: Run) -> list[PeerChapter]:
+    """Return the comparisons by setting, the one with most of them first."""
+    table = comparisons(run)
+    if table.empty:
+        return []
+    groups = sorted(table.groupby(list(SETTING), sort=False), key=lambda g: -len(g[1]))
+    several = table["machine"].nunique() > 1
+    settings = [dict(zip(SETTING, key, strict=True)) for key, _ in groups]
+    precise = names_precision(settings)
+    return [
+        PeerChapter(_title(setting, run, several=several, precise=precise), rows)
+        for setting, (_, rows) in zip(settings, groups, strict=True)
+    ]
+
+
+def _title(setting: Mapping[str, Any], run: Run, *, several: bool, precise: bool) -> str:
+    machine = machine_name(run.machines.get(setting["machine"], {})) if several else ""
+    where = f"{machine}: {setting['device']}" if machine else f"on {setting['device']}"
+    named = [c for c in TITLE if precise or c != "matmul_precision"]
+    return f"{where}, {differing(setting, named)}"
+
+
+# -- one case ------------------------------------------------------------------------------------
+
+
+def _claims(run: Run) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Return by machine, environment and case what is said of its peer.
+
+    Keys: `same_function`, `difference`, `input_scale`.
+    Records are a stranger's: what has another form is left out.
+    """
+    claims: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for record in run.records:
+        if record["case"]["kind"] != "peer" or len(record["arms"]) < 2:
+            continue
+        said = record["arms"][1].get("peer")
+        if isinstance(said, dict) and isinstance(said.get("same_function"), bool):
+            scale = record["arms"][1]["metrics"].get("output_difference", {}).get("input_scale")
+            place = clean(record["machine"]), clean(record["environment"]), record["case"]["id"]
+            claims[place] = {
+                "input_scale": scale if isinstance(scale, float) else math.nan,
+                "same_function": said["same_function"],
+                "difference": clean(said.get("difference") or "")[:_LONGEST_TEXT],
+            }
+    return claims
+
+
+def _compare(part: pd.DataFrame, claim: Mapping[str, Any]) -> dict[str, Any]:
+    first = part.iloc[0]
+    status, reason = outcome(part)
+    shared = {
+        c: first[c]
+        for c in (*PEER_TABLE, "machine", "environment", "version", "num_kv_heads")
+        if c in part.columns
+    }
+    beside = part[part["arm"] == 1]
+    named = str(beside["backend"].iloc[0]) if len(beside) else ""
+    measured = beside[beside["metric"] == "output_difference"]
+    latency, memory = _by_launch(part, "latency"), _by_launch(part, "peak_memory")
+    whole = _ratio(latency[:, 1], latency[:, 0])
+    alone, doubt = _UNKNOWN, ""
+    if (part["backend"] == PROJECTIONS).any() and len(latency):
+        alone, doubt = _without(latency)
+    kernels = [k for k in dict.fromkeys(beside["kernel"]) if k]
+    return {
+        **shared,
+        "peer": named.removeprefix(PEER),
+        "library": " / ".join(kernels)[:_LONGEST_TEXT],
+        "latency": _median(latency[:, 0]),
+        "peer_latency": _median(latency[:, 1]),
+        "converged": converged(part["converged"]),
+        "ratio": whole.value, "ratio_low": whole.low, "ratio_high": whole.high,
+        "attention_ratio": alone.value,
+        "attention_low": alone.low, "attention_high": alone.high,
+        "peak_memory": _median(memory[:, 0]),
+        "peer_peak_memory": _median(memory[:, 1]),
+        "memory_ratio": _ratio(memory[:, 1], memory[:, 0]).value,
+        "output_difference": float(measured["value"].max()) if len(measured) else math.nan,
+        "allowed_difference": float(measured["gate_budget"].max()) if len(measured) else math.nan,
+        "same_function": claim.get("same_function"),
+        "difference": claim.get("difference", ""),
+        "input_scale": claim.get("input_scale", math.nan),
+        "num_launches": len(latency),
+        "status": status,
+        "reason": "; ".join(r for r in (reason, doubt) if r),
+    }  # fmt: skip
+
+
+def _by_launch(part: pd.DataFrame, metric: str) -> Array:
+    """Return the metric of ours, the peer and the projections, shape [launches, 3]; NaN = none.
+
+    Only launches that have it of both ours and the peer.
+    """
+    rows = part[part["metric"] == metric]
+    wide = rows.pivot_table(
+        index=["run", "launch"], columns="arm", values="value", aggfunc="first"
+    )
+    found = wide.reindex(columns=[0, 1, 2]).dropna(subset=[0, 1])
+    numbers: Array = found.to_numpy(dtype=np.float64)
+    return numbers
+
+
+def _median(values: Array) -> float:
+    return float(np.median(values)) if len(values) else math.nan
+
+
+def _ratio(top: Array, bottom: Array) -> Estimate:
+    if not len(top) or not (np.all(top > 0) and np.all(bottom > 0)):
+        return _UNKNOWN
+    return estimate(top / bottom)
+
+
+def _without(latency: Array) -> tuple[Estimate, str]:
+    """Return the ratio of what is left without the projections, or why there is none."""
+    ours, theirs = latency[:, 0] - latency[:, 2], latency[:, 1] - latency[:, 2]
+    found = _ratio(theirs, ours)
+    if math.isfinite(found.value):
+        return found, ""
+    return found, "the projections alone took as long as a whole layer: no ratio without them"

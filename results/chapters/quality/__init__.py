@@ -1,0 +1,1 @@
+"""Chapter of the report. What models learn with each backend."""

@@ -1,0 +1,134 @@
+"""All tasks at once: a table of their scores, and what the page's summary says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+from results.chapters.quality.rows import QualityChapter, Trial
+from results.chapters.quality.tables import (
+    MOST_NAMED,
+    Row,
+    compressors,
+    name,
+    named,
+    records,
+    score_cell,
+)
+from results.chapters.speed.sentences import Paragraph
+from results.chapters.speed.tables import LONG, Cell, TableView
+from results.statistics.seeds import SOLVED, is_solved
+from results.text import numbers
+from results.text.labels import budget_name, view_name
+
+_MOST_LINES = 12
+
+DEFAULTS = "its defaults"
+
+
+def overview(chapters: Sequence[QualityChapter]) -> list[TableView]:
+    """Return the scores of all tasks at one view: a row a task, a column a backend."""
+    by_view: dict[tuple[str, str], list[tuple[QualityChapter, Trial]]] = {}
+    for chapter in chapters:
+        for trial in chapter.trials:
+            by_view.setdefault((view_name(trial.training), trial.metric), []).append(
+                (chapter, trial)
+            )
+    return [_overview(*key, pairs) for key, pairs in by_view.items() if len(pairs) > 1]
+
+
+def _overview(view: str, metric: str, pairs: Sequence[tuple[QualityChapter, Trial]]) -> TableView:
+    trainings = list(dict.fromkeys(trial.name for _, trial in pairs))
+    several = len(trainings) > 1
+    tables = [records(trial.rows) for _, trial in pairs]
+    one_each = all(len({r["backend"] for r in rows}) == len(rows) for rows in tables)
+    variants = _variants(pairs)
+    # A backend whose options follow the length has one column; the notes have the options.
+    follows = {b for b, options in variants.items() if one_each and len(options) > 1}
+
+    def column(row: Row) -> str:
+        return str(row["backend"]) if row["backend"] in follows else name(row)
+
+    every = dict.fromkeys(column(r) for r in chain(*tables))
+    shown = list(every)[:MOST_NAMED]
+    rows = []
+    names = [_which(chapter) for chapter, _ in pairs]
+    told = [(*which, trial.name) for which, (_, trial) in zip(names, pairs, strict=True)]
+    alike = len(set(told)) < len(told)
+    for (chapter, trial), named_so, found in zip(pairs, names, tables, strict=True):
+        by_name = {column(r): r for r in found}
+        cells = [Cell(text) for text in named_so]
+        cells += [Cell(budget_name(trial.training))] if several else []
+        cells += [Cell(chapter.title)] if alike else []
+        for backend in shown:
+            row = by_name.get(backend)
+            cells.append(Cell(numbers.NONE) if row is None else score_cell(row, trial))
+        rows.append(cells)
+    notes = [
+        f"{backend}: {'; '.join(f'{o or DEFAULTS} at {at} tokens' for o, at in told.items())}."
+        for backend, told in variants.items()
+        if backend in follows and backend in shown
+    ]
+    if len(every) > len(shown):
+        notes.append(f"Of {len(every)} backends the first {len(shown)}.")
+    what = "Accuracy" if metric == "accuracy" else "Bits per byte"
+    title = f"{what} by task, {view if several else trainings[0]}"
+    head = ["task", "form", "tokens", *(["trained"] if several else []),
+            *(["where"] if alike else []), *shown]  # fmt: skip
+    return TableView(title, head, rows, 2, notes, is_long=len(rows) > LONG)
+
+
+def _variants(pairs: Sequence[tuple[QualityChapter, Trial]]) -> dict[str, dict[str, str]]:
+    """Return backend to its options, each with the lengths they were used at."""
+    lengths: dict[str, dict[str, dict[str, None]]] = {}
+    for chapter, trial in pairs:
+        for row in records(trial.rows):
+            used = lengths.setdefault(row["backend"], {}).setdefault(row["options"], {})
+            used[numbers.tokens(chapter.setting["seq_len"])] = None
+    return {
+        backend: {options: numbers.listing(list(at)) for options, at in of.items()}
+        for backend, of in lengths.items()
+    }
+
+
+def _which(chapter: QualityChapter) -> tuple[str, str, str]:
+    setting = chapter.setting
+    form = "causal" if setting["is_causal"] else "bidirectional"
+    return str(setting["task"]), form, numbers.tokens(setting["seq_len"])
+
+
+def answers(chapters: Sequence[QualityChapter]) -> list[Paragraph]:
+    """Return what the page's summary says of the tasks: a sentence a trial."""
+    said = []
+    for chapter in chapters:
+        for trial in chapter.trials:
+            if told := _in_short(trial):
+                said.append(f"{chapter.title}, {trial.name}: {told}.")
+    more = len(said) - _MOST_LINES
+    said = [*said[:_MOST_LINES], *([f"{more} more below."] if more > 0 else [])]
+    return [Paragraph("Tasks", said)] if said else []
+
+
+def _in_short(trial: Trial) -> str:
+    rows = records(trial.good)
+    if not rows:
+        return ""
+    if trial.lower:
+        beside = [f"{word} {bits:.3f}" for word, bits in compressors(trial).items()]
+        end = f" (beside {numbers.listing(beside)})" if beside else ""
+        return f"bits per byte {named(rows[:4], trial.metric)}{end}"
+    solved = [name(r) for r in rows if is_solved(r)]
+    lost = [name(r) for r in rows if r["at_chance"] and r["score"] < SOLVED]
+    told = [
+        f"solved by {numbers.listing(solved[:MOST_NAMED])}"
+        if solved
+        else f"not solved, best {named(rows[:1], 'accuracy')}"
+    ]
+    others = [r for r in rows[bool(not solved) :] if not is_solved(r)]
+    if short := [r for r in others if r["score"] >= SOLVED]:
+        told.append(f"a seed without result {named(short, 'accuracy')}")
+    if rest := [r for r in others if r["score"] < SOLVED and not r["at_chance"]]:
+        told.append(f"below it {named(rest, 'accuracy')}")
+    if lost:
+        told.append(f"not told from chance {numbers.listing(lost[:MOST_NAMED])}")
+    return "; ".join(told)

@@ -1,0 +1,202 @@
+"""Quantised weights: records of kind quantized as a table and a sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from results.analysis.series import label, outcome
+from results.analysis.warm_up import NOTE, converged, marked
+from results.chapters.speed.sentences import Paragraph
+from results.chapters.speed.tables import Cell, TableView, small_number, status_word
+from results.chapters.titles import PLACE, joined, place_words, task_name, titled
+from results.page.blocks import Part, Section
+from results.records.frames import as_rows
+from results.records.load import Run
+from results.statistics.intervals import ONE_LAUNCH_FACTOR, ratio
+from results.text import numbers
+from results.text.labels import training_name
+
+SETTING = (*PLACE, "task", "is_causal", "model", "seq_len", "training")
+
+METRICS = ("parameter_bytes", "latency", "output_difference", "bits_per_byte", "peak_memory")
+
+QUANTIZED_TABLE = (
+    "backend", "options", "weights", *METRICS, "converged", "num_seeds", "task", "is_causal",
+    "seq_len", "training", "model", "device", "dtype", "batch", "threads", "allocator", "kernel",
+    "status", "reason", "machine", "environment",
+)  # fmt: skip
+"""The columns of the table `quantized`; bytes in B, latency in s."""
+
+FULL = "float32"
+"""The weights that the others stand beside."""
+
+_ORDER = (FULL, "bfloat16", "float16", "int8", "int4")
+
+Row = Mapping[Hashable, Any]
+
+
+def quantized_part(run: Run) -> Part:
+    """Return the part of the report that has quantised weights, without sections if none."""
+    groups = _groups(run)
+    titles = titled(
+        [setting for setting, _ in groups], run, (*PLACE, "model", "training"), task_name
+    )
+    sections = []
+    for title, (setting, rows) in zip(titles, groups, strict=True):
+        spent = training_name(str(setting["training"]))
+        training = f"Trained with {spent}. " if spent else ""
+        told = _sentences(rows)
+        sections.append(
+            Section(
+                title,
+                lead=f"{training}{place_words(setting)}",
+                paragraphs=[Paragraph("", told)] if told else [],
+                tables=[_table(rows)],
+            )
+        )
+    said = [
+        f"{s.title}: {text[:1].lower()}{text[1:]}"
+        for s in sections
+        for p in s.paragraphs
+        for text in p.sentences
+        if text != NOTE
+    ]
+    answers = [Paragraph("Quantised weights", said[:8])] if said else []
+    return Part("quantized", "Quantised weights", sections, answers)
+
+
+def _groups(run: Run) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Return the settings with their rows."""
+    frame = run.frame[run.frame["kind"] == "quantized"]
+    return [
+        (dict(zip(SETTING, key, strict=True)), rows_of(part))
+        for key, part in frame.groupby(list(SETTING), sort=False)
+    ]
+
+
+def quantized_table(run: Run) -> pd.DataFrame:
+    """Return a row per setting, backend and weights, columns `QUANTIZED_TABLE`."""
+    return joined([rows.assign(**setting) for setting, rows in _groups(run)], QUANTIZED_TABLE)
+
+
+def rows_of(part: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per backend and weights: medians over launches and seeds.
+
+    Columns: backend, options, weights, `METRICS`, num_seeds, kernel, status, reason.
+    """
+    rows = []
+    for (backend, options, weights), own in part.groupby(
+        ["backend", "options", "weights"], sort=False
+    ):
+        status, reason = outcome(own)
+        good = own[own["status"] == "ok"]
+        known = {m: good[good["metric"] == m]["value"] for m in METRICS}
+        rows.append(
+            {
+                "backend": backend, "options": options, "weights": weights,
+                **{m: float(v.median()) if len(v) else math.nan for m, v in known.items()},
+                "latencies": tuple(known["latency"]),
+                "converged": converged(good["converged"]),
+                "num_seeds": int(good["seed"].nunique()),
+                "kernel": " / ".join(k for k in dict.fromkeys(good["kernel"]) if k),
+                "status": status, "reason": reason,
+            }
+        )  # fmt: skip
+    rows.sort(key=lambda r: (r["backend"], r["options"], _place(str(r["weights"]))))
+    return pd.DataFrame.from_records(rows)
+
+
+def _place(weights: str) -> tuple[int, str]:
+    return (_ORDER.index(weights) if weights in _ORDER else len(_ORDER)), weights
+
+
+def _table(rows: pd.DataFrame) -> TableView:
+    several = rows[["backend", "options"]].drop_duplicates().shape[0] > 1
+    has_reasons = bool((rows["reason"] != "").any())
+    cells = []
+    for row in as_rows(rows):
+        done = math.isfinite(row["latency"]) or math.isfinite(row["parameter_bytes"])
+        bits = row["bits_per_byte"]
+        first = [Cell(label(row["backend"], row["options"]))] if several else []
+        cells.append(
+            [
+                *first,
+                Cell(row["weights"]),
+                Cell(numbers.size(row["parameter_bytes"]))
+                if done
+                else Cell(status_word(row["status"]), is_status=True),
+                Cell(marked(numbers.seconds(row["latency"]), row)),
+                Cell(numbers.size(row["peak_memory"])),
+                Cell(small_number(row["output_difference"])),
+                Cell(f"{bits:.3f}" if math.isfinite(bits) else numbers.NONE),
+                Cell(f"{row['num_seeds']}"),
+                *([Cell(row["reason"])] if has_reasons else []),
+            ]
+        )
+    head = [
+        *(["backend"] if several else []), "weights", "parameters", "latency", "peak memory",
+        "output difference", "bits per byte", "seeds", *(["reason"] if has_reasons else []),
+    ]  # fmt: skip
+    kernels = {
+        f"{row['weights']}: {row['kernel']}": None for row in as_rows(rows) if row["kernel"]
+    }
+    notes = [
+        "Weights: those of the blocks' linear layers; embeddings, logits, norms and biases stay "
+        "numbers of the products' type. Parameters: the bytes that hold all of them.",
+        "Latency, peak memory: of a call on one sequence. Output difference: relative L2 of the "
+        f"logits from those with {FULL} weights, on the test split. Medians over seeds.",
+        *(
+            ["One training, of one seed: what another would give is not known."]
+            if rows["num_seeds"].max() == 1
+            else []
+        ),
+        *([f"Kernels: {'; '.join(kernels)}."] if kernels else []),
+    ]
+    return TableView("Weights", head, cells, text_columns=2 if several else 1, notes=notes)
+
+
+def _sentences(rows: pd.DataFrame) -> list[str]:
+    """Say, of each backend, what each scheme gives and takes beside full weights."""
+    said = []
+    for (backend, options), own in rows.groupby(["backend", "options"], sort=False):
+        full = own[own["weights"] == FULL]
+        if full.empty:
+            continue
+        base = full.iloc[0]
+        told = [
+            text for row in as_rows(own) if row["weights"] != FULL and (text := _beside(row, base))
+        ]
+        if told:
+            said.append(f"Beside {FULL} ({label(backend, options)}): {'; '.join(told)}.")
+    return said
+
+
+def _latency_beside(own: Sequence[float], full: Sequence[float]) -> str:
+    found = ratio(own, full)
+    told = f"{numbers.times(*found[:3])} the latency"
+    if found.has_interval:
+        return told
+    near = 1 / ONE_LAUNCH_FACTOR < found.value < ONE_LAUNCH_FACTOR
+    return f"{told} (one launch each{': no order' if near else ''})"
+
+
+def _beside(row: Row, base: Mapping[Any, Any]) -> str:
+    parts = []
+    if row["parameter_bytes"] > 0 and base["parameter_bytes"] > 0:
+        share = row["parameter_bytes"] / base["parameter_bytes"]
+        parts.append(f"{numbers.percent(share)} of the bytes")
+    if row["latency"] > 0 and base["latency"] > 0:
+        told = {"converged": converged([row["converged"], base["converged"]])}
+        parts.append(marked(_latency_beside(row["latencies"], base["latencies"]), told))
+    if math.isfinite(row["output_difference"]):
+        parts.append(f"logits differ by {small_number(row['output_difference'])}")
+    if math.isfinite(row["bits_per_byte"]) and math.isfinite(base["bits_per_byte"]):
+        change = round(row["bits_per_byte"] - base["bits_per_byte"], 3)
+        parts.append(f"{change:+.3f} bits per byte" if change else "equal bits per byte")
+    if not parts:
+        return f"{row['weights']} {status_word(row['status'])}" if row["status"] != "ok" else ""
+    return f"{row['weights']} {', '.join(parts)}"

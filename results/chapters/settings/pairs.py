@@ -1,0 +1,84 @@
+"""The same case under two values of one setting: threads, precision of products, compiled or not.
+
+Between chapters nothing else is compared: every other column of `series.SETTING` is equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from results.analysis.series import SERIES, SETTING
+from results.records.frames import as_rows
+from results.schema import FULL_PRECISION
+from results.statistics.intervals import Estimate, ratio
+
+BASE: Mapping[str, Any] = {
+    "matmul_precision": FULL_PRECISION, "compile": False, "checkpointing": False,
+}  # fmt: skip
+"""What the others are compared with; of threads it is the smallest number in the run."""
+
+_ADDED = (
+    "base", "base_value", "base_converged", "base_gate_error", "base_gradient_error",
+    "base_memory", "speedup", "speedup_low", "speedup_high",
+)  # fmt: skip
+
+
+def along(table: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """Return the latency rows of `table` beside those of the same case at the axis's base value.
+
+    The base is full precision, not compiled, nothing computed again, and of threads the fewest
+    that the run holds. Every other row is there, with NaN where the case was not measured at the
+    base.
+
+    Args:
+        table: `series.points` of a run.
+        axis: ``threads``, ``matmul_precision``, ``compile`` or ``checkpointing``.
+
+    Returns:
+        The rows, with `base` (its value of the axis), `base_value` in s and whether its warm-ups
+        converged (`base_converged`), the gate's errors of the base, `speedup` = base / own with
+        `speedup_low` and `speedup_high` over launches, and the
+        peak memory of both, `memory` and `base_memory`, in B.
+    """
+    latency = _with_memory(table)
+    shared = [c for c in (*SERIES, "seq_len") if c != axis]
+    base = BASE.get(axis, min(latency[axis], default=None))
+    rows = []
+    others = latency[latency[axis] != base]
+    latency = latency if len(others) else others  # most runs hold one value of the axis
+    for _, part in latency.groupby(shared, sort=False):
+        found = as_rows(part)
+        first = next((r for r in found if r[axis] == base), None)
+        rows += [{**r, **_against(first, r, base)} for r in found if r[axis] != base]
+    return pd.DataFrame.from_records(rows, columns=[*table.columns, "memory", *_ADDED])
+
+
+def _with_memory(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the latency rows, each with its peak memory as `memory`."""
+    case = [*SERIES, "seq_len"]
+    peaks = table[table["metric"] == "peak_memory"]
+    known = dict(zip(peaks[case].itertuples(index=False, name=None), peaks["value"], strict=True))
+    latency = table[table["metric"] == "latency"].copy()
+    places = latency[case].itertuples(index=False, name=None)
+    latency["memory"] = [known.get(place, math.nan) for place in places]
+    return latency
+
+
+def _against(first: Mapping[Any, Any] | None, own: Mapping[Any, Any], base: Any) -> dict[str, Any]:
+    got = Estimate(math.nan, math.nan, math.nan)
+    if first is not None and first["value"] > 0 and own["value"] > 0:
+        got = ratio(first["launches"], own["launches"])
+    known: Mapping[Any, Any] = {} if first is None else first
+    kept = ("gate_error", "gradient_error", "memory")
+    values = known.get("value", math.nan), known.get("converged")
+    errors = (known.get(c, math.nan) for c in kept)
+    return dict(zip(_ADDED, (base, *values, *errors, got.value, got.low, got.high), strict=True))
+
+
+def varying(table: pd.DataFrame, axis: str) -> list[str]:
+    """Return the other columns of the setting that differ within a table."""
+    return [c for c in SETTING if c != axis and table[c].nunique() > 1]

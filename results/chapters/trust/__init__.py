@@ -1,0 +1,1 @@
+"""Chapter of the report. How far the measurement can be trusted."""

@@ -1,0 +1,183 @@
+"""The machine's speed through a run: what the sentinel, the same work every time, tells of it.
+
+Two things can be wrong with it, and each is said. It may *drift*: processes differ by a few
+percent whatever the machine does, so the drift is taken from a running median of three, whose ends
+follow Tukey's end-point rule (without it six repetitions would show two thirds of a steady drift).
+Of `MANY` repetitions it is the running median of five of those: with 4 % between processes, a
+running median of three alone calls two of five steady runs disturbed. And it may *jump* from one
+launch to the next, which a running median hides (53 of 120, 53, 16 and 107 ms): the spread of the
+repetitions tells that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from results.analysis.series import SETTING
+from results.schema import SENTINEL
+from results.text import numbers
+from results.text.settings import differing
+
+DRIFT_LIMIT = 0.10
+"""A run whose speed drifted by more than this share is disturbed."""
+
+SPREAD_LIMIT = 0.30
+"""A run whose repetitions spread by more than this share is disturbed; 4 % between processes give
+a spread of 10 %."""
+
+FEWEST = 4
+"""Repetitions behind a drift: three give one running median, and one value cannot drift."""
+
+MANY = 15
+"""Repetitions from which on the median runs over five."""
+
+DRAWN = 3
+"""Repetitions behind a figure."""
+
+_NAMED = ("device", "threads")
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The sentinel's times in one run.
+
+    Attributes:
+        name: the sentinel's setting in words.
+        seconds: medians of the repetitions that succeeded, in the order they ran, shape [n].
+        smooth: their running median, shape [n]; as `seconds` where n < `FEWEST`.
+        minutes: when each was started, from the first on, shape [n]; NaN where not recorded.
+        failed: how many repetitions did not succeed.
+    """
+
+    name: str
+    seconds: Array
+    smooth: Array
+    minutes: Array
+    failed: int
+
+    @property
+    def drift(self) -> float:
+        """Largest over smallest of `smooth`, less 1; NaN where `reason` says why."""
+        return math.nan if self.reason else _apart(self.smooth)
+
+    @property
+    def spread(self) -> float:
+        """The 90 % quantile of `seconds` over the 10 % quantile, less 1; NaN for none.
+
+        Quantiles are interpolated: the fewer repetitions, the more its ends count.
+        """
+        if not len(self.seconds):
+            return math.nan
+        low, high = np.quantile(self.seconds, [0.1, 0.9])
+        return float(high / low) - 1
+
+    @property
+    def reason(self) -> str:
+        """Why there is no drift, "" where there is one."""
+        if len(self.seconds) >= FEWEST:
+            return ""
+        lost = f", {self.failed} failed" if self.failed else ""
+        return f"{len(self.seconds)} repetitions{lost}: a drift needs {FEWEST}"
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether the drift is above `DRIFT_LIMIT`, or the spread above `SPREAD_LIMIT`."""
+        return self.drift > DRIFT_LIMIT or self.spread > SPREAD_LIMIT
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether `minutes` are known and in order: clocks may have been set."""
+        return bool(np.all(np.isfinite(self.minutes)) and np.all(np.diff(self.minutes) > 0))
+
+    @property
+    def warning(self) -> str:
+        """Say what a disturbed run is worth."""
+        return f"{self.told}. Compare with care; measure again on a quiet machine."
+
+    @property
+    def told(self) -> str:
+        """Say how far the machine's speed changed, without a full stop.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        ends = dict.fromkeys(
+            numbers.seconds(float(s)) for s in (min(self.seconds), max(self.seconds))
+        )
+        drift = self.reason if self.reason else f"a drift of {numbers.percent(self.drift)}"
+        return (
+            f"The same work (sentinel, {self.name}, {len(self.seconds)} repetitions) took "
+            f"{' to '.join(ends)}: a spread of {numbers.percent(self.spread)}, {drift}"
+        )
+
+
+def drifts(frame: pd.DataFrame) -> tuple[Drift, ...]:
+    """Return the drift of each sentinel case in the tidy rows of one run."""
+    rows = frame[frame["kind"] == SENTINEL].assign(cross_len=0)
+    varying = [c for c in SETTING if c not in _NAMED and rows[c].nunique() > 1]
+    found = []
+    for _, part in rows.groupby("case_id", sort=False):
+        launches = part.drop_duplicates("launch").sort_values("launch", kind="stable")
+        good = part[(part["status"] == "ok") & (part["metric"] == "latency")]
+        good = good.drop_duplicates("launch").sort_values("launch", kind="stable")
+        seconds = good["value"].to_numpy(dtype=np.float64)
+        case = launches.iloc[0]
+        words = (str(case["device"]), differing(case, ["threads"]), differing(case, varying))
+        found.append(
+            Drift(
+                name=", ".join(w for w in words if w),
+                seconds=seconds,
+                smooth=running_median(seconds) if len(seconds) >= FEWEST else seconds,
+                minutes=_minutes(list(good["started"])),
+                failed=len(launches) - len(good),
+            )
+        )
+    return tuple(found)
+
+
+def running_median(values: Array) -> Array:
+    """Return the running median of `values`, shape [n], n ≥ 4, with smoothed ends.
+
+    It runs over three, and over five from `MANY` on, where the last but one at either end has
+    three. An end is the median of itself, its neighbour's median, and the line through the two
+    medians next to it, carried on by one place (Tukey's end-point rule).
+    """
+    inner = np.median([values[:-2], values[1:-1], values[2:]], axis=0)
+    if len(values) >= MANY:
+        windows = np.lib.stride_tricks.sliding_window_view(values, 5)
+        inner[1:-1] = np.median(windows, axis=1)
+    first = np.median([values[0], inner[0], 3 * inner[0] - 2 * inner[1]])
+    last = np.median([values[-1], inner[-1], 3 * inner[-1] - 2 * inner[-2]])
+    return np.concatenate([[first], inner, [last]])
+
+
+def _apart(values: Array) -> float:
+    # Equal medians may differ by the rounding of the end-point rule.
+    return round(float(values.max()) / float(values.min()) - 1, 12) if len(values) else math.nan
+
+
+def _minutes(started: Sequence[str]) -> Array:
+    times = [_time(text) for text in started]
+    first = next((t for t in times if t is not None), None)
+    return np.asarray(
+        [math.nan if t is None or first is None else (t - first).total_seconds() / 60
+         for t in times],
+        dtype=np.float64,
+    )  # fmt: skip
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -1,0 +1,369 @@
+"""Write a run as asv's own files, so that ``asv publish`` makes its site from them.
+
+A folder gets ``asv.conf.json`` and ``asv/`` with the results (asv's JSON, version 2) and a bare
+git repository of empty commits: asv drops every result whose commit its repository does not hold.
+All of it is made from the records and can be made anew at any time.
+
+A benchmark is a level, a mode and a metric, over backend and tokens alone. What else was chosen,
+from the device to the allocator, belongs to a result file, as the machine does: asv's table of a
+benchmark holds every combination of its parameters, and its pages open on the first of each, where
+a CPU in float32 and a GPU in bfloat16 would have nothing in common to show.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from results.analysis import warm_up
+from results.analysis.series import SETTING, label, outcome, rank, speed_frame
+from results.analysis.warm_up import is_cut_short
+from results.export.asv_history import BRANCH, ExportError, make_commits, seconds, slug
+from results.records.atomic_write import check_within, write_text
+from results.records.frames import as_rows
+from results.records.load import Run
+from results.records.validation import clean
+from results.schema import content_id, format_option
+from results.statistics.intervals import estimate
+from results.text import numbers
+from results.text.modes import WORDS
+
+RESULTS_DIR = "asv/results"
+HTML_DIR = "asv/html"
+REPOSITORY = "asv/commits.git"
+
+MOST_CELLS = 200_000
+"""Combinations of parameters in one of asv's tables."""
+
+RESULT_COLUMNS = (
+    "result", "params", "version", "started_at", "duration", "stats_ci_99_a", "stats_ci_99_b",
+    "stats_q_25", "stats_q_75", "stats_number", "stats_repeat", "samples", "profile",
+)  # fmt: skip
+
+_KINDS: Mapping[str, tuple[str, str, str]] = {
+    "latency": ("time", "seconds", "time"),
+    "peak_memory": ("peakmemory", "bytes", "peak memory"),
+    "state_bytes": ("track", "bytes", "state"),
+    "relative_error": ("track", "relative L2", "error to exact softmax"),
+}
+"""Metric to asv's kind of benchmark, its unit, and what its pages call it."""
+
+_AXES = ("backend", "tokens")
+
+_CHOSEN = tuple(c for c in SETTING if c not in ("machine", "environment", "version", "level"))
+
+Settings = Mapping[str, Any]
+
+
+def _yes(name: str) -> Callable[[Settings], str]:
+    return lambda setting: "yes" if setting[name] else "no"
+
+
+def _heads(setting: Settings) -> str:
+    if not setting["num_heads"]:
+        return "of the model"
+    shown = f"{setting['num_heads']}x{setting['head_dim']}"
+    grouped = setting["num_kv_heads"] != setting["num_heads"]
+    return f"{shown} with {setting['num_kv_heads']} of keys" if grouped else shown
+
+
+_SETTING_WORDS: Mapping[str, Callable[[Settings], str]] = {
+    "device": lambda s: s["device"],
+    "dtype": lambda s: s["dtype"],
+    "batch": lambda s: str(s["batch"]),
+    "heads": _heads,
+    "causal": _yes("is_causal"),
+    "keys": lambda s: str(s["cross_len"] or "as queries"),
+    "model": lambda s: s["model"] or "none",
+    "checkpointing": _yes("checkpointing"),
+    "threads": lambda s: str(s["threads"]),
+    "allocator": lambda s: s["allocator"],
+    "precision": lambda s: s["matmul_precision"],
+    "compiled": _yes("compile"),
+}
+"""What asv's pages offer beside machine, Python and torch: name to its value in words. They say
+all of `_CHOSEN`, so that two settings never share a curve."""
+
+
+def export_asv(run: Run, out: str | Path) -> Path:
+    """Write asv's files of `run` into the folder `out`; return the path of ``asv.conf.json``.
+
+    ``asv publish`` in `out` then writes its site to ``asv/html``.
+
+    Raises:
+        ExportError: if `out` has an ``asv.conf.json`` that this export did not make, git is not
+            installed, or asv's tables, which hold every combination, would be too large.
+        OSError: if `out` cannot be written, or a link in it leads elsewhere.
+    """
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    configuration = folder / "asv.conf.json"
+    if configuration.exists() and not _is_ours(configuration):
+        raise ExportError(f"out: {configuration} is another project's; expected another folder")
+    parts = [folder / RESULTS_DIR, folder / REPOSITORY]
+    for part in parts:  # what is there is removed below
+        check_within(folder, part)
+    if not configuration.exists() and any(part.exists() for part in parts):
+        raise ExportError(f"out: {folder} holds files that are not ours; expected another folder")
+    frame = _frame(run)
+    benchmarks = _benchmarks(frame)
+    machines = _machines(run, frame)
+    for part in parts:
+        shutil.rmtree(part, ignore_errors=True)
+    commits = make_commits(folder / REPOSITORY, frame)
+    frame["commit_hash"], frame["commit_date"] = (
+        [commits[at][i] for at in zip(frame["machine"], frame["run"], strict=True)] for i in (0, 1)
+    )
+    results = folder / RESULTS_DIR
+    results.mkdir(parents=True)
+    _write_json(results / "benchmarks.json", {**benchmarks, "version": 2})
+    for about in machines.values():
+        (results / about["machine"]).mkdir()
+        _write_json(results / about["machine"] / "machine.json", {**about, "version": 1})
+    _write_results(results, run, frame, benchmarks, machines)
+    write_text(configuration, json.dumps(_CONFIGURATION, indent=1) + "\n")
+    return configuration
+
+
+def _write_results(
+    results: Path,
+    run: Run,
+    frame: pd.DataFrame,
+    benchmarks: Mapping[str, Mapping[str, Any]],
+    machines: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Write a file for each point, machine, setting and environment."""
+    usual = {name: frame[name].mode().iloc[0] for name in _SETTING_WORDS if len(frame)}
+    for (point, machine, *_), same in frame.groupby(["commit_hash", "machine", *_SETTING_WORDS]):
+        environments = list(same.groupby("environment"))
+        for environment, part in environments:
+            chosen = {name: _bounded(part[name].iloc[0]) for name in _SETTING_WORDS}
+            named = [chosen["device"], chosen["dtype"]]
+            told = ("device", "dtype", *(["heads"] if chosen["model"] != "none" else []))
+            others = [n for n in _SETTING_WORDS if n not in told]
+            named += [f"{n} {chosen[n]}" for n in others if chosen[n] != usual[n]]
+            if len(environments) > 1:  # else asv would take one for the other
+                chosen["environment"] = content_id(environment)[:6]
+                named.append(chosen["environment"])
+            name = slug(" ".join(named), longest=100)
+            about = {"machine": machines[machine]["machine"], **_versions(run, environment)}
+            file = results / about["machine"] / f"{point[:8]}-{name}.json"
+            if file.exists():  # two settings whose names differ in what no name of a file holds
+                name = f"{name}-{content_id(chosen)[:6]}"
+            record = _result_file(part, benchmarks, {
+                "commit_hash": point, "env_name": name, "python": about["python"],
+                "params": {**about, **chosen},
+            })  # fmt: skip
+            _write_json(file.with_name(f"{point[:8]}-{name}.json"), record)
+
+
+def unmarked(run: Run) -> list[str]:
+    """Say how many times have no place for the mark of a warm-up that was cut short."""
+    rows = speed_frame(run)
+    told = rows[rows["metric"] == "latency"][["converged"]]
+    cut = sum(map(is_cut_short, as_rows(told)))
+    if not cut:
+        return []
+    return [
+        f"{warm_up.WORDS} in {cut:,} of {len(told):,} launches' arms, and asv's files have no "
+        "mark for it: attnbench export names them (column converged)"
+    ]
+
+
+_CONFIGURATION = {
+    "version": 1,
+    "project": "attnbench",
+    "project_url": "#/",
+    "repo": REPOSITORY,
+    "dvcs": "git",
+    "branches": [BRANCH],
+    "environment_type": "existing",
+    "benchmark_dir": "asv",
+    "results_dir": RESULTS_DIR,
+    "html_dir": HTML_DIR,
+    "show_commit_url": "#/?commit=",  # asv's pages put a hash behind it: the grid, not an error
+}
+
+
+def _is_ours(configuration: Path) -> bool:
+    try:
+        content = json.loads(configuration.read_text())
+    except ValueError:  # asv allows comments; ours has none
+        return False
+    return isinstance(content, dict) and content.get("repo") == REPOSITORY
+
+
+def _frame(run: Run) -> pd.DataFrame:
+    """Return the tidy rows with the series' names, lengths and settings as the pages show them."""
+    frame = speed_frame(run)
+    frame["order"] = [rank(backend) for backend in frame["backend"]]
+    frame["backend"] = [
+        label(b, o) for b, o in zip(frame["backend"], frame["options"], strict=True)
+    ]
+    # asv sorts by text: numbers of one width are in order, and its pages read them as numbers.
+    width = len(str(frame["seq_len"].max())) if len(frame) else 0
+    frame["tokens"] = [f"{n:>{width}}" for n in frame["seq_len"]]
+    settings = as_rows(frame[list(_CHOSEN)])
+    for name, words in _SETTING_WORDS.items():
+        frame[name] = [words(setting) for setting in settings]
+    return frame
+
+
+def _write_json(path: Path, content: object) -> None:
+    # asv reads NaN as "skipped": it is part of its format.
+    write_text(path, json.dumps(content) + "\n")
+
+
+def _benchmarks(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return asv's description of every level, mode and metric that was measured."""
+    described: dict[str, dict[str, Any]] = {}
+    for (level, mode), part in frame.groupby(["level", "mode"], sort=True):
+        backends = list(part.sort_values(["order", "backend"])["backend"].unique())
+        lengths = sorted(part["tokens"].unique())
+        if (cells := len(backends) * len(lengths)) > MOST_CELLS:
+            raise ExportError(
+                f"asv's table of level {level}, mode {mode} holds every combination of "
+                f"{' and '.join(_AXES)}: {cells:,} of them, more than {MOST_CELLS:,}; export runs "
+                "that vary less"
+            )
+        for metric in [m for m in _KINDS if m in set(part["metric"])] or ["latency"]:
+            kind, unit, words = _KINDS[metric]
+            name = f"{level}.{mode}.{metric}"
+            described[name] = {
+                "name": name, "pretty_name": f"{level} {mode}: {words}", "type": kind,
+                "unit": unit, "params": [[repr(b) for b in backends], lengths],
+                "param_names": list(_AXES), "timeout": 60.0, "version": content_id(name),
+                "code": f"{_measured(mode, metric)}, at level {level}: median over launches.",
+            }  # fmt: skip
+    return described
+
+
+def _measured(mode: str, metric: str) -> str:
+    words = WORDS[mode]
+    titles = {"latency": words.call, words.memory: words.memory_title}
+    return titles.get(metric, "Relative L2 distance from exact softmax attention")
+
+
+def _machines(run: Run, frame: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Return each machine as asv knows it, by the records' id: its name says what it is."""
+    ids = sorted(frame["machine"].unique())
+    described = {machine: _described(run.machines.get(machine, {})) for machine in ids}
+    words = {
+        machine: slug(d["gpu"] if "gpu" in d else f"{d['cpu']} {d.get('num_cpu', '?')} cores")
+        for machine, d in described.items()
+    }
+    names = list(words.values())
+    # The record's own id is a stranger's text: only its hash may name a folder.
+    return {
+        machine: {
+            "machine": name if names.count(name) == 1 else f"{name}-{content_id(machine)[:6]}",
+            **described[machine],
+        }
+        for machine, name in words.items()
+    }
+
+
+def _described(about: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is known of a machine, by asv's names where it has one."""
+    cores, ram, gpu = about.get("cores"), about.get("ram_bytes"), about.get("gpu_memory_bytes")
+    known = {
+        "cpu": about.get("cpu") or "unknown CPU", "num_cpu": cores, "ram": _size(ram),
+        "gpu": about.get("gpu"), "gpu_ram": _size(gpu), "os": about.get("os"),
+        "arch": about.get("arch"),
+    }  # fmt: skip
+    return {key: clean(value) for key, value in known.items() if value}
+
+
+def _size(value: Any) -> str | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return numbers.size(float(value)) if number and 0 < value < _LARGEST_MEMORY else None
+
+
+_LARGEST_MEMORY = 1e18
+
+
+def _versions(run: Run, environment: str) -> dict[str, str]:
+    """Return what asv draws a curve of its own for; attnbench's version is the commit's."""
+    about = run.environments.get(environment, {})
+    found = (about.get(name) or "unknown" for name in ("python", "torch"))
+    texts = (_bounded(clean(format_option(v))) for v in found)
+    return dict(zip(("python", "torch"), texts, strict=True))
+
+
+def _bounded(text: str) -> str:
+    """Return a text that may name a folder of asv's site; cut short, it is still told apart."""
+    if len(text.encode()) <= _LONGEST_WORD:
+        return text
+    return f"{text.encode()[: _LONGEST_WORD - 10].decode(errors='ignore')}~{content_id(text)[:6]}"
+
+
+_LONGEST_WORD = 150
+
+
+def _result_file(
+    part: pd.DataFrame, benchmarks: Mapping[str, Mapping[str, Any]], head: Mapping[str, Any]
+) -> dict[str, Any]:
+    started = min(seconds(s) for s in part["started"])
+    rows = {
+        key: row
+        for key, benchmark in benchmarks.items()
+        if (row := _result_row(part, benchmark, started_at=started * 1000)) is not None
+    }
+    return {
+        **head, "date": int(part["commit_date"].iloc[0]) * 1000, "env_vars": {},
+        "requirements": {}, "result_columns": list(RESULT_COLUMNS), "results": rows,
+        "durations": {}, "version": 2,
+    }  # fmt: skip
+
+
+def _result_row(
+    part: pd.DataFrame, benchmark: Mapping[str, Any], *, started_at: int
+) -> list[Any] | None:
+    """Return the row of one benchmark in the order of its parameters; None = nothing of it."""
+    level, mode, metric = benchmark["name"].split(".")
+    rows = part[(part["level"] == level) & (part["mode"] == mode)]
+    cells = {
+        (repr(backend), tokens): group
+        for (backend, tokens), group in rows.groupby(list(_AXES), sort=False)
+    }
+    products = list(itertools.product(*benchmark["params"]))
+    found = [_cell(cells.get(values), metric) for values in products]
+    if all(cell is None for cell in found):
+        return None
+    columns: list[Any] = [[c["result"] if c else math.nan for c in found], benchmark["params"]]
+    columns += [benchmark["version"], started_at, None]
+    for key in ("ci_99_a", "ci_99_b", "q_25", "q_75", "number", "repeat", "samples"):
+        values = [c.get(key) if c else None for c in found]
+        columns.append(values if any(v is not None for v in values) else None)
+    while columns[-1] is None:
+        columns.pop()
+    return columns
+
+
+def _cell(group: pd.DataFrame | None, metric: str) -> dict[str, Any] | None:
+    """Return one result with its statistics; asv's null = failed, NaN = skipped."""
+    if group is None:
+        return None
+    rows = group[group["metric"] == metric]
+    if rows.empty:
+        status, _ = outcome(group)
+        skipped = status in ("ok", "unsupported", "not_run")
+        return {"result": math.nan if skipped else None}
+    launches = list(rows["value"])
+    got = estimate(launches, level=0.99)
+    samples = [s for sample in rows["samples"] for s in sample]
+    cell: dict[str, Any] = {"result": got.value, "number": 1, "repeat": len(samples)}
+    if got.has_interval:
+        cell |= {"ci_99_a": got.low, "ci_99_b": got.high}
+    cell["q_25"], cell["q_75"] = (float(q) for q in np.quantile(samples, [0.25, 0.75]))
+    if metric == "latency":
+        cell["samples"] = samples
+    return cell

@@ -1,0 +1,284 @@
+"""The tables that leave the house: cases, scaling, crossover, as csv, json or parquet."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from results.analysis.crossovers import crossover_table
+from results.analysis.exponents import scaling_table
+from results.analysis.roofline import with_limits
+from results.analysis.series import rank, speed_frame, summarise
+from results.chapters.claims.verdicts import claims_table
+from results.chapters.context_parallel.rows import context_table
+from results.chapters.error.rows import error_table
+from results.chapters.peers.rows import comparison_table
+from results.chapters.quality.rows import task_table
+from results.chapters.quantized.chapter import quantized_table
+from results.export.launches import launch_table
+from results.records.atomic_write import write_bytes
+from results.records.frames import as_rows
+from results.records.load import Run
+from results.records.validation import COSTS, clean
+from results.schema import format_option
+from results.text.labels import number_of
+
+CASE_TABLE = (
+    "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",
+    "seq_len", "is_causal", "metric", "value", "unit", "ci_low", "ci_high", "num_samples",
+    "status", "reason",
+)  # fmt: skip
+"""The columns of `cases`; those of `CASE_CONTEXT`, machine and environment follow."""
+
+CASE_CONTEXT = (
+    "num_kv_heads", "key_len", "threads", "allocator", "matmul_precision", "compile", "seed",
+    "model", "checkpointing", "num_launches", "converged", "kernel", "case_id", "commit",
+    "machine", "environment",
+)  # fmt: skip
+
+MACHINE = ("cpu", "cores", "ram_bytes", "os", "gpu", "gpu_memory_bytes")
+ENVIRONMENT = (
+    "attnbench", "python", "torch", "blas", "numpy", "asv", "xformers", "triton", "transformers",
+    "cuda", "driver", "thp", "governor", "flags", "glibc",
+)  # fmt: skip
+
+FORMATS = ("csv", "json", "parquet")
+
+_WHOLE = ("seq_len_min", "seq_len_max")
+_DERIVED: Mapping[str, str] = {
+    "achieved_rate": "op/s",
+    "fraction_of_limit": "1",
+    "tile_efficiency": "1",
+    "kernel_efficiency": "1",
+}
+
+
+def cases(run: Run) -> pd.DataFrame:
+    """Return one row per case, arm and metric: `CASE_TABLE`, context, machine, environment.
+
+    Beside the measured metrics stand those that follow from them: throughput, the declared
+    operations, exponentials and bytes, achieved rate, fraction of the limit and efficiencies.
+    """
+    frame = speed_frame(run)
+    rows: list[dict[str, Any]] = []
+    keys = ["machine", "environment", "version", "case_id", "arm"]
+    for _, part in frame.groupby(keys, sort=False):
+        rows.extend(_case_rows(part))
+    measured = pd.DataFrame.from_records(rows) if rows else pd.DataFrame(columns=[*CASE_TABLE])
+    if rows:
+        measured = pd.concat([measured, _derived(run, measured)], ignore_index=True)
+    columns = [*CASE_TABLE, *CASE_CONTEXT]
+    table = measured.reindex(columns=columns)
+    for source, names, known in (
+        ("machine", MACHINE, run.machines),
+        ("environment", ENVIRONMENT, run.environments),
+    ):
+        for name in names:
+            table[name] = _alike([_plain(known.get(i, {}).get(name)) for i in table[source]])
+    table["rank"] = [rank(b) for b in table["backend"]]
+    order = ["machine", "environment", "level", "mode", "rank", "options", "seq_len", "case_id"]
+    return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
+
+
+def _case_rows(part: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    first = part.iloc[0]
+    kernels = [k for k in dict.fromkeys(part["kernel"]) if k]
+    shared = {c: first[c] for c in (*CASE_TABLE[:11], *CASE_CONTEXT) if c in part.columns}
+    shared["kernel"] = " / ".join(kernels)
+    shared["commit"] = " ".join(c for c in dict.fromkeys(part["commit"]) if c)
+    succeeded = part[part["status"] == "ok"]
+    shared["num_launches"] = len(
+        (part if succeeded.empty else succeeded).drop_duplicates(["run", "launch"])
+    )
+    for row in summarise(part):
+        yield {**shared, **row}
+
+
+def _derived(run: Run, measured: pd.DataFrame) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for row in as_rows(with_limits(run, measured)):
+        if not row["value"] > 0:
+            continue
+        tokens = row["batch"] * (1 if row["mode"] == "decode" else row["seq_len"])
+        rows.append(_over_latency(row, "throughput", "tokens/s", tokens))
+        for cost in COSTS:
+            if math.isfinite(row[cost]):
+                unit = "B" if cost == "bytes" else "1" if cost == "exponentials" else "op"
+                rows.append(_constant(row, cost, unit, row[cost]))
+        for name, unit in _DERIVED.items():
+            if not math.isfinite(row[name]):
+                continue
+            if name == "tile_efficiency":  # a quotient of counts: no noise
+                rows.append(_constant(row, name, unit, row[name]))
+            else:
+                rows.append(_over_latency(row, name, unit, row[name] * row["value"]))
+    return pd.DataFrame.from_records(rows, columns=list(measured.columns))
+
+
+def _over_latency(row: Mapping[str, Any], metric: str, unit: str, amount: float) -> dict[str, Any]:
+    return {
+        **row, "metric": metric, "unit": unit, "value": amount / row["value"],
+        "ci_low": amount / row["ci_high"], "ci_high": amount / row["ci_low"],
+    }  # fmt: skip
+
+
+def _constant(row: Mapping[str, Any], metric: str, unit: str, value: float) -> dict[str, Any]:
+    return {
+        **row, "metric": metric, "unit": unit, "value": value, "ci_low": value, "ci_high": value,
+        "num_samples": 0, "converged": None,
+    }  # fmt: skip
+
+
+def _alike(values: list[str | int | float | None]) -> list[Any]:
+    """Return a column's cells, as text where one of them is: no file mixes kinds in a column."""
+    if not any(isinstance(value, str) for value in values):
+        return values
+    return [None if value is None else str(value) for value in values]
+
+
+def _plain(value: object) -> str | int | float | None:
+    """Return a machine's or environment's entry as one cell."""
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value if abs(value) < 2**63 else clean(value)[:200]
+    if isinstance(value, list):
+        return clean(" ".join(format_option(v) for v in value))
+    return clean(value)
+
+
+TABLES: Mapping[str, Callable[[Run], pd.DataFrame]] = {
+    "cases": cases,
+    "launches": launch_table,
+    "scaling": scaling_table,
+    "crossover": crossover_table,
+    "peers": comparison_table,
+    "tasks": task_table,
+    "errors": error_table,
+    "quantized": quantized_table,
+    "claims": claims_table,
+    "context": context_table,
+}
+
+
+def export_table(
+    run: Run,
+    table: str,
+    format: str,
+    out: str | Path | None = None,
+    *,
+    delimiter: str = ",",
+    decimal: str = ".",
+) -> str | None:
+    """Write a table to `out`, or return it as text where `out` is None.
+
+    Args:
+        run: what was loaded.
+        table: a name of `TABLES`.
+        format: ``csv``, ``json`` (a list of objects, null where unknown) or ``parquet``.
+        out: the file; parquet needs one.
+        delimiter: between the cells of csv, one of `DELIMITERS`.
+        decimal: the mark in its numbers, one of `DECIMALS`.
+
+    Raises:
+        ValueError: if `table`, `format`, `delimiter` or `decimal` is unknown, the last two are
+            equal or given for another format than csv, parquet has no `out`, or its folder does
+            not exist.
+        OSError: if `out` cannot be written.
+    """
+    if table not in TABLES:
+        raise ValueError(f"table: expected one of {', '.join(TABLES)}, got {table!r}")
+    if format not in FORMATS:
+        raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
+    if format != "csv" and (delimiter, decimal) != (",", "."):
+        raise ValueError(f"delimiter, decimal: go with csv, got {format}")
+    _check_dialect(delimiter, decimal)
+    if format == "parquet" and out is None:
+        raise ValueError("out: parquet is no text; expected the file to write")
+    if out is not None and not Path(out).absolute().parent.is_dir():
+        raise ValueError(f"out: {Path(out).parent} is no folder; expected a file in one")
+    frame = TABLES[table](run)
+    for column in _WHOLE:
+        if column in frame:
+            frame[column] = frame[column].astype("Int64")
+    if format == "parquet":
+        content = frame.to_parquet(None, index=False)
+    else:
+        is_csv = format == "csv"
+        text = csv_text(frame, delimiter, decimal) if is_csv else _json(frame)
+        content = text.encode()
+    if out is None:
+        return str(content.decode())
+    write_bytes(Path(out), content)
+    return None
+
+
+DELIMITERS = (",", ";", "\t", "|")
+"""What may stand between the cells of CSV."""
+
+DECIMALS = (".", ",")
+"""What may stand for the decimal point in CSV."""
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What a spreadsheet may take a text for a formula by, at its start."""
+
+
+def _check_dialect(delimiter: str, decimal: str) -> None:
+    if delimiter not in DELIMITERS:
+        accepted = ", ".join(map(repr, DELIMITERS))
+        raise ValueError(f"delimiter: expected one of {accepted}, got {delimiter!r}")
+    if decimal not in DECIMALS:
+        raise ValueError(
+            f"decimal: expected one of {', '.join(map(repr, DECIMALS))}, got {decimal!r}"
+        )
+    if delimiter == decimal:
+        raise ValueError(f"decimal: expected another mark than the delimiter, got {decimal!r}")
+
+
+def csv_text(frame: pd.DataFrame, delimiter: str = ",", decimal: str = ".") -> str:
+    """Return a frame as CSV. A text that a spreadsheet would take for a formula gets a quote.
+
+    Args:
+        frame: the table.
+        delimiter: between cells.
+        decimal: the mark in numbers; of texts nothing is changed.
+    """
+    mixed = frame.select_dtypes(include=["object", "string"]).columns
+    cells = {column: [_cell(value, decimal) for value in frame[column]] for column in mixed}
+    safe = frame.assign(**{c: pd.Series(v, frame.index, dtype=object) for c, v in cells.items()})
+    text: str = safe.to_csv(index=False, lineterminator="\n", sep=delimiter, decimal=decimal)
+    return text
+
+
+def _cell(value: Any, decimal: str) -> Any:
+    """Return a cell of a column that holds texts: they are no formulas, numbers stay numbers."""
+    if isinstance(value, str):
+        guarded = value.startswith(FORMULA) and not _is_number(value)
+        # A lone carriage return ends a line for some readers, and pandas does not quote it.
+        text = f"'{value}" if guarded else value
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+    if isinstance(value, float) and math.isfinite(value):
+        # Of a mixed column pandas writes a number as Python does, whatever the decimal mark.
+        return str(value).replace(".", decimal)
+    return value
+
+
+def _is_number(text: str) -> bool:
+    """Return whether a text is a plain number, as `-1.5`: that is no formula."""
+    return math.isfinite(number_of(text)) and text == text.strip()
+
+
+def _json(frame: pd.DataFrame) -> str:
+    known = frame.astype(object).where(frame.notna(), None)
+    rows = [{k: _native(v) for k, v in row.items()} for row in as_rows(known)]
+    return json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _native(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

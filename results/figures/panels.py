@@ -1,0 +1,377 @@
+"""Parts of figures: panels, lines, axes, marks of failed cases, legends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+from results.analysis.series import label, rank
+from results.analysis.warm_up import is_cut_short
+from results.figures import plot_data
+from results.figures.theme import INK, Look
+from results.records.frames import as_rows
+from results.text import numbers
+from results.text.modes import WORDS
+
+_NEAR_ONE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
+
+SeriesKey = tuple[str, str]
+"""Backend and options."""
+
+LONGEST_LABEL = 44
+
+WIDTH = 10.4
+"""Of a figure, in inches: the page scales all alike."""
+
+WIDEST_BAND = 4.0
+"""An interval wider than this factor is left to the tables: its band would hide the lines."""
+
+
+def make_panels(count: int, columns: int = 0) -> tuple[Figure, list[Axes]] | None:
+    """Return a figure with `count` panels, or None for none."""
+    if not count:
+        return None
+    columns = min(columns or count, 2)
+    rows = math.ceil(count / columns)
+    width = WIDTH if columns == 2 else 7.0
+    figure = Figure(figsize=(width, 4.5 * rows), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+    return figure, axes
+
+
+def lines(
+    ax: Axes,
+    part: pd.DataFrame,
+    looks: Mapping[SeriesKey, Look],
+    *,
+    behind: str = "",
+) -> None:
+    """Draw one line a series with its interval as a band; columns seq_len, value, ci_*.
+
+    Where there are columns `note` and `ringed`, what a point is said of beside its value, and
+    whether it has a ring around it; with `converged`, times whose warm-up was cut short are
+    hollow. `behind` stands behind the names of the series.
+    """
+    before = len(ax.lines)
+    data = part.assign(series=[f"{label(*k)}{behind}" for k in keys(part)])
+    looked = {f"{label(*k)}{behind}": looks[k] for k in keys(part)}
+    sns.lineplot(
+        data=data, x="seq_len", y="value", hue="series", style="series",
+        hue_order=list(looked), style_order=list(looked),
+        palette={s: look.light for s, look in looked.items()},
+        markers={s: look.marker for s, look in looked.items()},
+        dashes={s: look.dashes for s, look in looked.items()},
+        errorbar=None, estimator=None, legend=False, ax=ax,
+        markeredgecolor="none", markeredgewidth=0.5,
+    )  # fmt: skip
+    drawn = dict(zip(looked, ax.lines[before:], strict=False))
+    for series, rows in data.groupby("series", sort=False):
+        line = rows.sort_values("seq_len")
+        key = (str(line["backend"].iloc[0]), str(series))
+        plot_data.line(ax, key, looked[str(series)], _points(line))
+        narrow = (line["ci_high"] <= WIDEST_BAND * line["ci_low"]).to_numpy()
+        ax.fill_between(
+            line["seq_len"], line["ci_low"], line["ci_high"], where=narrow, alpha=0.14,
+            linewidth=0, color=looked[str(series)].light,
+        )  # fmt: skip
+        short = [is_cut_short(row) for row in as_rows(line)]
+        if any(short):
+            drawn[str(series)].set_markevery([i for i, cut in enumerate(short) if not cut])
+            own = line[np.asarray(short)]
+            hollow_marks(ax, own["seq_len"], own["value"], looked[str(series)])
+        if "ringed" in line:
+            rings = line[line["ringed"].astype(bool)]
+            ax.plot(
+                rings["seq_len"], rings["value"], marker="o", markersize=12, linestyle="none",
+                markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.4,
+            )  # fmt: skip
+
+
+def hollow_marks(ax: Axes, x: Any, y: Any, look: Look, size: float = 6.5) -> None:
+    """Draw the marks of times whose warm-up was cut short."""
+    ax.plot(
+        x, y, marker=look.marker, markersize=size, linestyle="none", markerfacecolor="none",
+        markeredgecolor=look.light, markeredgewidth=1.6,
+    )  # fmt: skip
+
+
+def _points(line: pd.DataFrame) -> Iterator[plot_data.Point]:
+    for row in as_rows(line):
+        yield plot_data.Point(
+            row["seq_len"], row["value"], row["ci_low"], row["ci_high"],
+            note=row.get("note", ""), ringed=row.get("ringed", False), hollow=is_cut_short(row),
+        )  # fmt: skip
+
+
+def keys(part: pd.DataFrame) -> list[SeriesKey]:
+    """Return backend and options of every row."""
+    return list(zip(part["backend"], part["options"], strict=True))
+
+
+def finish(
+    ax: Axes,
+    title: str,
+    what: str,
+    part: pd.DataFrame,
+    ticks: Callable[[Any], None],
+    mode: str,
+) -> None:
+    """Give a panel of lines its title, its logarithmic axes and their ticks."""
+    ax.set_yscale("log")
+    # From the values: an interval of two launches may be a hundred times as wide.
+    pad(ax.set_ylim, part["value"], 1.5)
+    ticks(ax.yaxis)
+    length_axis(ax, part["seq_len"], mode)
+    ax.set_title(title)
+    ax.set_ylabel(what)
+
+
+def pad(setter: Callable[..., Any], values: pd.Series, factor: float) -> None:
+    """Set the limits of a logarithmic axis: `factor` beyond the values on both sides."""
+    setter(float(values.min()) / factor, float(values.max()) * factor)
+
+
+def length_axis(ax: Axes, lengths: pd.Series, mode: str) -> None:
+    """Make the x axis one of a mode's lengths: base 2, ticks at measured lengths."""
+    shown = sorted(set(lengths))
+    ax.set_xscale("log", base=2)
+    pad(ax.set_xlim, pd.Series(shown), 1.18)
+    # Ticks closer than this would write over each other.
+    kept: list[int] = []
+    gap = max(1.3, (shown[-1] / shown[0]) ** (1 / 8))
+    for n in sorted(shown, key=lambda n: (not _round_length(n), -n)):
+        if all(max(n, k) / min(n, k) >= gap for k in kept):
+            kept.append(n)
+    ax.xaxis.set_major_locator(FixedLocator(sorted(kept)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: numbers.tick_length(x)))
+    plot_data.kind(ax.xaxis, "tokens")
+    ax.set_xlabel(WORDS[mode].length)
+
+
+def _round_length(n: int) -> bool:
+    return n & (n - 1) == 0
+
+
+def time_ticks(axis: Any) -> None:
+    """Write the ticks of an axis in seconds as 10 ms, 1 s."""
+    axis.set_major_locator(LogLocator(base=10, numticks=9))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda y, _: trimmed(numbers.seconds(y))))
+    plot_data.kind(axis, "seconds")
+    _at_least_two(axis)
+
+
+def size_ticks(axis: Any) -> None:
+    """Write the ticks of an axis in bytes as 16 MiB, 4 GiB, at powers of two."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(base=16 if high / low > 300 else 4, numticks=12))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda y, _: trimmed(numbers.size(y))))
+    plot_data.kind(axis, "bytes")
+
+
+def ratio_ticks(axis: Any) -> None:
+    """Write the ticks of an axis of ratios as 0.5 ×, 2 ×; of a narrow one as 0.8 ×, 1.25 ×."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(
+        FixedLocator([t for t in _NEAR_ONE if low <= t <= high]) if high < 6 * low else
+        LogLocator(base=10, subs=(1, 2, 5), numticks=12)
+    )  # fmt: skip
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g} ×"))
+    plot_data.kind(axis, "ratio")
+
+
+def error_ticks(axis: Any) -> None:
+    """Write the ticks of an axis of relative errors."""
+    axis.set_major_locator(LogLocator(base=10, numticks=9))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    plot_data.kind(axis, "error")
+    _at_least_two(axis)
+
+
+def _at_least_two(axis: Any) -> None:
+    """Give a narrow range more ticks: one label alone does not show a scale."""
+    low, high = axis.get_view_interval()
+    if sum(low <= t <= high for t in axis.get_major_locator()()) < 2:
+        steps = (1, 3) if high / low > 6 else (1, 1.5, 2, 3, 5, 7)
+        axis.set_major_locator(LogLocator(base=10, subs=steps, numticks=12))
+
+
+def trimmed(text: str) -> str:
+    """Return an amount with its unit as a tick writes it: 20.0 ms → 20 ms."""
+    number, _, unit = text.partition(" ")
+    return f"{number.rstrip('0').rstrip('.') if '.' in number else number} {unit}"
+
+
+def failed_cases(part: pd.DataFrame) -> pd.DataFrame:
+    """Return the failed cases of the series that succeeded somewhere."""
+    alive = set(keys(part[part["value"] > 0]))
+    inside = np.array([k in alive for k in keys(part)], dtype=bool)
+    return part[inside & part["value"].isna().to_numpy() & (part["status"] != "ok").to_numpy()]
+
+
+def mark_failures(ax: Axes, part: pd.DataFrame, looks: Mapping[SeriesKey, Look]) -> None:
+    """Mark failed cases above the data: a cross at the length, the word at the first."""
+    failed = failed_cases(part)
+    rows = sorted(dict.fromkeys(keys(failed)), key=lambda k: (rank(k[0]), k[1]))
+    if not rows:
+        return
+    # Room above the data for one line of text a series.
+    low, high = ax.get_ylim()
+    share = 0.03 + 0.065 * len(rows)
+    ax.set_ylim(low, high * (high / low) ** (share / (1 - share)))
+    left, right = (math.log(x) for x in ax.get_xlim())
+    for index, key in enumerate(rows):
+        own = failed[[k == key for k in keys(failed)]].sort_values("seq_len")
+        color, height = looks[key].light, 0.97 - 0.065 * index
+        ax.plot(
+            own["seq_len"], np.full(len(own), height), linestyle="none", marker="x",
+            markersize=7, markeredgewidth=2, color=color, transform=ax.get_xaxis_transform(),
+            clip_on=False,
+        )  # fmt: skip
+        for row in as_rows(own):
+            words = numbers.STATUS_WORDS.get(str(row["status"]), str(row["status"]))
+            why = f"{words}: {row['reason']}" if row["reason"] else words
+            case = plot_data.Failed(key[0], label(*key), looks[key], float(row["seq_len"]), why)
+            plot_data.shown(ax).failed.append(case)
+        first = own.iloc[0]
+        word = numbers.STATUS_WORDS.get(str(first["status"]), str(first["status"]))
+        beyond = (math.log(first["seq_len"]) - left) / (right - left) > 0.5
+        ax.annotate(
+            f"{cut(label(*key), 18)}: {word}", (first["seq_len"], height), color=color,
+            xycoords=ax.get_xaxis_transform(), textcoords="offset points", va="center",
+            xytext=(-8 if beyond else 8, 0), ha="right" if beyond else "left", fontsize=8.5,
+            fontweight="bold",
+        )  # fmt: skip
+
+
+def legend(
+    ax: Axes,
+    part: pd.DataFrame,
+    looks: Mapping[SeriesKey, Look],
+    notes: Mapping[SeriesKey, str],
+    *,
+    with_lines: bool = True,
+) -> None:
+    """Put the legend below the panel: `notes` stand behind the names."""
+    handles, texts = [], []
+    for key in sorted(dict.fromkeys(keys(part)), key=lambda k: (rank(k[0]), k[1])):
+        look = looks[key]
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=look.light,
+                marker=look.marker,
+                linestyle=_linestyle(look) if with_lines else "none",
+            )
+        )
+        texts.append(f"{cut(label(*key), LONGEST_LABEL)}{notes.get(key, '')}")
+        plot_data.shown(ax).notes[label(*key)] = notes.get(key, "").strip()
+    long = max(len(t) for t in texts) > 30
+    dashed = any(looks[k].dashes for k in keys(part))
+    ax.legend(
+        handles,
+        # A leading zero-width space: matplotlib leaves out names that begin with an underscore.
+        [f"\u200b{t}" if t.startswith("_") else t for t in texts],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.14),
+        ncols=1 if long else 2,
+        columnspacing=1.0,
+        handlelength=3.6 if dashed else 1.9,
+        handletextpad=0.5,
+        labelspacing=0.35,
+    )
+
+
+def _linestyle(look: Look) -> Any:
+    return (0, look.dashes) if look.dashes else "-"
+
+
+def cut(text: str, longest: int) -> str:
+    """Return a text of at most so many characters, the last an ellipsis where some are lost."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def panel_row(
+    count: int, *, height: float = 3.6, columns: int = 3
+) -> tuple[Figure, list[Axes]] | None:
+    """Return a figure with `count` smaller panels that share one legend, or None for none.
+
+    Args:
+        count: of panels.
+        height: of a panel, in inches.
+        columns: at most so many beside each other.
+    """
+    if not count:
+        return None
+    across = 2 if count == 4 else min(count, columns)
+    down = math.ceil(count / across)
+    figure = Figure(figsize=(WIDTH, height * down + 0.7), layout="constrained")
+    return figure, [figure.add_subplot(down, across, i + 1) for i in range(count)]
+
+
+def shared_legend(
+    figure: Figure,
+    series: Sequence[SeriesKey],
+    looks: Mapping[SeriesKey, Look],
+    *,
+    with_lines: bool = True,
+    others: Sequence[tuple[Line2D, str]] = (),
+    names: Mapping[SeriesKey, str] | None = None,
+) -> None:
+    """Put one legend below all panels: the series, the known backends first, then `others`.
+
+    A series that `names` has is called so.
+    """
+    handles, texts = [], []
+    for key in sorted(dict.fromkeys(series), key=lambda k: (rank(k[0]), k[1])):
+        look = looks[key]
+        style: Any = _linestyle(look) if with_lines else "none"
+        handles.append(Line2D([], [], color=look.light, marker=look.marker, linestyle=style))
+        texts.append(cut((names or {}).get(key) or label(*key), LONGEST_LABEL))
+    handles += [handle for handle, _ in others]
+    texts += [text for _, text in others]
+    longest = max(map(len, texts), default=0)
+    figure.legend(
+        handles,
+        [f"\u200b{t}" if t.startswith("_") else t for t in texts],
+        loc="outside lower center",
+        ncols=max(1, min(len(texts), 120 // (longest + 8))),
+        columnspacing=1.2,
+        handlelength=2.4,
+        handletextpad=0.5,
+        labelspacing=0.4,
+    )
+
+
+def log_cost(ax: Axes, values: Sequence[float], ticks: Callable[[Any], None]) -> None:
+    """Make the x axis one of costs: logarithmic, with few ticks that do not touch."""
+    ax.set_xscale("log")
+    low, high = min(values), max(values)
+    factor = 1.6 if high < 4 * low else 1.25 * (high / low) ** 0.06
+    ax.set_xlim(low / factor, high * factor)
+    ticks(ax.xaxis)
+    low, high = ax.get_xlim()
+    inside = [t for t in ax.xaxis.get_major_locator()() if low <= t <= high]
+    if len(inside) > 5:
+        inside = inside[:: math.ceil(len(inside) / 4)]
+    if len(inside) < 2:  # between two ticks of the scale: its ends and middle say where
+        inside = [_round(low * (high / low) ** share) for share in (0.15, 0.5, 0.85)]
+    ax.xaxis.set_major_locator(FixedLocator(inside))
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.2g}")

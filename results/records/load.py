@@ -1,0 +1,306 @@
+"""Read run folders into one tidy frame; name the file, line and fault of what cannot be used.
+
+Records are untrusted input: a torn line, a wrong type, a duplicate or a record of another version
+costs that line, never the report.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from results.records.bounds import LONGEST_ID, check_bounds
+from results.records.json_lines import MOST_FAULTS, Line, json_lines, open_regular, short
+from results.records.plans import Unfinished, unfinished
+from results.records.tidy import tidy
+from results.records.validation import check_profile, check_values, clean, drop_faults
+from results.records.versions import versions
+from results.schema import (
+    CLAIM,
+    CONTEXT,
+    ENVIRONMENTS,
+    MACHINES,
+    MEASUREMENT,
+    RECORDS,
+    TRAINING_KINDS,
+    RecordError,
+    check_record,
+    content_id,
+)
+from results.text import numbers
+
+_MOST_NAMED = 10
+
+OF_COMMITS = "the records are of several commits"
+"""How the remark begins that says so."""
+
+
+class NoRunError(ValueError):
+    """The folder holds no run, or none of its records can be read."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One or several run folders, read.
+
+    Attributes:
+        frame: the tidy frame, columns `COLUMNS`.
+        records: the records used, as they stood in the files; profiles, conditions and
+            predictions that cannot be read are left out of them.
+        machines: content id to what the machine is.
+        environments: content id to versions and settings.
+        warnings: what was left out or mended, one sentence each.
+        folders: where it came from.
+        unfinished: the runs that lack launches they were to have.
+    """
+
+    frame: pd.DataFrame
+    records: tuple[dict[str, Any], ...]
+    machines: Mapping[str, Mapping[str, Any]]
+    environments: Mapping[str, Mapping[str, Any]]
+    warnings: tuple[str, ...] = ()
+    folders: tuple[Path, ...] = field(default=())
+    unfinished: tuple[Unfinished, ...] = field(default=())
+
+    @property
+    def incomplete(self) -> tuple[str, ...]:
+        """What says of `unfinished` runs what they lack, one sentence each."""
+        several = self.frame["run"].nunique() > 1
+        return tuple(clean(one.told(by_name=several)) for one in self.unfinished)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be known before any number: what is incomplete, then `warnings`."""
+        return (*self.incomplete, *self.warnings)
+
+
+def load(*folders: str | Path) -> Run:
+    """Read run folders, older measuring code left out, duplicates dropped.
+
+    Raises:
+        NoRunError: if a folder holds no ``records.jsonl`` or no record at all can be read.
+        OSError: if a ``records.jsonl`` is there and cannot be read.
+    """
+    if not folders:
+        raise NoRunError("DIR: expected at least one run folder")
+    paths = tuple(Path(f) for f in folders)
+    warnings: list[str] = []
+    records = read_records(paths, warnings)
+    if not records:
+        detail = f": {clean(warnings[0])}" if warnings else ""
+        raise NoRunError(f"{', '.join(map(clean, paths))}: no record that can be read{detail}")
+    lacking = unfinished(paths, records, warnings)
+    records = _one_measurement(records, warnings)
+    told = versions(records, _COMPARED)
+    _note_commits(records, told, warnings)
+    machines = read_contents(paths, MACHINES, warnings)
+    environments = read_contents(paths, ENVIRONMENTS, warnings)
+    _note_unknown(records, "machine", machines, warnings)
+    _note_unknown(records, "environment", environments, warnings)
+    said = tuple(clean(w) for w in warnings)  # a folder's name is a stranger's text too
+    frame = tidy(records, told, plugin_marks(records, environments))
+    return Run(frame, tuple(records), machines, environments, said, paths, lacking)
+
+
+def read_records(paths: tuple[Path, ...], warnings: list[str]) -> list[dict[str, Any]]:
+    """Return the valid records of the folders, first come first kept; `warnings` is added to.
+
+    Of two records of one launch the first is kept; where the second says something else, that is
+    said.
+
+    Raises:
+        NoRunError: if a folder holds no ``records.jsonl``.
+        OSError: if one cannot be read.
+    """
+    kept: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+    duplicates = faults = 0
+    for folder in paths:
+        for line in _record_lines(folder, warnings):
+            try:
+                record = check_record(line.data)
+                check_values(record)
+                check_bounds(record)
+            except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+                faults += 1
+                if faults <= MOST_FAULTS:
+                    warnings.append(f"{line.place}: {short(error)}; left out")
+                continue
+            _drop_bad_profiles(record, line, warnings)
+            warnings.extend(f"{line.place}: {fault}" for fault in drop_faults(record))
+            of = record["run"], record["machine"], record["case"]["id"], record["launch"]["index"]
+            first = kept.setdefault(of, record)
+            if first is record:
+                continue
+            if first == record:
+                duplicates += 1
+            else:
+                warnings.append(
+                    f"{line.place}: another record of launch {of[3]} of case {of[2]} says "
+                    "something else; the first is kept, this one left out"
+                )
+    if faults > MOST_FAULTS:
+        warnings.append(f"{faults - MOST_FAULTS:,} further records have faults; left out")
+    if duplicates:
+        warnings.append(f"{duplicates} duplicate record{'s'[: duplicates != 1]} dropped")
+    return list(kept.values())
+
+
+def _record_lines(folder: Path, warnings: list[str]) -> Iterator[Line]:
+    file = folder / RECORDS
+    source = open_regular(file)
+    if source is None:
+        there = f"{RECORDS} is no file" if file.exists() else f"no {RECORDS}"
+        raise NoRunError(f"{clean(folder)}: no run here ({there})")
+    return json_lines(source, file, warnings)
+
+
+def _drop_bad_profiles(record: dict[str, Any], line: Line, warnings: list[str]) -> None:
+    """Take the profiles that cannot be read out of a record; its measurements stand."""
+    for index, arm in enumerate(record["arms"]):
+        try:
+            check_profile(f"arms[{index}].profile", arm.get("profile"))
+        except RecordError as error:
+            del arm["profile"]
+            warnings.append(f"{line.place}: {short(error)}; the profile left out")
+
+
+def read_contents(
+    paths: tuple[Path, ...], name: str, warnings: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Return what ``machines.jsonl`` or ``environments.jsonl`` hold: content id to content."""
+    contents: dict[str, dict[str, Any]] = {}
+    for folder in paths:
+        file = folder / name
+        try:
+            _read_contents(file, contents, warnings)
+        except OSError as error:  # a description is missed, no number
+            warnings.append(f"{file}: {error.strerror}; left out")
+    return contents
+
+
+def _read_contents(file: Path, contents: dict[str, dict[str, Any]], warnings: list[str]) -> None:
+    source = open_regular(file)
+    if source is None:
+        warnings.append(f"{file}: {'no file' if file.exists() else 'missing'}")
+        return
+    for line in json_lines(source, file, warnings):
+        if not isinstance(line.data, dict):
+            warnings.append(f"{line.place}: expected an object; left out")
+            continue
+        content = {k: v for k, v in line.data.items() if k != "id"}
+        address = line.data.get("id") or content_id(content)
+        if not isinstance(address, str) or len(address) > LONGEST_ID:
+            warnings.append(
+                f"{line.place}: id: expected a string of at most {LONGEST_ID} characters; left out"
+            )
+            continue
+        if contents.setdefault(clean(address), content) != content:
+            warnings.append(
+                f"{line.place}: {clean(address)} is described twice, and otherwise before; "
+                "left out"
+            )
+
+
+def plugin_marks(
+    records: list[dict[str, Any]], environments: Mapping[str, Mapping[str, Any]]
+) -> dict[tuple[str, str], str]:
+    """Return what tells versions of a plug-in apart, where the records hold several.
+
+    By environment and what was registered (``backend mine``): ``@`` and six digits of the version.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for address in {clean(record["environment"]) for record in records}:
+        plugins = environments.get(address, {}).get("plugins")
+        for what, source in plugins.items() if isinstance(plugins, dict) else ():
+            found.setdefault(what, {})[address] = str(source)
+    return {
+        (address, what): f"@{_short_version(source)}"
+        for what, sources in found.items()
+        if len(set(sources.values())) > 1
+        for address, source in sources.items()
+    }
+
+
+def _short_version(source: str) -> str:
+    """Return the first digits of the hash at the end of a version, else of one of all of it."""
+    digits = source.rpartition(" sha256-")[2][:6]
+    return digits if re.fullmatch("[0-9a-f]{6}", digits) else content_id(source)[:6]
+
+
+# -- what may not be mixed -----------------------------------------------------------------------
+
+
+def _one_measurement(records: list[dict[str, Any]], warnings: list[str]) -> list[dict[str, Any]]:
+    """Keep one version of the measuring code, the newest known: numbers of two do not compare.
+
+    What is never compared with one another, seconds with errors or accuracies, may be of two. A
+    version newer than this one is taken only where there is no other. What tells of a whole run,
+    its machine's roofs and its sentinel, goes only where all else of the run goes.
+    """
+    kept: list[dict[str, Any]] = []
+    for kinds in _COMPARED:
+        some = [r for r in records if r["case"]["kind"] in kinds]
+        kept += _newest(some, ", ".join(kinds), warnings)
+    compared = set(chain(*_COMPARED))
+    stay = {r["run"] for r in kept}
+    gone = {r["run"] for r in records if r["case"]["kind"] in compared} - stay
+    others = [r for r in records if r["case"]["kind"] not in compared and r["run"] not in gone]
+    kept += others if stay else _newest(others, "", warnings)
+    ids = {id(r) for r in kept}
+    return [r for r in records if id(r) in ids]
+
+
+_COMPARED: tuple[tuple[str, ...], ...] = (
+    ("speed", "peer"),
+    ("error",),
+    TRAINING_KINDS,
+    (CLAIM,),
+    (CONTEXT,),
+)
+"""Kinds whose numbers stand beside one another."""
+
+
+def _newest(records: list[dict[str, Any]], what: str, warnings: list[str]) -> list[dict[str, Any]]:
+    """Return the records of the newest known version; say which are left out."""
+    if not records:
+        return []
+    found = {r["measurement"] for r in records}
+    kept = max((m for m in found if m <= MEASUREMENT), default=max(found))
+    for other, word in (
+        ([r for r in records if r["measurement"] < kept], "an older"),
+        ([r for r in records if r["measurement"] > kept], "a newer"),
+    ):
+        if left := len(other):
+            of = f" ({what})" if what else ""
+            warnings.append(
+                f"{left} record{'s'[: left != 1]} of {word} measuring code left out{of}: their "
+                f"numbers are not comparable with measurement {kept}"
+            )
+    return [r for r in records if r["measurement"] == kept]
+
+
+def _note_commits(records: list[dict[str, Any]], told: list[str], warnings: list[str]) -> None:
+    commits = sorted({clean(r["commit"])[:8] for r in records if r.get("commit")})
+    if len(commits) > 1:
+        warnings.append(f"{OF_COMMITS}: {numbers.few(commits, _MOST_NAMED)}")
+    if found := list(dict.fromkeys(version for version in told if version)):
+        warnings.append(
+            f"cases were measured by several versions, {numbers.few(found, _MOST_NAMED)}: each is "
+            "shown by itself, and attnbench compare says what changed between two"
+        )
+
+
+def _note_unknown(
+    records: list[dict[str, Any]],
+    what: str,
+    known: Mapping[str, Any],
+    warnings: list[str],
+) -> None:
+    for address in sorted({clean(r[what]) for r in records} - known.keys()):
+        warnings.append(f"{what} {address[:40]}: not described in the run's folder")

@@ -1,0 +1,150 @@
+"""What a run was to hold, and what of it is missing.
+
+A run folder may have a fourth file of JSON lines, ``plans.jsonl``: one line each time a sweep
+began, with the launches it was to fill the run with and the command that began it. The last line
+of a run counts. Older folders have none: then nothing is known to be missing.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from results.records.json_lines import json_lines, open_regular
+from results.records.validation import clean
+from results.schema import PLANS
+from results.text import numbers
+
+MOST_CASES = 100_000
+MOST_NAMED = 5
+"""Cases that a sentence names."""
+
+_LONGEST_NAME, _LONGEST_COMMAND = 120, 4000
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that lacks launches it was to have.
+
+    Attributes:
+        run: its id.
+        folder: the first that holds its plan.
+        launches: how many of the planned ones are there, and how many were planned.
+        cases: how many have all of theirs, and how many were planned.
+        missing: names of the others, with how many launches each lacks.
+        command: that began the sweep, without ``--resume`` and ``--out``; may be empty.
+    """
+
+    run: str
+    folder: Path
+    launches: tuple[int, int]
+    cases: tuple[int, int]
+    missing: tuple[tuple[str, int], ...]
+    command: tuple[str, ...]
+
+    @property
+    def resume(self) -> str:
+        """The command that goes on with the run, as a shell reads it."""
+        ending = ["--resume", "--out", str(self.folder)]
+        return " ".join(map(_quoted, [*self.command, *ending]))
+
+    def told(self, *, by_name: bool) -> str:
+        """Say that the run is incomplete, what is missing, and how to go on.
+
+        Args:
+            by_name: call the run by its id: where there are several.
+        """
+        (there, planned), (whole, cases) = self.launches, self.cases
+        names = [f"{name} ({lacks:,})" for name, lacks in self.missing]
+        how = "" if self.command else " (with the command that began it)"
+        return (
+            f"{f'run {self.run[:60]}' if by_name else 'This run'} is incomplete: {there:,} of "
+            f"{planned:,} launches are there, {whole:,} of {cases:,} cases have all of theirs. "
+            f"Missing launches: {numbers.few(names, MOST_NAMED)}. To go on{how}: {self.resume}"
+        )
+
+
+def _quoted(word: str) -> str:
+    """Quote a word for a shell, which still finds the home folder."""
+    return (
+        f"~/{shlex.quote(word[2:])}" if word.startswith("~/") and word[2:] else shlex.quote(word)
+    )
+
+
+def unfinished(
+    paths: Sequence[Path], records: Iterable[Mapping[str, Any]], warnings: list[str]
+) -> tuple[Unfinished, ...]:
+    """Return the runs of folders that lack launches; `warnings` is added to.
+
+    Args:
+        paths: run folders.
+        records: all that they hold.
+        warnings: says which lines cannot be read.
+    """
+    plans: dict[str, tuple[Path, Mapping[str, Any]]] = {}
+    for folder in paths:
+        latest = {plan["run"]: (folder, plan) for plan in read_plans(folder, warnings)}
+        plans = {**latest, **plans}
+    if not plans:
+        return ()
+    held = {(r["run"], r["case"]["id"], r["launch"]["index"]) for r in records}
+    found = [_lacking(folder, plan, held) for folder, plan in plans.values()]
+    return tuple(one for one in found if one.missing)
+
+
+def _lacking(folder: Path, plan: Mapping[str, Any], held: set[tuple[str, str, int]]) -> Unfinished:
+    run, total, missing = plan["run"], 0, []
+    for case in plan["cases"]:
+        planned = set(case["launches"])
+        total += len(planned)
+        if lacks := sum((run, case["id"], index) not in held for index in planned):
+            missing.append((clean(case["name"])[:_LONGEST_NAME], lacks))
+    lost, count = sum(lacks for _, lacks in missing), len(plan["cases"])
+    return Unfinished(
+        run=clean(run), folder=folder, launches=(total - lost, total),
+        cases=(count - len(missing), count), missing=tuple(missing),
+        command=tuple(map(clean, plan["command"])),
+    )  # fmt: skip
+
+
+def read_plans(folder: Path, warnings: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the plans of a folder that can be read, as they stand there."""
+    file = folder / PLANS
+    try:
+        source = open_regular(file)
+        for line in [] if source is None else json_lines(source, file, warnings):
+            if _is_plan(line.data):
+                yield line.data
+            else:
+                warnings.append(f"{line.place}: expected run, command and cases; left out")
+    except OSError as error:  # what is missing is not known; no number is missed
+        warnings.append(f"{file}: {error.strerror}; left out")
+
+
+def _is_plan(data: Any) -> bool:
+    return (
+        isinstance(data, dict)
+        and isinstance(data.get("run"), str)
+        and _are(str, data.get("command"))
+        and sum(map(len, data["command"])) <= _LONGEST_COMMAND
+        and isinstance(data.get("cases"), list)
+        and len(data["cases"]) <= MOST_CASES
+        and all(map(_is_case, data["cases"]))
+    )
+
+
+def _is_case(data: Any) -> bool:
+    return (
+        isinstance(data, dict)
+        and isinstance(data.get("id"), str)
+        and isinstance(data.get("name"), str)
+        and _are(int, data.get("launches"))
+        and len(data["launches"]) <= MOST_CASES
+    )
+
+
+def _are(kind: type, values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)

@@ -1,0 +1,31 @@
+"""The reference records that ship with attnbench: where they lie, wherever it is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from results.records.load import NoRunError
+from results.schema import RECORDS
+
+APART = ("-claims", "-context", "-threads", "-short", "-short-causal")
+"""How the names of folders end whose records answer another question than which to choose."""
+
+REFERENCE = Path(__file__).with_name("reference")
+
+
+def reference_folders(root: Path = REFERENCE) -> tuple[Path, ...]:
+    """Return the run folders among the reference records, by name, that a choice rests on.
+
+    Those of claims are left out: the calls in them are there for their growth, and of a newer
+    measuring code, beside which the others would count as outdated. Those of context are of ranks
+    that share a machine: no choice rests on them. Those of threads and of short lengths are of
+    another machine and of the newer measuring code, too.
+
+    Raises:
+        NoRunError: if there is none: the installation is not whole.
+    """
+    every = sorted(f.parent for f in root.glob(f"*/{RECORDS}"))
+    found = tuple(folder for folder in every if not folder.name.endswith(APART))
+    if not found:
+        raise NoRunError(f"{root}: no reference records here; name a run folder")
+    return found

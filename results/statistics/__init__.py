@@ -1,0 +1,4 @@
+"""Estimators and intervals: no records, no frames.
+
+May import no other room.
+"""

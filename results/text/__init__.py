@@ -1,0 +1,4 @@
+"""How numbers, settings and names are written.
+
+May import no other room.
+"""

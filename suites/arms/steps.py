@@ -1,0 +1,103 @@
+"""The steps that several kinds take with their arms: build, time, and write down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from attention.base import Attention, UnsupportedError
+from results.schema import UNITS, Case
+from suites.arms.arm import Contestant
+from suites.arms.build import check_case, expected_exponents
+from suites.arms.levels import Built, build, cost_of, placed, unsupported_reasons
+from suites.arms.timing import timed
+from suites.measure.clock import Timing
+from suites.measure.compile import compile_by_calling
+from suites.measure.gate import ERROR_ROWS, Call, WrongOutputError, error_against_softmax
+
+
+class TimedArms(NamedTuple):
+    """What timing gives: per arm the timing and what compiling took; and the conditions."""
+
+    timings: list[Timing]
+    compiled: list[dict[str, Any] | None]
+    conditions: dict[str, Any]
+
+
+def build_arms(case: Case) -> list[Built]:
+    """Build the arms of a case on its device.
+
+    Raises:
+        ValueError: if the case's fields do not fit one another.
+        UnsupportedError: if an arm cannot serve the case.
+    """
+    check_case(case)
+    built = [placed(build(arm, case), case) for arm in case.arms]
+    for mixer, _ in built:
+        if reasons := unsupported_reasons(mixer, case):
+            raise UnsupportedError("; ".join(reasons))
+    return built
+
+
+def arms_timed(
+    contestants: Sequence[Contestant],
+    case: Case,
+    *,
+    budget_s: float,
+    stage: Callable[[str], None],
+) -> TimedArms:
+    """Compile the arms if the case says so, and time them in alternation."""
+    compiled: list[dict[str, Any] | None] = [None] * len(contestants)
+    with torch.inference_mode(case.mode != "training"):
+        if case.compile:
+            stage("compiling")
+            compiled = [compile_by_calling(c, case.device) for c in contestants]
+        stage("timing")
+        timings, conditions = timed(contestants, case, budget_s=budget_s)
+    return TimedArms(timings, compiled, conditions)
+
+
+def arm_record(
+    contestant: Contestant,
+    case: Case,
+    *,
+    kernel: str,
+    gate: Mapping[str, Any] | None,
+    compiled: Mapping[str, Any] | None,
+    metrics: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write down what was measured of an arm, and what is declared of it."""
+    return {
+        "kernel": kernel,
+        "gate": gate,
+        "cost": cost_of(contestant.mixer, contestant.module, case),
+        "expected": expected_exponents(contestant.mixer, case),
+        "fixed_size": dict(contestant.mixer.fixed_sizes()),
+        "compiled": compiled,
+        "metrics": metrics,
+    }
+
+
+def relative_error(contestant: Contestant, case: Case, *, on: str) -> dict[str, Any]:
+    """Return the metric of how far an arm's last output is from exact softmax attention.
+
+    Args:
+        contestant: at level attention.
+        case: gives causality and the seed of the sampled rows.
+        on: which inputs, for the reason of a failure.
+
+    Raises:
+        WrongOutputError: if the output holds NaN or infinity.
+    """
+    attention, (q, k, v) = contestant.mixer, contestant.inputs.tensors
+    assert isinstance(attention, Attention)
+    assert contestant.output is not None
+    call = Call(attention, q, k, v, case.is_causal, contestant.output)
+    value = error_against_softmax(call, seed=case.seed)
+    if not math.isfinite(value):
+        raise WrongOutputError(f"{attention.name}: {on} the output holds NaN or infinity")
+    unit = UNITS["relative_error"]
+    return {"unit": unit, "value": value, "rows": min(ERROR_ROWS, case.seq_len)}

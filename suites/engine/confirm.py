@@ -1,0 +1,321 @@
+"""Measure cases of two versions in alternation: a launch of each, one right after the other.
+
+Each version has a run folder of its own, with records as of any run: the index of a launch is that
+of its pair. What a folder holds already is not measured again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
+
+from results.schema import MEASUREMENT, Case
+from suites.engine.journal import Journal
+from suites.engine.provenance import commit_of
+from suites.engine.session import (
+    SUITES,
+    MisuseError,
+    PluginFiles,
+    Session,
+    ask_about,
+    check_accepted,
+)
+from suites.plan import Grid, Item
+from suites.processes.launcher import BACKWARD, Launcher
+from suites.processes.signals import terminable
+
+NAMES = ("base", "new")
+"""The two sides, and their folders."""
+
+ENTRY = "benchmarks.py"
+
+_WHERE = "import suites; print(suites.__path__[0])"
+_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a side is measured with.
+
+    Attributes:
+        python: the interpreter.
+        suites: the folder of the suites; the packages beside it are those that are measured.
+    """
+
+    python: str
+    suites: Path
+
+
+HERE = Version(sys.executable, SUITES)
+
+
+ORIGIN = ("measurement", "machine", "environment", "commit")
+"""Fields of a record that must be equal for it to be of the same version."""
+
+
+class Finished(NamedTuple):
+    """Where a finished run was measured: ids of machines, commits, and of what plug-ins."""
+
+    machines: Collection[str]
+    commits: Collection[str]
+    plugins: Mapping[str, str] = {}
+
+
+class Pair(NamedTuple):
+    """The records of two launches, side by side."""
+
+    base: Mapping[str, Any]
+    new: Mapping[str, Any]
+
+
+def version_at(path: Path) -> Version:
+    """Find a version: a checkout, an environment with attnbench in it, or that one's Python.
+
+    A checkout that has an environment of its own, ``.venv``, is measured with it, else with this
+    process's.
+
+    Raises:
+        MisuseError: if it is none of these.
+    """
+    if (path / "suites" / ENTRY).is_file():
+        own = path / ".venv" / "bin" / "python"
+        python = str(own.absolute()) if own.is_file() else sys.executable
+        return Version(python, path.resolve() / "suites")
+    python_file = path / "bin" / "python" if path.is_dir() else path
+    if not python_file.is_file():
+        raise MisuseError(
+            f"{path} is neither a checkout (a folder with suites/{ENTRY}) nor an environment "
+            "(a folder with bin/python) nor a Python"
+        )
+    python = str(python_file.absolute())  # not resolved: a link decides which environment it is
+    try:
+        done = subprocess.run(
+            [python, "-I", "-c", _WHERE], capture_output=True, text=True, timeout=_PATIENCE_S,
+            check=False, cwd="/",
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MisuseError(f"{path} cannot be run as a Python: {error}") from None
+    suites = Path(done.stdout.strip())
+    if done.returncode or not (suites / ENTRY).is_file():
+        raise MisuseError(f"{path} has no attnbench: {' '.join(done.stderr.split())[-200:]}")
+    return Version(python, suites)
+
+
+class PairedSession:
+    """Both versions, ready to be measured; use it as a context manager.
+
+    Args:
+        versions: of `NAMES`.
+        folder: holds a run folder for each; made if it does not exist.
+        cases: all that may be asked for.
+        plugins: Python files that register backends or peers, on both sides.
+        budget_s: sampling time per arm, in seconds.
+        case_timeout_s: the longest that one launch may take.
+        seed: of which side comes first.
+        resume: go on with the pairs that the folder holds.
+
+    Raises:
+        MisuseError: if a version does not accept a case, measures by another version of the
+            measuring code, or is not the one that the folder's pairs are of.
+        JournalError: if a folder cannot be used.
+        LaunchError: if a version cannot be started.
+    """
+
+    def __init__(
+        self,
+        versions: Mapping[str, Version],
+        folder: Path,
+        cases: Sequence[Case],
+        *,
+        plugins: Sequence[Path] = (),
+        budget_s: float,
+        case_timeout_s: float,
+        seed: int = 0,
+        resume: bool = False,
+    ) -> None:
+        self._versions, self._folder, self._cases = versions, folder, cases
+        self._plugin_files = PluginFiles(plugins)
+        self._plugins = self._plugin_files.paths
+        self._grid = Grid(
+            backends=(), seq_lens=(), modes=(), budget_s=budget_s, case_timeout_s=case_timeout_s
+        )
+        self._seed, self._resume = seed, resume
+        self._sessions: dict[str, Session] = {}
+        self._loaded: dict[str, str] = {}
+        self._held: dict[tuple[str, str, int], Mapping[str, Any]] = {}
+        self._exit = contextlib.ExitStack()
+
+    def __enter__(self) -> PairedSession:
+        """Start both versions, and ask each about the cases."""
+        with self._exit:
+            self._exit.enter_context(terminable())
+            for name in NAMES:
+                self._start(name)
+            self._exit = self._exit.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End both."""
+        self._exit.close()
+
+    def _start(self, name: str) -> None:
+        version = self._versions[name]
+        journal = Journal(self._folder / name, resume=self._resume)
+        journal.check_free()
+        launcher = self._exit.enter_context(
+            Launcher(version.suites, python=version.python, early=(BACKWARD,))
+        )
+        told = ask_about(launcher, self._cases, self._plugins)
+        if (measurement := told.get("measurement", "older than 2")) != MEASUREMENT:
+            raise MisuseError(
+                f"--{name}-from: its version of the measuring code is {measurement}, this one's "
+                f"is {MEASUREMENT}; expected the same, their numbers are not comparable"
+            )
+        try:
+            check_accepted(told, self._cases)
+        except MisuseError as error:
+            raise MisuseError(f"--{name}-from: {error}") from None
+        self._loaded |= told["environment"].get("plugins", {})
+        self._exit.enter_context(journal)
+        commit = commit_of(version.suites.parent, told["environment"].get("attnbench"))
+        # A case that ran out of memory once must have its chance in the next pair.
+        session = Session(
+            self._grid, told, self._plugins, launcher, journal, commit, foretelling=False
+        )
+        self._sessions[name] = session
+        for record in journal.records:
+            if other := [key for key in ORIGIN if record.get(key) != session.origin[key]]:
+                raise MisuseError(
+                    f"--out: {self._folder} holds pairs of another version ({other[0]} "
+                    f"{record.get(other[0])}, here {session.origin[other[0]]}); name a new folder"
+                )
+            self._held[name, record["case"]["id"], record["launch"]["index"]] = record
+
+    def notes(self, finished: Mapping[str, Finished]) -> list[str]:
+        """Say where a version is not the one that a finished run was measured with.
+
+        Args:
+            finished: of `NAMES`.
+
+        Raises:
+            MisuseError: if a plug-in is not the one that both runs were measured with: the pairs
+                would tell nothing of the runs.
+        """
+        for arm, now in self._loaded.items():
+            for name, run in finished.items():
+                if (then := run.plugins.get(arm, now)) != now:
+                    raise MisuseError(
+                        f"--confirm: {name.upper()} was measured with {arm} of {then}, and here, "
+                        f"on both sides, it is of {now}; expected the same"
+                    )
+        origins = {name: self._sessions[name].origin for name in NAMES}
+        said = []
+        for name, run in finished.items():
+            origin = origins[name]
+            if origin["commit"] not in run.commits:
+                known = ", ".join(sorted(c[:12] for c in run.commits)) or "no commit"
+                said.append(
+                    f"--{name}-from is at {origin['commit'][:12]}; {name.upper()} was measured at "
+                    f"{known}"
+                )
+            if origin["machine"] not in run.machines:
+                said.append(f"{name.upper()} was measured on another machine than this")
+        if all(origins["base"][key] == origins["new"][key] for key in ORIGIN):
+            said.append("both versions are the same")
+        return said
+
+    def measure(self, case: Case, index: int) -> Pair:
+        """Launch both sides of a case, in an order that differs from pair to pair.
+
+        Args:
+            case: one of those given.
+            index: of the pair.
+        """
+        names = list(NAMES)
+        random.Random(f"{self._seed}:{case.id}:{index}").shuffle(names)
+        found = {name: self._launch(name, Item(case, index)) for name in names}
+        return Pair(*(found[name] for name in NAMES))
+
+    def _launch(self, name: str, item: Item) -> Mapping[str, Any]:
+        held = self._held.get((name, item.case.id, item.launch))
+        if held is not None:
+            return held
+        self._plugin_files.check()
+        return self._sessions[name].launch(item)
+
+
+class Judge(Protocol):
+    """Decides, from the pairs so far, which cases need another one."""
+
+    @property
+    def undecided(self) -> Sequence[str]:
+        """The ids of those cases."""
+
+    def add(self, base: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+        """Take a pair of one case into account."""
+
+    def close_round(self) -> None:
+        """Judge what every undecided case has one more pair of."""
+
+
+def run_pairs(
+    judge: Judge,
+    cases: Sequence[Case],
+    folder: Path,
+    *,
+    base_from: Path,
+    new_from: Path | None,
+    finished: Mapping[str, Finished],
+    tell: Callable[[str], None],
+    **settings: Any,
+) -> None:
+    """Measure pairs, one of every undecided case a round, until none is undecided.
+
+    So the pairs of a case lie apart in time, and what disturbs the machine for a while does not
+    hit all of them.
+
+    Args:
+        judge: says which cases go on.
+        cases: what they are.
+        folder: holds a run folder for each side.
+        base_from: where the old version is (`version_at`).
+        new_from: where the new one is; ``None`` = this one.
+        finished: where the runs that are compared were measured, by name of the side.
+        tell: takes a line for people.
+        **settings: of `PairedSession`.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C, after cleaning up.
+        Terminated: on SIGTERM or SIGHUP, after cleaning up.
+    """
+    known = {case.id: case for case in cases}
+    if not judge.undecided:
+        tell("nothing to confirm: no case may have become worse")
+        return
+    versions = {
+        "base": version_at(base_from),
+        "new": HERE if new_from is None else version_at(new_from),
+    }
+    index = 0
+    with PairedSession(versions, folder, list(known.values()), **settings) as session:
+        for note in session.notes(finished):
+            tell(f"note: {note}")
+        while left := judge.undecided:
+            tell(f"pair {index + 1}: {len(left)} of {len(known)} cases open")
+            for case_id in left:
+                judge.add(*session.measure(known[case_id], index))
+            judge.close_round()
+            index += 1
+    tell(f"pairs: {folder}")

@@ -1,1 +1,0 @@
-"""What a case of each kind does, and the answer that a child process gives."""

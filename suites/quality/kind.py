@@ -1,0 +1,167 @@
+"""Kind ``task``: one arm learns one task; what it then knows, and what a call of it costs.
+
+The order: build, train until the amount is spent (from a checkpoint, if the run's folder has one),
+ask the test split, then time a forward call of the trained model on one sequence, hold its output
+against the backend's reference, and measure its memory; of a model that decodes also the bytes of
+its state after a sequence. So quality and cost are of the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models import TransformerModel
+from results.schema import UNITS, Case
+from suites.arms.arm import Contestant
+from suites.arms.build import Inputs, Mixer, dtype_of, no_state
+from suites.arms.timing import Measured, timed
+from suites.tasks.base import Batch, Task
+from suites.training.evaluate import Score, evaluate
+from suites.training.prepare import Setup, Teller, as_whole, prepare, train
+from suites.training.trainer import Trainer, on_device
+
+TEST_SEED = 0
+"""Of the test split: every seed of a training is asked the same."""
+
+
+class Forward(Contestant):
+    """A trained model's forward call on one sequence: a `suites.measure.clock.Timed`."""
+
+    def __init__(self, mixer: Mixer, model: TransformerModel, one: Batch, case: Case) -> None:
+        ids = (one.ids,) if one.decoder_ids is None else (one.ids, one.decoder_ids)
+        super().__init__(mixer, model, Inputs(ids, None), case)
+
+    def call(self) -> None:
+        """Compute the logits."""
+        self.output = self.run(*self.inputs.tensors)
+
+
+def run(
+    case: Case,
+    *,
+    budget_s: float,
+    stage: Callable[[str], None],
+    store: str | None = None,
+    files: Mapping[str, str] | None = None,
+    heard: str | None = None,
+) -> Measured:
+    """Train and measure a case of kind task.
+
+    Args:
+        case: what is learnt, by what, on what budget.
+        budget_s: sampling time of the latency.
+        stage: told what is being done, for the reason of a failure.
+        store: folder of trained models; ``None`` = nothing is kept.
+        files: content name to file, of the tasks that read any.
+        heard: the file that the driver looks at while the training goes on.
+
+    Returns:
+        The record's ``arms`` and ``conditions``.
+
+    Raises:
+        UnsupportedError: if the arm cannot serve the case.
+        DivergedError: if the loss is no longer a number.
+        WrongOutputError: if the trained model's output is off its backend's reference.
+    """
+    stage("building")
+    setup = prepare(case, {name: Path(path) for name, path in (files or {}).items()})
+    stage("training")
+    teller = Teller(None if heard is None else Path(heard))
+    trainer = train(setup, None if store is None else Path(store), teller)
+    stage("asking the test split")
+    score = evaluate(
+        trainer.model, setup.task, batch=case.batch, seed=TEST_SEED, dtype=dtype_of(case)
+    )
+    stage("timing")
+    model = setup.model.to(dtype_of(case)).eval()
+    costs, gate, conditions = cost_of_call(setup, as_call(case, setup.task), budget_s)
+    if setup.task.architecture == "decoder" and not no_state(setup.mixer):
+        costs["state_bytes"] = metric("state_bytes", _state_bytes(model, one_sequence(setup).ids))
+    arm = {
+        "kernel": setup.mixer.kernel,
+        "gate": gate,
+        "cost": None,
+        "metrics": {**scored(setup.task, score), **spent(setup, trainer), **costs},
+        "quality": quality(setup.task, score, trainer),
+    }
+    return Measured([arm], conditions)
+
+
+def metric(name: str, value: float) -> dict[str, Any]:
+    """Return a metric of one value as the record holds it."""
+    return {"unit": UNITS[name], "value": value}
+
+
+def scored(task: Task, score: Score) -> dict[str, dict[str, Any]]:
+    """Return what the test split says, as metrics."""
+    found = {"accuracy": metric("accuracy", score.accuracy), "loss": metric("loss", score.loss)}
+    if task.metric == "bits_per_byte":
+        found["bits_per_byte"] = metric("bits_per_byte", score.bits)
+    return found
+
+
+def spent(setup: Setup, trainer: Trainer) -> dict[str, dict[str, Any]]:
+    """Return what the training took, as metrics."""
+    return {
+        "training_time": metric("training_time", trainer.spent.seconds),
+        "training_steps": metric("training_steps", trainer.spent.steps),
+        "training_ops": metric("training_ops", trainer.spent.steps * setup.step_ops),
+        "throughput": metric("throughput", trainer.tokens_per_s),
+    }
+
+
+def quality(task: Task, score: Score, trainer: Trainer) -> dict[str, Any]:
+    """Return the record's ``quality``: what was asked, and how the training went."""
+    return {
+        "chance": task.chance,
+        "metric": task.metric,
+        "groups": score.groups_json(task.group),
+        "labels": score.labels,
+        "curve": trainer.curve.to_json(),
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "task": task.settings,
+        "facts": task.facts,
+    }
+
+
+def cost_of_call(
+    setup: Setup, call: Case, budget_s: float
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None, dict[str, Any]]:
+    """Return latency and peak memory of a call on one sequence; the gate's verdict; conditions.
+
+    Args:
+        setup: whose model is called, as it is.
+        call: by `as_call`, with the dtype of the model's products.
+        budget_s: sampling time.
+    """
+    with torch.inference_mode():
+        contestant = Forward(setup.mixer, setup.model, one_sequence(setup), call)
+        (timing,), conditions = timed([contestant], call, budget_s=budget_s)
+        gate = contestant.gate()
+        contestant.prepare()
+    return {"latency": timing.metric(), **contestant.memory()}, gate, conditions
+
+
+def one_sequence(setup: Setup) -> Batch:
+    """Return the sequence of the test split that calls are timed on, on the model's device."""
+    one = setup.task.batch(1, seed=TEST_SEED, index=0, split="test")
+    return on_device(one, next(setup.model.parameters()).device)
+
+
+def as_call(case: Case, task: Task) -> Case:
+    """Return a forward call of the trained model as a case: one sequence."""
+    return replace(as_whole(case, task), mode="forward", batch=1)
+
+
+def _state_bytes(model: TransformerModel, ids: Tensor) -> int:
+    """Return the bytes that a decoder keeps of a sequence."""
+    with torch.inference_mode():
+        state = model.init_state(batch_size=1, max_len=ids.shape[1])
+        model(ids, state=state)
+    return state.nbytes

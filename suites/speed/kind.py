@@ -1,0 +1,181 @@
+"""Kind ``speed``: latency, peak memory and error of the arms of one case.
+
+The order: build, time all arms in alternation, hold the very output of each arm's last sample
+against its reference, then one more call an arm for the peak memory; at level attention that call
+runs on inputs of the scale at which the error against exact softmax is taken, and gives it too.
+So a case costs at least three calls an arm: one to warm up, one sample, the last one; at level
+layer and block a fourth, in which the gate watches the backend.
+
+In mode decode the memory is the size of the state, and at level model there is no error against
+softmax, as at layer and block (`suites.arms.decode`, `suites.arms.model`).
+
+Where it is asked for, each arm is then called a few times under the profiler, the floor of level
+layer and block too.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from results.schema import Case
+from suites.arms.arm import Contestant
+from suites.arms.build import dtype_of
+from suites.arms.levels import contestants_of
+from suites.arms.steps import arm_record, arms_timed, build_arms, relative_error
+from suites.arms.timing import Measured
+from suites.measure.clock import Timing
+from suites.measure.gate import INPUT_SCALE
+from suites.measure.process import TimeLimitError, seconds_left
+from suites.measure.profile import MIN_CALLS, TRACE, profiled
+from suites.processes.outcome import scrub
+
+ERROR_LIMIT = 131072
+"""Longest key length at which the error against exact softmax is taken."""
+
+LONGEST_FAULT = 200
+"""Letters of the reason why an arm has no profile."""
+
+LONGEST_NAME = 120
+"""Letters of a trace's name, before the case's id."""
+
+SLOWED = 2.0
+"""A call under the profiler may take so many times as long."""
+
+
+def run(
+    case: Case,
+    *,
+    budget_s: float,
+    stage: Callable[[str], None],
+    profile: bool = False,
+    traces: str | None = None,
+) -> Measured:
+    """Measure a case of kind speed.
+
+    Args:
+        case: what to measure.
+        budget_s: sampling time per arm.
+        stage: told what is being done, for the reason of a failure.
+        profile: say where each arm's time goes, too; a profiler that fails costs its answer alone.
+        traces: the folder in which a profile's traces are kept; ``None`` = nowhere.
+
+    Returns:
+        The record's ``arms`` and ``conditions``.
+
+    Raises:
+        UnsupportedError: if an arm cannot serve the case.
+        WrongOutputError: if an output is off its reference.
+    """
+    stage("building")
+    built = build_arms(case)
+    stage("feeding the context" if case.mode == "decode" else "building")
+    contestants = contestants_of(built, case)
+    timings, compiled, conditions = arms_timed(contestants, case, budget_s=budget_s, stage=stage)
+    stage("checking the output")
+    kernels = [contestant.mixer.kernel for contestant in contestants]
+    gates = [contestant.gate() for contestant in contestants]
+    for contestant in contestants:
+        contestant.prepare()
+    if has_error(case):
+        with torch.no_grad():
+            for tensor in contestants[0].inputs.tensors:
+                tensor.mul_(INPUT_SCALE)  # in place: the memory has no room for a second set
+    stage("measuring memory")
+    arms = [
+        arm_record(
+            contestant, case, kernel=kernel, gate=gate, compiled=made,
+            metrics={"latency": timing.metric(), **_last_call(contestant, case)},
+        )
+        for contestant, timing, gate, kernel, made in zip(
+            contestants, timings, gates, kernels, compiled, strict=True
+        )
+    ]  # fmt: skip
+    if profile:
+        stage("profiling")
+        kept = [trace_of(traces, case, i) for i in range(len(contestants))]
+        profiles = _profiles(contestants, kernels, timings, kept, case, budget_s)
+        for arm, told in zip(arms, profiles, strict=True):
+            arm["profile"] = told
+    return Measured(arms, conditions)
+
+
+def _profiles(
+    contestants: Sequence[Contestant],
+    kernels: Sequence[str],
+    timings: Sequence[Timing],
+    kept: Sequence[Path | None],
+    case: Case,
+    budget_s: float,
+) -> list[dict[str, Any]]:
+    """Profile each arm; where that fails, say why: what is measured already stands without it."""
+    profiles: list[dict[str, Any]] = []
+    try:
+        if has_error(case):
+            with torch.no_grad():
+                for tensor in contestants[0].inputs.tensors:
+                    tensor.div_(INPUT_SCALE)  # what was timed is profiled
+        for contestant, kernel, timing, keep in zip(
+            contestants, kernels, timings, kept, strict=True
+        ):
+            _check_time(timing)
+            with torch.inference_mode(case.mode != "training"):
+                profiles.append(
+                    profiled(
+                        contestant, case.device, kernel=kernel, dtype=dtype_of(case),
+                        budget_s=budget_s, seed=case.seed, keep=keep,
+                    )
+                )  # fmt: skip
+    except (Exception, TimeLimitError) as error:
+        traceback.print_exc(file=sys.stderr)
+        reason = scrub(" ".join(f"{type(error).__name__}: {error}".split()))[:LONGEST_FAULT]
+        profiles += [{"failed": reason}] * (len(contestants) - len(profiles))
+    return profiles
+
+
+def trace_of(folder: str | None, case: Case, arm: int) -> Path | None:
+    """Return the file of an arm's trace: named for people, told apart by the case's id."""
+    if folder is None:
+        return None
+    level = "" if case.level == "attention" else f"{case.model or case.level}-"
+    causal = "causal-" if case.is_causal else ""
+    named = f"{case.arms[arm].label}-{level}{case.mode}-{causal}{case.seq_len}"
+    plain = re.sub(r"[^A-Za-z0-9.=+-]+", "_", named)[:LONGEST_NAME]
+    return Path(folder) / f"{plain}-{case.id}{TRACE}"
+
+
+def _check_time(timing: Timing) -> None:
+    """Check that the limit leaves time for the profiler: one long operation cannot be ended.
+
+    Raises:
+        TimeLimitError: if it does not.
+    """
+    needed = SLOWED * MIN_CALLS * max(timing.samples)
+    if needed > seconds_left():
+        raise TimeLimitError(
+            f"{MIN_CALLS} calls under the profiler may take {needed:.3g} s; the time limit of the "
+            f"case leaves {seconds_left():.3g} s"
+        )
+
+
+def has_error(case: Case) -> bool:
+    """Say whether a case's last call also gives the error against exact softmax."""
+    return case.level == "attention" and case.mode != "decode"
+
+
+def _last_call(contestant: Contestant, case: Case) -> dict[str, Any]:
+    """Take the metrics that one more call gives: its memory, and its output's error."""
+    metrics = contestant.memory()
+    if has_error(case) and case.key_len <= ERROR_LIMIT:
+        metrics["relative_error"] = {
+            **relative_error(contestant, case, on=f"at input scale {INPUT_SCALE}"),
+            "input_scale": INPUT_SCALE,
+        }
+    contestant.prepare()
+    return metrics
