@@ -225,7 +225,7 @@ def _list_tasks(as_json: bool) -> None:
 
 
 def _list_claims(as_json: bool) -> None:
-    from results.chapters.claims.verdicts import CLAIMS
+    from results.chapters.claims.catalogue import CLAIMS
     from suites.terminal.output import Page
 
     if as_json:

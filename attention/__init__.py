@@ -17,7 +17,8 @@ from attention.backends.longformer import LongformerAttention
 from attention.backends.performer import PerformerAttention
 from attention.backends.sdpa import SDPAAttention
 from attention.backends.xformers import XFormersAttention
-from attention.base import Attention, CallInput, Cost, Problem, Supports, UnsupportedError
+from attention.base import Attention, UnsupportedError
+from attention.problem import CallInput, Cost, Problem, Supports
 from attention.registry import build, describe, get, names, register
 from attention.registry import class_named as _class_named
 

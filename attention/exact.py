@@ -8,9 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attention.base import Attention, Cost, Mode, Problem, softmax_ops
-from attention.decoding.state import Chunk, KeyValueCache, StateShape, alike
+from attention.base import Attention
+from attention.decoding.caches import KeyValueCache
+from attention.decoding.chunk import Chunk
+from attention.decoding.state import StateShape, alike
 from attention.functional import exact_attention_rows
+from attention.problem import Cost, Mode, Problem, softmax_ops
 
 
 class ExactAttention(Attention):

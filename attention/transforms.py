@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,10 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from attention.derivatives import in_transform
 
-if TYPE_CHECKING:
-    from attention.base import Attention
-
 Tensors = tuple[Tensor, ...]
 
 
-def as_a_whole(backend: Attention, method: str, *args: Any, **kwargs: Any) -> Tensor:
+def as_a_whole(backend: nn.Module, method: str, *args: Any, **kwargs: Any) -> Tensor:
     """Call a method of a backend such that transforms see one function.
 
     Args:
@@ -75,7 +72,7 @@ class _Function(Protocol):
 class _Method(nn.Module):
     """A method of a backend as a module, which `functional_call` asks for."""
 
-    def __init__(self, backend: Attention, method: str) -> None:
+    def __init__(self, backend: nn.Module, method: str) -> None:
         super().__init__()
         self.backend, self.method = backend, method
 
@@ -99,7 +96,7 @@ class _Call:
         has_seed: whether the last tensor is a seed, for dropout.
     """
 
-    backend: Attention
+    backend: nn.Module
     method: str
     training: bool
     given: tuple[Any, ...]
@@ -129,7 +126,7 @@ class _Call:
 
 
 @contextmanager
-def _mode(backend: Attention, training: bool) -> Iterator[None]:
+def _mode(backend: nn.Module, training: bool) -> Iterator[None]:
     before, backend.training = backend.training, training
     try:
         yield

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from results.chapters.claims.chapter import WORDS
 from results.chapters.claims.verdicts import Ruling, in_words, rulings
-from results.chapters.speed.chapter import machine_name
+from results.page.markdown import escape_markdown
 from results.records.load import load
-from results.report import escape_markdown
+from results.text.settings import machine_name
 
 PAGE = Path(__file__).with_name("claims.md")
 REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "epyc-2-cores-claims"

@@ -25,15 +25,17 @@ from results.chapters.quality.tables import quality_tables
 from results.chapters.quantized.chapter import quantized_part
 from results.chapters.settings.tables import axis_tables
 from results.chapters.speed import figures
-from results.chapters.speed.chapter import Chapter, chapters, machine_name
+from results.chapters.speed.chapter import Chapter, chapters
 from results.chapters.speed.sentences import summarise
-from results.chapters.speed.tables import TableView, tables
+from results.chapters.speed.tables import tables
 from results.figures.svg import drawn
+from results.page.blocks import TableView
+from results.page.markdown import escape_markdown
 from results.records.frames import as_rows
 from results.records.load import Run, load
-from results.report import escape_markdown
 from results.schema import ALLOCATORS, CALL_MODES
 from results.text import numbers
+from results.text.settings import machine_name
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

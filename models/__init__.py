@@ -22,7 +22,8 @@ from models.objectives import (
 from models.positional import LearnedPositions, RotaryPositions, SinusoidalPositions
 from models.recurrent import LSTMLayer
 from models.stack import TransformerStack
-from models.transformer import ModelState, TransformerModel, count_parameters
+from models.state import ModelState
+from models.transformer import TransformerModel, count_parameters
 
 __all__ = [
     "CONFIGS",

@@ -60,11 +60,11 @@ class Memory:
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention if there is an encoder, and a feed-forward network.
 
-    In place of the self-attention may stand another layer that mixes tokens: see `models.token_mixer`.
-    Each has a residual and a norm. ``post`` normalises after each residual (Vaswani et al. 2017,
-    arXiv 1706.03762); ``pre`` normalises the input of each sub-layer (Xiong et al. 2020, arXiv
-    2002.04745). Dropout acts in the three customary places: on the attention weights
-    (`attention_dropout_p`), inside the feed-forward network after the activation
+    In place of the self-attention may stand another layer that mixes tokens: see
+    `models.token_mixer`. Each has a residual and a norm. ``post`` normalises after each residual
+    (Vaswani et al. 2017, arXiv 1706.03762); ``pre`` normalises the input of each sub-layer (Xiong
+    et al. 2020, arXiv 2002.04745). Dropout acts in the three customary places: on the attention
+    weights (`attention_dropout_p`), inside the feed-forward network after the activation
     (`activation_dropout_p`), and on each sub-layer's output before it is added (`dropout_p`). The
     first has an argument of its own because methods that never form weights have none to drop.
 

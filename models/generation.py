@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attention.checks import check_bool, check_float, check_int, check_mask, check_seed
 from attention.functional import real_first
 from models.block import Memory
+from models.config import ModelConfig
+from models.state import ModelState
 from models.token_mixer import token_masks
-from models.transformer import ModelState, TransformerModel
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,43 @@ class Choice:
 
 
 @torch.no_grad()
+class DecodingModel(Protocol):
+    """What generation asks of a model; `models.transformer.TransformerModel` is one."""
+
+    config: ModelConfig
+    chosen: dict[str, Any]
+
+    def check_ids(self, ids: Any, key_padding_mask: Tensor | None = None) -> None:
+        """Refuse ids that the model does not know."""
+
+    def encode(
+        self, input_ids: Tensor, *, key_padding_mask: Tensor | None = None, **call_inputs: Tensor
+    ) -> Memory:
+        """Run the encoder."""
+
+    def init_state(self, *, batch_size: int, max_len: int | None = None) -> ModelState:
+        """Make the decoder's state before its first token."""
+
+    def decode(
+        self,
+        input_ids: Tensor,
+        *,
+        memory: Memory | None = None,
+        key_padding_mask: Tensor | None = None,
+        state: ModelState | None = None,
+        **call_inputs: Tensor,
+    ) -> Tensor:
+        """Return the logits after each token."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Walk the model's modules."""
+
+    def eval(self) -> Any:
+        """Set evaluation mode."""
+
+
 def generate(
-    model: TransformerModel,
+    model: DecodingModel,
     input_ids: Tensor,
     *,
     max_new_tokens: int,
@@ -169,7 +205,7 @@ def _checked_stops(stop_ids: Any) -> list[Any]:
 
 
 def _checked_inputs(
-    model: TransformerModel, ids: Tensor, given: Mapping[str, Any]
+    model: DecodingModel, ids: Tensor, given: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     """Return the token masks that were given, checked; those that are ``None`` are absent."""
     name = model.chosen["attention"]
@@ -191,7 +227,7 @@ class _Run:
 
     def __init__(
         self,
-        model: TransformerModel,
+        model: DecodingModel,
         ids: Tensor,
         mask: Tensor,
         memory: Memory | None,
@@ -204,7 +240,7 @@ class _Run:
     @classmethod
     def begin(
         cls,
-        model: TransformerModel,
+        model: DecodingModel,
         input_ids: Tensor,
         mask: Tensor | None,
         start_id: int | None,

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from attention.base import Attention, Cost, Mode, Problem, Supports
-from attention.decoding.state import Chunk, DecodeState, StateShape
+from attention.base import Attention
+from attention.decoding.chunk import Chunk
+from attention.decoding.state import DecodeState, StateShape
+from attention.problem import Cost, Mode, Problem, Supports
 
 
 class IdentityAttention(Attention):

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from attention.base import Attention, Problem, UnsupportedError
+from attention.base import Attention, UnsupportedError
 from attention.checks import check_bool, check_choice, check_float, check_int, check_mask
 from attention.decoding.state import DecodeState
 from attention.functional import without_padding
+from attention.problem import Problem
 from attention.registry import build, get
 from models.positional import RotaryPositions, places_after
 from models.projection import (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attention.base import Attention
-from attention.functional import along_sequence
+from attention.kernels.sequence_projection import along_sequence
 
 
 class QKVProjection(nn.Module):

@@ -7,160 +7,30 @@ Encoder-only, decoder-only and encoder-decoder (Vaswani et al. 2017, arXiv 1706.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from attention.base import UnsupportedError
 from attention.checks import check_bool, check_int, check_mask
-from attention.decoding.state import DecodeState, Mark, check_indices
-from attention.functional import has_values
 from models.block import Memory
 from models.config import ModelConfig
+from models.embeddings import DEVIATION, DrawnEmbedding, Embeddings, _check_rows
+from models.generation import Generated, generate
 from models.multihead import MultiheadAttention
 from models.norm import make_norm
 from models.positional import (
-    LearnedPositions,
     RotaryPositions,
-    SinusoidalPositions,
     places,
     places_after,
 )
 from models.stack import TransformerStack
+from models.state import ModelState
 from models.token_mixer import check_serves, mixer_class
-
-if TYPE_CHECKING:
-    from models.generation import Generated
-
-DEVIATION = 0.02
-"""Of the normal distribution that embeddings are drawn from, as in BERT and GPT-2."""
 
 EXTRA = "_extra_state"
 """How torch ends the name of what a module keeps in a checkpoint beside tensors."""
-
-
-@dataclass
-class ModelState:
-    """What a model that decodes has seen: the states of its layers, and how long each sequence is.
-
-    Attributes:
-        layers: of the decoder's blocks.
-        lengths: tokens of each sequence, int64 ``[B]``.
-        memory: of an encoder-decoder: the encoder's output, and what its readers made of it.
-    """
-
-    layers: list[DecodeState]
-    lengths: Tensor
-    memory: Memory | None = field(default=None)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the layers' states, and of keys and values made of the encoder's output."""
-        projected = (self.memory.projected or {}) if self.memory is not None else {}
-        read = sum(x.nbytes for pair in projected.values() for x in pair)
-        return read + sum(state.nbytes for state in self.layers)
-
-    def select(self, indices: Tensor) -> None:
-        """Keep these sequences, in this order, in place; see `DecodeState.select`.
-
-        Args:
-            indices: which, int64 ``[B']``; one may come several times or not at all.
-        """
-        index = check_indices(indices, len(self.lengths))
-        for state in self.layers:
-            state.select(index)
-        with torch.inference_mode(mode=False), torch.no_grad():
-            self.lengths = self.lengths[index]
-        if self.memory is not None:
-            self.memory = self.memory.of(index)
-
-    def mark(self) -> tuple[Tensor, list[Mark]]:
-        """Remember where the state is, for `rewind`; see `DecodeState.mark`."""
-        return self.lengths.clone(), [state.mark() for state in self.layers]
-
-    def rewind(self, mark: tuple[Tensor, list[Mark]]) -> None:
-        """Go back to a mark; see `DecodeState.rewind`."""
-        lengths, layers = mark
-        for state, own in zip(self.layers, layers, strict=True):
-            state.rewind(own)
-        self.lengths.copy_(lengths)
-
-
-class Embeddings(nn.Module):
-    """Tokens, their positions and segments, then norm and dropout.
-
-    Args:
-        config: of the model.
-        tokens: the token embedding; stacks of one model share it.
-    """
-
-    def __init__(self, config: ModelConfig, tokens: nn.Embedding) -> None:
-        super().__init__()
-        self.max_len = config.max_len
-        self.tokens = tokens
-        # Vaswani et al., section 3.4: beside sinusoids of amplitude 1 the tokens would be lost.
-        self.scale = config.d_model**0.5 if config.positions == "sinusoidal" else 1.0
-        self.positions: LearnedPositions | SinusoidalPositions | None = None
-        shape = {"d_model": config.d_model, "max_len": config.max_len}
-        if config.positions == "learned":
-            self.positions = LearnedPositions(**shape, offset=config.position_offset)
-        elif config.positions == "sinusoidal":
-            self.positions = SinusoidalPositions(**shape)
-        self.token_types: nn.Embedding | None = None
-        if config.num_token_types:
-            self.token_types = DrawnEmbedding(config.num_token_types, config.d_model)
-        self.norm: nn.Module = nn.Identity()
-        if config.embedding_norm:
-            self.norm = make_norm(
-                config.normalization, config.d_model, eps=config.norm_eps, bias=config.bias
-            )
-        self.dropout = nn.Dropout(config.dropout_p)
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        token_type_ids: Tensor | None = None,
-        positions: Tensor | None = None,
-    ) -> Tensor:
-        """Embed ids ``[B, N]``: ``[B, N, d_model]``."""
-        x: Tensor = self.tokens(input_ids) * self.scale
-        if self.token_types is not None:
-            types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-            if token_type_ids is not None:
-                _check_token_types(token_type_ids, input_ids, self.token_types.num_embeddings)
-            x = x + self.token_types(types)
-        elif token_type_ids is not None:
-            raise ValueError("token_type_ids: this model has no token types; expected None")
-        if self.positions is not None:
-            x = self.positions(x, positions)
-        out: Tensor = self.dropout(self.norm(x))
-        return out
-
-
-def _check_token_types(types: Any, ids: Tensor, count: int) -> None:
-    """Check segments ``[B, N]``, of which there are `count`."""
-    if not isinstance(types, Tensor):
-        raise TypeError(f"token_type_ids: expected a tensor, got {type(types).__name__}")
-    if types.shape != ids.shape:
-        raise ValueError(
-            f"token_type_ids: expected {tuple(ids.shape)} as input_ids, got {tuple(types.shape)}"
-        )
-    _check_rows("token_type_ids", types, count, "num_token_types")
-
-
-def _check_rows(name: str, ids: Tensor, count: int, counted: str) -> None:
-    """Check that whole numbers are rows of an embedding that has `count`, under that name."""
-    if ids.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"{name}: expected whole numbers (int64 or int32), got {ids.dtype}")
-    if has_values(ids) and ids.numel():
-        low, high = (int(x) for x in torch.aminmax(ids))
-        if low < 0 or high >= count:
-            raise ValueError(
-                f"{name}: expected ids from 0 to {count - 1} ({counted}={count}), "
-                f"got {low if low < 0 else high}"
-            )
 
 
 class Logits(nn.Module):
@@ -688,8 +558,6 @@ class TransformerModel(nn.Module):
 
     def generate(self, input_ids: Tensor, **how: Any) -> Generated:
         """Generate tokens; see `models.generation.generate`."""
-        from models.generation import generate
-
         return generate(self, input_ids, **how)
 
     def num_parameters(self) -> int:
@@ -729,14 +597,6 @@ def count_parameters(config: ModelConfig) -> int:
     """Count the parameters of a configuration with `sdpa`; nothing is allocated."""
     with torch.device("meta"):
         return TransformerModel(config).num_parameters()
-
-
-class DrawnEmbedding(nn.Embedding):
-    """An embedding whose rows are drawn as in BERT."""
-
-    def reset_parameters(self) -> None:
-        """Draw the rows anew."""
-        nn.init.normal_(self.weight, std=DEVIATION)
 
 
 class _Head(nn.Linear):

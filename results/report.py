@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
-from markupsafe import escape
 
 from results.analysis.series import points
 from results.chapters.cases.tables import case_sections
 from results.chapters.claims.chapter import claims_part
 from results.chapters.context_parallel.chapter import context_part
 from results.chapters.environment.facts import provenance
+from results.chapters.error.chapter import error_part
 from results.chapters.peers.tables import peer_part
-from results.chapters.quality.chapter import quality_parts
+from results.chapters.quality.chapter import task_part
+from results.chapters.quantized.chapter import quantized_part
 from results.chapters.settings.tables import axis_tables
-from results.chapters.speed.chapter import Chapter, chapters, machine_name
+from results.chapters.speed.chapter import Chapter, chapters
 from results.chapters.speed.figures import FIGURES
 from results.chapters.speed.sentences import summarise
 from results.chapters.speed.tables import tables
 from results.chapters.trust.rows import trust
 from results.chapters.trust.tables import trust_section
-from results.comparison.pairing import machine_names
 from results.figures.captions import TITLES, figure_caption
 from results.figures.svg import Drawn, drawn
-from results.page.blocks import Drawing, Part, Section
+from results.page.blocks import MOST_DRAWN, Drawing, Part, Section
 from results.page.frame import TEMPLATES, PageFigure, in_page, render
+from results.page.markdown import _attribute, _Plain, escape_markdown
 from results.recommendation.page_answers import Group, as_data, groups
 from results.recommendation.page_answers import tables as answer_tables
 from results.records.atomic_write import check_within, write_bytes, write_text
-from results.records.load import NoRunError, Run, load
+from results.records.load import NoRunError, Run, load, machine_names
 from results.text.notes import MOST, grouped
+from results.text.settings import machine_name
 
 FORMATS = ("html", "md")
 FIGURE_FOLDER = "figures"
-MOST_DRAWN = 24
-"""Series in one figure: more cannot be told apart, and leave no room to draw them."""
 
 
 class ReportError(ValueError):
@@ -264,27 +263,6 @@ class _Gallery:
 # -- Markdown ------------------------------------------------------------------------------------
 
 
-_LIST_ITEM = re.compile(r"^(\d{0,9})([-+.)])(?=\s|$)")
-"""What begins a list where it begins a line."""
-
-
-class _Plain(str):
-    """Markdown that is meant as Markdown."""
-
-
-def _attribute(text: str) -> _Plain:
-    """Return text that an attribute of a tag within Markdown shows as it is."""
-    escaped = str(escape(text))
-    for mark in "[]`":
-        escaped = escaped.replace(mark, f"&#{ord(mark)};")
-    return _Plain(escaped)
-
-
-def escape_markdown(value: object) -> str:
-    """Return text that Markdown shows as it is, in a table too."""
-    if isinstance(value, _Plain):
-        return value
-    text = str(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for mark in "\\`*_[]|~$#":
-        text = text.replace(mark, f"\\{mark}")
-    return _LIST_ITEM.sub(r"\1\\\2", text)
+def quality_parts(run: Run) -> list[Part]:
+    """Return the parts, those without sections too."""
+    return [task_part(run), error_part(run), quantized_part(run)]

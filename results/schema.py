@@ -4,8 +4,8 @@ The lowest floor of the house. Standard library only: no torch, no pandas, no pr
 
 A run is a folder with three files of JSON lines. ``records.jsonl`` holds one line a launch,
 ``machines.jsonl`` and ``environments.jsonl`` hold what the launches ran on, addressed by the hash
-of their content. ``plans.jsonl`` says which launches the run is to hold (`results.records.plans`). Raw
-samples are kept; statistics are computed from them by the readers.
+of their content. ``plans.jsonl`` says which launches the run is to hold (`results.records.plans`).
+Raw samples are kept; statistics are computed from them by the readers.
 """
 
 from __future__ import annotations

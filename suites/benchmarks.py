@@ -24,9 +24,9 @@ from asv_runner.benchmarks.mark import SkipNotImplemented
 import attention.backends as backends
 from results.schema import MEASUREMENT, Case
 from suites.error.suite import ERROR_PRESETS, TRAINED_NAME
-from suites.machine.processors import DRIVER_VARIABLE
 from suites.measure.process import die_with_parent, hold_lock, offer_to_oom_killer
 from suites.parsing import parse_backend
+from suites.processes.processors import DRIVER_VARIABLE
 from suites.worker.run import answer
 
 _IMPORTER = os.getpid()

@@ -34,8 +34,8 @@ from suites.claims.suite import CLAIM_PRESETS, EXPERIMENTS, SCALING
 from suites.content_names import corpus_name, folder_name, hf_config_name
 from suites.context_parallel.suite import CONTEXT_PRESETS
 from suites.error.suite import ERROR_PRESETS, InputRow, input_rows
-from suites.machine import processors
 from suites.peers.suite import PeerRow
+from suites.processes import processors
 from suites.quality.suite import (
     SMALL,
     TRAINING_PRESETS,

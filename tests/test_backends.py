@@ -18,8 +18,9 @@ from attention.backends.longformer import band_pairs
 from attention.backends.performer import orthogonal_features
 from attention.backends.sdpa import SDPAAttention
 from attention.backends.xformers import packed_bias
-from attention.base import Problem, UnsupportedError
+from attention.base import UnsupportedError
 from attention.functional import exact_attention_rows, relative_l2
+from attention.problem import Problem
 from attention.testing import Bench, assert_matches, counted_ops
 
 

@@ -11,11 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
+from results.chapters.claims.catalogue import CLAIMS, Question
 from results.chapters.claims.verdicts import (
-    CLAIMS,
     CLAIMS_TABLE,
     Answer,
-    Question,
     _judged,
     _verdict,
     claims_table,

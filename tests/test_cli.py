@@ -18,9 +18,9 @@ from helpers_sweep import FAKE_SUITES, case, is_alive, pids_in, record, wait_unt
 import cli
 from results.records.load import load
 from suites.engine import driver
-from suites.engine.driver import Summary, run_sweep
+from suites.engine.driver import run_sweep
 from suites.engine.journal import Journal
-from suites.terminal.progress import closing
+from suites.terminal.progress import Summary, closing
 
 pytestmark = pytest.mark.usefixtures("one_server")
 

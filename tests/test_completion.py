@@ -31,7 +31,7 @@ def offered(line: str) -> list[str]:
 def test_names_are_those_that_are_registered() -> None:
     import attention
     from models import CONFIGS
-    from results.chapters.claims.verdicts import CLAIMS
+    from results.chapters.claims.catalogue import CLAIMS
     from suites.error.inputs import DRAWN
     from suites.error.suite import TRAINED_NAME
     from suites.peers import registry as peers

@@ -18,8 +18,8 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import attention
 from attention.context_parallel import ContextParallel, split
-from attention.context_parallel.collectives import Part
-from attention.context_parallel.ring import ring_attention
+from attention.parallel.collectives import Part
+from attention.parallel.ring import ring_attention
 
 Found = list[dict[str, Any]]
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 import attention
-from attention.base import Attention, Cost, Mode, Problem, Supports
+from attention.base import Attention
+from attention.problem import Cost, Mode, Problem, Supports
 from attention.testing import CHECKS, check
 
 UNTIMED = [name for name in CHECKS if name != "time_exponent"]

@@ -10,7 +10,7 @@ import torch
 
 from attention.backends.full import FullAttention
 from attention.backends.sdpa import SDPAAttention
-from attention.decoding.state import KeyValueCache
+from attention.decoding.caches import KeyValueCache
 from models import named_config
 from results.schema import Arm, Case
 from suites.arms import model as whole

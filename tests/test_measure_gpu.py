@@ -16,8 +16,8 @@ from measure_gpu import ARCHIVE, GOES_ON_IN, STAGE_LIMIT_S, STAGES, Campaign, St
 
 from cli import main
 from results.records.load import load
-from suites.engine.driver import Summary
 from suites.plan import Grid
+from suites.terminal.progress import Summary
 
 ROOT = Path(__file__).parents[1]
 SWEEPS = [stage for stage in STAGES if stage.arguments]

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from results.schema import canonical
-from suites.machine import processors
 from suites.measure import machine, roofs
 from suites.measure.clock import timer_for
+from suites.processes import processors
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ print(json.dumps([machine()["cores"], told["affinity"], told["openmp"]]))
 
 
 @pytest.mark.parametrize(
-    ("first", "has_driver"), [("import suites.machine.processors", False), ("", True)]
+    ("first", "has_driver"), [("import suites.processes.processors", False), ("", True)]
 )
 def test_processors_are_those_of_the_process_though_openmp_binds_its_threads(first, has_driver):
     """In a command that reads them before torch is there, and in a server with a driver."""

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import attention
 from attention import registry
-from attention.base import Supports, UnsupportedError
+from attention.base import UnsupportedError
+from attention.problem import Supports
 from models import (
     FeedForward,
     IdentityAttention,

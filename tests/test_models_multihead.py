@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import attention
-from attention.base import CallInput, Supports, UnsupportedError
+from attention.base import UnsupportedError
+from attention.problem import CallInput, Supports
 from models import IdentityAttention, LSTMLayer, MultiheadAttention, RotaryPositions
 
 D_MODEL, HEADS, LENGTH = 32, 4, 13

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import attention
-from attention.base import Problem, UnsupportedError
+from attention.base import UnsupportedError
+from attention.problem import Problem
 from models import (
     IdentityAttention,
     LSTMLayer,

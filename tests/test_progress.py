@@ -7,9 +7,17 @@ import pytest
 from helpers_sweep import case, record
 
 from results.schema import IDENTITY, Arm
-from suites.engine.driver import Summary
 from suites.plan import Item
-from suites.terminal.progress import ERASE, Console, closing, describe, duration, label, seconds
+from suites.terminal.progress import (
+    ERASE,
+    Console,
+    Summary,
+    closing,
+    describe,
+    duration,
+    label,
+    seconds,
+)
 
 
 class Terminal(io.StringIO):

@@ -19,11 +19,12 @@ from helpers_sweep import record as written
 import cli
 from results.records.load import load
 from results.schema import Arm, check_record
-from suites.engine.driver import Summary, run_sweep
+from suites.engine.driver import run_sweep
 from suites.engine.journal import Journal
 from suites.engine.session import SUITES, MisuseError
 from suites.plan import Grid, cases, grid_from
 from suites.processes import heartbeat as hearing_module
+from suites.terminal.progress import Summary
 
 pytestmark = pytest.mark.usefixtures("one_server")
 

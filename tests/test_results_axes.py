@@ -11,9 +11,8 @@ import synthetic
 from results.analysis.series import points
 from results.chapters.settings.pairs import along
 from results.chapters.settings.tables import axis_tables
-from results.chapters.speed.tables import TableView
-from results.comparison.pairing import machine_names
-from results.records.load import load
+from results.page.blocks import TableView
+from results.records.load import load, machine_names
 from results.report import write_report
 
 pytestmark = pytest.mark.usefixtures("undrawn")

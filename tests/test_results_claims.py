@@ -10,8 +10,9 @@ import synthetic
 import synthetic_quality as made
 from helpers_page import unscripted
 
+from results.chapters.claims.catalogue import CLAIMS
 from results.chapters.claims.chapter import claims_part
-from results.chapters.claims.verdicts import CLAIMS, claims_table, lines_of, rulings
+from results.chapters.claims.verdicts import claims_table, lines_of, rulings
 from results.records.load import Run, load
 from results.report import write_report
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from results.analysis.profiles import profiles
 from results.chapters.speed.chapter import Chapter, chapters
 from results.chapters.speed.profile_figure import FARTHEST, profile_figure
-from results.chapters.speed.tables import TableView, tables
+from results.chapters.speed.tables import tables
 from results.figures.theme import LIGHT, PARTS, css_variables, styled
+from results.page.blocks import TableView
 from results.records.load import Run, load
 from results.report import write_report
 from results.schema import PROFILE_PARTS, RECORDS

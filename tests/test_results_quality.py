@@ -19,8 +19,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results.analysis.series import points
-from results.chapters.environment.facts import input_scale
-from results.chapters.quality.chapter import quality_parts
 from results.chapters.quality.figures import (
     MOST_GROUPS,
     band,
@@ -36,8 +34,9 @@ from results.chapters.quality.tables import quality_paragraphs, quality_tables, 
 from results.chapters.trust.rows import trust
 from results.export.asv import export_asv
 from results.export.tables import export_table
+from results.figures.captions import input_scale
 from results.records.load import load
-from results.report import write_report
+from results.report import quality_parts, write_report
 from results.schema import LATER_FIELDS, UNITS, content_id
 from results.statistics.pareto import frontier
 from results.statistics.seeds import spread, wilson

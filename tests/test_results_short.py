@@ -10,7 +10,8 @@ import synthetic
 from results.chapters.speed.chapter import Chapter, chapters
 from results.chapters.speed.sentences import summarise
 from results.chapters.speed.short_inputs import short_inputs
-from results.chapters.speed.tables import TableView, tables
+from results.chapters.speed.tables import tables
+from results.page.blocks import TableView
 from results.records.load import load
 from suites.plan import PRESETS
 

@@ -14,15 +14,8 @@ import synthetic
 import synthetic_quality
 
 from results.export.launches import LAUNCH_TABLE
-from results.export.tables import (
-    CASE_TABLE,
-    ENVIRONMENT,
-    FORMATS,
-    TABLES,
-    cases,
-    csv_text,
-    export_table,
-)
+from results.export.tables import CASE_TABLE, ENVIRONMENT, FORMATS, TABLES, cases, export_table
+from results.records.csv_text import csv_text
 from results.records.load import NoRunError, load
 from results.records.merge import merge
 from results.schema import RECORDS

@@ -29,9 +29,10 @@ from results.comparison.page import comparison_page
 from results.export.asv import export_asv
 from results.export.asv_history import ExportError
 from results.export.tables import TABLES, export_table
+from results.page.markdown import escape_markdown
 from results.records.load import NoRunError, load
 from results.records.merge import merge
-from results.report import escape_markdown, write_report
+from results.report import write_report
 from results.schema import MACHINES, MEASUREMENT, RECORDS, content_id
 
 ROOT = Path(__file__).parents[1]

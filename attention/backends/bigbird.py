@@ -25,9 +25,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from attention.base import Attention, Cost, Mode, Problem, Supports, softmax_ops
+from attention.base import Attention
 from attention.checks import check_choice, check_int, check_seed
-from attention.decoding.state import Chunk, KeyValueCache, StateShape, alike
+from attention.decoding.caches import KeyValueCache
+from attention.decoding.chunk import Chunk
+from attention.decoding.state import StateShape, alike
 from attention.functional import (
     dense_softmax_attention,
     draw_seed,
@@ -62,6 +64,7 @@ from attention.kernels.tiled import (
     tiles_of_groups,
     tiles_of_run,
 )
+from attention.problem import Cost, Mode, Problem, Supports, softmax_ops
 from attention.registry import register
 
 K = TypeVar("K")
@@ -645,7 +648,7 @@ class BlockGrid:
 
 
 class BlockPlan:
-    """Tiles of one row of blocks each, and of the rows that see all: a `attention.kernels.tiled.Plan`.
+    """Tiles of one row of blocks each, and of the rows that see all; an `attention` plan of tiles.
 
     Of a small grid they are squares of all queries and keys.
 

@@ -11,9 +11,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from attention.base import EVERYWHERE, Cost, Mode, Problem, Supports, softmax_ops
+from attention.base import EVERYWHERE
 from attention.exact import ExactAttention
 from attention.functional import expand_kv_heads, in_float32
+from attention.problem import Cost, Mode, Problem, Supports, softmax_ops
 from attention.registry import register
 
 

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from attention.base import Attention, Cost, Mode, Problem, Supports, softmax_ops
+from attention.base import Attention
 from attention.checks import check_choice, check_int
 from attention.derivatives import in_transform
 from attention.functional import (
-    along_sequence,
     dense_softmax_attention,
     differentiable_rows,
     draw_seed,
@@ -25,11 +24,13 @@ from attention.functional import (
     in_float32,
 )
 from attention.kernels.onednn import mark
+from attention.kernels.sequence_projection import along_sequence
 from attention.kernels.tiled import DensePlan, fold_heads, tiled_attention
+from attention.problem import Cost, Mode, Problem, Supports, softmax_ops
 from attention.registry import register
 
 if TYPE_CHECKING:
-    from attention.context_parallel.collectives import Part
+    from attention.parallel.collectives import Part
 
 Sharing = Literal["none", "headwise", "key_value", "layer"]
 Method = Literal["learned", "mean_pool"]

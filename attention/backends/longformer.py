@@ -15,18 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from attention.base import (
-    Attention,
-    CallInput,
-    Cost,
-    Mode,
-    Problem,
-    Supports,
-    UnsupportedError,
-    softmax_ops,
-)
+from attention.base import Attention, UnsupportedError
 from attention.checks import check_choice, check_int
-from attention.decoding.state import Chunk, SlidingWindow, StateShape, gathered
+from attention.decoding.caches import SlidingWindow
+from attention.decoding.chunk import Chunk, gathered
+from attention.decoding.state import StateShape
 from attention.functional import (
     dense_softmax_attention,
     differentiable_rows,
@@ -51,10 +44,11 @@ from attention.kernels.tiled import (
     tiles_of_groups,
     tiles_of_run,
 )
+from attention.problem import CallInput, Cost, Mode, Problem, Supports, softmax_ops
 from attention.registry import register
 
 if TYPE_CHECKING:
-    from attention.context_parallel.collectives import Part
+    from attention.parallel.collectives import Part
 
 TILE_ROWS = {"cpu": 128, "cuda": 128}
 

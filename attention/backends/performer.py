@@ -23,9 +23,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from attention.base import Attention, Cost, Mode, Problem, Supports
+from attention.base import Attention
 from attention.checks import check_bool, check_choice, check_float, check_int, check_seed
-from attention.decoding.state import Chunk, RunningSums, StateShape
+from attention.decoding.caches import RunningSums
+from attention.decoding.chunk import Chunk
+from attention.decoding.state import StateShape
 from attention.functional import draw_seed, expand_kv_heads, query_positions, visible_keys
 from attention.kernels.linear_chunked import Sums, chunked_attention, joined, key_sums
 from attention.kernels.linear_chunked import executed_ops as chunked_ops
@@ -38,10 +40,11 @@ from attention.kernels.linear_tiled import (
 )
 from attention.kernels.onednn import mark
 from attention.kernels.tiled import fold_heads
+from attention.problem import Cost, Mode, Problem, Supports
 from attention.registry import register
 
 if TYPE_CHECKING:
-    from attention.context_parallel.collectives import Part
+    from attention.parallel.collectives import Part
 
 Kind = Literal["softmax", "relu"]
 KINDS: tuple[str, ...] = get_args(Kind)

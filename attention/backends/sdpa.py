@@ -24,15 +24,7 @@ from torch.compiler import is_dynamo_compiling, is_exporting
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from attention.base import (
-    EVERYWHERE,
-    Cost,
-    Mode,
-    Problem,
-    Supports,
-    UnsupportedError,
-    softmax_ops,
-)
+from attention.base import EVERYWHERE, UnsupportedError
 from attention.checks import check_choice, dtype_names
 from attention.exact import ExactAttention
 from attention.functional import (
@@ -42,10 +34,11 @@ from attention.functional import (
     sdpa_rows,
 )
 from attention.kernels.lse import attention_with_lse
+from attention.problem import Cost, Mode, Problem, Supports, softmax_ops
 from attention.registry import register
 
 if TYPE_CHECKING:
-    from attention.context_parallel.collectives import Part
+    from attention.parallel.collectives import Part
 
 Kernel = Literal["auto", "flash", "efficient", "cudnn", "math"]
 KERNELS = {
@@ -137,7 +130,7 @@ class SDPAAttention(ExactAttention):
                     "or math"
                 )
             return super().attend_across(part)
-        from attention.context_parallel.ring import (
+        from attention.parallel.ring import (
             ring_attention,  # imports much of torch.distributed
         )
 
@@ -148,7 +141,7 @@ class SDPAAttention(ExactAttention):
         )  # fmt: skip
 
     def ring_kernel(self, problem: Problem, spans: Sequence[tuple[int, int]]) -> str | None:
-        """Return which of `attention.context_parallel.ring.KERNELS` a ring runs; None = keys are fetched.
+        """Return which of `attention.parallel.ring.KERNELS` a ring runs; None = keys are fetched.
 
         Ranks must not differ in it, so it depends on what they agree on alone.
 

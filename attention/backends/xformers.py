@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention.base import Problem, Supports, UnsupportedError
+from attention.base import UnsupportedError
 from attention.derivatives import with_plain_gradients
 from attention.exact import ExactAttention
 from attention.functional import expand_kv_heads, only_trailing_padding
+from attention.problem import Problem, Supports
 from attention.registry import register
 
 HOMES = ("xformers.ops.fmha", "mslk.attention.fmha")

@@ -1,1 +1,1 @@
-"""TODO attention/decoding."""
+"""Decoding token by token: the state that a backend keeps, its caches, the class that uses them."""

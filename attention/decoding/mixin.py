@@ -23,12 +23,13 @@ from attention.checks import (
     check_qkv,
     signature,
 )
-from attention.decoding.state import Chunk, DecodeState, StateShape
+from attention.decoding.chunk import Chunk
+from attention.decoding.state import DecodeState, StateShape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from attention.base import Problem, Supports
+    from attention.problem import Problem, Supports
 
 
 class Decoding:
@@ -337,7 +338,7 @@ def check_no_graph(name: str, *inputs: Tensor) -> None:
 
 def _problem(shape: StateShape) -> Problem:
     """Return the call that a state's first chunk makes, as far as it is known."""
-    from attention.base import Problem  # whose backends are built on this module
+    from attention.problem import Problem
 
     tokens = shape.max_len or 1
     return Problem(

@@ -1,1 +1,6 @@
-"""TODO attention/kernels."""
+"""Kernels: the computations that backends are made of.
+
+Tiles of softmax attention, linear attention by running sums, flex attention, and products by
+oneDNN. May import nothing of `attention` but `problem`, `checks`, `functional`, `derivatives`,
+`exact`.
+"""

@@ -3,7 +3,8 @@
 Dong et al. 2024, arXiv 2412.05496: one compiled kernel walks, for each tile of queries, the tiles
 of keys that a list names, and calls ``mask_mod`` inside those that are seen in part. The lists are
 made from a pattern's arithmetic: ``[rows, K]`` numbers, K the tiles that a row reads, never rows ×
-columns. `attention.kernels.flex_band` and `attention.kernels.flex_blocks` make them for a band and for blocks.
+columns. `attention.kernels.flex_band` and `attention.kernels.flex_blocks` make them for a band and
+for blocks.
 
 Torch asks for lists that are as wide as there are tiles. What lies behind a row's count is never
 read, so here the rows of a list overlap in memory: the shape that torch wants, in ``O(rows·K)``
@@ -32,8 +33,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from attention.base import Problem, UnsupportedError
+from attention.checks import UnsupportedError
 from attention.functional import opaque
+from attention.problem import Problem
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 

@@ -2,9 +2,9 @@
 
 The pattern of `attention.backends.bigbird`. A tile is a block, so the window and the random blocks
 are tiles seen whole; ``mask_mod`` decides in the own block of a causal row and in the global keys,
-which stand as copies behind the sequence (`attention.kernels.flex.ExtraColumns`). Queries and keys both
-start at block 1: what comes before are global tokens and block 0, whose rows see everything and
-are computed elsewhere, as those of the last block.
+which stand as copies behind the sequence (`attention.kernels.flex.ExtraColumns`). Queries and keys
+both start at block 1: what comes before are global tokens and block 0, whose rows see everything
+and are computed elsewhere, as those of the last block.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Kernel attention ``φ(Q)(φ(K)ᵀV)`` in few, large batched products: for a GPU.
 
-The same sums as `attention.kernels.linear_tiled`, in another order. The sequence is cut into blocks of at most
-`BLOCK_FEATURES` features over all heads and `BLOCK_CHUNKS` chunks; within a block nothing walks
-the sequence. Bidirectional, a block is one product. Causal, its chunks of `CHUNK` tokens are
-handled at once: one batched product sums up each chunk, one turns these into the sums over all
-that precedes each, two form the squares within chunks.
+The same sums as `attention.kernels.linear_tiled`, in another order. The sequence is cut into
+blocks of at most `BLOCK_FEATURES` features over all heads and `BLOCK_CHUNKS` chunks; within a
+block nothing walks the sequence. Bidirectional, a block is one product. Causal, its chunks of
+`CHUNK` tokens are handled at once: one batched product sums up each chunk, one turns these into
+the sums over all that precedes each, two form the squares within chunks.
 
 **Range.** Feature r of the keys is divided by ``exp(m_r)``, m_r the largest logit among those
 keys, and the queries multiply it back before their row maximum is removed. What precedes a chunk

@@ -14,7 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from attention.base import Attention, Cost, Mode, Problem
+from attention.base import Attention
+from attention.problem import Cost, Mode, Problem
 from attention.testing.bench import (
     Bench,
     Inputs,

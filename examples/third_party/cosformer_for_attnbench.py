@@ -10,9 +10,10 @@ import math
 import torch
 from torch import Tensor
 
-from attention.base import Attention, Cost, Mode, Problem, Supports
+from attention.base import Attention
 from attention.checks import check_int
 from attention.functional import expand_kv_heads
+from attention.problem import Cost, Mode, Problem, Supports
 from attention.registry import register
 
 

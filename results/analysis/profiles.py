@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from results.analysis.series import SERIES, SETTING, rank, speed_frame
+from results.analysis.series import SERIES, SETTING, speed_frame
 from results.records.frames import as_rows
 from results.records.load import Run
-from results.records.validation import clean
 from results.schema import PROFILE_PARTS
+from results.text.clean import clean
+from results.text.labels import rank
 
 _LAUNCH = ["run", "machine", "case_id", "launch", "arm"]
 _AT = [*SERIES, "seq_len"]

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from results.analysis.series import label
 from results.records.frames import as_rows
-from results.text.labels import name_of
+from results.text.labels import label, name_of
 
 CHOICES = (
     "backend", "mode", "level", "seq_len", "key_len", "batch", "num_heads", "num_kv_heads",

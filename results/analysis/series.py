@@ -19,6 +19,7 @@ from results.records.load import Run
 from results.records.validation import COSTS
 from results.schema import IDENTITY
 from results.statistics.intervals import Estimate, estimate
+from results.text.labels import rank
 from results.text.modes import WORDS
 
 SETTING = (
@@ -34,24 +35,10 @@ LAUNCH = ("machine", "environment", "run", "case_id", "launch")
 """What names one launch: two machines may have given their runs one name."""
 
 
-BACKENDS = ("full", "sdpa", "xformers", "longformer", "bigbird", "linformer", "performer")
-"""The order of the known backends in tables and figures; others follow by name."""
-
 _DECLARED = (*COSTS, "expected_time", "expected_memory")
 _WORST = ("gate_error", "gradient_error", "graphs", "breaks", "recompiles")
 """Of several launches the largest is shown."""
 _DETAILS = (*_WORST, "compile_time", "reduced", "fixed_size")
-
-
-def label(backend: str, options: str) -> str:
-    """Return a series' name as the command line writes it."""
-    return f"{backend}:{options}" if options else backend
-
-
-def rank(backend: str) -> tuple[int, str]:
-    """Return the sort key of a backend: the known ones first, in their order."""
-    known = BACKENDS.index(backend) if backend in BACKENDS else len(BACKENDS)
-    return known + (backend == IDENTITY), backend
 
 
 def speed_frame(run: Run) -> pd.DataFrame:

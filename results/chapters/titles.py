@@ -7,12 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from results.chapters.speed.chapter import machine_name
 from results.records.frames import as_rows
 from results.records.load import Run
 from results.text import numbers
 from results.text.labels import training_name
-from results.text.settings import differing, names_precision
+from results.text.settings import differing, machine_name, names_precision
 
 PLACE = (
     "machine", "environment", "version", "level", "device", "dtype", "threads", "allocator",

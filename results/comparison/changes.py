@@ -36,7 +36,6 @@ from results.comparison.pairing import (
     Place,
     Side,
     differences,
-    machine_names,
     named,
     ours,
     sides,
@@ -48,7 +47,7 @@ from results.comparison.verdicts import (
     Verdict,
     verdict_of,
 )
-from results.records.load import Run
+from results.records.load import Run, machine_names
 from results.schema import Status
 from results.statistics.inference import (
     MIN_CASES,

@@ -19,8 +19,8 @@ from results.comparison.backend_changes import Member, by_pairs
 from results.comparison.changes import BROKEN, Change, Comparison, unresolved
 from results.comparison.pairing import Place, Side
 from results.comparison.verdicts import verdict_of
-from results.records.validation import clean
 from results.statistics.inference import Difference, adjusted, paired
+from results.text.clean import clean
 
 LOOKS = (5, 7, 10, 14, 20, 28, 40)
 """Pairs after which the suspects are judged."""

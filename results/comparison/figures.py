@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from results.analysis.series import label
 from results.figures import plot_data
 from results.figures.panels import (
     cut,
@@ -25,6 +24,7 @@ from results.figures.panels import (
     time_ticks,
 )
 from results.figures.theme import INK, Look
+from results.text.labels import label
 
 MOST_BESIDE = 12
 """Series whose times are drawn a panel each."""

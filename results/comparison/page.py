@@ -12,7 +12,6 @@ from results.chapters.speed.chapter import chapters
 from results.chapters.trust.rows import trust
 from results.chapters.trust.tables import trust_section
 from results.comparison.changes import Comparison
-from results.comparison.pairing import machine_names
 from results.comparison.tables import (
     Sides,
     backend_views,
@@ -24,7 +23,7 @@ from results.comparison.tables import (
 from results.comparison.text import headline
 from results.page.blocks import Section
 from results.page.frame import PageFigure, page_figure, render
-from results.records.load import Run
+from results.records.load import Run, machine_names
 from results.text.notes import MOST, grouped
 
 

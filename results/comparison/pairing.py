@@ -9,15 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from results.analysis.series import SETTING, label, with_cross_len
+from results.analysis.series import SETTING, with_cross_len
 from results.analysis.warm_up import is_cut_short
-from results.chapters.speed.chapter import machine_name
 from results.records.frames import as_rows
-from results.records.load import Run
-from results.records.validation import clean
+from results.records.load import Run, machine_names
 from results.schema import IDENTITY, PEER, PROJECTIONS, SENTINEL, format_option
 from results.statistics.inference import Difference, medians_apart
 from results.text import numbers
+from results.text.clean import clean
+from results.text.labels import label
 from results.text.settings import differing
 
 Place = tuple[str, str, int]
@@ -242,16 +242,6 @@ def differences(base: Run, new: Run) -> tuple[tuple[str, str, str], ...]:
     before, after = _about(base), _about(new)
     rows = ((key, before.get(key, ""), after.get(key, "")) for key in {**before, **after})
     return tuple((key, old or "–", now or "–") for key, old, now in rows if old != now)
-
-
-def machine_names(run: Run) -> dict[str, str]:
-    """Name every machine of a run; two of one name by their ids too."""
-    machines = list(run.frame["machine"].unique())
-    names = [machine_name(run.machines.get(m, {})) or f"machine {m[:8]}" for m in machines]
-    return {
-        machine: name if names.count(name) == 1 else f"{name} ({machine[:8]})"
-        for machine, name in zip(machines, names, strict=True)
-    }
 
 
 def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

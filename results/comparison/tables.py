@@ -13,25 +13,24 @@ import pandas as pd
 
 from results.analysis.crossovers import crossovers
 from results.analysis.selection import Selection
-from results.analysis.series import SERIES, SETTING, label, points, rank, with_cross_len
+from results.analysis.series import SERIES, SETTING, points, with_cross_len
 from results.analysis.warm_up import MARK, marked
 from results.chapters.speed.chapter import by_setting
-from results.chapters.speed.sentences import Paragraph
-from results.chapters.speed.tables import LONG, Cell, TableView
 from results.comparison import text as changes_text
 from results.comparison.backend_changes import BackendChange, counted
 from results.comparison.changes import WORDS, Change, Comparison, compare
 from results.comparison.figures import BESIDE_CAPTION, RATIO_CAPTION, beside_figure, ratio_figure
-from results.comparison.pairing import Pairing, machine_names, ours
+from results.comparison.pairing import Pairing, ours
 from results.comparison.verdicts import Verdict
 from results.figures.panels import cut
 from results.figures.theme import looks
-from results.page.blocks import Drawing, Section
+from results.page.blocks import LONG, Cell, Drawing, Paragraph, Section, TableView
 from results.records.frames import as_rows
-from results.records.load import Run
+from results.records.load import Run, machine_names
 from results.schema import MODES
 from results.statistics.intervals import Estimate, estimate, is_less
 from results.text import numbers
+from results.text.labels import label, rank
 from results.text.settings import in_words, names_precision
 
 TITLES = {"latency": "Time", "peak_memory": "Peak memory", "state_bytes": "Decoding state"}

@@ -13,7 +13,7 @@ from results.comparison.backend_changes import EVERY, BackendChange, counted
 from results.comparison.changes import Change, Comparison
 from results.comparison.pairing import Side
 from results.comparison.verdicts import Verdict
-from results.report import escape_markdown
+from results.page.markdown import escape_markdown
 from results.statistics.intervals import Estimate, estimate
 from results.text import numbers
 

@@ -24,16 +24,17 @@ import numpy as np
 import pandas as pd
 
 from results.analysis import warm_up
-from results.analysis.series import SETTING, label, outcome, rank, speed_frame
+from results.analysis.series import SETTING, outcome, speed_frame
 from results.analysis.warm_up import is_cut_short
 from results.export.asv_history import BRANCH, ExportError, make_commits, seconds, slug
 from results.records.atomic_write import check_within, write_text
 from results.records.frames import as_rows
 from results.records.load import Run
-from results.records.validation import clean
 from results.schema import content_id, format_option
 from results.statistics.intervals import estimate
 from results.text import numbers
+from results.text.clean import clean
+from results.text.labels import label, rank
 from results.text.modes import WORDS
 
 RESULTS_DIR = "asv/results"

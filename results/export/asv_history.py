@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from results.records.validation import clean
+from results.text.clean import clean
 
 BRANCH = "main"
 

@@ -12,9 +12,9 @@ from results.analysis.series import LAUNCH
 from results.records.frames import as_rows
 from results.records.load import Run
 from results.records.tidy import CASE_COLUMNS
-from results.records.validation import clean
 from results.schema import CONDITIONS
 from results.statistics.spread import number
+from results.text.clean import clean
 
 QUANTILES: Mapping[str, float] = {
     "latency_min": 0.0, "latency_q05": 0.05, "latency_q25": 0.25, "latency": 0.5,

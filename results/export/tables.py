@@ -13,7 +13,7 @@ import pandas as pd
 from results.analysis.crossovers import crossover_table
 from results.analysis.exponents import scaling_table
 from results.analysis.roofline import with_limits
-from results.analysis.series import rank, speed_frame, summarise
+from results.analysis.series import speed_frame, summarise
 from results.chapters.claims.verdicts import claims_table
 from results.chapters.context_parallel.rows import context_table
 from results.chapters.error.rows import error_table
@@ -22,11 +22,13 @@ from results.chapters.quality.rows import task_table
 from results.chapters.quantized.chapter import quantized_table
 from results.export.launches import launch_table
 from results.records.atomic_write import write_bytes
+from results.records.csv_text import csv_text
 from results.records.frames import as_rows
 from results.records.load import Run
-from results.records.validation import COSTS, clean
+from results.records.validation import COSTS
 from results.schema import format_option
-from results.text.labels import number_of
+from results.text.clean import clean
+from results.text.labels import rank
 
 CASE_TABLE = (
     "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",
@@ -224,9 +226,6 @@ DELIMITERS = (",", ";", "\t", "|")
 DECIMALS = (".", ",")
 """What may stand for the decimal point in CSV."""
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What a spreadsheet may take a text for a formula by, at its start."""
-
 
 def _check_dialect(delimiter: str, decimal: str) -> None:
     if delimiter not in DELIMITERS:
@@ -238,39 +237,6 @@ def _check_dialect(delimiter: str, decimal: str) -> None:
         )
     if delimiter == decimal:
         raise ValueError(f"decimal: expected another mark than the delimiter, got {decimal!r}")
-
-
-def csv_text(frame: pd.DataFrame, delimiter: str = ",", decimal: str = ".") -> str:
-    """Return a frame as CSV. A text that a spreadsheet would take for a formula gets a quote.
-
-    Args:
-        frame: the table.
-        delimiter: between cells.
-        decimal: the mark in numbers; of texts nothing is changed.
-    """
-    mixed = frame.select_dtypes(include=["object", "string"]).columns
-    cells = {column: [_cell(value, decimal) for value in frame[column]] for column in mixed}
-    safe = frame.assign(**{c: pd.Series(v, frame.index, dtype=object) for c, v in cells.items()})
-    text: str = safe.to_csv(index=False, lineterminator="\n", sep=delimiter, decimal=decimal)
-    return text
-
-
-def _cell(value: Any, decimal: str) -> Any:
-    """Return a cell of a column that holds texts: they are no formulas, numbers stay numbers."""
-    if isinstance(value, str):
-        guarded = value.startswith(FORMULA) and not _is_number(value)
-        # A lone carriage return ends a line for some readers, and pandas does not quote it.
-        text = f"'{value}" if guarded else value
-        return text.replace("\r\n", "\n").replace("\r", "\n")
-    if isinstance(value, float) and math.isfinite(value):
-        # Of a mixed column pandas writes a number as Python does, whatever the decimal mark.
-        return str(value).replace(".", decimal)
-    return value
-
-
-def _is_number(text: str) -> bool:
-    """Return whether a text is a plain number, as `-1.5`: that is no formula."""
-    return math.isfinite(number_of(text)) and text == text.strip()
 
 
 def _json(frame: pd.DataFrame) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from results.chapters.environment.facts import input_scale
+import pandas as pd
+
 from results.records.load import Run
 
 TITLES = {
@@ -58,3 +59,22 @@ def figure_caption(name: str, run: Run) -> str:
     if "decode" in set(run.frame["mode"]):
         parts.append(_OF_DECODING.get(name, ""))
     return " ".join(part for part in parts if part)
+
+
+def input_scale(run: Run) -> str:
+    """Return on which inputs the errors were taken, as a half-sentence, "" if not recorded."""
+    found = pd.unique(
+        pd.Series(
+            [
+                f"inputs of scale {m['input_scale']:g}, {m['rows']} sampled query rows"
+                for record in run.records
+                if record["case"]["kind"] == "speed"  # kind error has inputs of its own
+                for arm in record["arms"]
+                if isinstance(m := arm["metrics"].get("relative_error"), dict)
+                and isinstance(m.get("input_scale"), int | float)
+                and isinstance(m.get("rows"), int)
+            ],
+            dtype=object,
+        )
+    )
+    return " / ".join(found[:3]) + (" / …" if len(found) > 3 else "")

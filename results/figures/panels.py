@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from results.analysis.series import label, rank
 from results.analysis.warm_up import is_cut_short
 from results.figures import plot_data
 from results.figures.theme import INK, Look
 from results.records.frames import as_rows
 from results.text import numbers
+from results.text.labels import label, rank
 from results.text.modes import WORDS
 
 _NEAR_ONE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from results.chapters.speed.sentences import Paragraph
-from results.chapters.speed.tables import TableView
+from results.analysis.warm_up import MARK, NOTE
 from results.figures.svg import Draw
 
 
@@ -61,3 +61,64 @@ class Part:
     heading: str
     sections: Sequence[Section]
     answers: Sequence[Paragraph] = field(default=())
+
+
+MOST_DRAWN = 16
+"""Sections of a part that have figures: a page of more could not be opened."""
+
+
+LONG = 40
+"""A table with more rows than this is folded away on a page."""
+
+
+class Cell(NamedTuple):
+    """One cell: its text, what stands small behind it, and whether it is a status."""
+
+    text: str
+    small: str = ""
+    is_status: bool = False
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table to show.
+
+    Attributes:
+        title: its heading.
+        head: names of the columns.
+        rows: cells, as many a row as there are columns.
+        text_columns: how many columns from the left hold text, not numbers.
+        notes: sentences below it.
+        is_long: to be folded away on a page.
+
+    A cell with the mark of a warm-up that was cut short brings the note that explains it.
+    """
+
+    title: str
+    head: list[str]
+    rows: list[list[Cell]]
+    text_columns: int = 1
+    notes: list[str] = field(default_factory=list)
+    is_long: bool = False
+
+    def __post_init__(self) -> None:
+        """Explain the mark where there is one."""
+        texts = (text for cells in self.rows for cell in cells for text in cell[:2])
+        if NOTE not in self.notes and any(MARK in text for text in texts):
+            object.__setattr__(self, "notes", [*self.notes, NOTE])
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A heading and its sentences, plain text.
+
+    A sentence with the mark of a warm-up that was cut short brings the one that explains it.
+    """
+
+    heading: str
+    sentences: list[str]
+
+    def __post_init__(self) -> None:
+        """Explain the mark where there is one."""
+        if NOTE not in self.sentences and any(MARK in s for s in self.sentences):
+            object.__setattr__(self, "sentences", [*self.sentences, NOTE])

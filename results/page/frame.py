@@ -18,10 +18,10 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from results.export.tables import csv_text
 from results.figures.svg import Drawn, drawn
 from results.figures.theme import css_variables
 from results.page.blocks import Drawing
+from results.records.csv_text import csv_text
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "report.js")

@@ -22,12 +22,11 @@ def speed_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(
-            f"frame: expected the frame of results.records.load.load(…), got {type(frame).__name__}"
+            f"frame: expected the frame of results.load(…), got {type(frame).__name__}"
         )
     if missing := [c for c in COLUMNS if c not in frame.columns]:
         raise ValueError(
-            "frame: expected the columns of results.records.load.load(…).frame; missing: "
-            f"{', '.join(missing)}"
+            f"frame: expected the columns of results.load(…).frame; missing: {', '.join(missing)}"
         )
     return frame[
         (frame["kind"] == "speed")

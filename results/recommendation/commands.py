@@ -9,8 +9,8 @@ from typing import Any
 from results.recommendation.evidence import RECALL, SPEED_INPUTS
 from results.recommendation.question import Question
 from results.recommendation.ranking import Ranking
-from results.records.validation import clean
 from results.schema import FULL_PRECISION
+from results.text.clean import clean
 
 
 def speed_command(asked: Question) -> str:

@@ -16,9 +16,9 @@ import pandas as pd
 
 from results.analysis.series import summarise
 from results.recommendation.interpolation import Reading, Row, at_length
-from results.records.validation import clean
 from results.statistics.seeds import labels_of, of_seeds, spread
 from results.text import numbers
+from results.text.clean import clean
 from results.text.labels import name_of
 
 SPEED_SCALE = 0.3

@@ -16,19 +16,18 @@ from typing import Any
 import pandas as pd
 
 from results.analysis.warm_up import WORDS, marked
-from results.chapters.speed.chapter import machine_name
-from results.chapters.speed.tables import LONG, Cell, TableView
+from results.page.blocks import LONG, Cell, TableView
 from results.recommendation import question
 from results.recommendation.interpolation import Reading
 from results.recommendation.question import error_digits
 from results.recommendation.ranking import Candidate, Ranking, relative_time, settings
 from results.recommendation.snippet import python_lines
 from results.records.load import Run
-from results.records.validation import clean
 from results.schema import IDENTITY, MODES
 from results.statistics.intervals import Estimate
 from results.text import numbers
-from results.text.settings import in_words, names_precision
+from results.text.clean import clean
+from results.text.settings import in_words, machine_name, names_precision
 
 NEIGHBOURS = 2.5
 """Two measured lengths within this factor have one length in the middle that can be asked for."""

@@ -9,10 +9,10 @@ from numbers import Integral, Real
 from typing import Any
 
 from results.recommendation.interpolation import Reading
-from results.records.validation import clean
 from results.schema import ALLOCATORS, DEVICES, DTYPES, MATMUL_PRECISIONS, SPEED_MODES
 from results.text import numbers
 from results.text.amounts import parse_size, write_size
+from results.text.clean import clean
 
 LIMITS = ("max_error", "min_recall", "max_memory")
 

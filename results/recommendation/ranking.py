@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from results.analysis.series import SETTING, label, points, rank
+from results.analysis.series import SETTING, points
 from results.recommendation import evidence, question
 from results.recommendation.candidates import check_values, held, speed_rows
 from results.recommendation.interpolation import Reading, Row, at_length
@@ -24,6 +24,7 @@ from results.records.frames import as_rows
 from results.records.load import Run
 from results.records.versions import one_version
 from results.statistics.intervals import Estimate, ratio
+from results.text.labels import label, rank
 from results.text.modes import WORDS
 
 UNKNOWN = Estimate(math.nan, math.nan, math.nan)
@@ -195,7 +196,7 @@ def recommend(
     holds at 95 % by itself; an interpolated one has bounds.
 
     Args:
-        frame: ``results.records.load.load(…).frame``.
+        frame: ``results.load(…).frame``.
         seq_len: N, tokens; in mode decode those of the context.
         mode: ``forward``, ``training`` or ``decode``.
         device: ``cpu`` or ``cuda``.

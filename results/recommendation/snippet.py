@@ -6,9 +6,9 @@ import keyword
 from collections.abc import Mapping
 from typing import Any
 
-from results.analysis.series import BACKENDS
-from results.records.validation import clean
 from results.schema import FULL_PRECISION, parse_option
+from results.text.clean import clean
+from results.text.labels import BACKENDS
 
 NEEDS_LENGTH = ("linformer",)
 """Backends that are built for a longest length."""

@@ -14,9 +14,9 @@ from results.recommendation.interpolation import Reading
 from results.recommendation.question import LIMITS, QUANTITIES, Question, error_digits, write_limit
 from results.recommendation.ranking import Candidate, Ranking, Recommendation
 from results.recommendation.relaxations import Relaxation, as_option, option, relaxations
-from results.records.validation import clean
 from results.statistics.intervals import Estimate
 from results.text import numbers
+from results.text.clean import clean
 from results.text.modes import WORDS
 from results.text.settings import differing, in_words, names_precision
 

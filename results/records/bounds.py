@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from results.records.validation import clean
 from results.schema import CLAIM, UNITS, RecordError
+from results.text.clean import clean
 
 MOST_ARMS = 64
 MOST_METRICS = 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import pandas as pd
@@ -26,3 +27,9 @@ def as_rows(frame: pd.DataFrame) -> list[dict[Any, Any]]:
     columns = list(frame.columns)
     values = zip(*(frame[column].tolist() for column in columns), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in values]
+
+
+def records(rows: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """Return rows as dictionaries, typed."""
+    found: list[dict[Hashable, Any]] = as_rows(rows)
+    return found

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from results.records.validation import clean
+from results.text.clean import clean
 
 LONGEST_LINE = 16 * 2**20
 """Bytes of one line; a record has some thousands."""

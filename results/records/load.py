@@ -19,7 +19,7 @@ from results.records.bounds import LONGEST_ID, check_bounds
 from results.records.json_lines import MOST_FAULTS, Line, json_lines, open_regular, short
 from results.records.plans import Unfinished, unfinished
 from results.records.tidy import tidy
-from results.records.validation import check_profile, check_values, clean, drop_faults
+from results.records.validation import check_profile, check_values, drop_faults
 from results.records.versions import versions
 from results.schema import (
     CLAIM,
@@ -34,6 +34,8 @@ from results.schema import (
     content_id,
 )
 from results.text import numbers
+from results.text.clean import clean
+from results.text.settings import machine_name
 
 _MOST_NAMED = 10
 
@@ -304,3 +306,13 @@ def _note_unknown(
 ) -> None:
     for address in sorted({clean(r[what]) for r in records} - known.keys()):
         warnings.append(f"{what} {address[:40]}: not described in the run's folder")
+
+
+def machine_names(run: Run) -> dict[str, str]:
+    """Name every machine of a run; two of one name by their ids too."""
+    machines = list(run.frame["machine"].unique())
+    names = [machine_name(run.machines.get(m, {})) or f"machine {m[:8]}" for m in machines]
+    return {
+        machine: name if names.count(name) == 1 else f"{name} ({machine[:8]})"
+        for machine, name in zip(machines, names, strict=True)
+    }

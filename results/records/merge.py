@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from results.records.load import NoRunError, read_contents, read_records
 from results.records.plans import read_plans
-from results.records.validation import clean
 from results.schema import ENVIRONMENTS, MACHINES, PLANS, RECORDS, canonical
+from results.text.clean import clean
 
 
 class Merged(NamedTuple):

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from results.records.json_lines import json_lines, open_regular
-from results.records.validation import clean
 from results.schema import PLANS
 from results.text import numbers
+from results.text.clean import clean
 
 MOST_CASES = 100_000
 MOST_NAMED = 5

@@ -10,7 +10,7 @@ from results.schema import RECORDS
 APART = ("-claims", "-context", "-threads", "-short", "-short-causal")
 """How the names of folders end whose records answer another question than which to choose."""
 
-REFERENCE = Path(__file__).with_name("reference")
+REFERENCE = Path(__file__).parents[1] / "reference"
 
 
 def reference_folders(root: Path = REFERENCE) -> tuple[Path, ...]:

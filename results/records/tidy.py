@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from results.records.frames import with_plain_texts
-from results.records.validation import COSTS, clean
+from results.records.validation import COSTS
 from results.schema import LATER_FIELDS, PEER, Arm, warm_up_converged
+from results.text.clean import clean
 
 CASE_COLUMNS = (
     "kind", "level", "mode", "batch", "num_heads", "num_kv_heads", "head_dim", "seq_len",

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from results.schema import CLAIM, CONDITIONS, PROFILE_PARTS, STOPS, RecordError
+from results.text.clean import clean
 
 COSTS = ("pattern_ops", "executed_ops", "exponentials", "bytes")
 """The declared cost of one call."""
@@ -19,17 +20,6 @@ _MOST_REASONS, _LONGEST_REASON = 20, 100
 MOST_GROUPS, MOST_CURVE = 20_000, 2_000
 """Entries of `quality`'s groups and of its curve."""
 _MOST_ENTRIES, _LONGEST_ENTRY = 64, 300
-
-
-def clean(text: object) -> str:
-    """Return `text` on one line, without what no file or page can hold."""
-    safe = str(text).encode("utf-8", "replace").decode()
-    if safe.isprintable():
-        return safe
-    unsafe = {c for c in set(safe) if not c.isprintable()}  # far fewer than there are letters
-    return safe.translate(
-        {ord(c): " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in unsafe}
-    )
 
 
 _NUMBERS: Mapping[str, tuple[str, ...]] = {

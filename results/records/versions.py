@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from results.records.validation import clean
 from results.text import numbers
+from results.text.clean import clean
 
 _SHORT = 8
 """Digits of a commit."""

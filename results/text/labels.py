@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from results.schema import IDENTITY
 from results.text import numbers
 
 _VIEWS = {"steps": "equal steps", "time": "equal time", "operations": "equal operations"}
@@ -68,3 +69,18 @@ def _budget(text: str) -> tuple[str, str]:
         "operations": f"{amount:,.10g} steps of exact attention",
     }
     return by_view.get(name_of(text), f"{amount:,.10g} steps"), written(options)
+
+
+BACKENDS = ("full", "sdpa", "xformers", "longformer", "bigbird", "linformer", "performer")
+"""The order of the known backends in tables and figures; others follow by name."""
+
+
+def label(backend: str, options: str) -> str:
+    """Return a series' name as the command line writes it."""
+    return f"{backend}:{options}" if options else backend
+
+
+def rank(backend: str) -> tuple[int, str]:
+    """Return the sort key of a backend: the known ones first, in their order."""
+    known = BACKENDS.index(backend) if backend in BACKENDS else len(BACKENDS)
+    return known + (backend == IDENTITY), backend

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from typing import Literal, Protocol
 
-from results.records.validation import clean
 from results.schema import format_option
+from results.text import numbers
+from results.text.clean import clean
 
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _SIZES = ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
@@ -162,3 +163,15 @@ def few(items: list[str], most: int = 3) -> str:
 def clean_option(value: object) -> str:
     """Write an option of a stranger's record, short and on one line."""
     return clean(format_option(value))[:60]
+
+
+def status_word(status: str) -> str:
+    """Write a status for people."""
+    return numbers.STATUS_WORDS.get(status, status)
+
+
+def small_number(value: float) -> str:
+    """Write an error: 0.31, 2.1e-07."""
+    if not math.isfinite(value):
+        return numbers.NONE
+    return f"{value:.1e}" if 0 < value < 1e-3 else numbers.digits(value, 2)

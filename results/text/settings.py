@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from results.schema import FULL_PRECISION
+from results.schema import (
+    FULL_PRECISION,
+)
+from results.text.clean import clean
 
 
 def _threads(setting: Mapping[str, Any]) -> str:
@@ -80,3 +83,8 @@ def _joined(setting: Mapping[str, Any], names: Iterable[str]) -> str:
 def names_precision(settings: Iterable[Mapping[str, Any]]) -> bool:
     """Say whether titles must name the precision of products: one is not torch's default."""
     return any(s["matmul_precision"] != FULL_PRECISION for s in settings)
+
+
+def machine_name(about: Mapping[str, Any]) -> str:
+    """Return what people call a machine: its GPU, else its CPU, "" where it is not described."""
+    return clean(about.get("gpu") or about.get("cpu") or "")[:100]

@@ -1,1 +1,1 @@
-"""TODO suites/arms."""
+"""Arms: what is called and timed in a case, built from its names and sizes."""

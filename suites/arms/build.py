@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from attention import registry
-from attention.base import Attention, Problem
+from attention.base import Attention
+from attention.problem import Problem
 from models import IdentityAttention, LSTMLayer, MultiheadAttention, TransformerBlock
 from models.projection import saved_ops
 from results.schema import CONTEXT, CONTEXT_MODE, FULL_PRECISION, IDENTITY, LSTM, Arm, Case

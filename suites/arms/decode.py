@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from attention.base import Attention
-from attention.decoding.state import Chunk, DecodeState
+from attention.decoding.chunk import Chunk
+from attention.decoding.state import DecodeState
 from models import ModelState
 from results.schema import UNITS, Case
 from suites.arms.arm import REORDERED, Contestant, check_same, follows_recurrence

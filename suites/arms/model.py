@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from attention import registry
-from attention.base import Attention, Cost, Mode, Problem
+from attention.base import Attention
+from attention.problem import Cost, Mode, Problem
 from models import (
     IdentityAttention,
     ModelConfig,

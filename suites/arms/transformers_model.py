@@ -1,7 +1,7 @@
 """Level ``model``, of transformers: a model built from a configuration file, random weights.
 
-A case names it as `suites.content_names.hf_config_name` does, by the file's content. Of a file with a
-``text_config`` the text model is built. The arm's backend is its ``attn_implementation``
+A case names it as `suites.content_names.hf_config_name` does, by the file's content. Of a file
+with a ``text_config`` the text model is built. The arm's backend is its ``attn_implementation``
 (`attention.integrations.transformers`), so layers with a sliding window of their own keep it.
 Dropout is off, since what is dropped could not be checked, and there is no cache. Operations are
 not counted.

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import attention
-from attention.base import Attention, Problem
+from attention.base import Attention
+from attention.problem import Problem
 from models import FeedForward, LSTMLayer, ModelConfig, TransformerBlock, TransformerModel
 from suites.claims.experiments import Found, Lab, experiment, several_threads, slope
 

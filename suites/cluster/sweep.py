@@ -21,7 +21,7 @@ from results.schema import MACHINES, Case, content_id
 from suites.cluster import link
 from suites.cluster.deal import OF_MACHINE, Dealer, Own, Place, groups_of
 from suites.cluster.link import LostError, Node, Remote
-from suites.engine.driver import Progress, Summary, early_of, plan, prepared
+from suites.engine.driver import Progress, early_of, plan, prepared
 from suites.engine.journal import Journal
 from suites.engine.prediction import Declared, History
 from suites.engine.provenance import commit_of
@@ -38,6 +38,7 @@ from suites.engine.session import (
 from suites.plan import Grid, Item, cases, order, roof_cases, sentinel_case
 from suites.processes.launcher import LaunchError
 from suites.processes.signals import terminable
+from suites.terminal.progress import Summary
 
 LOOK_S = 1.0
 """Seconds between two looks for machines that have joined."""

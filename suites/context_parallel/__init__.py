@@ -1,1 +1,1 @@
-"""TODO suites/context_parallel."""
+"""Suite context: one sequence over several ranks."""

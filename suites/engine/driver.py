@@ -11,7 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,7 +35,7 @@ from suites.processes.heartbeat import Hearing
 from suites.processes.launcher import BACKWARD, Launcher
 from suites.processes.outcome import scrub
 from suites.processes.signals import terminable
-from suites.terminal.progress import label
+from suites.terminal.progress import Summary, label
 from suites.training.plan import training_of
 
 
@@ -53,25 +53,6 @@ class Progress(Protocol):
 
     def finished(self, record: Mapping[str, Any], remaining_s: float | None) -> None:
         """Take note of what is written down, and of the time left."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a sweep did.
-
-    Attributes:
-        folder: where the records are.
-        statuses: of the launches that were added, how many ended how.
-        skipped: launches that the folder held already.
-        wall_s: seconds in all.
-        left_out: launches that were not started, since they would have ended too late.
-    """
-
-    folder: Path
-    statuses: Mapping[str, int]
-    skipped: int
-    wall_s: float
-    left_out: int = 0
 
 
 def run_sweep(

@@ -19,7 +19,7 @@ from suites.processes.free_memory import memory_for_case
 from suites.processes.launcher import LaunchError, Method
 from suites.processes.outcome import Outcome, scrub
 
-SUITES = Path(__file__).parent
+SUITES = Path(__file__).parents[1]
 """The folder of the suites, as asv takes it."""
 
 TRAINED = "trained"

@@ -1,1 +1,1 @@
-"""TODO suites/error."""
+"""Suite error: the error against exact attention, by inputs, sizes and seeds."""

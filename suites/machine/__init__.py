@@ -1,1 +1,1 @@
-"""TODO suites/machine."""
+"""The machine: what disturbs a measurement, its roofs, and the sentinel."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from suites.machine import processors
 from suites.measure.conditions import (
     PROC,
     SYS,
@@ -22,6 +21,7 @@ from suites.measure.conditions import (
 )
 from suites.measure.conditions import gpu_users as users_of_gpu
 from suites.measure.machine import affinity, turbo
+from suites.processes import processors
 
 Level = Literal["fine", "note", "problem"]
 

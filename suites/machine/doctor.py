@@ -17,10 +17,11 @@ import torch
 from attention import registry
 from attention.backends.sdpa import KERNELS
 from attention.backends.xformers import operators
-from suites.machine import disturbances, processors
+from suites.machine import disturbances
 from suites.machine.disturbances import Finding
 from suites.measure.machine import environment, machine
 from suites.peers import registry as peers
+from suites.processes import processors
 from suites.processes.free_memory import free_memory
 
 LITTLE_MEMORY = 2 << 30

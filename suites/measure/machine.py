@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from suites.machine import processors
+from suites.processes import processors
 
 CPUS = Path("/sys/devices/system/cpu")
 

@@ -1,1 +1,1 @@
-"""TODO suites/processes."""
+"""Processes: start a worker, watch it, limit its memory, reap what it left. No torch."""

@@ -1,7 +1,7 @@
 """Hear what a case that takes long says of itself, while the driver waits for its answer.
 
-The case writes a line into a file now and then (`suites.training.prepare.Teller`); a thread looks at
-it. What is not read is lost, and costs nothing: it is for people who watch.
+The case writes a line into a file now and then (`suites.training.prepare.Teller`); a thread looks
+at it. What is not read is lost, and costs nothing: it is for people who watch.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from suites.machine.processors import DRIVER_VARIABLE
 from suites.processes.outcome import OUTPUT_LIMIT, TAIL_BYTES, TIMEOUT_CODE
+from suites.processes.processors import DRIVER_VARIABLE
 
 EARLY_VARIABLE = "ATTNBENCH_EARLY"
 """Names to a fork server, apart by spaces, the modules to import at `IMPORT_SIGNAL`; those of a

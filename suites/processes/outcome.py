@@ -27,7 +27,7 @@ OUTPUT_LIMIT = 64 << 20
 
 PLACES = (
     (sys.prefix, "<python>"),
-    (str(Path(__file__).resolve().parent.parent), "<attnbench>"),
+    (str(Path(__file__).resolve().parents[2]), "<attnbench>"),
     (str(Path.home()), "~"),
 )
 """Folders that differ from machine to machine, and what stands for them in a record."""

@@ -1,1 +1,1 @@
-"""TODO suites/quality."""
+"""Suite quality: what a model with each attention learns of a task."""

@@ -1,1 +1,1 @@
-"""TODO suites/quantized."""
+"""Suite quantized: weights in fewer bits."""

@@ -1,10 +1,10 @@
 """Kind ``quantized``: a trained model's weights kept in fewer bits; what that saves and costs.
 
 The model of the case's task is trained once for all schemes: it is that of the same case of kind
-task, and lies under its id. Its weights become those of the scheme (`suites.quantized.schemes`). Then
-it is asked what kind task asks: the test split, on which its logits are also held against those of
-the float32 model; and a call on one sequence, timed, held against the backend's reference, and
-measured for memory.
+task, and lies under its id. Its weights become those of the scheme (`suites.quantized.schemes`).
+Then it is asked what kind task asks: the test split, on which its logits are also held against
+those of the float32 model; and a call on one sequence, timed, held against the backend's
+reference, and measured for memory.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""TODO suites/speed."""
+"""Suite speed: time and memory against length."""

@@ -1,1 +1,1 @@
-"""TODO suites/terminal."""
+"""The terminal: options, progress, output, shell completion. No torch."""

@@ -18,7 +18,7 @@ from results.schema import LSTM, RECORDS
 from suites.claims.suite import EXPERIMENTS, SCALING
 from suites.error.suite import ERROR_PRESETS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 _REGISTERED = re.compile(r"^@register\(\s*\"([^\"]+)\"", re.MULTILINE)
 _CONFIGURED = re.compile(r"^    \"([^\"]+)\": ModelConfig\(", re.MULTILINE)
@@ -51,7 +51,7 @@ def arms() -> list[str]:
 
 def peers() -> list[str]:
     """Return the names of peers."""
-    return _registered("suites/peers", "attnbench.peers")
+    return _registered("suites/peers/libraries", "attnbench.peers")
 
 
 def tasks() -> list[str]:

@@ -9,9 +9,10 @@ import sys
 import time
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from results.schema import (
     CLAIM,
@@ -25,9 +26,6 @@ from results.schema import (
 )
 from suites.plan import Item
 from suites.terminal.stream import Stream
-
-if TYPE_CHECKING:
-    from suites.engine.driver import Summary
 
 ERASE = "\r\x1b[K"
 COLOURS: Mapping[str, int] = {
@@ -272,3 +270,22 @@ def closing(summary: Summary) -> str:
         f"records: {summary.folder}\n"
         f"report:  attnbench report {shlex.quote(str(summary.folder))}"
     )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a sweep did.
+
+    Attributes:
+        folder: where the records are.
+        statuses: of the launches that were added, how many ended how.
+        skipped: launches that the folder held already.
+        wall_s: seconds in all.
+        left_out: launches that were not started, since they would have ended too late.
+    """
+
+    folder: Path
+    statuses: Mapping[str, int]
+    skipped: int
+    wall_s: float
+    left_out: int = 0

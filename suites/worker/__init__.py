@@ -1,1 +1,1 @@
-"""TODO suites/worker."""
+"""The worker process: takes one request, runs the kind that it names, answers."""

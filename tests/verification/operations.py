@@ -26,7 +26,8 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from attention import backends
-from attention.base import Attention, Mode, Problem
+from attention.base import Attention
+from attention.problem import Mode, Problem
 from attention.registry import get, names
 from attention.testing import Bench, Inputs, counted_ops
 from verification import Measured, Report, Scale

@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from attention.base import Attention, Cost, Problem, Supports
+from attention.base import Attention
+from attention.problem import Cost, Problem, Supports
 from attention.registry import register
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

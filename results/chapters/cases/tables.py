@@ -9,16 +9,18 @@ from typing import Any
 
 import pandas as pd
 
-from results.analysis.series import label
 from results.analysis.warm_up import converged, marked
 from results.chapters.speed.chapter import Chapter
-from results.chapters.speed.tables import LONG, Cell, TableView, every_case, status_word
-from results.page.blocks import Section
+from results.page.blocks import LONG, Cell, Section, TableView
+from results.page.cells import gate_error, plus_minus
 from results.records.frames import as_rows
 from results.records.load import Run
-from results.records.validation import clean
 from results.schema import CONTEXT
 from results.text import numbers
+from results.text.clean import clean
+from results.text.labels import label
+from results.text.modes import WORDS
+from results.text.numbers import small_number, status_word
 
 _IN_CHAPTERS = ("speed",)
 
@@ -94,3 +96,54 @@ def _value(rows: list[Row]) -> str:
         return numbers.size(value)
     shown = f"{value:.1e}" if 0 < abs(value) < 1e-3 else numbers.digits(value)
     return f"{shown} {unit}" if unit not in ("", "1") else shown
+
+
+def every_case(chapter: Chapter) -> TableView:
+    """Return a row for every case of a chapter, with its status."""
+    keys = ["mode", "backend", "options", "seq_len"]
+    limits = chapter.limits.set_index(keys)[["fraction_of_limit", "tile_efficiency",
+                                             "kernel_efficiency", "bound"]]  # fmt: skip
+    limits = limits[~limits.index.duplicated()]
+    rows = []
+    for key, part in chapter.points.groupby(keys, sort=False):
+        metric = {row["metric"]: row for row in as_rows(part)}
+        time = metric.get("latency", {})
+        near = limits.loc[key].to_dict() if key in limits.index else {}
+        first = part.iloc[0]
+        memory, error = metric.get(WORDS[key[0]].memory, {}), metric.get("relative_error", {})
+        rows.append(
+            [
+                Cell(label(key[1], key[2])),
+                Cell(key[0]),
+                Cell(numbers.tokens(key[3])),
+                Cell(marked(numbers.seconds(time.get("value", math.nan)), time), plus_minus(time)),
+                Cell(numbers.size(memory.get("value", math.nan))),
+                Cell(numbers.digits(memory["value"] / (memory["batch"] * memory["seq_len"])) if
+                memory.get("value", 0) >= 0 and memory
+                     else numbers.NONE),
+                Cell(small_number(error.get("value", math.nan))),
+                Cell(gate_error(time), "reduced" if time.get("reduced") else ""),
+                Cell(numbers.percent(near.get("fraction_of_limit", math.nan)),
+                     near.get("bound") or ""),
+                Cell(numbers.percent(near.get("tile_efficiency", math.nan))),
+                Cell(numbers.percent(near.get("kernel_efficiency", math.nan))),
+                Cell(f"{len(time.get('launches', ()))} / {time.get('num_samples', 0)}"),
+                Cell(status_word(first["status"]), is_status=first["status"] != "ok"),
+                Cell(first["reason"]),
+            ]
+        )  # fmt: skip
+    head = [
+        "backend", "mode", "tokens", "time", "memory", "bytes per token", "relative error",
+        "gate error", "of the limit", "tiles", "kernel", "launches / samples", "status", "reason",
+    ]  # fmt: skip
+    notes = [
+        "Of the limit: the time that the pattern's products, exponentials and bytes need at this "
+        "machine's measured peaks, over the time taken, with the roof that decides. It is tiles "
+        "(operations of the pattern over those executed) times kernel.",
+        *(f"Memory, {mode}: {WORDS[mode].memory_title.lower()}." for mode in chapter.modes),
+        "Gate error: relative L2 distance of the timed output (in training the larger of it and "
+        "the gradient of q) from the method's own formula in float64; reduced: more than full "
+        "precision allows, within what the reduced precision of products does.",
+    ]
+    return TableView("Every case", head, rows, text_columns=2, notes=notes,
+                     is_long=len(rows) > LONG)  # fmt: skip

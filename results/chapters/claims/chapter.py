@@ -12,21 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from results.analysis.series import points
-from results.chapters.claims.verdicts import (
-    Answer,
-    Claim,
-    Ruling,
-    Verdict,
-    in_words,
-    lines_of,
-    rulings,
-)
-from results.chapters.speed.sentences import Paragraph
-from results.chapters.speed.tables import Cell, TableView
+from results.chapters.claims.catalogue import Claim, Verdict
+from results.chapters.claims.verdicts import Answer, Ruling, in_words, lines_of, rulings
 from results.figures import plot_data
 from results.figures.panels import make_panels, trimmed
 from results.figures.theme import looks
-from results.page.blocks import Drawing, Part, Section
+from results.page.blocks import Cell, Drawing, Paragraph, Part, Section, TableView
 from results.records.load import Run
 from results.text import numbers
 

@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from results.analysis.series import label
 from results.analysis.warm_up import marked
 from results.chapters.context_parallel.rows import (
     ContextChapter,
@@ -18,8 +17,6 @@ from results.chapters.context_parallel.rows import (
     speed_up,
     weak_efficiency,
 )
-from results.chapters.speed.sentences import Paragraph
-from results.chapters.speed.tables import LONG, Cell, TableView, status_word
 from results.figures import plot_data
 from results.figures.panels import (
     finish,
@@ -32,12 +29,14 @@ from results.figures.panels import (
     time_ticks,
 )
 from results.figures.theme import looks
-from results.page.blocks import Drawing, Part, Section
+from results.page.blocks import LONG, Cell, Drawing, Paragraph, Part, Section, TableView
 from results.records.frames import as_rows
 from results.records.load import Run
 from results.schema import CONTEXT_MODE
 from results.statistics.intervals import Estimate
 from results.text import numbers
+from results.text.labels import label
+from results.text.numbers import status_word
 
 HEADING = "One sequence over several ranks"
 

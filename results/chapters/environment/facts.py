@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-import pandas as pd
-
 from results.chapters.speed.chapter import Chapter
 from results.records.load import Run
-from results.records.validation import clean
 from results.schema import format_option
 from results.text import numbers
+from results.text.clean import clean
 from results.text.settings import names_precision
 
 _PEAKS = {
@@ -104,22 +102,3 @@ def _fact(name: str, value: object) -> str:
         return clean(", ".join(f"{k} of {format_option(v)}" for k, v in value.items()))[:600]
     text = " ".join(map(format_option, value)) if isinstance(value, list) else format_option(value)
     return clean(text)[:600]
-
-
-def input_scale(run: Run) -> str:
-    """Return on which inputs the errors were taken, as a half-sentence, "" if not recorded."""
-    found = pd.unique(
-        pd.Series(
-            [
-                f"inputs of scale {m['input_scale']:g}, {m['rows']} sampled query rows"
-                for record in run.records
-                if record["case"]["kind"] == "speed"  # kind error has inputs of its own
-                for arm in record["arms"]
-                if isinstance(m := arm["metrics"].get("relative_error"), dict)
-                and isinstance(m.get("input_scale"), int | float)
-                and isinstance(m.get("rows"), int)
-            ],
-            dtype=object,
-        )
-    )
-    return " / ".join(found[:3]) + (" / …" if len(found) > 3 else "")

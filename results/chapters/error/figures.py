@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from results.analysis.series import label
 from results.analysis.warm_up import is_cut_short
 from results.chapters.error.rows import USELESS, ErrorChapter, budget_text, default_rows, line_name
 from results.figures import plot_data
@@ -29,6 +28,7 @@ from results.figures.panels import (
 from results.figures.theme import INK
 from results.records.frames import as_rows
 from results.text import numbers
+from results.text.labels import label
 
 MOST_PANELS, MOST_SERIES = 9, 24
 LEAST_ERROR = 1e-7

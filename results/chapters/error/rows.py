@@ -13,13 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from results.analysis.series import label, outcome, rank
+from results.analysis.series import outcome
 from results.analysis.warm_up import converged
 from results.chapters.titles import joined, named_columns, titled
 from results.figures.theme import Look, looks
 from results.records.load import Run
 from results.text import numbers
-from results.text.labels import number_of, options_of
+from results.text.labels import label, number_of, options_of, rank
 from results.text.settings import differing
 
 PLACE = (

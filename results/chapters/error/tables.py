@@ -8,14 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from results.analysis.series import label
 from results.analysis.warm_up import converged, marked
 from results.chapters.error.rows import USELESS, ErrorChapter, budget_text
-from results.chapters.quality.tables import name, records
-from results.chapters.speed.sentences import Paragraph
-from results.chapters.speed.tables import LONG, Cell, TableView, small_number, status_word
+from results.page.blocks import LONG, Cell, Paragraph, TableView
+from results.page.cells import name
+from results.records.frames import records
 from results.statistics.intervals import is_less
 from results.text import numbers
+from results.text.labels import label
+from results.text.numbers import small_number, status_word
 
 Row = Mapping[Hashable, Any]
 
@@ -175,8 +176,8 @@ def _closest(rows: pd.DataFrame, seq_len: int) -> list[str]:
         for r in closest_within(rows, latency)[:_MOST_NAMED]
     ]
     return [
-        f"Within {numbers.seconds(latency)} at {numbers.tokens(seq_len)} tokens, where each family "
-        f"has a point, the closest to exact attention is {told[0]}"
+        f"Within {numbers.seconds(latency)} at {numbers.tokens(seq_len)} tokens, where each "
+        f"family has a point, the closest to exact attention is {told[0]}"
         f"{f'; then {numbers.listing(told[1:])}' if told[1:] else ''}."
     ]
 

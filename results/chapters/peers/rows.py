@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results.analysis.series import outcome, rank
+from results.analysis.series import outcome
 from results.analysis.warm_up import converged
-from results.chapters.speed.chapter import machine_name
 from results.records.load import Run
-from results.records.validation import clean
 from results.schema import PEER, PROJECTIONS
 from results.statistics.intervals import Array, Estimate, estimate
-from results.text.settings import differing, names_precision
+from results.text.clean import clean
+from results.text.labels import rank
+from results.text.settings import differing, machine_name, names_precision
 
 SETTING = (
     "machine", "environment", "version", "device", "dtype", "batch", "num_heads", "num_kv_heads",

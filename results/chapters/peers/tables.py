@@ -7,15 +7,16 @@ from collections.abc import Hashable, Mapping
 from functools import partial
 from typing import Any
 
-from results.analysis.series import label
 from results.analysis.warm_up import marked
 from results.chapters.peers.figures import CAPTION, peer_figure
 from results.chapters.peers.rows import PAIR, PeerChapter, peer_chapters
-from results.chapters.speed.tables import Cell, TableView, plus_minus, small_number, status_word
-from results.page.blocks import Drawing, Part, Section
+from results.page.blocks import Cell, Drawing, Part, Section, TableView
+from results.page.cells import plus_minus
 from results.records.frames import as_rows
 from results.records.load import Run
 from results.text import numbers
+from results.text.labels import label
+from results.text.numbers import small_number, status_word
 
 HEAD = [
     "mode", "allocator", "tokens", "ours", "peer", "peer / ours", "attention alone",

@@ -5,15 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from results.chapters.error.figures import (
-    LENGTH_CAPTION,
-    WHAT,
-    against_cost,
-    against_length,
-    caption,
-)
-from results.chapters.error.rows import ErrorChapter, error_chapters
-from results.chapters.error.tables import error_answers, error_paragraphs, error_tables
 from results.chapters.quality.figures import (
     COST_CAPTION,
     CURVE_CAPTION,
@@ -28,20 +19,11 @@ from results.chapters.quality.overview import answers, overview
 from results.chapters.quality.published import published_tables
 from results.chapters.quality.rows import QualityChapter, chapters_of_tasks
 from results.chapters.quality.tables import quality_paragraphs, quality_tables
-from results.chapters.quantized.chapter import quantized_part
-from results.page.blocks import Drawing, Part, Section
+from results.page.blocks import MOST_DRAWN, Drawing, Part, Section
 from results.records.load import Run
-
-MOST_DRAWN = 16
-"""Sections of a part that have figures: a page of more could not be opened."""
 
 AT_A_GLANCE = "All tasks at a glance"
 PUBLISHED = "Long Range Arena's published figures"
-
-
-def quality_parts(run: Run) -> list[Part]:
-    """Return the parts, those without sections too."""
-    return [task_part(run), error_part(run), quantized_part(run)]
 
 
 def task_part(run: Run) -> Part:
@@ -96,35 +78,3 @@ def _of(told: str, chapter: QualityChapter) -> str:
     if count <= MOST_SERIES:
         return told
     return f"{told} Of {count} series the first {MOST_SERIES} are drawn."
-
-
-def error_part(run: Run) -> Part:
-    """Return the errors, one section a setting."""
-    chapters = error_chapters(run)
-    sections = [
-        Section(
-            chapter.title,
-            lead=chapter.place,
-            paragraphs=error_paragraphs(chapter),
-            drawings=list(_error_drawings(chapter)) if index < MOST_DRAWN else [],
-            tables=error_tables(chapter),
-        )
-        for index, chapter in enumerate(chapters)
-    ]
-    return Part("error", "Error at a budget", sections, error_answers(chapters))
-
-
-def _error_drawings(chapter: ErrorChapter) -> Iterator[Drawing]:
-    for metric, cost in (
-        ("relative_error", "latency"), ("relative_error", "operations"),
-        ("weights_error", "latency"), ("weights_kl", "latency"),
-    ):  # fmt: skip
-        against = {"latency": "against time", "operations": "against operations"}[cost]
-        yield Drawing(
-            f"{metric.replace('_', '')}{cost}", f"{WHAT[metric][0]} {against}",
-            caption(metric, cost, chapter), partial(against_cost, chapter, metric, cost),
-        )  # fmt: skip
-    yield Drawing(
-        "errorlength", "Error of the output against length", LENGTH_CAPTION,
-        partial(against_length, chapter),
-    )  # fmt: skip

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from results.analysis.series import label, rank
 from results.analysis.warm_up import is_cut_short
 from results.chapters.quality.rows import COSTS, QualityChapter, Trial
 from results.chapters.quality.tables import compressors
@@ -22,6 +21,7 @@ from results.figures.panels import cut, log_cost, panel_row, shared_legend, size
 from results.figures.theme import INK
 from results.records.frames import as_rows
 from results.text import numbers
+from results.text.labels import label, rank
 
 MOST_SERIES = 24
 MOST_TRIALS = 6

@@ -6,17 +6,10 @@ from collections.abc import Sequence
 from itertools import chain
 
 from results.chapters.quality.rows import QualityChapter, Trial
-from results.chapters.quality.tables import (
-    MOST_NAMED,
-    Row,
-    compressors,
-    name,
-    named,
-    records,
-    score_cell,
-)
-from results.chapters.speed.sentences import Paragraph
-from results.chapters.speed.tables import LONG, Cell, TableView
+from results.chapters.quality.tables import MOST_NAMED, Row, compressors, named, score_cell
+from results.page.blocks import LONG, Cell, Paragraph, TableView
+from results.page.cells import name
+from results.records.frames import records
 from results.statistics.seeds import SOLVED, is_solved
 from results.text import numbers
 from results.text.labels import budget_name, view_name

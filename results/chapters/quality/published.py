@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from results.chapters.quality.rows import QualityChapter
-from results.chapters.quality.tables import name, score
-from results.chapters.speed.tables import Cell, TableView
+from results.chapters.quality.tables import score
+from results.page.blocks import Cell, TableView
+from results.page.cells import name
 from results.records.frames import as_rows
 from results.text import numbers
 from results.text.labels import name_of

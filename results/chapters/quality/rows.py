@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results.analysis.series import outcome, rank
+from results.analysis.series import outcome
 from results.analysis.warm_up import converged
 from results.chapters.titles import PLACE, joined, place_words, task_name, titled
 from results.figures.theme import Look, looks
 from results.records.frames import as_rows
 from results.records.load import Run
-from results.records.validation import clean
 from results.statistics.pareto import frontier
 from results.statistics.seeds import Spread, labels_of, spread
-from results.text.labels import training_name
+from results.text.clean import clean
+from results.text.labels import rank, training_name
 
 SETTING = (*PLACE, "task", "is_causal", "model", "seq_len")
 

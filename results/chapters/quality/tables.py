@@ -11,17 +11,17 @@ import numpy as np
 import pandas as pd
 
 from results.analysis.crossovers import BASELINES
-from results.analysis.series import label
 from results.analysis.warm_up import marked
 from results.chapters.quality.rows import COSTS, QualityChapter, Trial
-from results.chapters.speed.sentences import Paragraph
-from results.chapters.speed.tables import LONG, Cell, TableView, status_word
-from results.records.frames import as_rows
-from results.records.validation import clean
+from results.page.blocks import LONG, Cell, Paragraph, TableView
+from results.page.cells import name
+from results.records.frames import records
 from results.statistics.intervals import is_less
 from results.statistics.seeds import FEWEST, SOLVED, is_solved, of_seeds
 from results.text import numbers
+from results.text.clean import clean
 from results.text.labels import name_of, number_of, options_of, written
+from results.text.numbers import status_word
 
 Row = Mapping[Hashable, Any]
 
@@ -67,11 +67,6 @@ def seeds_of(row: Row) -> str:
     return of_seeds(row["num_seeds"], row["num_tried"])
 
 
-def name(row: Row) -> str:
-    """Return a backend with its options."""
-    return label(row["backend"], row["options"])
-
-
 # -- tables --------------------------------------------------------------------------------------
 
 
@@ -82,8 +77,8 @@ def quality_tables(chapter: QualityChapter) -> list[TableView]:
     for trial in chapter.trials:
         results = _results(trial)
         # What holds for all trials is said below the first.
-        views += [replace(results, notes=[n for n in results.text.notes if n not in said])]
-        said |= set(results.text.notes)
+        views += [replace(results, notes=[n for n in results.notes if n not in said])]
+        said |= set(results.notes)
         views.append(_spent(trial))
     if views and (overstated := _from_scratch(chapter)):
         views[0] = replace(views[0], notes=[*views[0].notes, overstated])
@@ -254,12 +249,6 @@ def quality_paragraphs(chapter: QualityChapter) -> list[Paragraph]:
         sentences = [*say(trial), *_cheapest(trial), *_failures(trial)]
         found.append(Paragraph(f"{trial.name[:1].upper()}{trial.name[1:]}", sentences))
     return [p for p in found if p.sentences]
-
-
-def records(rows: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    """Return rows as dictionaries, typed."""
-    found: list[dict[Hashable, Any]] = as_rows(rows)
-    return found
 
 
 def _of_accuracy(trial: Trial) -> list[str]:

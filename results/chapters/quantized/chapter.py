@@ -8,17 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from results.analysis.series import label, outcome
+from results.analysis.series import outcome
 from results.analysis.warm_up import NOTE, converged, marked
-from results.chapters.speed.sentences import Paragraph
-from results.chapters.speed.tables import Cell, TableView, small_number, status_word
 from results.chapters.titles import PLACE, joined, place_words, task_name, titled
-from results.page.blocks import Part, Section
+from results.page.blocks import Cell, Paragraph, Part, Section, TableView
 from results.records.frames import as_rows
 from results.records.load import Run
 from results.statistics.intervals import ONE_LAUNCH_FACTOR, ratio
 from results.text import numbers
-from results.text.labels import training_name
+from results.text.labels import label, training_name
+from results.text.numbers import small_number, status_word
 
 SETTING = (*PLACE, "task", "is_causal", "model", "seq_len", "training")
 

@@ -8,13 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from results.analysis.series import SERIES, SETTING, label
+from results.analysis.series import SERIES, SETTING
 from results.analysis.warm_up import converged, marked
 from results.chapters.settings.pairs import along, varying
-from results.chapters.speed.tables import LONG, Cell, TableView, gate_error, ratio_cell
+from results.page.blocks import LONG, Cell, TableView
+from results.page.cells import gate_error, ratio_cell
 from results.records.frames import as_rows
 from results.schema import FULL_PRECISION, IDENTITY
 from results.text import numbers
+from results.text.labels import label
 from results.text.settings import differing
 
 

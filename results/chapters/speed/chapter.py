@@ -13,15 +13,15 @@ from results.analysis.crossovers import crossovers, feasible, speedups
 from results.analysis.exponents import fit_all
 from results.analysis.profiles import Profiles, profiles
 from results.analysis.roofline import Roofs, with_limits
-from results.analysis.series import SETTING, points, rank
+from results.analysis.series import SETTING, points
 from results.figures.theme import Look, looks
 from results.records.frames import as_rows
 from results.records.load import Run
-from results.records.validation import clean
 from results.schema import MODES
 from results.statistics.power_law import Fit
 from results.text import numbers
-from results.text.settings import in_words, names_precision
+from results.text.labels import rank
+from results.text.settings import in_words, machine_name, names_precision
 
 
 @dataclass(frozen=True)
@@ -148,11 +148,6 @@ def _names(run: Run) -> dict[str, str]:
         about = run.machines.get(machine, {})
         names[machine] = machine_name(about) or f"machine {machine[:8]}"
     return names
-
-
-def machine_name(about: Mapping[str, Any]) -> str:
-    """Return what people call a machine: its GPU, else its CPU, "" where it is not described."""
-    return clean(about.get("gpu") or about.get("cpu") or "")[:100]
 
 
 def _told_apart(found: list[Chapter]) -> list[Chapter]:

@@ -19,7 +19,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from results.analysis.series import label
 from results.analysis.warm_up import is_cut_short
 from results.chapters.speed.chapter import Chapter, chapters
 from results.chapters.speed.profile_figure import profile_figure
@@ -44,6 +43,7 @@ from results.records.frames import as_rows
 from results.records.load import Run
 from results.schema import IDENTITY
 from results.text import numbers
+from results.text.labels import label
 from results.text.modes import MEMORY_METRICS, WORDS
 
 NARROW = 1.5

@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from results.analysis.series import label
 from results.chapters.speed.chapter import Chapter
 from results.figures import plot_data
 from results.figures.panels import LONGEST_LABEL, make_panels
 from results.figures.theme import INK, PARTS
 from results.schema import PROFILE_PARTS
 from results.text import numbers
+from results.text.labels import label
 
 FARTHEST = 4.0
 """A bar beyond this many times the middle one would leave nothing of the others."""

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from results.analysis.crossovers import BASELINES
-from results.analysis.series import label
-from results.analysis.warm_up import MARK, NOTE, converged, is_cut_short, marked
+from results.analysis.warm_up import converged, is_cut_short, marked
 from results.chapters.speed.attention_share import worth
 from results.chapters.speed.chapter import Chapter
 from results.chapters.speed.short_inputs import BASELINE, FACTOR, SLACK, short_inputs
 from results.chapters.speed.tables import IN_CASES
+from results.page.blocks import Paragraph
 from results.records.frames import as_rows
 from results.schema import IDENTITY
 from results.statistics.intervals import Estimate, ratio
 from results.text import numbers
+from results.text.labels import label
 from results.text.modes import WORDS
 from results.text.notes import capped
 
@@ -31,22 +31,6 @@ AGREEMENT = 0.1
 
 WIDEST = 0.5
 """An interval of an exponent wider than this tells linear and quadratic hardly apart."""
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    """A heading and its sentences, plain text.
-
-    A sentence with the mark of a warm-up that was cut short brings the one that explains it.
-    """
-
-    heading: str
-    sentences: list[str]
-
-    def __post_init__(self) -> None:
-        """Explain the mark where there is one."""
-        if NOTE not in self.sentences and any(MARK in s for s in self.sentences):
-            object.__setattr__(self, "sentences", [*self.sentences, NOTE])
 
 
 def summarise(chapter: Chapter) -> list[Paragraph]:
@@ -199,8 +183,8 @@ def _materialised(every: pd.DataFrame) -> list[str]:
     full, fused = (curves[b][shared.max()] for b in BASELINES)
     return [
         f"Materialised softmax (full) takes {numbers.size(full)} at "
-        f"{numbers.tokens(shared.max())} tokens, {numbers.ratio_digits(full / fused)} × as much as "
-        f"fused exact attention (sdpa)."
+        f"{numbers.tokens(shared.max())} tokens, {numbers.ratio_digits(full / fused)} × as much "
+        f"as fused exact attention (sdpa)."
     ]
 
 

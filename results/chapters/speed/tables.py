@@ -4,63 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from results.analysis.profiles import longest
-from results.analysis.series import label
-from results.analysis.warm_up import MARK, NOTE, marked
+from results.analysis.warm_up import marked
 from results.chapters.speed.attention_share import worth
 from results.chapters.speed.chapter import Chapter
 from results.chapters.speed.short_inputs import BASELINE, FACTOR, SHORT, SLACK, short_inputs
+from results.page.blocks import LONG, Cell, TableView
+from results.page.cells import plus_minus, ratio_cell
 from results.records.frames import as_rows
 from results.schema import ITEM_SIZE, PROFILE_PARTS
 from results.text import numbers
+from results.text.labels import label
 from results.text.modes import WORDS
 from results.text.notes import MOST, capped
+from results.text.numbers import status_word
 
 IN_CASES = "in the table of every case"
 """Where the notes are that a list leaves out."""
-
-LONG = 40
-"""A table with more rows than this is folded away on a page."""
-
-
-class Cell(NamedTuple):
-    """One cell: its text, what stands small behind it, and whether it is a status."""
-
-    text: str
-    small: str = ""
-    is_status: bool = False
-
-
-@dataclass(frozen=True)
-class TableView:
-    """A table to show.
-
-    Attributes:
-        title: its heading.
-        head: names of the columns.
-        rows: cells, as many a row as there are columns.
-        text_columns: how many columns from the left hold text, not numbers.
-        notes: sentences below it.
-        is_long: to be folded away on a page.
-
-    A cell with the mark of a warm-up that was cut short brings the note that explains it.
-    """
-
-    title: str
-    head: list[str]
-    rows: list[list[Cell]]
-    text_columns: int = 1
-    notes: list[str] = field(default_factory=list)
-    is_long: bool = False
-
-    def __post_init__(self) -> None:
-        """Explain the mark where there is one."""
-        texts = (text for cells in self.rows for cell in cells for text in cell[:2])
-        if NOTE not in self.notes and any(MARK in text for text in texts):
-            object.__setattr__(self, "notes", [*self.notes, NOTE])
 
 
 def tables(chapter: Chapter) -> list[TableView]:
@@ -147,31 +109,6 @@ def _io_per_token(setting: Mapping[str, Any]) -> str:
         "Bytes per token: the peak at the longest length that was measured, over batch × tokens; "
         f"{what} themselves have {size}."
     )
-
-
-def plus_minus(row: Mapping[Hashable, Any]) -> str:
-    """Write an interval as a share of the value, where there is one that is not nothing."""
-    low, high, value = (row.get(c, math.nan) for c in ("ci_low", "ci_high", "value"))
-    if not (math.isfinite(low) and math.isfinite(high)) or high == low or value <= 0:
-        return ""
-    half = max(high / value, value / low if low > 0 else math.inf) - 1
-    if half > 10:
-        return "± more than tenfold"
-    return f"±{numbers.digits(100 * half, 2 if half > 0.01 else 1, to='up')} %"
-
-
-def status_word(status: str) -> str:
-    """Write a status for people."""
-    return numbers.STATUS_WORDS.get(status, status)
-
-
-def ratio_cell(row: Mapping[Any, Any]) -> Cell:
-    """Write the columns `speedup`, `speedup_low` and `speedup_high` of a row."""
-    if not math.isfinite(row["speedup"]):
-        return Cell(numbers.NONE)
-    text = numbers.times(row["speedup"], row["speedup_low"], row["speedup_high"])
-    value, _, between = text.partition(" × ")
-    return Cell(f"{value.removesuffix(' ×')} ×", between)
 
 
 def _worth(chapter: Chapter) -> TableView:
@@ -376,66 +313,3 @@ def _rate(value: float, peak: float) -> Cell:
         return Cell(numbers.NONE)
     near = value / peak
     return Cell(f"{numbers.rate(value)}op/s", numbers.percent(near) if math.isfinite(near) else "")
-
-
-def every_case(chapter: Chapter) -> TableView:
-    """Return a row for every case of a chapter, with its status."""
-    keys = ["mode", "backend", "options", "seq_len"]
-    limits = chapter.limits.set_index(keys)[["fraction_of_limit", "tile_efficiency",
-                                             "kernel_efficiency", "bound"]]  # fmt: skip
-    limits = limits[~limits.index.duplicated()]
-    rows = []
-    for key, part in chapter.points.groupby(keys, sort=False):
-        metric = {row["metric"]: row for row in as_rows(part)}
-        time = metric.get("latency", {})
-        near = limits.loc[key].to_dict() if key in limits.index else {}
-        first = part.iloc[0]
-        memory, error = metric.get(WORDS[key[0]].memory, {}), metric.get("relative_error", {})
-        rows.append(
-            [
-                Cell(label(key[1], key[2])),
-                Cell(key[0]),
-                Cell(numbers.tokens(key[3])),
-                Cell(marked(numbers.seconds(time.get("value", math.nan)), time), plus_minus(time)),
-                Cell(numbers.size(memory.get("value", math.nan))),
-                Cell(numbers.digits(_per_token(memory)) if memory.get("value", 0) >= 0 and memory
-                     else numbers.NONE),
-                Cell(small_number(error.get("value", math.nan))),
-                Cell(gate_error(time), "reduced" if time.get("reduced") else ""),
-                Cell(numbers.percent(near.get("fraction_of_limit", math.nan)),
-                     near.get("bound") or ""),
-                Cell(numbers.percent(near.get("tile_efficiency", math.nan))),
-                Cell(numbers.percent(near.get("kernel_efficiency", math.nan))),
-                Cell(f"{len(time.get('launches', ()))} / {time.get('num_samples', 0)}"),
-                Cell(status_word(first["status"]), is_status=first["status"] != "ok"),
-                Cell(first["reason"]),
-            ]
-        )  # fmt: skip
-    head = [
-        "backend", "mode", "tokens", "time", "memory", "bytes per token", "relative error",
-        "gate error", "of the limit", "tiles", "kernel", "launches / samples", "status", "reason",
-    ]  # fmt: skip
-    notes = [
-        "Of the limit: the time that the pattern's products, exponentials and bytes need at this "
-        "machine's measured peaks, over the time taken, with the roof that decides. It is tiles "
-        "(operations of the pattern over those executed) times kernel.",
-        *(f"Memory, {mode}: {WORDS[mode].memory_title.lower()}." for mode in chapter.modes),
-        "Gate error: relative L2 distance of the timed output (in training the larger of it and "
-        "the gradient of q) from the method's own formula in float64; reduced: more than full "
-        "precision allows, within what the reduced precision of products does.",
-    ]
-    return TableView("Every case", head, rows, text_columns=2, notes=notes,
-                     is_long=len(rows) > LONG)  # fmt: skip
-
-
-def gate_error(row: Mapping[Any, Any]) -> str:
-    """Write the larger of the gate's errors of a row: the output's and the gradient's."""
-    known = [row.get(c, math.nan) for c in ("gate_error", "gradient_error")]
-    return small_number(max((e for e in known if math.isfinite(e)), default=math.nan))
-
-
-def small_number(value: float) -> str:
-    """Write an error: 0.31, 2.1e-07."""
-    if not math.isfinite(value):
-        return numbers.NONE
-    return f"{value:.1e}" if 0 < value < 1e-3 else numbers.digits(value, 2)

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from results.records.validation import clean
 from results.schema import CONDITIONS, Arm
 from results.statistics.spread import Span, number, span
 from results.text import numbers
+from results.text.clean import clean
 
 BUSY = 0.1
 """Processors: so much of their time may go elsewhere while a launch is timed."""
@@ -64,8 +64,8 @@ class Conditions:
                 said.append(
                     f"While cases were timed {who} {numbers.digits(told.median, 2)} of "
                     f"{self._processors} at the median, {numbers.digits(told.high, 2)} at most "
-                    f"({told.where}), and more than {BUSY:g} in {numbers.percent(self.busy[name])} "
-                    f"of the launches: {remedy}."
+                    f"({told.where}), and more than {BUSY:g} in "
+                    f"{numbers.percent(self.busy[name])} of the launches: {remedy}."
                 )
         if self.spans[LOAD].median > MOST_LOAD * self.threads:
             said.append(

@@ -17,15 +17,14 @@ import pandas as pd
 from results.analysis import warm_up
 from results.analysis.exponents import EMPTY_FACTOR
 from results.analysis.roofline import Roofs
-from results.chapters.speed.chapter import machine_name
 from results.chapters.trust.conditions import Conditions, conditions, launch_name
 from results.chapters.trust.drift import Drift, drifts
 from results.chapters.trust.sampling import Sampling, latencies, sampling
 from results.records.load import Run
-from results.records.validation import clean
 from results.schema import STOPS
 from results.statistics.spread import Span, number, span
-from results.text.settings import differing
+from results.text.clean import clean
+from results.text.settings import differing, machine_name
 
 _KEYS = ("run", "machine", "environment")
 _OVERHEAD = ("device", "dtype", "threads", "allocator", "matmul_precision")

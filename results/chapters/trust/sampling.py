@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from results.analysis.series import SETTING, label, rank
+from results.analysis.series import SETTING
 from results.records.frames import as_rows
 from results.schema import STOPS
 from results.statistics.spread import Span, span
+from results.text.labels import label, rank
 from results.text.settings import differing
 
 TARGET = 0.02

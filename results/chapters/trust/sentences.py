@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from results.analysis import warm_up
 from results.analysis.exponents import EMPTY_FACTOR
-from results.chapters.speed.sentences import Paragraph
 from results.chapters.trust.drift import DRIFT_LIMIT, SPREAD_LIMIT, Drift
 from results.chapters.trust.rows import RunTrust, Trust
 from results.chapters.trust.sampling import TARGET
+from results.page.blocks import Paragraph
 from results.schema import STOPS
 from results.text import numbers
 
@@ -163,8 +163,8 @@ def _predictions(run: RunTrust) -> list[str]:
     for what, ratio in (("Latency", told.latency), ("Memory", told.memory)):
         if ratio.num_values:
             said.append(
-                f"{what} was {numbers.times(ratio.median)} what had been foretold at the median of "
-                f"{ratio.num_values:,} cases, {numbers.times(ratio.low)} to "
+                f"{what} was {numbers.times(ratio.median)} what had been foretold at the median "
+                f"of {ratio.num_values:,} cases, {numbers.times(ratio.low)} to "
                 f"{numbers.times(ratio.high)} over all."
             )
     if told.not_run:

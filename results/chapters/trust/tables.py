@@ -8,8 +8,6 @@ from dataclasses import replace
 from functools import partial
 
 from results.analysis.exponents import EMPTY_FACTOR
-from results.chapters.speed.sentences import Paragraph
-from results.chapters.speed.tables import LONG, Cell, TableView
 from results.chapters.trust.conditions import LOAD
 from results.chapters.trust.drift import DRIFT_LIMIT, SPREAD_LIMIT
 from results.chapters.trust.figures import CAPTION as FIGURE_CAPTION
@@ -26,7 +24,7 @@ from results.chapters.trust.sentences import (
     tiny_share,
     trust_paragraphs,
 )
-from results.page.blocks import Drawing, Section
+from results.page.blocks import LONG, Cell, Drawing, Paragraph, Section, TableView
 from results.records.frames import as_rows
 from results.statistics.intervals import Array
 from results.text import numbers

@@ -1,1 +1,1 @@
-"""TODO suites/peers/libraries."""
+"""One file a peer: how another library's attention is built, called and checked."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributed.tensor.experimental._context_parallel import _attention as torch_ring
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attention.context_parallel.collectives import Exchange, check_first_derivative
+from attention.parallel.collectives import Exchange, check_first_derivative
 
 aten = torch.ops.aten
 

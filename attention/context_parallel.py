@@ -10,7 +10,7 @@ affair (`Attention.attend_across`), in bytes that a rank receives in a forward p
 | backend | exchange | bytes |
 | :-- | :-- | :-- |
 | full, xformers | keys and values of all ranks; causal, of those before | grows with N |
-| sdpa | keys and values of all ranks, passed round (`attention.context_parallel.ring`) | grows with N |
+| sdpa | keys and values of all ranks, passed round (`attention.parallel.ring`) | grows with N |
 | longformer | keys and values W·d to each side, and of global tokens | independent of N |
 | performer | the sums ``Σ φ(k)(v, 1)ᵀ`` ``[R, D + 1]`` and their stabilisers | independent of N |
 | linformer | all-reduce of the projected keys and values ``[R, D]`` | independent of N |
@@ -38,10 +38,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from attention.base import Attention, Problem, UnsupportedError
+from attention.base import Attention, UnsupportedError
 from attention.checks import autocast_inputs, check_mask, check_qkv
-from attention.context_parallel.collectives import Exchange, Part
 from attention.functional import draw_seed
+from attention.parallel.collectives import Exchange, Part
+from attention.problem import Problem
 
 
 class ContextParallel(nn.Module):

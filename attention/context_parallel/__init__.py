@@ -1,1 +1,0 @@
-"""TODO attention/context_parallel."""

@@ -1,0 +1,1 @@
+"""Several ranks: what they exchange, and the ring of fused attention."""

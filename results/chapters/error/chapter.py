@@ -1,0 +1,50 @@
+"""The error chapter: its tables and figures as a part of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from results.chapters.error.figures import (
+    LENGTH_CAPTION,
+    WHAT,
+    against_cost,
+    against_length,
+    caption,
+)
+from results.chapters.error.rows import ErrorChapter, error_chapters
+from results.chapters.error.tables import error_answers, error_paragraphs, error_tables
+from results.page.blocks import MOST_DRAWN, Drawing, Part, Section
+from results.records.load import Run
+
+
+def error_part(run: Run) -> Part:
+    """Return the errors, one section a setting."""
+    chapters = error_chapters(run)
+    sections = [
+        Section(
+            chapter.title,
+            lead=chapter.place,
+            paragraphs=error_paragraphs(chapter),
+            drawings=list(_error_drawings(chapter)) if index < MOST_DRAWN else [],
+            tables=error_tables(chapter),
+        )
+        for index, chapter in enumerate(chapters)
+    ]
+    return Part("error", "Error at a budget", sections, error_answers(chapters))
+
+
+def _error_drawings(chapter: ErrorChapter) -> Iterator[Drawing]:
+    for metric, cost in (
+        ("relative_error", "latency"), ("relative_error", "operations"),
+        ("weights_error", "latency"), ("weights_kl", "latency"),
+    ):  # fmt: skip
+        against = {"latency": "against time", "operations": "against operations"}[cost]
+        yield Drawing(
+            f"{metric.replace('_', '')}{cost}", f"{WHAT[metric][0]} {against}",
+            caption(metric, cost, chapter), partial(against_cost, chapter, metric, cost),
+        )  # fmt: skip
+    yield Drawing(
+        "errorlength", "Error of the output against length", LENGTH_CAPTION,
+        partial(against_length, chapter),
+    )  # fmt: skip
