@@ -1,1 +1,1 @@
-"""Decoding token by token: the state that a backend keeps, its caches, the class that uses them."""
+"""Decoding token by token: a backend's state, its caches, and the class that uses them."""
