@@ -45,13 +45,13 @@ test: $(VENV)/.installed-test ## the whole test suite
 	$(BIN)/pytest -m serial $(SERIAL)
 
 verify-method: $(VENV)/.installed-test ## measure the method's promises, on a quiet machine: docs/method.md
-	PYTHONPATH=tests $(BIN)/python -m verification $(VERIFY)
+	PYTHONPATH=tests/programs $(BIN)/python -m verification $(VERIFY)
 
 gpu: ## on a CUDA machine, without network: tests and sweeps, resumable; docs/gpu.md
-	$(or $(PYTHON),python3) tests/measure_gpu.py $(if $(WHEELS),--wheels "$(WHEELS)") $(GPU)
+	$(or $(PYTHON),python3) tests/programs/measure_gpu.py $(if $(WHEELS),--wheels "$(WHEELS)") $(GPU)
 
 fuzz: $(VENV)/.installed-test ## COUNT hostile records (a million) through the readers
-	$(BIN)/python tests/fuzz_records.py --count $(COUNT) --jobs 2
+	$(BIN)/python tests/programs/fuzz_records.py --count $(COUNT) --jobs 2
 
 docs: $(VENV)/.installed-test ## the site of docs/, into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -97,7 +97,7 @@ clean: ## remove environment, caches and builds; runs/ stays
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Of the tests that run alone: the files that have some.
-SERIAL = $(shell grep -l "pytest.mark.serial" tests/test_*.py)
+SERIAL = $(shell grep -rl --include="test_*.py" "pytest.mark.serial" tests)
 
 # -- the environment -------------------------------------------------------------------------
 

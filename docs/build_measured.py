@@ -44,7 +44,7 @@ QUALITY = ROOT / "docs" / "quality.md"
 CONTEXT = ROOT / "docs" / "context_parallel.md"
 CLUSTER = ROOT / "docs" / "cluster.md"
 CLUSTER_COST = ROOT / "results" / "reference" / "cluster"
-"""What tests/measure_cluster.py has measured."""
+"""What tests/programs/measure_cluster.py has measured."""
 REFERENCE = ROOT / "results" / "reference" / "epyc-2-cores"
 BESIDE = {
     name: REFERENCE.with_name(f"{REFERENCE.name}-{name}")

@@ -75,7 +75,6 @@ class Choice:
         return ids.gather(1, picked)[:, 0]
 
 
-@torch.no_grad()
 class DecodingModel(Protocol):
     """What generation asks of a model; `models.transformer.TransformerModel` is one."""
 
@@ -111,6 +110,7 @@ class DecodingModel(Protocol):
         """Set evaluation mode."""
 
 
+@torch.no_grad()
 def generate(
     model: DecodingModel,
     input_ids: Tensor,

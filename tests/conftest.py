@@ -33,9 +33,10 @@ def pytest_configure() -> None:
 
 
 TOGETHER = (
-    "test_asv_browser.py", "test_cluster.py", "test_comparison_page.py",
-    "test_context_parallel.py", "test_distributed.py", "test_docs.py", "test_report_browser.py",
-    "test_results_plots.py", "test_results_report.py", "test_untrusted.py",
+    "attention/parallel/test_context_parallel.py", "attention/parallel/test_distributed.py",
+    "docs/test_docs.py", "results/comparison/test_page.py", "results/figures/test_figures.py",
+    "results/page/test_report.py", "results/records/test_untrusted.py",
+    "system/test_asv_browser.py", "system/test_cluster.py", "system/test_report_browser.py",
 )  # fmt: skip
 """Files whose tests share what is made once and takes long: a page, a browser, the site, ranks,
 nodes of a cluster."""
@@ -88,7 +89,7 @@ def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def without_roofs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the roofs of sweeps, two seconds each; for tests of everything else."""
-    for module in ("driver", "sweep"):
+    for module in ("engine.driver", "plan"):
         monkeypatch.setattr(f"suites.{module}.roof_cases", lambda *_, **__: [])
 
 
