@@ -1,7 +1,7 @@
-"""Find peers by name: the files of ``suites/peers/libraries/``, installed plug-ins, files that are named.
+"""Find peers by name: those in ``suites/peers/libraries/``, installed plug-ins, named files.
 
-A peer registers itself with the decorator `register`. Modules in ``suites/peers/libraries/`` are imported
-on demand; plug-ins are installed distributions with an entry point in the group
+A peer registers itself with the decorator `register`. Modules in ``suites/peers/libraries/`` are
+imported on demand; plug-ins are installed distributions with an entry point in the group
 ``attnbench.peers`` whose value is a module that registers.
 """
 
@@ -19,7 +19,11 @@ P = TypeVar("P", bound=Peer)
 ENTRY_POINT_GROUP = "attnbench.peers"
 
 _registry: Registry[Peer] = Registry(
-    "peer", argument="peers", package="suites.peers.libraries", group=ENTRY_POINT_GROUP, blames_all=True
+    "peer",
+    argument="peers",
+    package="suites.peers.libraries",
+    group=ENTRY_POINT_GROUP,
+    blames_all=True,
 )
 
 

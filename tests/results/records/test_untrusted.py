@@ -680,7 +680,7 @@ def test_the_fuzzer_is_reproducible_and_notices(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'helpers'}:{ROOT / 'tests' / 'programs'}"},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests/helpers:{ROOT}/tests/programs"},
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "KeyError" in done.stdout
