@@ -1,8 +1,7 @@
 """What README, CONTRIBUTING and docs/ show: code runs, commands are taken, links lead somewhere.
 
 The blocks of a page are one program, in a folder that holds the files and runs that pages name.
-No mark leaves a block out. What a page takes for given stands in `GIVEN`, what is run
-elsewhere in `ELSEWHERE`.
+No mark leaves a block out. What a page takes for given stands in `GIVEN`.
 """
 
 from __future__ import annotations
@@ -50,12 +49,6 @@ from suites.plan import grid_from
 REFERENCE = ROOT / "results" / "reference"
 MAKEFILE = (ROOT / "Makefile").read_text()
 
-ELSEWHERE = {"CONTRIBUTING.md": "test_contributing.py loads, checks, measures and trains them"}
-"""Pages whose Python is run by other tests."""
-
-TAUGHT = ("my_attention.py", "my_peer.py", "my_task.py")
-"""Files that pages name: CONTRIBUTING's blocks of Python, in their order."""
-
 RUNS = {
     "epyc-2-cores": (
         "mine", "first", "second", "both", "before", "after", "standard", "runs/quick", "error",
@@ -90,8 +83,8 @@ NOT_RUN = {
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make the files and runs that pages name: of the reference records, few."""
     folder = tmp_path_factory.mktemp("stock")
-    for file, block in zip(TAUGHT, blocks(ROOT / "CONTRIBUTING.md", "python"), strict=True):
-        (folder / file).write_text(block.text)
+    for file in (ROOT / "examples" / "plugins").glob("*.py"):
+        shutil.copy(file, folder)
     (folder / "config.json").write_text('{"model_type": "bert"}')
     for sweep, names in RUNS.items():
         for name in names:
@@ -168,10 +161,6 @@ WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 @pytest.mark.usefixtures("registries", "desk")
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
 def test_the_python_of_a_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name_of(page) in ELSEWHERE:
-        source = (ROOT / "tests" / "docs" / ELSEWHERE[name_of(page)].split()[0]).read_text()
-        assert name_of(page) in source
-        return
     given = GIVEN.get(name_of(page))
     scope: dict[str, Any] = given(monkeypatch) if given else {}
     for number, block in enumerate(blocks(page, "python"), 1):

@@ -1,9 +1,8 @@
-"""CONTRIBUTING's backend, peer and task are real: they load, run, and pass the linter."""
+"""The backend, the peer and the task in examples/plugins are real: they load, run, and learn."""
 
 from __future__ import annotations
 
-import re
-import subprocess
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,20 +19,13 @@ from suites.peers import registry as peers
 from suites.tasks import registry as tasks
 from suites.worker.run import answer
 
-ROOT = Path(__file__).parents[2]
-
-
-def blocks() -> list[str]:
-    found = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
-    assert len(found) == 3
-    return [str(block) for block in found]
+PLUGINS = Path(__file__).parents[2] / "examples" / "plugins"
 
 
 @pytest.fixture
-def peer(tmp_path: Path) -> Iterator[Path]:
-    """The second Python block, the peer, as a file; forgotten afterwards."""
-    file = tmp_path / "my_peer.py"
-    file.write_text(blocks()[1])
+def peer() -> Iterator[Path]:
+    """The example's peer; forgotten afterwards."""
+    file = PLUGINS / "my_peer.py"
     known = dict(peers._registry)
     yield file
     peers._registry.clear()
@@ -41,10 +33,9 @@ def peer(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Iterator[Path]:
-    """The third Python block, the task, as a file; forgotten afterwards."""
-    file = tmp_path / "my_task.py"
-    file.write_text(blocks()[2])
+def task() -> Iterator[Path]:
+    """The example's task; forgotten afterwards."""
+    file = PLUGINS / "my_task.py"
     tasks.names()  # else those of the package, imported meanwhile, would be forgotten too
     known = dict(tasks._registry)
     yield file
@@ -54,10 +45,8 @@ def task(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def taught(tmp_path: Path, registry_restored: None) -> Path:
-    """The first Python block of CONTRIBUTING.md, as a file; forgotten afterwards."""
-    file = tmp_path / "my_attention.py"
-    file.write_text(blocks()[0])
-    return file
+    """A copy of the example's backend, which tests may change; forgotten afterwards."""
+    return Path(shutil.copy(PLUGINS / "my_attention.py", tmp_path))
 
 
 def test_the_example_keeps_the_whole_contract(taught: Path) -> None:
@@ -138,21 +127,3 @@ def test_the_task_is_learnt(task: Path, is_causal: bool) -> None:
     assert record["status"] == "ok", record["reason"]
     assert record["arms"][0]["metrics"]["accuracy"]["value"] > 0.85
     assert record["arms"][0]["quality"]["chance"] == 0.5
-
-
-@pytest.mark.parametrize("example", ["taught", "peer", "task"])
-def test_the_example_passes_the_linter(example: str, request: pytest.FixtureRequest) -> None:
-    taught = request.getfixturevalue(example)
-    ruff = Path(sys.executable).with_name("ruff")
-    if not ruff.exists():
-        pytest.skip("ruff is in the extra `dev`, which is not installed")
-    config = ("--config", str(ROOT / "pyproject.toml"))
-    # A backend's class attributes are declared in the base: the same exception as in the tree.
-    lint = subprocess.run(
-        [ruff, "check", *config, "--ignore", "RUF012", taught], capture_output=True, text=True
-    )
-    assert lint.returncode == 0, lint.stdout
-    layout = subprocess.run(
-        [ruff, "format", "--check", *config, taught], capture_output=True, text=True
-    )
-    assert layout.returncode == 0, layout.stdout
