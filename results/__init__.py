@@ -6,7 +6,7 @@ In a notebook:
 
     run = results.load("runs/today")
     run.frame.query("metric == 'latency'")  # a row per case, arm and metric
-    results.chapters.speed.figures.scaling(run, mode="training")  # matplotlib's Axes
+    results.plots.scaling(run, mode="training")  # matplotlib's Axes
     found = results.recommend(run.frame, seq_len=4096, mode="forward", device="cpu")
     found.winner.label  # such as linformer
 """

@@ -417,9 +417,7 @@ def test_the_site_asks_nothing_of_the_network(site: Path, html: dict[Path, Html]
 def test_the_reference_has_every_public_name(html: dict[Path, Html], site: Path) -> None:
     for module in (attention, importlib.import_module("models"), results):
         page = html[site / "api" / f"{module.__name__}.html"]
-        names = {f"{module.__name__}.{name}" for name in module.__all__} - {
-            "results.chapters.speed.figures"
-        }
+        names = {f"{module.__name__}.{name}" for name in module.__all__} - {"results.plots"}
         assert names <= page.ids, names - page.ids
     hidden = [i for page in html.values() for i in page.ids if re.search(r"\._[a-z]", i)]
     assert hidden == []

@@ -23,7 +23,7 @@ COMMAND = """
 import os, resource, sys
 from pathlib import Path
 import cli
-from suites import driver
+from suites.engine import driver
 driver.run_sweep.__kwdefaults__["benchmark_dir"] = Path(sys.argv[1])
 if limit := os.environ.get("TEST_FILE_LIMIT"):
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]

@@ -28,7 +28,8 @@ def modules_of(package: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["sweep", "peer_rows", "driver", "launch", "journal", "options", "progress"]
+    "name",
+    ["plan", "peers.suite", "engine.driver", "processes.launcher", "terminal.options"],
 )
 def test_the_drivers_process_loads_no_torch(name: str, tmp_path: Path) -> None:
     assert "torch" not in loaded_by(f"import suites.{name}", tmp_path)

@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from setuptools import find_packages
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -37,7 +38,8 @@ def test_every_package_is_listed_and_typed() -> None:
         for top in TOP_LEVEL
         for file in (ROOT / top).rglob("__init__.py")
     }
-    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == there
+    find = PYPROJECT["tool"]["setuptools"]["packages"]["find"]
+    assert set(find_packages(str(ROOT), include=find["include"])) == there
     for top in TOP_LEVEL:
         assert (ROOT / top / "py.typed").exists()
         assert "py.typed" in PYPROJECT["tool"]["setuptools"]["package-data"][top]

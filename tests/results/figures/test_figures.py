@@ -241,17 +241,17 @@ def measured(tmp_path):
 
 def test_a_notebook_gets_axes(measured):
     axes = [
-        results.chapters.speed.figures.scaling(measured),
-        results.chapters.speed.figures.scaling(measured, "peak_memory", mode="training"),
-        results.chapters.speed.figures.speedup(measured, over="full"),
-        results.chapters.speed.figures.errors(measured),
+        results.plots.scaling(measured),
+        results.plots.scaling(measured, "peak_memory", mode="training"),
+        results.plots.speedup(measured, over="full"),
+        results.plots.errors(measured),
     ]
     for ax in axes:
         assert ax.lines
         assert ax.get_legend() is not None
     assert axes[0].get_ylabel() == "time per call"
     own = plt.subplots()[1]
-    assert results.chapters.speed.figures.scaling(measured, ax=own) is own
+    assert results.plots.scaling(measured, ax=own) is own
     plt.close("all")
 
 
@@ -266,4 +266,4 @@ def test_a_notebook_gets_axes(measured):
 )
 def test_a_notebook_is_told_what_is_accepted(measured, name, arguments, message):
     with pytest.raises(ValueError, match=message):
-        getattr(results.chapters.speed.figures, name)(measured, **arguments)
+        getattr(results.plots, name)(measured, **arguments)
