@@ -8,6 +8,9 @@ from typing import Any
 
 from results.schema import IDENTITY, Arm, parse_option
 
+LARGEST_LIMIT_S = 1e6
+"""The most that ``--case-timeout`` takes."""
+
 
 def parse_backend(text: str) -> Arm:
     """Read ``NAME[:key=value,…]``; a value ``a+b+c`` is a list.

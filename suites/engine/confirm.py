@@ -27,9 +27,10 @@ from suites.engine.session import (
     ask_about,
     check_accepted,
 )
-from suites.plan import Grid, Item
+from suites.plan import Item
 from suites.processes.launcher import BACKWARD, Launcher
 from suites.processes.signals import terminable
+from suites.suite import Limits
 
 NAMES = ("base", "new")
 """The two sides, and their folders."""
@@ -143,9 +144,7 @@ class PairedSession:
         self._versions, self._folder, self._cases = versions, folder, cases
         self._plugin_files = PluginFiles(plugins)
         self._plugins = self._plugin_files.paths
-        self._grid = Grid(
-            backends=(), seq_lens=(), modes=(), budget_s=budget_s, case_timeout_s=case_timeout_s
-        )
+        self._limits = Limits(budget_s=budget_s, case_timeout_s=case_timeout_s)
         self._seed, self._resume = seed, resume
         self._sessions: dict[str, Session] = {}
         self._loaded: dict[str, str] = {}
@@ -192,7 +191,7 @@ class PairedSession:
         commit = commit_of(version.suites.parent, told["environment"].get("attnbench"))
         # A case that ran out of memory once must have its chance in the next pair.
         session = Session(
-            self._grid, told, self._plugins, launcher, journal, commit, foretelling=False
+            self._limits, told, self._plugins, launcher, journal, commit, foretelling=False
         )
         self._sessions[name] = session
         for record in journal.records:

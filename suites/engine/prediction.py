@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
-from results.schema import BY_LIKES, ITEM_SIZE, SENTINEL, Arm, Case
+from results.schema import ITEM_SIZE, Arm, Case
 from suites.engine.growth import LEAST_RATIO, Excess, Seen, exponent_of, scaled
 from suites.plan import Item, series_id
+from suites.registry import rules_of
 
 LIKE = "like "
 """What stands before the key of cases that take about as long as one another."""
@@ -82,12 +83,11 @@ class History:
         case = self._cases.setdefault(case.id, case)
         wall = float(record["launch"].get("wall_s") or 0.0)
         self._walls[case.id].append(wall)
-        if case.kind == "roof":
+        foretold_by = rules_of(case.kind).foretold_by
+        if foretold_by == "nothing":
             self._add_roof(case, record)
             return
-        if case.kind == SENTINEL:
-            return
-        if case.kind in BY_LIKES:
+        if foretold_by == "likes":
             for likeness in _likenesses(case):
                 self._walls[likeness].append(wall)
             return
@@ -140,7 +140,7 @@ class History:
         Keys: ``latency``, seconds of one call of all arms together, and ``peak_memory``, bytes of
         the arm that takes most (in mode decode those of its state).
         """
-        measured = case.kind not in ("roof", SENTINEL, *BY_LIKES) and self._measured(case)
+        measured = rules_of(case.kind).foretold_by == "length" and self._measured(case)
         latency = self._scaled_latency(case) if measured else None
         peak = self._scaled_peak(case) if measured else None
         return {
@@ -158,7 +158,7 @@ class History:
             timeout_s: the longest that a launch may take.
             free_bytes: memory that a case may have; ``None`` = unknown.
         """
-        if case.kind in ("roof", SENTINEL, *BY_LIKES):
+        if rules_of(case.kind).foretold_by != "length":
             return None
         return (
             self._ended_before(case, timeout_s, free_bytes)
@@ -273,7 +273,7 @@ class History:
         own = self._walls.get(case.id)
         if own:
             return own[-1]
-        if case.kind in BY_LIKES:
+        if rules_of(case.kind).foretold_by == "likes":
             alike = (self._walls[like] for like in _likenesses(case) if like in self._walls)
             return next((fmean(walls) for walls in alike), None)
         measured = [s for s in self._measured(case) if s.latency_s]

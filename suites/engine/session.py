@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from results.schema import MEASUREMENT, SCHEMA, Case, RecordError, check_record
-from suites.content_names import check_unchanged, content_name, file_digest
+from suites.content_names import check_unchanged, content_name, file_digest, package_digest
 from suites.engine.journal import Journal, utc_now
 from suites.engine.prediction import Declared, History
-from suites.plan import Grid, Item, launch_budget_s
+from suites.plan import Item, launch_budget_s
 from suites.processes.free_memory import memory_for_case
 from suites.processes.launcher import LaunchError, Method
 from suites.processes.outcome import Outcome, scrub
+from suites.suite import Limits
 
 SUITES = Path(__file__).parents[1]
 """The folder of the suites, as asv takes it."""
@@ -162,12 +163,12 @@ def other_commits(journal: Journal, commit: str) -> list[str]:
 
 
 class PluginFiles:
-    """The files of a sweep's plug-ins, which must stay as they were when it began.
+    """The files and folders of a sweep's plug-ins, which must stay as they were when it began.
 
     Every case imports them anew, so that an edit would be measured from the next case on.
 
     Args:
-        paths: the files.
+        paths: of the files and folders.
 
     Raises:
         MisuseError: if one cannot be read.
@@ -175,7 +176,7 @@ class PluginFiles:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         try:
-            self._names = {path.resolve(): content_name(file_digest(path)) for path in paths}
+            self._names = {path.resolve(): content_name(_digest(path)) for path in paths}
         except ValueError as error:
             raise MisuseError(f"--plugin: {error}") from None
 
@@ -192,18 +193,22 @@ class PluginFiles:
         """
         for path, name in self._names.items():
             try:
-                check_unchanged("--plugin", name, file_digest(path), path)
+                check_unchanged("--plugin", name, _digest(path), path)
             except ValueError as error:
                 raise LaunchError(str(error)) from None
+
+
+def _digest(path: Path) -> str:
+    return package_digest(path) if path.is_dir() else file_digest(path)
 
 
 class Session:
     """A journal, the launcher whose cases fill it, and what was seen so far.
 
     Args:
-        grid: gives the limits of a launch, and whether it is profiled.
+        limits: of a launch, and what it is told.
         told: what `ask_about` gave for every case that is launched.
-        plugins: Python files that register backends or peers.
+        plugins: files and folders of plug-ins.
         launcher: runs the cases.
         journal: open; what it holds already predicts what is to come.
         commit: which code measures.
@@ -215,7 +220,7 @@ class Session:
 
     def __init__(
         self,
-        grid: Grid,
+        limits: Limits,
         told: Mapping[str, Any],
         plugins: list[str],
         launcher: Asks,
@@ -226,7 +231,7 @@ class Session:
         history: History | None = None,
         look: Callable[[Case], tuple[float, int | None]] | None = None,
     ) -> None:
-        self._grid, self._plugins = grid, plugins
+        self._limits, self._plugins = limits, plugins
         self._launcher, self._journal = launcher, journal
         self._machine: Mapping[str, Any] = told["machine"]
         self._declared = {key: Declared.from_json(case) for key, case in told["cases"].items()}
@@ -293,7 +298,7 @@ class Session:
         """Estimate the seconds that `items` will take, ``None`` while nothing is known."""
         return self._history.remaining(
             items,
-            timeout_s=self._grid.case_timeout_s,
+            timeout_s=self._limits.case_timeout_s,
             free_bytes=self._free,
             foretelling=self._foretelling,
         )
@@ -321,7 +326,7 @@ class Session:
             return record(0.0, status="unsupported", reason="; ".join(reasons))
         if self._foretelling:
             objection = self._history.objection(
-                case, timeout_s=self._grid.case_timeout_s, free_bytes=free
+                case, timeout_s=self._limits.case_timeout_s, free_bytes=free
             )
             if objection is not None:
                 return record(0.0, status="not_run", reason=objection)
@@ -339,18 +344,18 @@ class Session:
 
     def _launch(self, case: Case, memory_limit: int | None) -> Outcome:
         method: Method = "spawn" if case.device == "cuda" else "forkserver"
-        deadline = self._grid.case_timeout_s
+        deadline = self._limits.case_timeout_s
         request = {
             "do": "case",
             "case": case.to_json(),
-            "budget_s": launch_budget_s(self._grid, case),
-            "profile": self._grid.profile,
+            "budget_s": launch_budget_s(self._limits, case),
+            "profile": self._limits.profile,
             "traces": str(self._journal.folder.resolve() / TRACES),
             "deadline_s": deadline,
             "memory_limit": memory_limit,
             "plugins": self._plugins,
             "store": str(self.kept),
-            "files": dict(self._grid.files),
+            "files": dict(self._limits.files),
             "heard": str(self.heard),
             "lock": str(self._journal.child_lock),
         }
