@@ -26,7 +26,7 @@ from suites.names import tasks
 from suites.parameters import Parsed, one_of
 from suites.parsing import parse_threshold
 from suites.terminal.completion import RunFolder, backend_or_path
-from suites.terminal.options import SweepCommand, confirm_options
+from suites.terminal.options import SweepCommand, confirm_options, load_plugin
 from suites.terminal.stream import Stream
 
 if TYPE_CHECKING:
@@ -586,6 +586,9 @@ def _confirmed(
     from suites.processes.launcher import LaunchError
     from suites.processes.signals import Terminated
 
+    for path in settings["plugins"]:
+        if path.is_dir():
+            load_plugin(ctx, path)
     with _misuse(ctx):
         confirmation = Confirmation(found, max_pairs=max_pairs)
     wanted = set(confirmation.undecided)

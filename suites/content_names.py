@@ -73,20 +73,6 @@ def folder_digest(path: Path) -> str:
     return whole.hexdigest()
 
 
-def package_digest(folder: Path) -> str:
-    """Return one SHA-256 for the Python files of a folder and what is in it, in hex.
-
-    Raises:
-        ValueError: if it is not a folder, or a file cannot be read.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"{folder.name or folder}: expected a folder, got nothing there")
-    whole = hashlib.sha256()
-    for file in sorted(folder.rglob("*.py")):
-        whole.update(f"{file_digest(file)} {file.relative_to(folder)}\n".encode())
-    return whole.hexdigest()
-
-
 def corpus_name(path: Path) -> str:
     """Return the content's name of a corpus: any file that is not empty.
 

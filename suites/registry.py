@@ -8,23 +8,22 @@ one has an entry point in group `GROUP` whose value names the package.
 from __future__ import annotations
 
 import importlib
-import importlib.machinery
-import importlib.util
-import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from click import Option
+
 from suites.claims.suite import SUITE as CLAIMS
-from suites.content_names import package_digest
 from suites.context_parallel.suite import SUITE as CONTEXT
 from suites.error.suite import SUITE as ERROR
 from suites.machine.cases import RoofRules, SentinelRules
 from suites.peers.suite import SUITE as PEERS
+from suites.plugin_folder import make_package
 from suites.quality.suite import SUITE as QUALITY
 from suites.quantized.suite import SUITE as QUANTIZED
 from suites.speed.suite import SUITE as SPEED
-from suites.suite import SHARED, CaseRules, Suite
+from suites.suite import CaseRules, Suite
 
 GROUP = "attnbench.suites"
 
@@ -67,59 +66,68 @@ def takers(name: str) -> list[str]:
     ]
 
 
-def load_folder(folder: Path) -> None:
+def load_folder(folder: Path, taken: Collection[str] = ()) -> None:
     """Load the suite of a plug-in's folder; a folder that is loaded already stays as it is.
+
+    Args:
+        folder: with a ``suite.py``.
+        taken: names and words of options that are no suite's.
 
     Raises:
         ValueError: if it is none, or its name, its kind or one of its options is taken.
     """
-    place = folder.resolve()
-    if not (place / "suite.py").is_file():
+    if not (folder / "suite.py").is_file():
         raise ValueError(f"{folder} has no suite.py; expected the folder of a suite, or a file")
-    package = f"attnbench_plugin_{place.name}_{package_digest(place)[:12]}"
-    _make_package(package, place)
-    _add(package, str(folder))
+    try:
+        package = make_package(folder.resolve())
+    except Exception as error:  # a stranger's module
+        raise ValueError(f"{folder} failed to import: {_in_words(error)}") from error
+    _add(package, f"{folder / 'suite.py'}", taken)
 
 
-def load_installed() -> Mapping[str, str]:
+def load_installed(taken: Collection[str] = ()) -> Mapping[str, str]:
     """Load the suites that are installed; return those that cannot be, with the reason."""
     from importlib.metadata import entry_points  # not where no sweep is asked for
 
     for entry in entry_points(group=GROUP):
         try:
-            _add(entry.value, entry.name)
+            _add(entry.value, f"{entry.value}.suite", taken)
         except ValueError as error:
             _broken[entry.name] = str(error)
     return _broken
 
 
-def _add(package: str, where: str) -> None:
-    """Import ``suite.py`` of a package, and take what it has to the others."""
+def _add(package: str, where: str, taken: Collection[str]) -> None:
+    """Import ``suite.py`` of a package, and take its suite to the others.
+
+    Raises:
+        ValueError: if it cannot be used, beginning with `where`.
+    """
     try:
         suite = getattr(importlib.import_module(f"{package}.suite"), "SUITE", None)
     except Exception as error:  # a stranger's module
-        message = " ".join(str(error).split())
-        raise ValueError(f"{where}: suite.py failed: {type(error).__name__}: {message}") from error
+        raise ValueError(f"{where} failed to import: {_in_words(error)}") from error
     if not isinstance(suite, Suite):
-        was = "no SUITE" if suite is None else f"a {type(suite).__name__}"
-        raise ValueError(f"{where}: suite.py: expected SUITE, a suites.suite.Suite, got {was}")
+        was = "none" if suite is None else type(suite).__name__
+        raise ValueError(f"{where}: expected SUITE, a suites.suite.Suite, got {was}")
     if _suites.get(suite.name) is suite:
         return
     if suite.name in _suites:
-        raise ValueError(f"{where}: the name {suite.name!r} of its suite is taken")
-    if suite.kind in {rules.kind for rules in (*_suites.values(), *_of_machine)}:
-        raise ValueError(f"{where}: the kind {suite.kind!r} of its cases is taken")
-    taken = {o.name for other in _suites.values() for o in other.options} | SHARED.keys()
+        raise ValueError(f"{where}: there is a suite {suite.name!r} already")
+    if rules_of(suite.kind).kind:
+        raise ValueError(f"{where}: there is a kind {suite.kind!r} already")
+    words = set(taken).union(*(_words(one) for other in suites() for one in other.options))
     for option in suite.options:
-        if option.name in taken:
-            raise ValueError(f"{where}: its option {option.opts[-1]} is taken")
+        if _words(option) & words:
+            raise ValueError(f"{where}: there is an option {option.opts[-1]} already")
     _suites[suite.name] = suite
 
 
-def _make_package(name: str, folder: Path) -> None:
-    """Make a folder importable under a name, so that its modules can import one another."""
-    if name in sys.modules:
-        return
-    spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
-    spec.submodule_search_locations = [str(folder)]
-    sys.modules[name] = importlib.util.module_from_spec(spec)
+def _words(option: Option) -> set[str]:
+    """Return the name of an option's value, and how the command line writes the option."""
+    return {str(option.name), *option.opts}
+
+
+def _in_words(error: Exception) -> str:
+    """Write a stranger's error on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]

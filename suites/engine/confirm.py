@@ -116,7 +116,7 @@ class PairedSession:
         versions: of `NAMES`.
         folder: holds a run folder for each; made if it does not exist.
         cases: all that may be asked for.
-        plugins: Python files that register backends or peers, on both sides.
+        plugins: files and folders of plug-ins, on both sides.
         budget_s: sampling time per arm, in seconds.
         case_timeout_s: the longest that one launch may take.
         seed: of which side comes first.

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from results.schema import MEASUREMENT, SCHEMA, Case, RecordError, check_record
-from suites.content_names import check_unchanged, content_name, file_digest, package_digest
+from suites.content_names import check_unchanged, content_name, file_digest
 from suites.engine.journal import Journal, utc_now
 from suites.engine.prediction import Declared, History
 from suites.plan import Item, launch_budget_s
+from suites.plugin_folder import folder_digest
 from suites.processes.free_memory import memory_for_case
 from suites.processes.launcher import LaunchError, Method
 from suites.processes.outcome import Outcome, scrub
@@ -199,7 +200,7 @@ class PluginFiles:
 
 
 def _digest(path: Path) -> str:
-    return package_digest(path) if path.is_dir() else file_digest(path)
+    return folder_digest(path) if path.is_dir() else file_digest(path)
 
 
 class Session:

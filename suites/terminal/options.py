@@ -231,6 +231,9 @@ OPTIONS: tuple[Option | str, ...] = (
 of one suite. A help text may hold ``{defaults}``, what all suites say of theirs, or that of one
 suite by its name."""
 
+TAKEN = {word for one in OPTIONS if isinstance(one, Option) for word in (str(one.name), *one.opts)}
+"""Names and words that no suite's own option may have."""
+
 CONFIRM_OPTIONS = (
     click.option(
         "--base-from",
@@ -274,7 +277,8 @@ CONFIRM_OPTIONS = (
         "plugins",
         multiple=True,
         type=PLUGIN,
-        help="A Python file that registers backends or peers, for --confirm. Repeatable.",
+        help="A Python file that registers backends or peers, or the folder of a suite, for "
+        "--confirm. Repeatable.",
     ),
     click.option("--resume", is_flag=True, help="Go on with the pairs in --out."),
     click.option(
@@ -305,7 +309,7 @@ class SweepCommand(click.Command):
 
     def _load(self, ctx: click.Context, args: Sequence[str]) -> None:
         """Load the suites that are installed, and those of the folders that are named."""
-        for name, reason in registry.load_installed().items():
+        for name, reason in registry.load_installed(TAKEN).items():
             click.echo(f"plug-in {name} failed to load: {reason}", err=True)
         for word, following in zip(args, [*args[1:], ""], strict=True):
             name, equals, value = word.partition("=")
@@ -317,7 +321,7 @@ class SweepCommand(click.Command):
 def load_plugin(ctx: click.Context, folder: Path) -> None:
     """Load the suite of a plug-in's folder; what is wrong with it is misuse."""
     try:
-        registry.load_folder(folder)
+        registry.load_folder(folder, TAKEN)
     except ValueError as error:
         raise click.UsageError(f"--plugin: {error}", ctx) from None
 
