@@ -1,4 +1,4 @@
-"""A suite of a third party, in a folder: its options, its sweep, its records, and what is misuse."""
+"""A third party's suite in a folder: its options, its sweep, its records, and what is misuse."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_the_one_rule_refuses_what_it_does_not_take() -> None:
         plan_sweep(None, orders=("ascending",))
     with pytest.raises(ValueError, match="preset: expected one of few in suite sorting, got 'qui"):
         plan_sweep("quick", suite="sorting")
-    with pytest.raises(TypeError, match="orderz: no such option; there are backends, .*, orders"):
+    with pytest.raises(TypeError, match="orderz: no such option; there are backends"):
         _loaded_plan(orderz=("ascending",))
 
 
