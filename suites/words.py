@@ -33,3 +33,8 @@ def seconds(value: float) -> str:
     if value >= 1:
         return f"{value:.3g} s" if value < 1000 else f"{value:.0f} s"
     return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
+
+
+def size(count: float) -> str:
+    """Write a number of bytes with three digits: ``1.5 GiB``."""
+    return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"

@@ -8,25 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from results.schema import MEASUREMENT, Case
+from suites.engine.continuity import PluginFiles
 from suites.engine.journal import Journal
 from suites.engine.provenance import commit_of
-from suites.engine.session import (
-    SUITES,
-    MisuseError,
-    PluginFiles,
-    Session,
-    ask_about,
-    check_accepted,
-)
+from suites.engine.session import MisuseError, Session, ask_about, check_accepted
+from suites.engine.versions import HERE, Version, version_at
 from suites.plan import Item
 from suites.processes.launcher import BACKWARD, Launcher
 from suites.processes.signals import terminable
@@ -34,28 +26,6 @@ from suites.suite import Limits
 
 NAMES = ("base", "new")
 """The two sides, and their folders."""
-
-ENTRY = "benchmarks.py"
-
-_WHERE = "import suites; print(suites.__path__[0])"
-_PATIENCE_S = 60.0
-
-
-@dataclass(frozen=True)
-class Version:
-    """What a side is measured with.
-
-    Attributes:
-        python: the interpreter.
-        suites: the folder of the suites; the packages beside it are those that are measured.
-    """
-
-    python: str
-    suites: Path
-
-
-HERE = Version(sys.executable, SUITES)
-
 
 ORIGIN = ("measurement", "machine", "environment", "commit")
 """Fields of a record that must be equal for it to be of the same version."""
@@ -74,39 +44,6 @@ class Pair(NamedTuple):
 
     base: Mapping[str, Any]
     new: Mapping[str, Any]
-
-
-def version_at(path: Path) -> Version:
-    """Find a version: a checkout, an environment with attnbench in it, or that one's Python.
-
-    A checkout that has an environment of its own, ``.venv``, is measured with it, else with this
-    process's.
-
-    Raises:
-        MisuseError: if it is none of these.
-    """
-    if (path / "suites" / ENTRY).is_file():
-        own = path / ".venv" / "bin" / "python"
-        python = str(own.absolute()) if own.is_file() else sys.executable
-        return Version(python, path.resolve() / "suites")
-    python_file = path / "bin" / "python" if path.is_dir() else path
-    if not python_file.is_file():
-        raise MisuseError(
-            f"{path} is neither a checkout (a folder with suites/{ENTRY}) nor an environment "
-            "(a folder with bin/python) nor a Python"
-        )
-    python = str(python_file.absolute())  # not resolved: a link decides which environment it is
-    try:
-        done = subprocess.run(
-            [python, "-I", "-c", _WHERE], capture_output=True, text=True, timeout=_PATIENCE_S,
-            check=False, cwd="/",
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MisuseError(f"{path} cannot be run as a Python: {error}") from None
-    suites = Path(done.stdout.strip())
-    if done.returncode or not (suites / ENTRY).is_file():
-        raise MisuseError(f"{path} has no attnbench: {' '.join(done.stderr.split())[-200:]}")
-    return Version(python, suites)
 
 
 class PairedSession:

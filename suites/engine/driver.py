@@ -14,19 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from suites.engine.continuity import PluginFiles, check_plugins, other_commits
 from suites.engine.journal import Journal
 from suites.engine.provenance import commit_of
-from suites.engine.session import (
-    SUITES,
-    Asks,
-    MisuseError,
-    PluginFiles,
-    Session,
-    ask_about,
-    check_accepted,
-    check_plugins,
-    other_commits,
-)
+from suites.engine.session import SUITES, Asks, MisuseError, Session, ask_about, check_accepted
 from suites.machine.cases import roof_cases, sentinel_case
 from suites.plan import Item, cases, order
 from suites.processes.heartbeat import Hearing

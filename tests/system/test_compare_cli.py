@@ -18,9 +18,10 @@ from helpers_sweep import FAKE_SUITES, wait_until
 
 import cli
 from results.schema import MEASUREMENT
-from suites.engine.confirm import NAMES, version_at
+from suites.engine.confirm import NAMES
 from suites.engine.driver import run_sweep
 from suites.engine.session import MisuseError
+from suites.engine.versions import version_at
 from suites.parsing import parse_backend
 from suites.plan import plan_sweep
 

@@ -23,8 +23,9 @@ from results.comparison.changes import Change, Comparison, compare
 from results.comparison.confirmation import Confirmation
 from results.records.load import load
 from results.schema import Arm, Case
-from suites.engine.confirm import NAMES, PairedSession, version_at
+from suites.engine.confirm import NAMES, PairedSession
 from suites.engine.driver import run_sweep
+from suites.engine.versions import version_at
 from suites.speed.suite import SUITE, SpeedPlan
 from verification import Measured, Report, Scale
 from verification.rates import lower

@@ -25,7 +25,8 @@ import cli
 from attention import registry as backends
 from results.schema import Arm, Case
 from suites.content_names import corpus_name, folder_name
-from suites.engine.prediction import Declared, History
+from suites.engine.declared import Declared
+from suites.engine.prediction import History
 from suites.error.suite import ERROR_PRESETS
 from suites.parsing import parse_backend
 from suites.plan import Item, cases, order, plan_sweep, series_id

@@ -16,8 +16,9 @@ from helpers_sweep import FAKE_SUITES
 
 import cli
 from suites import registry
+from suites.engine.continuity import PluginFiles
 from suites.engine.driver import run_sweep
-from suites.engine.session import MisuseError, PluginFiles
+from suites.engine.session import MisuseError
 from suites.plan import cases, plan_sweep
 from suites.processes.launcher import LaunchError
 from suites.terminal.progress import describe, label
