@@ -80,9 +80,6 @@ CLAIM: Literal["claim"] = "claim"
 CONTEXT: Literal["context"] = "context"
 """Kind of a case over several ranks."""
 
-BY_LIKES: tuple[str, ...] = (*TRAINING_KINDS, CLAIM)
-"""Kinds that no shorter length foretells: how long a case takes is told by one of another seed."""
-
 STOPS: tuple[str, ...] = ("spread", "budget", "count")
 """Why an arm's sampling ended (``metrics.latency.stopped``): the samples agreed, their time was
 spent, or there were enough for any purpose. Records from before the word was there have none."""

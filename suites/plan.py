@@ -66,12 +66,12 @@ def _is_given(name: str, value: Any) -> bool:
 
 def _refuse(suite: Suite[Any], name: str, value: Any) -> None:
     """Say of an option that a suite does not take who takes it, or why there is none."""
-    own = {o.name: o.opts[-1].removeprefix("--") for one in suites() for o in one.options}
-    if name not in own and name not in SHARED:
-        raise TypeError(f"{name}: no such option; there are {', '.join((*SHARED, *own))}")
+    spelled = {o.name: o.opts[-1].removeprefix("--") for one in suites() for o in one.options}
+    if name not in spelled and name not in SHARED:
+        raise TypeError(f"{name}: no such option; there are {', '.join((*SHARED, *spelled))}")
     only = f"only with suite {' or '.join(takers(name))}"
     reason = suite.refusals.get(name) or (suite.refusal if name in SHARED else "") or only
-    raise ValueError(f"{own.get(name) or SHARED[name]}: {reason}; got {_shown(value)}")
+    raise ValueError(f"{spelled.get(name) or SHARED[name]}: {reason}; got {_shown(value)}")
 
 
 def _shown(value: Any) -> str:

@@ -75,20 +75,20 @@ def groups_of(
         done: case ids and launch indices that need not be run.
         homes: case id to the machine that has begun it.
     """
-    found: dict[tuple[Key, int], Group] = {}
+    groups: dict[tuple[Key, int], Group] = {}
     begun: dict[tuple[Key, int], Counter[str]] = defaultdict(Counter)
     for item in every:
         if rules_of(item.case.kind).of_machine:
             continue
         key = plan.suite.compared_by(item.case)
-        group = found.setdefault(key, Group(*key))
+        group = groups.setdefault(key, Group(*key))
         if homes and (home := homes.get(item.case.id)):
             begun[key][home] += 1
         if (item.case.id, item.launch) not in done:
             group.items.append(item)
     for key, count in begun.items():
-        found[key].home = count.most_common(1)[0][0]
-    left = [group for group in found.values() if group.items]
+        groups[key].home = count.most_common(1)[0][0]
+    left = [group for group in groups.values() if group.items]
     return sorted(left, key=lambda group: group.length)
 
 
@@ -154,13 +154,13 @@ class Dealer:
             if not fit:
                 return None
             others = {key for name, key in self._last.items() if name != place.id}
-            own = self._last.get(place.id)
+            setting = self._last.get(place.id)
 
             def rank(group: Group) -> tuple[bool, bool, bool, int]:
                 # Whole curves on one machine, as far as nobody waits for it.
                 return (
                     group.home != place.id,
-                    group.setting != own,
+                    group.setting != setting,
                     group.setting in others,
                     group.length,
                 )

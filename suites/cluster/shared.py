@@ -93,10 +93,10 @@ class SharedHistory(History):
 
 def machines_of_kind(file: Path, kind: str) -> set[str]:
     """Return the ids of the machines in a run's file that are described alike."""
-    found = set()
+    ids = set()
     for line in file.read_bytes().splitlines() if file.exists() else ():
-        told = json.loads(line)
-        own = {key: value for key, value in told.items() if key not in ("id", "node")}
-        if content_id(own) == kind:
-            found.add(str(told["id"]))
-    return found
+        machine = json.loads(line)
+        content = {key: value for key, value in machine.items() if key not in ("id", "node")}
+        if content_id(content) == kind:
+            ids.add(str(machine["id"]))
+    return ids

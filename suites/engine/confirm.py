@@ -17,7 +17,7 @@ from results.schema import MEASUREMENT, Case
 from suites.engine.continuity import PluginFiles
 from suites.engine.journal import Journal
 from suites.engine.provenance import commit_of
-from suites.engine.session import MisuseError, Session, ask_about, check_accepted
+from suites.engine.session import ORIGIN, MisuseError, Session, ask_about, check_accepted
 from suites.engine.versions import HERE, Version, version_at
 from suites.plan import Item
 from suites.processes.launcher import BACKWARD, Launcher
@@ -26,9 +26,6 @@ from suites.suite import Limits
 
 NAMES = ("base", "new")
 """The two sides, and their folders."""
-
-ORIGIN = ("measurement", "machine", "environment", "commit")
-"""Fields of a record that must be equal for it to be of the same version."""
 
 
 class Finished(NamedTuple):
@@ -157,20 +154,20 @@ class PairedSession:
                         f"on both sides, it is of {now}; expected the same"
                     )
         origins = {name: self._sessions[name].origin for name in NAMES}
-        said = []
+        notes = []
         for name, run in finished.items():
             origin = origins[name]
             if origin["commit"] not in run.commits:
-                known = ", ".join(sorted(c[:12] for c in run.commits)) or "no commit"
-                said.append(
+                commits = ", ".join(sorted(c[:12] for c in run.commits)) or "no commit"
+                notes.append(
                     f"--{name}-from is at {origin['commit'][:12]}; {name.upper()} was measured at "
-                    f"{known}"
+                    f"{commits}"
                 )
             if origin["machine"] not in run.machines:
-                said.append(f"{name.upper()} was measured on another machine than this")
+                notes.append(f"{name.upper()} was measured on another machine than this")
         if all(origins["base"][key] == origins["new"][key] for key in ORIGIN):
-            said.append("both versions are the same")
-        return said
+            notes.append("both versions are the same")
+        return notes
 
     def measure(self, case: Case, index: int) -> Pair:
         """Launch both sides of a case, in an order that differs from pair to pair.
@@ -181,8 +178,8 @@ class PairedSession:
         """
         names = list(NAMES)
         random.Random(f"{self._seed}:{case.id}:{index}").shuffle(names)
-        found = {name: self._launch(name, Item(case, index)) for name in names}
-        return Pair(*(found[name] for name in NAMES))
+        records = {name: self._launch(name, Item(case, index)) for name in names}
+        return Pair(*(records[name] for name in NAMES))
 
     def _launch(self, name: str, item: Item) -> Mapping[str, Any]:
         held = self._held.get((name, item.case.id, item.launch))
@@ -236,7 +233,7 @@ def run_pairs(
         KeyboardInterrupt: on Ctrl-C, after cleaning up.
         Terminated: on SIGTERM or SIGHUP, after cleaning up.
     """
-    known = {case.id: case for case in cases}
+    by_id = {case.id: case for case in cases}
     if not judge.undecided:
         tell("nothing to confirm: no case may have become worse")
         return
@@ -245,13 +242,13 @@ def run_pairs(
         "new": HERE if new_from is None else version_at(new_from),
     }
     index = 0
-    with PairedSession(versions, folder, list(known.values()), **settings) as session:
+    with PairedSession(versions, folder, list(by_id.values()), **settings) as session:
         for note in session.notes(finished):
             tell(f"note: {note}")
         while left := judge.undecided:
-            tell(f"pair {index + 1}: {len(left)} of {len(known)} cases open")
+            tell(f"pair {index + 1}: {len(left)} of {len(by_id)} cases open")
             for case_id in left:
-                judge.add(*session.measure(known[case_id], index))
+                judge.add(*session.measure(by_id[case_id], index))
             judge.close_round()
             index += 1
     tell(f"pairs: {folder}")

@@ -80,8 +80,8 @@ def run_sweep(
         Terminated: on SIGTERM or SIGHUP, after cleaning up.
     """
     started = time.perf_counter()
-    own = PluginFiles(plugins)
-    files = own.paths
+    plugin_files = PluginFiles(plugins)
+    files = plugin_files.paths
     journal = Journal(folder, resume=resume)
     journal.check_free()
     with terminable(), Launcher(benchmark_dir, early=early_of(plan)) as launcher:
@@ -106,7 +106,7 @@ def run_sweep(
             left = [item for item in every if (item.case.id, item.launch) not in done]
             progress.begin(folder, len(every), len(every) - len(left), notices)
             until = math.inf if within_s is None else started + within_s
-            statuses = _run(session, left, progress, own, until)
+            statuses = _run(session, left, progress, plugin_files, until)
     return Summary(
         folder, statuses, len(every) - len(left), time.perf_counter() - started,
         len(left) - statuses.total(),
@@ -196,7 +196,7 @@ def _hearing(
     return Hearing(session.heard, progress.working)
 
 
-def _unfinished(journal: Journal, kept: Path, every: Sequence[Item]) -> list[tuple[str, int]]:
+def _unfinished(journal: Journal, store: Path, every: Sequence[Item]) -> list[tuple[str, int]]:
     """Return the launches that ran out of time and left a checkpoint to go on from."""
     late = {
         (record["case"]["id"], record["launch"]["index"])
@@ -207,7 +207,7 @@ def _unfinished(journal: Journal, kept: Path, every: Sequence[Item]) -> list[tup
         for item in every
         if (item.case.id, item.launch) in late
         and (name := rules_of(item.case.kind).checkpoint(item.case)) is not None
-        and (kept / name).is_file()
+        and (store / name).is_file()
     ]
 
 

@@ -52,10 +52,10 @@ class Seen:
 
 def _middle(arm: Mapping[str, Any], metric: str) -> float | None:
     """Return the median of a metric's samples, or its value; ``None`` if it was not measured."""
-    found = arm["metrics"].get(metric)
-    if found is None:
+    measured = arm["metrics"].get(metric)
+    if measured is None:
         return None
-    return float(median(found["samples"]) if "samples" in found else found["value"])
+    return float(median(measured["samples"]) if "samples" in measured else measured["value"])
 
 
 @dataclass

@@ -231,9 +231,9 @@ class History:
 
     def wall(self, case: Case) -> float | None:
         """Estimate the seconds of a whole launch, ``None`` if nothing like it was seen."""
-        own = self._walls.get(case.id)
-        if own:
-            return own[-1]
+        walls = self._walls.get(case.id)
+        if walls:
+            return walls[-1]
         if rules_of(case.kind).foretold_by == "likes":
             alike = (self._walls[like] for like in _likenesses(case) if like in self._walls)
             return next((fmean(walls) for walls in alike), None)
@@ -276,12 +276,12 @@ class History:
 
     def _measured(self, case: Case) -> list[Seen]:
         """Return the measured launches of the series up to this length, lengths rising."""
-        found = [
+        launches = [
             s
             for s in self._series[series_id(case)]
             if s.status == "ok" and s.case.seq_len <= case.seq_len
         ]
-        return sorted(found, key=lambda s: s.case.seq_len)
+        return sorted(launches, key=lambda s: s.case.seq_len)
 
     def _declaration(self, case: Case) -> Declared:
         return self._declared.get(case.id, Declared())

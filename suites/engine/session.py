@@ -23,6 +23,9 @@ from suites.suite import Limits
 SUITES = Path(__file__).parents[1]
 """The folder of the suites, as asv takes it."""
 
+ORIGIN = ("measurement", "machine", "environment", "commit")
+"""Fields of a record that must be equal for it to be of the same version."""
+
 TRAINED = "trained"
 """The folder in a run's own that keeps trained models."""
 
@@ -288,5 +291,5 @@ def _ending(outcome: Outcome) -> dict[str, Any]:
     tail = None if answer.get("status") == "ok" else outcome.log_tail
     if isinstance(answer.get("reason"), str):
         answer = {**answer, "reason": scrub(answer["reason"])}
-    own = {"schema", "measurement", "run", "machine", "environment", "commit", "case", "launch"}
-    return {k: v for k, v in answer.items() if k not in own} | {"log_tail": tail}
+    ours = {*ORIGIN, "schema", "run", "case", "launch"}
+    return {k: v for k, v in answer.items() if k not in ours} | {"log_tail": tail}

@@ -41,8 +41,8 @@ def version_at(path: Path) -> Version:
         MisuseError: if it is none of these.
     """
     if (path / "suites" / ENTRY).is_file():
-        own = path / ".venv" / "bin" / "python"
-        python = str(own.absolute()) if own.is_file() else sys.executable
+        its_python = path / ".venv" / "bin" / "python"
+        python = str(its_python.absolute()) if its_python.is_file() else sys.executable
         return Version(python, path.resolve() / "suites")
     python_file = path / "bin" / "python" if path.is_dir() else path
     if not python_file.is_file():

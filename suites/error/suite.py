@@ -156,7 +156,7 @@ def input_rows(
     for one in inputs:
         trained = one.name == TRAINED_NAME
         within = tuple(n for n in seq_lens if n <= TRAINED.seq_len)
-        own = {
+        shape = {
             "num_heads": TRAINED.num_heads, "num_kv_heads": TRAINED.num_heads,
             "head_dim": TRAINED.head_dim,
         }  # fmt: skip
@@ -164,7 +164,7 @@ def input_rows(
             InputRow(
                 inputs=one,
                 seq_lens=within if trained and not lengths_chosen else tuple(seq_lens),
-                heads=own if trained and not heads_chosen else {},
+                heads=shape if trained and not heads_chosen else {},
             )
         )
     return tuple(rows)

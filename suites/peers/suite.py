@@ -87,10 +87,10 @@ def choose_rows(
         ValueError: if there is no such peer, a backend is no peer's counterpart, or no row is
             left.
     """
-    known = list(dict.fromkeys(row.peer for row in rows))
+    names = list(dict.fromkeys(row.peer for row in rows))
     for name in peers:
-        if name not in known:
-            raise ValueError(f"peers: no peer {name!r}; there are {', '.join(known)}")
+        if name not in names:
+            raise ValueError(f"peers: no peer {name!r}; there are {', '.join(names)}")
     counterparts = sorted({row.ours.name for row in rows})
     for arm in backends:
         if arm.name not in counterparts:

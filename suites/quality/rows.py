@@ -222,15 +222,15 @@ def _in_forms(rows: Sequence[TaskRow], chosen: Chosen) -> Sequence[TaskRow]:
     def task_of(row: TaskRow) -> str:
         return row.task.label if chosen.tasks else row.task.name
 
-    kept = [
+    in_form = [
         replace(row, forms=common)
         for row in rows
         if (common := tuple(form for form in row.forms if form in chosen.forms))
     ]
-    known = {task_of(row) for row in kept}
+    with_rows = {task_of(row) for row in in_form}
     return [
-        *kept,
-        *(replace(row, forms=chosen.forms) for row in rows if task_of(row) not in known),
+        *in_form,
+        *(replace(row, forms=chosen.forms) for row in rows if task_of(row) not in with_rows),
     ]
 
 

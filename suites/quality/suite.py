@@ -164,13 +164,13 @@ class TrainingSuite(Suite[TrainingPlan]):
         return [
             Case(
                 kind=self.kind, level="model", mode="training",
-                **{**point, **no_heads, **fields, "seed": seed, "weights": kept},
+                **{**point, **no_heads, **fields, "seed": seed, "weights": weights},
             )
             for point in plan.points((1,))
             for row in plan.tasks
             for fields in row.points(plan.view)
             for seed in range(plan.seed, plan.seed + plan.num_seeds)
-            for kept in plan.weights
+            for weights in plan.weights
         ]  # fmt: skip
 
     def builds_models(self, plan: TrainingPlan) -> bool:
@@ -180,8 +180,8 @@ class TrainingSuite(Suite[TrainingPlan]):
     def label(self, case: Case) -> str:
         """Name a training by its task and seed."""
         form = "causal" if case.is_causal else "bidirectional"
-        kept = f" in {case.weights}" if case.weights else ""
-        return f"{case.arms[0].label}{kept} {case.task} {form} N={case.seq_len} seed {case.seed}"
+        arm = f"{case.arms[0].label}{f' in {case.weights}' if case.weights else ''}"
+        return f"{arm} {case.task} {form} N={case.seq_len} seed {case.seed}"
 
     def describe(self, record: Mapping[str, Any]) -> str:
         """Write what was learnt, what the training took, and what the model costs."""

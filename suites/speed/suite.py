@@ -179,8 +179,8 @@ def _by_device(name: str) -> str:
 
 def _defaults() -> dict[str, str]:
     """Return what the help of options says of the presets."""
-    usual, own = PRESETS["quick"].models, PRESETS["models"].models
-    shown = [", ".join(arm.label for arm in arms) for arms in (usual, own)]
+    usual, parts = PRESETS["quick"].models, PRESETS["models"].models
+    shown = [", ".join(arm.label for arm in arms) for arms in (usual, parts)]
     limits = ("launches", "budget_s", "case_timeout_s")
     axes = ("dtypes", "batches", "num_heads", "head_dims")
     return {

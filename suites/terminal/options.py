@@ -329,27 +329,27 @@ def load_plugin(ctx: click.Context, folder: Path) -> None:
 def sweep_options() -> list[click.Parameter]:
     """Return the options of a sweep, with those of the suites that are there."""
     suites = registry.suites()
-    own = {option.name: option for suite in suites for option in suite.options}
+    of_suites = {option.name: option for suite in suites for option in suite.options}
     named = [one for one in OPTIONS if isinstance(one, str)]
     options: list[click.Parameter] = []
     for one in OPTIONS:
         if isinstance(one, Option):
             options.append(_filled(one, suites))
         else:
-            names = [n for n in own if n not in named] if one == OF_OTHERS else [one]
-            options += [_filled(own[name], suites) for name in names]
+            names = [n for n in of_suites if n not in named] if one == OF_OTHERS else [one]
+            options += [_filled(of_suites[name], suites) for name in names]
     return options
 
 
 def _filled(option: Option, suites: Sequence[Suite[Any]]) -> Option:
     """Return an option whose help holds what the suites say of it, with their names to choose."""
     filled = copy.copy(option)
-    told = {suite.name: suite.defaults.get(option.name or "", "") for suite in suites}
+    defaults = {suite.name: suite.defaults.get(option.name or "", "") for suite in suites}
     if option.help:
         filled.help = option.help.format(
-            defaults="; ".join(text for text in told.values() if text),
+            defaults="; ".join(text for text in defaults.values() if text),
             summaries="; ".join(f"{suite.name} = {suite.summary}" for suite in suites),
-            **told,
+            **defaults,
         )
     if option.name == "suite":
         filled.type = click.Choice([suite.name for suite in suites])
