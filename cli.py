@@ -21,9 +21,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from results.schema import ALLOCATORS, DEVICES, DTYPES, MATMUL_PRECISIONS, SPEED_MODES
+from suites.error.suite import input_names
+from suites.names import tasks
+from suites.parameters import Parsed, one_of
 from suites.parsing import parse_threshold
-from suites.terminal.completion import RunFolder, backend_or_path, inputs, one_of, tasks
-from suites.terminal.options import Parsed, confirm_options, sweep_options
+from suites.terminal.completion import RunFolder, backend_or_path
+from suites.terminal.options import SweepCommand, confirm_options, load_plugin
 from suites.terminal.stream import Stream
 
 if TYPE_CHECKING:
@@ -197,7 +200,7 @@ def _list_models(as_json: bool) -> None:
 
 def _list_tasks(as_json: bool) -> None:
     from results.schema import format_option
-    from suites.quality.suite import usual_rows
+    from suites.quality.rows import usual_rows
     from suites.tasks import registry
     from suites.terminal.output import Page
 
@@ -256,8 +259,7 @@ def _shown(name: str, option: dict[str, Any]) -> str:
     return name + default + (f" ({'|'.join(choices)})" if choices else "")
 
 
-@main.command()
-@sweep_options
+@main.command(cls=SweepCommand)
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -276,17 +278,18 @@ def run(
     A case that fails, crashes, runs out of memory or time gets its status and reason, and the
     sweep goes on. The exit code is 0 when the sweep completes, whatever its statuses.
     """
+    from suites import registry
     from suites.engine.driver import run_sweep
     from suites.engine.journal import JournalError
     from suites.engine.session import MisuseError
-    from suites.plan import DEFAULT_PRESET, grid_from
+    from suites.plan import plan_sweep
     from suites.processes.launcher import LaunchError
     from suites.processes.signals import Terminated
     from suites.terminal.progress import Console, closing
     from suites.terminal.stream import open_standard
 
     open_standard()
-    named = preset or (DEFAULT_PRESET if chosen["suite"] == "speed" else chosen["suite"])
+    named = preset or registry.find(chosen["suite"]).run_name or chosen["suite"]
     console = Console(colour=False if os.environ.get("NO_COLOR") else None)
     command = ("attnbench", *_without_place(ctx.obj or ()))
     if cluster_kind is not None and cluster is None:
@@ -294,7 +297,7 @@ def run(
     if within_s is not None and cluster is not None:
         raise click.UsageError("--budget: not with --cluster, whose machines share a sweep", ctx)
     try:
-        grid = grid_from(preset, **chosen)
+        plan = plan_sweep(preset, **chosen)
     except ValueError as error:
         raise click.UsageError(f"--{error}", ctx) from None
     folder = out or RUNS
@@ -302,14 +305,14 @@ def run(
         with _run_folder(out, named) as folder:
             if cluster is None:
                 summary = run_sweep(
-                    grid, folder, progress=console, plugins=plugins, resume=resume,
+                    plan, folder, progress=console, plugins=plugins, resume=resume,
                     command=command, within_s=within_s,
                 )  # fmt: skip
             else:
                 from suites.cluster.sweep import run_on_cluster
 
                 summary = run_on_cluster(
-                    grid, folder, address=cluster, kind=cluster_kind, progress=console,
+                    plan, folder, address=cluster, kind=cluster_kind, progress=console,
                     plugins=plugins, resume=resume, command=command,
                     threads_chosen=bool(chosen["threads"]),
                 )  # fmt: skip
@@ -583,6 +586,9 @@ def _confirmed(
     from suites.processes.launcher import LaunchError
     from suites.processes.signals import Terminated
 
+    for path in settings["plugins"]:
+        if path.is_dir():
+            load_plugin(ctx, path)
     with _misuse(ctx):
         confirmation = Confirmation(found, max_pairs=max_pairs)
     wanted = set(confirmation.undecided)
@@ -641,7 +647,7 @@ def _confirmed(
 @click.option(
     "--error-inputs",
     metavar="NAME:key=value",
-    shell_complete=one_of(inputs),
+    shell_complete=one_of(input_names),
     help="Inputs of suite error on which the error counts. Default: those of suite speed, else "
     "the Gaussian ones nearest to them.",
 )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
@@ -30,16 +31,12 @@ ENVIRONMENTS = "environments.jsonl"
 PLANS = "plans.jsonl"
 
 Status = Literal["ok", "unsupported", "out_of_memory", "timeout", "crashed", "failed", "not_run"]
-Kind = Literal[
-    "speed", "peer", "roof", "sentinel", "error", "task", "quantized", "claim", "context"
-]  # fmt: skip
 Level = Literal["attention", "layer", "block", "model"]
 Mode = Literal["forward", "training", "decode", "context_parallel"]
 Allocator = Literal["default", "retained"]
 MatmulPrecision = Literal["highest", "high", "medium"]
 
 STATUSES: tuple[str, ...] = get_args(Status)
-KINDS: tuple[str, ...] = get_args(Kind)
 LEVELS: tuple[str, ...] = get_args(Level)
 MODES: tuple[str, ...] = get_args(Mode)
 CONTEXT_MODE: Literal["context_parallel"] = "context_parallel"
@@ -82,9 +79,6 @@ CLAIM: Literal["claim"] = "claim"
 
 CONTEXT: Literal["context"] = "context"
 """Kind of a case over several ranks."""
-
-BY_LIKES: tuple[str, ...] = (*TRAINING_KINDS, CLAIM)
-"""Kinds that no shorter length foretells: how long a case takes is told by one of another seed."""
 
 STOPS: tuple[str, ...] = ("spread", "budget", "count")
 """Why an arm's sampling ended (``metrics.latency.stopped``): the samples agreed, their time was
@@ -260,7 +254,7 @@ class Case:
             CPU they share the threads.
     """
 
-    kind: Kind
+    kind: str
     level: Level
     mode: Mode
     arms: tuple[Arm, ...]
@@ -335,9 +329,11 @@ LATER_FIELDS: Mapping[str, Any] = {
 """Fields that old records lack, and what they then were."""
 
 _TEXT_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "kind": KINDS, "level": LEVELS, "mode": MODES, "device": DEVICES, "dtype": DTYPES,
-    "allocator": ALLOCATORS, "matmul_precision": MATMUL_PRECISIONS,
+    "level": LEVELS, "mode": MODES, "device": DEVICES, "dtype": DTYPES, "allocator": ALLOCATORS,
+    "matmul_precision": MATMUL_PRECISIONS,
 }  # fmt: skip
+
+_KIND = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def _shown(name: str) -> str:
@@ -351,6 +347,9 @@ def _check_case_field(key: str, value: Any) -> None:
             raise RecordError(
                 f"case.{key}: expected one of {', '.join(_TEXT_FIELDS[key])}, got {value!r}"
             )
+    elif key == "kind":  # of a plug-in's suite it is a name of its own
+        if not isinstance(value, str) or not _KIND.fullmatch(value):
+            raise RecordError(f"case.kind: expected letters, digits, _ and -, got {value!r}")
     elif key in ("model", "inputs", "task", "training", "weights"):
         if not isinstance(value, str):
             raise RecordError(f"case.{key}: expected a string, got {value!r}")

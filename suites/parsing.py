@@ -8,6 +8,9 @@ from typing import Any
 
 from results.schema import IDENTITY, Arm, parse_option
 
+LARGEST_LIMIT_S = 1e6
+"""The most that ``--case-timeout`` takes."""
+
 
 def parse_backend(text: str) -> Arm:
     """Read ``NAME[:key=value,…]``; a value ``a+b+c`` is a list.
@@ -44,8 +47,8 @@ def parse_span(text: str) -> float:
     Raises:
         ValueError: if the text does not have this form, or is nothing.
     """
-    found = _SPAN.fullmatch(text.strip().lower())
-    hours, minutes, seconds = (float(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    match = _SPAN.fullmatch(text.strip().lower())
+    hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0, 0, 0)
     if (span := 3600 * hours + 60 * minutes + seconds) > 0:
         return span
     raise ValueError(f"expected a span of time as 4m, 1h30m or 90s, got {text!r}")

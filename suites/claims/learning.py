@@ -13,7 +13,7 @@ from attention.base import UnsupportedError
 from models import MultiheadAttention, TransformerModel
 from results.schema import Arm, Case
 from suites.claims.experiments import Found, Lab, experiment
-from suites.quality.suite import architecture_of, budgets
+from suites.quality.rows import architecture_of, budgets
 from suites.quantized import schemes
 from suites.quantized.kind import model_bytes
 from suites.tasks import registry as tasks

@@ -1,7 +1,7 @@
 """Deal a sweep to machines: what is compared stays together, and each machine tells of itself.
 
 No Ray here, and no machine: who takes what, in which order, and what becomes of it when a machine
-goes away. What a group is stands in `compared`.
+goes away. What a group is, a suite says (`suites.suite.Suite.compared_by`).
 """
 
 from __future__ import annotations
@@ -10,45 +10,23 @@ import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from results.schema import CONTEXT, SENTINEL, TRAINING_KINDS, Case
-from suites.plan import (
+from suites.machine.cases import (
     FEWEST_SENTINELS,
     LAUNCHES_PER_SENTINEL,
     MOST_SENTINELS,
-    Grid,
-    Item,
     roof_cases,
     sentinel_case,
 )
-
-OF_MACHINE = ("roof", SENTINEL)
-"""Kinds that tell of a machine: they are measured on each."""
+from suites.plan import Item
+from suites.registry import rules_of
+from suites.suite import Key, Plan
 
 MOST_TRIES = 2
 """Machines that a launch is given to: one that took both with it is not tried on a third."""
 
 LOOK_S = 0.5
 """Seconds between two looks for what a machine that waits may take."""
-
-Key = tuple[Any, ...]
-
-
-def compared(grid: Grid, case: Case) -> tuple[Key, int]:
-    """Return what a case is compared with, as a key, and the length that belongs to it.
-
-    The cases of one key and length run on one machine: all arms, backends and settings of a
-    level, mode and dtype. Trainings are compared within their task, and two of them may be of
-    one trained model, which its machine keeps. Claims are judged on one machine together, and a
-    sequence over several ranks is compared with shorter ones.
-    """
-    if grid.suite == "claims":
-        return ("claims",), 0
-    if case.kind in TRAINING_KINDS:
-        return ("trained", case.task), 0
-    key = (case.kind, case.mode, case.dtype)
-    return (key, 0) if case.kind == CONTEXT else (key, case.seq_len)
 
 
 @dataclass
@@ -84,7 +62,7 @@ class Place:
 
 
 def groups_of(
-    grid: Grid,
+    plan: Plan,
     every: Iterable[Item],
     done: Collection[tuple[str, int]] = (),
     homes: Mapping[str, str] | None = None,
@@ -92,25 +70,25 @@ def groups_of(
     """Gather the launches that are left by what is compared; each group keeps the sweep's order.
 
     Args:
-        grid: of the sweep.
+        plan: of the sweep.
         every: all its launches; what tells of a machine is left out.
         done: case ids and launch indices that need not be run.
         homes: case id to the machine that has begun it.
     """
-    found: dict[tuple[Key, int], Group] = {}
+    groups: dict[tuple[Key, int], Group] = {}
     begun: dict[tuple[Key, int], Counter[str]] = defaultdict(Counter)
     for item in every:
-        if item.case.kind in OF_MACHINE:
+        if rules_of(item.case.kind).of_machine:
             continue
-        key = compared(grid, item.case)
-        group = found.setdefault(key, Group(*key))
+        key = plan.suite.compared_by(item.case)
+        group = groups.setdefault(key, Group(*key))
         if homes and (home := homes.get(item.case.id)):
             begun[key][home] += 1
         if (item.case.id, item.launch) not in done:
             group.items.append(item)
     for key, count in begun.items():
-        found[key].home = count.most_common(1)[0][0]
-    left = [group for group in found.values() if group.items]
+        groups[key].home = count.most_common(1)[0][0]
+    left = [group for group in groups.values() if group.items]
     return sorted(left, key=lambda group: group.length)
 
 
@@ -176,13 +154,13 @@ class Dealer:
             if not fit:
                 return None
             others = {key for name, key in self._last.items() if name != place.id}
-            own = self._last.get(place.id)
+            setting = self._last.get(place.id)
 
             def rank(group: Group) -> tuple[bool, bool, bool, int]:
                 # Whole curves on one machine, as far as nobody waits for it.
                 return (
                     group.home != place.id,
-                    group.setting != own,
+                    group.setting != setting,
                     group.setting in others,
                     group.length,
                 )
@@ -247,13 +225,13 @@ class Own:
     come before one of the machine's groups each, what is left of them at the end.
 
     Args:
-        grid: of the sweep.
+        plan: of the sweep.
         expected: launches that the machine is likely to run.
         done: case ids and launch indices that it ran already.
     """
 
-    def __init__(self, grid: Grid, expected: int, done: Collection[tuple[str, int]] = ()) -> None:
-        self._sentinel = sentinel_case(grid)
+    def __init__(self, plan: Plan, expected: int, done: Collection[tuple[str, int]] = ()) -> None:
+        self._sentinel = sentinel_case(plan)
         self._next = 1 + max((n for key, n in done if key == self._sentinel.id), default=-1)
         count = max(FEWEST_SENTINELS, min(MOST_SENTINELS, expected // LAUNCHES_PER_SENTINEL))
         self._every = max(1, round(expected / (count - 1)))
@@ -261,10 +239,10 @@ class Own:
         self._roofs = deque(
             [
                 item
-                for case in roof_cases(grid, single_thread=launch == 0)
+                for case in roof_cases(plan, single_thread=launch == 0)
                 if ((item := Item(case, launch)).case.id, launch) not in done
             ]
-            for launch in range(grid.launches)
+            for launch in range(plan.launches)
         )
 
     def before_group(self) -> Iterator[Item]:

@@ -7,37 +7,32 @@ A machine that joins late is found by looking, and takes what is left.
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from results.schema import MACHINES, Case, content_id
 from suites.cluster import link
-from suites.cluster.deal import OF_MACHINE, Dealer, Own, Place, groups_of
+from suites.cluster.deal import Dealer, Own, Place, groups_of
 from suites.cluster.link import LostError, Node, Remote
-from suites.engine.driver import Progress, early_of, plan, prepared
+from suites.cluster.shared import SharedHistory, SharedJournal, machines_of_kind
+from suites.engine.continuity import PluginFiles, check_plugins, other_commits
+from suites.engine.declared import Declared
+from suites.engine.driver import Progress, early_of, prepared, write_plan
 from suites.engine.journal import Journal
-from suites.engine.prediction import Declared, History
 from suites.engine.provenance import commit_of
-from suites.engine.session import (
-    SUITES,
-    MisuseError,
-    PluginFiles,
-    Session,
-    ask_about,
-    check_accepted,
-    check_plugins,
-    other_commits,
-)
-from suites.plan import Grid, Item, cases, order, roof_cases, sentinel_case
+from suites.engine.session import SUITES, MisuseError, Session, ask_about, check_accepted
+from suites.machine.cases import roof_cases, sentinel_case
+from suites.plan import Item, cases, order
 from suites.processes.launcher import LaunchError
 from suites.processes.signals import terminable
+from suites.registry import rules_of
+from suites.suite import Plan
 from suites.terminal.progress import Summary
 
 LOOK_S = 1.0
@@ -64,120 +59,31 @@ class ClusterProgress(Progress, Protocol):
         """Take note of launches that were not counted at the beginning."""
 
 
-class SharedJournal:
-    """A journal that the sessions of several machines write into, each record in its turn."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._lock = threading.Lock()
-        self._order = len(journal.records)
-        self._failed: Exception | None = None
-        self.folder, self.run, self.records = journal.folder, journal.run, journal.records
-        self.child_lock = journal.child_lock
-
-    def append(self, record: dict[str, Any]) -> None:
-        """Write a record, the next in the run's order."""
-        with self._writing():
-            record["launch"]["order"] = self._order
-            self._journal.append(record)
-            self._order += 1
-
-    def add_machine(self, content: Mapping[str, Any]) -> str:
-        """Describe a machine once and return its address."""
-        with self._writing():
-            return self._journal.add_machine(content)
-
-    def add_environment(self, content: Mapping[str, Any]) -> str:
-        """Describe an environment once and return its address."""
-        with self._writing():
-            return self._journal.add_environment(content)
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Let one write at a time, and after one that failed none.
-
-        A record behind half a line would be lost with it.
-
-        Raises:
-            OSError: of the first that failed.
-        """
-        with self._lock:
-            if self._failed is not None:
-                raise self._failed
-            try:
-                yield
-            except Exception as error:
-                self._failed = error
-                raise
-
-
-class SharedHistory(History):
-    """What was seen on all machines of one kind."""
-
-    def __init__(self, declared: Mapping[str, Declared]) -> None:
-        super().__init__(declared)
-        self._lock = threading.RLock()
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Take a record into account."""
-        with self._lock:
-            super().add(record)
-
-    def foretold(self, case: Case) -> dict[str, float | int | None]:
-        """Return the record's ``launch.predicted``."""
-        with self._lock:
-            return super().foretold(case)
-
-    def objection(self, case: Case, *, timeout_s: float, free_bytes: int | None) -> str | None:
-        """Say why a case should not be started; ``None`` = start it."""
-        with self._lock:
-            return super().objection(case, timeout_s=timeout_s, free_bytes=free_bytes)
-
-    def remaining(self, items: Sequence[Item], **limits: Any) -> float | None:
-        """Estimate the seconds that `items` will take."""
-        with self._lock:
-            return super().remaining(items, **limits)
-
-
-def machines_of_kind(file: Path, kind: str) -> set[str]:
-    """Return the ids of the machines in a run's file that are described alike."""
-    found = set()
-    for line in file.read_bytes().splitlines() if file.exists() else ():
-        told = json.loads(line)
-        own = {key: value for key, value in told.items() if key not in ("id", "node")}
-        if content_id(own) == kind:
-            found.add(str(told["id"]))
-    return found
-
-
-def check_possible(grid: Grid) -> None:
+def check_possible(plan: Plan) -> None:
     """Check that nothing is asked for that needs the driver's own files on the machines.
 
     Raises:
         MisuseError: naming the option.
     """
-    if grid.profile:
+    if plan.profile:
         raise MisuseError("--profile: its traces would stay on the machines of --cluster; run it "
                           "on one of them")  # fmt: skip
-    if grid.suite == "context" and grid.device == "cuda" and max(grid.ranks) > 1:
+    if reason := plan.suite.cluster_misuse(plan):
+        raise MisuseError(f"--cluster: {reason}")
+    if plan.files:
         raise MisuseError(
-            "--cluster: a case has one GPU there, and --suite context needs one a rank; run it on "
-            "one of the machines"
-        )
-    if grid.files:
-        raise MisuseError(
-            f"--cluster: reads no files of this machine; got {', '.join(grid.files)} by --corpus, "
+            f"--cluster: reads no files of this machine; got {', '.join(plan.files)} by --corpus, "
             "--lra-data or --hf-config"
         )
 
 
-def with_all_cores(grid: Grid, there: Sequence[Node]) -> Grid:
-    """Return the grid with as many threads as each of the machines has cores."""
-    return replace(grid, threads=(max(1, min(node.cpus for node in there)),))
+def with_all_cores(plan: Plan, there: Sequence[Node]) -> Plan:
+    """Return the plan with as many threads as each of the machines has cores."""
+    return replace(plan, threads=(max(1, min(node.cpus for node in there)),))
 
 
 def run_on_cluster(
-    grid: Grid,
+    plan: Plan,
     folder: Path,
     *,
     address: str,
@@ -189,10 +95,10 @@ def run_on_cluster(
     threads_chosen: bool = True,
     benchmark_dir: Path | None = None,
 ) -> Summary:
-    """Measure the grid on a cluster's machines and append every launch to the journal here.
+    """Measure the plan on a cluster's machines and append every launch to the journal here.
 
     Args:
-        grid: the sweep; without backends, all that are registered.
+        plan: the sweep; without backends, all that are registered.
         folder: the run's folder, of this machine.
         address: of the cluster, ``HOST:PORT``.
         progress: told what happens.
@@ -200,7 +106,7 @@ def run_on_cluster(
         plugins: Python files of this machine that register backends or peers.
         resume: go on with the run in `folder`: launches that it holds are skipped.
         command: that began the sweep, without ``--resume`` and ``--out``: the run's plan has it.
-        threads_chosen: whether the grid's threads were asked for; else they are all the cores
+        threads_chosen: whether the plan's threads were asked for; else they are all the cores
             that each of the machines has.
         benchmark_dir: the suites on the machines; ``None`` = those that are installed there.
 
@@ -213,25 +119,25 @@ def run_on_cluster(
         Terminated: on SIGTERM or SIGHUP, after cleaning up.
     """
     started = time.perf_counter()
-    check_possible(grid)
+    check_possible(plan)
     journal = Journal(folder, resume=resume)
     journal.check_free()
     # Ray's own handler of SIGTERM takes the place of the first one.
     with terminable(), link.connected(address), terminable():
-        there = link.nodes(grid.device, kind)
+        there = link.nodes(plan.device, kind)
         if not there:
-            wanted = f"a GPU{f' of kind {kind}' if kind else ''}" if grid.device == "cuda" else (
+            wanted = f"a GPU{f' of kind {kind}' if kind else ''}" if plan.device == "cuda" else (
                 f"resource {kind}" if kind else "CPUs")  # fmt: skip
             raise MisuseError(
                 f"--cluster: {address} has no machine with {wanted}; there are "
                 f"{link.what_is_there()}"
             )
         if not threads_chosen:
-            grid = with_all_cores(grid, there)
+            plan = with_all_cores(plan, there)
         files = PluginFiles(plugins).paths
-        sweep = _Sweep(grid, journal, files, progress, benchmark_dir, command)
+        sweep = _Sweep(plan, journal, files, progress, benchmark_dir, command)
         with contextlib.closing(sweep):
-            sweep.go(lambda: link.nodes(grid.device, kind), len(there))
+            sweep.go(lambda: link.nodes(plan.device, kind), len(there))
         return Summary(folder, sweep.statuses, sweep.skipped, time.perf_counter() - started)
 
 
@@ -240,7 +146,7 @@ class _Sweep:
 
     def __init__(
         self,
-        grid: Grid,
+        plan: Plan,
         journal: Journal,
         plugins: list[str],
         progress: ClusterProgress,
@@ -248,7 +154,7 @@ class _Sweep:
         command: Sequence[str],
     ) -> None:
         self._command = command
-        self._grid, self._journal, self._plugins = grid, journal, plugins
+        self._plan, self._journal, self._plugins = plan, journal, plugins
         self._progress, self._benchmark_dir = progress, benchmark_dir
         self._here = link.facts_here()
         self._dealer: Dealer | None = None
@@ -363,14 +269,14 @@ class _Sweep:
         there = link.facts_of(node, self._stopped.is_set)
         if other := link.differing(self._here, there):
             raise LostError(other)
-        if self._grid.device == "cpu" and node.cpus < (most := max(self._grid.threads)):
+        if self._plan.device == "cpu" and node.cpus < (most := max(self._plan.threads)):
             raise LostError(
                 f"it has {node.cpus} CPU{'s'[: node.cpus != 1]}, and cases of this sweep have "
                 f"{most} threads (--threads)"
             )
         remote = Remote(
             node, stopped=self._stopped.is_set, benchmark_dir=self._benchmark_dir,
-            plugins=self._plugins, early=early_of(self._grid),
+            plugins=self._plugins, early=early_of(self._plan),
         )  # fmt: skip
         self._remotes[node.node, node.part] = remote
         try:
@@ -401,14 +307,14 @@ class _Sweep:
         return told
 
     def _open(self, remote: Remote) -> dict[str, Any]:
-        """Fill the grid, open the journal and make the groups that are dealt."""
+        """Fill the plan, open the journal and make the groups that are dealt."""
         try:
-            grid, told = prepared(self._grid, self._plugins, remote)
+            plan, told = prepared(self._plan, self._plugins, remote)
         except LaunchError as error:  # of this machine; the next one opens
             raise LostError(str(error)) from None
-        self._grid = grid
-        self._cases = [*roof_cases(grid, single_thread=True), sentinel_case(grid), *cases(grid)]
-        every = order(grid, cases(grid))
+        self._plan = plan
+        self._cases = [*roof_cases(plan, single_thread=True), sentinel_case(plan), *cases(plan)]
+        every = order(plan, cases(plan))
         self._journal.__enter__()
         try:
             self._commit = commit_of(SUITES.parent)
@@ -423,9 +329,9 @@ class _Sweep:
                 self._of_machine[record["machine"]].add(
                     (record["case"]["id"], record["launch"]["index"])
                 )
-            groups = groups_of(grid, every, done, homes)
-            wanted = [item for item in every if item.case.kind not in OF_MACHINE]
-            plan(self._journal, self._command, wanted)
+            groups = groups_of(plan, every, done, homes)
+            wanted = [item for item in every if not rules_of(item.case.kind).of_machine]
+            write_plan(self._journal, self._command, wanted)
             left = sum(len(group.items) for group in groups)
             self._expected = max(1, left // self._count)
             self.skipped = len(wanted) - left
@@ -462,7 +368,7 @@ class _Sweep:
                         history.add(record)
                 self._histories[kind] = history
         return Session(
-            self._grid, {**told, "machine": described}, self._plugins, remote, self._shared,
+            self._plan, {**told, "machine": described}, self._plugins, remote, self._shared,
             self._commit, history=self._histories[kind], look=remote.look,
         )  # fmt: skip
 
@@ -470,7 +376,7 @@ class _Sweep:
         """Run groups, and between them what tells of the machine, until nothing is left."""
         dealer = self._dealer
         assert dealer is not None
-        own = Own(self._grid, self._expected, self._of_machine[place.id])
+        own = Own(self._plan, self._expected, self._of_machine[place.id])
         # A machine that is back before it was missed: its own thread ends first.
         while place.id in self._serving and not self._stopped.wait(LOOK_S):
             pass

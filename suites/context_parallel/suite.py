@@ -1,4 +1,4 @@
-"""What suite context measures where no option says otherwise. No torch.
+"""Suite context: a training step over one sequence that is cut over several ranks. No torch.
 
 The lengths of a preset stand in the ratio of its numbers of ranks, so that its cases show both how
 the time of one length falls with the ranks (strong scaling) and how it holds while the tokens of a
@@ -9,8 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from results.schema import Arm
+from click import Option
+
+from results.schema import CONTEXT, CONTEXT_MODE, Arm, Case
+from suites.parameters import COUNTS
+from suites.suite import Key, Plan, Suite, listed
+from suites.words import measured, precision
 
 _COMPARED = (Arm("sdpa"), Arm("longformer"), Arm("linformer"), Arm("performer"))
 
@@ -50,3 +56,91 @@ CONTEXT_PRESETS: Mapping[str, ContextPreset] = {
     ),
 }
 """By name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextPlan(Plan):
+    """A sweep of suite context.
+
+    Attributes:
+        ranks: over how many processes a sequence is cut.
+    """
+
+    ranks: tuple[int, ...]
+
+
+class ContextSuite(Suite[ContextPlan]):
+    """What one training step over a cut sequence takes."""
+
+    name = "context"
+    kind = CONTEXT
+    summary = "a training step over one sequence that is cut over several processes"
+    presets = CONTEXT_PRESETS
+    takes = frozenset(
+        {"backends", "seq_lens", "dtypes", "batches", "num_heads", "head_dims", "is_causal",
+         "matmul_precisions"}
+    )  # fmt: skip
+    refusal = "suite context measures a training step at level attention alone"
+    defaults: Mapping[str, str] = {"preset": f"with context {', '.join(CONTEXT_PRESETS)}"}
+    compares_all = True
+    options = (
+        Option(
+            ["--ranks"],
+            type=COUNTS,
+            help="Of suite context: over how many processes a sequence is cut, each with a GPU of "
+            "its own, or on a CPU with its share of the threads. Default by preset: "
+            f"{'; '.join(f'{n} {listed(p.ranks)}' for n, p in CONTEXT_PRESETS.items())}.",
+        ),
+    )
+
+    def plan(self, preset: str | None, chosen: Mapping[str, Any]) -> ContextPlan:
+        """Return the sweep of a preset and options."""
+        plan = ContextPlan(suite=self, **{**vars(self.preset(preset)), **chosen})
+        shortest = min(plan.seq_lens)
+        for ranks in plan.ranks:
+            if not 1 <= ranks <= shortest:
+                raise ValueError(
+                    f"ranks: expected 1 to {shortest}, the tokens of the shortest sequence; "
+                    f"got {ranks}"
+                )
+        return plan
+
+    def cases(self, plan: ContextPlan) -> list[Case]:
+        """Return a case per backend, number of ranks and point of the axes."""
+        return [
+            Case(
+                kind=CONTEXT, level="attention", mode=CONTEXT_MODE, arms=(arm,),
+                is_causal=plan.is_causal, ranks=ranks, **point,
+            )
+            for arm in plan.backends
+            for ranks in sorted(set(plan.ranks))
+            for point in plan.points(plan.seq_lens)
+        ]  # fmt: skip
+
+    def label(self, case: Case) -> str:
+        """Name a case by its ranks."""
+        causal = " causal" if case.is_causal else ""
+        over = f"{case.ranks} rank{'s'[: case.ranks != 1]}"
+        return f"{case.arms[0].label} over {over}{causal}{precision(case)} N={case.seq_len}"
+
+    def describe(self, record: Mapping[str, Any]) -> str:
+        """Write latency, memory and what a token costs in exchange."""
+        metrics = record["arms"][0]["metrics"]
+        share = metrics["exchanged_bytes"]["value"] / record["case"]["seq_len"]
+        return f"{measured(metrics)}  {share:.4g} B/token exchanged"
+
+    def compared_by(self, case: Case) -> tuple[Key, int]:
+        """Return the key of all lengths: several ranks are compared with shorter sequences."""
+        return (case.kind, case.mode, case.dtype), 0
+
+    def cluster_misuse(self, plan: ContextPlan) -> str | None:
+        """Say that a case has one GPU there."""
+        if plan.device == "cuda" and max(plan.ranks) > 1:
+            return (
+                "a case has one GPU there, and --suite context needs one a rank; run it on one of "
+                "the machines"
+            )
+        return None
+
+
+SUITE = ContextSuite()

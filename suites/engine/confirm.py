@@ -8,56 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from results.schema import MEASUREMENT, Case
+from suites.engine.continuity import PluginFiles
 from suites.engine.journal import Journal
 from suites.engine.provenance import commit_of
-from suites.engine.session import (
-    SUITES,
-    MisuseError,
-    PluginFiles,
-    Session,
-    ask_about,
-    check_accepted,
-)
-from suites.plan import Grid, Item
+from suites.engine.session import ORIGIN, MisuseError, Session, ask_about, check_accepted
+from suites.engine.versions import HERE, Version, version_at
+from suites.plan import Item
 from suites.processes.launcher import BACKWARD, Launcher
 from suites.processes.signals import terminable
+from suites.suite import Limits
 
 NAMES = ("base", "new")
 """The two sides, and their folders."""
-
-ENTRY = "benchmarks.py"
-
-_WHERE = "import suites; print(suites.__path__[0])"
-_PATIENCE_S = 60.0
-
-
-@dataclass(frozen=True)
-class Version:
-    """What a side is measured with.
-
-    Attributes:
-        python: the interpreter.
-        suites: the folder of the suites; the packages beside it are those that are measured.
-    """
-
-    python: str
-    suites: Path
-
-
-HERE = Version(sys.executable, SUITES)
-
-
-ORIGIN = ("measurement", "machine", "environment", "commit")
-"""Fields of a record that must be equal for it to be of the same version."""
 
 
 class Finished(NamedTuple):
@@ -75,39 +43,6 @@ class Pair(NamedTuple):
     new: Mapping[str, Any]
 
 
-def version_at(path: Path) -> Version:
-    """Find a version: a checkout, an environment with attnbench in it, or that one's Python.
-
-    A checkout that has an environment of its own, ``.venv``, is measured with it, else with this
-    process's.
-
-    Raises:
-        MisuseError: if it is none of these.
-    """
-    if (path / "suites" / ENTRY).is_file():
-        own = path / ".venv" / "bin" / "python"
-        python = str(own.absolute()) if own.is_file() else sys.executable
-        return Version(python, path.resolve() / "suites")
-    python_file = path / "bin" / "python" if path.is_dir() else path
-    if not python_file.is_file():
-        raise MisuseError(
-            f"{path} is neither a checkout (a folder with suites/{ENTRY}) nor an environment "
-            "(a folder with bin/python) nor a Python"
-        )
-    python = str(python_file.absolute())  # not resolved: a link decides which environment it is
-    try:
-        done = subprocess.run(
-            [python, "-I", "-c", _WHERE], capture_output=True, text=True, timeout=_PATIENCE_S,
-            check=False, cwd="/",
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MisuseError(f"{path} cannot be run as a Python: {error}") from None
-    suites = Path(done.stdout.strip())
-    if done.returncode or not (suites / ENTRY).is_file():
-        raise MisuseError(f"{path} has no attnbench: {' '.join(done.stderr.split())[-200:]}")
-    return Version(python, suites)
-
-
 class PairedSession:
     """Both versions, ready to be measured; use it as a context manager.
 
@@ -115,7 +50,7 @@ class PairedSession:
         versions: of `NAMES`.
         folder: holds a run folder for each; made if it does not exist.
         cases: all that may be asked for.
-        plugins: Python files that register backends or peers, on both sides.
+        plugins: files and folders of plug-ins, on both sides.
         budget_s: sampling time per arm, in seconds.
         case_timeout_s: the longest that one launch may take.
         seed: of which side comes first.
@@ -143,9 +78,7 @@ class PairedSession:
         self._versions, self._folder, self._cases = versions, folder, cases
         self._plugin_files = PluginFiles(plugins)
         self._plugins = self._plugin_files.paths
-        self._grid = Grid(
-            backends=(), seq_lens=(), modes=(), budget_s=budget_s, case_timeout_s=case_timeout_s
-        )
+        self._limits = Limits(budget_s=budget_s, case_timeout_s=case_timeout_s)
         self._seed, self._resume = seed, resume
         self._sessions: dict[str, Session] = {}
         self._loaded: dict[str, str] = {}
@@ -192,7 +125,7 @@ class PairedSession:
         commit = commit_of(version.suites.parent, told["environment"].get("attnbench"))
         # A case that ran out of memory once must have its chance in the next pair.
         session = Session(
-            self._grid, told, self._plugins, launcher, journal, commit, foretelling=False
+            self._limits, told, self._plugins, launcher, journal, commit, foretelling=False
         )
         self._sessions[name] = session
         for record in journal.records:
@@ -221,20 +154,20 @@ class PairedSession:
                         f"on both sides, it is of {now}; expected the same"
                     )
         origins = {name: self._sessions[name].origin for name in NAMES}
-        said = []
+        notes = []
         for name, run in finished.items():
             origin = origins[name]
             if origin["commit"] not in run.commits:
-                known = ", ".join(sorted(c[:12] for c in run.commits)) or "no commit"
-                said.append(
+                commits = ", ".join(sorted(c[:12] for c in run.commits)) or "no commit"
+                notes.append(
                     f"--{name}-from is at {origin['commit'][:12]}; {name.upper()} was measured at "
-                    f"{known}"
+                    f"{commits}"
                 )
             if origin["machine"] not in run.machines:
-                said.append(f"{name.upper()} was measured on another machine than this")
+                notes.append(f"{name.upper()} was measured on another machine than this")
         if all(origins["base"][key] == origins["new"][key] for key in ORIGIN):
-            said.append("both versions are the same")
-        return said
+            notes.append("both versions are the same")
+        return notes
 
     def measure(self, case: Case, index: int) -> Pair:
         """Launch both sides of a case, in an order that differs from pair to pair.
@@ -245,8 +178,8 @@ class PairedSession:
         """
         names = list(NAMES)
         random.Random(f"{self._seed}:{case.id}:{index}").shuffle(names)
-        found = {name: self._launch(name, Item(case, index)) for name in names}
-        return Pair(*(found[name] for name in NAMES))
+        records = {name: self._launch(name, Item(case, index)) for name in names}
+        return Pair(*(records[name] for name in NAMES))
 
     def _launch(self, name: str, item: Item) -> Mapping[str, Any]:
         held = self._held.get((name, item.case.id, item.launch))
@@ -300,7 +233,7 @@ def run_pairs(
         KeyboardInterrupt: on Ctrl-C, after cleaning up.
         Terminated: on SIGTERM or SIGHUP, after cleaning up.
     """
-    known = {case.id: case for case in cases}
+    by_id = {case.id: case for case in cases}
     if not judge.undecided:
         tell("nothing to confirm: no case may have become worse")
         return
@@ -309,13 +242,13 @@ def run_pairs(
         "new": HERE if new_from is None else version_at(new_from),
     }
     index = 0
-    with PairedSession(versions, folder, list(known.values()), **settings) as session:
+    with PairedSession(versions, folder, list(by_id.values()), **settings) as session:
         for note in session.notes(finished):
             tell(f"note: {note}")
         while left := judge.undecided:
-            tell(f"pair {index + 1}: {len(left)} of {len(known)} cases open")
+            tell(f"pair {index + 1}: {len(left)} of {len(by_id)} cases open")
             for case_id in left:
-                judge.add(*session.measure(known[case_id], index))
+                judge.add(*session.measure(by_id[case_id], index))
             judge.close_round()
             index += 1
     tell(f"pairs: {folder}")

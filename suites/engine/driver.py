@@ -11,32 +11,22 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from results.schema import TRAINING_KINDS, Arm
+from suites.engine.continuity import PluginFiles, check_plugins, other_commits
 from suites.engine.journal import Journal
 from suites.engine.provenance import commit_of
-from suites.engine.session import (
-    SUITES,
-    Asks,
-    MisuseError,
-    PluginFiles,
-    Session,
-    ask_about,
-    check_accepted,
-    check_plugins,
-    other_commits,
-)
-from suites.peers.suite import PeerRow, choose_rows
-from suites.plan import Grid, Item, cases, order, roof_cases, sentinel_case
+from suites.engine.session import SUITES, Asks, MisuseError, Session, ask_about, check_accepted
+from suites.machine.cases import roof_cases, sentinel_case
+from suites.plan import Item, cases, order
 from suites.processes.heartbeat import Hearing
 from suites.processes.launcher import BACKWARD, Launcher
 from suites.processes.outcome import scrub
 from suites.processes.signals import terminable
+from suites.registry import rules_of
+from suites.suite import Plan
 from suites.terminal.progress import Summary, label
-from suites.training.plan import training_of
 
 
 class Progress(Protocol):
@@ -56,7 +46,7 @@ class Progress(Protocol):
 
 
 def run_sweep(
-    grid: Grid,
+    plan: Plan,
     folder: Path,
     *,
     progress: Progress,
@@ -66,15 +56,15 @@ def run_sweep(
     within_s: float | None = None,
     benchmark_dir: Path = SUITES,
 ) -> Summary:
-    """Measure the grid and append every launch to the journal in `folder`.
+    """Measure a sweep and append every launch to the journal in `folder`.
 
     Ctrl-C, SIGTERM and SIGHUP end the case that runs and keep what is done.
 
     Args:
-        grid: the sweep; without backends, all that are registered; without peers, all of them.
+        plan: the sweep.
         folder: the run's folder.
         progress: told what happens.
-        plugins: Python files that register backends or peers.
+        plugins: Python files that register backends or peers, and folders of suites.
         resume: go on with the run in `folder`: launches that it holds are skipped. They may have
             been sampled for another time.
         command: that began the sweep, without ``--resume`` and ``--out``: the run's plan has it.
@@ -90,50 +80,50 @@ def run_sweep(
         Terminated: on SIGTERM or SIGHUP, after cleaning up.
     """
     started = time.perf_counter()
-    own = PluginFiles(plugins)
-    files = own.paths
+    plugin_files = PluginFiles(plugins)
+    files = plugin_files.paths
     journal = Journal(folder, resume=resume)
     journal.check_free()
-    with terminable(), Launcher(benchmark_dir, early=early_of(grid)) as launcher:
-        grid, told = prepared(grid, files, launcher)
-        every = order(grid, cases(grid))
+    with terminable(), Launcher(benchmark_dir, early=early_of(plan)) as launcher:
+        plan, told = prepared(plan, files, launcher)
+        every = order(plan, cases(plan))
         broken = told.get("broken", {}).values()
         with journal:
             commit = commit_of(benchmark_dir.parent)
             apart = [*check_plugins(journal, told), *other_commits(journal, commit)]
-            plan(journal, command, every)
-            session = Session(grid, told, files, launcher, journal, commit)
+            write_plan(journal, command, every)
+            session = Session(plan, told, files, launcher, journal, commit)
             going_on = _unfinished(journal, session.kept, every)
             journal.reopen(going_on)
             notices = [
                 *journal.notices,
                 *apart,
                 *(f"--plugin: {why}; going on without it" for why in broken),
-                *_without_profile(grid, journal, every),
+                *_without_profile(plan, journal, every),
                 *_said_of(len(going_on)),
             ]
             done = journal.done
             left = [item for item in every if (item.case.id, item.launch) not in done]
             progress.begin(folder, len(every), len(every) - len(left), notices)
             until = math.inf if within_s is None else started + within_s
-            statuses = _run(session, left, progress, own, until)
+            statuses = _run(session, left, progress, plugin_files, until)
     return Summary(
         folder, statuses, len(every) - len(left), time.perf_counter() - started,
         len(left) - statuses.total(),
     )  # fmt: skip
 
 
-def early_of(grid: Grid) -> tuple[str, ...]:
+def early_of(plan: Plan) -> tuple[str, ...]:
     """Return what all cases of a sweep would import: a second of each where a model is built.
 
     Not the compiler where the time to compile is measured: that import is a part of it.
     """
-    whole = bool(grid.tasks) or "model" in grid.levels
-    compiler = ("torch._dynamo",) if whole and not any(grid.compiles) else ()
+    whole = plan.suite.builds_models(plan)
+    compiler = ("torch._dynamo",) if whole and not any(plan.compiles) else ()
     return (BACKWARD, *compiler)
 
 
-def plan(journal: Journal, command: Sequence[str], every: Sequence[Item]) -> None:
+def write_plan(journal: Journal, command: Sequence[str], every: Sequence[Item]) -> None:
     """Write the launches of a sweep into its run's plan."""
     launches = ((item.case.id, label(item.case), item.launch) for item in every)
     journal.plan([scrub(word) for word in command], launches)
@@ -142,37 +132,33 @@ def plan(journal: Journal, command: Sequence[str], every: Sequence[Item]) -> Non
 # -- before the first launch ---------------------------------------------------------------------
 
 
-def prepared(grid: Grid, plugins: list[str], launcher: Asks) -> tuple[Grid, Mapping[str, Any]]:
-    """Return the grid with its backends, and what a child says of its cases.
+def prepared(plan: Plan, plugins: list[str], launcher: Asks) -> tuple[Plan, Mapping[str, Any]]:
+    """Return a sweep with what only a child knows of it, and what a child says of its cases.
 
     Raises:
         MisuseError: if a backend, a peer or an option is not accepted.
         LaunchError: if no child can be asked.
     """
-    if grid.suite == "peers":
-        grid = replace(grid, rows=_rows(grid, ask_about(launcher, [], plugins)))
-    elif not grid.backends and not grid.tasks and not grid.claims:
-        names = ask_about(launcher, [], plugins)["names"]
-        grid = replace(grid, backends=tuple(Arm(name) for name in names))
-    every = [*roof_cases(grid, single_thread=True), sentinel_case(grid), *cases(grid)]
-    told = ask_about(launcher, every, plugins, grid.files)
+    if not plan.suite.is_complete(plan):
+        plan = completed(plan, ask_about(launcher, [], plugins))
+    every = [*roof_cases(plan, single_thread=True), sentinel_case(plan), *cases(plan)]
+    told = ask_about(launcher, every, plugins, plan.files)
     check_accepted(told, every)
-    return grid, told
+    return plan, told
 
 
-def _rows(grid: Grid, told: Mapping[str, Any]) -> tuple[PeerRow, ...]:
-    """Return the rows that the grid asks for, of those that a child tells of."""
+def completed(plan: Plan, told: Mapping[str, Any]) -> Plan:
+    """Return a sweep with what a child tells of what is registered.
+
+    Raises:
+        MisuseError: if what is chosen is not there.
+    """
     try:
-        return choose_rows(
-            [PeerRow.from_json(row) for row in told["peers"]],
-            peers=grid.peers,
-            backends=grid.backends,
-            is_causal=grid.is_causal,
-            device=grid.device,
-        )
+        whole: Plan = plan.suite.completed(plan, told)
     except ValueError as error:
         broken = "".join(f"; --plugin: {reason}" for reason in told["broken"].values())
         raise MisuseError(f"--{error}{broken}") from None
+    return whole
 
 
 # -- the sweep -----------------------------------------------------------------------------------
@@ -205,12 +191,12 @@ def _hearing(
     session: Session, item: Item, progress: Progress
 ) -> contextlib.AbstractContextManager[Any]:
     """Listen to a case that says how it goes; beside one that is only timed, nothing wakes up."""
-    if item.case.kind not in TRAINING_KINDS:
+    if not rules_of(item.case.kind).reports_progress:
         return contextlib.nullcontext()
     return Hearing(session.heard, progress.working)
 
 
-def _unfinished(journal: Journal, kept: Path, every: Sequence[Item]) -> list[tuple[str, int]]:
+def _unfinished(journal: Journal, store: Path, every: Sequence[Item]) -> list[tuple[str, int]]:
     """Return the launches that ran out of time and left a checkpoint to go on from."""
     late = {
         (record["case"]["id"], record["launch"]["index"])
@@ -219,9 +205,9 @@ def _unfinished(journal: Journal, kept: Path, every: Sequence[Item]) -> list[tup
     return [
         (item.case.id, item.launch)
         for item in every
-        if item.case.kind in TRAINING_KINDS
-        and (item.case.id, item.launch) in late
-        and (kept / f"{training_of(item.case).id}.pt").is_file()
+        if (item.case.id, item.launch) in late
+        and (name := rules_of(item.case.kind).checkpoint(item.case)) is not None
+        and (store / name).is_file()
     ]
 
 
@@ -235,12 +221,15 @@ def _said_of(count: int) -> list[str]:
     ]
 
 
-def _without_profile(grid: Grid, journal: Journal, every: Sequence[Item]) -> list[str]:
+def _without_profile(plan: Plan, journal: Journal, every: Sequence[Item]) -> list[str]:
     """Say how many launches the journal holds without the profile that is asked for."""
-    asked = {(item.case.id, item.launch) for item in every if grid.profile}
+    asked = {
+        (item.case.id, item.launch)
+        for item in every
+        if plan.profile and not rules_of(item.case.kind).of_machine
+    }
     count = sum(
-        record["case"]["kind"] == "speed"
-        and record["status"] == "ok"
+        record["status"] == "ok"
         and (record["case"]["id"], record["launch"]["index"]) in asked
         and not any("profile" in arm for arm in record["arms"])
         for record in journal.records

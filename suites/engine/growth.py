@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
+from typing import Any
 
 from results.schema import Case
 
@@ -28,6 +31,31 @@ class Seen:
     wall_s: float
     latency_s: float | None
     peak_bytes: int | None
+
+    @classmethod
+    def from_record(cls, case: Case, record: Mapping[str, Any]) -> Seen:
+        """Read what a record says of its case."""
+        latencies = [_middle(arm, "latency") for arm in record["arms"]]
+        peaks = [
+            _middle(arm, "peak_memory") or _middle(arm, "state_bytes") for arm in record["arms"]
+        ]
+        return cls(
+            case=case,
+            launch=int(record["launch"]["index"]),
+            status=record["status"],
+            reason=record["reason"] or "",
+            wall_s=float(record["launch"].get("wall_s") or 0.0),
+            latency_s=sum(x for x in latencies if x is not None) or None,
+            peak_bytes=int(max((x for x in peaks if x is not None), default=0)) or None,
+        )
+
+
+def _middle(arm: Mapping[str, Any], metric: str) -> float | None:
+    """Return the median of a metric's samples, or its value; ``None`` if it was not measured."""
+    measured = arm["metrics"].get(metric)
+    if measured is None:
+        return None
+    return float(median(measured["samples"]) if "samples" in measured else measured["value"])
 
 
 @dataclass

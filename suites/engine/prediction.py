@@ -11,55 +11,29 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean, median
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
-from results.schema import BY_LIKES, ITEM_SIZE, SENTINEL, Arm, Case
+from results.schema import Arm, Case
+from suites.engine.declared import (
+    Declared,
+    inputs_bytes,
+    needed_calls,
+    operations,
+    setting_of,
+)
 from suites.engine.growth import LEAST_RATIO, Excess, Seen, exponent_of, scaled
 from suites.plan import Item, series_id
+from suites.registry import rules_of
+from suites.words import size
 
 LIKE = "like "
 """What stands before the key of cases that take about as long as one another."""
 
 APART_FROM_FEEDING_S = 2.0
 """Seconds of a launch in mode decode that no context lengthens, at most."""
-
-
-def needed_calls(case: Case) -> int:
-    """Return the fewest calls that a measurement makes.
-
-    Warm-up, one sample, the memory pass; around a backend one more, in which it is watched.
-    """
-    return 3 if case.level == "attention" else 4
-
-
-@dataclass(frozen=True)
-class Declared:
-    """What preflight said of a case.
-
-    Attributes:
-        unsupported: why it cannot run here; empty = it can.
-        costs: per arm, ``pattern_ops``, ``executed_ops``, ``exponentials``, ``bytes``.
-        time_exponent: of the first arm, in the length.
-        memory_exponent: of the first arm, in the length.
-    """
-
-    unsupported: tuple[str, ...] = ()
-    costs: tuple[Mapping[str, float] | None, ...] = ()
-    time_exponent: float = 1.0
-    memory_exponent: float = 1.0
-
-    @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Declared:
-        """Read a case of a preflight record."""
-        return cls(
-            tuple(told["unsupported"]),
-            tuple(told["cost"]),
-            float(told["time_exponent"]),
-            float(told["memory_exponent"]),
-        )
 
 
 class History:
@@ -82,28 +56,15 @@ class History:
         case = self._cases.setdefault(case.id, case)
         wall = float(record["launch"].get("wall_s") or 0.0)
         self._walls[case.id].append(wall)
-        if case.kind == "roof":
+        foretold_by = rules_of(case.kind).foretold_by
+        if foretold_by == "nothing":
             self._add_roof(case, record)
             return
-        if case.kind == SENTINEL:
-            return
-        if case.kind in BY_LIKES:
+        if foretold_by == "likes":
             for likeness in _likenesses(case):
                 self._walls[likeness].append(wall)
             return
-        latencies = [_middle(arm, "latency") for arm in record["arms"]]
-        peaks = [
-            _middle(arm, "peak_memory") or _middle(arm, "state_bytes") for arm in record["arms"]
-        ]
-        seen = Seen(
-            case=case,
-            launch=int(record["launch"]["index"]),
-            status=record["status"],
-            reason=record["reason"] or "",
-            wall_s=wall,
-            latency_s=sum(x for x in latencies if x is not None) or None,
-            peak_bytes=int(max((x for x in peaks if x is not None), default=0)) or None,
-        )
+        seen = Seen.from_record(case, record)
         self._compare(seen)
         self._series[series_id(case)].append(seen)
 
@@ -128,7 +89,7 @@ class History:
             excess.peak_memory = exponent_of(seen.peak_bytes / foretold, ratio)
 
     def _add_roof(self, case: Case, record: Mapping[str, Any]) -> None:
-        best = self._roofs[_setting(case)]
+        best = self._roofs[setting_of(case)]
         for arm in record["arms"]:
             for name in ("matmul_rate", "exp_rate"):
                 rates = arm["metrics"].get(name, {}).get("samples") or [0.0]
@@ -140,7 +101,7 @@ class History:
         Keys: ``latency``, seconds of one call of all arms together, and ``peak_memory``, bytes of
         the arm that takes most (in mode decode those of its state).
         """
-        measured = case.kind not in ("roof", SENTINEL, *BY_LIKES) and self._measured(case)
+        measured = rules_of(case.kind).foretold_by == "length" and self._measured(case)
         latency = self._scaled_latency(case) if measured else None
         peak = self._scaled_peak(case) if measured else None
         return {
@@ -158,7 +119,7 @@ class History:
             timeout_s: the longest that a launch may take.
             free_bytes: memory that a case may have; ``None`` = unknown.
         """
-        if case.kind in ("roof", SENTINEL, *BY_LIKES):
+        if rules_of(case.kind).foretold_by != "length":
             return None
         return (
             self._ended_before(case, timeout_s, free_bytes)
@@ -176,7 +137,7 @@ class History:
                 return f"timed out {where}: {seen.reason}"
             killed = seen.status == "crashed" and "out-of-memory" in seen.reason
             if seen.status == "out_of_memory" or killed:
-                room = "" if free is None else f"; {_size(free)} are free for it now"
+                room = "" if free is None else f"; {size(free)} are free for it now"
                 return f"out of memory {where}: {seen.reason}{room}"
         return None
 
@@ -215,13 +176,13 @@ class History:
     def _too_large(self, case: Case, free_bytes: int | None) -> str | None:
         if free_bytes is None:
             return None
-        inputs = _inputs_bytes(case)
+        inputs = inputs_bytes(case)
         peak, source = self._scaled_peak(case) or (0.0, "its inputs alone")
         if inputs + peak <= free_bytes:
             return None
         return (
-            f"predicted {_size(inputs + peak)} of memory ({source}); "
-            f"{_size(free_bytes)} are free for it"
+            f"predicted {size(inputs + peak)} of memory ({source}); "
+            f"{size(free_bytes)} are free for it"
         )
 
     # -- how long it takes -----------------------------------------------------------------------
@@ -235,7 +196,7 @@ class History:
         """
         if found := self._scaled_latency(case):
             return found
-        rates = self._roofs.get(_setting(case), {})
+        rates = self._roofs.get(setting_of(case), {})
         costs = [cost for cost in self._declaration(case).costs if cost is not None]
         if not costs or not all(rates.get(name) for name in ("matmul_rate", "exp_rate")):
             return None
@@ -270,10 +231,10 @@ class History:
 
     def wall(self, case: Case) -> float | None:
         """Estimate the seconds of a whole launch, ``None`` if nothing like it was seen."""
-        own = self._walls.get(case.id)
-        if own:
-            return own[-1]
-        if case.kind in BY_LIKES:
+        walls = self._walls.get(case.id)
+        if walls:
+            return walls[-1]
+        if rules_of(case.kind).foretold_by == "likes":
             alike = (self._walls[like] for like in _likenesses(case) if like in self._walls)
             return next((fmean(walls) for walls in alike), None)
         measured = [s for s in self._measured(case) if s.latency_s]
@@ -315,19 +276,19 @@ class History:
 
     def _measured(self, case: Case) -> list[Seen]:
         """Return the measured launches of the series up to this length, lengths rising."""
-        found = [
+        launches = [
             s
             for s in self._series[series_id(case)]
             if s.status == "ok" and s.case.seq_len <= case.seq_len
         ]
-        return sorted(found, key=lambda s: s.case.seq_len)
+        return sorted(launches, key=lambda s: s.case.seq_len)
 
     def _declaration(self, case: Case) -> Declared:
         return self._declared.get(case.id, Declared())
 
     def _work_ratio(self, shorter: Case, longer: Case) -> float:
         """Return how much more `longer` has to do, by the declared operations or exponent."""
-        before, after = (_operations(self._declaration(c).costs) for c in (shorter, longer))
+        before, after = (operations(self._declaration(c).costs) for c in (shorter, longer))
         if before and after:
             return after / before
         exponent = self._declaration(longer).time_exponent
@@ -340,31 +301,3 @@ def _likenesses(case: Case) -> list[str]:
     anyone = replace(seedless, arms=(Arm("any"),))
     either = replace(anyone, is_causal=False, model="")
     return [f"{LIKE}{one.id}" for one in (seedless, anyone, either)]
-
-
-def _operations(costs: Iterable[Mapping[str, float] | None]) -> float:
-    return sum(float(cost["executed_ops"]) for cost in costs if cost is not None)
-
-
-def _middle(arm: Mapping[str, Any], metric: str) -> float | None:
-    """Return the median of a metric's samples, or its value; ``None`` if it was not measured."""
-    found = arm["metrics"].get(metric)
-    if found is None:
-        return None
-    return float(median(found["samples"]) if "samples" in found else found["value"])
-
-
-def _setting(case: Case) -> tuple[Any, ...]:
-    return case.device, case.dtype, case.threads, case.allocator, case.matmul_precision
-
-
-def _inputs_bytes(case: Case) -> int:
-    """Return the bytes of q, k and v, or of a layer's input."""
-    query = case.batch * case.seq_len * case.num_heads * case.head_dim
-    keys = case.batch * case.key_len * case.num_kv_heads * case.head_dim
-    elements = query + 2 * keys if case.level == "attention" else query
-    return elements * ITEM_SIZE[case.dtype]
-
-
-def _size(count: float) -> str:
-    return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"

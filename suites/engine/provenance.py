@@ -17,9 +17,9 @@ def commit_of(root: Path, installed: str | None = None) -> str:
         installed: the version in the environment of `root`; ``None`` = ask this one.
     """
     if (root / ".git").exists():  # not a repository further up that holds our environment
-        found = _git(root, "describe", "--always", "--abbrev=40", "--dirty=+dirty", "--exclude=*")
-        if found:
-            return found
+        state = _git(root, "describe", "--always", "--abbrev=40", "--dirty=+dirty", "--exclude=*")
+        if state:
+            return state
     if installed is not None:
         return installed
     try:

@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from results.schema import MEASUREMENT, SCHEMA, Case, RecordError, check_record
-from suites.content_names import check_unchanged, content_name, file_digest
-from suites.engine.journal import Journal, utc_now
-from suites.engine.prediction import Declared, History
-from suites.plan import Grid, Item, launch_budget_s
+from suites.engine.declared import Declared
+from suites.engine.journal import utc_now
+from suites.engine.prediction import History
+from suites.plan import Item, launch_budget_s
 from suites.processes.free_memory import memory_for_case
 from suites.processes.launcher import LaunchError, Method
 from suites.processes.outcome import Outcome, scrub
+from suites.suite import Limits
 
 SUITES = Path(__file__).parents[1]
 """The folder of the suites, as asv takes it."""
+
+ORIGIN = ("measurement", "machine", "environment", "commit")
+"""Fields of a record that must be equal for it to be of the same version."""
 
 TRAINED = "trained"
 """The folder in a run's own that keeps trained models."""
@@ -114,96 +118,13 @@ def check_accepted(told: Mapping[str, Any], every: Iterable[Case]) -> None:
             raise MisuseError(f"{case.arms[0].label}: {misuse}")
 
 
-def check_plugins(journal: Journal, told: Mapping[str, Any]) -> list[str]:
-    """Check that a run goes on with the plug-ins that it began with, in equal versions.
-
-    Args:
-        journal: open.
-        told: what `ask_about` gave.
-
-    Returns:
-        A sentence where there are others besides, or some are gone: what is measured now stands
-        apart then.
-
-    Raises:
-        MisuseError: if the run holds another version of one.
-    """
-    now: Mapping[str, str] = told["environment"].get("plugins", {})
-    used = {record["environment"] for record in journal.records}
-    notices: dict[str, None] = {}
-    for held in (journal.environments[a] for a in used if a in journal.environments):
-        before = held.get("plugins")
-        before = before if isinstance(before, dict) else {}
-        for name in before.keys() & now.keys():
-            if before[name] != now[name]:
-                raise MisuseError(
-                    f"--resume: the run in {journal.folder} was measured with {name} of "
-                    f"{before[name]}, and now it is of {now[name]}: two versions would be pooled; "
-                    "go on with the one it began with, or name another folder by --out"
-                )
-        if other := sorted(before.keys() ^ now.keys()):
-            notices[
-                f"--resume: the run has records with and without the plug-in of "
-                f"{', '.join(other)}: reports show them apart, as of two environments"
-            ] = None
-    return list(notices)
-
-
-def other_commits(journal: Journal, commit: str) -> list[str]:
-    """Say in a sentence that a run goes on with another commit than it has records of."""
-    before = dict.fromkeys(str(r["commit"]) for r in journal.records if r.get("commit"))
-    others = [known for known in before if known != commit]
-    if not others:
-        return []
-    return [
-        f"--resume: the run has records of commit {', '.join(others)}, and now it is {commit}: "
-        "reports show cases with launches of both apart"
-    ]
-
-
-class PluginFiles:
-    """The files of a sweep's plug-ins, which must stay as they were when it began.
-
-    Every case imports them anew, so that an edit would be measured from the next case on.
-
-    Args:
-        paths: the files.
-
-    Raises:
-        MisuseError: if one cannot be read.
-    """
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        try:
-            self._names = {path.resolve(): content_name(file_digest(path)) for path in paths}
-        except ValueError as error:
-            raise MisuseError(f"--plugin: {error}") from None
-
-    @property
-    def paths(self) -> list[str]:
-        """Where they lie."""
-        return [str(path) for path in self._names]
-
-    def check(self) -> None:
-        """Check that none has changed.
-
-        Raises:
-            LaunchError: naming the first that has.
-        """
-        for path, name in self._names.items():
-            try:
-                check_unchanged("--plugin", name, file_digest(path), path)
-            except ValueError as error:
-                raise LaunchError(str(error)) from None
-
-
 class Session:
     """A journal, the launcher whose cases fill it, and what was seen so far.
 
     Args:
-        grid: gives the limits of a launch, and whether it is profiled.
+        limits: of a launch, and what it is told.
         told: what `ask_about` gave for every case that is launched.
-        plugins: Python files that register backends or peers.
+        plugins: files and folders of plug-ins.
         launcher: runs the cases.
         journal: open; what it holds already predicts what is to come.
         commit: which code measures.
@@ -215,7 +136,7 @@ class Session:
 
     def __init__(
         self,
-        grid: Grid,
+        limits: Limits,
         told: Mapping[str, Any],
         plugins: list[str],
         launcher: Asks,
@@ -226,7 +147,7 @@ class Session:
         history: History | None = None,
         look: Callable[[Case], tuple[float, int | None]] | None = None,
     ) -> None:
-        self._grid, self._plugins = grid, plugins
+        self._limits, self._plugins = limits, plugins
         self._launcher, self._journal = launcher, journal
         self._machine: Mapping[str, Any] = told["machine"]
         self._declared = {key: Declared.from_json(case) for key, case in told["cases"].items()}
@@ -293,7 +214,7 @@ class Session:
         """Estimate the seconds that `items` will take, ``None`` while nothing is known."""
         return self._history.remaining(
             items,
-            timeout_s=self._grid.case_timeout_s,
+            timeout_s=self._limits.case_timeout_s,
             free_bytes=self._free,
             foretelling=self._foretelling,
         )
@@ -321,7 +242,7 @@ class Session:
             return record(0.0, status="unsupported", reason="; ".join(reasons))
         if self._foretelling:
             objection = self._history.objection(
-                case, timeout_s=self._grid.case_timeout_s, free_bytes=free
+                case, timeout_s=self._limits.case_timeout_s, free_bytes=free
             )
             if objection is not None:
                 return record(0.0, status="not_run", reason=objection)
@@ -339,18 +260,18 @@ class Session:
 
     def _launch(self, case: Case, memory_limit: int | None) -> Outcome:
         method: Method = "spawn" if case.device == "cuda" else "forkserver"
-        deadline = self._grid.case_timeout_s
+        deadline = self._limits.case_timeout_s
         request = {
             "do": "case",
             "case": case.to_json(),
-            "budget_s": launch_budget_s(self._grid, case),
-            "profile": self._grid.profile,
+            "budget_s": launch_budget_s(self._limits, case),
+            "profile": self._limits.profile,
             "traces": str(self._journal.folder.resolve() / TRACES),
             "deadline_s": deadline,
             "memory_limit": memory_limit,
             "plugins": self._plugins,
             "store": str(self.kept),
-            "files": dict(self._grid.files),
+            "files": dict(self._limits.files),
             "heard": str(self.heard),
             "lock": str(self._journal.child_lock),
         }
@@ -370,5 +291,5 @@ def _ending(outcome: Outcome) -> dict[str, Any]:
     tail = None if answer.get("status") == "ok" else outcome.log_tail
     if isinstance(answer.get("reason"), str):
         answer = {**answer, "reason": scrub(answer["reason"])}
-    own = {"schema", "measurement", "run", "machine", "environment", "commit", "case", "launch"}
-    return {k: v for k, v in answer.items() if k not in own} | {"log_tail": tail}
+    ours = {*ORIGIN, "schema", "run", "case", "launch"}
+    return {k: v for k, v in answer.items() if k not in ours} | {"log_tail": tail}

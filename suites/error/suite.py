@@ -1,4 +1,4 @@
-"""What suite error measures where no option says otherwise. No torch.
+"""Suite error: how far each backend is from exact softmax, beside what it costs. No torch.
 
 For each family the budgets that it offers, between exact attention in two forms, on inputs from
 nearly uniform attention to a trained model's.
@@ -8,8 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from results.schema import Arm
+from click import Option
+
+from results.schema import Arm, Case
+from suites.parameters import Parsed, one_of
+from suites.parsing import parse_backend
+from suites.suite import Plan, Suite, by_preset
+from suites.words import measured, precision
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class InputRow:
     Attributes:
         inputs: a distribution with its options.
         seq_lens: in tokens.
-        heads: fields of `Case` in place of the grid's.
+        heads: fields of `Case` in place of the sweep's.
     """
 
     inputs: Arm
@@ -50,7 +57,7 @@ class InputRow:
 
 @dataclass(frozen=True)
 class ErrorPreset:
-    """What suite error measures under one name; attributes as of `suites.plan.Grid`."""
+    """What suite error measures under one name; attributes as of `ErrorPlan`."""
 
     backends: tuple[Arm, ...]
     inputs: tuple[Arm, ...]
@@ -59,7 +66,6 @@ class ErrorPreset:
     budget_s: float
     case_timeout_s: float
     num_heads: tuple[int, ...] = (4,)
-    modes: tuple[str, ...] = ("forward",)
 
 
 def _budgets(name: str, option: str, *values: int, **fixed: object) -> tuple[Arm, ...]:
@@ -140,7 +146,7 @@ def input_rows(
 
     Args:
         inputs: distributions.
-        seq_lens: of the grid.
+        seq_lens: of the sweep.
         heads_chosen: whether an option names the heads: then they are everyone's, and are refused
             where a trained model has others.
         lengths_chosen: whether an option names the lengths: then each is asked for, and is
@@ -150,7 +156,7 @@ def input_rows(
     for one in inputs:
         trained = one.name == TRAINED_NAME
         within = tuple(n for n in seq_lens if n <= TRAINED.seq_len)
-        own = {
+        shape = {
             "num_heads": TRAINED.num_heads, "num_kv_heads": TRAINED.num_heads,
             "head_dim": TRAINED.head_dim,
         }  # fmt: skip
@@ -158,7 +164,100 @@ def input_rows(
             InputRow(
                 inputs=one,
                 seq_lens=within if trained and not lengths_chosen else tuple(seq_lens),
-                heads=own if trained and not heads_chosen else {},
+                heads=shape if trained and not heads_chosen else {},
             )
         )
     return tuple(rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorPlan(Plan):
+    """A sweep of suite error.
+
+    Attributes:
+        inputs: what q, k and v are drawn from, and at which shape.
+    """
+
+    inputs: tuple[InputRow, ...]
+
+
+class ErrorSuite(Suite[ErrorPlan]):
+    """How far each backend is from exact softmax, at several budgets and on several inputs."""
+
+    name = "error"
+    kind = "error"
+    summary = (
+        "how far each backend is from exact softmax, at several budgets and on several inputs, "
+        "beside what it costs"
+    )
+    presets = ERROR_PRESETS
+    takes = frozenset(
+        {"backends", "seq_lens", "dtypes", "batches", "num_heads", "head_dims", "is_causal",
+         "allocators", "matmul_precisions", "compiles"}
+    )  # fmt: skip
+    only: Mapping[str, Any] = {"modes": ("forward",), "levels": ("attention",)}
+    refusals: Mapping[str, str] = {
+        "modes": "suite error is of mode forward", "levels": "suite error is of level attention"
+    }  # fmt: skip
+    defaults: Mapping[str, str] = {
+        "preset": f"With error: {', '.join(ERROR_PRESETS)}, with budgets and inputs of their own",
+        "num_heads": f"{ERROR_PRESETS['quick'].num_heads[0]}",
+        **{
+            name: f"with error: {by_preset(ERROR_PRESETS, name)}"
+            for name in ("launches", "budget_s", "case_timeout_s")
+        },
+    }
+    compares_all = True
+    options = (
+        Option(
+            ["--inputs"],
+            shell_complete=one_of(lambda: input_names()),
+            multiple=True,
+            type=Parsed("NAME[:key=value,…]", parse_backend),
+            help="Of suite error: what queries and keys are drawn from: gaussian, peaked, "
+            "low_rank, heavy_tailed or trained, with options. Repeatable. Default: "
+            f"{', '.join(one.label for one in _QUICK_INPUTS)}; the other presets have more.",
+        ),
+    )
+
+    def plan(self, preset: str | None, chosen: Mapping[str, Any]) -> ErrorPlan:
+        """Return the sweep of a preset and options; inputs are distributions with options."""
+        fields = {**vars(self.preset(preset)), **chosen}
+        fields["inputs"] = input_rows(
+            fields["inputs"],
+            fields["seq_lens"],
+            heads_chosen="num_heads" in chosen or "head_dims" in chosen,
+            lengths_chosen="seq_lens" in chosen,
+        )
+        return ErrorPlan(suite=self, **fields)
+
+    def cases(self, plan: ErrorPlan) -> list[Case]:
+        """Return a case per distribution, backend at a budget and point of the axes."""
+        return [
+            Case(
+                kind="error", level="attention", mode="forward", arms=(arm,),
+                is_causal=plan.is_causal, inputs=row.inputs.label, **{**point, **row.heads},
+            )
+            for row in plan.inputs
+            for arm in plan.backends
+            for point in plan.points(row.seq_lens)
+        ]  # fmt: skip
+
+    def label(self, case: Case) -> str:
+        """Name a case by its inputs."""
+        how = f"{' causal' if case.is_causal else ''}{' compiled' if case.compile else ''}"
+        on = f"{case.inputs}{how}{precision(case)}"
+        return f"{case.arms[0].label} on {on} N={case.seq_len}"
+
+    def describe(self, record: Mapping[str, Any]) -> str:
+        """Write latency, memory and the error."""
+        metrics = record["arms"][0]["metrics"]
+        return f"{measured(metrics)}  error {metrics['relative_error']['value']:.3g}"
+
+
+def input_names() -> list[str]:
+    """Return the names of what queries and keys are drawn from."""
+    return sorted({arm.name for preset in ERROR_PRESETS.values() for arm in preset.inputs})
+
+
+SUITE = ErrorSuite()

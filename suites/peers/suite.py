@@ -1,4 +1,7 @@
-"""From peers to the rows of a sweep. No torch: a child says which peers there are."""
+"""Suite peers: other libraries beside our counterparts. No torch.
+
+A child says which peers there are.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from results.schema import PEER, PROJECTIONS, Arm
+import click
+from click import Option
+
+from results.schema import ALLOCATORS, CALL_MODES, PEER, PROJECTIONS, Arm, Case, Mode
+from suites.names import peers as peer_names
+from suites.parameters import Several, several_of
+from suites.speed import suite as speed
+from suites.suite import Plan, Suite
+from suites.words import measured
 
 
 @dataclass(frozen=True)
@@ -76,10 +87,10 @@ def choose_rows(
         ValueError: if there is no such peer, a backend is no peer's counterpart, or no row is
             left.
     """
-    known = list(dict.fromkeys(row.peer for row in rows))
+    names = list(dict.fromkeys(row.peer for row in rows))
     for name in peers:
-        if name not in known:
-            raise ValueError(f"peers: no peer {name!r}; there are {', '.join(known)}")
+        if name not in names:
+            raise ValueError(f"peers: no peer {name!r}; there are {', '.join(names)}")
     counterparts = sorted({row.ours.name for row in rows})
     for arm in backends:
         if arm.name not in counterparts:
@@ -103,3 +114,101 @@ def choose_rows(
     if not chosen:
         raise ValueError("peers: no peer fits --backend, --peers and --device together")
     return tuple(chosen)
+
+
+USUAL = speed.Preset((), ("forward", "training"), launches=3, budget_s=1.0, case_timeout_s=300.0)
+"""Where no preset is named: every row has a length of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeersPlan(Plan):
+    """A sweep of suite peers; `backends` are our sides, with options in place of a row's own.
+
+    Attributes:
+        modes: of each length.
+        peers: names; empty = all that run on the device.
+        rows: as chosen; empty = not asked for yet.
+    """
+
+    modes: tuple[Mode, ...]
+    peers: tuple[str, ...] = ()
+    rows: tuple[PeerRow, ...] = ()
+
+
+class PeersSuite(Suite[PeersPlan]):
+    """What other libraries cost, each beside our counterpart on the same inputs and weights."""
+
+    name = "peers"
+    kind = "peer"
+    summary = "other libraries, each beside our counterpart on the same inputs and weights"
+    presets = speed.PRESETS
+    takes = frozenset(
+        {"backends", "seq_lens", "modes", "dtypes", "batches", "num_heads", "head_dims",
+         "is_causal", "allocators", "matmul_precisions", "compiles"}
+    )  # fmt: skip
+    refusals: Mapping[str, str] = {
+        "levels": "a peer sets its own, layer where it carries projections, else attention"
+    }
+    options = (
+        Option(
+            ["--peers"],
+            type=Several(click.STRING),
+            shell_complete=lambda ctx, param, incomplete: several_of(incomplete, peer_names()),
+            help="Peers to measure. Default: all that run on the device.",
+        ),
+    )
+
+    def plan(self, preset: str | None, chosen: Mapping[str, Any]) -> PeersPlan:
+        """Return the sweep of a preset and options; a preset gives the lengths."""
+        device = chosen.get("device", PeersPlan.device)
+        taken = USUAL if preset is None else self.preset(preset)
+        fields = taken.fields(device, but=("choices", "backends", "levels", "models"))
+        if device == "cpu":
+            fields["allocators"] = ALLOCATORS
+        plan = PeersPlan(suite=self, **{**fields, **chosen})
+        if not set(plan.modes) <= set(CALL_MODES):
+            raise ValueError("mode: peers are measured in forward and training; got decode")
+        return plan
+
+    def is_complete(self, plan: PeersPlan) -> bool:
+        """Say whether the rows are known."""
+        return False
+
+    def completed(self, plan: PeersPlan, told: Mapping[str, Any]) -> PeersPlan:
+        """Return a sweep with the rows that it asks for, of those that a child tells of."""
+        rows = choose_rows(
+            [PeerRow.from_json(row) for row in told["peers"]],
+            peers=plan.peers,
+            backends=plan.backends,
+            is_causal=plan.is_causal,
+            device=plan.device,
+        )
+        return replace(plan, rows=rows)
+
+    def cases(self, plan: PeersPlan) -> list[Case]:
+        """Return a case per row and point of the axes: ours, the peer, its projections."""
+        return [
+            Case(
+                kind="peer",
+                level="layer" if row.num_projections else "attention",
+                mode=mode,
+                arms=row.arms,
+                is_causal=row.is_causal,
+                **point,
+            )
+            for row in plan.rows
+            for mode in plan.modes
+            for point in plan.points(plan.seq_lens or (row.seq_lens[mode],))
+        ]
+
+    def arms_label(self, case: Case) -> str:
+        """Name our arm and the peer."""
+        return f"{case.arms[0].label} beside {case.arms[1].name.removeprefix(PEER)}"
+
+    def describe(self, record: Mapping[str, Any]) -> str:
+        """Write what ours took, and what the peer did."""
+        ours, peer = (measured(arm["metrics"]) for arm in record["arms"][:2])
+        return f"{ours}, the peer {peer}"
+
+
+SUITE = PeersSuite()

@@ -1,319 +1,278 @@
-"""What suites quality and quantized train where no option says otherwise. No torch.
+"""Suite quality: what a small model learns with each backend. No torch.
 
-The default difficulty is meant to be one that exact attention solves within its budget, ListOps
-and text apart, so that failing means something. The approximations get a quarter of exact
-attention's keys: at the lengths of the tasks their usual budgets would be exact.
+Suite quantized trains the same tasks, and is of the same making (`TrainingSuite`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
-from results.schema import Arm, Case, Kind
+import click
+from click import Option
+
+from results.schema import Case
+from suites.content_names import corpus_name, folder_name
+from suites.names import tasks as task_names
+from suites.parameters import FILE, Number, Parsed, Several, one_of
+from suites.parsing import LARGEST_LIMIT_S, parse_backend
+from suites.quality.rows import QUALITY_PRESETS, SMALL, Chosen, QualityPreset, TaskRow, rows_for
+from suites.suite import SHARED, Key, Plan, Suite, by_preset
 from suites.tasks.forms import FORMS
-from suites.training.plan import VIEWS, View
+from suites.training.plan import VIEWS, View, training_of
+from suites.words import measured, seconds
 
-SMALL = "small"
-"""How ``--model`` names the model of a training: its architecture follows from task and form."""
+APART_FROM_TRAINING_S = 30.0
+"""Seconds of a case of kind task beyond its training's own, at least: to build and to measure."""
 
-SHARE = 4
-"""An approximation sees one of so many keys."""
+_WHICH = "Of suites quality and quantized"
 
+_NAMING: Mapping[str, Callable[[Path], str]] = {"corpus": corpus_name, "lra_data": folder_name}
+"""Options that name what is read, to what names it by its content."""
 
-def budgets(seq_len: int) -> tuple[Arm, ...]:
-    """Return the backends at a length: exact, and approximations at a quarter of its keys.
-
-    Of the exact ones `sdpa` alone: the others compute the same function, and learn as it does.
-    """
-    return (
-        Arm("sdpa"),
-        Arm("longformer", {"window": max(1, seq_len // (2 * SHARE))}),
-        # Of 32 blocks about 8: a window of 3, the 2 global ones, 2 at random, and more where these
-        # lie apart.
-        Arm("bigbird", {"block_size": max(1, seq_len // (8 * SHARE)), "num_random_blocks": 2}),
-        Arm("linformer", {"rank": max(1, seq_len // SHARE)}),
-        Arm("performer", {"num_features": 64}),
-    )
-
-
-@dataclass(frozen=True)
-class TaskRow:
-    """A task at one difficulty, and what its training may spend.
-
-    Attributes:
-        task: with its options.
-        seq_len: N, tokens.
-        steps: of equal steps; of equal operations, those of exact attention.
-        seconds: of equal time.
-        lr: the highest learning rate.
-        batch: sequences a step.
-        forms: causal, bidirectional.
-        shape: values of the model in place of `suites.training.model.SHAPE`.
-        pretrain: shares of the budget that go into self-pretraining; each is a case.
-        backends: what is compared; empty = `budgets`.
-    """
-
-    task: Arm
-    seq_len: int
-    steps: int
-    seconds: float
-    lr: float = 0.003
-    batch: int = 64
-    forms: tuple[str, ...] = FORMS
-    shape: Mapping[str, Any] = field(default_factory=dict)
-    pretrain: tuple[float, ...] = (0.0,)
-    backends: tuple[Arm, ...] = ()
-
-    @property
-    def arms(self) -> tuple[Arm, ...]:
-        """What is compared."""
-        return self.backends or budgets(self.seq_len)
-
-    def points(self, view: View) -> Iterator[dict[str, Any]]:
-        """Walk the cases of one seed, as fields of `Case`: what the row decides of them."""
-        amount = self.seconds if view == "time" else self.steps
-        for form in self.forms:
-            for pretrain in self.pretrain:
-                more = {"pretrain": pretrain} if pretrain else {}
-                for arm in self.arms:
-                    yield {
-                        "arms": (arm,), "task": self.task.label, "is_causal": form == "causal",
-                        "model": Arm(architecture_of(self.task, form), self.shape).label,
-                        "training": Arm(view, {"amount": amount, "lr": self.lr, **more}).label,
-                        "batch": self.batch, "seq_len": self.seq_len, "key_len": self.seq_len,
-                    }  # fmt: skip
-
-
-def architecture_of(task: Arm, form: str) -> str:
-    """Return the architecture that a task asks in a form."""
-    if task.options.get("objective") == "denoise":
-        return "encoder_decoder"
-    return "decoder" if form == "causal" else "encoder"
-
-
-@dataclass(frozen=True)
-class QualityPreset:
-    """What suite quality trains under one name.
-
-    Attributes:
-        rows: the tasks.
-        seeds: trainings of each case, from the grid's seed on.
-        budget_s: sampling time of the trained model's latency.
-        case_timeout_s: the longest that one training and its measurement may take.
-        weights: of suite quantized: what the parameters are kept in.
-    """
-
-    rows: tuple[TaskRow, ...]
-    seeds: int = 3
-    budget_s: float = 0.1
-    case_timeout_s: float = 3600.0
-    weights: tuple[str, ...] = ()
-
-
-_PAIRS = Arm("recall", {"num_pairs": 8})
-_RECALL = (
-    TaskRow(_PAIRS, 32, 500, 12.0, lr=0.002, batch=32, forms=("causal",)),
-    TaskRow(_PAIRS, 32, 400, 15.0, forms=("bidirectional",)),
-)
-_RECALL_FAR = TaskRow(_PAIRS, 64, 600, 20.0, lr=0.002, batch=32, forms=("causal",))
-_INDUCTION = TaskRow(Arm("induction"), 32, 400, 15.0)
-_COPY = TaskRow(Arm("copy"), 64, 200, 15.0)
-_NEEDLE = TaskRow(Arm("needle"), 64, 400, 25.0)
-_SELECTIVE = TaskRow(Arm("selective_copy"), 64, 900, 60.0)
-_TEXT = TaskRow(
-    Arm("language"), 256, 400, 90.0, lr=0.002, batch=16, forms=("causal",),
-    shape={"d_model": 128, "num_layers": 4, "num_heads": 4},
-)  # fmt: skip
-_TWO_SIDED = tuple(
-    replace(_TEXT, task=Arm("language", {"objective": objective}), forms=("bidirectional",))
-    for objective in ("masked", "denoise")
-)
-_LISTOPS = TaskRow(Arm("listops"), 64, 600, 45.0, pretrain=(0.0, 0.5))
-
-_SYNTHETIC = (*_RECALL, _COPY, _NEEDLE, _INDUCTION)
-
-QUALITY_PRESETS: Mapping[str, QualityPreset] = {
-    "quick": QualityPreset(_RECALL),
-    "standard": QualityPreset((*_SYNTHETIC, _RECALL_FAR)),
-    "full": QualityPreset(
-        (*_SYNTHETIC, _RECALL_FAR, _SELECTIVE, _TEXT, *_TWO_SIDED, _LISTOPS),
-        case_timeout_s=14400.0,
+TRAINING_OPTIONS = (
+    Option(
+        ["--task", "tasks"],
+        shell_complete=one_of(task_names),
+        multiple=True,
+        type=Parsed("NAME[:key=value,…]", parse_backend),
+        help=f"{_WHICH}: what is learnt, in place of the preset's tasks. Repeatable; "
+        "`attnbench list --tasks` names them.",
     ),
-}
-"""By name."""
-
-WEIGHTS = ("float32", "bfloat16", "int8", "int4")
-"""What a trained model's parameters are kept in, by suite quantized."""
-
-_QUANTIZED = QualityPreset(
-    (replace(_TEXT, backends=(Arm("sdpa"),)),), seeds=1, budget_s=0.5, weights=WEIGHTS
+    Option(
+        ["--form", "forms"],
+        type=Several(click.Choice(FORMS)),
+        help=f"{_WHICH}: what a model sees. Default: both, as far as a task has them.",
+    ),
+    Option(
+        ["--equal", "view"],
+        type=click.Choice(VIEWS),
+        help=f"{_WHICH}: what all trainings of a task have the same of; operations are those of "
+        "exact attention in as many steps. Default: steps.",
+    ),
+    Option(
+        ["--amount"],
+        type=Number(0, 1e9, min_open=True),
+        metavar="N",
+        help=f"{_WHICH}: steps of a training (or seconds, with --equal time). Default: a task's "
+        "own.",
+    ),
+    Option(
+        ["--lr"],
+        type=Number(0, 10, min_open=True),
+        metavar="RATE",
+        help=f"{_WHICH}: the highest learning rate. Default: a task's own.",
+    ),
+    Option(
+        ["--pretrain"],
+        type=Number(0, 1, max_open=True),
+        metavar="SHARE",
+        help=f"{_WHICH}: share of a training that is spent on the task's own inputs first. "
+        "Default: 0; of listops and lra 0 and 0.5.",
+    ),
+    Option(
+        ["--seeds", "num_seeds"],
+        type=click.IntRange(1, 1000),
+        metavar="N",
+        help=f"{_WHICH}: trainings of each case, from --seed on. Default: {{defaults}}.",
+    ),
+    Option(
+        ["--corpus"],
+        type=FILE,
+        metavar="FILE",
+        help="The text of task language. Default: the Python standard library's sources.",
+    ),
+    Option(
+        ["--lra-data"],
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="A folder in Long Range Arena's TSV format, for task lra.",
+    ),
 )
 
-TRAINING_PRESETS: Mapping[str, Mapping[str, QualityPreset]] = {
-    "quality": QUALITY_PRESETS,
-    "quantized": {"quick": _QUANTIZED},
-}
-"""By suite."""
 
-_LRA = replace(_LISTOPS, task=Arm("lra"), seq_len=2000, steps=1500, seconds=300.0, batch=32)
-
-FOR_OTHERS = (*_SYNTHETIC, _SELECTIVE, _TEXT, _LISTOPS, _LRA)
-"""How a task is trained that is named without its rows: by those of its name."""
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What the command line says of a training, ``None`` or empty where it says nothing.
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan(Plan):
+    """A sweep of a suite that trains; its `launches` are of one case, its seeds are cases.
 
     Attributes:
-        tasks: with their options, in place of a preset's.
-        forms: causal, bidirectional.
-        amount: of steps or seconds.
-        lr: learning rate.
-        pretrain: share of self-pretraining.
-        shape: values of the model.
-        batch: sequences a step.
-        seq_len: N, tokens.
-        backends: what is compared.
-        files: by the name of an option, what a file is called by its content.
+        tasks: what is trained, on what budget.
+        view: what is equal among the trainings.
+        num_seeds: trainings of each case, from `seed` on.
+        weights: of suite quantized: what the parameters are kept in, each a case.
     """
 
-    tasks: tuple[Arm, ...] = ()
-    forms: tuple[str, ...] = ()
-    amount: float | None = None
-    lr: float | None = None
-    pretrain: float | None = None
-    shape: Mapping[str, Any] = field(default_factory=dict)
-    batch: int | None = None
-    seq_len: int | None = None
-    backends: tuple[Arm, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
+    tasks: tuple[TaskRow, ...]
+    view: View = "steps"
+    num_seeds: int = 3
+    weights: tuple[str, ...] = ("",)
 
 
-def rows_for(preset: QualityPreset, chosen: Chosen) -> tuple[TaskRow, ...]:
-    """Return the rows of a sweep.
+class TrainingSuite(Suite[TrainingPlan]):
+    """A suite whose cases train a small model."""
+
+    presets: Mapping[str, QualityPreset]
+    foretold_by: Literal["likes"] = "likes"
+    reports_progress = True
+    takes = frozenset({"backends", "seq_lens", "batches", "models", "dtypes"})
+    refusal = "a training has none of its own; see --model, --form"
+    options: Sequence[Option] = TRAINING_OPTIONS
+
+    def plan(self, preset: str | None, chosen: Mapping[str, Any]) -> TrainingPlan:
+        """Return the sweep of a preset and options."""
+        taken: QualityPreset = self.preset(preset)
+        fields = dict(chosen)
+        one = {name: _only_one(name, fields.pop(name, ())) for name in ONE_EACH}
+        paths = {name: fields.pop(name) for name in _NAMING if name in fields}
+        names = {}
+        for option, path in paths.items():
+            try:
+                names[option] = _NAMING[option](path)
+            except ValueError as error:
+                raise ValueError(f"{option.replace('_', '-')}: {error}") from None
+        model = one["models"]
+        if model is not None and model.name != SMALL:
+            raise ValueError(
+                f"model: with suite {self.name} expected {SMALL}:…, got {model.label}"
+            )
+        of_rows = ("tasks", "forms", "amount", "lr", "pretrain", "backends")
+        rows = rows_for(
+            taken,
+            Chosen(
+                shape=model.options if model is not None else {},
+                batch=one["batches"], seq_len=one["seq_lens"], files=names,
+                **{name: fields.pop(name) for name in of_rows if name in fields},
+            ),
+        )  # fmt: skip
+        fields["case_timeout_s"] = _limit_s(
+            chosen.get("case_timeout_s"),
+            taken.case_timeout_s,
+            rows if chosen.get("view") == "time" else (),
+        )
+        usual = {
+            "num_seeds": taken.seeds, "budget_s": taken.budget_s,
+            "weights": taken.weights or ("",),
+        }  # fmt: skip
+        files = {names[option]: str(path.resolve()) for option, path in paths.items()}
+        return TrainingPlan(suite=self, tasks=rows, files=files, **{**usual, **fields})
+
+    def cases(self, plan: TrainingPlan) -> list[Case]:
+        """Return a case per task, form, arm, seed and kind of weights; seeds of one together."""
+        no_heads = {"num_heads": 0, "num_kv_heads": 0, "head_dim": 0}
+        return [
+            Case(
+                kind=self.kind, level="model", mode="training",
+                **{**point, **no_heads, **fields, "seed": seed, "weights": weights},
+            )
+            for point in plan.points((1,))
+            for row in plan.tasks
+            for fields in row.points(plan.view)
+            for seed in range(plan.seed, plan.seed + plan.num_seeds)
+            for weights in plan.weights
+        ]  # fmt: skip
+
+    def builds_models(self, plan: TrainingPlan) -> bool:
+        """Say that every case does."""
+        return True
+
+    def label(self, case: Case) -> str:
+        """Name a training by its task and seed."""
+        form = "causal" if case.is_causal else "bidirectional"
+        arm = f"{case.arms[0].label}{f' in {case.weights}' if case.weights else ''}"
+        return f"{arm} {case.task} {form} N={case.seq_len} seed {case.seed}"
+
+    def describe(self, record: Mapping[str, Any]) -> str:
+        """Write what was learnt, what the training took, and what the model costs."""
+        metrics = record["arms"][0]["metrics"]
+        parts = []
+        if "bits_per_byte" in metrics:
+            parts.append(f"{metrics['bits_per_byte']['value']:.3f} bits/byte")
+        elif "accuracy" in metrics:
+            parts.append(f"{100 * metrics['accuracy']['value']:.1f} % right")
+        if "training_time" in metrics:
+            steps, time_s = (metrics[f"training_{what}"]["value"] for what in ("steps", "time"))
+            parts.append(f"{steps:.0f} steps in {seconds(time_s)}")
+        return "  ".join([*parts, measured(metrics)])
+
+    def checkpoint(self, case: Case) -> str | None:
+        """Name the file in which a training leaves what it has."""
+        return f"{training_of(case).id}.pt"
+
+    def compared_by(self, case: Case) -> tuple[Key, int]:
+        """Return the key of a task: two of its cases may be of one model, kept on a machine."""
+        return ("trained", case.task), 0
+
+
+def training_defaults(suite: str, presets: Mapping[str, QualityPreset]) -> dict[str, str]:
+    """Return what the help of options says of the presets of a suite that trains."""
+    batches = sorted({row.batch for one in presets.values() for row in one.rows})
+    return {
+        "num_seeds": f"{suite} {by_preset(presets, 'seeds')}",
+        "batches": f"with {suite} a task's own, {' or '.join(map(str, batches))}",
+        "launches": f"with {suite}: {TrainingPlan.launches}",
+        "budget_s": f"with {suite}: {by_preset(presets, 'budget_s')}",
+        "case_timeout_s": f"with {suite}: {by_preset(presets, 'case_timeout_s')}",
+    }
+
+
+class QualitySuite(TrainingSuite):
+    """What a small model learns with each backend."""
+
+    name = "quality"
+    kind = "task"
+    summary = "what a small model learns with each backend, on several tasks"
+    presets = QUALITY_PRESETS
+    defaults: Mapping[str, str] = {
+        "preset": f"with quality {', '.join(QUALITY_PRESETS)}, with tasks of their own",
+        "models": SMALL,
+        **training_defaults(name, presets),
+    }
+
+
+ONE_EACH = ("batches", "seq_lens", "models")
+"""Axes of which a training has one value."""
+
+
+def _only_one(name: str, values: Sequence[Any]) -> Any:
+    """Return the only value of an axis, ``None`` if it has none.
 
     Raises:
-        ValueError: if a file is named that no task reads, or a number is none.
+        ValueError: if there are several.
     """
-    rows: Sequence[TaskRow] = preset.rows
-    if chosen.tasks:
-        backends = preset.rows[0].backends  # suite quantized has one for every task
-        named = [(t, row) for t in chosen.tasks for row in usual_rows(t.name)]
-        rows = [replace(row, task=task, backends=backends) for task, row in named]
-        rows = [replace(row, forms=_forms_of(row)) for row in rows]
-    rows = _in_forms(_reading(rows, chosen.files), chosen)
-    return tuple(_with(row, chosen) for row in rows)
+    if len(values) > 1:
+        raise ValueError(f"{SHARED[name]}: a training has one; got {len(values)}")
+    return values[0] if values else None
 
 
-def usual_rows(task: str) -> list[TaskRow]:
-    """Return the rows of a task; one that has none, a plug-in's, gets one of 64 tokens."""
-    rows = [row for row in FOR_OTHERS if row.task.name == task]
-    return rows or [TaskRow(Arm(task), 64, 400, 15.0)]
-
-
-_FORM_OF = {"next": "causal", "masked": "bidirectional", "denoise": "bidirectional"}
-
-
-def _forms_of(row: TaskRow) -> tuple[str, ...]:
-    """Return the forms that a row's objective has: it may have but one."""
-    objective = str(row.task.options.get("objective"))
-    return (_FORM_OF[objective],) if objective in _FORM_OF else row.forms
-
-
-def _in_forms(rows: Sequence[TaskRow], chosen: Chosen) -> Sequence[TaskRow]:
-    """Leave of each task the rows in the forms asked for; where it has none, ask it for them.
-
-    Of a preset a task is all rows of its name, else those with its options.
-    """
-    if not chosen.forms:
-        return rows
-
-    def task_of(row: TaskRow) -> str:
-        return row.task.label if chosen.tasks else row.task.name
-
-    kept = [
-        replace(row, forms=common)
-        for row in rows
-        if (common := tuple(form for form in row.forms if form in chosen.forms))
-    ]
-    known = {task_of(row) for row in kept}
-    return [
-        *kept,
-        *(replace(row, forms=chosen.forms) for row in rows if task_of(row) not in known),
-    ]
-
-
-def _reading(rows: Sequence[TaskRow], files: Mapping[str, str]) -> Sequence[TaskRow]:
-    """Tell the tasks that read a file which one."""
-    readers = {"corpus": ("language", "corpus"), "lra_data": ("lra", "data")}
-    for option, name in files.items():
-        task, argument = readers[option]
-        if not any(row.task.name == task for row in rows):
-            raise ValueError(
-                f"{option.replace('_', '-')}: no task here reads it; add --task {task}"
-            )
-        rows = [
-            replace(row, task=Arm(task, {**row.task.options, argument: name}))
-            if row.task.name == task else row
-            for row in rows
-        ]  # fmt: skip
-    if any(row.task.name == "lra" and "data" not in row.task.options for row in rows):
-        raise ValueError("lra-data: task lra reads a folder in LRA's TSV format; got none")
-    return rows
-
-
-def _with(row: TaskRow, chosen: Chosen) -> TaskRow:
-    changes: dict[str, Any] = {}
-    for name in ("amount", "lr", "pretrain"):
-        value = getattr(chosen, name)
-        if value is not None and not math.isfinite(value):
-            raise ValueError(f"{name}: expected a number, got {value}")
-    if chosen.amount is not None:
-        steps = int(chosen.amount) if chosen.amount == int(chosen.amount) else chosen.amount
-        changes |= {"steps": steps, "seconds": chosen.amount}
-    for name in ("lr", "batch", "seq_len"):
-        if getattr(chosen, name) is not None:
-            changes[name] = getattr(chosen, name)
-    if chosen.pretrain is not None:
-        changes["pretrain"] = (chosen.pretrain,)
-    if chosen.shape:
-        changes["shape"] = {**row.shape, **chosen.shape}
-    if chosen.backends:
-        changes["backends"] = chosen.backends
-    return replace(row, **changes)
-
-
-def task_cases(
-    rows: Sequence[TaskRow],
-    view: View,
-    seeds: Sequence[int],
-    point: Mapping[str, Any],
-    *,
-    weights: Sequence[str] = (),
-) -> list[Case]:
-    """Return a case per row, form, arm and seed, the seeds of one together.
+def _limit_s(given: float | None, usual: float, timed: Sequence[TaskRow]) -> float:
+    """Return the longest that a case may take, in seconds: enough for the longest training.
 
     Args:
-        rows: the tasks.
-        view: what is equal.
-        seeds: of the trainings.
-        point: the fields of `Case` that the machine decides.
-        weights: of suite quantized: each is a case then, beside the others of its training.
+        given: by an option.
+        usual: the preset's.
+        timed: rows whose trainings take their seconds, whatever the machine.
+
+    Raises:
+        ValueError: if a training could not end within what is given, or within any limit.
     """
-    assert view in VIEWS
-    no_heads = {"num_heads": 0, "num_kv_heads": 0, "head_dim": 0}
-    kind: Kind = "quantized" if weights else "task"
-    return [
-        Case(
-            kind=kind, level="model", mode="training",
-            **{**point, **no_heads, **fields, "seed": seed, "weights": kept},
+    longest = max((row.seconds for row in timed), default=0.0)
+    needed = longest + APART_FROM_TRAINING_S if timed else 0.0
+    if needed > LARGEST_LIMIT_S:
+        raise ValueError(
+            f"amount: {longest:g} s of training are beyond any --case-timeout, which is at most "
+            f"{LARGEST_LIMIT_S:g}; expected at most {LARGEST_LIMIT_S - APART_FROM_TRAINING_S:g}"
         )
-        for row in rows
-        for fields in row.points(view)
-        for seed in seeds
-        for kept in weights or ("",)
-    ]  # fmt: skip
+    if given is None:
+        generous = 1.5 * longest + 120.0 if timed else 0.0
+        return min(LARGEST_LIMIT_S, max(usual, generous))
+    if given < needed:
+        raise ValueError(
+            f"case-timeout: {given:g} s are too few for {longest:g} s of training (--amount) and "
+            f"what is measured then; expected at least {needed:g}, or a smaller --amount"
+        )
+    return given
+
+
+SUITE = QualitySuite()

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attention.checks import check_choice
 from models import TransformerModel
-from suites.quality.suite import WEIGHTS
+from suites.quantized.suite import WEIGHTS
 
 GROUPS = (128, 64, 32)
 """Weights that share a scale and a zero in int4, the most first: torchao's own default is 128."""

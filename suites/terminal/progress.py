@@ -11,20 +11,11 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, TextIO
 
-from results.schema import (
-    CLAIM,
-    CONTEXT,
-    FULL_PRECISION,
-    PEER,
-    SENTINEL,
-    TRAINING_KINDS,
-    Case,
-    warm_up_converged,
-)
+from results.schema import Case
 from suites.plan import Item
+from suites.registry import rules_of
 from suites.terminal.stream import Stream
 
 ERASE = "\r\x1b[K"
@@ -156,95 +147,14 @@ def fitted(text: str, columns: int) -> str:
 
 def label(case: Case) -> str:
     """Name a case for people: ``longformer:window=64 training N=4096``."""
-    if case.kind == "roof":
-        threads = f"{case.threads} thread{'s'[: case.threads != 1]}"
-        return f"roof {case.dtype}{_precision(case)} {threads}"
-    if case.kind == SENTINEL:
-        return SENTINEL
-    if case.kind == CLAIM:
-        return f"claim {case.task} seed {case.seed}"
-    if case.kind in TRAINING_KINDS:
-        form = "causal" if case.is_causal else "bidirectional"
-        kept = f" in {case.weights}" if case.weights else ""
-        return f"{case.arms[0].label}{kept} {case.task} {form} N={case.seq_len} seed {case.seed}"
-    if case.kind == CONTEXT:
-        causal = " causal" if case.is_causal else ""
-        over = f"{case.ranks} rank{'s'[: case.ranks != 1]}"
-        return f"{case.arms[0].label} over {over}{causal}{_precision(case)} N={case.seq_len}"
-    if case.kind == "error":
-        how = f"{' causal' if case.is_causal else ''}{' compiled' if case.compile else ''}"
-        on = f"{case.inputs}{how}{_precision(case)}"
-        return f"{case.arms[0].label} on {on} N={case.seq_len}"
-    level = "" if case.level == "attention" else f" {case.model or case.level}"
-    beside = f" beside {case.arms[1].name.removeprefix(PEER)}" if case.kind == "peer" else ""
-    causal = " causal" if case.is_causal else ""
-    compiled = " compiled" if case.compile else ""
-    anew = " checkpointed" if case.checkpointing else ""
-    how = f"{case.mode}{causal}{compiled}{anew}{_precision(case)}"
-    return f"{case.arms[0].label}{beside}{level} {how} N={case.seq_len}"
-
-
-def _precision(case: Case) -> str:
-    return "" if case.matmul_precision == FULL_PRECISION else f" {case.matmul_precision}"
+    return rules_of(case.kind).label(case)
 
 
 def describe(record: Mapping[str, Any]) -> str:
-    """Return the latency and memory of a record in words, or why there are none."""
+    """Say in words what a record measured, or why it measured nothing."""
     if record["status"] != "ok":
         return " ".join(str(record["reason"]).split())[:200]
-    metrics = record["arms"][0]["metrics"]
-    if record["case"]["kind"] == "roof":
-        return "  ".join(
-            f"{name} {max(metrics[name]['samples']):.3g} {metrics[name]['unit']}"
-            for name in ("matmul_rate", "exp_rate", "bandwidth")
-            if name in metrics
-        )
-    if record["case"]["kind"] == "peer":
-        beside = record["arms"][1]["metrics"]
-        return f"{_measured(metrics)}, the peer {_measured(beside)}"
-    if record["case"]["kind"] == CLAIM:
-        found = [f"{name} {metric['value']:.3g}" for name, metric in metrics.items()]
-        return "  ".join(found)[:200]
-    if record["case"]["kind"] in TRAINING_KINDS:
-        return _learnt(metrics)
-    if record["case"]["kind"] == "error":
-        return f"{_measured(metrics)}  error {metrics['relative_error']['value']:.3g}"
-    if record["case"]["kind"] == CONTEXT:
-        share = metrics["exchanged_bytes"]["value"] / record["case"]["seq_len"]
-        return f"{_measured(metrics)}  {share:.4g} B/token exchanged"
-    return _measured(metrics)
-
-
-def _learnt(metrics: Mapping[str, Any]) -> str:
-    parts = []
-    if "bits_per_byte" in metrics:
-        parts.append(f"{metrics['bits_per_byte']['value']:.3f} bits/byte")
-    elif "accuracy" in metrics:
-        parts.append(f"{100 * metrics['accuracy']['value']:.1f} % right")
-    if "training_time" in metrics:
-        steps, time_s = (metrics[f"training_{what}"]["value"] for what in ("steps", "time"))
-        parts.append(f"{steps:.0f} steps in {seconds(time_s)}")
-    return "  ".join([*parts, _measured(metrics)])
-
-
-def _measured(metrics: Mapping[str, Any]) -> str:
-    parts = []
-    if "latency" in metrics:
-        short = warm_up_converged(metrics["latency"]) is False
-        parts.append(
-            f"{seconds(median(metrics['latency']['samples']))}"
-            f"{' (warm-up cut short)' if short else ''}"
-        )
-    if "peak_memory" in metrics:
-        parts.append(f"{metrics['peak_memory']['value'] / 2**20:.1f} MiB")
-    return "  ".join(parts)
-
-
-def seconds(value: float) -> str:
-    """Write a latency with three digits: ``12.3 ms``."""
-    if value >= 1:
-        return f"{value:.3g} s" if value < 1000 else f"{value:.0f} s"
-    return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
+    return rules_of(record["case"]["kind"]).describe(record)
 
 
 def duration(value: float) -> str:

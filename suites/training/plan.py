@@ -105,12 +105,12 @@ def plan_from(text: str) -> Plan:
         TypeError: if a value has the wrong type, or an option does not exist.
     """
     arm = parse_backend(text)
-    known = [field.name for field in fields(Plan) if field.name != "view"]
+    accepted = [field.name for field in fields(Plan) if field.name != "view"]
     for name in arm.options:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+        if name not in accepted:
+            near = difflib.get_close_matches(name, accepted, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise TypeError(f"training: no option {name!r}{hint}; accepted: {', '.join(known)}")
+            raise TypeError(f"training: no option {name!r}{hint}; accepted: {', '.join(accepted)}")
     if "amount" not in arm.options:
         raise TypeError(f"training: {arm.name} needs an amount; got {text!r}")
     view: Any = arm.name

@@ -44,7 +44,7 @@ import results
 from attention import registry
 from models import CONFIGS, LSTMLayer
 from results.schema import ENVIRONMENTS, LSTM, MACHINES, RECORDS
-from suites.plan import grid_from
+from suites.plan import plan_sweep
 
 REFERENCE = ROOT / "results" / "reference"
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -224,7 +224,7 @@ def parsed(words: list[str]) -> click.Context:
             name: value for name, value in context.params.items()
             if name not in ("preset", "plugins", "resume", "out", "cluster", "cluster_kind")
         }  # fmt: skip
-        assert grid_from(context.params["preset"], **chosen)
+        assert plan_sweep(context.params["preset"], **chosen)
         if not context.params["plugins"]:
             for arm in chosen["backends"] or ():
                 build_arm(arm)

@@ -31,8 +31,8 @@ from pathlib import Path
 from suites.engine.driver import run_sweep
 from suites.terminal.progress import Console
 from suites.parsing import parse_backend
-from suites.plan import grid_from
-grid = grid_from("quick", backends=tuple(map(parse_backend, sys.argv[3:])), seq_lens=(16, 32),
+from suites.plan import plan_sweep
+grid = plan_sweep("quick", backends=tuple(map(parse_backend, sys.argv[3:])), seq_lens=(16, 32),
                  modes=("forward",), launches=2, threads=(1,), case_timeout_s=20.0)
 suites, folder = Path(sys.argv[1]), Path(sys.argv[2])
 run_sweep(grid, folder, progress=Console(), resume=True, benchmark_dir=suites)

@@ -31,7 +31,7 @@ from suites.cluster import link  # noqa: E402
 from suites.cluster.sweep import run_on_cluster  # noqa: E402
 from suites.cluster.worker import Worker  # noqa: E402
 from suites.engine.driver import run_sweep  # noqa: E402
-from suites.plan import grid_from  # noqa: E402
+from suites.plan import plan_sweep  # noqa: E402
 from suites.processes.outcome import Outcome  # noqa: E402
 
 HOST = "127.0.0.2"
@@ -88,7 +88,7 @@ def cluster_of(count: int):
 
 
 def overhead() -> dict[str, object]:
-    grid = grid_from(
+    grid = plan_sweep(
         "quick", backends=tuple(Arm("linear", {"n": n}) for n in range(5)), threads=(1,),
         seq_lens=(16, 32, 64, 128), modes=("forward", "training"), launches=5,
     )  # fmt: skip
@@ -142,7 +142,7 @@ class AtOnce(Worker):
 def many(count: int = 4) -> dict[str, object]:
     link.Worker = AtOnce
     arms = tuple(Arm("linear", {"n": n}) for n in range(LAUNCHES // 100))
-    grid = grid_from(
+    grid = plan_sweep(
         "quick", backends=arms, seq_lens=tuple(range(16, 176, 16)), launches=5, threads=(1,),
         modes=("forward", "training"),
     )  # fmt: skip

@@ -19,15 +19,18 @@ import cli
 from results.records.load import load
 from suites.cluster import link
 from suites.cluster import sweep as sweep_module
-from suites.cluster.deal import Dealer, Group, Own, Place, compared, groups_of
+from suites.cluster.deal import Dealer, Group, Own, Place, groups_of
 from suites.cluster.sweep import run_on_cluster
 from suites.engine.driver import run_sweep
 from suites.engine.journal import JournalError
 from suites.engine.session import MisuseError
+from suites.machine.cases import sentinel_case
 from suites.parsing import parse_backend
-from suites.plan import Grid, Item, cases, grid_from, order, sentinel_case
+from suites.plan import Item, cases, order, plan_sweep
 from suites.processes.launcher import LaunchError
 from suites.processes.signals import Terminated
+from suites.registry import find
+from suites.suite import Plan
 
 ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.2"  # Ray takes 127.0.0.1 for the address by which others reach this machine
@@ -35,12 +38,12 @@ HOST = "127.0.0.2"  # Ray takes 127.0.0.1 for the address by which others reach 
 # -- dealing, without Ray ------------------------------------------------------------------------
 
 
-def made_grid(*backends, **chosen) -> Grid:
+def made_grid(*backends, **chosen) -> Plan:
     chosen = {
         "seq_lens": (16, 32), "modes": ("forward",), "launches": 1, "case_timeout_s": 5.0,
         "threads": (1,), **chosen,
     }  # fmt: skip
-    return grid_from("quick", backends=tuple(map(parse_backend, backends)), **chosen)
+    return plan_sweep("quick", backends=tuple(map(parse_backend, backends)), **chosen)
 
 
 def test_what_is_compared_is_one_group_and_nothing_is_lost_or_twice():
@@ -61,19 +64,17 @@ def test_what_is_compared_is_one_group_and_nothing_is_lost_or_twice():
 
 
 def test_trainings_of_a_task_stay_together_whatever_they_are_of():
-    grid = made_grid("linear")
+    compared = find("quality").compared_by
     one = case("linear", kind="task", task="copying", training="steps", model="small", seq_len=0)
     other = dataclasses.replace(one, kind="quantized", seed=3, weights="int8")
-    assert compared(grid, one) == compared(grid, other)
-    assert compared(grid, one) != compared(grid, dataclasses.replace(one, task="sorting"))
+    assert compared(one) == compared(other)
+    assert compared(one) != compared(dataclasses.replace(one, task="sorting"))
 
 
 def test_a_claim_on_growth_has_all_its_lengths_on_one_machine():
-    grid = dataclasses.replace(made_grid("linear"), suite="claims")
-    assert compared(grid, case(seq_len=64)) == compared(grid, case(seq_len=4096))
-    assert compared(made_grid("linear"), case(seq_len=64)) != compared(
-        made_grid("linear"), case(seq_len=4096)
-    )
+    claims, speed = find("claims").compared_by, find("speed").compared_by
+    assert claims(case(seq_len=64)) == claims(case(seq_len=4096))
+    assert speed(case(seq_len=64)) != speed(case(seq_len=4096))
 
 
 ONE, TWO, OTHER = Place("one", "alike"), Place("two", "alike"), Place("other", "unlike")

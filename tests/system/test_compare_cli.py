@@ -18,11 +18,12 @@ from helpers_sweep import FAKE_SUITES, wait_until
 
 import cli
 from results.schema import MEASUREMENT
-from suites.engine.confirm import NAMES, version_at
+from suites.engine.confirm import NAMES
 from suites.engine.driver import run_sweep
 from suites.engine.session import MisuseError
+from suites.engine.versions import version_at
 from suites.parsing import parse_backend
-from suites.plan import grid_from
+from suites.plan import plan_sweep
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, Any] = {
@@ -200,7 +201,7 @@ def two_versions(tmp_path: Path, factor: float, *backends: str) -> list[Path]:
     made = []
     for name, by in zip(NAMES, (1.0, factor), strict=True):
         root = a_version(tmp_path / f"{name}-checkout", by)
-        grid = grid_from(
+        grid = plan_sweep(
             "quick", backends=tuple(map(parse_backend, backends)), seq_lens=(16,),
             modes=("forward",), launches=1, threads=(1,), case_timeout_s=20.0,
         )  # fmt: skip

@@ -194,7 +194,7 @@ def test_a_line_is_printed_when_its_record_is_on_the_disk(tmp_path, monkeypatch)
     from suites.engine import journal as journal_module
     from suites.engine.driver import run_sweep
     from suites.parsing import parse_backend
-    from suites.plan import grid_from
+    from suites.plan import plan_sweep
 
     synced, seen = set(), []
     original = os.fsync
@@ -219,7 +219,7 @@ def test_a_line_is_printed_when_its_record_is_on_the_disk(tmp_path, monkeypatch)
             seen.append(line in synced and {record["machine"], record["environment"]} <= contents)
 
     monkeypatch.setattr(journal_module.os, "fsync", sync)
-    grid = grid_from(
+    grid = plan_sweep(
         "quick", backends=(parse_backend("linear"),), seq_lens=(16,), modes=("forward",),
         launches=1, threads=(1,),
     )  # fmt: skip

@@ -16,7 +16,7 @@ from measure_gpu import ARCHIVE, GOES_ON_IN, STAGE_LIMIT_S, STAGES, Campaign, St
 
 from cli import main
 from results.records.load import load
-from suites.plan import Grid
+from suites.suite import Plan
 from suites.terminal.progress import Summary
 
 ROOT = Path(__file__).parents[2]
@@ -24,11 +24,11 @@ SWEEPS = [stage for stage in STAGES if stage.arguments]
 
 
 @pytest.fixture
-def grids(monkeypatch: pytest.MonkeyPatch) -> list[Grid]:
+def grids(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     """Return the grids that `attnbench run` was asked for; it measures none."""
-    asked: list[Grid] = []
+    asked: list[Plan] = []
 
-    def sweep(grid: Grid, folder: Path, **_: Any) -> Summary:
+    def sweep(grid: Plan, folder: Path, **_: Any) -> Summary:
         asked.append(grid)
         return Summary(folder, {}, 0, 0.0)  # type: ignore[arg-type]
 
@@ -45,7 +45,7 @@ def ask(campaign: Campaign, stage: Stage) -> None:
 
 @pytest.mark.parametrize("stage", SWEEPS, ids=lambda stage: stage.name)
 def test_every_stage_is_a_sweep_that_the_command_takes(
-    stage: Stage, grids: list[Grid], tmp_path: Path
+    stage: Stage, grids: list[Plan], tmp_path: Path
 ) -> None:
     campaign = Campaign(tmp_path, Path(sys.executable))
     ask(campaign, stage)
@@ -53,7 +53,7 @@ def test_every_stage_is_a_sweep_that_the_command_takes(
     assert (grid.device, grid.dtypes) == ("cuda", ("bfloat16",))
 
 
-def test_a_stage_that_goes_on_in_another_has_its_cases(grids: list[Grid], tmp_path: Path) -> None:
+def test_a_stage_that_goes_on_in_another_has_its_cases(grids: list[Plan], tmp_path: Path) -> None:
     campaign = Campaign(tmp_path, Path(sys.executable))
     by_name = {stage.name: stage for stage in STAGES}
     for later, earlier in GOES_ON_IN.items():

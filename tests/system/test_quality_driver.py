@@ -22,8 +22,9 @@ from results.schema import Arm, check_record
 from suites.engine.driver import run_sweep
 from suites.engine.journal import Journal
 from suites.engine.session import SUITES, MisuseError
-from suites.plan import Grid, cases, grid_from
+from suites.plan import cases, plan_sweep
 from suites.processes import heartbeat as hearing_module
+from suites.suite import Plan
 from suites.terminal.progress import Summary
 
 pytestmark = pytest.mark.usefixtures("one_server")
@@ -90,14 +91,14 @@ def sweep(
     return grid, summary, watch
 
 
-def grid_of(*, steps: int = 20, **chosen: Any) -> Grid:
+def grid_of(*, steps: int = 20, **chosen: Any) -> Plan:
     values: dict[str, Any] = {
         "suite": "quality", "tasks": (Arm("recall"),), "forms": ("causal",), "seq_lens": (16,),
         "backends": (Arm("sdpa"), Arm("performer", {"num_features": 8})), "num_seeds": 1,
         "amount": steps, "lr": 0.01, "batches": (8,), "models": (SMALL,), "threads": (1,),
         "budget_s": 0.01, "case_timeout_s": 60.0,
     }  # fmt: skip
-    return grid_from("quick", **{**values, **chosen})
+    return plan_sweep("quick", **{**values, **chosen})
 
 
 def trainings(folder: Path) -> list[dict[str, Any]]:

@@ -23,11 +23,11 @@ from attention.plugins import Registry, import_files, interrupts, is_name
 from cli import main
 from results.schema import CLAIM, IDENTITY, LSTM, PROJECTIONS, SENTINEL
 from suites.engine.confirm import Finished, PairedSession
-from suites.engine.driver import MisuseError, _rows
+from suites.engine.driver import MisuseError, completed
 from suites.measure.process import TimeLimitError
 from suites.parsing import parse_backend
 from suites.peers import registry as peers
-from suites.plan import Grid
+from suites.plan import plan_sweep
 from suites.tasks import registry as tasks
 from suites.worker.run import answer
 
@@ -317,9 +317,9 @@ def test_a_file_that_hangs_costs_its_case_its_time(tmp_path: Path) -> None:
 
 def test_an_unknown_peer_is_misuse_that_names_the_broken_file() -> None:
     told = {"peers": [], "broken": {"bad.py": "path: bad.py failed to import: OSError: x"}}
-    grid = Grid((), (), (), suite="peers", peers=("mine",))
+    plan = plan_sweep(None, suite="peers", peers=("mine",))
     with pytest.raises(MisuseError, match=r"peers: .*; --plugin: path: bad.py failed"):
-        _rows(grid, told)
+        completed(plan, told)
 
 
 # -- a whole sweep -------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def preflight(request):
     for data in request["cases"]:
         one = Case.from_json(data)
         arm = one.arms[0]
-        known = one.kind in ("roof", "sentinel") or arm.name in (
+        known = one.kind in ("roof", "sentinel", "sorting") or arm.name in (
             *NAMES,
             *BEHAVIOURS,
             "unsupported",
@@ -90,7 +90,10 @@ def preflight(request):
 
 
 def _plugins(request):
-    found = {Path(file).name: Path(file).read_text() for file in request["plugins"]}
+    found = {}
+    for path in map(Path, request["plugins"]):
+        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        found[path.name] = "".join(file.read_text() for file in files)
     return {"plugins": found} if found else {}
 
 

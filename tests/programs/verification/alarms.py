@@ -20,7 +20,7 @@ from results.comparison.changes import compare
 from results.records.load import load
 from results.schema import Arm
 from suites.engine.driver import run_sweep
-from suites.plan import Grid
+from suites.speed.suite import SUITE, SpeedPlan
 from verification import Measured, Report, Scale
 from verification.rates import upper
 from verification.sweeps import Quiet
@@ -35,11 +35,11 @@ LIMIT = 0.01
 
 def run(folder: Path, scale: Scale) -> None:
     """Run the cases once."""
-    grid = Grid(
-        backends=tuple(map(Arm, BACKENDS)), seq_lens=LENGTHS[scale], modes=("forward",),
-        threads=(2,), launches=LAUNCHES, budget_s=BUDGET_S,
+    plan = SpeedPlan(
+        suite=SUITE, backends=tuple(map(Arm, BACKENDS)), seq_lens=LENGTHS[scale],
+        modes=("forward",), threads=(2,), launches=LAUNCHES, budget_s=BUDGET_S,
     )  # fmt: skip
-    run_sweep(grid, folder, progress=Quiet())
+    run_sweep(plan, folder, progress=Quiet())
 
 
 def measure(scale: Scale, report: Report) -> Measured:

@@ -23,9 +23,10 @@ from results.comparison.changes import Change, Comparison, compare
 from results.comparison.confirmation import Confirmation
 from results.records.load import load
 from results.schema import Arm, Case
-from suites.engine.confirm import NAMES, PairedSession, version_at
+from suites.engine.confirm import NAMES, PairedSession
 from suites.engine.driver import run_sweep
-from suites.plan import Grid
+from suites.engine.versions import version_at
+from suites.speed.suite import SUITE, SpeedPlan
 from verification import Measured, Report, Scale
 from verification.rates import lower
 from verification.sweeps import Quiet
@@ -76,11 +77,11 @@ def version(place: Path, share: float) -> Path:
 def suspicion(place: Path, versions: dict[str, Path]) -> tuple[Comparison, list[Case]]:
     """Run both versions once and compare; return that and the cases."""
     for name, root in versions.items():
-        grid = Grid(
-            backends=(Arm(SLOWED), Arm(PLAIN)), seq_lens=(SEQ_LEN,), modes=("forward",),
-            threads=(2,), budget_s=BUDGET_S,
+        plan = SpeedPlan(
+            suite=SUITE, backends=(Arm(SLOWED), Arm(PLAIN)), seq_lens=(SEQ_LEN,),
+            modes=("forward",), threads=(2,), budget_s=BUDGET_S,
         )  # fmt: skip
-        run_sweep(grid, place / name, progress=Quiet(), benchmark_dir=root / "suites")
+        run_sweep(plan, place / name, progress=Quiet(), benchmark_dir=root / "suites")
     runs = [load(place / name) for name in NAMES]
     found = compare(*runs)
     cases = {r["case"]["id"]: Case.from_json(r["case"]) for r in runs[1].records}

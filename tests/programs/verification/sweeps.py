@@ -9,7 +9,7 @@ from typing import Any
 
 from results.schema import RECORDS, Arm
 from suites.engine.driver import run_sweep
-from suites.plan import Grid
+from suites.speed.suite import SUITE, SpeedPlan
 
 HERE = Path(__file__).parent
 
@@ -28,7 +28,7 @@ class Quiet:
 
 
 def records_of(
-    arms: Sequence[Arm], folder: Path, plugin: str, **grid: Any
+    arms: Sequence[Arm], folder: Path, plugin: str, **axes: Any
 ) -> list[dict[str, Any]]:
     """Run a sweep of `arms` with a plug-in of this package; return its records of kind speed.
 
@@ -36,11 +36,10 @@ def records_of(
         AssertionError: if a launch did not end well.
     """
     given: dict[str, Any] = {
-        "seq_lens": (64,), "modes": ("forward",), "num_heads": (1,), "head_dims": (16,), **grid,
+        "seq_lens": (64,), "modes": ("forward",), "num_heads": (1,), "head_dims": (16,), **axes,
     }  # fmt: skip
-    run_sweep(
-        Grid(backends=tuple(arms), **given), folder, progress=Quiet(), plugins=[HERE / plugin]
-    )
+    plan = SpeedPlan(suite=SUITE, backends=tuple(arms), **given)
+    run_sweep(plan, folder, progress=Quiet(), plugins=[HERE / plugin])
     lines = (folder / RECORDS).read_text().splitlines()
     found = [r for r in map(json.loads, lines) if r["case"]["kind"] == "speed"]
     for record in found:

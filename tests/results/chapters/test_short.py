@@ -13,7 +13,7 @@ from results.chapters.speed.short_inputs import short_inputs
 from results.chapters.speed.tables import tables
 from results.page.blocks import TableView
 from results.records.load import load
-from suites.plan import PRESETS
+from suites.speed.suite import PRESETS
 
 LENGTHS = (64, 128, 256, 512, 1024)
 
@@ -96,7 +96,7 @@ def test_memory_is_told_per_token_of_the_longest_length(tmp_path: Path) -> None:
 
 def test_the_scaling_preset_gives_exponents_with_intervals(tmp_path: Path) -> None:
     preset = PRESETS["scaling"]
-    laws = {pick.backend: synthetic.SEVEN[pick.backend] for pick in preset.picks}
+    laws = {pick.backend: synthetic.SEVEN[pick.backend] for pick in preset.choices}
     of = chapter(tmp_path, laws, lengths=preset.seq_lens, launches=preset.launches, noise=0.02)
     shown = view(of, "Exponents of time and memory in the length")
     times = [row for row in shown.rows if row[2].text == "time"]

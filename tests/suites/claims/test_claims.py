@@ -27,7 +27,7 @@ from suites.claims import learning
 from suites.claims.costs import longest_chain
 from suites.claims.experiments import Lab, experiments, slope
 from suites.claims.suite import EXPERIMENTS, SCALING
-from suites.plan import cases, grid_from, order
+from suites.plan import cases, order, plan_sweep
 from suites.worker.run import answer
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -107,7 +107,7 @@ def test_values_are_written_with_their_interval(value: Estimate | None, words: s
 
 
 def test_an_experiments_launches_are_its_seeds() -> None:
-    grid = grid_from(None, suite="claims", claims=("sqrt-dk", "low-rank-linear"), launches=2)
+    grid = plan_sweep(None, suite="claims", claims=("sqrt-dk", "low-rank-linear"), launches=2)
     items = order(grid, cases(grid))
     own = [(i.case.seed, i.launch) for i in items if i.case.kind == CLAIM]
     assert sorted(own) == [(0, 0), (1, 0)]
@@ -129,7 +129,7 @@ def test_an_experiments_launches_are_its_seeds() -> None:
 def test_misuse_is_named(chosen: dict[str, Any], message: str) -> None:
     preset = chosen.pop("preset", None)
     with pytest.raises(ValueError, match=message):
-        grid_from(preset, **{"suite": "claims", **chosen})
+        plan_sweep(preset, **{"suite": "claims", **chosen})
 
 
 # -- the experiments ---------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from cli import main
 from results.schema import CONTEXT, CONTEXT_MODE, Arm, Case, check_record
 from suites.context_parallel.kind import threads_of
 from suites.context_parallel.suite import CONTEXT_PRESETS
-from suites.plan import cases, grid_from
+from suites.plan import cases, plan_sweep
 from suites.worker.preflight import inspect_case
 from suites.worker.run import answer
 
@@ -146,7 +146,7 @@ def test_ranks_share_the_threads() -> None:
 
 def test_a_preset_shows_both_scalings() -> None:
     for name, preset in CONTEXT_PRESETS.items():
-        every = cases(grid_from(name, suite="context"))
+        every = cases(plan_sweep(name, suite="context"))
         assert {c.kind for c in every} == {CONTEXT}
         assert {c.ranks for c in every} == set(preset.ranks)
         assert len(every) == len(preset.backends) * len(preset.ranks) * len(preset.seq_lens)

@@ -19,7 +19,7 @@ from suites.engine.driver import run_sweep
 from suites.engine.journal import JournalError
 from suites.engine.session import MisuseError, Session
 from suites.parsing import parse_backend
-from suites.plan import cases, grid_from, order
+from suites.plan import cases, order, plan_sweep
 from suites.processes.launcher import Launcher, LaunchError
 from suites.processes.outcome import Outcome
 from suites.processes.signals import Terminated
@@ -51,7 +51,7 @@ def sweep(
         "seq_lens": (16, 32), "modes": ("forward",), "launches": 1, "case_timeout_s": 2.0,
         "threads": (1,), **chosen,
     }  # fmt: skip
-    grid = grid_from("quick", backends=tuple(map(parse_backend, backends)), **chosen)
+    grid = plan_sweep("quick", backends=tuple(map(parse_backend, backends)), **chosen)
     watch = progress or Watch()
     summary = run_sweep(
         grid, folder, progress=watch, plugins=plugins, resume=resume, command=command,
@@ -397,8 +397,8 @@ from pathlib import Path
 from suites.engine.driver import run_sweep
 from suites.terminal.progress import Console
 from suites.parsing import parse_backend
-from suites.plan import grid_from
-grid = grid_from("quick", backends=tuple(map(parse_backend, sys.argv[3:])), seq_lens=(16, 32),
+from suites.plan import plan_sweep
+grid = plan_sweep("quick", backends=tuple(map(parse_backend, sys.argv[3:])), seq_lens=(16, 32),
                  modes=("forward",), launches=2, threads=(1,), case_timeout_s=100.0)
 suites, folder = Path(sys.argv[1]), Path(sys.argv[2])
 run_sweep(grid, folder, progress=Console(), resume=True, benchmark_dir=suites)

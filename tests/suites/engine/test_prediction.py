@@ -4,7 +4,8 @@ import pytest
 from helpers_sweep import case, record
 
 from results.schema import Arm
-from suites.engine.prediction import Declared, History
+from suites.engine.declared import Declared
+from suites.engine.prediction import History
 from suites.plan import Item
 from suites.processes.free_memory import MEMORY_SHARE, free_memory, memory_for_case
 

@@ -28,7 +28,7 @@ from suites.error.suite import BASELINES, ERROR_PRESETS, TRAINED
 from suites.error.trained_inputs import TrainedSpec, draw_qkv, trained_tensors
 from suites.error.weights import exact_log_weights, is_distribution, weights_error
 from suites.parsing import parse_backend
-from suites.plan import cases, grid_from, order
+from suites.plan import cases, order, plan_sweep
 from suites.terminal.progress import describe, label
 from suites.training import prepare as run_module
 from suites.training import trainer as trainer_module
@@ -439,7 +439,7 @@ def test_bad_inputs_are_misuse(changes: dict[str, Any], said: str):
 
 def test_presets_hold_a_budget_of_every_family_beside_exact_attention():
     for name, preset in ERROR_PRESETS.items():
-        grid = grid_from(name, suite="error")
+        grid = plan_sweep(name, suite="error")
         every = cases(grid)
         assert grid.backends[:2] == BASELINES
         assert {"bigbird", "linformer", "longformer", "performer"} < {
@@ -452,12 +452,12 @@ def test_presets_hold_a_budget_of_every_family_beside_exact_attention():
         }  # fmt: skip
         assert len({case.id for case in every}) == len(every)
         assert set(grid.seq_lens) == set(preset.seq_lens)
-    quick = cases(grid_from(None, suite="error"))
-    assert quick == cases(grid_from("quick", suite="error"))
+    quick = cases(plan_sweep(None, suite="error"))
+    assert quick == cases(plan_sweep("quick", suite="error"))
 
 
 def test_every_case_of_the_presets_is_accepted_and_supported():
-    every = {case.id: case for name in ERROR_PRESETS for case in cases(grid_from(
+    every = {case.id: case for name in ERROR_PRESETS for case in cases(plan_sweep(
         name, suite="error", backends=(Arm("sdpa"),)))}  # fmt: skip
     for of in every.values():
         told = inspect_case(of)
@@ -471,7 +471,7 @@ def test_every_case_of_the_presets_is_accepted_and_supported():
 
 def test_trained_inputs_come_in_their_own_shape_unless_options_say_otherwise():
     def shapes(**chosen: Any) -> set[tuple[int, int, int]]:
-        grid = grid_from(
+        grid = plan_sweep(
             "quick", suite="error", inputs=(Arm("trained"),), backends=(Arm("sdpa"),), **chosen
         )
         return {(c.num_heads, c.head_dim, c.seq_len) for c in cases(grid)}
@@ -492,14 +492,14 @@ def test_trained_inputs_come_in_their_own_shape_unless_options_say_otherwise():
         ({"levels": ("layer",)}, "level: suite error is of level attention; got layer"),
         ({"profile": True}, "profile: only with suite speed; got suite error"),
         ({"peers": ("linformer",)}, "peers: only with suite peers"),
-        ({"models": (Arm("bert-base"),)}, "model: only with level model"),
+        ({"models": (Arm("bert-base"),)}, "model: only with suite speed"),
         ({"preset": "million"}, "preset: expected one of quick, .* in suite error, got 'million'"),
     ],
 )  # fmt: skip
 def test_what_the_suite_would_ignore_is_refused(chosen: dict[str, Any], said: str):
     chosen = {"suite": "error", "preset": None, **chosen}
     with pytest.raises(ValueError, match=said):
-        grid_from(**chosen)
+        plan_sweep(**chosen)
 
 
 def test_a_line_of_progress_names_the_inputs_and_the_error():
@@ -524,7 +524,7 @@ class Quiet:
 
 
 def test_a_sweep_through_the_driver_and_its_resume(tmp_path):
-    grid = grid_from(
+    grid = plan_sweep(
         "quick", suite="error", seq_lens=(32, 64), num_heads=(2,), head_dims=(8,), threads=(1,),
         backends=(Arm("sdpa"), Arm("linformer", {"rank": 4})), is_causal=True, budget_s=0.01,
         inputs=(Arm("gaussian", {"scale": 1}), Arm("peaked")),
@@ -554,7 +554,7 @@ def test_a_sweep_through_the_driver_and_its_resume(tmp_path):
 
 
 def test_misuse_ends_a_sweep_before_anything_is_written(tmp_path):
-    grid = grid_from("quick", suite="error", inputs=(Arm("gaussian", {"scale": 0}),))
+    grid = plan_sweep("quick", suite="error", inputs=(Arm("gaussian", {"scale": 0}),))
     with pytest.raises(MisuseError, match="inputs: gaussian: scale: expected a number"):
         run_sweep(grid, tmp_path / "run", progress=Quiet())
     assert not (tmp_path / "run").exists()

@@ -7,26 +7,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from results.schema import IDENTITY, Arm
+from suites.machine.cases import roof_cases, sentinel_case
 from suites.parsing import parse_backend, parse_shard, parse_span
 from suites.plan import (
-    PRESETS,
-    SUITES,
     available_cores,
     cases,
-    grid_from,
     group,
     launch_budget_s,
     order,
-    roof_cases,
-    sentinel_case,
+    plan_sweep,
     series_id,
 )
+from suites.registry import suites
+from suites.speed.suite import PRESETS
 
 ARMS = (Arm("full"), Arm("longformer", {"window": 64}), Arm("longformer", {"window": 128}))
 
 
 def quick(**chosen):
-    return grid_from("quick", **{"backends": ARMS, **chosen})
+    return plan_sweep("quick", **{"backends": ARMS, **chosen})
 
 
 # -- options ------------------------------------------------------------------------------------
@@ -132,7 +131,7 @@ def test_larger_presets_reach_further_and_hold_the_smaller():
 
 
 def test_kernels_compares_the_exact_kernels_on_any_device():
-    cpu, cuda = (grid_from("kernels", device=device) for device in ("cpu", "cuda"))
+    cpu, cuda = (plan_sweep("kernels", device=device) for device in ("cpu", "cuda"))
     labels = ["sdpa", *(f"sdpa:kernel={k}" for k in ("flash", "cudnn", "efficient", "math"))]
     for grid in (cpu, cuda):
         assert [arm.label for arm in grid.backends] == [*labels, "xformers"]
@@ -145,14 +144,14 @@ def test_kernels_compares_the_exact_kernels_on_any_device():
 
 def test_what_is_chosen_comes_before_what_a_preset_says():
     mine = (Arm("full"),)
-    grid = grid_from("kernels", device="cuda", backends=mine, batches=(2,), dtypes=None)
+    grid = plan_sweep("kernels", device="cuda", backends=mine, batches=(2,), dtypes=None)
     assert (grid.backends, grid.batches, grid.dtypes) == (mine, (2,), ("bfloat16",))
-    assert grid_from("quick", backends=()).backends == ()
+    assert plan_sweep("quick", backends=()).backends == ()
 
 
 def test_unknown_preset_names_those_there_are():
     with pytest.raises(ValueError, match="quick, standard, full, scaling, million"):
-        grid_from("fast")
+        plan_sweep("fast")
 
 
 def test_layer_and_block_cases_hold_the_identity_floor():
@@ -191,7 +190,7 @@ def test_compiled_and_eager_cases_share_their_roofs():
 
 
 def test_scaling_preset_is_what_the_documentation_says():
-    grid = grid_from("scaling")
+    grid = plan_sweep("scaling")
     every = cases(grid)
     assert sorted({c.seq_len for c in every}) == [4096, 8192, 16384, 32768, 65536]
     assert {(c.arms[0].name, c.is_causal) for c in every} == {
@@ -204,7 +203,7 @@ def test_scaling_preset_is_what_the_documentation_says():
 
 
 def test_million_preset_is_what_the_documentation_says():
-    every = cases(grid_from("million", threads=(1,)))
+    every = cases(plan_sweep("million", threads=(1,)))
     longest = [c for c in every if c.seq_len == 2**20]
     assert max(c.seq_len for c in every) == 2**20
     assert {(c.arms[0].name, c.mode, c.is_causal) for c in longest} == {
@@ -221,17 +220,17 @@ def test_what_is_chosen_holds_for_the_picks_of_a_preset():
     chosen = {"seq_lens": (8,), "threads": (1,)}
     ways = {
         (c.arms[0].label, c.mode, c.is_causal)
-        for c in cases(grid_from("scaling", backends=arms, **chosen))
+        for c in cases(plan_sweep("scaling", backends=arms, **chosen))
     }
     assert ways == {
         ("performer:num_features=64", "forward", False),
         ("performer:num_features=64", "forward", True),
         ("sdpa", "forward", False),
     }
-    causal = cases(grid_from("scaling", is_causal=True, modes=("training",), **chosen))
+    causal = cases(plan_sweep("scaling", is_causal=True, modes=("training",), **chosen))
     assert {(c.is_causal, c.mode) for c in causal} == {(True, "training")}
     assert len(causal) == 4
-    everything = cases(grid_from("million", num_heads=(2,), backends=(), **chosen))
+    everything = cases(plan_sweep("million", num_heads=(2,), backends=(), **chosen))
     assert {c.num_heads for c in everything} == {2}
     assert len(everything) == 7
 
@@ -311,9 +310,9 @@ def test_the_sentinel_is_one_shape_with_the_most_threads_of_the_grid():
     assert launch_budget_s(quick(budget_s=1.0), case) == 0.1
 
 
-@pytest.mark.parametrize("suite", [s for s in SUITES if s != "peers"])
+@pytest.mark.parametrize("suite", [s.name for s in suites() if s.name != "peers"])
 def test_every_suite_takes_a_sampling_time(suite):
-    grid = grid_from(None, suite=suite, budget_s=0.03, backends=ARMS[:1] * (suite != "claims"))
+    grid = plan_sweep(None, suite=suite, budget_s=0.03, backends=ARMS[:1] * (suite != "claims"))
     assert {launch_budget_s(grid, case) for case in cases(grid)} == {0.03}
 
 
@@ -337,7 +336,7 @@ def test_empty_shard_measures_nothing():
 
 def test_a_profile_is_of_the_run_and_not_of_its_cases():
     plain, profiled = (
-        grid_from("quick", backends=(Arm("full"),), profile=profile) for profile in (False, True)
+        plan_sweep("quick", backends=(Arm("full"),), profile=profile) for profile in (False, True)
     )
     assert (plain.profile, profiled.profile) == (False, True)
     assert [c.id for c in cases(plain)] == [c.id for c in cases(profiled)]
@@ -347,7 +346,7 @@ def test_a_profile_is_of_the_run_and_not_of_its_cases():
 
 
 def test_decode_preset_is_what_the_documentation_says():
-    grid = grid_from("decode", backends=ARMS)
+    grid = plan_sweep("decode", backends=ARMS)
     every = cases(grid)
     assert {c.mode for c in every} == {"decode"}
     assert all(c.is_causal for c in every)
@@ -365,7 +364,7 @@ def test_a_decoder_is_causal_whatever_the_other_modes_are():
 
 def test_models_preset_holds_parts_on_a_cpu_and_the_published_ones_on_a_gpu():
     on_cpu, on_gpu = (
-        {c.model for c in cases(grid_from("models", backends=ARMS, device=device))}
+        {c.model for c in cases(plan_sweep("models", backends=ARMS, device=device))}
         for device in ("cpu", "cuda")
     )
     assert on_cpu == {
@@ -409,4 +408,4 @@ def test_a_model_case_has_its_floor_and_no_heads():
 )  # fmt: skip
 def test_what_no_case_would_have_is_refused(chosen, said):
     with pytest.raises(ValueError, match=said):
-        grid_from(None, **chosen)
+        plan_sweep(None, **chosen)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from results.schema import Arm
 from suites.peers.suite import PeerRow, choose_rows
-from suites.plan import cases, grid_from, order
+from suites.plan import cases, order, plan_sweep
 
 
 def row(peer: str, backend: str, **changes: Any) -> PeerRow:
@@ -80,7 +81,7 @@ def test_arms_are_ours_the_peer_and_its_projections():
 
 
 def test_suite_measures_each_row_at_its_own_length_under_both_allocators():
-    grid = grid_from(None, suite="peers", rows=chosen())
+    grid = replace(plan_sweep(None, suite="peers"), rows=chosen())
     every = cases(grid)
     assert len(every) == 4 * 2 * 2
     assert {case.kind for case in every} == {"peer"}
@@ -94,22 +95,23 @@ def test_suite_measures_each_row_at_its_own_length_under_both_allocators():
 
 
 def test_options_go_before_the_rows_own():
-    grid = grid_from(
-        None, suite="peers", rows=chosen(), seq_lens=(64, 128), modes=("forward",), launches=1,
+    grid = plan_sweep(
+        None, suite="peers", seq_lens=(64, 128), modes=("forward",), launches=1,
         allocators=("default",), is_causal=False,
     )  # fmt: skip
+    grid = replace(grid, rows=chosen())
     every = cases(grid)
     assert len(every) == 4 * 2
     assert {case.seq_len for case in every} == {64, 128}
-    assert grid_from("quick", suite="peers").seq_lens == grid_from("quick").seq_lens
-    assert grid_from(None).seq_lens == grid_from("quick").seq_lens
-    assert grid_from(None, suite="peers", device="cuda").allocators == ("default",)
+    assert plan_sweep("quick", suite="peers").seq_lens == plan_sweep("quick").seq_lens
+    assert plan_sweep(None).seq_lens == plan_sweep("quick").seq_lens
+    assert plan_sweep(None, suite="peers", device="cuda").allocators == ("default",)
 
 
 def test_what_a_suite_would_ignore_is_misuse():
     with pytest.raises(ValueError, match="peers: only with suite peers; got local"):
-        grid_from(None, peers=("local",))
+        plan_sweep(None, peers=("local",))
     with pytest.raises(ValueError, match="level: a peer sets its own"):
-        grid_from(None, suite="peers", levels=("layer",))
+        plan_sweep(None, suite="peers", levels=("layer",))
     with pytest.raises(ValueError, match=r"suite: expected one of speed, peers, .*got 'races'"):
-        grid_from(None, suite="races")
+        plan_sweep(None, suite="races")

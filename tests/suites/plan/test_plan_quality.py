@@ -25,20 +25,15 @@ import cli
 from attention import registry as backends
 from results.schema import Arm, Case
 from suites.content_names import corpus_name, folder_name
-from suites.engine.prediction import Declared, History
+from suites.engine.declared import Declared
+from suites.engine.prediction import History
 from suites.error.suite import ERROR_PRESETS
 from suites.parsing import parse_backend
-from suites.plan import Item, cases, grid_from, order, series_id
+from suites.plan import Item, cases, order, plan_sweep, series_id
 from suites.processes import heartbeat as hearing_module
 from suites.processes.heartbeat import Hearing
-from suites.quality.suite import (
-    FOR_OTHERS,
-    TRAINING_PRESETS,
-    Chosen,
-    TaskRow,
-    budgets,
-    rows_for,
-)
+from suites.quality.rows import FOR_OTHERS, Chosen, TaskRow, budgets, rows_for
+from suites.registry import find
 from suites.tasks import registry
 from suites.terminal.progress import Console, describe, label
 from suites.training.plan import VIEWS, plan_from
@@ -46,13 +41,14 @@ from suites.worker.preflight import inspect_case
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
+TRAINING_PRESETS = {name: find(name).presets for name in ("quality", "quantized")}
 PRESETS = [(suite, name) for suite, presets in TRAINING_PRESETS.items() for name in presets]
 
 
 def quality(*tasks: str, preset: str | None = None, **chosen: Any) -> list[Case]:
     """Return the cases of a sweep of suite quality."""
     named = tuple(map(parse_backend, tasks))
-    return cases(grid_from(preset, **{"suite": "quality", "tasks": named, **chosen}))
+    return cases(plan_sweep(preset, **{"suite": "quality", "tasks": named, **chosen}))
 
 
 def only(every: list[Case], name: str) -> Any:
@@ -67,7 +63,7 @@ def only(every: list[Case], name: str) -> Any:
 @pytest.mark.parametrize(("suite", "name"), PRESETS)
 def test_a_preset_is_the_product_of_its_rows(suite: str, name: str) -> None:
     preset = TRAINING_PRESETS[suite][name]
-    every = cases(grid_from(name, suite=suite))
+    every = cases(plan_sweep(name, suite=suite))
     expected = sum(
         len(row.forms) * len(row.pretrain) * len(row.arms) * preset.seeds
         * max(1, len(preset.weights))
@@ -89,7 +85,7 @@ def test_a_preset_is_the_product_of_its_rows(suite: str, name: str) -> None:
 
 @pytest.mark.parametrize(("suite", "name"), PRESETS)
 def test_every_case_of_a_preset_is_accepted(suite: str, name: str) -> None:
-    every = [c for c in cases(grid_from(name, suite=suite)) if c.seed == 0]
+    every = [c for c in cases(plan_sweep(name, suite=suite)) if c.seed == 0]
     for case in every:
         told = inspect_case(case, {})
         assert told["misuse"] is None, case
@@ -168,29 +164,29 @@ def test_a_task_of_a_plug_in_has_a_row_too() -> None:
 def test_files_are_named_by_their_content(tmp_path: Path) -> None:
     corpus = tmp_path / "my text"
     corpus.write_bytes(b"text " * 100)
-    grid = grid_from(None, suite="quality", tasks=(Arm("language"), Arm("recall")), corpus=corpus)
+    grid = plan_sweep(None, suite="quality", tasks=(Arm("language"), Arm("recall")), corpus=corpus)
     name = corpus_name(corpus)
     assert grid.files == {name: str(corpus)}
     assert {case.task for case in cases(grid)} == {f"language:corpus={name}", "recall"}
     assert not any(str(tmp_path) in json.dumps(case.to_json()) for case in cases(grid))
     (tmp_path / "lra").mkdir()
     (tmp_path / "lra" / "a.tsv").write_text("Source\tTarget\n1\t1\n")
-    grid = grid_from(None, suite="quality", tasks=(Arm("lra"),), lra_data=tmp_path / "lra")
+    grid = plan_sweep(None, suite="quality", tasks=(Arm("lra"),), lra_data=tmp_path / "lra")
     assert {case.task for case in cases(grid)} == {f"lra:data={folder_name(tmp_path / 'lra')}"}
 
 
 @pytest.mark.parametrize("count", [2, 5, 9])
 def test_shards_are_the_whole_sweep_and_share_nothing(count: int) -> None:
-    whole = {case.id for case in cases(grid_from("standard", suite="quality"))}
+    whole = {case.id for case in cases(plan_sweep("standard", suite="quality"))}
     parts = [
-        [case.id for case in cases(grid_from("standard", suite="quality", shard=(i, count)))]
+        [case.id for case in cases(plan_sweep("standard", suite="quality", shard=(i, count)))]
         for i in range(1, count + 1)
     ]
     assert Counter(id_ for part in parts for id_ in part) == Counter(whole)
 
 
 def test_every_training_is_launched_once_and_none_waits_for_another() -> None:
-    grid = grid_from("quick", suite="quality")
+    grid = plan_sweep("quick", suite="quality")
     items = order(grid, cases(grid))
     trainings = [item for item in items if item.case.kind == "task"]
     launched = Counter((item.case.id, item.launch) for item in trainings)
@@ -302,7 +298,7 @@ def test_a_file_that_cannot_be_learnt_is_misuse(tmp_path: Path) -> None:
 def test_a_case_has_time_for_a_training_of_stated_seconds(
     chosen: dict[str, Any], limit: float
 ) -> None:
-    assert grid_from("quick", suite="quality", **chosen).case_timeout_s == limit
+    assert plan_sweep("quick", suite="quality", **chosen).case_timeout_s == limit
 
 
 @pytest.mark.parametrize("name", ["amount", "lr", "pretrain"])
@@ -349,7 +345,7 @@ def test_a_folder_that_a_task_reads_is_asked_for() -> None:
 def test_a_broken_folder_is_misuse_before_the_first(tmp_path: Path) -> None:
     for name in ("basic_train.tsv", "basic_val.tsv", "basic_test.tsv"):
         (tmp_path / name).write_text("Source\tTarget\n[MAX 1 2 ]\tmany\n")
-    grid = grid_from(None, suite="quality", tasks=(Arm("lra"),), lra_data=tmp_path, num_seeds=1)
+    grid = plan_sweep(None, suite="quality", tasks=(Arm("lra"),), lra_data=tmp_path, num_seeds=1)
     case = cases(grid)[0]
     told = inspect_case(case, {name: Path(path) for name, path in grid.files.items()})
     assert re.search(r"basic_\w+\.tsv", told["misuse"])
@@ -594,7 +590,7 @@ def test_a_form_leaves_the_rows_that_have_it() -> None:
     assert {(case.is_causal, case.batch) for case in causal} == {(True, 32)}
     both = quality("recall", num_seeds=1)
     assert {(case.is_causal, case.batch) for case in both} == {(True, 32), (False, 64)}
-    full = cases(grid_from("full", suite="quality", forms=("causal",)))
+    full = cases(plan_sweep("full", suite="quality", forms=("causal",)))
     assert all(case.is_causal for case in full)
     assert {case.task for case in full if case.task.startswith("language")} == {"language"}
 

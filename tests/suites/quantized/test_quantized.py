@@ -18,12 +18,12 @@ from torch import nn
 from models import TransformerModel
 from results.schema import UNITS, Arm, Case, check_record
 from suites.engine.driver import run_sweep
-from suites.plan import cases, grid_from
+from suites.plan import cases, plan_sweep
 from suites.quality import kind as task
-from suites.quality.suite import WEIGHTS
 from suites.quantized import schemes
 from suites.quantized.kind import Distance, model_bytes
 from suites.quantized.schemes import keep, kernel_of, linears, scheme_of
+from suites.quantized.suite import WEIGHTS
 from suites.training.plan import training_of
 from suites.training.prepare import prepare
 from suites.worker.preflight import inspect_case
@@ -375,7 +375,7 @@ class Quiet:
 
 @needs_torchao
 def test_a_sweep_trains_once_for_two_schemes(tmp_path: Path):
-    grid = grid_from(
+    grid = plan_sweep(
         "quick", suite="quantized", weights=("float32", "int8"), tasks=(Arm("induction"),),
         forms=("causal",), seq_lens=(32,), amount=5, threads=(1,), budget_s=0.01, batches=(8,),
         models=(Arm("small", {"d_model": 32, "num_layers": 1, "num_heads": 2}),),

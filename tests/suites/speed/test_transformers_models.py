@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from results.schema import IDENTITY, Arm, Case
 from suites.arms.transformers_model import build_model, files_given
 from suites.content_names import hf_config_name
-from suites.plan import cases, grid_from
+from suites.plan import cases, plan_sweep
 from suites.worker.preflight import preflight
 from suites.worker.run import answer
 
@@ -280,12 +280,12 @@ def test_a_changed_or_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_sweep_takes_configurations(tmp_path: Path) -> None:
     path = written(tmp_path, BERT)
-    grid = grid_from(None, hf_configs=(path,), backends=(Arm("sdpa"),), seq_lens=(64,))
+    grid = plan_sweep(None, hf_configs=(path,), backends=(Arm("sdpa"),), seq_lens=(64,))
     name = hf_config_name(path)
     assert {case.level for case in cases(grid)} == {"model"}
     assert {case.model for case in cases(grid)} == {name}
     assert dict(grid.files) == {name: str(path)}
-    both = grid_from(None, hf_configs=(path,), models=(Arm("bert-base"),), seq_lens=(64,))
+    both = plan_sweep(None, hf_configs=(path,), models=(Arm("bert-base"),), seq_lens=(64,))
     assert [arm.name for arm in both.models] == ["bert-base", name]
 
 

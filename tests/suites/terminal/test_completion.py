@@ -14,7 +14,9 @@ import synthetic
 from click.shell_completion import ShellComplete
 
 import cli
-from suites.terminal import completion
+from suites import names
+from suites.claims.suite import CLAIMS as CLAIM_IDS
+from suites.error.suite import input_names
 
 ROOT = Path(__file__).parents[3]
 
@@ -37,14 +39,14 @@ def test_names_are_those_that_are_registered() -> None:
     from suites.peers import registry as peers
     from suites.tasks import registry as tasks
 
-    assert completion.backends() == [n for n in attention.names() if n in completion.backends()]
+    assert names.backends() == [n for n in attention.names() if n in names.backends()]
     ours = {n for n in attention.names() if attention.registry.get(n).__module__.startswith("att")}
-    assert ours <= set(completion.backends())
-    assert set(completion.peers()) >= set(peers.names())
-    assert set(completion.tasks()) >= {str(one["name"]) for one in tasks.describe()}
-    assert completion.models() == list(CONFIGS)
-    assert set(completion.claims()) == {claim.id for claim in CLAIMS}
-    assert set(completion.inputs()) == {*DRAWN, TRAINED_NAME}
+    assert ours <= set(names.backends())
+    assert set(names.peers()) >= set(peers.names())
+    assert set(names.tasks()) >= {str(one["name"]) for one in tasks.describe()}
+    assert names.models() == list(CONFIGS)
+    assert set(CLAIM_IDS) == {claim.id for claim in CLAIMS}
+    assert set(input_names()) == {*DRAWN, TRAINED_NAME}
 
 
 @pytest.mark.parametrize(

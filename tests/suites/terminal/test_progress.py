@@ -16,8 +16,8 @@ from suites.terminal.progress import (
     describe,
     duration,
     label,
-    seconds,
 )
+from suites.words import seconds
 
 
 class Terminal(io.StringIO):
