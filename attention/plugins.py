@@ -12,9 +12,10 @@ import importlib
 import importlib.abc
 import importlib.metadata
 import importlib.util
+import inspect
 import pkgutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -26,6 +27,7 @@ class Named(Protocol):
 
 
 T = TypeVar("T", bound=Named)
+C = TypeVar("C", bound=type[Named])
 
 _LONGEST_MESSAGE = 500
 
@@ -171,6 +173,15 @@ class Registry(dict[str, type[T]], Generic[T]):
         cls.name = name
         self[name] = cls
 
+    def register(self, name: str) -> Callable[[C], C]:
+        """Return the decorator that makes a class known under `name`; errors as of `add`."""
+
+        def decorate(cls: C) -> C:
+            self.add(name, cls)  # type: ignore[arg-type]  # the base is that of the kind's plug-ins
+            return cls
+
+        return decorate
+
     def discover(self) -> None:
         """Import what registers, once."""
         if self._is_complete:
@@ -213,8 +224,6 @@ class Registry(dict[str, type[T]], Generic[T]):
         self.discover()
         if name in self:
             return self[name]
-        near = difflib.get_close_matches(str(name), self, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
         failed = {
             repr(plugin): error
             for plugin, error in self._broken.items()
@@ -226,9 +235,49 @@ class Registry(dict[str, type[T]], Generic[T]):
             for plugin, error in (failed | self._broken_files).items()
         )
         raise ValueError(
-            f"{self.argument}: no {self.kind} {name!r}{hint}; "
+            f"{self.argument}: no {self.kind} {name!r}{near_miss(name, self)}; "
             f"there are {', '.join(self.names())}{broken}"
         )
+
+
+def near_miss(name: object, names: Iterable[str]) -> str:
+    """Return the name that was perhaps meant, as a question in brackets, or nothing."""
+    near = difflib.get_close_matches(str(name), [*names], n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def check_options(
+    owner: str, accepted: Mapping[str, inspect.Parameter], given: Iterable[str]
+) -> None:
+    """Check that options are arguments of a constructor and that none is missing.
+
+    Args:
+        owner: whose constructor, for messages.
+        accepted: its arguments, by name.
+        given: names of the options.
+
+    Raises:
+        TypeError: if an option is unknown or missing; the message names those accepted.
+    """
+    given = [*given]
+    for option in given:
+        if option not in accepted:
+            raise TypeError(
+                f"{option}: {owner} has no such option{near_miss(option, accepted)}; "
+                f"accepted: {', '.join(accepted) or 'none'}"
+            )
+    missing = [n for n, p in accepted.items() if p.default is p.empty and n not in given]
+    if missing:
+        raise TypeError(f"{missing[0]}: {owner} needs {', '.join(missing)}")
+
+
+def describe_option(parameter: inspect.Parameter) -> dict[str, Any]:
+    """Return an option's type and default (or ``required``) as plain values."""
+    described: dict[str, Any] = {"type": str(parameter.annotation)}
+    default = parameter.default
+    if default is parameter.empty:
+        return described | {"required": True}
+    return described | {"default": list(default) if isinstance(default, tuple) else default}
 
 
 def import_file(path: str | Path) -> None:

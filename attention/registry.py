@@ -7,14 +7,12 @@ point in the group ``attnbench.backends`` whose value is a module that registers
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from attention.base import UNMEASURED, Attention
-from attention.plugins import Registry, import_file
+from attention.plugins import Registry, check_options, describe_option, import_file
 
 A = TypeVar("A", bound=Attention)
 
@@ -25,6 +23,8 @@ _registry: Registry[Attention] = Registry(
     reserved=("claim", "identity", "lstm", "projections", "roof", "sentinel"),
 )  # fmt: skip
 
+broken_plugins = _registry.broken_plugins
+
 
 def register(name: str) -> Callable[[type[A]], type[A]]:
     """Make a class known under `name`.
@@ -32,22 +32,12 @@ def register(name: str) -> Callable[[type[A]], type[A]]:
     Raises:
         ValueError: if another class already has the name, or ``--backend`` could not take it.
     """
-
-    def add(cls: type[A]) -> type[A]:
-        _registry.add(name, cls)
-        return cls
-
-    return add
+    return _registry.register(name)
 
 
 def names() -> list[str]:
     """Return the registered names, sorted."""
     return _registry.names()
-
-
-def broken_plugins() -> dict[str, str]:
-    """Return the installed plug-ins that failed to import: entry point name to the error."""
-    return _registry.broken_plugins()
 
 
 def get(name: str) -> type[Attention]:
@@ -76,25 +66,8 @@ def build(name: str, **options: Any) -> Attention:
             valid ones.
     """
     cls = get(name)
-    check_options(cls, options)
+    check_options(cls.name, cls.options(), options)
     return cls(**options)
-
-
-def check_options(cls: type[Attention], options: dict[str, Any]) -> None:
-    """Check that `options` are arguments of the constructor and that none is missing."""
-    accepted = cls.options()
-    for option in options:
-        if option not in accepted:
-            near = difflib.get_close_matches(option, accepted, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise TypeError(
-                f"{option}: {cls.name} has no such option{hint}; accepted: {', '.join(accepted)}"
-            )
-    missing = [
-        n for n, p in accepted.items() if p.default is inspect.Parameter.empty and n not in options
-    ]
-    if missing:
-        raise TypeError(f"{missing[0]}: {cls.name} needs {', '.join(missing)}")
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -132,19 +105,10 @@ def describe(name: str) -> dict[str, Any]:
             for device, dtypes in supports.dtypes.items()
         },
         "unmeasured": [device for device in supports.dtypes if device in UNMEASURED],
-        "options": {n: _describe_option(p) | _choices(cls, n) for n, p in cls.options().items()},
+        "options": {n: describe_option(p) | _choices(cls, n) for n, p in cls.options().items()},
         "call_inputs": {n: i.doc for n, i in cls.call_inputs.items()},
         "unavailable": {device: cls.unavailable_reasons(device) for device in ("cpu", "cuda")},
     }
-
-
-def _describe_option(parameter: inspect.Parameter) -> dict[str, Any]:
-    described: dict[str, Any] = {"type": str(parameter.annotation)}
-    if parameter.default is not inspect.Parameter.empty:
-        described["default"] = parameter.default
-    else:
-        described["required"] = True
-    return described
 
 
 def _choices(cls: type[Attention], option: str) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from attention.checks import check_bool, check_choice, check_float, check_int
+from attention.plugins import near_miss
 from models.block import Norm
 from models.feedforward import Activation
 from models.norm import EPSILON, Normalization
@@ -119,12 +119,13 @@ class ModelConfig:
             TypeError: if there is no such value.
             ValueError: if one is out of range.
         """
-        known = [field.name for field in fields(self)]
+        accepted = [field.name for field in fields(self)]
         for name in changes:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
-                raise TypeError(f"{name}: no such value{hint}; accepted: {', '.join(known)}")
+            if name not in accepted:
+                raise TypeError(
+                    f"{name}: no such value{near_miss(name, accepted)}; "
+                    f"accepted: {', '.join(accepted)}"
+                )
         return replace(self, **changes)
 
 
@@ -156,9 +157,8 @@ def named_config(name: str) -> ModelConfig:
         ValueError: if there is none of that name; the message lists them.
     """
     if name not in CONFIGS:
-        near = difflib.get_close_matches(str(name), CONFIGS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(
-            f"config: no configuration {name!r}{hint}; there are {', '.join(CONFIGS)}"
+            f"config: no configuration {name!r}{near_miss(name, CONFIGS)}; "
+            f"there are {', '.join(CONFIGS)}"
         )
     return CONFIGS[name]

@@ -7,11 +7,12 @@ layers that need no queries and keys. Nothing else in `models` knows any of thes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from attention.base import Attention, UnsupportedError
 from attention.checks import check_int
-from attention.registry import check_options, get
+from attention.plugins import check_options
+from attention.registry import get
 from models.multihead import MultiheadAttention
 from models.positional import RotaryPositions
 from models.recurrent import LSTMLayer
@@ -77,7 +78,7 @@ def make_mixer(
                 raise ValueError(
                     f"attention_options: {name} is the block's own argument; got {options[name]!r}"
                 )
-        _check_options(cls, own | options)
+        check_options(cls.name, cls.options(), own | options)
         return cls(**own, **options)
     return MultiheadAttention(
         d_model=d_model,
@@ -123,7 +124,7 @@ def layer_options(
     own: dict[str, Any] = {"d_model": d_model}
     if issubclass(cls, Attention):
         own = {"num_heads": num_heads, "head_dim": d_model // num_heads}
-    _check_options(cls, {**own, **options})
+    check_options(cls.name, accepted, {**own, **options})
     options |= cls.shared_options(**{**own, **options})
     first = options.get("seed", accepted["seed"].default) if "seed" in accepted else None
     if first is None:  # nothing random, or every layer draws from torch's own generator
@@ -191,11 +192,6 @@ def _refuse_unused(
         raise UnsupportedError(
             f"rotary: {name} has no queries and keys to turn; expected None, got {rotary}"
         )
-
-
-def _check_options(cls: MixingClass, options: dict[str, Any]) -> None:
-    # It asks for a name and `options`, which layers have as backends do.
-    check_options(cast("type[Attention]", cls), options)
 
 
 def _check_built(layer: LSTMLayer, d_model: int, options: Mapping[str, Any]) -> LSTMLayer:

@@ -26,6 +26,8 @@ _registry: Registry[Peer] = Registry(
     blames_all=True,
 )
 
+names, broken_plugins = _registry.names, _registry.broken_plugins
+
 
 def register(name: str) -> Callable[[type[P]], type[P]]:
     """Make a class known under `name`.
@@ -41,15 +43,9 @@ def register(name: str) -> Callable[[type[P]], type[P]]:
                 f"difference: expected what differs, or same_function = True; {name} has "
                 f"same_function = {cls.same_function}, difference = {cls.difference!r}"
             )
-        _registry.add(name, cls)
-        return cls
+        return _registry.register(name)(cls)
 
     return add
-
-
-def names() -> list[str]:
-    """Return the registered names, sorted."""
-    return _registry.names()
 
 
 def get(name: str) -> Peer:
@@ -121,8 +117,3 @@ def catalogue() -> list[dict[str, Any]]:
         }
         for peer in map(get, names())
     ]
-
-
-def broken_plugins() -> dict[str, str]:
-    """Return the installed plug-ins that failed to import: entry point name to the error."""
-    return _registry.broken_plugins()

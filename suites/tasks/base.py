@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from attention.base import UnsupportedError
@@ -37,10 +38,11 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _TEST_BELOW = np.uint64(int(TEST_SHARE * 2**64))
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 __all__ = [
-    "FORMS", "IGNORED", "SPLITS", "Architecture", "Batch", "Form", "Ints", "Split", "Task",
-    "check_contents", "generator", "is_test", "of_split",
+    "FORMS", "IGNORED", "SPLITS", "Architecture", "Batch", "Bools", "Form", "Ints", "Split",
+    "StoredTask", "Task", "check_contents", "generator", "is_test", "of_split",
 ]  # fmt: skip
 
 
@@ -62,6 +64,12 @@ class Batch(NamedTuple):
     groups: Tensor | None = None
     key_padding_mask: Tensor | None = None
     decoder_ids: Tensor | None = None
+
+    @classmethod
+    def of(cls, ids: Ints, labels: Ints, **others: Ints | Bools | None) -> Batch:
+        """Make a batch of numpy's arrays; `others` are further attributes, by name."""
+        further = {n: None if x is None else torch.from_numpy(x) for n, x in others.items()}
+        return cls(torch.from_numpy(ids), torch.from_numpy(labels), **further)
 
 
 class Task(ABC):
@@ -156,6 +164,38 @@ class Task(ABC):
         raise UnsupportedError(f"pretrain: {self.name} has no inputs worth it")
 
 
+class StoredTask(Task):
+    """A task that reads files: training examples are drawn anew, those of the test in order."""
+
+    needs_files = True
+
+    @property
+    @abstractmethod
+    def num_tested(self) -> int:
+        """Examples of the test split."""
+
+    @abstractmethod
+    def trained(self, rng: np.random.Generator, size: int) -> Batch:
+        """Draw training examples."""
+
+    @abstractmethod
+    def tested(self, which: Ints) -> Batch:
+        """Return examples of the test split by their numbers ``[B]``, from 0 on."""
+
+    def batch(self, size: int, *, seed: int, index: int, split: Split) -> Batch:
+        """Return a batch; of the test split the same examples whatever the seed."""
+        check_int("size", size, minimum=1)
+        if check_choice("split", split, SPLITS) == "train":
+            return self.trained(generator(seed, index, split), size)
+        return self.tested((index * size + np.arange(size)) % self.num_tested)
+
+    def test_batches(self, size: int, count: int, *, seed: int) -> Iterator[Batch]:
+        """Walk at most `count` examples of the test split, each once, `size` at a time."""
+        count = min(count, self.num_tested)
+        for first in range(0, count, size):
+            yield self.tested(np.arange(first, min(first + size, count)))
+
+
 def generator(seed: int, index: int, split: str) -> np.random.Generator:
     """Return the random numbers of one batch: another stream for every seed, index and split."""
     words = [check_int("seed", seed, minimum=0), check_int("index", index, minimum=0)]
@@ -183,16 +223,16 @@ def of_split(split: str, size: int, draw: Callable[[int], tuple[Ints, ...]]) -> 
     is_asked = check_choice("split", split, SPLITS) == "test"
     share = TEST_SHARE if is_asked else 1.0 - TEST_SHARE
     parts: list[tuple[Ints, ...]] = []
-    found = 0
-    while found < size:
-        drawn = draw(int((size - found) / share * 1.1) + 4)
-        kept = is_test(drawn[0]) == is_asked
-        parts.append(tuple(array[kept] for array in drawn))
-        found += int(kept.sum())
+    count = 0
+    while count < size:
+        drawn = draw(int((size - count) / share * 1.1) + 4)
+        is_ours = is_test(drawn[0]) == is_asked
+        parts.append(tuple(array[is_ours] for array in drawn))
+        count += int(is_ours.sum())
     return tuple(np.concatenate(arrays)[:size] for arrays in zip(*parts, strict=True))
 
 
-def is_test(content: Ints) -> npt.NDArray[np.bool_]:
+def is_test(content: Ints) -> Bools:
     """Say of each row of whole numbers ``[B, K]`` whether it is the test split's.
 
     A dot product with fixed odd multipliers, then SplitMix64's finaliser (Steele et al. 2014),

@@ -25,20 +25,10 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
-import torch
 
 from attention.checks import check_int
-from suites.tasks.base import (
-    Batch,
-    Form,
-    Ints,
-    Split,
-    Task,
-    check_contents,
-    generator,
-    of_split,
-)
-from suites.tasks.drawing import distinct, integers, put, unasked
+from suites.tasks.base import Form, Ints, check_contents
+from suites.tasks.drawing import DrawnTask, Question, distinct, integers, put
 from suites.tasks.registry import register
 
 BLANK = 0
@@ -47,7 +37,7 @@ MASK = 2
 FIRST_LETTER = 3
 
 
-class Copying(Task):
+class Copying(DrawnTask):
     """What copying from places and from among blanks have in common.
 
     Args:
@@ -84,23 +74,20 @@ class Copying(Task):
     def _places(self, rng: np.random.Generator, size: int) -> Ints:
         """Draw where the symbols stand in front: ``[B, symbols]``, rising."""
 
-    def batch(self, size: int, *, seed: int, index: int, split: Split) -> Batch:
-        """Return a batch; see `Task.batch`."""
-        rng = generator(seed, index, split)
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, ...]:
+        """Draw the symbols ``[B, symbols]``."""
+        return (FIRST_LETTER + integers(rng, self.num_letters, count, self.num_symbols),)
 
-        def draw(count: int) -> tuple[Ints, ...]:
-            return (FIRST_LETTER + integers(rng, self.num_letters, count, self.num_symbols),)
-
-        (symbols,) = of_split(split, size, draw)
-        places = self._places(rng, size)
-        ids = np.full((size, self.seq_len), BLANK, dtype=np.int64)
+    def write(self, rng: np.random.Generator, *drawn: Ints) -> tuple[Ints, Question, None]:
+        """Put the symbols to their places; they are asked from the separator on."""
+        (symbols,) = drawn
+        places = self._places(rng, len(symbols))
+        ids = np.full((len(symbols), self.seq_len), BLANK, dtype=np.int64)
         put(ids, places, symbols)
         ids[:, self.separator] = SEPARATOR
         ids[:, self.separator + 1 :] = symbols[:, :-1] if self.form == "causal" else MASK
-        labels, groups = unasked(size, self.seq_len), np.zeros_like(ids)
-        labels[:, self.separator :] = symbols
-        groups[:, self.separator :] = np.arange(self.separator, self.seq_len) - places
-        return Batch(*(torch.from_numpy(a) for a in (ids, labels, groups)))
+        asking = np.broadcast_to(np.arange(self.separator, self.seq_len), places.shape)
+        return ids, Question(asking, symbols, asking - places), None
 
 
 @register("copy")

@@ -1,4 +1,6 @@
-"""Draws from a batch's random numbers, a row a sequence, without a loop over the rows.
+"""Tasks that are drawn at random, and draws from a batch's random numbers.
+
+A draw has a row a sequence, and no loop goes over the rows.
 
 Everything is made of the generator's uniform numbers: their stream is one line of arithmetic on
 Philox's words, while numpy's other methods may draw differently in another version.
@@ -6,12 +8,63 @@ Philox's words, while numpy's other methods may draw differently in another vers
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
-from suites.tasks.base import IGNORED, Ints
+from suites.tasks.base import IGNORED, Batch, Ints, Split, Task, generator, of_split
 
 Floats = npt.NDArray[np.float64]
+
+
+class Question(NamedTuple):
+    """Where sequences are asked something: K places in each of B sequences.
+
+    Attributes:
+        places: int64 ``[B, K]``, the tokens that ask.
+        answers: int64 ``[B, K]``, their labels.
+        groups: int64 ``[B, K]``, as in `Batch.groups`.
+    """
+
+    places: Ints
+    answers: Ints
+    groups: Ints
+
+
+class DrawnTask(Task):
+    """A task whose sequences are drawn at random, and ask for tokens that they hold.
+
+    A subclass says what a sequence is about (`draw`) and writes it down (`write`).
+    """
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, ...]:
+        """Draw what `count` sequences of either split are about; the first as of `of_split`."""
+
+    @abstractmethod
+    def write(
+        self, rng: np.random.Generator, *drawn: Ints
+    ) -> tuple[Ints, Question, Question | None]:
+        """Return ids ``[B, N]``, what is asked, and a hint.
+
+        A hint is asked too, in training and in the bidirectional form alone; ``None`` = there is
+        none.
+        """
+
+    def batch(self, size: int, *, seed: int, index: int, split: Split) -> Batch:
+        """Return a batch; see `Task.batch`."""
+        rng = generator(seed, index, split)
+        drawn = of_split(split, size, lambda count: self.draw(rng, count))
+        ids, question, hint = self.write(rng, *drawn)
+        labels, groups = unasked(*ids.shape), np.zeros_like(ids)
+        takes_hints = self.form == "bidirectional" and split == "train"
+        for asked in (question, hint if takes_hints else None):
+            if asked is not None:
+                put(labels, asked.places, asked.answers)
+                put(groups, asked.places, asked.groups)
+        return Batch.of(ids, labels, groups=groups)
 
 
 def integers(rng: np.random.Generator, below: int | Ints, *shape: int) -> Ints:

@@ -22,20 +22,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 
 from attention.checks import check_int
-from suites.tasks.base import (
-    Batch,
-    Form,
-    Ints,
-    Split,
-    Task,
-    check_contents,
-    generator,
-    of_split,
-)
-from suites.tasks.drawing import distinct, integers, put, shuffled, unasked
+from suites.tasks.base import Form, Ints, check_contents
+from suites.tasks.drawing import DrawnTask, Question, distinct, integers, put, shuffled
 from suites.tasks.registry import register
 
 BLANK = 0
@@ -43,7 +33,7 @@ FIRST_TRIGGER = 1
 
 
 @register("induction")
-class Induction(Task):
+class Induction(DrawnTask):
     """Triggers that come twice; at the second place what followed the first is asked.
 
     Args:
@@ -79,32 +69,26 @@ class Induction(Task):
         check_contents("num_letters", num_letters, arrangements * letters)
         self.chance = 1.0 / num_letters
 
-    def batch(self, size: int, *, seed: int, index: int, split: Split) -> Batch:
-        """Return a batch; see `Task.batch`."""
-        rng = generator(seed, index, split)
-        hints = self.form == "bidirectional" and split == "train"
-        arrays = of_split(split, size, lambda count: self._draw(rng, count, hints))
-        return Batch(*(torch.from_numpy(a) for a in arrays))
-
-    def _draw(self, rng: np.random.Generator, size: int, hints: bool) -> tuple[Ints, ...]:
-        """Draw ids, labels and groups of `size` sequences of either split."""
-        count = self.num_triggers
-        # 2·count pairs of tokens among single ones: as many places as there are things to order.
-        starts = np.sort(distinct(rng, size, 2 * count, self.seq_len - 2 * count), axis=1)
-        starts += np.arange(2 * count)  # each pair before moves the next by one more token
-        owners = shuffled(rng, np.broadcast_to(np.arange(2 * count) // 2, starts.shape))
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, ...]:
+        """Draw ids, and where each trigger stands first and again: ``[B, triggers]``."""
+        triggers = self.num_triggers
+        # 2·triggers pairs of tokens among single ones: as many places as things to order.
+        starts = np.sort(distinct(rng, count, 2 * triggers, self.seq_len - 2 * triggers), axis=1)
+        starts += np.arange(2 * triggers)  # each pair before moves the next by one more token
+        owners = shuffled(rng, np.broadcast_to(np.arange(2 * triggers) // 2, starts.shape))
         order = np.argsort(owners, axis=1, kind="stable")  # a trigger's two places, side by side
         starts = np.take_along_axis(starts, order, axis=1)
         first, second = starts[:, 0::2], starts[:, 1::2]  # [B, triggers]
-        ids = self.first_letter + integers(rng, self.num_letters, size, self.seq_len)
-        triggers = np.broadcast_to(np.arange(count) + FIRST_TRIGGER, first.shape)
-        put(ids, first, triggers)
-        put(ids, second, triggers)
+        ids = self.first_letter + integers(rng, self.num_letters, count, self.seq_len)
+        trigger_ids = np.broadcast_to(np.arange(triggers) + FIRST_TRIGGER, first.shape)
+        put(ids, first, trigger_ids)
+        put(ids, second, trigger_ids)
         put(ids, second + 1, np.full_like(second, BLANK))
-        labels, groups = unasked(size, self.seq_len), np.zeros_like(ids)
-        put(labels, second, np.take_along_axis(ids, first + 1, axis=1))
-        put(groups, second, second - first)
-        if hints:
-            put(labels, first, np.take_along_axis(ids, first + 1, axis=1))
-            put(groups, first, np.ones_like(first))
-        return ids, labels, groups
+        return ids, first, second
+
+    def write(self, rng: np.random.Generator, *drawn: Ints) -> tuple[Ints, Question, Question]:
+        """Ask at the second places what followed the first; the hint asks it there too."""
+        ids, first, second = drawn
+        followers = np.take_along_axis(ids, first + 1, axis=1)
+        asked = Question(second, followers, second - first)
+        return ids, asked, Question(first, followers, np.ones_like(first))

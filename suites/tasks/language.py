@@ -17,7 +17,7 @@ from more than N others: figures of different `seq_len` are of different problem
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -28,12 +28,11 @@ from numpy.typing import NDArray
 
 from attention.base import UnsupportedError
 from attention.checks import check_choice, check_float, check_int
-from suites.tasks.base import IGNORED, Architecture, Batch, Form, Split, Task, generator
+from suites.tasks.base import IGNORED, Architecture, Batch, Form, Ints, StoredTask, generator
 from suites.tasks.corpus import load
 from suites.tasks.drawing import integers
-from suites.tasks.masking import DRAWS, hide
+from suites.tasks.hiding import DRAWS, Spans, corrupt, fit, hide
 from suites.tasks.registry import register
-from suites.tasks.spans import Spans, corrupt, fit
 
 OBJECTIVES = ("next", "masked", "denoise")
 FORM: Mapping[str, Form] = {
@@ -50,7 +49,7 @@ START, END, SENTINEL = BYTES, BYTES + 1, BYTES + 2
 
 
 @register("language")
-class Language(Task):
+class Language(StoredTask):
     """Learn a text byte by byte.
 
     Args:
@@ -74,7 +73,6 @@ class Language(Task):
     summary = "bytes of a text: the next one, hidden ones, or hidden spans"
     paper = "Devlin et al. 2019, arXiv 1810.04805; Raffel et al. 2020, arXiv 1910.10683"
     metric = "bits_per_byte"
-    needs_files = True
     default_seq_len = 256
 
     def __init__(
@@ -161,38 +159,29 @@ class Language(Task):
         return self._stride + (self.objective == "next")
 
     @cached_property
-    def _test_starts(self) -> NDArray[np.int64]:
+    def _test_starts(self) -> Ints:
         """Where the windows of the test split begin: always the same order, spread over it."""
         spare = self._window - self._stride
         windows = (len(self._corpus.test) - spare) // self._stride
         return np.argsort(generator(0, 0, "test").random(windows), kind="stable") * self._stride
 
-    def batch(self, size: int, *, seed: int, index: int, split: Split) -> Batch:
-        """Return a batch; of the test split the same windows whatever the seed.
+    @property
+    def num_tested(self) -> int:
+        """Windows of the test split."""
+        return len(self._test_starts)
 
-        Training windows begin anywhere in the train split, drawn anew for each.
-        """
-        check_int("size", size, minimum=1)
-        check_choice("split", split, ("train", "test"))
-        if split == "test":
-            return self._tested((index * size + np.arange(size)) % len(self._test_starts))
-        rng = generator(seed, index, split)
+    def trained(self, rng: np.random.Generator, size: int) -> Batch:
+        """Return windows that begin anywhere in the train split."""
         text = self._corpus.train
         starts = integers(rng, len(text) - self._window + 1, size)
         return self._ask(text, starts, rng.random((size, self._draws)), every=True)
 
-    def test_batches(self, size: int, count: int, *, seed: int) -> Iterator[Batch]:
-        """Walk at most `count` windows of the test split, each once, `size` at a time."""
-        count = min(count, len(self._test_starts))
-        for first in range(0, count, size):
-            yield self._tested(np.arange(first, min(first + size, count)))
-
-    def _tested(self, windows: NDArray[np.int64]) -> Batch:
+    def tested(self, which: Ints) -> Batch:
         """Return windows of the test split; what is hidden in one hangs on its number alone."""
-        draws = np.zeros((len(windows), 0))
+        draws = np.zeros((len(which), 0))
         if self._draws:
-            draws = np.stack([generator(0, int(w), "test").random(self._draws) for w in windows])
-        return self._ask(self._corpus.test, self._test_starts[windows], draws, every=False)
+            draws = np.stack([generator(0, int(w), "test").random(self._draws) for w in which])
+        return self._ask(self._corpus.test, self._test_starts[which], draws, every=False)
 
     @cached_property
     def _draws(self) -> int:
@@ -204,7 +193,7 @@ class Language(Task):
     def _ask(
         self,
         text: NDArray[np.uint8],
-        starts: NDArray[np.int64],
+        starts: Ints,
         draws: NDArray[np.float64],
         *,
         every: bool,
@@ -223,10 +212,8 @@ class Language(Task):
                 mask_id=MASK,
                 ordinary=BYTES,
             )
-            return Batch(torch.from_numpy(ids), torch.from_numpy(labels))
+            return Batch.of(ids, labels)
         ids, targets = corrupt(windows, draws, self._spans, sentinel=SENTINEL, end=END)
         read = np.concatenate([np.full((len(ids), 1), START), targets[:, :-1]], axis=1)
         labels = targets if every else np.where(targets < BYTES, targets, IGNORED)
-        return Batch(
-            torch.from_numpy(ids), torch.from_numpy(labels), decoder_ids=torch.from_numpy(read)
-        )
+        return Batch.of(ids, labels, decoder_ids=read)

@@ -26,7 +26,6 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-import torch
 
 from attention.checks import check_float, check_int
 from suites.tasks.base import IGNORED, Batch, Form, Ints, Split, Task, generator, of_split
@@ -39,6 +38,7 @@ from suites.tasks.expressions import (
     length_probabilities,
     select,
 )
+from suites.tasks.hiding import next_tokens
 from suites.tasks.registry import register
 
 PADDING = 0
@@ -132,8 +132,7 @@ class ListOps(Task):
         labels = unasked(size, self.seq_len)
         labels[np.arange(size), lengths - 1] = FIRST_DIGIT + values
         tokens = np.arange(self.seq_len) < lengths[:, None]
-        ids_, labels_, tokens_ = (torch.from_numpy(a) for a in (ids, labels, tokens))
-        return Batch(ids_, labels_, key_padding_mask=tokens_)
+        return Batch.of(ids, labels, key_padding_mask=tokens)
 
     def pretraining(self, size: int, *, seed: int, index: int) -> Batch:
         """Return the expressions of a training batch with their own tokens as labels.
@@ -145,16 +144,14 @@ class ListOps(Task):
         ids, lengths, _ = self._draw(rng, size, "train")
         tokens = np.arange(self.seq_len) < lengths[:, None]
         if self.form == "causal":
-            labels = unasked(size, self.seq_len)
-            labels[:, :-1] = np.where(tokens[:, 1:], ids[:, 1:], IGNORED)
+            labels = next_tokens(ids, tokens)
         else:
             is_hidden = (rng.random(ids.shape) < self.mask_ratio) & tokens
             # Of a short expression maybe none was drawn; a batch that asks nothing has no loss.
             is_hidden[~is_hidden.any(axis=1), 0] = True
             labels = np.where(is_hidden, ids, IGNORED)
             ids = np.where(is_hidden, MASK, ids)
-        ids_, labels_, tokens_ = (torch.from_numpy(a) for a in (ids, labels, tokens))
-        return Batch(ids_, labels_, key_padding_mask=tokens_)
+        return Batch.of(ids, labels, key_padding_mask=tokens)
 
     def _draw(self, rng: np.random.Generator, size: int, split: Split) -> tuple[Ints, ...]:
         """Draw ids, lengths and values of `size` expressions of a split."""

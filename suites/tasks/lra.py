@@ -25,14 +25,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from attention.checks import check_choice, check_int
+from attention.checks import check_int
 from suites.content_names import check_unchanged, find, folder_digest
-from suites.tasks.base import IGNORED, Batch, Form, Split, Task, generator
+from suites.tasks.base import IGNORED, Batch, Bools, Form, Ints, StoredTask, generator
 from suites.tasks.drawing import integers
-from suites.tasks.masking import DRAWS, hide
+from suites.tasks.hiding import DRAWS, hide, next_tokens
 from suites.tasks.registry import register
 from suites.tasks.tsv import WORDS, Rows, find_format, read
 
@@ -59,7 +57,7 @@ def _load(name: str, path: Path) -> _Folder:
 
 
 @register("lra")
-class LongRangeArena(Task):
+class LongRangeArena(StoredTask):
     """Classify sequences of Long Range Arena.
 
     Args:
@@ -76,7 +74,6 @@ class LongRangeArena(Task):
 
     summary = "ListOps or retrieval from a folder in Long Range Arena's format"
     paper = "Tay et al. 2021, arXiv 2011.04006"
-    needs_files = True
     default_seq_len = 2048
 
     def __init__(
@@ -104,7 +101,7 @@ class LongRangeArena(Task):
         classes = np.bincount(self._folder.train.labels[self._train_rows])
         self.chance = float(np.mean(self._folder.test.labels == classes.argmax()))
 
-    def _unseen(self) -> NDArray[np.int64]:
+    def _unseen(self) -> Ints:
         """Return the training rows that do not read as one of the test split."""
         held = set(self._readings(self._folder.test))
         train = enumerate(self._readings(self._folder.train))
@@ -128,9 +125,9 @@ class LongRangeArena(Task):
         """Return the tokens that are left for texts: not separators, not the asking token."""
         return self.seq_len - int(rows.first.shape[1])
 
-    def _lengths(self, rows: Rows) -> NDArray[np.int64]:
+    def _lengths(self, rows: Rows) -> Ints:
         """Return how much is read of each text of each row: int64 ``[R, P]``."""
-        whole: NDArray[np.int64] = rows.behind - rows.first
+        whole: Ints = rows.behind - rows.first
         room = self._room(rows)
         if whole.shape[1] == 1:
             return np.minimum(whole, room)
@@ -153,24 +150,18 @@ class LongRangeArena(Task):
             "test_cut": float(cut.mean()),
         }
 
-    def batch(self, size: int, *, seed: int, index: int, split: Split) -> Batch:
-        """Return a batch: training examples drawn anew each time, the test's in the file's order.
+    @property
+    def num_tested(self) -> int:
+        """Examples of the test split."""
+        return len(self._folder.test.labels)
 
-        The class is the label at each sequence's last token; padding stands behind it.
-        """
-        check_int("size", size, minimum=1)
-        check_choice("split", split, ("train", "test"))
-        if split == "train":
-            rng = generator(seed, index, split)
-            return self._asked(self._folder.train, self._drawn(size, rng))
-        count = len(self._folder.test.labels)
-        return self._asked(self._folder.test, (index * size + np.arange(size)) % count)
+    def trained(self, rng: np.random.Generator, size: int) -> Batch:
+        """Draw training examples; the class is the label at each sequence's last token."""
+        return self._asked(self._folder.train, self._drawn(size, rng))
 
-    def test_batches(self, size: int, count: int, *, seed: int) -> Iterator[Batch]:
-        """Walk at most `count` examples of the test split, each once, `size` at a time."""
-        count = min(count, len(self._folder.test.labels))
-        for first in range(0, count, size):
-            yield self._asked(self._folder.test, np.arange(first, min(first + size, count)))
+    def tested(self, which: Ints) -> Batch:
+        """Return examples of the test split, in the file's order; padding stands behind."""
+        return self._asked(self._folder.test, which)
 
     def pretraining(self, size: int, *, seed: int, index: int) -> Batch:
         """Return training examples with their own tokens as labels.
@@ -181,9 +172,7 @@ class LongRangeArena(Task):
         rng = generator(seed, index, "train")
         ids, there = self._sequences(self._folder.train, self._drawn(size, rng))
         if self.form == "causal":
-            labels = np.full_like(ids, IGNORED)
-            labels[:, :-1] = np.where(there[:, 1:], ids[:, 1:], IGNORED)
-            return self._batch(ids, labels, there)
+            return self._batch(ids, next_tokens(ids, there), there)
         hidden, labels = hide(
             ids,
             rng.random((size, DRAWS, self.seq_len)),
@@ -194,10 +183,10 @@ class LongRangeArena(Task):
         )
         return self._batch(hidden, labels, there)
 
-    def _drawn(self, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    def _drawn(self, size: int, rng: np.random.Generator) -> Ints:
         return self._train_rows[integers(rng, len(self._train_rows), size)]
 
-    def _asked(self, rows: Rows, which: NDArray[np.int64]) -> Batch:
+    def _asked(self, rows: Rows, which: Ints) -> Batch:
         """Return rows with their class as the label of the last token."""
         ids, there = self._sequences(rows, which)
         labels = np.where(
@@ -210,9 +199,7 @@ class LongRangeArena(Task):
         """Id of class 0: the word, or the byte, of the digit 0."""
         return 0 if self._folder.kind == "listops" else ord("0")
 
-    def _sequences(
-        self, rows: Rows, which: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def _sequences(self, rows: Rows, which: Ints) -> tuple[Ints, Bools]:
         """Return ids int64 ``[B, N]`` and where they are no padding, bool ``[B, N]``."""
         ids = np.full((len(which), self.seq_len), self.pad, np.int64)
         chosen = Rows(rows.data, rows.first[which], rows.behind[which], rows.labels[which])
@@ -225,8 +212,5 @@ class LongRangeArena(Task):
             ids[row, place - 1] = self.ask
         return ids, ids != self.pad
 
-    def _batch(
-        self, ids: NDArray[np.int64], labels: NDArray[np.int64], there: NDArray[np.bool_]
-    ) -> Batch:
-        mask = torch.from_numpy(there) if self._padded else None
-        return Batch(torch.from_numpy(ids), torch.from_numpy(labels), key_padding_mask=mask)
+    def _batch(self, ids: Ints, labels: Ints, there: Bools) -> Batch:
+        return Batch.of(ids, labels, key_padding_mask=there if self._padded else None)

@@ -23,20 +23,10 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 
 from attention.checks import check_choice, check_float, check_int
-from suites.tasks.base import (
-    Batch,
-    Form,
-    Ints,
-    Split,
-    Task,
-    check_contents,
-    generator,
-    of_split,
-)
-from suites.tasks.drawing import distinct, integers, put, unasked
+from suites.tasks.base import Form, Ints, check_contents
+from suites.tasks.drawing import DrawnTask, Question, distinct, integers, put
 from suites.tasks.registry import register
 
 Hay = Literal["own", "needles"]
@@ -50,7 +40,7 @@ DEPTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 @register("needle")
-class Needle(Task):
+class Needle(DrawnTask):
     """Marked pairs at chosen depths of a haystack, asked behind it.
 
     Args:
@@ -118,29 +108,26 @@ class Needle(Task):
         check_contents("seq_len", seq_len, noise * needles)
         self.chance = 1.0 / self.num_values
 
-    def batch(self, size: int, *, seed: int, index: int, split: Split) -> Batch:
-        """Return a batch; see `Task.batch`."""
-        rng = generator(seed, index, split)
-        arrays = of_split(split, size, lambda count: self._draw(rng, count))
-        return Batch(*(torch.from_numpy(a) for a in arrays))
-
-    def _draw(self, rng: np.random.Generator, size: int) -> tuple[Ints, ...]:
-        """Draw ids, labels and groups of `size` sequences of either split."""
-        count = self.num_needles
-        which = distinct(rng, size, count, len(self.depth))  # [B, needles], in the order asked
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, ...]:
+        """Draw ids, and of each needle, in the order asked, its depth's number and its value."""
+        needles = self.num_needles
+        which = distinct(rng, count, needles, len(self.depth))  # [B, needles]
         starts = self._starts[which]
-        keys = FIRST_KEY + distinct(rng, size, count, self.num_keys)
-        values = self.first_value + integers(rng, self.num_values, size, count)
-        ids = self.first_hay + integers(rng, self.vocab_size - self.first_hay, size, self.seq_len)
+        keys = FIRST_KEY + distinct(rng, count, needles, self.num_keys)
+        values = self.first_value + integers(rng, self.num_values, count, needles)
+        ids = self.first_hay + integers(rng, self.vocab_size - self.first_hay, count, self.seq_len)
         put(ids, starts, np.full_like(starts, MARK))
         put(ids, starts + 1, keys)
         put(ids, starts + 2, values)
         ids[:, self.haystack] = QUESTION
         ids[:, self.haystack + 1 :] = keys
-        labels, groups = unasked(size, self.seq_len), np.zeros_like(ids)
-        labels[:, self.haystack + 1 :] = values
-        groups[:, self.haystack + 1 :] = _percents(self.depth)[which]
-        return ids, labels, groups
+        return ids, which, values
+
+    def write(self, rng: np.random.Generator, *drawn: Ints) -> tuple[Ints, Question, None]:
+        """Ask for the values behind the question mark, at the keys."""
+        ids, which, values = drawn
+        asking = np.broadcast_to(np.arange(self.haystack + 1, self.seq_len), which.shape)
+        return ids, Question(asking, values, _percents(self.depth)[which]), None
 
 
 def _percents(depths: tuple[float, ...]) -> Ints:

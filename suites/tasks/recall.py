@@ -27,20 +27,10 @@ import math
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 
 from attention.checks import check_choice, check_float, check_int
-from suites.tasks.base import (
-    Batch,
-    Form,
-    Ints,
-    Split,
-    Task,
-    check_contents,
-    generator,
-    of_split,
-)
-from suites.tasks.drawing import distinct, integers, put, unasked, weighted
+from suites.tasks.base import Form, Ints, check_contents
+from suites.tasks.drawing import DrawnTask, Question, distinct, integers, put, weighted
 from suites.tasks.registry import register
 
 Gaps = Literal["uniform", "power"]
@@ -51,7 +41,7 @@ FIRST_KEY = 1
 
 
 @register("recall")
-class Recall(Task):
+class Recall(DrawnTask):
     """Pairs of key and value, then keys whose values are asked.
 
     Args:
@@ -123,31 +113,28 @@ class Recall(Task):
             )
         self.chance = 1.0 / self.num_values
 
-    def batch(self, size: int, *, seed: int, index: int, split: Split) -> Batch:
-        """Return a batch; see `Task.batch`."""
-        rng = generator(seed, index, split)
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, ...]:
+        """Draw sets of pairs, their keys and their values: ``[B, pairs]`` each."""
+        keys = FIRST_KEY + distinct(rng, count, self.num_pairs, self.num_keys)
+        values = self.first_value + distinct(rng, count, self.num_pairs, self.num_values)
+        return np.sort(keys * self.vocab_size + values, axis=1), keys, values
 
-        def draw(count: int) -> tuple[Ints, ...]:
-            keys = FIRST_KEY + distinct(rng, count, self.num_pairs, self.num_keys)
-            values = self.first_value + distinct(rng, count, self.num_pairs, self.num_values)
-            return np.sort(keys * self.vocab_size + values, axis=1), keys, values
-
-        _, keys, values = of_split(split, size, draw)
+    def write(self, rng: np.random.Generator, *drawn: Ints) -> tuple[Ints, Question, Question]:
+        """Write the pairs and the queries; the hint asks each value at its key's first place."""
+        _, keys, values = drawn
+        size = len(keys)
         which = distinct(rng, size, self.num_queries, self.num_pairs)  # [B, queries]
         places = self._places(rng, size)
         ids = np.full((size, self.seq_len), BLANK, dtype=np.int64)
         if self.filler == "noise":
             ids[:] = FIRST_KEY + integers(rng, self.vocab_size - FIRST_KEY, *ids.shape)
-        ids[:, 0 : 2 * self.num_pairs : 2] = keys
-        ids[:, 1 : 2 * self.num_pairs : 2] = values
+        first = np.broadcast_to(2 * np.arange(self.num_pairs), keys.shape)
+        put(ids, first, keys)
+        put(ids, first + 1, values)
         put(ids, places, np.take_along_axis(keys, which, axis=1))
-        labels, groups = unasked(size, self.seq_len), np.zeros_like(ids)
-        put(labels, places, np.take_along_axis(values, which, axis=1))
-        put(groups, places, places - 2 * which)
-        if self.form == "bidirectional" and split == "train":
-            labels[:, 0 : 2 * self.num_pairs : 2] = values
-            groups[:, 0 : 2 * self.num_pairs : 2] = 1
-        return Batch(*(torch.from_numpy(a) for a in (ids, labels, groups)))
+        answers = np.take_along_axis(values, which, axis=1)
+        asked = Question(places, answers, places - 2 * which)
+        return ids, asked, Question(first, values, np.ones_like(keys))
 
     def _places(self, rng: np.random.Generator, size: int) -> Ints:
         """Draw where the queries stand: ``[B, queries]``."""

@@ -7,13 +7,11 @@ on demand; plug-ins are installed distributions with an entry point in the group
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attention.plugins import Registry
+from attention.plugins import Registry, check_options, describe_option
 from results.schema import Arm
 from suites.parsing import parse_backend
 from suites.tasks.base import Form, Task
@@ -26,6 +24,9 @@ _registry: Registry[Task] = Registry(
     "task", argument="task", package="suites.tasks", group=ENTRY_POINT_GROUP, blames_all=True
 )
 
+names, get = _registry.names, _registry.find
+broken_plugins = _registry.broken_plugins
+
 
 def register(name: str) -> Callable[[type[T]], type[T]]:
     """Make a class known under `name`.
@@ -33,26 +34,7 @@ def register(name: str) -> Callable[[type[T]], type[T]]:
     Raises:
         ValueError: if another class already has the name.
     """
-
-    def add(cls: type[T]) -> type[T]:
-        _registry.add(name, cls)
-        return cls
-
-    return add
-
-
-def names() -> list[str]:
-    """Return the registered names, sorted."""
-    return _registry.names()
-
-
-def get(name: str) -> type[Task]:
-    """Return the class registered under `name`.
-
-    Raises:
-        ValueError: if there is none; the message names the near ones and all.
-    """
-    return _registry.find(name)
+    return _registry.register(name)
 
 
 def build(
@@ -77,29 +59,10 @@ def build(
     """
     arm = parse_backend(arm) if isinstance(arm, str) else arm
     cls = get(arm.name)
-    _check_options(cls, arm)
+    check_options(f"task {cls.name}", cls.options(), arm.options)
     length = cls.default_seq_len if seq_len is None else seq_len
     given = {"files": files} if cls.needs_files else {}
     return cls(seq_len=length, form=form, **arm.options, **given)
-
-
-def _check_options(cls: type[Task], arm: Arm) -> None:
-    accepted = cls.options()
-    for option in arm.options:
-        if option not in accepted:
-            near = difflib.get_close_matches(option, accepted, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            listed = ", ".join(accepted) or "none"
-            raise TypeError(
-                f"{option}: task {cls.name} has no such option{hint}; accepted: {listed}"
-            )
-    missing = [n for n, p in accepted.items() if _is_required(p) and n not in arm.options]
-    if missing:
-        raise TypeError(f"{missing[0]}: task {cls.name} needs {', '.join(missing)}")
-
-
-def _is_required(parameter: inspect.Parameter) -> bool:
-    return parameter.default is inspect.Parameter.empty
 
 
 def describe() -> list[dict[str, Any]]:
@@ -116,20 +79,7 @@ def describe() -> list[dict[str, Any]]:
             "metric": cls.metric,
             "group": cls.group,
             "seq_len": cls.default_seq_len,
-            "options": {n: _describe_option(p) for n, p in cls.options().items()},
+            "options": {n: describe_option(p) for n, p in cls.options().items()},
         }
         for cls in map(get, names())
     ]
-
-
-def _describe_option(parameter: inspect.Parameter) -> dict[str, Any]:
-    described: dict[str, Any] = {"type": str(parameter.annotation)}
-    if _is_required(parameter):
-        return described | {"required": True}
-    default = parameter.default
-    return described | {"default": list(default) if isinstance(default, tuple) else default}
-
-
-def broken_plugins() -> dict[str, str]:
-    """Return the installed plug-ins that failed to import: entry point name to the error."""
-    return _registry.broken_plugins()

@@ -19,8 +19,8 @@ from suites.content_names import corpus_name
 from suites.tasks import language as language_module
 from suites.tasks.base import IGNORED, Batch, Split
 from suites.tasks.corpus import load
+from suites.tasks.hiding import corrupt, fit
 from suites.tasks.language import END, MASK, SENTINEL, START, Language
-from suites.tasks.spans import corrupt, fit
 
 OBJECTIVES = {"next": "causal", "masked": "bidirectional", "denoise": "bidirectional"}
 

@@ -1,9 +1,15 @@
-"""Span corruption: spans of a text hidden in the input, for a decoder to write.
+"""Hide parts of a text, to be predicted: tokens from both sides, or spans that a decoder writes.
 
-Raffel et al. 2020, arXiv 1910.10683, section 3.1.4. The input has a sentinel in the place of each
-span; the target is each sentinel followed by its span, and an end. The numbers of bytes and of
-spans that are hidden are fixed by the length; where they lie is chosen, uniformly over the ways to
-part a text into kept and hidden stretches of at least one byte each, beginning with a kept one.
+`hide` makes the masked language model's input (Devlin et al. 2019, arXiv 1810.04805, section 3.1):
+of the chosen tokens 80 % are masked, 10 % replaced by any token, 10 % kept. As
+`models.objectives.mask_tokens`, but from a task's random numbers, and with a share of each row's
+tokens that is fixed and not a chance. `next_tokens` hides nothing: what follows is asked.
+
+`corrupt` hides spans (Raffel et al. 2020, arXiv 1910.10683, section 3.1.4). The input has a
+sentinel in the place of each span; the target is each sentinel followed by its span, and an end.
+The numbers of bytes and of spans that are hidden are fixed by the length; where they lie is
+chosen, uniformly over the ways to part a text into kept and hidden stretches of at least one byte
+each, beginning with a kept one.
 """
 
 from __future__ import annotations
@@ -12,6 +18,54 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.objectives import IGNORED
+from suites.tasks.base import Bools, Ints
+
+DRAWS = 3
+"""Uniform numbers that a token takes: whether it is chosen, what becomes of it, and which."""
+
+
+def hide(
+    ids: Ints,
+    draws: NDArray[np.float64],
+    *,
+    density: float,
+    mask_id: int,
+    ordinary: int,
+    allowed: Bools | None = None,
+) -> tuple[Ints, Ints]:
+    """Return inputs and labels; a row has ``density`` of its allowed tokens hidden, at least one.
+
+    Args:
+        ids: int64 ``[B, N]``.
+        draws: uniform in [0, 1), float64 ``[B, DRAWS, N]``.
+        density: share of the tokens that is chosen, rounded to whole tokens.
+        mask_id: what stands for a masked token.
+        ordinary: a replacement is an id below it.
+        allowed: bool ``[B, N]``, what may be chosen, at least one of each row; ``None`` = all.
+
+    Returns:
+        Two int64 ``[B, N]``; a label is `IGNORED` where nothing is asked.
+    """
+    choice, kind, other = draws.swapaxes(0, 1)
+    if allowed is not None:
+        choice = np.where(allowed, choice, 1.0)
+    tokens = np.full(len(ids), ids.shape[1]) if allowed is None else allowed.sum(axis=1)
+    count = np.maximum(np.rint(tokens * density).astype(np.int64), 1)
+    largest = np.take_along_axis(np.sort(choice, axis=1), count[:, None] - 1, axis=1)
+    chosen = choice <= largest
+    inputs = np.where(chosen & (kind < 0.8), mask_id, ids)
+    replaced = chosen & (kind >= 0.9)
+    inputs = np.where(replaced, (other * ordinary).astype(np.int64), inputs)
+    return inputs, np.where(chosen, ids, IGNORED)
+
+
+def next_tokens(ids: Ints, is_token: Bools) -> Ints:
+    """Return labels ``[B, N]``: at each place the token behind it, where there is one."""
+    labels = np.full_like(ids, IGNORED)
+    labels[:, :-1] = np.where(is_token[:, 1:], ids[:, 1:], IGNORED)
+    return labels
 
 
 @dataclass(frozen=True)
@@ -65,13 +119,13 @@ def fit(inputs: int, *, density: float, mean: float) -> Spans:
 
 
 def corrupt(
-    text: NDArray[np.int64],
+    text: Ints,
     draws: NDArray[np.float64],
     spans: Spans,
     *,
     sentinel: int,
     end: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[Ints, Ints]:
     """Return the inputs and targets of texts.
 
     Args:
@@ -111,7 +165,7 @@ def corrupt(
     return inputs, targets
 
 
-def _parts(draws: NDArray[np.float64], total: int, count: int) -> NDArray[np.int64]:
+def _parts(draws: NDArray[np.float64], total: int, count: int) -> Ints:
     """Part `total` into `count` lengths of at least one, uniformly: ``[B, count]``."""
     cuts = np.sort(np.argsort(draws, axis=1)[:, : count - 1], axis=1) + 1
     rows = len(draws)
