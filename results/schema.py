@@ -39,7 +39,6 @@ Allocator = Literal["default", "retained"]
 MatmulPrecision = Literal["highest", "high", "medium"]
 
 STATUSES: tuple[str, ...] = get_args(Status)
-KINDS: tuple[str, ...] = get_args(Kind)
 LEVELS: tuple[str, ...] = get_args(Level)
 MODES: tuple[str, ...] = get_args(Mode)
 CONTEXT_MODE: Literal["context_parallel"] = "context_parallel"
@@ -79,6 +78,9 @@ TRAINING_KINDS: tuple[str, ...] = ("task", "quantized")
 
 CLAIM: Literal["claim"] = "claim"
 """Kind and only arm of the case that tests a claim by an experiment; its `task` is the claim."""
+
+UNSIGNED_KINDS: tuple[str, ...] = tuple(kind for kind in get_args(Kind) if kind != CLAIM)
+"""Kinds whose values are all from 0; what an experiment or a plug-in's suite finds may be less."""
 
 CONTEXT: Literal["context"] = "context"
 """Kind of a case over several ranks."""
@@ -242,6 +244,7 @@ class Case:
     they are 0 and false.
 
     Attributes:
+        kind: of measurement: one of `Kind`, or what a plug-in's suite names.
         matmul_precision: of float32 matrix products, in the words of
             ``torch.set_float32_matmul_precision``.
         model: the configuration, as the command line writes it (``bert-base:num_layers=4``);
@@ -260,7 +263,7 @@ class Case:
             CPU they share the threads.
     """
 
-    kind: Kind
+    kind: str
     level: Level
     mode: Mode
     arms: tuple[Arm, ...]
@@ -335,7 +338,7 @@ LATER_FIELDS: Mapping[str, Any] = {
 """Fields that old records lack, and what they then were."""
 
 _TEXT_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "kind": KINDS, "level": LEVELS, "mode": MODES, "device": DEVICES, "dtype": DTYPES,
+    "level": LEVELS, "mode": MODES, "device": DEVICES, "dtype": DTYPES,
     "allocator": ALLOCATORS, "matmul_precision": MATMUL_PRECISIONS,
 }  # fmt: skip
 
@@ -345,8 +348,21 @@ def _shown(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
+LONGEST_KIND = 40
+
+
+def is_kind(value: object) -> bool:
+    """Whether a value can name a kind of measurement."""
+    return isinstance(value, str) and value.isidentifier() and len(value) <= LONGEST_KIND
+
+
 def _check_case_field(key: str, value: Any) -> None:
-    if key in _TEXT_FIELDS:
+    if key == "kind":
+        if not is_kind(value):
+            raise RecordError(
+                f"case.kind: expected a name of at most {LONGEST_KIND} letters, got {value!r}"
+            )
+    elif key in _TEXT_FIELDS:
         if value not in _TEXT_FIELDS[key]:
             raise RecordError(
                 f"case.{key}: expected one of {', '.join(_TEXT_FIELDS[key])}, got {value!r}"
