@@ -382,9 +382,22 @@ def _without_place(words: Sequence[str]) -> Iterator[str]:
     type=ANY_PATH,
     help="A folder, or with one format the file. Default: DIR; several need it.",
 )
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="A suite's folder, whose chapter.py shows records of its kinds. Repeatable.",
+)
 @click.pass_context
 def report(
-    ctx: click.Context, /, folders: tuple[Path, ...], formats: tuple[str, ...], out: Path | None
+    ctx: click.Context,
+    /,
+    folders: tuple[Path, ...],
+    formats: tuple[str, ...],
+    out: Path | None,
+    plugins: tuple[Path, ...],
 ) -> None:
     """Write the report: which attention from which length on, and at what cost."""
     from results.records.load import load
@@ -395,7 +408,9 @@ def report(
     with _misuse(ctx):
         loaded = load(*folders)
         _say(loaded.incomplete, Stream(sys.stderr))
-        for path in write_report(folders, formats=formats or ("html", "md"), out=out, run=loaded):
+        for path in write_report(
+            folders, formats=formats or ("html", "md"), out=out, run=loaded, plugins=plugins
+        ):
             click.echo(path)
 
 

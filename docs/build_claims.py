@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from results.analysis.analysis import Analysis
 from results.chapters.claims.chapter import WORDS
 from results.chapters.claims.verdicts import Ruling, in_words, rulings
 from results.page.markdown import escape_markdown
@@ -42,7 +43,7 @@ def text() -> str:
     run = load(REFERENCE)
     (machine,) = {str(m) for m in run.frame["machine"]}
     name = machine_name(run.machines.get(machine, {}))
-    found = rulings(run)
+    found = rulings(Analysis(run))
     parts = [HEAD, f"The figures below are of two cores of an {name}.", _table(found)]
     parts += [_one(ruling) for ruling in found]
     return "\n".join(parts)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
+from results.analysis.analysis import Analysis
 from results.analysis.series import points
 from results.analysis.warm_up import MARK, NOTE
 from results.chapters.context_parallel.chapter import context_part
@@ -25,7 +26,7 @@ from results.chapters.quality.tables import quality_tables
 from results.chapters.quantized.chapter import quantized_part
 from results.chapters.settings.tables import axis_tables
 from results.chapters.speed import figures
-from results.chapters.speed.chapter import Chapter, chapters
+from results.chapters.speed.rows import Chapter, chapters
 from results.chapters.speed.sentences import summarise
 from results.chapters.speed.tables import tables
 from results.figures.svg import drawn
@@ -121,7 +122,7 @@ _CHAPTERS: dict[int, list[Chapter]] = {}
 def chaptered(run: Run) -> list[Chapter]:
     """Return the chapters of a loaded run, made once."""
     if id(run) not in _CHAPTERS:
-        _CHAPTERS[id(run)] = chapters(run)
+        _CHAPTERS[id(run)] = chapters(Analysis(run))
     return _CHAPTERS[id(run)]
 
 
@@ -496,14 +497,17 @@ def quality() -> str:
     text = fill(text, "text", "\n\n".join(parts))
     by_inputs = [error_tables(c)[0] for c in error_chapters(runs["errors"])]
     text = fill(text, "errors", titled(by_inputs))
-    part = quantized_part(runs["quantized"])
+    part = quantized_part(Analysis(runs["quantized"]))
+    assert part is not None
     return fill(text, "quantized", titled([view for s in part.sections for view in s.tables]))
 
 
 def context() -> str:
     """Return docs/context_parallel.md with what the reference says: times are of shared cores."""
     run = loaded(XEON["context"])
-    (section,) = context_part(run).sections
+    part = context_part(Analysis(run))
+    assert part is not None
+    (section,) = part.sections
     (machine,) = run.machines.values()
     told = [f"- {escape_markdown(s)}" for p in section.paragraphs for s in p.sentences]
     (sent,) = (view for view in section.tables if view.title == "Bytes exchanged")

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jinja2
 
-from results.analysis.series import points
-from results.chapters.cases.tables import case_sections
-from results.chapters.claims.chapter import claims_part
-from results.chapters.context_parallel.chapter import context_part
-from results.chapters.environment.facts import provenance
-from results.chapters.error.chapter import error_part
-from results.chapters.peers.tables import peer_part
-from results.chapters.quality.chapter import task_part
-from results.chapters.quantized.chapter import quantized_part
-from results.chapters.settings.tables import axis_tables
-from results.chapters.speed.chapter import Chapter, chapters
-from results.chapters.speed.figures import FIGURES
-from results.chapters.speed.sentences import summarise
-from results.chapters.speed.tables import tables
-from results.chapters.trust.rows import trust
-from results.chapters.trust.tables import trust_section
-from results.figures.captions import TITLES, figure_caption
+from results.analysis.analysis import Analysis
+from results.analysis.series import timed_rows
+from results.chapters import ReportChapter
+from results.chapters.loading import every
 from results.figures.svg import Drawn, drawn
-from results.page.blocks import MOST_DRAWN, Drawing, Part, Section
+from results.page.blocks import Drawing, Layout, Paragraph, Part, TableView
 from results.page.frame import TEMPLATES, PageFigure, in_page, render
 from results.page.markdown import _attribute, _Plain, escape_markdown
 from results.recommendation.page_answers import Group, as_data, groups
 from results.recommendation.page_answers import tables as answer_tables
 from results.records.atomic_write import check_within, write_bytes, write_text
-from results.records.load import NoRunError, Run, load, machine_names
+from results.records.load import NoRunError, Run, load
 from results.text.notes import MOST, grouped
 from results.text.settings import machine_name
 
@@ -64,6 +52,7 @@ def write_report(
     out: str | Path | None = None,
     *,
     run: Run | None = None,
+    plugins: Sequence[Path] = (),
 ) -> list[Path]:
     """Write the report of one or several run folders; return the files a reader opens.
 
@@ -74,17 +63,19 @@ def write_report(
             (first) run's folder, with the names ``report.html`` and ``report.md``. Images of the
             Markdown lie in ``figures`` beside it.
         run: what the folders hold, where that is loaded already.
+        plugins: folders of plug-ins whose ``chapter.py`` shows records of their kinds.
 
     Raises:
         NoRunError: if a folder holds no run.
         ReportError: if a format is unknown, or `out` does not fit the formats.
+        PluginError: if a plug-in has no chapter that can be loaded.
         OSError: if a folder cannot be read, or `out` not written.
     """
     if not folders:
         raise NoRunError("DIR: expected at least one run folder")
     targets = _targets(folders, formats, out)
     run = load(*folders) if run is None else run
-    book, gallery = _book(run), _Gallery(targets)
+    book, gallery = _book(run, plugins), _Gallery(targets)
     for name, path in targets.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         if name == "html":
@@ -113,75 +104,73 @@ def _targets(
     return {f: path / f"report.{f}" for f in dict.fromkeys(formats)}
 
 
+class _Shown(NamedTuple):
+    """A section with its figures as the templates show it."""
+
+    title: str
+    lead: str
+    paragraphs: Sequence[Paragraph]
+    figures: list[_Figure]
+    tables: Sequence[TableView]
+    facts: Sequence[tuple[str, str]]
+    is_setting: bool
+
+
 class _Book(NamedTuple):
     """Everything that a report shows, in either form."""
 
-    speed: list[Section]
     parts: list[Part]
-    cases: list[Section]
-    which: list[Group]
-    trust: Section
+    answers: list[Group]
     context: dict[str, Any]
 
 
-def _book(run: Run) -> _Book:
-    table = points(run)
-    found = chapters(run, table)
-    trusted = trust(run)
-    speed = [_speed_section(chapter, run) for chapter in found]
-    every = (peer_part(run), *quality_parts(run), context_part(run), claims_part(run))
-    parts = [part for part in every if part.sections]
+def _book(run: Run, plugins: Sequence[Path]) -> _Book:
+    analysis = Analysis(run)
+    chapters, broken = every(plugins)
+    made = [(chapter, chapter.part(analysis)) for chapter in chapters]
+    parts = [part for _, part in made if part is not None and part.sections]
+    answers = groups(run, analysis.points)
+    warnings = [*broken, *_not_shown(run, chapters), *run.incomplete]
+    warnings += [*(w for part in parts for w in part.warnings), *run.warnings]
     machines = [
         machine_name(run.machines.get(m, {})) or "a machine that is not described"
         for m in run.frame["machine"].unique()
     ]
-    which = groups(run, table)
-    timed = run.frame[run.frame["kind"].isin(("speed", "peer"))]
+    timed = timed_rows(run.frame)
     context = {
-        "sections": speed,
-        "parts": parts,
-        "comparisons": axis_tables(table, machine_names(run)),
-        "which_tables": answer_tables(which),
-        "facts": provenance(run, found),
-        "warnings": grouped([*run.incomplete, *trusted.warnings, *run.warnings]),
+        "which_tables": answer_tables(answers),
+        "warnings": grouped(warnings),
         "most_warnings": MOST,
         "machines": list(dict.fromkeys(machines)),
         "num_launches": len(run.records),
-        "kinds": set(run.frame["kind"]),
+        "absent": [chapter.absent for chapter, part in made if part is None and chapter.absent],
+        "method": [chapter.method for chapter, part in made if part and chapter.method],
         "modes": set(timed["mode"]),
         "levels": set(timed["level"]),
     }
-    cases = case_sections(run, found)
-    return _Book(speed, parts, cases, which, trust_section(trusted), context)
+    return _Book(parts, answers, context)
 
 
-def _speed_section(chapter: Chapter, run: Run) -> Section:
-    drawn = chapter.first_series(MOST_DRAWN)
-    drawings = [
-        Drawing(name, TITLES[name], _caption(name, run, chapter), partial(draw, drawn))
-        for name, draw in FIGURES.items()
+def _not_shown(run: Run, chapters: Sequence[ReportChapter]) -> list[str]:
+    """Say of which kinds there are records that no chapter shows."""
+    known = {kind for chapter in chapters for kind in chapter.kinds}
+    counts = Counter(record["case"]["kind"] for record in run.records)
+    return [
+        f"{count:,} record{'s'[: count != 1]} of kind {kind} stand{'s'[: count == 1]} in the "
+        "table of every case alone: no chapter shows them; give the folder of the plug-in that "
+        "measured them as --plugin FOLDER"
+        for kind, count in counts.items()
+        if kind not in known
     ]
-    return Section(
-        chapter.title, paragraphs=summarise(chapter), drawings=drawings, tables=tables(chapter)
-    )
-
-
-def _caption(name: str, run: Run, chapter: Chapter) -> str:
-    """Return a figure's caption, and how many series are drawn where that is not all."""
-    series = chapter.points[["backend", "options"]].drop_duplicates()
-    told = figure_caption(name, run)
-    if len(series) <= MOST_DRAWN:
-        return told
-    return f"{told} Of {len(series)} series the first {MOST_DRAWN} are drawn."
 
 
 def page(run: Run) -> str:
     """Return the HTML page of a run."""
-    return _page(run, _book(run), _Gallery(["html"]))
+    return _page(run, _book(run, ()), _Gallery(["html"]))
 
 
 def _page(run: Run, book: _Book, gallery: _Gallery) -> str:
-    shown = {**_shown(book, gallery.in_page), "answers": as_data(book.which)}
+    shown = {**_shown(book, gallery.in_page), "answers": as_data(book.answers)}
     return render("report.html.j2", shown, run.frame)
 
 
@@ -201,23 +190,27 @@ def _write_markdown(book: _Book, gallery: _Gallery, path: Path) -> None:
 
 
 def _shown(book: _Book, show: Callable[[Drawing, int], _Figure | None]) -> dict[str, Any]:
-    """Return what the templates show: sections with their figures, those that are not empty."""
+    """Return what the templates show: parts by their layout, sections with their figures."""
 
-    def figures(section: Section, number: int) -> list[_Figure]:
-        shown = (show(drawing, number) for drawing in section.drawings)
-        return [figure for figure in shown if figure is not None]
+    def figures(drawings: Sequence[Drawing], number: int) -> list[_Figure]:
+        found = (show(drawing, number) for drawing in drawings)
+        return [figure for figure in found if figure is not None]
 
-    return {
-        **book.context,
-        "figures": [figures(section, i) for i, section in enumerate(book.speed, 1)],
-        "part_figures": {
-            part.name: [figures(section, i) for i, section in enumerate(part.sections, 1)]
-            for part in book.parts
-        },
-        "cases": book.cases,
-        "trust": book.trust,
-        "trust_figures": figures(book.trust, 0),
+    def sections(part: Part) -> list[_Shown]:
+        # What has no title is alone, and its figures have no number.
+        return [
+            _Shown(s.title, s.lead, s.paragraphs, figures(s.drawings, number if s.title else 0),
+                   s.tables, s.facts, s.is_setting)
+            for number, s in enumerate(part.sections, 1)
+        ]  # fmt: skip
+
+    layouts = {name: [p for p in book.parts if p.layout == name] for name in get_args(Layout)}
+    spread = [section for part in layouts.pop("spread") for section in sections(part)]
+    by_part = {
+        name: [{**vars(part), "sections": sections(part)} for part in parts]
+        for name, parts in layouts.items()
     }
+    return {**book.context, "spread": spread, **by_part}
 
 
 class _Gallery:
@@ -258,11 +251,3 @@ class _Gallery:
                 inline="html" in self._formats, pngs="md" in self._formats,
             )  # fmt: skip
         return self._drawn[name]
-
-
-# -- Markdown ------------------------------------------------------------------------------------
-
-
-def quality_parts(run: Run) -> list[Part]:
-    """Return the parts, those without sections too."""
-    return [task_part(run), error_part(run), quantized_part(run)]

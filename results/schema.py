@@ -77,6 +77,9 @@ TRAINING_KINDS: tuple[str, ...] = ("task", "quantized")
 CLAIM: Literal["claim"] = "claim"
 """Kind and only arm of the case that tests a claim by an experiment; its `task` is the claim."""
 
+UNSIGNED_KINDS: tuple[str, ...] = tuple(kind for kind in get_args(Kind) if kind != CLAIM)
+"""Kinds whose values are all from 0; what an experiment or a plug-in's suite finds may be less."""
+
 CONTEXT: Literal["context"] = "context"
 """Kind of a case over several ranks."""
 
@@ -236,6 +239,7 @@ class Case:
     they are 0 and false.
 
     Attributes:
+        kind: of measurement: one of `Kind`, or what a plug-in's suite names.
         matmul_precision: of float32 matrix products, in the words of
             ``torch.set_float32_matmul_precision``.
         model: the configuration, as the command line writes it (``bert-base:num_layers=4``);
@@ -333,23 +337,28 @@ _TEXT_FIELDS: Mapping[str, tuple[str, ...]] = {
     "matmul_precision": MATMUL_PRECISIONS,
 }  # fmt: skip
 
-_KIND = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
 def _shown(name: str) -> str:
     """Return a stranger's name as a message may hold it."""
     return name if name.isprintable() else repr(name)
 
 
+_KIND = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def is_kind(value: object) -> bool:
+    """Whether a value can name a kind of measurement; of a plug-in's suite it is its own."""
+    return isinstance(value, str) and _KIND.fullmatch(value) is not None
+
+
 def _check_case_field(key: str, value: Any) -> None:
-    if key in _TEXT_FIELDS:
+    if key == "kind":
+        if not is_kind(value):
+            raise RecordError(f"case.kind: expected letters, digits, _ and -, got {value!r}")
+    elif key in _TEXT_FIELDS:
         if value not in _TEXT_FIELDS[key]:
             raise RecordError(
                 f"case.{key}: expected one of {', '.join(_TEXT_FIELDS[key])}, got {value!r}"
             )
-    elif key == "kind":  # of a plug-in's suite it is a name of its own
-        if not isinstance(value, str) or not _KIND.fullmatch(value):
-            raise RecordError(f"case.kind: expected letters, digits, _ and -, got {value!r}")
     elif key in ("model", "inputs", "task", "training", "weights"):
         if not isinstance(value, str):
             raise RecordError(f"case.{key}: expected a string, got {value!r}")

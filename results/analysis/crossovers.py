@@ -151,14 +151,12 @@ def _against(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], str, Curve, 
             yield series, baseline, curve(latencies(part)), curve(rows), both
 
 
-def crossovers(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
+def crossovers(table: pd.DataFrame) -> pd.DataFrame:
     """Return where each series overtakes `full` and `sdpa`: setting, series, crossover columns.
 
     Args:
-        run: what was loaded.
-        table: its `points`, if they are at hand.
+        table: `points` of a run.
     """
-    table = points(run) if table is None else table
     rows = []
     for series, baseline, own, other, warm in _against(table):
         warmed_up, remark = of_lengths(warm)
@@ -182,7 +180,7 @@ def crossover_table(run: Run) -> pd.DataFrame:
 
     Where the run holds several machines, environments or versions, these follow as columns.
     """
-    table = crossovers(run)
+    table = crossovers(points(run))
     places = ["machine", "environment", *(["version"] if table["version"].any() else [])]
     several = len(table[places].drop_duplicates()) > 1
     table = table[[*CROSSOVER_COLUMNS, *(places if several else ())]].copy()

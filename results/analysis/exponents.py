@@ -80,21 +80,19 @@ def scaling_table(run: Run) -> pd.DataFrame:
 
     Where the run holds several machines, environments or versions, these follow as columns.
     """
-    table = fit_all(run)
+    table = fit_all(points(run), Roofs(run))
     places = ["machine", "environment", *(["version"] if table["version"].any() else [])]
     several = len(table[places].drop_duplicates()) > 1
     return table[[*COLUMNS, *(places if several else ())]]
 
 
-def fit_all(run: Run, table: pd.DataFrame | None = None) -> pd.DataFrame:
+def fit_all(table: pd.DataFrame, roofs: Roofs) -> pd.DataFrame:
     """Return one row per series and metric: `SERIES`, `COLUMNS` and the `Fit` (or None) as `fit`.
 
     Args:
-        run: what was loaded.
-        table: its `points`, if they are at hand.
+        table: `points` of a run.
+        roofs: of its machines.
     """
-    table = points(run) if table is None else table
-    roofs = Roofs(run)
     rows = []
     for key, part in table[table["metric"].isin(list(METRICS))].groupby(
         [*SERIES, "metric"], sort=False

@@ -89,7 +89,7 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def with_limits(run: Run, points: pd.DataFrame) -> pd.DataFrame:
+def with_limits(points: pd.DataFrame, roofs: Roofs) -> pd.DataFrame:
     """Return the latency rows of `points` with limit and efficiencies.
 
     Adds `limit` (s), `bound`, `fraction_of_limit` (limit / latency), `fraction_of_torch` (the same
@@ -97,7 +97,6 @@ def with_limits(run: Run, points: pd.DataFrame) -> pd.DataFrame:
     (operations of the pattern / operations executed), `kernel_efficiency` (their quotient) and
     `achieved_rate` (operations executed per second); NaN where unknown.
     """
-    roofs = Roofs(run)
     table = points[points["metric"] == "latency"].copy()
     limits = [roofs.limit(row) for row in as_rows(table)]
     table["limit"] = [x.seconds for x in limits]

@@ -8,6 +8,7 @@ options in one mode of one setting, over the lengths.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,9 @@ SETTING = (
 
 SERIES = (*SETTING, "mode", "backend", "options")
 
+TIMED = ("speed", "peer")
+"""Kinds whose latencies are results."""
+
 LAUNCH = ("machine", "environment", "run", "case_id", "launch")
 """What names one launch: two machines may have given their runs one name."""
 
@@ -46,10 +50,21 @@ def speed_frame(run: Run) -> pd.DataFrame:
     return with_cross_len(run.frame[run.frame["kind"] == "speed"])
 
 
+def timed_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a tidy frame whose kinds are `TIMED`."""
+    return frame[frame["kind"].isin(TIMED)]
+
+
 def with_cross_len(frame: pd.DataFrame) -> pd.DataFrame:
     """Return tidy rows with the column `cross_len`: the keys of cross-attention, else 0."""
     crossed = frame["key_len"] != frame["seq_len"]
     return frame.assign(cross_len=frame["key_len"].where(crossed, 0))
+
+
+def by_setting(frame: pd.DataFrame) -> Callable[[tuple[Any, ...]], pd.DataFrame]:
+    """Return what gives the rows of a setting, by its values in the order of `SETTING`."""
+    parts = dict(iter(frame.groupby(list(SETTING), sort=False)))
+    return lambda key: parts.get(key, frame.iloc[:0])
 
 
 def points(run: Run) -> pd.DataFrame:

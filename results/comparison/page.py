@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from results.analysis.analysis import Analysis
 from results.analysis.selection import Selection
 from results.chapters.environment.facts import provenance
-from results.chapters.speed.chapter import chapters
 from results.chapters.trust.rows import trust
 from results.chapters.trust.tables import trust_section
 from results.comparison.changes import Comparison
@@ -41,13 +41,14 @@ def comparison_page(base: Run, new: Run, found: Comparison, only: Selection | No
     every = every_metric(base, new, found, only)
     shown = sections(base, new, every, sides)
     runs = {"base": base, "new": new}
-    trusted = {name: trust(run) for name, run in runs.items()}
+    analyses = {name: Analysis(run) for name, run in runs.items()}
+    trusted = {name: trust(one) for name, one in analyses.items()}
     warnings = [f"{name}: {w}" for name, run in runs.items()
                 for w in (*trusted[name].warnings, *run.warnings)]  # fmt: skip
     frame = pd.concat([run.frame.assign(side=name) for name, run in runs.items()])
     timed = frame[frame["kind"].isin(("speed", "peer"))]
     context = {
-        "kinds": {"speed"},
+        "method": [],
         "modes": set(timed["mode"]),
         "levels": set(timed["level"]),
         "sides": sides,
@@ -65,7 +66,7 @@ def comparison_page(base: Run, new: Run, found: Comparison, only: Selection | No
         "trust_figures": [
             _figures(trust_section(found_of), i) for i, found_of in enumerate(trusted.values(), 1)
         ],
-        "facts": [(name, provenance(run, chapters(run))) for name, run in runs.items()],
+        "facts": [(name, provenance(one)) for name, one in analyses.items()],
     }
     return render("comparison.html.j2", context, frame)
 

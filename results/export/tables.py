@@ -12,7 +12,7 @@ import pandas as pd
 
 from results.analysis.crossovers import crossover_table
 from results.analysis.exponents import scaling_table
-from results.analysis.roofline import with_limits
+from results.analysis.roofline import Roofs, with_limits
 from results.analysis.series import speed_frame, summarise
 from results.chapters.claims.verdicts import claims_table
 from results.chapters.context_parallel.rows import context_table
@@ -103,7 +103,7 @@ def _case_rows(part: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 def _derived(run: Run, measured: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
-    for row in as_rows(with_limits(run, measured)):
+    for row in as_rows(with_limits(measured, Roofs(run))):
         if not row["value"] > 0:
             continue
         tokens = row["batch"] * (1 if row["mode"] == "decode" else row["seq_len"])

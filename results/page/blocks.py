@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from results.analysis.warm_up import MARK, NOTE
 from results.figures.svg import Draw
@@ -37,6 +37,8 @@ class Section:
         paragraphs: headed sentences; a heading may be empty.
         drawings: its figures.
         tables: its tables.
+        facts: names and values.
+        is_setting: whether the title names a setting, which then tells tables of one title apart.
     """
 
     title: str
@@ -44,6 +46,14 @@ class Section:
     paragraphs: Sequence[Paragraph] = ()
     drawings: Sequence[Drawing] = ()
     tables: Sequence[TableView] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    is_setting: bool = True
+
+
+Layout = Literal["chapter", "spread", "cases", "trust", "facts"]
+"""How a page shows a part: under a heading of its own; *spread*, with its paragraphs in the
+summary, its figures among the figures and its tables among the tables; as the tables of every
+case; as what the numbers are worth; as names and values."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +65,16 @@ class Part:
         heading: of the page, and in its table of contents.
         sections: in the order of the page.
         answers: what the summary at the top says of the part; may be empty.
+        warnings: what must be said before any number; may be empty.
+        layout: how it is shown.
     """
 
     name: str
     heading: str
     sections: Sequence[Section]
-    answers: Sequence[Paragraph] = field(default=())
+    answers: Sequence[Paragraph] = ()
+    warnings: Sequence[str] = ()
+    layout: Layout = "chapter"
 
 
 MOST_DRAWN = 16

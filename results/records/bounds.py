@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from results.schema import CLAIM, UNITS, RecordError
+from results.schema import UNITS, UNSIGNED_KINDS, RecordError
 from results.text.clean import clean
 
 MOST_ARMS = 64
@@ -45,7 +45,7 @@ def check_bounds(record: Mapping[str, Any]) -> None:
         _check_count(f"arms[{index}].fixed_size", arm.get("fixed_size") or {}, MOST_SIZES)
         for name, metric in arm["metrics"].items():
             at = f"arms[{index}].metrics.{clean(name[:LONGEST_NAME])}"
-            _check_metric(at, name, metric, signed=case["kind"] == CLAIM)
+            _check_metric(at, name, metric, signed=case["kind"] not in UNSIGNED_KINDS)
 
 
 def _check_count(where: str, things: Any, most: int) -> None:

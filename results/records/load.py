@@ -22,12 +22,11 @@ from results.records.tidy import tidy
 from results.records.validation import check_profile, check_values, drop_faults
 from results.records.versions import versions
 from results.schema import (
-    CLAIM,
-    CONTEXT,
     ENVIRONMENTS,
     MACHINES,
     MEASUREMENT,
     RECORDS,
+    SENTINEL,
     TRAINING_KINDS,
     RecordError,
     check_record,
@@ -98,8 +97,9 @@ def load(*folders: str | Path) -> Run:
         detail = f": {clean(warnings[0])}" if warnings else ""
         raise NoRunError(f"{', '.join(map(clean, paths))}: no record that can be read{detail}")
     lacking = unfinished(paths, records, warnings)
-    records = _one_measurement(records, warnings)
-    told = versions(records, _COMPARED)
+    compared = _compared(records)
+    records = _one_measurement(records, compared, warnings)
+    told = versions(records, compared)
     _note_commits(records, told, warnings)
     machines = read_contents(paths, MACHINES, warnings)
     environments = read_contents(paths, ENVIRONMENTS, warnings)
@@ -238,7 +238,16 @@ def _short_version(source: str) -> str:
 # -- what may not be mixed -----------------------------------------------------------------------
 
 
-def _one_measurement(records: list[dict[str, Any]], warnings: list[str]) -> list[dict[str, Any]]:
+def _compared(records: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Return the kinds of the records whose numbers stand beside one another, in groups."""
+    kinds = dict.fromkeys(record["case"]["kind"] for record in records)
+    known = {*_OF_RUNS, *chain(*_COMPARED)}
+    return [*_COMPARED, *((kind,) for kind in kinds if kind not in known)]
+
+
+def _one_measurement(
+    records: list[dict[str, Any]], compared: list[tuple[str, ...]], warnings: list[str]
+) -> list[dict[str, Any]]:
     """Keep one version of the measuring code, the newest known: numbers of two do not compare.
 
     What is never compared with one another, seconds with errors or accuracies, may be of two. A
@@ -246,26 +255,22 @@ def _one_measurement(records: list[dict[str, Any]], warnings: list[str]) -> list
     its machine's roofs and its sentinel, goes only where all else of the run goes.
     """
     kept: list[dict[str, Any]] = []
-    for kinds in _COMPARED:
+    for kinds in compared:
         some = [r for r in records if r["case"]["kind"] in kinds]
         kept += _newest(some, ", ".join(kinds), warnings)
-    compared = set(chain(*_COMPARED))
     stay = {r["run"] for r in kept}
-    gone = {r["run"] for r in records if r["case"]["kind"] in compared} - stay
-    others = [r for r in records if r["case"]["kind"] not in compared and r["run"] not in gone]
+    gone = {r["run"] for r in records if r["case"]["kind"] not in _OF_RUNS} - stay
+    others = [r for r in records if r["case"]["kind"] in _OF_RUNS and r["run"] not in gone]
     kept += others if stay else _newest(others, "", warnings)
     ids = {id(r) for r in kept}
     return [r for r in records if id(r) in ids]
 
 
-_COMPARED: tuple[tuple[str, ...], ...] = (
-    ("speed", "peer"),
-    ("error",),
-    TRAINING_KINDS,
-    (CLAIM,),
-    (CONTEXT,),
-)
-"""Kinds whose numbers stand beside one another."""
+_COMPARED: tuple[tuple[str, ...], ...] = (("speed", "peer"), TRAINING_KINDS)
+"""Kinds whose numbers stand beside those of another kind; each other kind is by itself."""
+
+_OF_RUNS = ("roof", SENTINEL)
+"""Kinds that tell of a whole run."""
 
 
 def _newest(records: list[dict[str, Any]], what: str, warnings: list[str]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from results.schema import CLAIM, CONDITIONS, PROFILE_PARTS, STOPS, RecordError
+from results.schema import CONDITIONS, PROFILE_PARTS, STOPS, UNSIGNED_KINDS, RecordError
 from results.text.clean import clean
 
 COSTS = ("pattern_ops", "executed_ops", "exponentials", "bytes")
@@ -45,8 +45,7 @@ def check_values(record: Mapping[str, Any]) -> None:
     for where, value in (("reason", record.get("reason")), ("commit", record.get("commit"))):
         if value is not None and not isinstance(value, str):
             raise RecordError(f"{where}: expected a string or null, got {type(value).__name__}")
-    # What an experiment finds may lie below zero: an exponent, a logarithm.
-    least = -_LARGEST_NUMBER if record["case"]["kind"] == CLAIM else 0.0
+    least = 0.0 if record["case"]["kind"] in UNSIGNED_KINDS else -_LARGEST_NUMBER
     for index, arm in enumerate(record["arms"]):
         _check_arm(f"arms[{index}]", arm, least)
 

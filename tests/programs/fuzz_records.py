@@ -30,9 +30,7 @@ from typing import Any
 import synthetic
 import synthetic_quality
 
-from results.analysis.crossovers import crossovers, speedups
-from results.analysis.exponents import fit_all
-from results.analysis.series import points
+from results.analysis.analysis import Analysis
 from results.export.asv import export_asv
 from results.export.asv_history import ExportError
 from results.export.tables import TABLES, export_table
@@ -302,10 +300,9 @@ def read(folder: Path, count: int, outcomes: Counter[str] | None = None) -> str:
 def tabulate(folder: Path) -> str:
     """Take a run through the tables, the exports and ``merge``."""
     run: Run = load(folder)
-    table = points(run)
-    fit_all(run, table)
-    crossovers(run, table)
-    speedups(table)
+    analysis = Analysis(run)
+    for name in ("points", "fits", "crossovers", "speedups"):
+        getattr(analysis, name)
     for name in TABLES:
         for form in ("csv", "json"):
             assert export_table(run, name, form) is not None

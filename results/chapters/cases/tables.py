@@ -9,12 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from results.analysis.analysis import Analysis, SettingAnalysis
 from results.analysis.warm_up import converged, marked
-from results.chapters.speed.chapter import Chapter
 from results.page.blocks import LONG, Cell, Section, TableView
 from results.page.cells import gate_error, plus_minus
 from results.records.frames import as_rows
-from results.records.load import Run
 from results.schema import CONTEXT
 from results.text import numbers
 from results.text.clean import clean
@@ -33,10 +32,11 @@ _FIRST = ("latency", "accuracy", "bits_per_byte", "relative_error")
 """Of several metrics the first of these that a case has is shown, else its own first."""
 
 
-def case_sections(run: Run, found: list[Chapter]) -> list[Section]:
+def case_sections(analysis: Analysis) -> list[Section]:
     """Return the tables of all cases: of kind speed a setting each, of the other kinds one."""
-    sections = [Section(c.title, tables=[every_case(c)]) for c in found]
-    others = _others(run.frame[~run.frame["kind"].isin(_IN_CHAPTERS)])
+    sections = [Section(one.title, tables=[every_case(one)]) for one in analysis.settings]
+    frame = analysis.run.frame
+    others = _others(frame[~frame["kind"].isin(_IN_CHAPTERS)])
     return (
         [*sections, Section("Cases of other kinds", tables=[others])] if others.rows else sections
     )
@@ -98,7 +98,7 @@ def _value(rows: list[Row]) -> str:
     return f"{shown} {unit}" if unit not in ("", "1") else shown
 
 
-def every_case(chapter: Chapter) -> TableView:
+def every_case(chapter: SettingAnalysis) -> TableView:
     """Return a row for every case of a chapter, with its status."""
     keys = ["mode", "backend", "options", "seq_len"]
     limits = chapter.limits.set_index(keys)[["fraction_of_limit", "tile_efficiency",

@@ -11,14 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from results.analysis.series import points
+from results.analysis.analysis import Analysis
+from results.chapters import ReportChapter
 from results.chapters.claims.catalogue import Claim, Verdict
 from results.chapters.claims.verdicts import Answer, Ruling, in_words, lines_of, rulings
 from results.figures import plot_data
 from results.figures.panels import make_panels, trimmed
 from results.figures.theme import looks
 from results.page.blocks import Cell, Drawing, Paragraph, Part, Section, TableView
-from results.records.load import Run
+from results.schema import CLAIM
 from results.text import numbers
 
 WORDS: Mapping[Verdict, str] = {
@@ -34,11 +35,11 @@ WIDE_RANGE = 3.5
 Panel = tuple[Claim, tuple[str, str], dict[str, list[tuple[float, float]]]]
 
 
-def claims_part(run: Run) -> Part:
-    """Return the part of the report that has claims, without sections if none was tested."""
-    found = rulings(run)
+def claims_part(analysis: Analysis) -> Part | None:
+    """Return the part of the report that has claims."""
+    found = rulings(analysis)
     if not found:
-        return Part("claims", "Claims, put to the test", [])
+        return None
     counts = Counter(ruling.verdict for ruling in found)
     told = ", ".join(f"{counts[v]} {WORDS[v]}" for v in WORDS if counts[v])
     shown: tuple[Verdict, ...] = ("refuted", "inconclusive", "not_run")
@@ -53,7 +54,7 @@ def claims_part(run: Run) -> Part:
         lead="Each claim is a small seeded experiment, or a growth fitted to the calls of this "
         "run, and its verdict is where the interval lies.",
         paragraphs=[Paragraph("", [f"{told.capitalize()}."])],
-        drawings=_drawings(run, found),
+        drawings=_drawings(analysis, found),
         tables=[_verdicts(found), _grounds(found)],
     )
     return Part("claims", "Claims, put to the test", [section], [summary])
@@ -113,8 +114,8 @@ def _word(answer: Answer) -> tuple[str, str]:
 # -- figures -------------------------------------------------------------------------------------
 
 
-def _drawings(run: Run, found: Sequence[Ruling]) -> list[Drawing]:
-    panels = [panel for ruling in found if (panel := _panel(run, ruling.claim))[2]]
+def _drawings(analysis: Analysis, found: Sequence[Ruling]) -> list[Drawing]:
+    panels = [panel for ruling in found if (panel := _panel(analysis, ruling.claim))[2]]
     groups = [panels[i : i + PANELS] for i in range(0, len(panels), PANELS)]
     return [
         Drawing(
@@ -127,22 +128,22 @@ def _drawings(run: Run, found: Sequence[Ruling]) -> list[Drawing]:
     ]
 
 
-def _panel(run: Run, claim: Claim) -> Panel:
-    axes, lines = lines_of(run, claim.id)
+def _panel(analysis: Analysis, claim: Claim) -> Panel:
+    axes, lines = lines_of(analysis.run, claim.id)
     if not lines:
-        axes, lines = _growth(run, claim)
+        axes, lines = _growth(analysis, claim)
     return claim, axes, {k: v for k, v in lines.items() if len(v) > 1}
 
 
 def _growth(
-    run: Run, claim: Claim
+    analysis: Analysis, claim: Claim
 ) -> tuple[tuple[str, str], dict[str, list[tuple[float, float]]]]:
     """Return what fitted exponents are fitted to: a line a backend, of the first metric."""
     asked = [q for q in claim.questions if q.backend]
     if not asked:
         return ("", ""), {}
     metric = asked[0].metric
-    table = points(run)
+    table = analysis.points
     lines = {}
     for question in asked:
         rows = table[
@@ -210,3 +211,6 @@ def _tick(value: float, label: str) -> str:
         if factor <= abs(value) < 1e12:
             return f"{value / factor:g}{suffix}"
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:g}"
+
+
+CHAPTER = ReportChapter(kinds=(CLAIM,), order=70, part=claims_part)

@@ -15,8 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from results.analysis.exponents import fit_all
-from results.analysis.series import points
+from results.analysis.analysis import Analysis
 from results.chapters.claims.catalogue import CLAIMS, Claim, Question, Verdict
 from results.records.frames import as_rows
 from results.records.load import Run
@@ -83,14 +82,14 @@ def _number(value: float) -> str:
     return f"{value:.3g}" if size < 1000 else f"{value:,.0f}"
 
 
-def rulings(run: Run) -> list[Ruling]:
+def rulings(analysis: Analysis) -> list[Ruling]:
     """Return every claim with what the run says of it; empty if the run tested none."""
+    run = analysis.run
     frame = one_version(run.frame[run.frame["kind"] == CLAIM])
     if frame.empty:
         return []
     place = frame.groupby(list(PLACE), sort=False).size().idxmax()  # where most was found
-    frame, table = (_at(place, one) for one in (frame, points(run)))
-    fits = fit_all(run, table)
+    frame, fits = (_at(place, one) for one in (frame, analysis.fits))
     return [_ruling(claim, frame[frame["task"] == claim.id], fits) for claim in CLAIMS]
 
 
@@ -165,7 +164,7 @@ def claims_table(run: Run) -> pd.DataFrame:
 
 
 def _rows(run: Run) -> Iterator[dict[str, Any]]:
-    for ruling in rulings(run):
+    for ruling in rulings(Analysis(run)):
         leading = ruling.leading
         value = None if leading is None else leading.value
         yield {

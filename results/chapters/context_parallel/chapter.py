@@ -10,7 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from results.analysis.analysis import Analysis
 from results.analysis.warm_up import marked
+from results.chapters import ReportChapter
 from results.chapters.context_parallel.rows import (
     ContextChapter,
     context_chapters,
@@ -31,8 +33,7 @@ from results.figures.panels import (
 from results.figures.theme import looks
 from results.page.blocks import LONG, Cell, Drawing, Paragraph, Part, Section, TableView
 from results.records.frames import as_rows
-from results.records.load import Run
-from results.schema import CONTEXT_MODE
+from results.schema import CONTEXT, CONTEXT_MODE
 from results.statistics.intervals import Estimate
 from results.text import numbers
 from results.text.labels import label
@@ -55,10 +56,10 @@ SHARED = (
 Row = Mapping[Hashable, Any]
 
 
-def context_part(run: Run) -> Part:
-    """Return the part of the report that has several ranks, without sections if none has."""
+def context_part(analysis: Analysis) -> Part | None:
+    """Return the part of the report that has several ranks."""
     sections, answers = [], []
-    for chapter in context_chapters(run):
+    for chapter in context_chapters(analysis.run):
         told = _sentences(chapter)
         answers.append(Paragraph(f"{HEADING}: {chapter.title}", told))
         on_cpu = chapter.setting["device"] == "cpu"
@@ -73,6 +74,8 @@ def context_part(run: Run) -> Part:
                 tables=[view for view in _tables(chapter) if view.rows],
             )
         )
+    if not sections:
+        return None
     return Part("context", HEADING, sections, [a for a in answers if a.sentences])
 
 
@@ -272,3 +275,6 @@ def _rank_axis(ax: Any, ranks: list[int]) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     plot_data.kind(ax.xaxis, "number")
     ax.set_xlabel("ranks")
+
+
+CHAPTER = ReportChapter(kinds=(CONTEXT,), order=60, part=context_part)

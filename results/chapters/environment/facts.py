@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from results.chapters.speed.chapter import Chapter
+from results.analysis.analysis import Analysis
 from results.records.load import Run
 from results.schema import format_option
 from results.text import numbers
@@ -29,9 +29,9 @@ class Facts(NamedTuple):
     pairs: list[tuple[str, str]]
 
 
-def provenance(run: Run, found: list[Chapter]) -> list[Facts]:
+def provenance(analysis: Analysis) -> list[Facts]:
     """Return machines, environments, runs and peaks as names and values."""
-    facts = []
+    run, facts = analysis.run, []
     for title, column, known in (
         ("Machine", "machine", run.machines),
         ("Environment", "environment", run.environments),
@@ -45,21 +45,21 @@ def provenance(run: Run, found: list[Chapter]) -> list[Facts]:
             facts.append(Facts(title, [p for p in pairs if p[1]] or [("id", clean(address))]))
     facts.append(Facts("Run", _run_facts(run)))
     shown = set()
-    precise = names_precision(chapter.setting for chapter in found)
-    for chapter in found:
-        setting = chapter.setting
+    precise = names_precision(one.setting for one in analysis.settings)
+    for one in analysis.settings:
+        setting = one.setting
         key = tuple(setting[k] for k in ("machine", "environment", "device", "dtype", "threads",
                                          "allocator", "matmul_precision"))  # fmt: skip
-        if not chapter.peaks or key in shown:
+        if not one.peaks or key in shown:
             continue
         shown.add(key)
         pairs = [
-            (word, f"{numbers.rate(chapter.peaks[name])}{unit}")
+            (word, f"{numbers.rate(one.peaks[name])}{unit}")
             for name, (word, unit) in _PEAKS.items()
-            if name in chapter.peaks
+            if name in one.peaks
         ]
-        if "empty_latency" in chapter.peaks:
-            pairs.append(("empty call", numbers.seconds(chapter.peaks["empty_latency"])))
+        if "empty_latency" in one.peaks:
+            pairs.append(("empty call", numbers.seconds(one.peaks["empty_latency"])))
         where = f"{setting['device']}, {setting['dtype']}, {setting['threads']} threads, "
         how = f", products at {setting['matmul_precision']} precision" if precise else ""
         facts.append(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from results.analysis.analysis import Analysis
+from results.chapters import ReportChapter
 from results.chapters.error.figures import (
     LENGTH_CAPTION,
     WHAT,
@@ -15,12 +17,13 @@ from results.chapters.error.figures import (
 from results.chapters.error.rows import ErrorChapter, error_chapters
 from results.chapters.error.tables import error_answers, error_paragraphs, error_tables
 from results.page.blocks import MOST_DRAWN, Drawing, Part, Section
-from results.records.load import Run
 
 
-def error_part(run: Run) -> Part:
+def error_part(analysis: Analysis) -> Part | None:
     """Return the errors, one section a setting."""
-    chapters = error_chapters(run)
+    chapters = error_chapters(analysis.run)
+    if not chapters:
+        return None
     sections = [
         Section(
             chapter.title,
@@ -48,3 +51,11 @@ def _error_drawings(chapter: ErrorChapter) -> Iterator[Drawing]:
         "errorlength", "Error of the output against length", LENGTH_CAPTION,
         partial(against_length, chapter),
     )  # fmt: skip
+
+
+CHAPTER = ReportChapter(
+    kinds=("error",),
+    order=40,
+    part=error_part,
+    method="An error at a budget is taken at sampled rows, against exact softmax\nin float64.",
+)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from functools import partial
 from typing import Any
 
 from results.analysis.warm_up import marked
-from results.chapters.peers.figures import CAPTION, peer_figure
-from results.chapters.peers.rows import PAIR, PeerChapter, peer_chapters
-from results.page.blocks import Cell, Drawing, Part, Section, TableView
+from results.chapters.peers.rows import PAIR, PeerChapter
+from results.page.blocks import Cell, TableView
 from results.page.cells import plus_minus
 from results.records.frames import as_rows
-from results.records.load import Run
 from results.text import numbers
 from results.text.labels import label
 from results.text.numbers import small_number, status_word
@@ -22,22 +19,6 @@ HEAD = [
     "mode", "allocator", "tokens", "ours", "peer", "peer / ours", "attention alone",
     "memory ratio", "output difference", "launches",
 ]  # fmt: skip
-
-
-TITLE = "Other libraries beside ours"
-
-
-def peer_part(run: Run) -> Part:
-    """Return the part of the report that has the peers, without sections if none was measured."""
-    sections = [
-        Section(
-            chapter.title,
-            drawings=[Drawing("peers", TITLE, CAPTION, partial(peer_figure, chapter))],
-            tables=peer_tables(chapter),
-        )
-        for chapter in peer_chapters(run)
-    ]
-    return Part("peers", "Peers", sections)
 
 
 def peer_tables(chapter: PeerChapter) -> list[TableView]:

@@ -1,10 +1,12 @@
-"""The parts of the report about quality: tasks, error at a budget, quantised weights."""
+"""The chapter of tasks: its tables and figures as a part of the report."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
 
+from results.analysis.analysis import Analysis
+from results.chapters import ReportChapter
 from results.chapters.quality.figures import (
     COST_CAPTION,
     CURVE_CAPTION,
@@ -20,15 +22,16 @@ from results.chapters.quality.published import published_tables
 from results.chapters.quality.rows import QualityChapter, chapters_of_tasks
 from results.chapters.quality.tables import quality_paragraphs, quality_tables
 from results.page.blocks import MOST_DRAWN, Drawing, Part, Section
-from results.records.load import Run
 
 AT_A_GLANCE = "All tasks at a glance"
 PUBLISHED = "Long Range Arena's published figures"
 
 
-def task_part(run: Run) -> Part:
+def task_part(analysis: Analysis) -> Part | None:
     """Return the tasks: all at a glance, one section a setting, and what was published."""
-    chapters = chapters_of_tasks(run)
+    chapters = chapters_of_tasks(analysis.run)
+    if not chapters:
+        return None
     sections = []
     if glance := overview(chapters):
         sections.append(Section(AT_A_GLANCE, tables=glance))
@@ -78,3 +81,13 @@ def _of(told: str, chapter: QualityChapter) -> str:
     if count <= MOST_SERIES:
         return told
     return f"{told} Of {count} series the first {MOST_SERIES} are drawn."
+
+
+CHAPTER = ReportChapter(
+    kinds=("task",),
+    order=30,
+    part=task_part,
+    method="A model of each backend learns a task from the same\n"
+    "data, with the same to spend; a score is that of a test split, the mean over seeds, and a "
+    "seed draws\nweights and data alike.",
+)

@@ -8,8 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from results.analysis.analysis import Analysis
 from results.analysis.series import outcome
 from results.analysis.warm_up import NOTE, converged, marked
+from results.chapters import ReportChapter
 from results.chapters.titles import PLACE, joined, place_words, task_name, titled
 from results.page.blocks import Cell, Paragraph, Part, Section, TableView
 from results.records.frames import as_rows
@@ -38,11 +40,13 @@ _ORDER = (FULL, "bfloat16", "float16", "int8", "int4")
 Row = Mapping[Hashable, Any]
 
 
-def quantized_part(run: Run) -> Part:
-    """Return the part of the report that has quantised weights, without sections if none."""
-    groups = _groups(run)
+def quantized_part(analysis: Analysis) -> Part | None:
+    """Return the part of the report that has quantised weights."""
+    groups = _groups(analysis.run)
+    if not groups:
+        return None
     titles = titled(
-        [setting for setting, _ in groups], run, (*PLACE, "model", "training"), task_name
+        [setting for setting, _ in groups], analysis.run, (*PLACE, "model", "training"), task_name
     )
     sections = []
     for title, (setting, rows) in zip(titles, groups, strict=True):
@@ -199,3 +203,6 @@ def _beside(row: Row, base: Mapping[Any, Any]) -> str:
     if not parts:
         return f"{row['weights']} {status_word(row['status'])}" if row["status"] != "ok" else ""
     return f"{row['weights']} {', '.join(parts)}"
+
+
+CHAPTER = ReportChapter(kinds=("quantized",), order=50, part=quantized_part)

@@ -19,9 +19,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from results.analysis.analysis import Analysis
 from results.analysis.warm_up import is_cut_short
-from results.chapters.speed.chapter import Chapter, chapters
 from results.chapters.speed.profile_figure import profile_figure
+from results.chapters.speed.rows import Chapter, chapters
 from results.figures import plot_data
 from results.figures.panels import (
     error_ticks,
@@ -293,7 +294,7 @@ def errors(run: Run, *, mode: str = "forward", setting: int = 0, ax: Axes | None
 
 
 def _chapter(run: Run, mode: str, setting: int) -> Chapter:
-    found = chapters(run)
+    found = chapters(Analysis(run))
     if not 0 <= setting < len(found):
         named = "; ".join(f"{i} = {chapter.title}" for i, chapter in enumerate(found))
         raise ValueError(f"setting: expected one of {named or 'none'}, got {setting}")

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from results.chapters.speed.chapter import Chapter
+from results.chapters.speed.rows import Chapter
 from results.figures import plot_data
 from results.figures.panels import LONGEST_LABEL, make_panels
 from results.figures.theme import INK, PARTS

@@ -14,7 +14,7 @@ import pandas as pd
 from results.analysis.crossovers import BASELINES
 from results.analysis.warm_up import converged, is_cut_short, marked
 from results.chapters.speed.attention_share import worth
-from results.chapters.speed.chapter import Chapter
+from results.chapters.speed.rows import Chapter
 from results.chapters.speed.short_inputs import BASELINE, FACTOR, SLACK, short_inputs
 from results.chapters.speed.tables import IN_CASES
 from results.page.blocks import Paragraph

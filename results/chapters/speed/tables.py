@@ -9,7 +9,7 @@ from typing import Any
 from results.analysis.profiles import longest
 from results.analysis.warm_up import marked
 from results.chapters.speed.attention_share import worth
-from results.chapters.speed.chapter import Chapter
+from results.chapters.speed.rows import Chapter
 from results.chapters.speed.short_inputs import BASELINE, FACTOR, SHORT, SLACK, short_inputs
 from results.page.blocks import LONG, Cell, TableView
 from results.page.cells import plus_minus, ratio_cell

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from results.analysis import warm_up
+from results.analysis.analysis import Analysis
 from results.analysis.exponents import EMPTY_FACTOR
 from results.analysis.roofline import Roofs
 from results.chapters.trust.conditions import Conditions, conditions, launch_name
@@ -117,9 +118,9 @@ class Trust:
         return (*said, *([warm_up.sentence(cut, known)] if cut else []))
 
 
-def trust(run: Run) -> Trust:
-    """Return how far to trust the numbers of `run`, by run, machine and environment."""
-    roofs = Roofs(run)
+def trust(analysis: Analysis) -> Trust:
+    """Return how far to trust the numbers of a run, by run, machine and environment."""
+    run = analysis.run
     records: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for record in run.records:
         records.setdefault(tuple(clean(record[k]) for k in _KEYS), []).append(record)
@@ -131,7 +132,7 @@ def trust(run: Run) -> Trust:
             RunTrust(
                 name=names[tuple(map(str, key))],
                 drifts=drifts(frame),
-                harness=_harness(frame, roofs),
+                harness=_harness(frame, analysis.roofs),
                 sampling=sampling(frame),
                 conditions=conditions(own, _cores(run.machines.get(str(key[1]), {}))),
                 predictions=_predictions(own),

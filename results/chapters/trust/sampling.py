@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from results.analysis.series import SETTING
+from results.analysis.series import SETTING, timed_rows, with_cross_len
 from results.records.frames import as_rows
 from results.schema import STOPS
 from results.statistics.spread import Span, span
@@ -31,9 +31,6 @@ FEWEST = 8
 """Samples behind fences: the quartiles of fewer say nothing."""
 
 FENCES = ("low_severe", "low_mild", "high_mild", "high_severe")
-
-TIMED = ("speed", "peer")
-"""Kinds whose latencies are results."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +68,8 @@ def latencies(frame: pd.DataFrame) -> pd.DataFrame:
 
     `series` is backend and options; `name` is the case in words, with what of the setting differs.
     """
-    rows = frame[
-        frame["kind"].isin(TIMED) & (frame["status"] == "ok") & (frame["metric"] == "latency")
-    ]
-    crossed = rows["key_len"] != rows["seq_len"]
-    rows = rows.assign(cross_len=rows["key_len"].where(crossed, 0))
+    rows = timed_rows(frame)
+    rows = with_cross_len(rows[(rows["status"] == "ok") & (rows["metric"] == "latency")])
     varying = [c for c in SETTING if rows[c].nunique() > 1]
     series = [label(*key) for key in zip(rows["backend"], rows["options"], strict=True)]
     rows = rows.assign(series=series)

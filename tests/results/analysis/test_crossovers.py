@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import synthetic
 
+from results.analysis.analysis import Analysis
 from results.analysis.crossovers import (
     CROSSOVER_COLUMNS,
     crossover,
@@ -17,7 +18,6 @@ from results.analysis.crossovers import (
     feasible,
     speedups,
 )
-from results.analysis.roofline import with_limits
 from results.analysis.series import points
 from results.records.load import load
 
@@ -165,7 +165,7 @@ def test_one_failed_launch_of_three_is_a_remark(tmp_path: Path) -> None:
 
 def test_the_limit_of_a_cpu_adds_products_and_exponentials(tmp_path: Path) -> None:
     run = load(synthetic.write_run(tmp_path, noise=0.0, sample_noise=0.0))
-    table = with_limits(run, points(run))
+    table = Analysis(run).limits
     row = table[
         (table["backend"] == "sdpa") & (table["mode"] == "forward") & (table["seq_len"] == 4096)
     ].iloc[0]
@@ -182,7 +182,7 @@ def test_the_limit_of_a_cpu_adds_products_and_exponentials(tmp_path: Path) -> No
 
 def test_the_limit_of_a_gpu_is_the_largest_roof(tmp_path: Path) -> None:
     run = load(synthetic.write_run(tmp_path, noise=0.0, case={"device": "cuda"}))
-    row = with_limits(run, points(run)).iloc[0]
+    row = Analysis(run).limits.iloc[0]
     parts = (
         row["pattern_ops"] / synthetic.ROOF["matmul_rate"],
         row["exponentials"] / synthetic.ROOF["exp_rate"],
@@ -193,6 +193,6 @@ def test_the_limit_of_a_gpu_is_the_largest_roof(tmp_path: Path) -> None:
 
 def test_without_roofs_there_is_no_limit_but_a_reason(tmp_path: Path) -> None:
     run = load(synthetic.write_run(tmp_path, roof=None))
-    table = with_limits(run, points(run))
+    table = Analysis(run).limits
     assert table["limit"].isna().all()
     assert table["limit_reason"].str.startswith("no roof measured").all()

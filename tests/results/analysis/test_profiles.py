@@ -13,9 +13,10 @@ from helpers_page import unscripted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from results.analysis.analysis import Analysis
 from results.analysis.profiles import profiles
-from results.chapters.speed.chapter import Chapter, chapters
 from results.chapters.speed.profile_figure import FARTHEST, profile_figure
+from results.chapters.speed.rows import Chapter, chapters
 from results.chapters.speed.tables import tables
 from results.figures.theme import LIGHT, PARTS, css_variables, styled
 from results.page.blocks import TableView
@@ -37,7 +38,7 @@ def run(folder: Path, laws: Any = TWO, **options: Any) -> Run:
 
 
 def chapter(folder: Path, laws: Any = TWO, **options: Any) -> Chapter:
-    (one,) = chapters(run(folder, laws, **options))
+    (one,) = chapters(Analysis(run(folder, laws, **options)))
     return one
 
 

@@ -11,10 +11,11 @@ from click.testing import CliRunner
 from helpers_recommend import FOUR, a_run, frame_of
 
 from cli import main
+from results.analysis.analysis import Analysis
 from results.analysis.series import points
 from results.analysis.warm_up import HOLLOW, MARK, NOTE
-from results.chapters.speed.chapter import chapters
 from results.chapters.speed.figures import error_figure, speedup_figure, time_figure
+from results.chapters.speed.rows import chapters
 from results.comparison.changes import compare
 from results.comparison.tables import Sides, sections
 from results.comparison.text import remark
@@ -84,7 +85,7 @@ def hollow(figure: Drawn | None) -> list[tuple[str, float]]:
 
 
 def test_figures_have_hollow_marks(run: Run) -> None:
-    (chapter,) = chapters(run)
+    (chapter,) = chapters(Analysis(run))
     for draw, count in ((time_figure, 1), (speedup_figure, 1), (error_figure, 1)):
         made = drawn(lambda draw=draw: draw(chapter))
         assert made is not None

@@ -10,6 +10,7 @@ import synthetic
 import synthetic_quality as made
 from helpers_page import unscripted
 
+from results.analysis.analysis import Analysis
 from results.chapters.claims.catalogue import CLAIMS
 from results.chapters.claims.chapter import claims_part
 from results.chapters.claims.verdicts import claims_table, lines_of, rulings
@@ -78,7 +79,7 @@ def test_exponents_are_those_of_the_runs_own_calls(tmp_path: Path) -> None:
     speed = synthetic.write_run(tmp_path / "speed")
     claims = made.write_quality(tmp_path / "claims", made.claim_records())
     run = load(speed, claims)
-    found = {ruling.claim.id: ruling for ruling in rulings(run)}
+    found = {ruling.claim.id: ruling for ruling in rulings(Analysis(run))}
     exponents = [a for a in found["attention-quadratic"].answers if a.question.backend]
     assert all(a.value is not None for a in exponents)
     for answer in exponents:
@@ -89,7 +90,8 @@ def test_exponents_are_those_of_the_runs_own_calls(tmp_path: Path) -> None:
 
 @pytest.mark.drawn
 def test_the_chapter_has_verdicts_grounds_and_a_figure(tmp_path: Path) -> None:
-    part = claims_part(run_of(tmp_path))
+    part = claims_part(Analysis(run_of(tmp_path)))
+    assert part is not None
     (section,) = part.sections
     verdicts, grounds = section.tables
     assert len(verdicts.rows) == len(CLAIMS)
@@ -109,8 +111,8 @@ def test_the_chapter_has_verdicts_grounds_and_a_figure(tmp_path: Path) -> None:
 
 def test_a_run_without_claims_has_no_chapter(tmp_path: Path) -> None:
     run = load(synthetic.write_run(tmp_path))
-    assert claims_part(run).sections == []
-    assert rulings(run) == []
+    assert claims_part(Analysis(run)) is None
+    assert rulings(Analysis(run)) == []
 
 
 def test_lines_are_medians_over_seeds(tmp_path: Path) -> None:

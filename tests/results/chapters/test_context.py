@@ -11,6 +11,7 @@ import synthetic
 import synthetic_quality as made
 from helpers_page import unscripted
 
+from results.analysis.analysis import Analysis
 from results.analysis.series import points
 from results.chapters.context_parallel.chapter import HEADING, context_part
 from results.chapters.context_parallel.rows import (
@@ -20,6 +21,7 @@ from results.chapters.context_parallel.rows import (
     weak_efficiency,
 )
 from results.export.asv import export_asv
+from results.page.blocks import Part
 from results.records.load import Run, load
 from results.report import write_report
 
@@ -36,8 +38,14 @@ def run_of(folder: Path, laws: Any = None, **more: Any) -> Run:
     return load(made.write_quality(folder, records))
 
 
+def part_of(run: Run) -> Part:
+    part = context_part(Analysis(run))
+    assert part is not None
+    return part
+
+
 def cells(run: Run, title: str) -> dict[tuple[str, ...], list[Any]]:
-    (section,) = context_part(run).sections
+    (section,) = part_of(run).sections
     (view,) = (v for v in section.tables if v.title.startswith(title))
     width = 3 if title == "Bytes" else 2
     return {tuple(c.text for c in row[:width]): row[width:] for row in view.rows}
@@ -76,11 +84,11 @@ def test_tables_show_both_scalings_and_the_bytes(tmp_path: Path) -> None:
 
 
 def test_sentences_hold_the_count_against_the_formula(tmp_path: Path) -> None:
-    (answer,) = context_part(run_of(tmp_path / "a")).answers
+    (answer,) = part_of(run_of(tmp_path / "a")).answers
     assert answer.sentences[0].startswith("Over 4 ranks a training step on 4,096 tokens exchanges")
     assert answer.sentences[0].index("performer") < answer.sentences[0].index("sdpa")
     assert "are those of the formula in all 12 cases" in answer.sentences[1]
-    (other,) = context_part(run_of(tmp_path / "b", formula=0.5)).answers
+    (other,) = part_of(run_of(tmp_path / "b", formula=0.5)).answers
     assert "In 12 of 12 cases" in other.sentences[1]
     assert "not those of the formula" in other.sentences[1]
 
@@ -91,11 +99,11 @@ def test_what_failed_has_its_status_and_reason(tmp_path: Path) -> None:
     assert [c.is_status for c in cells(run, "Strong")["bigbird", "1,024"][:3]] == [True] * 3
     assert cells(run, "Bytes")["bigbird", "2", "1,024"][-1].text == why
     alone = run_of(tmp_path / "alone", {"sdpa": LAWS["sdpa"]}, ranks=(1,))
-    assert context_part(alone).sections[0].drawings[0].draw() is None
+    assert part_of(alone).sections[0].drawings[0].draw() is None
     nothing = run_of(tmp_path / "x", {}, fails={"bigbird": ("unsupported", why)})
-    (section,) = context_part(nothing).sections
+    (section,) = part_of(nothing).sections
     assert section.drawings[0].draw() is None
-    assert context_part(nothing).answers == []
+    assert part_of(nothing).answers == []
 
 
 @pytest.mark.drawn

@@ -18,7 +18,10 @@ from helpers_page import unscripted
 from hypothesis import given
 from hypothesis import strategies as st
 
+from results.analysis.analysis import Analysis
 from results.analysis.series import points
+from results.chapters.error.chapter import error_part
+from results.chapters.quality.chapter import task_part
 from results.chapters.quality.figures import (
     MOST_GROUPS,
     band,
@@ -31,12 +34,13 @@ from results.chapters.quality.overview import answers, overview
 from results.chapters.quality.published import published_tables, rows_of
 from results.chapters.quality.rows import Trial, at_chance, chapters_of_tasks
 from results.chapters.quality.tables import quality_paragraphs, quality_tables, score
+from results.chapters.quantized.chapter import quantized_part
+from results.chapters.speed.captions import input_scale
 from results.chapters.trust.rows import trust
 from results.export.asv import export_asv
 from results.export.tables import export_table
-from results.figures.captions import input_scale
 from results.records.load import load
-from results.report import quality_parts, write_report
+from results.report import write_report
 from results.schema import LATER_FIELDS, UNITS, content_id
 from results.statistics.pareto import frontier
 from results.statistics.seeds import spread, wilson
@@ -483,8 +487,9 @@ def test_one_seed_has_neither_spread_nor_interval(tmp_path: Path) -> None:
 
 
 def test_without_tasks_there_are_no_parts(tmp_path: Path) -> None:
-    run = load(synthetic.write_run(tmp_path, LAWS, **SMALL))
-    assert all(not part.sections and not part.answers for part in quality_parts(run))
+    analysis = Analysis(load(synthetic.write_run(tmp_path, LAWS, **SMALL)))
+    parts = [part(analysis) for part in (task_part, error_part, quantized_part)]
+    assert parts == [None, None, None]
 
 
 # -- what was published --------------------------------------------------------------------------
@@ -628,8 +633,8 @@ def test_speed_chapters_are_not_disturbed(tmp_path: Path) -> None:
     assert points(alone).equals(points(both))
     for table in ("cases", "scaling", "crossover", "peers"):
         assert export_table(alone, table, "csv") == export_table(both, table, "csv")
-    first = trust(both).runs[0]
-    assert first.sampling.arms == trust(alone).runs[0].sampling.arms
+    first = trust(Analysis(both)).runs[0]
+    assert first.sampling.arms == trust(Analysis(alone)).runs[0].sampling.arms
     page = unscripted(write_report([speed, other], ["html"], tmp_path / "report")[0])
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from results.chapters.speed.chapter import Chapter, chapters
+from results.analysis.analysis import Analysis
+from results.chapters.speed.rows import Chapter, chapters
 from results.chapters.speed.sentences import summarise
 from results.chapters.speed.short_inputs import short_inputs
 from results.chapters.speed.tables import tables
@@ -20,7 +21,8 @@ LENGTHS = (64, 128, 256, 512, 1024)
 
 def chapter(tmp_path: Path, laws: dict[str, synthetic.Law], **options: object) -> Chapter:
     shape = {"lengths": LENGTHS, "modes": ("forward",), "noise": 0.0, "sample_noise": 0.0}
-    (found,) = chapters(load(synthetic.write_run(tmp_path, laws, **{**shape, **options})))
+    run = load(synthetic.write_run(tmp_path, laws, **{**shape, **options}))
+    (found,) = chapters(Analysis(run))
     return found
 
 

@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+from results.analysis.analysis import Analysis
 from results.chapters.trust.drift import DRIFT_LIMIT, Drift, running_median
 from results.chapters.trust.figures import drift_figure
-from results.chapters.trust.rows import RunTrust, trust
+from results.chapters.trust.rows import RunTrust, Trust, trust
 from results.chapters.trust.sampling import half_width, outliers
 from results.chapters.trust.sentences import trust_paragraphs
 from results.chapters.trust.tables import trust_tables
@@ -47,13 +48,17 @@ def made(folder: Path, change: Change | None = None, extra: Any = (), **options:
     return synthetic.write_records(folder, [*records, *extra])
 
 
+def trusted(*folders: Path) -> Trust:
+    return trust(Analysis(load(*folders)))
+
+
 def read(folder: Path) -> RunTrust:
-    (one,) = trust(load(folder)).runs
+    (one,) = trusted(folder).runs
     return one
 
 
 def told(*folders: Path) -> str:
-    return "\n".join(s for p in trust_paragraphs(trust(load(*folders))) for s in p.sentences)
+    return "\n".join(s for p in trust_paragraphs(trusted(*folders)) for s in p.sentences)
 
 
 def drift_of(folder: Path, seconds: list[float], **options: Any) -> Drift:
@@ -79,10 +84,10 @@ def test_a_machine_that_jumps_is_disturbed_though_its_running_median_stands(
     assert drift.drift == 0
     # Quantiles of 16, 53, 107 and 120 ms at 0.3 and 2.7 of the three gaps.
     assert drift.spread == pytest.approx(116.1 / 27.1 - 1)
-    (warning,) = trust(load(folder)).warnings
+    (warning,) = trusted(folder).warnings
     assert "took 16.0 ms to 120 ms: a spread of 328 %, a drift of 0 %. Compare" in warning
     assert "below the limit" not in told(folder)
-    (table,) = [v for v in trust_tables(trust(load(folder))) if v.title == "The sentinel"]
+    (table,) = [v for v in trust_tables(trusted(folder)) if v.title == "The sentinel"]
     assert [c.is_status for c in table.rows[0][3:5]] == [False, True]
 
 
@@ -168,14 +173,14 @@ def test_a_disturbed_run_is_said_before_everything_else(tmp_path: Path) -> None:
 def test_a_run_within_the_limit_is_not_called_disturbed(tmp_path: Path) -> None:
     near = 1 + DRIFT_LIMIT
     folder = made(tmp_path, extra=synthetic.sentinels([1.0, 1.0, near * 0.999, near * 0.999]))
-    assert trust(load(folder)).warnings == ()
+    assert trusted(folder).warnings == ()
     assert "or 10 % of drift a run counts as disturbed" in told(folder)
 
 
 def test_only_the_disturbed_run_of_two_is_named(tmp_path: Path) -> None:
     quiet = made(tmp_path / "1", extra=synthetic.sentinels([1.0] * 4))
     loud = synthetic.sentinels([1.0, 1.0, 1.5, 1.5], run="run-2")
-    (warning,) = trust(load(quiet, made(tmp_path / "2", extra=loud, run="run-2"))).warnings
+    (warning,) = trusted(quiet, made(tmp_path / "2", extra=loud, run="run-2")).warnings
     assert warning.startswith("run run-2: The same work (sentinel, cpu, 2 threads, 4 repetitions)")
     assert "a drift of 50 %" in warning
 
@@ -331,7 +336,7 @@ def test_each_disturbance_has_its_sentence(tmp_path: Path, name: str) -> None:
     text = told(folder)
     assert sentence in text
     assert "Nothing disturbed" not in text
-    (warning,) = trust(load(folder)).warnings  # it stands at the top of the report too
+    (warning,) = trusted(folder).warnings  # it stands at the top of the report too
     assert sentence in warning
     others = [s for n, (_, s) in DISTURBED.items() if n != name]
     assert not any(s in text for s in others)
@@ -352,7 +357,7 @@ def test_what_happened_in_few_launches_is_said_and_nothing_is_called_quiet(tmp_p
         record["conditions"] = synthetic.conditions(other_cpu=1.6 if index == 3 else 0.0)
 
     folder = made(tmp_path, change)
-    assert trust(load(folder)).warnings == ()
+    assert trusted(folder).warnings == ()
     text = told(folder)
     assert "In 7.7 % of the launches other programs took more than 0.1 of a processor, 1.6" in text
     assert "Nothing disturbed" not in text
@@ -437,8 +442,8 @@ def test_predictions_are_held_against_what_was_taken(tmp_path: Path) -> None:
 
 def test_an_old_run_shows_what_it_has_and_no_empty_table(tmp_path: Path) -> None:
     folder = made(tmp_path)
-    assert drift_figure(trust(load(folder))) is None
-    views = trust_tables(trust(load(folder)))
+    assert drift_figure(trusted(folder)) is None
+    views = trust_tables(trusted(folder))
     assert [v.title for v in views] == [
         "Spread of launches and samples", "What else the machine did",
         "What measuring itself costs",
@@ -460,7 +465,7 @@ def test_a_run_of_roofs_alone_has_a_chapter(tmp_path: Path) -> None:
 def test_several_runs_have_a_column_and_shared_sentences_once(tmp_path: Path) -> None:
     one = made(tmp_path / "1")
     two = made(tmp_path / "2", run="run-2", machine={"cpu": "Another"}, seed=1)
-    found = trust(load(one, two))
+    found = trusted(one, two)
     first, *rest = trust_paragraphs(found)
     assert first.heading == "All runs"
     assert first.sentences[0].startswith("No sentinel was measured")
@@ -470,7 +475,7 @@ def test_several_runs_have_a_column_and_shared_sentences_once(tmp_path: Path) ->
 
 def test_one_run_on_two_machines_is_told_apart(tmp_path: Path) -> None:
     one, two = made(tmp_path / "1"), made(tmp_path / "2", machine={"cpu": "Another CPU"})
-    names = [run.name for run in trust(load(one, two)).runs]
+    names = [run.name for run in trusted(one, two).runs]
     assert names[0].startswith("run run-1, Example CPU 2.5 GHz, environment ")
     assert names[1].startswith("run run-1, Another CPU, environment ")
 
@@ -510,7 +515,7 @@ def test_a_fault_costs_what_it_is_in_and_not_the_record(tmp_path: Path, name: st
     assert f"records.jsonl:4: {message}" in warning
     assert warning.endswith(" left out")
     assert len(run.records) == 13
-    known = trust(run).runs[0]
+    known = trust(Analysis(run)).runs[0]
     assert known.sampling.arms == 12
     assert known.conditions.launches == (12 if "conditions" in message else 13)
 
@@ -541,7 +546,7 @@ def test_anything_in_the_new_fields_is_survived(
     if not lines:
         return
     (folder / "records.jsonl").write_text("\n".join(lines))
-    found = trust(load(folder))
+    found = trusted(folder)
     text = "\n".join(s for p in trust_paragraphs(found) for s in p.sentences)
     trust_tables(found)
     assert not re.search(r"\b(nan|inf)\b", text)
@@ -562,7 +567,7 @@ def test_the_figure_has_a_line_a_sentinel_in_minutes(tmp_path: Path) -> None:
         *synthetic.sentinels([2.0, 2.2, 1.8], apart_s=300, threads=1),
         *synthetic.sentinels([2.0], threads=4),
     ]
-    found = trust(load(made(tmp_path, extra=extra)))
+    found = trusted(made(tmp_path, extra=extra))
     figure = drift_figure(found)
     assert isinstance(figure, Figure)
     (ax,) = figure.axes
@@ -576,7 +581,7 @@ def test_the_figure_has_a_line_a_sentinel_in_minutes(tmp_path: Path) -> None:
 
 
 def test_two_repetitions_make_no_figure(tmp_path: Path) -> None:
-    found = trust(load(made(tmp_path, extra=synthetic.sentinels([1.0, 1.1]))))
+    found = trusted(made(tmp_path, extra=synthetic.sentinels([1.0, 1.1])))
     assert drift_figure(found) is None
 
 

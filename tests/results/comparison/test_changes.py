@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import synthetic
 
+from results.analysis.analysis import Analysis
 from results.analysis.selection import parse
 from results.analysis.series import points
 from results.chapters.environment.facts import provenance
@@ -271,7 +272,7 @@ def test_versions_of_plugins_are_differences(tmp_path: Path) -> None:
     found = {name for name in both_in_one.frame["backend"] if name.startswith("longformer")}
     assert found == {"longformer@111111", "longformer@222222"}
     assert set(map(len, points(both_in_one)["launches"])) == {SMALL["launches"]}
-    facts = [f for f in provenance(both_in_one, []) if f.title == "Environment"]
+    facts = [f for f in provenance(Analysis(both_in_one)) if f.title == "Environment"]
     assert ("plugins", ", ".join(f"{k} of {v}" for k, v in plugins.items())) in facts[0].pairs
 
 

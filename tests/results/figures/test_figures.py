@@ -18,7 +18,7 @@ from matplotlib.colors import to_hex
 from PIL import Image, ImageColor
 
 import results
-from results.chapters.speed.chapter import Chapter, chapters
+from results.analysis.analysis import Analysis
 from results.chapters.speed.figures import (
     FIGURES,
     error_figure,
@@ -27,6 +27,7 @@ from results.chapters.speed.figures import (
     speedup_figure,
 )
 from results.chapters.speed.figures import time_figure as draw_time
+from results.chapters.speed.rows import Chapter, chapters
 from results.figures.svg import drawn
 from results.figures.theme import DARK, INK, LIGHT, css_variables, looks, recolour, styled
 from results.records.load import load
@@ -35,7 +36,7 @@ from results.records.load import load
 @pytest.fixture(scope="module")
 def chapter(tmp_path_factory: pytest.TempPathFactory) -> Chapter:
     laws = synthetic.profiled(synthetic.SEVEN)
-    (one,) = chapters(load(synthetic.write_run(tmp_path_factory.mktemp("run"), laws)))
+    (one,) = chapters(Analysis(load(synthetic.write_run(tmp_path_factory.mktemp("run"), laws))))
     return one
 
 
@@ -190,7 +191,7 @@ def test_an_inline_svg_takes_the_pages_colors_and_ids_of_its_own(chapter: Chapte
 
 def test_nothing_measured_gives_no_figure(tmp_path: Path) -> None:
     laws = {"sdpa": synthetic.Law(1, 1, fails=dict.fromkeys(synthetic.LENGTHS, ("failed", "x")))}
-    (one,) = chapters(load(synthetic.write_run(tmp_path, laws)))
+    (one,) = chapters(Analysis(load(synthetic.write_run(tmp_path, laws))))
     assert [draw(one) for draw in FIGURES.values()] == [None] * len(FIGURES)
     assert drawn(partial(draw_time, one)) is None
 
@@ -218,7 +219,7 @@ def test_files_are_drawn_once_and_recoloured(chapter: Chapter, name: str) -> Non
 
 def test_a_wide_interval_does_not_squeeze_the_lines(tmp_path: Path) -> None:
     folder = synthetic.write_run(tmp_path, launches=2, noise=0.5)
-    (one,) = chapters(load(folder))
+    (one,) = chapters(Analysis(load(folder)))
     figure = draw_time(one)
     assert figure is not None
     for ax in figure.axes:

@@ -14,7 +14,8 @@ import pytest
 import synthetic
 from helpers_page import unscripted
 
-from results.chapters.speed.chapter import chapters
+from results.analysis.analysis import Analysis
+from results.chapters.speed.rows import chapters
 from results.chapters.speed.sentences import _doubt as doubt
 from results.chapters.speed.sentences import summarise
 from results.records.load import NoRunError, load
@@ -27,7 +28,7 @@ FAST = {name: synthetic.SEVEN[name] for name in ("full", "sdpa", "linformer", "x
 
 
 def sentences(*folders: Path) -> str:
-    found = [summarise(c) for c in chapters(load(*folders))]
+    found = [summarise(c) for c in chapters(Analysis(load(*folders)))]
     return "\n".join(s for paragraphs in found for p in paragraphs for s in p.sentences)
 
 

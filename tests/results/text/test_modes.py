@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from results.analysis.analysis import Analysis
 from results.chapters.speed.attention_share import worth
-from results.chapters.speed.chapter import chapters
+from results.chapters.speed.rows import chapters
 from results.chapters.speed.sentences import summarise
 from results.chapters.speed.tables import tables
 from results.export.tables import cases
@@ -47,7 +48,7 @@ def test_every_mode_has_words_and_a_memory():
 
 
 def test_a_flat_line_has_exponent_zero_with_an_interval(decoded: Path):
-    (chapter,) = chapters(load(decoded))
+    (chapter,) = chapters(Analysis(load(decoded)))
     fits = chapter.fits.set_index(["backend", "metric"])
     for backend in ("longformer", "performer"):
         time = fits.loc[backend, "latency"]
@@ -70,7 +71,7 @@ def test_without_a_constant_a_flat_line_is_no_steep_one_beside_a_large_constant(
 
 
 def test_where_a_constant_state_overtakes_the_cache(decoded: Path):
-    (chapter,) = chapters(load(decoded))
+    (chapter,) = chapters(Analysis(load(decoded)))
     at = chapter.crossovers.set_index(["backend", "baseline"])["seq_len"]
     # 4e-5 + 2e-8 N = 6e-5 at 1000 tokens, and 1.2e-4 at 4000
     assert at["longformer", "sdpa"] == pytest.approx(1000, rel=0.1)
@@ -78,7 +79,7 @@ def test_where_a_constant_state_overtakes_the_cache(decoded: Path):
 
 
 def test_what_the_report_says_of_decoding(decoded: Path):
-    (chapter,) = chapters(load(decoded))
+    (chapter,) = chapters(Analysis(load(decoded)))
     (decoding, *_) = summarise(chapter)
     assert decoding.heading == "Decoding with a state"
     text = " ".join(decoding.sentences)
@@ -138,7 +139,7 @@ def modelled(tmp_path: Path) -> Path:
 
 
 def test_share_and_worth_of_an_attention(modelled: Path):
-    (chapter,) = chapters(load(modelled))
+    (chapter,) = chapters(Analysis(load(modelled)))
     assert chapter.title.startswith("model level, cpu, bert-base:num_layers=3, float32, batch 1")
     rows = worth(chapter.points, "forward").set_index(["backend", "seq_len"])
     assert rows.loc[("sdpa", 1024), "attention_share"] == pytest.approx(0.75, abs=0.01)
@@ -155,7 +156,7 @@ def test_share_and_worth_of_an_attention(modelled: Path):
 def test_share_is_taken_launch_by_launch(tmp_path: Path):
     """Launches of a machine that is now fast, now slow: the share is the same in each."""
     folder = write_run(tmp_path / "run", WHOLE, lengths=(512,), case=MODEL, noise=1.0, floor=FLOOR)
-    (chapter,) = chapters(load(folder))
+    (chapter,) = chapters(Analysis(load(folder)))
     row = worth(chapter.points, "forward").set_index("backend").loc["sdpa"]
     assert row["attention_share"] == pytest.approx(0.75)
     assert row["share_high"] - row["share_low"] < 1e-9
@@ -163,13 +164,13 @@ def test_share_is_taken_launch_by_launch(tmp_path: Path):
 
 
 def test_an_attention_alone_has_no_share(tmp_path: Path):
-    (chapter,) = chapters(load(write_run(tmp_path / "run")))
+    (chapter,) = chapters(Analysis(load(write_run(tmp_path / "run"))))
     assert worth(chapter.points, "forward").empty
     assert not any("worth" in view.title for view in tables(chapter))
 
 
 def test_what_the_report_says_of_a_model(modelled: Path):
-    (chapter,) = chapters(load(modelled))
+    (chapter,) = chapters(Analysis(load(modelled)))
     text = " ".join(s for paragraph in summarise(chapter) for s in paragraph.sentences)
     assert "Attention's share of the time there: longformer 50 % and sdpa 75 %." in text
     view = next(v for v in tables(chapter) if "worth" in v.title)
@@ -184,7 +185,7 @@ def test_models_and_checkpointing_are_settings_of_their_own(tmp_path: Path):
                   case={**MODEL, **more})
         for i, more in enumerate(({}, {"checkpointing": True}, {"model": "gpt2-small"}))
     ]  # fmt: skip
-    titles = [chapter.title for chapter in chapters(load(*folders))]
+    titles = [chapter.title for chapter in chapters(Analysis(load(*folders)))]
     assert len(titles) == 3
     assert sum("activations checkpointed" in t for t in titles) == 1
     assert sum("gpt2-small" in t for t in titles) == 1

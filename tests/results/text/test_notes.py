@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from helpers_recommend import a_run
 
 from cli import main
-from results.chapters.speed.chapter import chapters
+from results.analysis.analysis import Analysis
+from results.chapters.speed.rows import chapters
 from results.chapters.speed.sentences import summarise
 from results.chapters.speed.tables import tables
 from results.records.load import load
@@ -73,7 +74,7 @@ def test_reasons_below_a_table_and_in_the_summary_have_an_end(tmp_path: Path) ->
     }
     laws = {"sdpa": synthetic.SEVEN["sdpa"], **fails}
     folder = synthetic.write_run(tmp_path, laws, lengths=lengths, launches=1, modes=("forward",))
-    (chapter,) = chapters(load(folder))
+    (chapter,) = chapters(Analysis(load(folder)))
     view = tables(chapter)[0]
     assert len(view.notes) == 11
     assert view.notes[-1] == "and 186 more, in the table of every case"
@@ -86,5 +87,5 @@ def test_one_reason_of_several_backends_is_one_note(tmp_path: Path) -> None:
         name: synthetic.Law(1e-8, 2.0, fails={4096: ("timeout", "longer than 9 s")})
         for name in ("sdpa", "full", "mine")
     }
-    (chapter,) = chapters(load(a_run(tmp_path, laws)))
+    (chapter,) = chapters(Analysis(load(a_run(tmp_path, laws))))
     assert tables(chapter)[0].notes == ["full, sdpa and mine, timeout: longer than 9 s."]
