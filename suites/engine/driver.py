@@ -31,7 +31,7 @@ from suites.engine.session import (
 )
 from suites.peers.suite import PeerRow, choose_rows
 from suites.plan import Grid, Item, cases, order, roof_cases, sentinel_case
-from suites.processes.heartbeat import Hearing
+from suites.processes.heartbeat import HeartbeatReader
 from suites.processes.launcher import BACKWARD, Launcher
 from suites.processes.outcome import scrub
 from suites.processes.signals import terminable
@@ -207,7 +207,7 @@ def _hearing(
     """Listen to a case that says how it goes; beside one that is only timed, nothing wakes up."""
     if item.case.kind not in TRAINING_KINDS:
         return contextlib.nullcontext()
-    return Hearing(session.heard, progress.working)
+    return HeartbeatReader(session.heartbeat, progress.working)
 
 
 def _unfinished(journal: Journal, kept: Path, every: Sequence[Item]) -> list[tuple[str, int]]:
