@@ -77,7 +77,9 @@ TRAINING_KINDS: tuple[str, ...] = ("task", "quantized")
 CLAIM: Literal["claim"] = "claim"
 """Kind and only arm of the case that tests a claim by an experiment; its `task` is the claim."""
 
-UNSIGNED_KINDS: tuple[str, ...] = tuple(kind for kind in get_args(Kind) if kind != CLAIM)
+UNSIGNED_KINDS: tuple[str, ...] = (
+    "speed", "peer", "roof", "sentinel", "error", "task", "quantized", "context",
+)  # fmt: skip
 """Kinds whose values are all from 0; what an experiment or a plug-in's suite finds may be less."""
 
 CONTEXT: Literal["context"] = "context"
@@ -336,6 +338,7 @@ _TEXT_FIELDS: Mapping[str, tuple[str, ...]] = {
     "level": LEVELS, "mode": MODES, "device": DEVICES, "dtype": DTYPES, "allocator": ALLOCATORS,
     "matmul_precision": MATMUL_PRECISIONS,
 }  # fmt: skip
+
 
 def _shown(name: str) -> str:
     """Return a stranger's name as a message may hold it."""

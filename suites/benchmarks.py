@@ -27,6 +27,7 @@ from suites.error.suite import ERROR_PRESETS, TRAINED_NAME
 from suites.measure.process import die_with_parent, hold_lock, offer_to_oom_killer
 from suites.parsing import parse_backend
 from suites.processes.processors import DRIVER_VARIABLE
+from suites.worker import kinds
 from suites.worker.run import answer
 
 _IMPORTER = os.getpid()
@@ -226,7 +227,7 @@ def _measure_ours(
 
 
 def _import_early() -> None:
-    """Import before the fork, once for all cases, the backends and what torch imports late.
+    """Import before the fork, once for all cases, kinds, backends and what torch imports late.
 
     A first backward pass imports torch's symbolic shapes, a third of a second of a case's warm-up;
     a driver asks for them itself, when its first results are there. Plug-ins load in the case.
@@ -235,6 +236,7 @@ def _import_early() -> None:
         importlib.import_module("torch.fx.experimental.symbolic_shapes")
     for module in pkgutil.iter_modules(backends.__path__):
         importlib.import_module(f"{backends.__name__}.{module.name}")
+    kinds.import_all()
 
 
 _import_early()

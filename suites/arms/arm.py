@@ -29,7 +29,7 @@ differently, and the softmax behind them magnifies that."""
 
 
 class Runner:
-    """A module, ready to be called: a `suites.measure.clock.Timed`.
+    """A module, ready to be called: a `suites.measure.timers.Timed`.
 
     Args:
         module: what is measured, called as ``module(*inputs, is_causal=...)``.
@@ -40,6 +40,7 @@ class Runner:
     def __init__(self, module: nn.Module, inputs: Inputs, case: Case) -> None:
         self.module = module
         self.inputs = inputs
+        self.case = case
         self.is_causal = case.is_causal
         self.run: Callable[..., Tensor] = torch.compile(module) if case.compile else module
         training = inputs.output_grad is not None
@@ -66,6 +67,13 @@ class Runner:
         self.input_grad = self._watched().grad
         self._drop_grads()
 
+    def memory(self) -> dict[str, Any]:
+        """Call once more; return the metric of its memory, and keep the output."""
+        with torch.inference_mode(self.case.mode == "forward"):
+            peak = peak_memory(self.call, self.case.device)
+        self.settle()
+        return {"peak_memory": {"unit": UNITS["peak_memory"], "value": peak}}
+
     def _watched(self) -> Tensor:
         """Return the tensor whose gradient a second call must leave again."""
         return self.inputs.tensors[0]
@@ -88,7 +96,6 @@ class Contestant(Runner):
     def __init__(self, mixer: Mixer, module: nn.Module, inputs: Inputs, case: Case) -> None:
         super().__init__(module, inputs, case)
         self.mixer = mixer
-        self.case = case
 
     def gate(self) -> dict[str, Any] | None:
         """Hold the output of the last call against its reference; the floor has none.
@@ -118,13 +125,6 @@ class Contestant(Runner):
             check_same("gradient", last_grad, self.input_grad, repeated_budget(self.case))
 
         return follows_recurrence(self, again)
-
-    def memory(self) -> dict[str, Any]:
-        """Call once more; return the metric of its memory, and keep the output."""
-        with torch.inference_mode(self.case.mode == "forward"):
-            peak = peak_memory(self.call, self.case.device)
-        self.settle()
-        return {"peak_memory": {"unit": UNITS["peak_memory"], "value": peak}}
 
 
 def backend_call(contestant: Contestant, case: Case) -> Call:

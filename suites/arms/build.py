@@ -112,6 +112,16 @@ def check_case(case: Case) -> None:
                 )
 
 
+def refuse_inputs(case: Case) -> None:
+    """Check that a case of a kind that draws its own inputs names none.
+
+    Raises:
+        ValueError: if it does.
+    """
+    if case.inputs:
+        raise ValueError(f"inputs: kind {case.kind} draws its own; got {case.inputs}")
+
+
 def _check_shape(case: Case) -> None:
     """Check the heads: of a model they are its own."""
     shape = ("num_heads", "num_kv_heads", "head_dim")

@@ -17,6 +17,7 @@ from suites.arms import model, transformers_model
 from suites.arms.arm import Contestant
 from suites.arms.build import Mixer
 from suites.arms.decode import Stepper
+from suites.arms.transformers_config import is_foreign
 
 Built = tuple[Mixer, nn.Module]
 """A mixer, and the module it is in."""
@@ -24,7 +25,7 @@ Built = tuple[Mixer, nn.Module]
 
 def build(arm: Arm, case: Case) -> Built:
     """Build an arm at the case's level; errors as in `build_attention` and `build_model`."""
-    if transformers_model.is_foreign(case.model):
+    if is_foreign(case.model):
         return transformers_model.build_model(arm, case)
     if case.level == "model":
         return model.build_model(arm, case)
@@ -72,7 +73,7 @@ def placed(built: Built, case: Case) -> Built:
 
 def unsupported_reasons(mixer: Mixer, case: Case) -> list[str]:
     """Say why a mixer cannot serve a case; empty = it can."""
-    if transformers_model.is_foreign(case.model):
+    if is_foreign(case.model):
         assert isinstance(mixer, Attention)  # its layers say the rest, by themselves
         return mixer.unavailable_reasons(case.device)
     if case.level == "model":
@@ -82,7 +83,7 @@ def unsupported_reasons(mixer: Mixer, case: Case) -> list[str]:
 
 def contestants_of(built: Sequence[Built], case: Case) -> list[Contestant]:
     """Make the arms ready to be called, on inputs that they share."""
-    if transformers_model.is_foreign(case.model):
+    if is_foreign(case.model):
         ids = transformers_model.draw_ids(case)
         return [
             transformers_model.ForeignModel(mixer, module, ids, case) for mixer, module in built
@@ -100,7 +101,7 @@ def contestants_of(built: Sequence[Built], case: Case) -> list[Contestant]:
 
 def cost_of(mixer: Mixer, module: nn.Module, case: Case) -> dict[str, int] | None:
     """Return the cost of a call, as the record holds it; ``None`` where it is not counted."""
-    if transformers_model.is_foreign(case.model):
+    if is_foreign(case.model):
         return None
     if case.level == "model":
         return model.cost_of(mixer, cast("TransformerModel", module), case)

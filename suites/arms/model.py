@@ -140,31 +140,46 @@ def decoder_len(case: Case) -> int:
     return max(1, case.seq_len // DECODER_SHARE)
 
 
-class WholeModel(Contestant):
-    """A model: its logits, or a training step with its objective and AdamW.
+class ModelCall(Contestant):
+    """A call of a whole model, or a training step with its objective and AdamW.
 
-    The objective is the one of the architecture: masked tokens, the next token, the target. The
-    learning rate is 0, so that every step does the same work on the same weights. Arguments as of
-    `Contestant`.
+    The learning rate is 0, so that every step does the same work on the same weights. Arguments as
+    of `Contestant`.
     """
 
-    def __init__(self, mixer: Mixer, module: TransformerModel, inputs: Inputs, case: Case) -> None:
+    def __init__(self, mixer: Mixer, module: nn.Module, inputs: Inputs, case: Case) -> None:
         super().__init__(mixer, module, inputs, case)
-        self.config = module.config
         self.optimizer: torch.optim.Optimizer | None = None
         if case.mode == "training":
             self.leaves = list(module.parameters())
             self.optimizer = torch.optim.AdamW(self.leaves, lr=0.0)
 
     def call(self) -> None:
-        """Compute the logits, or take a step."""
+        """Compute the output, or take a step and keep its loss."""
         if self.optimizer is None:
-            self.output = self.run(*self.inputs.tensors)
+            self.output = self._forward()
             return
         loss = self._loss()
         loss.backward()
         self.optimizer.step()
         self.output = loss
+
+    def _forward(self) -> Tensor:
+        return self.run(*self.inputs.tensors)
+
+    def _loss(self) -> Tensor:
+        raise NotImplementedError
+
+
+class WholeModel(ModelCall):
+    """A model: its logits, or a training step with the objective of the architecture.
+
+    Masked tokens, the next token, or the target.
+    """
+
+    def __init__(self, mixer: Mixer, module: TransformerModel, inputs: Inputs, case: Case) -> None:
+        super().__init__(mixer, module, inputs, case)
+        self.config = module.config
 
     def _watched(self) -> Tensor:
         """Return the token embedding: ids have no gradient, and its own comes through all."""
@@ -259,9 +274,9 @@ def _decoder_costs(
     decoder: TransformerStack, problem: Problem, written_len: int, mode: Mode
 ) -> Iterator[Cost]:
     """Walk the attentions of an encoder-decoder's decoder: to itself, and to the encoder."""
-    own = {**asdict(problem), "seq_len": written_len}
-    to_itself = Problem(**{**own, "key_len": own["seq_len"], "is_causal": True})
+    fields = {**asdict(problem), "seq_len": written_len}
+    to_itself = Problem(**{**fields, "key_len": fields["seq_len"], "is_causal": True})
     for block in decoder.blocks:
         layers: Any = block
         yield layers.attention.attention.cost(to_itself, mode)
-        yield layers.cross_attention.attention.cost(Problem(**own), mode)
+        yield layers.cross_attention.attention.cost(Problem(**fields), mode)

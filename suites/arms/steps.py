@@ -1,9 +1,9 @@
-"""The steps that several kinds take with their arms: build, time, and write down."""
+"""The steps that several kinds take with their arms: inspect, build, time, and write down."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,8 +12,16 @@ from attention.base import Attention, UnsupportedError
 from results.schema import UNITS, Case
 from suites.arms.arm import Contestant
 from suites.arms.build import check_case, expected_exponents
-from suites.arms.levels import Built, build, cost_of, placed, unsupported_reasons
+from suites.arms.levels import (
+    Built,
+    build,
+    build_light,
+    cost_of,
+    placed,
+    unsupported_reasons,
+)
 from suites.arms.timing import timed
+from suites.kind import Inspection, Request
 from suites.measure.clock import Timing
 from suites.measure.compile import compile_by_calling
 from suites.measure.gate import ERROR_ROWS, Call, WrongOutputError, error_against_softmax
@@ -25,6 +33,31 @@ class TimedArms(NamedTuple):
     timings: list[Timing]
     compiled: list[dict[str, Any] | None]
     conditions: dict[str, Any]
+
+
+def inspect_arms(case: Case, unsupported: Sequence[str] = ()) -> Inspection:
+    """Say whether the arms of a case are supported here, and what each would cost.
+
+    Args:
+        case: what would be measured.
+        unsupported: reasons against it that are known already.
+
+    Raises:
+        ValueError: if the case's fields do not fit one another, or an option is out of range.
+        TypeError: if there is no such option.
+        UnsupportedError: if an arm cannot be built for the case.
+    """
+    check_case(case)
+    inspection = Inspection(list(unsupported))
+    for index, arm in enumerate(case.arms):
+        mixer, module = build_light(arm, case)
+        if index == 0:
+            inspection.unsupported += unsupported_reasons(mixer, case)
+            exponents = expected_exponents(mixer, case)
+            inspection.time_exponent = exponents["time"]
+            inspection.memory_exponent = exponents["memory"]
+        inspection.cost.append(None if inspection.unsupported else cost_of(mixer, module, case))
+    return inspection
 
 
 def build_arms(case: Case) -> list[Built]:
@@ -42,21 +75,15 @@ def build_arms(case: Case) -> list[Built]:
     return built
 
 
-def arms_timed(
-    contestants: Sequence[Contestant],
-    case: Case,
-    *,
-    budget_s: float,
-    stage: Callable[[str], None],
-) -> TimedArms:
+def arms_timed(contestants: Sequence[Contestant], case: Case, request: Request) -> TimedArms:
     """Compile the arms if the case says so, and time them in alternation."""
     compiled: list[dict[str, Any] | None] = [None] * len(contestants)
     with torch.inference_mode(case.mode != "training"):
         if case.compile:
-            stage("compiling")
+            request.stage("compiling")
             compiled = [compile_by_calling(c, case.device) for c in contestants]
-        stage("timing")
-        timings, conditions = timed(contestants, case, budget_s=budget_s)
+        request.stage("timing")
+        timings, conditions = timed(contestants, case, budget_s=request.budget_s)
     return TimedArms(timings, compiled, conditions)
 
 

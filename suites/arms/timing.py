@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from results.schema import Case
-from suites.measure.clock import Timed, Timing, sample_in_turn, timer_for
+from suites.measure.clock import Timing, sample_in_turn
 from suites.measure.conditions import Watch
-
-
-class Measured(NamedTuple):
-    """What a kind answers: the record's ``arms``, and its ``conditions`` if it took any."""
-
-    arms: list[dict[str, Any]]
-    conditions: dict[str, Any] | None = None
+from suites.measure.timers import Timed, timer_for
 
 
 def timed(

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from attention.base import UnsupportedError
-from suites.measure.clock import sample_in_turn, timer_for
+from suites.measure.clock import sample_in_turn
 from suites.measure.memory import peak_memory
 from suites.measure.roofs import Repeated
+from suites.measure.timers import timer_for
 
 K = TypeVar("K", bound=Hashable)
 
-MODULES = ("costs", "invariants", "learning", "signals")
+MODULES = ("costs", "invariants", "learning", "sequential", "signals")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Lab:
         """Draw normal numbers; another `offset` gives others."""
         generator = torch.Generator().manual_seed(1000 * self.seed + offset)
         return (scale * torch.randn(shape, generator=generator)).to(self.device)
+
+    def qkv(self, heads: int, tokens: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw queries, keys and values ``[1, heads, tokens, dim]``."""
+        q, k, v = (self.draw(1, heads, tokens, dim, offset=i) for i in range(3))
+        return q, k, v
 
     def ids(self, *shape: int, vocab_size: int, offset: int = 0) -> Tensor:
         """Draw token ids."""
@@ -131,16 +137,21 @@ def find(claim: str) -> Experiment:
     Raises:
         ValueError: if there is none.
     """
-    known = experiments()
-    if claim not in known:
-        raise ValueError(f"claim: expected one of {', '.join(sorted(known))}, got {claim!r}")
-    return known[claim]
+    by_claim = experiments()
+    if claim not in by_claim:
+        raise ValueError(f"claim: expected one of {', '.join(sorted(by_claim))}, got {claim!r}")
+    return by_claim[claim]
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
     """Return the exponent of y in x: the slope of a least-squares line through the logarithms."""
     logs = [(math.log(x), math.log(y)) for x, y in points]
     return linear_regression(*zip(*logs, strict=True)).slope
+
+
+def end_ratio(points: Sequence[tuple[float, float]]) -> float:
+    """Return how many times the last point's y is the first one's."""
+    return points[-1][1] / points[0][1]
 
 
 def several_threads(lab: Lab) -> None:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from results.schema import MACHINES, Case, content_id
-from suites.cluster import link
+from suites.cluster import facts, link
+from suites.cluster.connection import connected
 from suites.cluster.deal import Dealer, Own, Place, groups_of
 from suites.cluster.link import LostError, Node, Remote
 from suites.cluster.shared import SharedHistory, SharedJournal, machines_of_kind
@@ -123,7 +124,7 @@ def run_on_cluster(
     journal = Journal(folder, resume=resume)
     journal.check_free()
     # Ray's own handler of SIGTERM takes the place of the first one.
-    with terminable(), link.connected(address), terminable():
+    with terminable(), connected(address), terminable():
         there = link.nodes(plan.device, kind)
         if not there:
             wanted = f"a GPU{f' of kind {kind}' if kind else ''}" if plan.device == "cuda" else (
@@ -156,7 +157,7 @@ class _Sweep:
         self._command = command
         self._plan, self._journal, self._plugins = plan, journal, plugins
         self._progress, self._benchmark_dir = progress, benchmark_dir
-        self._here = link.facts_here()
+        self._here = facts.facts_here()
         self._dealer: Dealer | None = None
         self._shared: SharedJournal
         self._cases: list[Case] = []
@@ -266,8 +267,8 @@ class _Sweep:
             self._changed.set()
 
     def _serve_to_end(self, node: Node) -> None:
-        there = link.facts_of(node, self._stopped.is_set)
-        if other := link.differing(self._here, there):
+        there = facts.facts_of(node, self._stopped.is_set)
+        if other := facts.differing(self._here, there):
             raise LostError(other)
         if self._plan.device == "cpu" and node.cpus < (most := max(self._plan.threads)):
             raise LostError(

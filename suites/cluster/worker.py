@@ -25,14 +25,14 @@ class Worker:
 
     Args:
         benchmark_dir: the suites; ``None`` = those that are installed here.
-        plugins: names and contents of Python files that register backends or peers.
+        plugins: of each, its Python files: path below the plug-in's place to content.
         early: modules that a fork server imports once.
     """
 
     def __init__(
         self,
         benchmark_dir: str | None,
-        plugins: Sequence[tuple[str, bytes]],
+        plugins: Sequence[Mapping[str, bytes]],
         early: Sequence[str],
     ) -> None:
         for name in OF_RAY:
@@ -41,14 +41,15 @@ class Worker:
             os.setpriority(os.PRIO_PROCESS, 0, 0)
         folder = SUITES if benchmark_dir is None else Path(benchmark_dir)
         self._launcher = Launcher(folder, early=early, apart=True)  # Ray kills its children
-        root = self._launcher.scratch  # its keeper removes that, however this process ends
+        root = self._launcher.scratch  # its reaper removes that, however this process ends
         self._store = root / "store"
         self._plugins: list[str] = []
-        for number, (name, content) in enumerate(plugins):
-            file = root / f"plugin-{number}" / name
-            file.parent.mkdir()
-            file.write_bytes(content)
-            self._plugins.append(str(file))
+        for number, contents in enumerate(plugins):
+            place = root / f"plugin-{number}"
+            for name, content in contents.items():
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                (place / name).write_bytes(content)
+            self._plugins += [str(place / name) for name in {Path(n).parts[0] for n in contents}]
 
     def ready(self) -> tuple[str, int]:
         """Return which GPUs this process sees, as CUDA names them, and its niceness."""
@@ -56,8 +57,7 @@ class Worker:
 
     def look(self) -> tuple[float, int | None]:
         """Return the machine's load, and the bytes of its memory that a case may have."""
-        free = free_memory()
-        return os.getloadavg()[0], None if free is None else int(MEMORY_SHARE * free)
+        return os.getloadavg()[0], int(MEMORY_SHARE * free_memory())
 
     def ask(
         self, request: Mapping[str, Any], timeout_s: float, allocator: str, method: Method
@@ -71,7 +71,7 @@ class Worker:
         asked = {**request, "plugins": self._plugins}
         if request["do"] == "case":
             asked |= {"store": str(self._store), "traces": str(self._store), "lock": None}
-            asked.pop("heard", None)
+            asked.pop("heartbeat", None)
         try:
             outcome: Outcome | str = self._launcher.ask(
                 asked, timeout_s=timeout_s, allocator=allocator, method=method

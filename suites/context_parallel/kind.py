@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ import torch
 
 from attention.base import Attention, UnsupportedError
 from results.schema import CONTEXT_MODE, UNITS, Case
-from suites.arms.build import build_attention, problem_of
-from suites.arms.timing import Measured
+from suites.arms.build import build_attention, expected_exponents, problem_of
+from suites.kind import Inspection, Kind, Measured, Request
 from suites.measure.conditions import Watch
 from suites.measure.gate import WrongOutputError
 from suites.measure.process import seconds_left
@@ -66,55 +67,49 @@ def check_context(case: Case) -> Attention:
     return module
 
 
-def run(
-    case: Case,
-    *,
-    budget_s: float,
-    stage: Callable[[str], None],
-    plugins: Sequence[str] = (),
-) -> Measured:
-    """Measure a case of kind context.
+def inspect(case: Case, _request: Request) -> Inspection:
+    """Check that the backend can be cut over the ranks; the cost of one device is not told."""
+    exponents = expected_exponents(check_context(case), replace(case, mode="training"))
+    return Inspection(time_exponent=exponents["time"], memory_exponent=exponents["memory"])
 
-    Args:
-        case: what to measure.
-        budget_s: sampling time.
-        stage: told what is being done, for the reason of a failure.
-        plugins: files that register backends, for the ranks to load.
+
+def run(case: Case, request: Request) -> Measured:
+    """Measure a case of kind context.
 
     Raises:
         UnsupportedError: if the backend cannot be cut, or there are not as many devices.
         WrongOutputError: if a rank's output or gradient is off the reference.
         RuntimeError: if a rank failed.
     """
-    stage("building")
+    request.stage("building")
     module = check_context(case)
     watch = Watch(case.device)
     with tempfile.TemporaryDirectory() as folder:
-        stage("running the ranks")
-        request = {
-            "case": case.to_json(), "budget_s": budget_s, "limit_s": seconds_left(),
-            "plugins": list(plugins),
+        request.stage("running the ranks")
+        asked = {
+            "case": case.to_json(), "budget_s": request.budget_s, "limit_s": seconds_left(),
+            "plugins": [str(path) for path in request.plugins],
         }  # fmt: skip
-        found = _ranks(case, request, Path(folder))
-    gates = [one["gate"] for one in found]
+        ranks = _ranks(case, asked, Path(folder))
+    gates = [one["gate"] for one in ranks]
     worst = max(gates, key=lambda gate: gate["relative_l2"])
     gradients = [gate["gradient"] for gate in gates]
     arm = {
-        "kernel": " + ".join(dict.fromkeys(one["kernel"] for one in found)),
+        "kernel": " + ".join(dict.fromkeys(one["kernel"] for one in ranks)),
         "gate": {**worst, "gradient": max(gradients, key=lambda one: one["relative_l2"])},
         "cost": None,  # of one device's kernel: over ranks other work is executed
         "expected": {"time": module.time_exponent, "memory": module.memory_exponent},
         "fixed_size": dict(module.fixed_sizes()),
         "compiled": None,
         "metrics": {
-            "latency": found[0]["latency"],
-            "peak_memory": _metric("peak_memory", max(one["peak_memory"] for one in found)),
-            "exchanged_bytes": _metric("exchanged_bytes", sum(one["received"] for one in found)),
+            "latency": ranks[0]["latency"],
+            "peak_memory": _metric("peak_memory", max(one["peak_memory"] for one in ranks)),
+            "exchanged_bytes": _metric("exchanged_bytes", sum(one["received"] for one in ranks)),
             "exchanged_forward": _metric(
-                "exchanged_forward", sum(one["received_forward"] for one in found)
+                "exchanged_forward", sum(one["received_forward"] for one in ranks)
             ),
             "exchanged_formula": _metric(
-                "exchanged_formula", sum(one["foretold"] for one in found)
+                "exchanged_formula", sum(one["foretold"] for one in ranks)
             ),
         },
     }
@@ -151,22 +146,25 @@ def _ranks(case: Case, asked: Mapping[str, Any], folder: Path) -> Sequence[Mappi
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    told = {
+    answers = {
         rank: json.loads(file.read_text())
         for rank in range(case.ranks)
         if (file := folder / f"rank-{rank}.json").exists()
     }
-    if missing := [str(rank) for rank in range(case.ranks) if rank not in told]:
+    if missing := [str(rank) for rank in range(case.ranks) if rank not in answers]:
         raise RuntimeError(
             f"rank {', '.join(missing)} left no answer; torchrun ended with exit code {code}"
         )
-    if failed := [(one["at"], rank) for rank, one in told.items() if "error" in one]:
+    if failed := [(one["at"], rank) for rank, one in answers.items() if "error" in one]:
         _, first = min(failed)  # the others only miss the one that ended
-        error, text = told[first]["error"], told[first]["text"]
+        error, text = answers[first]["error"], answers[first]["text"]
         raise _ERRORS.get(error, RuntimeError)(f"rank {first}: {text}")
-    return [told[rank] for rank in range(case.ranks)]
+    return [answers[rank] for rank in range(case.ranks)]
 
 
 def threads_of(case: Case) -> int:
     """Return the threads of a rank: on a CPU the ranks share those of the case."""
     return max(1, case.threads // case.ranks)
+
+
+KIND = Kind("context", inspect, run)

@@ -22,14 +22,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from attention.context_parallel import ContextParallel, split
-from attention.plugins import import_files
 from results.schema import Case
 from suites.arms.build import build_attention, draw_inputs, problem_of
 from suites.context_parallel.kind import threads_of
-from suites.measure.clock import HostTimer, Timed, sample_in_turn
+from suites.measure.clock import sample_in_turn
 from suites.measure.gate import Call, check_call
 from suites.measure.memory import peak_memory
 from suites.measure.process import die_with_parent
+from suites.measure.timers import HostTimer, Timed
+from suites.worker.kinds import import_plugins
 
 
 class Step:
@@ -68,8 +69,8 @@ class RanksTimer(HostTimer):
         """Return the latency of one call, the same number on every rank."""
         _synchronise(self.device)
         dist.barrier()
-        own = super().sample(_Finished(timed, self.device))
-        slowest = torch.tensor([own], dtype=torch.float64, device=self.device)
+        seconds = super().sample(_Finished(timed, self.device))
+        slowest = torch.tensor([seconds], dtype=torch.float64, device=self.device)
         dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
         return float(slowest)
 
@@ -147,13 +148,13 @@ def _gate(case: Case, step: Step, module: Any, span: tuple[int, int]) -> dict[st
 def guarded(folder: Path, rank: int, work: Callable[[], dict[str, Any]]) -> int:
     """Write what `work` finds, or how it failed, to the rank's file; return the exit code."""
     try:
-        told, code = work(), 0
+        answer, code = work(), 0
     except Exception as error:
         traceback.print_exc()
         text = " ".join(str(error).split())
         name = type(error).__name__
-        told, code = {"error": name, "text": text or name, "at": time.time()}, 1
-    (folder / f"rank-{rank}.json").write_text(json.dumps(told))
+        answer, code = {"error": name, "text": text or name, "at": time.time()}, 1
+    (folder / f"rank-{rank}.json").write_text(json.dumps(answer))
     return code
 
 
@@ -165,7 +166,7 @@ def main(folder: Path) -> int:
     case = Case.from_json(request["case"])
 
     def work() -> dict[str, Any]:
-        for reason in import_files(request["plugins"]).values():
+        for reason in import_plugins(request["plugins"]).values():
             sys.stderr.write(f"plug-in: {reason}\n")
         torch.set_num_threads(threads_of(case))
         torch.set_float32_matmul_precision(case.matmul_precision)

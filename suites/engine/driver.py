@@ -20,7 +20,7 @@ from suites.engine.provenance import commit_of
 from suites.engine.session import SUITES, Asks, MisuseError, Session, ask_about, check_accepted
 from suites.machine.cases import roof_cases, sentinel_case
 from suites.plan import Item, cases, order
-from suites.processes.heartbeat import Hearing
+from suites.processes.heartbeat import HeartbeatReader
 from suites.processes.launcher import BACKWARD, Launcher
 from suites.processes.outcome import scrub
 from suites.processes.signals import terminable
@@ -193,7 +193,7 @@ def _hearing(
     """Listen to a case that says how it goes; beside one that is only timed, nothing wakes up."""
     if not rules_of(item.case.kind).reports_progress:
         return contextlib.nullcontext()
-    return Hearing(session.heard, progress.working)
+    return HeartbeatReader(session.heartbeat, progress.working)
 
 
 def _unfinished(journal: Journal, store: Path, every: Sequence[Item]) -> list[tuple[str, int]]:

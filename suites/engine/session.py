@@ -174,7 +174,7 @@ class Session:
         return self._journal.folder.resolve() / TRAINED
 
     @property
-    def heard(self) -> Path:
+    def heartbeat(self) -> Path:
         """The file in which a case that takes long says how it goes."""
         return self.kept / "now"
 
@@ -272,7 +272,7 @@ class Session:
             "plugins": self._plugins,
             "store": str(self.kept),
             "files": dict(self._limits.files),
-            "heard": str(self.heard),
+            "heartbeat": str(self.heartbeat),
             "lock": str(self._journal.child_lock),
         }
         return self._launcher.ask(

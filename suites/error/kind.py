@@ -8,50 +8,51 @@ then the distances from exact softmax: of that call's output, and of the attenti
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from attention.base import Attention, UnsupportedError
 from results.schema import UNITS, Case
 from suites.arms.arm import Contestant
-from suites.arms.build import Inputs, dtype_of
-from suites.arms.steps import arm_record, arms_timed, build_arms, relative_error
-from suites.arms.timing import Measured
+from suites.arms.build import Inputs, check_case, dtype_of
+from suites.arms.steps import (
+    arm_record,
+    arms_timed,
+    build_arms,
+    inspect_arms,
+    relative_error,
+)
+from suites.error.inputs import Distribution
 from suites.error.trained_inputs import distribution_of, draw_qkv, told_of
 from suites.error.weights import weights_error
+from suites.kind import Inspection, Kind, Measured, Request
 
 FIXED = {"level": "attention", "mode": "forward"}
 """What the fields of every case are."""
 
 
-def run(
-    case: Case, *, budget_s: float, stage: Callable[[str], None], store: Path | None = None
-) -> Measured:
+def inspect(case: Case, _request: Request) -> Inspection:
+    """Say whether the backend and the inputs are there, and what the call would cost."""
+    check_case(case)
+    return inspect_arms(case, check_inputs(case).unsupported_reasons(case))
+
+
+def run(case: Case, request: Request) -> Measured:
     """Measure a case of kind error.
-
-    Args:
-        case: what to measure.
-        budget_s: sampling time.
-        stage: told what is being done, for the reason of a failure.
-        store: the folder where tensors of trained models are kept; ``None`` = they are not.
-
-    Returns:
-        The record's ``arms`` and ``conditions``.
 
     Raises:
         UnsupportedError: if the backend cannot serve the case, or there are no such inputs.
         WrongOutputError: if the output is off the backend's own reference, or no number.
     """
+    stage = request.stage
     stage("building")
-    check_inputs(case)
+    distribution = check_inputs(case)
     (built,) = build_arms(case)
-    if reasons := unsupported_inputs(case):
+    if reasons := distribution.unsupported_reasons(case):
         raise UnsupportedError("; ".join(reasons))
     stage("making the inputs")
-    tensors = tuple(x.to(case.device, dtype_of(case)) for x in draw_qkv(case, store))
+    tensors = tuple(x.to(case.device, dtype_of(case)) for x in draw_qkv(case, request.store))
     contestant = Contestant(*built, Inputs(tensors, None), case)
-    timings, compiled, conditions = arms_timed([contestant], case, budget_s=budget_s, stage=stage)
+    timings, compiled, conditions = arms_timed([contestant], case, request)
     stage("checking the output")
     kernel = contestant.mixer.kernel
     gate = contestant.gate()
@@ -64,22 +65,18 @@ def run(
     arm = arm_record(
         contestant, case, kernel=kernel, gate=gate, compiled=compiled[0], metrics=metrics
     )
-    if (told := told_of(case)) is not None:
-        arm["inputs"] = told
+    if (learnt := told_of(case)) is not None:
+        arm["inputs"] = learnt
     return Measured([arm], conditions)
 
 
-def check_inputs(case: Case) -> None:
-    """Check what a case of kind error must be, and that no other kind names inputs.
+def check_inputs(case: Case) -> Distribution:
+    """Check what a case of kind error must be; return what its inputs are drawn from.
 
     Raises:
         ValueError: naming the field, what came and what is accepted.
         TypeError: if the inputs have no such option.
     """
-    if case.kind != "error":
-        if case.inputs:
-            raise ValueError(f"inputs: only of kind error; got {case.inputs} of kind {case.kind}")
-        return
     for name, value in FIXED.items():
         if getattr(case, name) != value:
             raise ValueError(f"{name}: expected {value}, got {getattr(case, name)}")
@@ -90,22 +87,20 @@ def check_inputs(case: Case) -> None:
             f"key_len: queries and keys are of one sequence; expected {case.seq_len}, "
             f"got {case.key_len}"
         )
-    distribution_of(case)
-
-
-def unsupported_inputs(case: Case) -> list[str]:
-    """Say why there are no such inputs; empty = there are, or the kind names none."""
-    return distribution_of(case).unsupported_reasons(case) if case.kind == "error" else []
+    return distribution_of(case)
 
 
 def _weights(contestant: Contestant, case: Case) -> dict[str, Any]:
     """Return the metrics of the attention weights."""
     attention, (q, k, _) = contestant.mixer, contestant.inputs.tensors
     assert isinstance(attention, Attention)
-    found = weights_error(attention, q, k, is_causal=case.is_causal, seed=case.seed)
-    values = {"weights_error": found.relative_l2, "weights_kl": found.kl}
+    error = weights_error(attention, q, k, is_causal=case.is_causal, seed=case.seed)
+    values = {"weights_error": error.relative_l2, "weights_kl": error.kl}
     return {
-        name: {"unit": UNITS[name], "value": value, "rows": found.rows}
+        name: {"unit": UNITS[name], "value": value, "rows": error.rows}
         for name, value in values.items()
         if value is not None
     }
+
+
+KIND = Kind("error", inspect, run)

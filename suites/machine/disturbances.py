@@ -66,21 +66,21 @@ def clocks(*, proc: Path = PROC, sys: Path = SYS) -> list[Finding]:
     governor = folder / "cpu0/cpufreq/scaling_governor"
     now = frequency(proc, sys)
     at = f"; now {now / 1e9:.2f} GHz on average" if now else ""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if not governor.is_file():
         text = f"the system shows no frequency scaling (usual in a virtual machine){at}"
-        found.append(Finding("frequency", "note", text, "take several launches: --launches 3"))
+        findings.append(Finding("frequency", "note", text, "take several launches: --launches 3"))
     elif (name := governor.read_text().strip()) == "performance":
-        found.append(Finding("frequency", "fine", f"governor performance{at}"))
+        findings.append(Finding("frequency", "fine", f"governor performance{at}"))
     else:
         advice = "as root: cpupower frequency-set --governor performance"
-        found.append(Finding("frequency", "problem", f"governor {name}{at}", advice))
+        findings.append(Finding("frequency", "problem", f"governor {name}{at}", advice))
     if turbo(folder):
         intel = folder / "intel_pstate/no_turbo"
         how = f"echo 1 > {intel}" if intel.is_file() else f"echo 0 > {folder / 'cpufreq/boost'}"
         text = "turbo is on: speed depends on heat"
-        found.append(Finding("frequency", "note", text, f"as root: {how}"))
-    return found
+        findings.append(Finding("frequency", "note", text, f"as root: {how}"))
+    return findings
 
 
 def throttling(*, sys: Path = SYS) -> list[Finding]:
@@ -96,14 +96,14 @@ def throttling(*, sys: Path = SYS) -> list[Finding]:
     return [Finding("throttling", "note", text, advice)]
 
 
-def steal(*, proc: Path = PROC, wait: Callable[[float], None] = time.sleep) -> list[Finding]:
+def steal(*, wait: Callable[[float], None] = time.sleep) -> list[Finding]:
     """Watch for a second how much of the processors' time the hypervisor gives to others."""
-    before, began = ticks(proc), time.perf_counter()
+    before, began = ticks(), time.perf_counter()
     if before is None:
         return [Finding("steal", "note", "the system does not tell")]
     wait(WATCH_S)
     elapsed = max(WATCH_S, time.perf_counter() - began)
-    taken = processor_time(before, ticks(proc), 0.0, elapsed)["steal"] or 0.0
+    taken = processor_time(before, ticks(), 0.0, elapsed)["steal"] or 0.0
     share = taken / (os.cpu_count() or 1)
     text = f"{share:.1%} of the processors' time went to other virtual machines"
     if share <= MUCH_STOLEN:

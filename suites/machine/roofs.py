@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from attention.base import UnsupportedError
 from results.schema import UNITS, Case
-from suites.arms.timing import Measured
+from suites.kind import Inspection, Kind, Measured, Request
 from suites.measure import roofs
-from suites.measure.clock import timer_for
+from suites.measure.machine import check_device
+from suites.measure.timers import timer_for
 
 
-def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> Measured:
+def inspect(case: Case, _request: Request) -> Inspection:
+    """Check that the case's device is here."""
+    check_device(case.device)
+    return Inspection()
+
+
+def run(case: Case, request: Request) -> Measured:
     """Measure matrix products, exponentials, memory traffic, and an empty call.
 
-    Args:
-        case: gives device, dtype and seed; its threads are already set.
-        budget_s: sampling time of each peak, shared by the shapes tried.
-        stage: told what is being done, for the reason of a failure.
-
-    Returns:
-        The record's ``arms``: one, with the five metrics.
+    The budget is that of each peak, shared by the shapes tried.
 
     Raises:
         UnsupportedError: if there is no such device here.
     """
-    if case.device == "cuda" and not torch.cuda.is_available():
-        raise UnsupportedError("device: torch sees no CUDA device here")
-    timer = timer_for(case.device)
-    common: dict[str, Any] = {"budget_s": budget_s, "seed": case.seed}
+    check_device(case.device)
+    stage, timer = request.stage, timer_for(case.device)
+    common: dict[str, Any] = {"budget_s": request.budget_s, "seed": case.seed}
     dtype: torch.dtype = getattr(torch, case.dtype)
     torch.manual_seed(case.seed)
     with torch.inference_mode():
@@ -55,3 +53,6 @@ def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> Measure
     }
     metrics["empty_latency"] = {"unit": UNITS["empty_latency"], "samples": empty.samples}
     return Measured([{"kernel": "", "gate": None, "cost": None, "metrics": metrics}])
+
+
+KIND = Kind("roof", inspect, run)

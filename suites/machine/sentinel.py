@@ -7,17 +7,17 @@ it alone. It is launched again and again through a sweep (`suites.plan.order`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 
-from attention.base import UnsupportedError
 from results.schema import Case
-from suites.arms.timing import Measured, timed
+from suites.arms.timing import timed
+from suites.kind import Inspection, Kind, Measured, Request
+from suites.measure.machine import check_device
 
 
 class Sentinel:
-    """Softmax attention on ``[batch, heads, N, head_dim]``: a `suites.measure.clock.Timed`.
+    """Softmax attention on ``[batch, heads, N, head_dim]``: a `suites.measure.timers.Timed`.
 
     All that a call writes to is there before: what an allocation costs differs between processes
     (`suites.measure.heap_layout`), and would hide what the machine does.
@@ -49,26 +49,26 @@ class Sentinel:
         """Nothing further is kept."""
 
 
-def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> Measured:
-    """Measure the sentinel.
+def inspect(case: Case, _request: Request) -> Inspection:
+    """Check that the case's device is here."""
+    check_device(case.device)
+    return Inspection()
 
-    Args:
-        case: gives shape, device, dtype and seed; its threads are already set.
-        budget_s: sampling time.
-        stage: told what is being done, for the reason of a failure.
 
-    Returns:
-        The latency of its one arm, and the conditions.
+def run(case: Case, request: Request) -> Measured:
+    """Measure the latency of the sentinel's one arm.
 
     Raises:
         UnsupportedError: if there is no such device here.
     """
-    if case.device == "cuda" and not torch.cuda.is_available():
-        raise UnsupportedError("device: torch sees no CUDA device here")
-    stage("building")
+    check_device(case.device)
+    request.stage("building")
     sentinel = Sentinel(case)
-    stage("timing")
+    request.stage("timing")
     with torch.inference_mode():
-        (timing,), conditions = timed([sentinel], case, budget_s=budget_s)
+        (timing,), conditions = timed([sentinel], case, budget_s=request.budget_s)
     metrics = {"latency": timing.metric()}
     return Measured([{"kernel": "", "gate": None, "cost": None, "metrics": metrics}], conditions)
+
+
+KIND = Kind("sentinel", inspect, run)

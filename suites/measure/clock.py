@@ -1,14 +1,9 @@
 """Latency: many samples after a warm-up that has converged, the arms of a case in alternation.
 
-A warm-up goes on until calls no longer get faster, however long that takes within the case's time
-limit. Samples that then fall all the same were a part of it: they are taken anew. What had not
-converged when the time was over says so in its record.
+Samples that fall after a warm-up (`suites.measure.warm_up`) were a part of it, and are taken anew.
 
 How many samples follows from their spread: sampling ends when the median of every arm is known
 within `SPREAD`, or when its time is spent; the record says which. Outliers are kept too.
-
-On a CPU a sample is the difference of two readings of the monotonic clock around one call. On
-CUDA it is the time between two events around the call, with the L2 cache flushed before it.
 
 Inputs are made once and read by every sample; what a call returned is freed before the next one
 starts, outside the timed region. So each call allocates its output and its temporaries anew, and
@@ -20,41 +15,26 @@ from __future__ import annotations
 import gc
 import math
 import random
-import time
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any, Literal, Protocol
-
-import torch
+from typing import Any, Literal
 
 from results.schema import UNITS
 from suites.measure.process import seconds_left
+from suites.measure.timers import HostTimer, Timed, Timer
+from suites.measure.warm_up import SPARED_CALLS, WARM_SHARE, WarmUp, has_fallen, warm_up
 
 MIN_SAMPLES = 3
 MAX_SAMPLES = 512
 """Of an arm: a record keeps all of them, and a sweep's records are to stay below a mebibyte. The
 calls of an arm may be many more (see `calls_per_sample`)."""
-IMPROVEMENT = 0.02
-"""The warm-up goes on while the median of the last calls is below that of the calls before them by
-more than this fraction."""
-STEADY_CALLS, STEADY_SHARE = 4, 0.05
-"""So many calls, and this share of the sampling time, must have brought no improvement. Two calls
-do where four take longer than the sampling time: the samples behind them must bear them out."""
 WATCHED_CALLS, WATCHED_BUDGETS = 16, 3.0
 """An arm is watched for so many calls, warm-up and samples together, or for so many times its
 sampling time: a compiler may step in after a dozen calls of equal length."""
-FALL, FEW_FALL, FALL_Z = 0.1, 0.3, 3.0
-"""Samples have fallen if their second half is below the first by more than `FALL` and by so many
-standard deviations of the rank sum; or if each of the last quarter is below all of the first half
-by more than `FEW_FALL`."""
 LIMIT_S = 120.0
 """Time that is left where no deadline is set."""
-WARM_SHARE, SPARED_CALLS = 0.75, 4
-"""Warming up ends when this share of the time that is left, less so many calls of every arm, is
-spent: the samples, the pass for memory and the checks need the rest."""
 SPREAD = 0.02
 """Sampling may end once the interval of the median reaches no further from it than this fraction
 of it, to either side on average."""
@@ -68,88 +48,6 @@ SHORTEST_S = 5e-7
 
 Stop = Literal["spread", "budget", "count"]
 """Why sampling ended; see `results.schema.STOPS`."""
-
-
-class Timed(Protocol):
-    """Something to be timed: `prepare` and `settle` are free, `call` is what counts."""
-
-    def prepare(self) -> None:
-        """Drop what the last call left."""
-
-    def call(self) -> None:
-        """Do the work."""
-
-    def settle(self) -> None:
-        """Keep what the checks need of this call."""
-
-
-class Timer(Protocol):
-    """Takes one sample of a call, in seconds."""
-
-    cache: str
-
-    def sample(self, timed: Timed) -> float:
-        """Return the latency of one call."""
-
-
-class HostTimer:
-    """Times by the monotonic clock. The inputs may be in the processor's caches: ``warm``."""
-
-    cache = "warm"
-
-    def sample(self, timed: Timed) -> float:
-        """Return the latency of one call."""
-        timed.prepare()
-        start = time.perf_counter_ns()
-        timed.call()
-        elapsed = time.perf_counter_ns() - start
-        timed.settle()
-        return elapsed / 1e9  # exact to the nanosecond, and no longer when written
-
-
-class EventTimer:
-    """Times on a CUDA device by events, after overwriting a buffer twice the L2 cache."""
-
-    cache = "flushed"
-
-    def __init__(self, device: torch.device) -> None:
-        size = torch.cuda.get_device_properties(device).L2_cache_size
-        self._flush = torch.empty(2 * size, dtype=torch.int8, device=device)
-        self._start = torch.cuda.Event(enable_timing=True)
-        self._stop = torch.cuda.Event(enable_timing=True)
-
-    def sample(self, timed: Timed) -> float:
-        """Return the latency of one call."""
-        timed.prepare()
-        self._flush.zero_()
-        self._start.record()
-        timed.call()
-        self._stop.record()
-        self._stop.synchronize()
-        timed.settle()
-        return float(self._start.elapsed_time(self._stop)) * 1e-3
-
-
-def timer_for(device: str) -> Timer:
-    """Return the timer of a device type."""
-    return EventTimer(torch.device(device)) if device == "cuda" else HostTimer()
-
-
-@dataclass(frozen=True)
-class WarmUp:
-    """How a warm-up ended.
-
-    Attributes:
-        calls: how many.
-        converged: whether the last of them got no faster.
-        last: the last of them, in seconds.
-        seconds: of all calls.
-    """
-
-    calls: int
-    converged: bool
-    last: tuple[float, ...]
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -327,74 +225,6 @@ def _call_untimed(arm: Timed) -> None:
     arm.prepare()
     arm.call()
     arm.settle()
-
-
-def warm_up(
-    arm: Timed, timer: Timer, *, budget_s: float, limit_s: float, spared: int = SPARED_CALLS
-) -> WarmUp:
-    """Call until calls get no faster: the last ones beside those just before them.
-
-    The first call makes what is made once, and counts for nothing.
-
-    Args:
-        arm: what is called.
-        timer: times the calls.
-        budget_s: sampling time.
-        limit_s: time that the calls may take; it ends without having converged before that.
-        spared: calls that `limit_s` must leave time for.
-    """
-    times: list[float] = []
-    spent, look = 0.0, 0
-    while True:
-        seconds = timer.sample(arm)
-        times.append(seconds)
-        spent += seconds
-        if len(times) >= look:
-            last = _last(times[1:], budget_s)
-            if last and not _improves(last):
-                return WarmUp(len(times), True, last[-STEADY_CALLS:], spent)
-            look = len(times) + 1 + len(times) // 10
-        if spent + spared * seconds > limit_s:
-            return WarmUp(len(times), False, (seconds,), spent)
-
-
-def _last(times: Sequence[float], budget_s: float) -> tuple[float, ...]:
-    """Return the last calls, as many as decide whether a warm-up is over; () if there are not."""
-    if len(times) < 2:
-        return ()
-    if STEADY_CALLS * min(times[-2:]) > budget_s:
-        return tuple(times[-2:])
-    count, taken = 0, 0.0
-    while count < STEADY_CALLS or taken < STEADY_SHARE * budget_s:
-        count += 1
-        if count > len(times):
-            return ()
-        taken += times[-count]
-    return tuple(times[-count:])
-
-
-def _improves(times: Sequence[float]) -> bool:
-    """Say whether the second half of some calls is faster than the first."""
-    middle = len(times) // 2
-    return median(times[middle:]) < (1 - IMPROVEMENT) * median(times[:middle])
-
-
-def has_fallen(times: Sequence[float]) -> bool:
-    """Say whether calls became faster meanwhile, by more than they scatter.
-
-    The ranks of both halves decide, and of few calls their last quarter alone.
-    """
-    middle = (len(times) + 1) // 2
-    early, late = sorted(times[:middle]), times[middle:]
-    if not late:
-        return False
-    if max(times[-max(1, len(times) // 4) :]) < (1 - FEW_FALL) * early[0]:
-        return True
-    if median(late) >= (1 - FALL) * median(early):
-        return False
-    below = sum(bisect_left(early, x) + bisect_right(early, x) for x in late) / 2
-    pairs = len(early) * len(late)
-    return pairs / 2 - below > FALL_Z * math.sqrt(pairs * (len(times) + 1) / 12)
 
 
 def is_known(samples: Sequence[float]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from suites.measure.clock import Timed
+from suites.measure.timers import Timed
 from suites.processes.outcome import scrub
 
 MOST_REASONS = 3

@@ -19,6 +19,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import psutil
+
 PROC, SYS = Path("/proc"), Path("/sys")
 
 LEAST_TICKS = 10
@@ -73,18 +75,18 @@ class Watch:
     def conditions(self) -> dict[str, Any]:
         """Return the record's ``conditions`` (see `results.schema.CONDITIONS`)."""
         now, before = self._read(), self._before
-        told = {
+        changes = {
             **processor_time(before.ticks, now.ticks, now.own - before.own, now.at - before.at),
             "frequency": frequency(self._proc, self._sys),
             "throttled": _difference(before.throttles, now.throttles),
             "switches": now.switches - before.switches,
         }
-        return told | (gpu_conditions() if self._device == "cuda" else _NO_GPU)
+        return changes | (gpu_conditions() if self._device == "cuda" else _NO_GPU)
 
     def _read(self) -> _Reading:
         return _Reading(
             time.perf_counter(),
-            ticks(self._proc),
+            ticks(),
             time.process_time(),
             throttles(self._sys),
             resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
@@ -111,19 +113,16 @@ def processor_time(
     }
 
 
-def ticks(proc: Path = PROC) -> Ticks | None:
+def ticks() -> Ticks | None:
     """Return the time of all processors since the start; ``None`` if the system does not tell."""
-    found = re.search(r"^cpu +(.+)$", _text(proc / "stat") or "", re.MULTILINE)
-    if found is None:
+    try:
+        spent = psutil.cpu_times()  # what guests took is within user
+    except OSError:
         return None
-    # user, nice, system, idle, iowait, irq, softirq, steal; what guests took is within user
-    counts = [int(count) for count in found[1].split()[:8]]
-    if len(counts) < 8:
+    if not hasattr(spent, "steal"):
         return None
-    user, nice, system, _, _, irq, softirq, stolen = (
-        count / os.sysconf("SC_CLK_TCK") for count in counts
-    )
-    return Ticks(user + nice + system + irq + softirq, stolen)
+    busy = spent.user + spent.nice + spent.system + spent.irq + spent.softirq
+    return Ticks(busy, spent.steal)
 
 
 def throttles(sys: Path = SYS) -> int | None:
@@ -173,22 +172,22 @@ def nvidia_smi(*options: str) -> str | None:
 
 def gpu_conditions(ask: Ask = nvidia_smi) -> dict[str, Any]:
     """Return the ``gpu_…`` conditions of the first GPU, of a process that uses it itself."""
-    told = dict(_NO_GPU)
+    readings = dict(_NO_GPU)
     users = gpu_users(ask)
     if users is not None:
         # One of them is this process, under whatever id: a container has ids of its own.
-        told["gpu_users"] = max(0, len(users) - 1)
+        readings["gpu_users"] = max(0, len(users) - 1)
     for word in ("event", "throttle"):  # the older name
         query = f"--query-gpu=temperature.gpu,clocks.sm,clocks_{word}_reasons.active"
         lines = (ask(query, "--format=csv,noheader,nounits") or "").strip().splitlines()
         if lines:
             temperature, megahertz, reasons, *_ = [*lines[0].split(","), "", "", ""]
-            told["gpu_temperature"] = _number(temperature)
+            readings["gpu_temperature"] = _number(temperature)
             clock = _number(megahertz)
-            told["gpu_frequency"] = None if clock is None else round(clock * 1e6)
-            told["gpu_throttled"] = _reasons(reasons)
+            readings["gpu_frequency"] = None if clock is None else round(clock * 1e6)
+            readings["gpu_throttled"] = _reasons(reasons)
             break
-    return told
+    return readings
 
 
 def gpu_users(ask: Ask = nvidia_smi) -> list[int] | None:

@@ -13,8 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
+from attention.base import UnsupportedError
 from suites.processes import processors
 
 CPUS = Path("/sys/devices/system/cpu")
@@ -31,13 +33,23 @@ def machine() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": len(processors.usable()),
         "cores_total": os.cpu_count(),
-        "ram_bytes": _ram_bytes(),
+        "ram_bytes": int(psutil.virtual_memory().total),
         "os": platform.system(),
         "kernel": platform.release(),
         "arch": platform.machine(),
         "gpu": gpu.name if gpu else None,
         "gpu_memory_bytes": gpu.total_memory if gpu else None,
     }
+
+
+def check_device(device: str) -> None:
+    """Check that a device of this type is here.
+
+    Raises:
+        UnsupportedError: if there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UnsupportedError("device: torch sees no CUDA device here")
 
 
 def environment() -> dict[str, Any]:
@@ -107,31 +119,26 @@ def _read(path: str) -> str | None:
 
 def cpu_name() -> str:
     """Return what the processor calls itself."""
-    found = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo") or "", re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def _ram_bytes() -> int | None:
-    found = re.search(r"^MemTotal:\s*(\d+) kB", _read("/proc/meminfo") or "", re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    match = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo") or "", re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine()
 
 
 def _blas() -> str:
     """Return the library that multiplies matrices, as torch was built with it."""
     config = torch.__config__.show()
     if torch.backends.mkl.is_available():
-        found = re.search(r"Math Kernel Library Version ([\d.]+(?:-Product)?)", config)
-        return f"MKL {found[1].removesuffix('-Product')}" if found else "MKL"
-    found = re.search(r"BLAS_INFO=(\w+)", config)
-    return found[1] if found else "unknown"
+        match = re.search(r"Math Kernel Library Version ([\d.]+(?:-Product)?)", config)
+        return f"MKL {match[1].removesuffix('-Product')}" if match else "MKL"
+    match = re.search(r"BLAS_INFO=(\w+)", config)
+    return match[1] if match else "unknown"
 
 
 def _transparent_huge_pages() -> str | None:
     """Return the chosen word of ``always [madvise] never``."""
-    found = re.search(r"\[(\w+)\]", _read("/sys/kernel/mm/transparent_hugepage/enabled") or "")
-    return found[1] if found else None
+    match = re.search(r"\[(\w+)\]", _read("/sys/kernel/mm/transparent_hugepage/enabled") or "")
+    return match[1] if match else None
 
 
 def _gpu_driver() -> str | None:
-    found = re.search(r"Kernel Module\D*([\d.]+)", _read("/proc/driver/nvidia/version") or "")
-    return found[1] if found else None
+    match = re.search(r"Kernel Module\D*([\d.]+)", _read("/proc/driver/nvidia/version") or "")
+    return match[1] if match else None

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from attention.kernels.onednn import applies, full_rate, mark
-from suites.measure.clock import Timer, Timing, sample_in_turn
+from suites.measure.clock import Timing, sample_in_turn
+from suites.measure.timers import Timer
 
 MATRIX_SHAPES = (
     (1, 1024, 1024, 1024),

@@ -11,7 +11,6 @@ difference of the outputs too.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -31,34 +30,40 @@ from suites.arms.build import (
     draw_inputs,
     dtype_of,
     expected_exponents,
+    refuse_inputs,
     unsupported_reasons,
 )
-from suites.arms.timing import Measured, timed
-from suites.measure.clock import Timing
+from suites.arms.levels import build_light
+from suites.arms.timing import timed
+from suites.kind import Inspection, Kind, Measured, Request
 from suites.measure.gate import INPUT_SCALE, WrongOutputError, reduced_floor
-from suites.measure.memory import peak_memory
 from suites.peers.base import Built, Peer
 from suites.peers.projected import ProjectedAttention
 from suites.peers.registry import of_arm
 
 
-def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> Measured:
-    """Measure a case of kind peer.
+def inspect(case: Case, _request: Request) -> Inspection:
+    """Tell of our arm as of any, and whether the peer can run beside it; its cost is unknown."""
+    check_case(case)
+    refuse_inputs(case)
+    peer = peer_of(case)
+    ours, _ = build_light(case.arms[0], replace(case, level="attention"))
+    assert isinstance(ours, Attention)
+    reasons = unsupported_reasons(ours, case) + peer.unsupported_reasons(ours, case)
+    exponents = expected_exponents(ours, case)
+    cost = [] if reasons else [cost_beside(ours, case, peer)]
+    return Inspection(reasons, [*cost], exponents["time"], exponents["memory"])
 
-    Args:
-        case: what to measure; its arms are ours, the peer and maybe the projections.
-        budget_s: sampling time per arm.
-        stage: told what is being done, for the reason of a failure.
 
-    Returns:
-        The record's ``arms`` and ``conditions``.
+def run(case: Case, request: Request) -> Measured:
+    """Measure a case of kind peer: its arms are ours, the peer and maybe the projections.
 
     Raises:
         UnsupportedError: if an arm cannot serve the case.
         WrongOutputError: if our output is off its reference, or the peer's off ours though both
             compute the same function.
     """
-    stage("building")
+    request.stage("building")
     check_case(case)
     peer = peer_of(case)
     attention = build_attention(case.arms[0], case)
@@ -67,7 +72,7 @@ def run(case: Case, *, budget_s: float, stage: Callable[[str], None]) -> Measure
         raise UnsupportedError("; ".join(reasons))
     with warnings.catch_warnings():  # a library's deprecations are its own
         warnings.simplefilter("ignore")
-        return _measure(case, peer, attention, budget_s, stage)
+        return _measure(case, peer, attention, request)
 
 
 def peer_of(case: Case) -> Peer:
@@ -130,9 +135,8 @@ def agreement_budget(dtype: torch.dtype) -> float:
 # -- the arms ------------------------------------------------------------------------------------
 
 
-def _measure(
-    case: Case, peer: Peer, attention: Attention, budget_s: float, stage: Callable[[str], None]
-) -> Measured:
+def _measure(case: Case, peer: Peer, attention: Attention, request: Request) -> Measured:
+    stage = request.stage
     torch.manual_seed(case.seed)
     built = peer.build(attention, case)
     ours, *others = runners = _runners(case, attention, built, peer)
@@ -144,7 +148,7 @@ def _measure(
                 runner.call()
                 runner.settle()
         stage("timing")
-        timings, conditions = timed(runners, case, budget_s=budget_s)
+        timings, conditions = timed(runners, case, budget_s=request.budget_s)
     stage("checking the output")
     kernel = attention.kernel
     theirs = others[0]
@@ -157,7 +161,12 @@ def _measure(
             tensor.mul_(INPUT_SCALE)
     stage("measuring memory")
     arms: list[dict[str, Any]] = [
-        {"kernel": "", "gate": None, "cost": None, "metrics": _metrics(runner, timing, case)}
+        {
+            "kernel": "",
+            "gate": None,
+            "cost": None,
+            "metrics": {"latency": timing.metric(), **runner.memory()},
+        }
         for runner, timing in zip(runners, timings, strict=True)
     ]
     arms[0] |= {
@@ -200,17 +209,6 @@ def _runners(
 
 def _placed(module: nn.Module, case: Case) -> nn.Module:
     return module.to(case.device, dtype_of(case)).train(case.mode == "training")
-
-
-def _metrics(runner: Runner, timing: Timing, case: Case) -> dict[str, Any]:
-    """Take an arm's peak memory by one more call, and keep its output; return it with the time."""
-    with torch.inference_mode(case.mode == "forward"):
-        peak = peak_memory(runner.call, case.device)
-    runner.settle()
-    return {
-        "latency": timing.metric(),
-        "peak_memory": {"unit": UNITS["peak_memory"], "value": peak},
-    }
 
 
 # -- do both compute the same? -------------------------------------------------------------------
@@ -272,3 +270,6 @@ def _check(peer: Peer, what: str, error: float, budget: float) -> None:
             f"{peer.name}: {what} differs from that of {peer.counterpart} by {error:.3g} "
             f"(relative L2), allowed is {budget:.3g}: both compute the same function"
         )
+
+
+KIND = Kind("peer", inspect, run)

@@ -7,11 +7,10 @@ while a case runs, the driver watches what is left.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from types import TracebackType
 
 from suites.processes.free_memory import MEMORY_SHARE, free_memory, total_memory
+from suites.processes.watcher import Watcher
 
 POLL_S = 0.2
 """Between two looks at the free memory; a look takes about 50 µs."""
@@ -33,8 +32,8 @@ def reserve(total: int, free: int) -> int:
     return int(min(wanted, (1 - MEMORY_SHARE) / 2 * free))
 
 
-class MemoryGuard:
-    """While its block runs, kills when memory gets short; use it as a context manager.
+class MemoryGuard(Watcher):
+    """While its block runs, kills when memory gets short; a context manager.
 
     Args:
         kill: ends the case; called again for as long as memory stays short.
@@ -45,43 +44,22 @@ class MemoryGuard:
     """
 
     def __init__(self, kill: Callable[[], object], look: Callable[[], object]) -> None:
+        super().__init__(POLL_S)
         self.reason: str | None = None
-        self._kill, self._look = kill, look
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._kill, self._also = kill, look
+        self._reserve = reserve(total_memory(), free_memory())
 
-    def __enter__(self) -> MemoryGuard:
-        """Begin to watch, where the system tells what is free."""
-        free, total = free_memory(), total_memory()
-        if free is not None and total is not None:
-            kept = reserve(total, free)
-            self._thread = threading.Thread(target=self._watch, args=(kept,), daemon=True)
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop watching."""
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _watch(self, kept: int) -> None:
-        while not self._over.wait(POLL_S):
-            self._look()
-            free = free_memory()
-            if free is None or free >= kept:
-                continue
-            if self.reason is None:
-                self.reason = (
-                    f"ended by the memory guard: {_size(free)} of the machine's memory were left; "
-                    f"{_size(kept)} are kept free"
-                )
-            self._kill()
+    def look(self) -> None:
+        """Kill if too little memory is free."""
+        self._also()
+        if (free := free_memory()) >= self._reserve:
+            return
+        if self.reason is None:
+            self.reason = (
+                f"ended by the memory guard: {_size(free)} of the machine's memory were left; "
+                f"{_size(self._reserve)} are kept free"
+            )
+        self._kill()
 
 
 def _size(count: int) -> str:

@@ -43,6 +43,6 @@ def usable() -> frozenset[int]:
 
 def placing(environ: Mapping[str, str] = os.environ) -> str | None:
     """Return how OpenMP binds its threads, as ``OMP_PROC_BIND=close``; ``None`` if not told."""
-    found = {name: environ[name].strip() for name in PLACING if environ.get(name)}
-    shown = (f"{n}={value if PLAIN.fullmatch(value) else 'set'}" for n, value in found.items())
+    settings = {name: environ[name].strip() for name in PLACING if environ.get(name)}
+    shown = (f"{n}={value if PLAIN.fullmatch(value) else 'set'}" for n, value in settings.items())
     return " ".join(shown) or None

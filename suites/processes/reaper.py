@@ -2,7 +2,7 @@
 
 A process that leaves its group and its session, or is taken over by init, keeps its environment:
 the mark in it is a random token. The driver kills by it after each case. When the driver itself is
-killed, nobody is left to do that but this file, run as a program of its own: a keeper that waits
+killed, nobody is left to do that but this file, run as a program of its own: a reaper that waits
 for the end of a pipe whose other end only the driver holds.
 
 It imports the standard library alone, and of that what starts fast.
@@ -22,7 +22,7 @@ VARIABLE = "ATTNBENCH_RUN_TOKEN"
 """Marks every process of a run; its value is random, 128 bits."""
 
 QUIET = b"."
-"""What the driver writes to the keeper when there is nothing to do."""
+"""What the driver writes to the reaper when there is nothing to do."""
 
 ROUNDS = 100
 """How often the processes are looked through while new ones are still being started."""
@@ -36,11 +36,11 @@ def marked(token: str) -> list[int]:
 
     A process that was started with an emptied environment is not among them.
     """
-    found = []
+    pids = []
     for pid, descriptor in _marked(token):
         os.close(descriptor)
-        found.append(pid)
-    return found
+        pids.append(pid)
+    return pids
 
 
 def kill_marked(token: str, spare: Collection[int] = ()) -> int:
@@ -51,22 +51,22 @@ def kill_marked(token: str, spare: Collection[int] = ()) -> int:
     """
     killed: set[int] = set()
     for _ in range(ROUNDS):
-        found = dict(_marked(token, {os.getpid(), *spare}))
-        if not found:
+        processes = dict(_marked(token, {os.getpid(), *spare}))
+        if not processes:
             break
         ends = select.poll()
-        for descriptor in found.values():
+        for descriptor in processes.values():
             ends.register(descriptor, select.POLLIN)
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        waiting, until = set(found.values()), time.monotonic() + END_S
+        waiting, until = set(processes.values()), time.monotonic() + END_S
         while waiting and (left := until - time.monotonic()) > 0:
             for descriptor, _ in ends.poll(left * 1000):
                 ends.unregister(descriptor)
                 waiting.discard(descriptor)
-        for descriptor in found.values():
+        for descriptor in processes.values():
             os.close(descriptor)
-        killed |= found.keys()
+        killed |= processes.keys()
     return len(killed)
 
 
@@ -109,7 +109,7 @@ def _read(path: str) -> bytes:
 
 
 def command(python: str) -> list[str]:
-    """Return how the keeper is started: no site packages, no user's paths, nothing of ours."""
+    """Return how the reaper is started: no site packages, no user's paths, nothing of ours."""
     return [python, "-I", "-S", os.path.abspath(__file__)]  # noqa: PTH100
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import psutil
 
 SHARED = Path("/dev/shm")
 
@@ -19,7 +20,7 @@ TORCH_SEGMENT = re.compile(r"torch_(\d+)_")
 """torch's name of a segment: the process that made it, and a random number."""
 
 
-class SharedMemory:
+class SharedMemoryJanitor:
     """The segments that appear while a case runs. Make one before the case starts."""
 
     def __init__(self, folder: Path = SHARED) -> None:
@@ -44,7 +45,7 @@ class SharedMemory:
         fresh = set(self._own()) - self._before
         if not fresh:
             return []
-        used = {name for pid in _processes() for name in self._used_by(pid)}
+        used = {name for pid in psutil.pids() for name in self._used_by(pid)}
         left = []
         for name in sorted(fresh - used):
             maker = TORCH_SEGMENT.match(name)
@@ -80,12 +81,6 @@ class SharedMemory:
                     target = str(entry.readlink())
                     if target.startswith(prefix):
                         yield target.removeprefix(prefix)
-
-
-def _processes() -> Iterator[int]:
-    for entry in Path("/proc").iterdir() if sys.platform == "linux" else ():
-        if entry.name.isdecimal():
-            yield int(entry.name)
 
 
 def _children(pid: int) -> list[int]:

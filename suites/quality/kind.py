@@ -8,9 +8,7 @@ its state after a sequence. So quality and cost are of the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +18,12 @@ from models import TransformerModel
 from results.schema import UNITS, Case
 from suites.arms.arm import Contestant
 from suites.arms.build import Inputs, Mixer, dtype_of, no_state
-from suites.arms.timing import Measured, timed
+from suites.arms.timing import timed
+from suites.kind import Inspection, Kind, Measured, Request
+from suites.processes.heartbeat import HeartbeatWriter
 from suites.tasks.base import Batch, Task
 from suites.training.evaluate import Score, evaluate
-from suites.training.prepare import Setup, Teller, as_whole, prepare, train
+from suites.training.prepare import Setup, as_whole, prepare, train
 from suites.training.trainer import Trainer, on_device
 
 TEST_SEED = 0
@@ -31,7 +31,7 @@ TEST_SEED = 0
 
 
 class Forward(Contestant):
-    """A trained model's forward call on one sequence: a `suites.measure.clock.Timed`."""
+    """A trained model's forward call on one sequence: a `suites.measure.timers.Timed`."""
 
     def __init__(self, mixer: Mixer, model: TransformerModel, one: Batch, case: Case) -> None:
         ids = (one.ids,) if one.decoder_ids is None else (one.ids, one.decoder_ids)
@@ -42,45 +42,32 @@ class Forward(Contestant):
         self.output = self.run(*self.inputs.tensors)
 
 
-def run(
-    case: Case,
-    *,
-    budget_s: float,
-    stage: Callable[[str], None],
-    store: str | None = None,
-    files: Mapping[str, str] | None = None,
-    heard: str | None = None,
-) -> Measured:
+def inspect(case: Case, request: Request) -> Inspection:
+    """Check that the training could be started, without the numbers of its model."""
+    prepare(case, request.files, light=True)
+    return Inspection()
+
+
+def run(case: Case, request: Request) -> Measured:
     """Train and measure a case of kind task.
-
-    Args:
-        case: what is learnt, by what, on what budget.
-        budget_s: sampling time of the latency.
-        stage: told what is being done, for the reason of a failure.
-        store: folder of trained models; ``None`` = nothing is kept.
-        files: content name to file, of the tasks that read any.
-        heard: the file that the driver looks at while the training goes on.
-
-    Returns:
-        The record's ``arms`` and ``conditions``.
 
     Raises:
         UnsupportedError: if the arm cannot serve the case.
         DivergedError: if the loss is no longer a number.
         WrongOutputError: if the trained model's output is off its backend's reference.
     """
+    stage = request.stage
     stage("building")
-    setup = prepare(case, {name: Path(path) for name, path in (files or {}).items()})
+    setup = prepare(case, request.files)
     stage("training")
-    teller = Teller(None if heard is None else Path(heard))
-    trainer = train(setup, None if store is None else Path(store), teller)
+    trainer = train(setup, request.store, HeartbeatWriter(request.heartbeat))
     stage("asking the test split")
     score = evaluate(
         trainer.model, setup.task, batch=case.batch, seed=TEST_SEED, dtype=dtype_of(case)
     )
     stage("timing")
     model = setup.model.to(dtype_of(case)).eval()
-    costs, gate, conditions = cost_of_call(setup, as_call(case, setup.task), budget_s)
+    costs, gate, conditions = cost_of_call(setup, as_call(case, setup.task), request.budget_s)
     if setup.task.architecture == "decoder" and not no_state(setup.mixer):
         costs["state_bytes"] = metric("state_bytes", _state_bytes(model, one_sequence(setup).ids))
     arm = {
@@ -100,10 +87,10 @@ def metric(name: str, value: float) -> dict[str, Any]:
 
 def scored(task: Task, score: Score) -> dict[str, dict[str, Any]]:
     """Return what the test split says, as metrics."""
-    found = {"accuracy": metric("accuracy", score.accuracy), "loss": metric("loss", score.loss)}
+    metrics = {"accuracy": metric("accuracy", score.accuracy), "loss": metric("loss", score.loss)}
     if task.metric == "bits_per_byte":
-        found["bits_per_byte"] = metric("bits_per_byte", score.bits)
-    return found
+        metrics["bits_per_byte"] = metric("bits_per_byte", score.bits)
+    return metrics
 
 
 def spent(setup: Setup, trainer: Trainer) -> dict[str, dict[str, Any]]:
@@ -165,3 +152,6 @@ def _state_bytes(model: TransformerModel, ids: Tensor) -> int:
         state = model.init_state(batch_size=1, max_len=ids.shape[1])
         model(ids, state=state)
     return state.nbytes
+
+
+KIND = Kind("task", inspect, run)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from models import TransformerModel
 from results.schema import Case
 from suites.arms import build
 from suites.arms import model as whole
-from suites.arms.timing import Measured
+from suites.kind import Inspection, Kind, Measured, Request
+from suites.processes.heartbeat import HeartbeatWriter
 from suites.quality.kind import (
     TEST_SEED,
     as_call,
@@ -38,10 +39,16 @@ from suites.quantized import schemes
 from suites.quantized.schemes import held_bytes, keep, kernel_of, linears, scheme_of
 from suites.training.evaluate import evaluate
 from suites.training.plan import training_of
-from suites.training.prepare import Setup, Teller, prepare, train
+from suites.training.prepare import Setup, prepare, train
 
 
-def inspect(case: Case, files: Mapping[str, Path]) -> Setup:
+def inspect(case: Case, request: Request) -> Inspection:
+    """Check that a case could be started; errors as of `checked`."""
+    checked(case, request.files)
+    return Inspection()
+
+
+def checked(case: Case, files: Mapping[str, Path]) -> Setup:
     """Check that a case could be started; return its training.
 
     Raises:
@@ -65,25 +72,17 @@ def call_of(case: Case, setup: Setup, products: torch.dtype) -> Case:
     return replace(as_call(training_of(case), setup.task), dtype=dtype)
 
 
-def run(
-    case: Case,
-    *,
-    budget_s: float,
-    stage: Callable[[str], None],
-    store: str | None = None,
-    files: Mapping[str, str] | None = None,
-    heard: str | None = None,
-) -> Measured:
-    """Train, or find trained, quantise and measure; arguments and errors as of `task.run`.
+def run(case: Case, request: Request) -> Measured:
+    """Train, or find trained, quantise and measure; errors as of `suites.quality.kind.run`.
 
     Raises:
         RuntimeError: if a layer was not quantised, or another kernel multiplied.
     """
+    stage = request.stage
     stage("building")
-    setup = inspect(case, {name: Path(path) for name, path in (files or {}).items()})
+    setup = checked(case, request.files)
     stage("training")
-    teller = Teller(None if heard is None else Path(heard))
-    trainer = train(setup, None if store is None else Path(store), teller)
+    trainer = train(setup, request.store, HeartbeatWriter(request.heartbeat))
     model = setup.model.eval()
     reference = copy.deepcopy(model)
     stage("quantising")
@@ -96,7 +95,9 @@ def run(
         score = evaluate(model, setup.task, batch=case.batch, seed=TEST_SEED)
     del reference
     stage("timing")
-    costs, gate, conditions = cost_of_call(setup, call_of(case, setup, scheme.products), budget_s)
+    costs, gate, conditions = cost_of_call(
+        setup, call_of(case, setup, scheme.products), request.budget_s
+    )
     arm = {
         "kernel": f"{kernel}, attention {setup.mixer.kernel}",
         "gate": gate,
@@ -151,3 +152,6 @@ class Distance:
     def relative_l2(self) -> float:
         """``‖model − reference‖ / ‖reference‖`` over all logits of all calls."""
         return math.sqrt(self._apart / self._whole)
+
+
+KIND = Kind("quantized", inspect, run)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,16 @@ import torch
 
 from results.schema import Case
 from suites.arms.arm import Contestant
-from suites.arms.build import dtype_of
+from suites.arms.build import dtype_of, refuse_inputs
 from suites.arms.levels import contestants_of
-from suites.arms.steps import arm_record, arms_timed, build_arms, relative_error
-from suites.arms.timing import Measured
+from suites.arms.steps import (
+    arm_record,
+    arms_timed,
+    build_arms,
+    inspect_arms,
+    relative_error,
+)
+from suites.kind import Inspection, Kind, Measured, Request
 from suites.measure.clock import Timing
 from suites.measure.gate import INPUT_SCALE
 from suites.measure.process import TimeLimitError, seconds_left
@@ -49,35 +55,25 @@ SLOWED = 2.0
 """A call under the profiler may take so many times as long."""
 
 
-def run(
-    case: Case,
-    *,
-    budget_s: float,
-    stage: Callable[[str], None],
-    profile: bool = False,
-    traces: str | None = None,
-) -> Measured:
-    """Measure a case of kind speed.
+def inspect(case: Case, _request: Request) -> Inspection:
+    """Say whether the arms are supported here, and what each would cost."""
+    refuse_inputs(case)
+    return inspect_arms(case)
 
-    Args:
-        case: what to measure.
-        budget_s: sampling time per arm.
-        stage: told what is being done, for the reason of a failure.
-        profile: say where each arm's time goes, too; a profiler that fails costs its answer alone.
-        traces: the folder in which a profile's traces are kept; ``None`` = nowhere.
 
-    Returns:
-        The record's ``arms`` and ``conditions``.
+def run(case: Case, request: Request) -> Measured:
+    """Measure a case of kind speed; a profiler that fails costs its answer alone.
 
     Raises:
         UnsupportedError: if an arm cannot serve the case.
         WrongOutputError: if an output is off its reference.
     """
+    stage = request.stage
     stage("building")
     built = build_arms(case)
     stage("feeding the context" if case.mode == "decode" else "building")
     contestants = contestants_of(built, case)
-    timings, compiled, conditions = arms_timed(contestants, case, budget_s=budget_s, stage=stage)
+    timings, compiled, conditions = arms_timed(contestants, case, request)
     stage("checking the output")
     kernels = [contestant.mixer.kernel for contestant in contestants]
     gates = [contestant.gate() for contestant in contestants]
@@ -97,12 +93,12 @@ def run(
             contestants, timings, gates, kernels, compiled, strict=True
         )
     ]  # fmt: skip
-    if profile:
+    if request.profile:
         stage("profiling")
-        kept = [trace_of(traces, case, i) for i in range(len(contestants))]
-        profiles = _profiles(contestants, kernels, timings, kept, case, budget_s)
-        for arm, told in zip(arms, profiles, strict=True):
-            arm["profile"] = told
+        traces = [trace_of(request.traces, case, i) for i in range(len(contestants))]
+        profiles = _profiles(contestants, kernels, timings, traces, case, request.budget_s)
+        for arm, profile in zip(arms, profiles, strict=True):
+            arm["profile"] = profile
     return Measured(arms, conditions)
 
 
@@ -110,7 +106,7 @@ def _profiles(
     contestants: Sequence[Contestant],
     kernels: Sequence[str],
     timings: Sequence[Timing],
-    kept: Sequence[Path | None],
+    traces: Sequence[Path | None],
     case: Case,
     budget_s: float,
 ) -> list[dict[str, Any]]:
@@ -122,7 +118,7 @@ def _profiles(
                 for tensor in contestants[0].inputs.tensors:
                     tensor.div_(INPUT_SCALE)  # what was timed is profiled
         for contestant, kernel, timing, keep in zip(
-            contestants, kernels, timings, kept, strict=True
+            contestants, kernels, timings, traces, strict=True
         ):
             _check_time(timing)
             with torch.inference_mode(case.mode != "training"):
@@ -139,7 +135,7 @@ def _profiles(
     return profiles
 
 
-def trace_of(folder: str | None, case: Case, arm: int) -> Path | None:
+def trace_of(folder: Path | None, case: Case, arm: int) -> Path | None:
     """Return the file of an arm's trace: named for people, told apart by the case's id."""
     if folder is None:
         return None
@@ -147,7 +143,7 @@ def trace_of(folder: str | None, case: Case, arm: int) -> Path | None:
     causal = "causal-" if case.is_causal else ""
     named = f"{case.arms[arm].label}-{level}{case.mode}-{causal}{case.seq_len}"
     plain = re.sub(r"[^A-Za-z0-9.=+-]+", "_", named)[:LONGEST_NAME]
-    return Path(folder) / f"{plain}-{case.id}{TRACE}"
+    return folder / f"{plain}-{case.id}{TRACE}"
 
 
 def _check_time(timing: Timing) -> None:
@@ -179,3 +175,6 @@ def _last_call(contestant: Contestant, case: Case) -> dict[str, Any]:
         }
     contestant.prepare()
     return metrics
+
+
+KIND = Kind("speed", inspect, run)

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
 import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from results.schema import Case
 from suites.plan import Item
 from suites.registry import rules_of
 from suites.terminal.stream import Stream
 
-ERASE = "\r\x1b[K"
-COLOURS: Mapping[str, int] = {
-    "ok": 32, "unsupported": 90, "not_run": 90, "out_of_memory": 33, "timeout": 33,
-    "crashed": 31, "failed": 31,
+if TYPE_CHECKING:  # a log needs no rich, which takes a tenth of a second
+    from rich.live import Live
+
+COLOURS: Mapping[str, str] = {
+    "ok": "green", "unsupported": "bright_black", "not_run": "bright_black",
+    "out_of_memory": "yellow", "timeout": "yellow", "crashed": "red", "failed": "red",
 }  # fmt: skip
-"""ANSI colour of a status."""
+"""Colour of a status, on a terminal."""
 
 BAR_WIDTH = 20
 
@@ -41,13 +42,13 @@ class Console:
 
     Args:
         stream: where to.
-        colour: ``None`` = if the stream is a terminal that knows colours.
+        colour: whether a terminal gets colours; ``None`` = it does.
     """
 
     def __init__(self, stream: TextIO | None = None, *, colour: bool | None = None) -> None:
         self._stream = Stream(sys.stderr if stream is None else stream)
-        self._live = self._stream.is_terminal() and os.environ.get("TERM") != "dumb"
-        self._colour = self._live if colour is None else colour
+        is_live = self._stream.is_terminal() and os.environ.get("TERM") != "dumb"
+        self._bar = _live_on(self._stream, colour=colour is not False) if is_live else None
         self._total = self._count = 0
         self._remaining: float | None = None
         self._told_at = 0.0
@@ -79,7 +80,7 @@ class Console:
 
     def working(self, line: str) -> None:
         """Show what the case that runs says of itself; in a log, now and then."""
-        if self._live:
+        if self._bar is not None:
             self._said = printable(line)
             self._draw()
         elif time.monotonic() - self._line_at >= SILENCE_S:
@@ -91,18 +92,18 @@ class Console:
         self._remaining, self._told_at = remaining_s, time.monotonic()
         case = Case.from_json(record["case"])
         width = len(str(self._total))
-        left = "" if self._live else f"  {self._time_left()}"
-        status = self._paint(record["status"], COLOURS[record["status"]])
+        left = f"  {self._time_left()}" if self._bar is None else ""
         self._line(
-            f"[{self._count:>{width}}/{self._total}] {printable(label(case))}  {status}  "
-            f"{printable(describe(record))}{left}".rstrip()
+            f"[{self._count:>{width}}/{self._total}] {printable(label(case))}  ",
+            record["status"],
+            f"  {printable(describe(record))}{left}".rstrip(),
         )
         self._draw()
 
     def end(self) -> None:
         """Take the bar away."""
-        if self._live:
-            self._stream.write(ERASE)
+        if self._bar is not None:
+            self._bar.stop()
 
     def _time_left(self) -> str:
         if self._count >= self._total:
@@ -112,37 +113,48 @@ class Console:
         passed = time.monotonic() - self._told_at
         return f"about {duration(max(0.0, self._remaining - passed))} left"
 
-    def _line(self, text: str) -> None:
+    def _line(self, text: str, status: str = "", rest: str = "") -> None:
         self._line_at = time.monotonic()
-        self._stream.write(f"{ERASE if self._live else ''}{text}\n")
+        if self._bar is None:
+            self._stream.write(f"{text}{status}{rest}\n")
+            return
+        from rich.text import Text  # a text, never markup: a name may hold brackets
+
+        self._bar.console.print(Text.assemble(text, (status, COLOURS.get(status, "")), rest))
 
     def _draw(self) -> None:
-        if not self._live:
+        if self._bar is None:
             return
+        from rich.text import Text
+
         filled = BAR_WIDTH * self._count // max(1, self._total)
         bar = "█" * filled + "░" * (BAR_WIDTH - filled)
         text = f"{bar} {self._count}/{self._total}  {self._time_left()}  now: {self._now}"
         text += f"  {self._said}" if self._said else ""
-        self._stream.write(ERASE + fitted(text, shutil.get_terminal_size().columns - 1))
+        self._bar.start()
+        self._bar.update(Text(printable(text), no_wrap=True, overflow="crop"), refresh=True)
 
-    def _paint(self, text: str, colour: int) -> str:
-        return f"\x1b[{colour}m{text}\x1b[0m" if self._colour else text
+
+def _live_on(stream: Stream, *, colour: bool) -> Live:
+    """Return the last line of a terminal: what its console prints goes above it."""
+    from rich.console import Console as Terminal
+    from rich.live import Live
+
+    terminal = Terminal(
+        file=cast("TextIO", stream), force_terminal=True, highlight=False, soft_wrap=True,
+        color_system="standard" if colour else None, legacy_windows=False,
+    )  # fmt: skip
+    # A sweep that is stopped or killed would leave the cursor hidden.
+    terminal.show_cursor = lambda show=True: False  # type: ignore[method-assign]
+    return Live(
+        console=terminal, auto_refresh=False, transient=True, redirect_stdout=False,
+        redirect_stderr=False,
+    )  # fmt: skip
 
 
 def printable(text: str) -> str:
     """Replace what moves the cursor, turns the direction of writing or cannot be shown at all."""
     return "".join("�" if unicodedata.category(c) in UNSHOWN else c for c in text)
-
-
-def fitted(text: str, columns: int) -> str:
-    """Cut a text to a number of columns of a terminal; a wide character takes two."""
-    text, width = printable(text), 0
-    for position, character in enumerate(text):
-        if not unicodedata.combining(character):
-            width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        if width > columns:
-            return text[:position]
-    return text
 
 
 def label(case: Case) -> str:

@@ -50,6 +50,9 @@ class Stream:
                 raise
             self._drop()
 
+    def flush(self) -> None:
+        """Nothing waits: `write` has flushed."""
+
     def _drop(self) -> None:
         """Point the descriptor at nothing: else what is buffered fails again at the very end."""
         assert self._stream is not None

@@ -7,8 +7,6 @@ kind error) finds it.
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -163,31 +161,3 @@ def signature(setup: Setup) -> str:
             "gpu": torch.cuda.get_device_name() if case.device == "cuda" else None,
         }
     )  # fmt: skip
-
-
-class Teller:
-    """Writes how it goes into a file that the driver looks at; older words are overwritten."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._last = ""
-
-    def __call__(self, line: str) -> None:
-        """Say it."""
-        if self._path is None or line == self._last:
-            return
-        self._last = line
-        with contextlib.suppress(OSError):  # a full disk ends no training for a word on it
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self._path.with_suffix(".part")
-            partial.write_text(f"{time.time():.0f}\n{line}\n")
-            partial.replace(self._path)
-
-
-def inspect(case: Case, files: Mapping[str, Path]) -> None:
-    """Check that a training could be started, without the numbers of its model.
-
-    Raises:
-        ValueError, TypeError, UnsupportedError: as `prepare`.
-    """
-    prepare(case, files, light=True)

@@ -7,35 +7,20 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from attention.base import UnsupportedError
-from attention.plugins import import_files
-from results.schema import CLAIM, CONTEXT, FULL_PRECISION, TRAINING_KINDS, Case
-from suites.arms.timing import Measured
-from suites.arms.transformers_model import files_given
-from suites.claims import kind as claim
-from suites.context_parallel import kind as context
-from suites.error import kind as error
-from suites.machine import roofs, sentinel
+from results.schema import FULL_PRECISION, Case
+from suites.arms.transformers_config import files_given
+from suites.kind import Measured, Request
 from suites.measure.heap_layout import stir_heap
 from suites.measure.memory import is_out_of_memory
 from suites.measure.process import TimeLimitError, deadline, memory_limit
-from suites.peers import kind as peer
-from suites.quality import kind as task
-from suites.quantized import kind as quantized
-from suites.speed import kind as speed
+from suites.worker import kinds
 from suites.worker.preflight import preflight
-
-KINDS: Mapping[str, Callable[..., Measured]] = {
-    "speed": speed.run, "peer": peer.run, "roof": roofs.run, "sentinel": sentinel.run,
-    "error": error.run, "task": task.run, "quantized": quantized.run, CLAIM: claim.run,
-    CONTEXT: context.run,
-}  # fmt: skip
 
 TRIED = re.compile(r"tried to allocate ([\d.]+ ?\w+)")
 
@@ -44,19 +29,16 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Answer a request of the driver.
 
     Args:
-        request: ``{"do": "case", "case", "budget_s", "deadline_s", "memory_limit", "plugins"}``,
-            where ``"profile": true`` asks kind speed for where the time goes, and ``"traces"`` is
-            the folder in which it keeps traces; kinds that train
-            have ``"store"``, the folder in which they keep what they have trained, ``"files"``,
-            a content's name to its path, and ``"heard"``, where they say how it goes; or
-            ``{"do": "preflight", "cases", "plugins"}``.
+        request: ``{"do": "case", "case"}`` and fields of `suites.kind.Request`, of which
+            ``budget_s`` and ``deadline_s`` must be there; or ``{"do": "preflight", "cases"}`` and
+            fields, see `suites.worker.preflight`.
 
     Returns:
         ``samples`` (latencies of the first arm in s; ``[0.0]`` where there are none), ``number``
         (1: a sample is one call) and ``record``.
 
     Raises:
-        ValueError: if the request is of another kind.
+        ValueError: if the request is of another form; `TypeError` likewise.
     """
     if request["do"] == "preflight":
         return {"samples": [0.0], "number": 1, "record": preflight(request)}
@@ -70,12 +52,17 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
 def measured(request: Mapping[str, Any]) -> dict[str, Any]:
     """Run a case; return its status, the reason if it is not ok, its arms and the conditions."""
     at = ["starting"]
-    limit = request.get("memory_limit")
+
+    def stage(what: str) -> None:
+        at[0] = what
+
+    settings = Request.from_json(request, needs=("budget_s", "deadline_s"), stage=stage)
+    limit = settings.memory_limit
     try:
-        with deadline(request["deadline_s"]):
-            arms, conditions = _run(request, limit, at)
-        told = {"status": "ok", "reason": None, "arms": arms}
-        return told if conditions is None else {**told, "conditions": conditions}
+        with deadline(settings.deadline_s):
+            arms, conditions = _run(Case.from_json(request["case"]), settings)
+        ended = {"status": "ok", "reason": None, "arms": arms}
+        return ended if conditions is None else {**ended, "conditions": conditions}
     except TimeLimitError as error:
         return _ended("timeout", f"{error} while {at[0]}")
     except UnsupportedError as error:
@@ -97,10 +84,9 @@ def _time_limit(error: BaseException) -> TimeLimitError | None:
     return seen
 
 
-def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> Measured:
-    case = Case.from_json(request["case"])
+def _run(case: Case, request: Request) -> Measured:
     gc.freeze()  # what is imported is no garbage: collections need not walk it
-    for reason in import_files(request.get("plugins", [])).values():
+    for reason in kinds.import_plugins(request.plugins).values():
         sys.stderr.write(f"plug-in: {reason}\n")  # it costs the cases that need it, no others
     torch.set_float32_matmul_precision(case.matmul_precision)
     if case.device == "cuda":  # an LSTM has a switch of its own, which stands on TF32
@@ -108,22 +94,9 @@ def _run(request: Mapping[str, Any], limit: int | None, at: list[str]) -> Measur
         torch.backends.cudnn.rnn.fp32_precision = "ieee" if full else "tf32"  # type: ignore[attr-defined]
     stir_heap()
     start_threads(case.threads)
-    extra = limit if case.device == "cpu" else None
-
-    def stage(what: str) -> None:
-        at[0] = what
-
-    asked: dict[str, Any] = {}
-    if case.kind == "speed" and request.get("profile"):
-        asked |= {"profile": True, "traces": request.get("traces")}
-    if case.kind in TRAINING_KINDS:
-        asked |= {name: request[name] for name in ("store", "files", "heard") if name in request}
-    if case.kind == "error" and request.get("store"):
-        asked["store"] = Path(request["store"])
-    if case.kind == CONTEXT:
-        asked["plugins"] = request.get("plugins", [])
-    with memory_limit(extra), files_given(request.get("files") or {}):
-        return KINDS[case.kind](case, budget_s=request["budget_s"], stage=stage, **asked)
+    extra = request.memory_limit if case.device == "cpu" else None
+    with memory_limit(extra), files_given(request.files):
+        return kinds.find(case.kind).run(case, request)
 
 
 def start_threads(count: int) -> None:

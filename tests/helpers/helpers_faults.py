@@ -73,7 +73,7 @@ class Faults:
         torn: 1 if the last line was torn, which is allowed.
         lost: launches told of that were not in the folder, records gone after the resume.
         unreadable: lines, but a torn last one, that are no JSON; after the resume, warnings.
-        orphans: processes of the run, or its keeper, that lived on.
+        orphans: processes of the run, or its reaper, that lived on.
         duplicates: launches that are there more than once in the end.
         different: launches that the resumed run lacks, has too many, or has otherwise.
     """
@@ -127,10 +127,10 @@ def kill_and_resume(folder: Path, rng: random.Random, whole: Unbroken) -> Faults
             time.sleep(0.005)
         time.sleep(further)
         moment, alive = time.monotonic() - began, driver.poll() is None
-        keepers = processes_of(driver.pid)
+        reapers = processes_of(driver.pid)
         driver.kill()
         driver.wait()
-    orphans = _outliving(mark, keepers)
+    orphans = _outliving(mark, reapers)
     printed = _told(log)
     file = run / "records.jsonl"
     before = file.read_bytes() if file.exists() else b""

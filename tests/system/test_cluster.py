@@ -17,7 +17,7 @@ from helpers_sweep import FAKE_SUITES, case, is_alive, pids_in, record, wait_unt
 
 import cli
 from results.records.load import load
-from suites.cluster import link
+from suites.cluster import connection, facts, link
 from suites.cluster import sweep as sweep_module
 from suites.cluster.deal import Dealer, Group, Own, Place, groups_of
 from suites.cluster.sweep import run_on_cluster
@@ -232,7 +232,7 @@ def test_an_address_of_nobody_is_refused_at_once(tmp_path, address, says):
 def test_a_listener_that_is_no_cluster_is_refused_in_time(tmp_path, monkeypatch, answer):
     """One that answers otherwise, one that hangs up, and one that says nothing."""
     if answer is None:
-        monkeypatch.setattr(link, "PROBE_S", 0.3)
+        monkeypatch.setattr(connection, "PROBE_S", 0.3)
     with socket.create_server((HOST, 0)) as server:
 
         def serve():
@@ -252,8 +252,8 @@ def test_a_listener_that_is_no_cluster_is_refused_in_time(tmp_path, monkeypatch,
 
 
 def test_a_cluster_that_takes_no_driver_is_said_in_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(link, "CONNECT_S", 0.2)
-    monkeypatch.setattr(link, "_greets", lambda listener: True)
+    monkeypatch.setattr(connection, "CONNECT_S", 0.2)
+    monkeypatch.setattr(connection, "_greets", lambda listener: True)
     monkeypatch.setattr("ray.init", lambda **_: time.sleep(1))
     with socket.create_server((HOST, 0)) as server:
         address = f"{HOST}:{server.getsockname()[1]}"
@@ -539,8 +539,8 @@ def test_a_kind_that_is_not_there_is_said_in_time(nodes, tmp_path):
 
 
 def test_a_machine_of_another_version_is_refused_and_named(nodes, tmp_path, monkeypatch):
-    here = link.facts_here()
-    monkeypatch.setattr(link, "facts_here", lambda: here | {"torch": "1.0"})
+    here = facts.facts_here()
+    monkeypatch.setattr(facts, "facts_here", lambda: here | {"torch": "1.0"})
     with pytest.raises(MisuseError, match=r"second: torch is .* there and 1\.0 here") as refused:
         swept(tmp_path / "run", nodes.address, "linear")
     assert "first: torch is" in str(refused.value)

@@ -19,7 +19,7 @@ from suites.processes import memory_guard as guard_module
 from suites.processes import reaper
 from suites.processes.launcher import Launcher
 from suites.processes.memory_guard import reserve
-from suites.processes.shared_memory import SharedMemory
+from suites.processes.shared_memory import SharedMemoryJanitor
 
 
 def request(name, **options):
@@ -178,10 +178,10 @@ def test_killing_the_driver_ends_daemons_and_removes_its_files(tmp_path, tempora
     wait_until(lambda: list(temporary.glob("a*")) == [], 5)  # attnbench-…, asv-forkserver-…
 
 
-def test_the_keeper_costs_little_and_ends_with_the_launcher():
+def test_the_reaper_costs_little_and_ends_with_the_launcher():
     with Launcher(FAKE_SUITES) as launcher:
         launcher.ask(request("linear"), timeout_s=20)
-        process = launcher._keeper
+        process = launcher._reaper
         status = Path(f"/proc/{process.pid}/status").read_text()
         resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
         assert int(resident.split()[1]) < 16 << 10  # KiB
@@ -189,11 +189,11 @@ def test_the_keeper_costs_little_and_ends_with_the_launcher():
     assert process.returncode == 0
 
 
-def test_a_keeper_that_was_killed_stops_nobody():
+def test_a_reaper_that_was_killed_stops_nobody():
     with Launcher(FAKE_SUITES) as launcher:
         launcher.ask(request("linear"), timeout_s=20)
-        launcher._keeper.kill()
-        launcher._keeper.wait()
+        launcher._reaper.kill()
+        launcher._reaper.wait()
         assert launcher.ask(request("linear"), timeout_s=20).record["status"] == "ok"
 
 
@@ -248,7 +248,7 @@ def test_shared_memory_is_removed_if_it_is_surely_the_cases(launcher, tmp_path):
 
 def test_shared_memory_in_use_or_older_stays(tmp_path):
     (tmp_path / "torch_1_old").touch()
-    shared = SharedMemory(tmp_path)
+    shared = SharedMemoryJanitor(tmp_path)
     shared.meet(os.getpid(), itself=True)
     for name in (f"torch_{os.getpid()}_a", f"torch_{os.getpid()}_b", "torch_1_c"):
         (tmp_path / name).touch()

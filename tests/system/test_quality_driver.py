@@ -23,7 +23,7 @@ from suites.engine.driver import run_sweep
 from suites.engine.journal import Journal
 from suites.engine.session import SUITES, MisuseError
 from suites.plan import cases, plan_sweep
-from suites.processes import heartbeat as hearing_module
+from suites.processes import heartbeat
 from suites.suite import Plan
 from suites.terminal.progress import Summary
 
@@ -73,7 +73,7 @@ class Watch:
 @pytest.fixture
 def often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return suites whose trainings keep and tell each step; the driver looks as often."""
-    monkeypatch.setattr(hearing_module, "LOOK_S", 0.02)
+    monkeypatch.setattr(heartbeat, "LOOK_S", 0.02)
     folder = tmp_path / "often_suites"
     folder.mkdir()
     (folder / "__init__.py").touch()

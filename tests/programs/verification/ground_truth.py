@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from results.schema import Arm
-from suites.measure.clock import HostTimer, sample_in_turn
+from suites.measure.clock import sample_in_turn
 from suites.measure.roofs import Repeated
+from suites.measure.timers import HostTimer
 from verification import Measured, Report, Scale
 from verification.spin import spin
 from verification.sweeps import records_of

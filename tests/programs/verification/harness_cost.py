@@ -21,8 +21,9 @@ LIMIT_S = 5e-6
 PROCESSES = {"full": 10, "short": 2}
 CODE = """
 import json, statistics, time
-from suites.measure.clock import HostTimer, sample_in_turn
+from suites.measure.clock import sample_in_turn
 from suites.measure.roofs import Repeated, empty_latency
+from suites.measure.timers import HostTimer
 
 def in_all():
     calls = []

@@ -24,8 +24,8 @@ from results.records.load import Run
 from results.schema import CLAIM, Arm, Case
 from results.statistics.intervals import Estimate
 from suites.claims import learning
-from suites.claims.costs import longest_chain
 from suites.claims.experiments import Lab, experiments, slope
+from suites.claims.sequential import longest_chain
 from suites.claims.suite import EXPERIMENTS, SCALING
 from suites.plan import cases, order, plan_sweep
 from suites.worker.run import answer

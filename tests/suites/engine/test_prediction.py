@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from helpers_sweep import case, record
 
@@ -7,7 +9,7 @@ from results.schema import Arm
 from suites.engine.declared import Declared
 from suites.engine.prediction import History
 from suites.plan import Item
-from suites.processes.free_memory import MEMORY_SHARE, free_memory, memory_for_case
+from suites.processes.free_memory import MEMORY_SHARE, free_memory, memory_for_case, total_memory
 
 GIB = 1 << 30
 
@@ -143,19 +145,18 @@ def test_time_left_knows_the_limit_of_a_case_and_what_will_not_be_started():
 # -- free memory --------------------------------------------------------------------------------
 
 
-def test_free_memory_is_the_least_that_system_and_container_allow(tmp_path):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
+def test_free_memory_is_the_least_that_system_and_container_allow(tmp_path, monkeypatch):
+    system = SimpleNamespace(total=9000 * 1024, available=8000 * 1024)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: system)
     group = tmp_path / "cgroup"
     group.mkdir()
-    assert free_memory(meminfo, group) == 8000 * 1024
+    assert free_memory(group) == 8000 * 1024
     (group / "memory.max").write_text("max\n")
-    assert free_memory(meminfo, group) == 8000 * 1024
+    assert (free_memory(group), total_memory(group)) == (8000 * 1024, 9000 * 1024)
     (group / "memory.max").write_text("5000000\n")
     (group / "memory.current").write_text("3000000\n")
     (group / "memory.stat").write_text("anon 5\ninactive_file 1000000\n")
-    assert free_memory(meminfo, group) == 3_000_000
-    assert free_memory(tmp_path / "none", tmp_path / "none") is None
+    assert (free_memory(group), total_memory(group)) == (3_000_000, 5_000_000)
 
 
 def test_a_case_may_have_a_share_of_what_is_free_on_its_device():

@@ -14,19 +14,10 @@ from hypothesis import strategies as st
 
 from results.schema import STOPS
 from suites.measure import clock
-from suites.measure.clock import (
-    FIRST_LOOK,
-    MAX_SAMPLES,
-    HostTimer,
-    Timed,
-    Timing,
-    has_fallen,
-    is_narrow,
-    sample_in_turn,
-    timer_for,
-    warm_up,
-)
+from suites.measure.clock import FIRST_LOOK, MAX_SAMPLES, Timing, is_narrow, sample_in_turn
 from suites.measure.process import deadline
+from suites.measure.timers import HostTimer, Timed, timer_for
+from suites.measure.warm_up import has_fallen, warm_up
 
 
 class Scripted:

@@ -23,8 +23,9 @@ TICK = 0.01
 
 
 @pytest.fixture(autouse=True)
-def hundred_ticks_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sysconf", lambda name: {"SC_CLK_TCK": 100}[name])
+    monkeypatch.setattr("psutil.PROCFS_PATH", str(tmp_path))
 
 
 def write(folder: Path, path: str, text: str) -> None:
@@ -34,11 +35,9 @@ def write(folder: Path, path: str, text: str) -> None:
 
 
 def test_ticks_are_those_of_all_processors(tmp_path: Path):
-    assert ticks(tmp_path) is None
+    assert ticks() is None
     write(tmp_path, "stat", "cpu  100 20 30 9999 777 1 2 50 60 7\ncpu0 1 2 3 4 5 6 7 8 9 10\n")
-    assert ticks(tmp_path) == Ticks(busy=pytest.approx(1.53), stolen=0.5)
-    write(tmp_path, "stat", "cpu  100 20 30 9999\n")  # an older kernel
-    assert ticks(tmp_path) is None
+    assert ticks() == Ticks(busy=pytest.approx(1.53), stolen=0.5)
 
 
 def test_others_are_what_was_busy_without_this_process():
@@ -180,7 +179,7 @@ def test_doctor_watches_what_is_stolen(tmp_path: Path, stolen, level, monkeypatc
     def wait(_: float) -> None:
         write(tmp_path, "stat", f"cpu  100 0 0 0 0 0 0 {10 + stolen} 0 0\n")
 
-    (found,) = disturbances.steal(proc=tmp_path, wait=wait)
+    (found,) = disturbances.steal(wait=wait)
     assert found.level == level
     assert bool(found.advice) == (level == "problem")
 

@@ -9,7 +9,7 @@ from statistics import median
 import pytest
 import torch
 
-from suites.measure.clock import EventTimer
+from suites.measure.timers import EventTimer
 
 pytestmark = [
     pytest.mark.gpu,

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from suites.measure import profile
-from suites.measure.profile import Event, Product, part_of, profiled, sort_events
+from suites.measure.profile import profiled
+from suites.measure.profile_events import Event, Product, part_of, sort_events
 from suites.measure.roofs import Repeated
 
 A, B, C = torch.randn(3, 8, 5), torch.randn(3, 5, 7), torch.randn(3, 8, 7)

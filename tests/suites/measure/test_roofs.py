@@ -13,7 +13,7 @@ import torch
 
 from results.schema import canonical
 from suites.measure import machine, roofs
-from suites.measure.clock import timer_for
+from suites.measure.timers import timer_for
 from suites.processes import processors
 
 

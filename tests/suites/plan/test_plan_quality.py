@@ -5,10 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,6 @@ import torch
 from click import Option
 from click.testing import CliRunner
 from helpers_sweep import record as sweep_record
-from helpers_sweep import wait_until
 from helpers_training import training
 
 import cli
@@ -30,8 +26,6 @@ from suites.engine.prediction import History
 from suites.error.suite import ERROR_PRESETS
 from suites.parsing import parse_backend
 from suites.plan import Item, cases, order, plan_sweep, series_id
-from suites.processes import heartbeat as hearing_module
-from suites.processes.heartbeat import Hearing
 from suites.quality.rows import FOR_OTHERS, Chosen, TaskRow, budgets, rows_for
 from suites.registry import find
 from suites.tasks import registry
@@ -460,66 +454,6 @@ def test_a_log_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] = 100.0 + seconds
         console.working(f"step {seconds}")
     assert stream.getvalue().splitlines()[1:] == ["    step 30", "    step 60"]
-
-
-@pytest.fixture
-def often(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(hearing_module, "LOOK_S", 0.005)
-    return
-
-
-@pytest.mark.usefixtures("often")
-def test_hearing_hears_each_word_once_and_not_what_was_said_before(tmp_path: Path) -> None:
-    now = tmp_path / "now"
-    now.write_text("1\nof an earlier case\n")
-    heard: list[str] = []
-    with Hearing(now, heard.append):
-        time.sleep(0.05)
-        for number in (1, 2):
-            (tmp_path / "part").write_text(f"{number}\nstep {number}\n")
-            (tmp_path / "part").replace(now)
-            wait_until(lambda number=number: len(heard) == number, 5)
-        time.sleep(0.03)
-    assert heard == ["step 1", "step 2"]
-    now.write_text("9\nstep 9\n")
-    time.sleep(0.03)
-    assert heard == ["step 1", "step 2"]
-
-
-@pytest.mark.usefixtures("often")
-def test_hearing_survives_what_is_not_there_or_no_text(tmp_path: Path) -> None:
-    heard: list[str] = []
-    with Hearing(tmp_path / "nowhere" / "now", heard.append):
-        time.sleep(0.02)
-    now = tmp_path / "now"
-    with Hearing(now, heard.append):
-        now.mkdir()
-        time.sleep(0.02)
-        now.rmdir()
-        now.write_bytes(b"1\n\xff\xfe step\n")
-        wait_until(lambda: len(heard) == 1, 5)
-        now.unlink()
-        time.sleep(0.02)
-        now.write_bytes(b"x" * 10_000)
-        wait_until(lambda: len(heard) == 2, 5)
-    assert heard[0].endswith(" step")
-    assert len(heard[1]) <= hearing_module.LONGEST
-
-
-def test_hearing_ends_at_once_and_leaves_no_thread(tmp_path: Path) -> None:
-    before = threading.active_count()
-    done = threading.Event()
-
-    def listen() -> None:
-        with Hearing(tmp_path / "now", print):
-            pass
-        done.set()
-
-    thread = threading.Thread(target=listen)
-    thread.start()
-    assert done.wait(hearing_module.LOOK_S / 2)  # it does not sleep until its next look
-    thread.join()
-    assert threading.active_count() == before
 
 
 def test_defaults_in_the_options_are_those_of_the_suites_presets() -> None:

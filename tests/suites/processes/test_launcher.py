@@ -12,10 +12,11 @@ import pytest
 from helpers_sweep import FAKE_SUITES, case, is_alive, pids_in, processes_of, wait_until
 
 from suites.processes import interpreter as interpreter_module
-from suites.processes import launcher as launch_module
 from suites.processes import outcome as outcome_module
-from suites.processes.launcher import Launcher, LaunchError
+from suites.processes import server as server_module
+from suites.processes.launcher import Launcher
 from suites.processes.outcome import TAIL_BYTES, TAIL_LINES
+from suites.processes.server import LaunchError
 
 
 def request(name, **options):
@@ -107,7 +108,7 @@ def test_a_server_that_dies_is_started_again():
 
 
 def test_a_server_that_stops_answering_is_killed(monkeypatch):
-    monkeypatch.setattr(launch_module, "WATCHDOG_S", 0.5)
+    monkeypatch.setattr(server_module, "WATCHDOG_S", 0.5)
     with Launcher(FAKE_SUITES) as launcher:
         outcome = launcher.ask(request("stops_server"), timeout_s=0.5)
         assert outcome.status == "timeout"
@@ -182,7 +183,7 @@ def test_closing_leaves_no_process_and_no_file(tmp_path, monkeypatch):
     with Launcher(FAKE_SUITES) as launcher:
         for allocator in ("default", "retained"):
             launcher.ask(request("linear"), timeout_s=20, allocator=allocator)
-        assert len(set(processes_of(os.getpid())) - before) == 3  # and the keeper
+        assert len(set(processes_of(os.getpid())) - before) == 3  # and the reaper
     assert set(processes_of(os.getpid())) <= before
     assert list(tmp_path.iterdir()) == []
 
@@ -217,7 +218,7 @@ def test_killing_the_driver_ends_server_and_case(tmp_path, method):
     driver = subprocess.Popen(command)
     case_pid, grandchild = pids_in(pids)
     started = processes_of(driver.pid)
-    assert len(started) == 2  # the server and the keeper
+    assert len(started) == 2  # the server and the reaper
     driver.kill()
     driver.wait()
     wait_until(lambda: not any(is_alive(pid) for pid in (*started, case_pid, grandchild)))

@@ -320,12 +320,13 @@ KILLED = """
 import json, sys, torch
 from pathlib import Path
 from results.schema import Case
+from suites.kind import Request
 from suites.quality.kind import run
 from suites.training import trainer
 torch.set_num_threads(1)
 trainer.CHECKPOINT_S = trainer.TELL_S = 0.0
 case = Case.from_json(json.loads(sys.argv[1]))
-run(case, budget_s=0.005, stage=lambda what: None, store=sys.argv[2], heard=sys.argv[3])
+run(case, Request(budget_s=0.005, store=Path(sys.argv[2]), heartbeat=Path(sys.argv[3])))
 """
 
 
@@ -353,7 +354,7 @@ def test_a_training_that_was_killed_goes_on_from_its_checkpoint(tmp_path: Path) 
 def test_how_it_goes_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer_module, "TELL_S", 0.0)
     now = tmp_path / "trained" / "now"
-    assert asked(training(training="steps:amount=8"), heard=str(now))["status"] == "ok"
+    assert asked(training(training="steps:amount=8"), heartbeat=str(now))["status"] == "ok"
     _, line = now.read_text().splitlines()
     assert line.startswith("step 8, 100 % of steps, loss ")
     assert line.endswith(" tokens/s")

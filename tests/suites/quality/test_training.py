@@ -36,7 +36,7 @@ from suites.training import prepare as run_module
 from suites.training import trainer as trainer_module
 from suites.training.evaluate import Score, evaluate
 from suites.training.plan import Plan, plan_from
-from suites.training.prepare import Teller, prepare, train
+from suites.training.prepare import prepare, train
 from suites.training.trainer import Curve, DivergedError, Trainer, logits_of, loss_of
 
 ARMS = ("sdpa", "full", "longformer:window=4", "bigbird:block_size=4,num_random_blocks=1",
@@ -597,17 +597,6 @@ def test_a_checkpoint_may_be_larger_than_what_a_case_may_print(tmp_path: Path) -
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     (file,) = tmp_path.iterdir()
     assert file.stat().st_size > 1 << 12
-
-
-def test_a_word_on_the_way_ends_no_training(tmp_path: Path) -> None:
-    (tmp_path / "now.part").symlink_to("/dev/full")
-    teller = Teller(tmp_path / "now")
-    teller("step 1")
-    assert not (tmp_path / "now").exists()
-    (tmp_path / "now.part").unlink()
-    teller("step 2")
-    assert (tmp_path / "now").read_text().splitlines()[1:] == ["step 2"]
-    Teller(None)("step 3")
 
 
 # -- the questions -------------------------------------------------------------------------------

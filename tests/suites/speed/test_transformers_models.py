@@ -14,7 +14,8 @@ import torch
 from click.testing import CliRunner
 
 from results.schema import IDENTITY, Arm, Case
-from suites.arms.transformers_model import build_model, files_given
+from suites.arms.transformers_config import files_given
+from suites.arms.transformers_model import build_model
 from suites.content_names import hf_config_name
 from suites.plan import cases, plan_sweep
 from suites.worker.preflight import preflight

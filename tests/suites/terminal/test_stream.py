@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from helpers_sweep import case, record
 
 from suites.plan import Item
-from suites.terminal.progress import ERASE, Console, fitted, printable
+from suites.terminal.progress import Console, printable
 from suites.terminal.stream import Stream
 
 
@@ -97,12 +98,12 @@ def test_the_bar_is_never_wider_than_the_terminal(monkeypatch, columns, name):
     monkeypatch.setenv("COLUMNS", str(columns))
     stream = Terminal()
     tell(stream, name)
-    bars = [x for x in stream.getvalue().split(ERASE) if x and "\n" not in x]
-    assert bars or columns == 1
+    bars = re.findall(r"[█░][^\r\n]*", stream.getvalue())
+    assert bars
     for bar in bars:
         wide = sum(c in "注意" for c in bar)
         marks = bar.count("\u0301")
-        assert len(bar) + wide - marks < columns
+        assert len(bar) + wide - marks <= columns
         assert bar.isprintable()
 
 
@@ -111,7 +112,6 @@ def test_names_cannot_move_the_cursor():
     stream = Terminal()
     tell(stream, "x\x1b[31my\nz")
     assert "x�[31my�z forward" in stream.getvalue()
-    assert fitted("注意", 3) == "注"
 
 
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch):

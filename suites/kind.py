@@ -1,0 +1,140 @@
+"""The contract of a kind: what measures cases, what it is asked, what it answers. No torch.
+
+A kind is one module, ``suites/<suite>/kind.py``, that ends in ``KIND = Kind(…)``; a plug-in's is
+``kind.py`` in the plug-in's folder. `suites.worker.kinds` finds it by the `kind` of a case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from results.schema import Case
+
+ENVELOPE = ("do", "case", "cases", "lock")
+"""Keys of a request in JSON that are no field of `Request`."""
+
+
+def _quiet(_what: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a case is to be measured: all that the driver says beside the case itself.
+
+    Attributes:
+        budget_s: sampling time per arm, in seconds.
+        deadline_s: seconds after which the case has run out of time.
+        memory_limit: bytes that the case may take; ``None`` = no limit.
+        profile: whether to say where each arm's time goes, too.
+        traces: the folder in which profiles keep their traces; ``None`` = nowhere.
+        store: the folder in which trained models and their tensors lie; ``None`` = none is kept.
+        files: name of a content to the file that holds it.
+        heartbeat: the file into which a case that takes long writes how it goes.
+        plugins: files and folders of plug-ins.
+        stage: told what is being done, for the reason of a failure.
+    """
+
+    budget_s: float = 0.0
+    deadline_s: float = 0.0
+    memory_limit: int | None = None
+    profile: bool = False
+    traces: Path | None = None
+    store: Path | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+    heartbeat: Path | None = None
+    plugins: Sequence[str] = ()
+    stage: Callable[[str], None] = _quiet
+
+    @classmethod
+    def from_json(
+        cls,
+        data: Mapping[str, Any],
+        *,
+        needs: Sequence[str] = (),
+        stage: Callable[[str], None] = _quiet,
+    ) -> Request:
+        """Read a request of the driver.
+
+        Args:
+            data: the fields as JSON's values; those of `ENVELOPE` are the caller's.
+            needs: fields that must be there.
+            stage: becomes the field.
+
+        Raises:
+            ValueError: if a field is missing, or unknown.
+            TypeError: if one is of another type.
+        """
+        given = {name: value for name, value in data.items() if name not in ENVELOPE}
+        accepted = [one.name for one in fields(cls) if one.name != "stage"]
+        for name in needs:
+            if name not in given:
+                raise ValueError(f"request: expected {name}, got {', '.join(given) or 'nothing'}")
+        for name, value in given.items():
+            if name not in accepted:
+                raise ValueError(f"request: no field {name}; there are {', '.join(accepted)}")
+            given[name] = _read_field(name, value)
+        return cls(**given, stage=stage)
+
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "budget_s": (int, float), "deadline_s": (int, float), "memory_limit": (int, type(None)),
+    "profile": (bool,), "files": (dict,), "plugins": (list, tuple),
+}  # fmt: skip
+"""What JSON has for a field; for the others a text or null."""
+
+
+def _read_field(name: str, value: Any) -> Any:
+    types = _TYPES.get(name, (str, type(None)))
+    if type(value) not in types:  # true is no number
+        names = " or ".join("null" if one is type(None) else one.__name__ for one in types)
+        raise TypeError(f"request: {name}: expected {names}, got {value!r}")
+    if name == "files":
+        return {content: Path(path) for content, path in value.items()}
+    return Path(value) if name not in _TYPES and value is not None else value
+
+
+class Measured(NamedTuple):
+    """What a kind answers: the record's ``arms``, and its ``conditions`` if it took any."""
+
+    arms: list[dict[str, Any]]
+    conditions: dict[str, Any] | None = None
+
+
+@dataclass
+class Inspection:
+    """What a kind says of a case before it is measured.
+
+    Attributes:
+        unsupported: why it cannot run here; empty = it can.
+        cost: of each arm: ``pattern_ops``, ``executed_ops``, ``exponentials`` and ``bytes``;
+            ``None`` or missing = it is not counted.
+        time_exponent: declared growth of the first arm's time in the length; 0 = not told.
+        memory_exponent: likewise of its memory.
+    """
+
+    unsupported: list[str] = field(default_factory=list)
+    cost: list[dict[str, int] | None] = field(default_factory=list)
+    time_exponent: float = 0.0
+    memory_exponent: float = 0.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What measures the cases of one kind.
+
+    Attributes:
+        name: as the cases have it.
+        inspect: says of a case whether it is supported here and what it would cost; nothing large
+            is allocated. It raises ValueError or TypeError if the case is no case of the kind,
+            and may raise UnsupportedError if it cannot run here.
+        run: measures a case. It raises UnsupportedError if the case cannot run here; whatever
+            else it raises is a failure, and becomes the record's reason.
+    """
+
+    name: str
+    inspect: Callable[[Case, Request], Inspection]
+    run: Callable[[Case, Request], Measured]
