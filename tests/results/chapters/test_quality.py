@@ -30,7 +30,9 @@ from results.chapters.quality.figures import (
 from results.chapters.quality.overview import answers, overview
 from results.chapters.quality.published import published_tables, rows_of
 from results.chapters.quality.rows import Trial, at_chance, chapters_of_tasks
-from results.chapters.quality.tables import quality_paragraphs, quality_tables, score
+from results.chapters.quality.scores import score
+from results.chapters.quality.sentences import quality_paragraphs
+from results.chapters.quality.tables import quality_tables
 from results.chapters.trust.rows import trust
 from results.export.asv import export_asv
 from results.export.tables import export_table
