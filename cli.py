@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from results.metrics import COMPARED
 from results.schema import ALLOCATORS, DEVICES, DTYPES, MATMUL_PRECISIONS, SPEED_MODES
 from suites.error.suite import input_names
 from suites.names import tasks
@@ -419,7 +420,7 @@ def report(
 @click.argument("new", type=FOLDERS)
 @click.option(
     "--metric",
-    type=click.Choice(["latency", "peak_memory", "state_bytes"]),
+    type=click.Choice(COMPARED),
     default="latency",
     show_default=True,
     help="What is compared.",

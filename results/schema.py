@@ -1,6 +1,7 @@
 """What a record looks like: the one thing that measuring and reporting share.
 
-The lowest floor of the house. Standard library only: no torch, no pandas, no project import.
+On the lowest floor of the house. Standard library only: no torch, no pandas, no project import but
+`results.metrics`.
 
 A run is a folder with three files of JSON lines. ``records.jsonl`` holds one line a launch,
 ``machines.jsonl`` and ``environments.jsonl`` hold what the launches ran on, addressed by the hash
@@ -18,6 +19,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, get_args
+
+from results.metrics import METRICS, RECORDED
 
 SCHEMA = 1
 """Version of the record's layout. Readers refuse a newer one."""
@@ -125,49 +128,8 @@ pass over memory; code compiled by torch; and what is between them, in Python, d
 allocation.
 """
 
-UNITS: Mapping[str, str] = {
-    "latency": "s",
-    "peak_memory": "B",
-    "state_bytes": "B",
-    "throughput": "tokens/s",
-    "relative_error": "1",
-    "output_difference": "1",
-    "weights_error": "1",
-    "weights_kl": "nat",
-    "accuracy": "1",
-    "loss": "nat",
-    "bits_per_byte": "bit/B",
-    "training_time": "s",
-    "training_steps": "1",
-    "training_ops": "op",
-    "parameter_bytes": "B",
-    "matmul_rate": "op/s",
-    "torch_matmul_rate": "op/s",
-    "exp_rate": "op/s",
-    "bandwidth": "B/s",
-    "empty_latency": "s",
-    "exchanged_bytes": "B",
-    "exchanged_forward": "B",
-    "exchanged_formula": "B",
-}
-"""Metric name to unit. A roof case carries the last five before those that are exchanged;
-`torch_matmul_rate` is what products reach by the library that torch takes by itself.
-
-`state_bytes` is mode decode's, in place of `peak_memory`: what is kept of the tokens so far; of
-kind task it stands beside it.
-
-`output_difference` is the relative L2 distance of an output from a counterpart's: a peer's from
-ours, on inputs of the scale that stands beside it, or a quantised model's from the full one's.
-
-`weights_error` (relative L2) and `weights_kl` (divergence of a row of an approximation's attention
-weights from exact softmax's, mean over rows) are kind error's. Of kind task are `accuracy` (share
-of the labels of the test split that are met), `loss`, `bits_per_byte`, and what training took;
-`throughput` is then that of the training. `parameter_bytes` are a quantised model's.
-
-Of kind context: `exchanged_bytes` is what all ranks together received in a training step, as they
-counted it, `exchanged_forward` the part of its forward pass, `exchanged_formula` that part by the
-backend's formula; `latency` is that of the slowest rank, `peak_memory` of the one that took most.
-"""
+UNITS: Mapping[str, str] = {name: METRICS[name].unit for name in RECORDED}
+"""Metric to unit, of all that records hold: see `results.metrics`."""
 
 
 class RecordError(ValueError):

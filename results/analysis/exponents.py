@@ -16,9 +16,9 @@ import pandas as pd
 from results.analysis.roofline import Roofs
 from results.analysis.series import SERIES, points
 from results.analysis.warm_up import of_lengths
+from results.metrics import FITTED, METRICS
 from results.records.load import Run
 from results.statistics.power_law import fit_exponent
-from results.text.modes import MEMORY_METRICS
 
 COST_TOLERANCE = 0.08
 """How far the declared cost's local exponent may be from the declared one."""
@@ -29,11 +29,6 @@ EMPTY_FACTOR = 20.0
 
 MEMORY_FLOOR = 2 * 2**20
 """Bytes: a peak on a CPU is known to about 1 MiB, so a smaller one than this says no slope."""
-
-METRICS: Mapping[str, str] = {
-    "latency": "expected_time",
-    **dict.fromkeys(MEMORY_METRICS, "expected_memory"),
-}
 
 COLUMNS = (
     "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",
@@ -94,9 +89,7 @@ def fit_all(table: pd.DataFrame, roofs: Roofs) -> pd.DataFrame:
         roofs: of its machines.
     """
     rows = []
-    for key, part in table[table["metric"].isin(list(METRICS))].groupby(
-        [*SERIES, "metric"], sort=False
-    ):
+    for key, part in table[table["metric"].isin(FITTED)].groupby([*SERIES, "metric"], sort=False):
         series = dict(zip([*SERIES, "metric"], key, strict=True))
         rows.append({**series, **_fit_series(part, series, roofs)})
     columns = dict.fromkeys([*SERIES, *COLUMNS, "fit"])
@@ -108,7 +101,7 @@ def _fit_series(
 ) -> dict[str, object]:
     metric = str(series["metric"])
     good = part[(part["value"] > 0)].sort_values("seq_len")
-    expected = good[METRICS[metric]].dropna()
+    expected = good[METRICS[metric].declared].dropna()
     declared = float(expected.iloc[0]) if len(expected) else math.nan
     row: dict[str, object] = {
         "exponent": math.nan, "ci_low": math.nan, "ci_high": math.nan, "expected": declared,

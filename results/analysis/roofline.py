@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from results.metrics import of_role
 from results.records.frames import as_rows
 from results.records.load import Run
 
-RATES = ("matmul_rate", "exp_rate", "bandwidth")
+RATES = of_role("peak")
 PEAKS = (*RATES, "torch_matmul_rate")
 
 _KEYS = (

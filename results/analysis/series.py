@@ -18,7 +18,7 @@ from results.analysis.warm_up import converged
 from results.records.frames import with_plain_texts
 from results.records.load import Run
 from results.records.validation import COSTS
-from results.schema import IDENTITY
+from results.schema import IDENTITY, UNITS
 from results.statistics.intervals import Estimate, estimate
 from results.text.labels import rank
 from results.text.modes import WORDS
@@ -115,7 +115,7 @@ def summarise(part: pd.DataFrame) -> list[dict[str, Any]]:
     declared = {**{c: _first(part[c]) for c in _DECLARED}, **_details(part)}
     measured = part[part["metric"] != ""]
     if measured.empty:
-        owed = {"latency": "s", WORDS[str(part["mode"].iloc[0])].memory: "B"}
+        owed = {m: UNITS[m] for m in ("latency", WORDS[str(part["mode"].iloc[0])].memory)}
         return [_row(m, unit, [], status, reason, declared, 0, None) for m, unit in owed.items()]
     return [
         _row(

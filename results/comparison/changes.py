@@ -47,6 +47,7 @@ from results.comparison.verdicts import (
     Verdict,
     verdict_of,
 )
+from results.metrics import COMPARED, METRICS
 from results.records.load import Run, machine_names
 from results.schema import Status
 from results.statistics.inference import (
@@ -60,16 +61,6 @@ from results.statistics.inference import (
 )
 from results.statistics.intervals import ONE_LAUNCH, Estimate
 from results.text.labels import name_of
-
-WORDS: Mapping[str, Mapping[Verdict, str]] = {
-    "latency": {"worse": "slower", "better": "faster"},
-    "peak_memory": {"worse": "larger", "better": "smaller"},
-    "state_bytes": {"worse": "larger", "better": "smaller"},
-}
-"""What a verdict is called, by metric; the others are called as they are."""
-
-RESOLUTION: Mapping[str, float] = {"peak_memory": 2.0**20}
-"""Of a metric on a CPU: a difference up to this is none."""
 
 BROKEN: tuple[Status, ...] = ("failed", "crashed", "out_of_memory")
 """Ends of a launch that count against a case that ran before."""
@@ -194,7 +185,8 @@ class Comparison:
 
     def word(self, verdict: Verdict) -> str:
         """Return what a verdict is called."""
-        return WORDS[self.metric].get(verdict, verdict)
+        compared = METRICS[self.metric]
+        return {"worse": compared.worse, "better": compared.better}.get(verdict, verdict)
 
     def count(self, verdict: Verdict) -> int:
         """Return how many cases have a verdict."""
@@ -217,7 +209,7 @@ def compare(
     Args:
         base: what it was.
         new: what it is.
-        metric: ``latency``, ``peak_memory`` or ``state_bytes``.
+        metric: one of `results.metrics.COMPARED`.
         threshold: the fraction from which on a change matters.
         thresholds: of single backends in its place, by name or by name and options.
         only: the cases that are judged; the others still tell what two runs differ by.
@@ -227,8 +219,8 @@ def compare(
             share no case, or one of them holds a machine in several environments.
         ValueError: if `metric` or a threshold is not accepted, or `only` leaves no case.
     """
-    if metric not in WORDS:
-        raise ValueError(f"metric: expected one of {', '.join(WORDS)}, got {metric!r}")
+    if metric not in COMPARED:
+        raise ValueError(f"metric: expected one of {', '.join(COMPARED)}, got {metric!r}")
     thresholds = dict(thresholds or {})
     for value in (threshold, *thresholds.values()):
         if not 0 < value < 10:
@@ -242,7 +234,7 @@ def compare(
         place = (pairing.machines.get(machine, ""), case_id, arm)
         if place in before:
             case = known[case_id, arm]
-            floor = RESOLUTION.get(metric, 0.0) if case.device == "cpu" else 0.0
+            floor = METRICS[metric].resolution if case.device == "cpu" else 0.0
             name = f"{where[machine]}: {case.name}" if len(where) > 1 else case.name
             change = Change(
                 machine, case_id, arm, name, before[place], side, resolution=floor,

@@ -10,20 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from results.figures import plot_data
-from results.figures.panels import (
-    cut,
-    finish,
-    keys,
-    legend,
-    lines,
-    make_panels,
-    pad,
-    panel_row,
-    ratio_ticks,
-    shared_legend,
-    time_ticks,
-)
+from results.figures.axes import finish, pad, ratio_ticks, time_ticks
+from results.figures.panels import cut, keys, legend, lines, make_panels, panel_row, shared_legend
 from results.figures.theme import INK, Look
+from results.metrics import METRICS
 from results.text.labels import label
 
 MOST_BESIDE = 12
@@ -112,7 +102,9 @@ def beside_figure(part: pd.DataFrame, drawn: Looks, names: Names) -> Figure | No
             )  # fmt: skip
             lines(ax, line, {key: look}, behind=f", {name}")
         told = own.assign(value=own["new"].fillna(own["base"]))
-        finish(ax, cut(label(*key), LONGEST_TITLE), "time per call", told, time_ticks, mode)
+        finish(
+            ax, cut(label(*key), LONGEST_TITLE), METRICS["latency"].axis, told, time_ticks, mode
+        )
         pad(ax.set_ylim, every, 1.5)
         time_ticks(ax.yaxis)
     shared_legend(

@@ -17,22 +17,24 @@ from results.analysis.series import SERIES, SETTING, by_setting, points, with_cr
 from results.analysis.warm_up import MARK, marked
 from results.comparison import text as changes_text
 from results.comparison.backend_changes import BackendChange, counted
-from results.comparison.changes import WORDS, Change, Comparison, compare
+from results.comparison.changes import Change, Comparison, compare
 from results.comparison.figures import BESIDE_CAPTION, RATIO_CAPTION, beside_figure, ratio_figure
 from results.comparison.pairing import Pairing, ours
-from results.comparison.verdicts import Verdict
+from results.comparison.verdicts import REGRESSIONS, Verdict
 from results.figures.panels import cut
 from results.figures.theme import looks
-from results.page.blocks import LONG, Cell, Drawing, Paragraph, Section, TableView
+from results.metrics import COMPARED, METRICS
+from results.page.blocks import Cell, Drawing, Paragraph, Section, TableView
+from results.page.cells import name
+from results.page.columns import Columns, Row, Writer, of, table
 from results.records.frames import as_rows
 from results.records.load import Run, machine_names
 from results.schema import MODES
 from results.statistics.intervals import Estimate, estimate, is_less
 from results.text import numbers
-from results.text.labels import label, rank
+from results.text.labels import rank
 from results.text.settings import in_words, names_precision
-
-TITLES = {"latency": "Time", "peak_memory": "Peak memory", "state_bytes": "Decoding state"}
+from results.text.written import writer
 
 LONGEST_NAME = 40
 """Characters of a machine's name in headings."""
@@ -77,7 +79,7 @@ def every_metric(
         only: the cases that are judged.
     """
     every = []
-    for metric in WORDS:
+    for metric in COMPARED:
         if metric == found.metric:
             every.append(found)
             continue
@@ -107,14 +109,14 @@ def summary(found: Comparison, sides: Sides) -> Paragraph:
     sentences += filter(None, (_named(found, verdict) for verdict in _REMARKABLE))
     ratios = [c.ratio.value for c in found.changes if c.ratio.value > 0]
     if ratios:
-        what = TITLES[found.metric].lower()
+        what = METRICS[found.metric].title.lower()
         middle = numbers.times(median(ratios))
         between = f"{numbers.times(min(ratios))} to {numbers.times(max(ratios))}"
         sentences.append(
             f"In the median over {counted(len(ratios))} {sides.new} takes "
             f"{middle} the {what} of {sides.base}: from {between}."
         )
-    return Paragraph(TITLES[found.metric], sentences)
+    return Paragraph(METRICS[found.metric].title, sentences)
 
 
 def _named(found: Comparison, verdict: Verdict) -> str:
@@ -210,19 +212,20 @@ def _drawings(
     alone = part[part["kind"] == "speed"]
     part = alone if len(alone) else part.drop_duplicates([*SERIES, "seq_len"])
     names = (sides.base, sides.new)
+    title = METRICS[metric].title
     if metric == "latency" or (part["ringed"] & (part["value"] > 0)).any():
         yield Drawing(
             f"ratio-{metric.replace('_', '-')}",
-            f"{TITLES[metric]}: {sides.new} over {sides.base}",
+            f"{title}: {sides.new} over {sides.base}",
             RATIO_CAPTION,
-            partial(ratio_figure, part, drawn, names, TITLES[metric].lower()),
+            partial(ratio_figure, part, drawn, names, title.lower()),
         )
     if metric != "latency":
         return
     for mode in dict.fromkeys(part["mode"]):
         yield Drawing(
             f"beside-{mode}",
-            f"{TITLES[metric]}, {mode}: {sides.base} and {sides.new}",
+            f"{title}, {mode}: {sides.base} and {sides.new}",
             BESIDE_CAPTION,
             partial(beside_figure, part[part["mode"] == mode], drawn, names),
         )
@@ -233,64 +236,66 @@ def _drawings(
 
 def backend_views(every: Sequence[Comparison]) -> list[TableView]:
     """Return a table a metric: what changed in whole backends."""
-    head = [*changes_text.BACKEND_HEAD[1:-1], "verdict", "remark"]
-    return [
-        TableView(
-            f"{TITLES[found.metric]}: whole backends", head,
-            [_backend_row(found, change) for change in changes_text.backends_in_order(found)],
-            1, [BACKENDS_NOTE],
-        )
-        for found in every if found.backends
-    ]  # fmt: skip
+    return [_backend_view(found) for found in every if found.backends]
 
 
-def _backend_row(found: Comparison, change: BackendChange) -> list[Cell]:
-    _, name, *cells, remark = changes_text.backend_cells(found, change)
-    is_status = change.verdict in ("worse", "fails")
-    return [
-        Cell(name), *map(Cell, cells), Cell(found.word(change.verdict), is_status=is_status),
-        Cell(remark),
-    ]  # fmt: skip
+def _backend_view(found: Comparison) -> TableView:
+    heads = changes_text.BACKEND_HEAD
+    rows = [
+        (change, dict(zip(heads, changes_text.backend_cells(found, change), strict=True)))
+        for change in changes_text.backends_in_order(found)
+    ]
+
+    def verdict(row: tuple[BackendChange, Mapping[str, str]]) -> Cell:
+        return Cell(row[1]["verdict"], is_status=row[0].is_regression)
+
+    columns: Columns[tuple[BackendChange, Mapping[str, str]]] = {
+        **{head: partial(_cell_of, head) for head in heads[1:-1]},
+        "verdict": verdict,
+        "remark": partial(_cell_of, heads[-1]),
+    }
+    title = f"{METRICS[found.metric].title}: whole backends"
+    return table(title, rows, columns, notes=[BACKENDS_NOTE], is_long=False)
+
+
+def _cell_of(head: str, row: tuple[BackendChange, Mapping[str, str]]) -> str:
+    return row[1][head]
 
 
 def _case_view(metric: str, part: pd.DataFrame, sides: Sides) -> TableView:
-    write = numbers.seconds if metric == "latency" else numbers.size
+    write = writer(metric)
     beside = part["kind"].nunique() > 1
-    rows = [
-        [
-            Cell(label(row["backend"], row["options"])),
-            Cell(row["mode"]),
-            *([Cell("beside a peer" if row["kind"] == "peer" else "")] if beside else []),
-            Cell(numbers.tokens(row["seq_len"])),
-            _measured(row, "base", write),
-            _measured(row, "new", write),
-            _ratio(row),
-            Cell(row["smallest"]),
-            Cell(row["word"], is_status=row["verdict"] in ("worse", "fails")),
-            Cell(row["remark"]),
-        ]
-        for row in as_rows(part)
+    where: list[tuple[str, Writer[Row]]] = [
+        ("where", of("kind", lambda kind: "beside a peer" if kind == "peer" else ""))
     ]
-    head = ["backend", "mode", *(["where"] if beside else []), "tokens", sides.base, sides.new,
-            "new / base", "seen from", "verdict", "remark"]  # fmt: skip
-    return TableView(
-        f"{TITLES[metric]}: every case", head, rows, 2 + beside, is_long=len(rows) > LONG
-    )
+    columns: Columns[Row] = [
+        ("backend", name),
+        ("mode", of("mode")),
+        *(where if beside else []),
+        ("tokens", of("seq_len", numbers.tokens)),
+        (sides.base, lambda row: _measured(row, "base", write)),
+        (sides.new, lambda row: _measured(row, "new", write)),
+        ("new / base", _ratio),
+        ("seen from", of("smallest")),
+        ("verdict", lambda row: Cell(row["word"], is_status=row["verdict"] in REGRESSIONS)),
+        ("remark", of("remark")),
+    ]
+    title = f"{METRICS[metric].title}: every case"
+    return table(title, as_rows(part), columns, text_columns=2 + beside)
 
 
-def _measured(row: Mapping[Any, Any], side: str, write: Any) -> Cell:
+def _measured(row: Row, side: str, write: Any) -> Cell:
     if not math.isfinite(row[side]):
-        status = row[f"{side}_status"]
-        return Cell(numbers.STATUS_WORDS.get(status, status), is_status=True)
+        return Cell(numbers.status_word(row[f"{side}_status"]), is_status=True)
     between = numbers.interval(row[f"{side}_low"], row[f"{side}_high"], write)
     return Cell(_marked(write(row[side]), row, side), between.strip("()"))
 
 
-def _marked(text: str, row: Mapping[Any, Any], side: str) -> str:
+def _marked(text: str, row: Row, side: str) -> str:
     return marked(text, {"converged": row[f"{side}_cut_short"] == 0})
 
 
-def _ratio(row: Mapping[Any, Any]) -> Cell:
+def _ratio(row: Row) -> Cell:
     found = Estimate(row["value"], row["ci_low"], row["ci_high"])
     value, _, between = changes_text.ratio(found).partition(" × ")
     return Cell(f"{value.removesuffix(' ×')} ×" if math.isfinite(row["value"]) else numbers.NONE,
@@ -300,22 +305,29 @@ def _ratio(row: Mapping[Any, Any]) -> Cell:
 def _fastest(part: pd.DataFrame, sides: Sides) -> TableView:
     """Return, for each mode and length, which backend is fastest in either run."""
     alone = part[part["kind"] == "speed"]
-    rows = []
-    for (mode, n), group in alone.groupby(["mode", "seq_len"], sort=False):
-        if group["backend"].nunique() < 2:
-            continue
-        best = [_best(group, side) for side in ("base", "new")]
-        (was, _), (now, _) = best
-        alike = was.small.replace(f" {MARK}", "").split(", ")
-        changed = was.text != now.text and now.text not in alike
-        rows.append(
-            [Cell(str(mode)), Cell(numbers.tokens(float(str(n)))), *best[0], *best[1],
-             Cell("another one" if changed else "")]
-        )  # fmt: skip
-    head = ["mode", "tokens", f"fastest: {sides.base}", "time", f"fastest: {sides.new}", "time",
-            "remark"]  # fmt: skip
+    rows = [
+        {"mode": mode, "seq_len": n, "base": _best(group, "base"), "new": _best(group, "new")}
+        for (mode, n), group in alone.groupby(["mode", "seq_len"], sort=False)
+        if group["backend"].nunique() > 1
+    ]
+    columns: Columns[Row] = [
+        ("mode", of("mode")),
+        ("tokens", of("seq_len", numbers.tokens)),
+        (f"fastest: {sides.base}", lambda row: row["base"][0]),
+        ("time", lambda row: row["base"][1]),
+        (f"fastest: {sides.new}", lambda row: row["new"][0]),
+        ("time", lambda row: row["new"][1]),
+        ("remark", _another),
+    ]
     notes = ["Whatever its error is. Below a name: what is not surely slower."]
-    return TableView("The fastest at each length", head, rows, 1, notes, is_long=len(rows) > LONG)
+    return table("The fastest at each length", rows, columns, notes=notes)
+
+
+def _another(row: Row) -> str:
+    """Say whether another backend is fastest, and surely so in the old run."""
+    was, now = row["base"][0], row["new"][0]
+    alike = was.small.replace(f" {MARK}", "").split(", ")
+    return "another one" if was.text != now.text and now.text not in alike else ""
 
 
 def _best(group: pd.DataFrame, side: str) -> tuple[Cell, Cell]:
@@ -325,11 +337,11 @@ def _best(group: pd.DataFrame, side: str) -> tuple[Cell, Cell]:
     first, *others = known
     launches = f"{side}_launches"
     alike = [
-        _marked(label(o["backend"], o["options"]), o, side) for o in others
+        _marked(name(o), o, side) for o in others
         if not is_less(first[launches], o[launches])
     ]  # fmt: skip
-    name = label(first["backend"], first["options"])
-    return Cell(name, ", ".join(alike)), Cell(_marked(numbers.seconds(first[side]), first, side))
+    time = _marked(numbers.seconds(first[side]), first, side)
+    return Cell(name(first), ", ".join(alike)), Cell(time)
 
 
 def _crossed(base: Run, new: Run, shown: pd.DataFrame) -> pd.DataFrame:
@@ -347,22 +359,18 @@ def _crossed(base: Run, new: Run, shown: pd.DataFrame) -> pd.DataFrame:
 
 
 def _crossover_table(part: pd.DataFrame, sides: Sides) -> TableView:
-    rows = [
-        [
-            Cell(label(row["backend"], row["options"])), Cell(row["mode"]), Cell(row["baseline"]),
-            Cell(numbers.tokens(row["seq_len_base"], to="up")),
-            Cell(numbers.tokens(row["seq_len"], to="up")),
-            Cell(_reasons(row, sides)),
-        ]
-        for row in as_rows(part)
-    ]  # fmt: skip
-    head = ["backend", "mode", "faster than", f"from tokens: {sides.base}",
-            f"from tokens: {sides.new}", "remark"]  # fmt: skip
-    return TableView(
-        "From which length on a backend is faster", head, rows, 3, is_long=len(rows) > LONG
-    )
+    columns: Columns[Row] = [
+        ("backend", name),
+        ("mode", of("mode")),
+        ("faster than", of("baseline")),
+        (f"from tokens: {sides.base}", lambda row: numbers.tokens(row["seq_len_base"], to="up")),
+        (f"from tokens: {sides.new}", lambda row: numbers.tokens(row["seq_len"], to="up")),
+        ("remark", lambda row: _reasons(row, sides)),
+    ]
+    title = "From which length on a backend is faster"
+    return table(title, as_rows(part), columns, text_columns=3)
 
 
-def _reasons(row: Mapping[Any, Any], sides: Sides) -> str:
+def _reasons(row: Row, sides: Sides) -> str:
     told = {sides.base: row["reason_base"], sides.new: row["reason"]}
     return "; ".join(f"{name}: {reason}" for name, reason in told.items() if reason)

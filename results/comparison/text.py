@@ -16,6 +16,7 @@ from results.comparison.verdicts import Verdict
 from results.page.markdown import escape_markdown
 from results.statistics.intervals import Estimate, estimate
 from results.text import numbers
+from results.text.written import writer
 
 ORDER: tuple[Verdict, ...] = ("fails", "worse", "better", "inconclusive", "no change")
 """What is read first."""
@@ -276,8 +277,7 @@ def ratio(value: Estimate) -> str:
 def _measured(comparison: Comparison, side: Side) -> str:
     if not side.launches:
         return numbers.STATUS_WORDS.get(side.status, side.status)
-    write = numbers.seconds if comparison.metric == "latency" else numbers.size
-    return write(estimate(side.launches).value)
+    return writer(comparison.metric)(estimate(side.launches).value)
 
 
 def remark(change: Change) -> str:

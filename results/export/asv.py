@@ -27,6 +27,7 @@ from results.analysis import warm_up
 from results.analysis.series import SETTING, outcome, speed_frame
 from results.analysis.warm_up import is_cut_short
 from results.export.asv_history import BRANCH, ExportError, make_commits, seconds, slug
+from results.metrics import METRICS
 from results.records.atomic_write import check_within, write_text
 from results.records.frames import as_rows
 from results.records.load import Run
@@ -49,12 +50,7 @@ RESULT_COLUMNS = (
     "stats_q_25", "stats_q_75", "stats_number", "stats_repeat", "samples", "profile",
 )  # fmt: skip
 
-_KINDS: Mapping[str, tuple[str, str, str]] = {
-    "latency": ("time", "seconds", "time"),
-    "peak_memory": ("peakmemory", "bytes", "peak memory"),
-    "state_bytes": ("track", "bytes", "state"),
-    "relative_error": ("track", "relative L2", "error to exact softmax"),
-}
+_KINDS = {name: row.asv for name, row in METRICS.items() if row.asv}
 """Metric to asv's kind of benchmark, its unit, and what its pages call it."""
 
 _AXES = ("backend", "tokens")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from results.analysis.series import LAUNCH
+from results.metrics import of_role
 from results.records.frames import as_rows
 from results.records.load import Run
 from results.records.tidy import CASE_COLUMNS
@@ -22,8 +23,8 @@ QUANTILES: Mapping[str, float] = {
 }  # fmt: skip
 """Column to the quantile of a launch's samples, in s."""
 
-METRICS = ("peak_memory", "state_bytes")
-"""Beside the latency, in B."""
+METRICS = tuple(name for name in of_role("cost") if name != "latency")
+"""Beside the latency."""
 
 LAUNCH_TABLE = (
     "run", "launch", "order", "started", "wall_s", "load", "status", "reason", "backend",

@@ -21,11 +21,11 @@ from results.chapters.peers.rows import comparison_table
 from results.chapters.quality.rows import task_table
 from results.chapters.quantized.chapter import quantized_table
 from results.export.launches import launch_table
+from results.metrics import METRICS, of_role
 from results.records.atomic_write import write_bytes
 from results.records.csv_text import csv_text
 from results.records.frames import as_rows
 from results.records.load import Run
-from results.records.validation import COSTS
 from results.schema import format_option
 from results.text.clean import clean
 from results.text.labels import rank
@@ -52,12 +52,6 @@ ENVIRONMENT = (
 FORMATS = ("csv", "json", "parquet")
 
 _WHOLE = ("seq_len_min", "seq_len_max")
-_DERIVED: Mapping[str, str] = {
-    "achieved_rate": "op/s",
-    "fraction_of_limit": "1",
-    "tile_efficiency": "1",
-    "kernel_efficiency": "1",
-}
 
 
 def cases(run: Run) -> pd.DataFrame:
@@ -107,32 +101,29 @@ def _derived(run: Run, measured: pd.DataFrame) -> pd.DataFrame:
         if not row["value"] > 0:
             continue
         tokens = row["batch"] * (1 if row["mode"] == "decode" else row["seq_len"])
-        rows.append(_over_latency(row, "throughput", "tokens/s", tokens))
-        for cost in COSTS:
-            if math.isfinite(row[cost]):
-                unit = "B" if cost == "bytes" else "1" if cost == "exponentials" else "op"
-                rows.append(_constant(row, cost, unit, row[cost]))
-        for name, unit in _DERIVED.items():
+        rows.append(_over_latency(row, "throughput", tokens))
+        for name in (*of_role("declared"), *of_role("derived")):
             if not math.isfinite(row[name]):
                 continue
-            if name == "tile_efficiency":  # a quotient of counts: no noise
-                rows.append(_constant(row, name, unit, row[name]))
+            if name in of_role("declared") or name == "tile_efficiency":  # counts: no noise
+                rows.append(_constant(row, name))
             else:
-                rows.append(_over_latency(row, name, unit, row[name] * row["value"]))
+                rows.append(_over_latency(row, name, row[name] * row["value"]))
     return pd.DataFrame.from_records(rows, columns=list(measured.columns))
 
 
-def _over_latency(row: Mapping[str, Any], metric: str, unit: str, amount: float) -> dict[str, Any]:
+def _over_latency(row: Mapping[str, Any], metric: str, amount: float) -> dict[str, Any]:
     return {
-        **row, "metric": metric, "unit": unit, "value": amount / row["value"],
+        **row, "metric": metric, "unit": METRICS[metric].unit, "value": amount / row["value"],
         "ci_low": amount / row["ci_high"], "ci_high": amount / row["ci_low"],
     }  # fmt: skip
 
 
-def _constant(row: Mapping[str, Any], metric: str, unit: str, value: float) -> dict[str, Any]:
+def _constant(row: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    value = row[metric]
     return {
-        **row, "metric": metric, "unit": unit, "value": value, "ci_low": value, "ci_high": value,
-        "num_samples": 0, "converged": None,
+        **row, "metric": metric, "unit": METRICS[metric].unit, "value": value, "ci_low": value,
+        "ci_high": value, "num_samples": 0, "converged": None,
     }  # fmt: skip
 
 

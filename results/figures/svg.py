@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from results.figures import plot_data
+from results.figures.plot_json import panels, remark
+from results.figures.plot_words import in_words
 from results.figures.theme import DARK, LIGHT, PAGE, css_variables, recolour, styled
 
 Draw = Callable[[], Figure | None]
@@ -71,7 +72,7 @@ def drawn(
         if figure is None:
             return None
         element = _inline(figure, prefix, title) if inline else None
-        said = plot_data.remark(figure)
+        said = remark(figure)
     return Drawn(element, _pngs(figure) if pngs else None, said)
 
 
@@ -85,7 +86,7 @@ def _inline(figure: Figure, prefix: str, title: str) -> Inline:
     head, rest = text.split(">", 1)
     head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
     svg = f'{head} role="img" aria-label="{_attribute(title)}">{rest}'
-    return Inline(svg, plot_data.panels(figure))
+    return Inline(svg, panels(figure))
 
 
 def _pngs(figure: Figure) -> Pngs:
@@ -93,12 +94,12 @@ def _pngs(figure: Figure) -> Pngs:
         light = _save(figure, "png")
     recolour(figure, {light: dark for _, light, dark in css_variables().values()})
     with styled(DARK):
-        return Pngs(light, _save(figure, "png"), plot_data.in_words(figure))
+        return Pngs(light, _save(figure, "png"), in_words(figure))
 
 
 def alternative(title: str, figure: Figure) -> str:
     """Return a figure's text alternative, computed from what it shows."""
-    return f"{title}. {plot_data.in_words(figure)}".strip()
+    return f"{title}. {in_words(figure)}".strip()
 
 
 def _save(figure: Figure, kind: str) -> bytes:

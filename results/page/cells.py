@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from results.analysis.warm_up import marked
 from results.page.blocks import Cell
 from results.text import numbers
 from results.text.labels import label
-from results.text.numbers import small_number
+from results.text.numbers import small_number, status_word
 
 
-def plus_minus(row: Mapping[Hashable, Any]) -> str:
+def plus_minus(row: Mapping[Any, Any]) -> str:
     """Write an interval as a share of the value, where there is one that is not nothing."""
     low, high, value = (row.get(c, math.nan) for c in ("ci_low", "ci_high", "value"))
     if not (math.isfinite(low) and math.isfinite(high)) or high == low or value <= 0:
@@ -38,6 +39,21 @@ def gate_error(row: Mapping[Any, Any]) -> str:
     return small_number(max((e for e in known if math.isfinite(e)), default=math.nan))
 
 
-def name(row: Mapping[Hashable, Any]) -> str:
+def name(row: Mapping[Any, Any]) -> str:
     """Return a backend with its options."""
     return label(row["backend"], row["options"])
+
+
+def time(row: Mapping[Any, Any], column: str = "value") -> str:
+    """Write a time of a row, marked where its warm-up was cut short."""
+    return marked(numbers.seconds(row[column]), row)
+
+
+def time_cell(row: Mapping[Any, Any]) -> Cell:
+    """Write the columns `value`, `ci_low` and `ci_high` of a row that are a time."""
+    return Cell(time(row), plus_minus(row))
+
+
+def status_cell(row: Mapping[Any, Any]) -> Cell:
+    """Write the column `status` of a row."""
+    return Cell(status_word(row["status"]), is_status=row["status"] != "ok")

@@ -41,6 +41,3 @@ WORDS: Mapping[str, ModeWords] = {
     ),
     "context_parallel": ModeWords("Training step over several ranks", "Time per step", *_CALL),
 }  # fmt: skip
-
-MEMORY_METRICS = ("peak_memory", "state_bytes")
-"""Of any mode."""

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from results.analysis.analysis import Analysis, SettingAnalysis
 from results.analysis.warm_up import converged, marked
-from results.page.blocks import LONG, Cell, Section, TableView
-from results.page.cells import gate_error, plus_minus
+from results.metrics import METRICS
+from results.page.blocks import Cell, Section, TableView
+from results.page.cells import gate_error, name, status_cell, time_cell
+from results.page.columns import Columns, Row, of, table
 from results.records.frames import as_rows
 from results.schema import CONTEXT
 from results.text import numbers
 from results.text.clean import clean
-from results.text.labels import label
 from results.text.modes import WORDS
-from results.text.numbers import small_number, status_word
+from results.text.numbers import small_number
 
 _IN_CHAPTERS = ("speed",)
 
 _CASE = ("kind", "machine", "environment", "version", "case_id", "arm")
 
-Row = Mapping[Any, Any]
-"""Of the tidy frame."""
-
-_FIRST = ("latency", "accuracy", "bits_per_byte", "relative_error")
+_LEADING = tuple(name for name, row in METRICS.items() if row.leads)
 """Of several metrics the first of these that a case has is shown, else its own first."""
 
 
@@ -46,31 +43,28 @@ def _others(frame: pd.DataFrame) -> TableView:
     cases: dict[tuple[Any, ...], list[Row]] = {}
     for row in as_rows(frame.drop(columns="samples")):
         cases.setdefault(tuple(row[column] for column in _CASE), []).append(row)
-    rows = [_row(own) for own in cases.values()]
-    head = ["kind", "backend", "of", "tokens", "value", "launches", "status", "reason"]
+    columns: Columns[list[Row]] = {
+        "kind": lambda rows: rows[0]["kind"],
+        "backend": lambda rows: name(rows[0]) or numbers.NONE,
+        "of": lambda rows: _what(rows[0]),
+        "tokens": lambda rows: numbers.tokens(rows[0]["seq_len"]),
+        "value": _value,
+        "launches": _launches,
+        "status": lambda rows: status_cell(_end(rows)),
+        "reason": lambda rows: _end(rows)["reason"],
+    }
     notes = ["Value: the median over launches of the metric that the kind is about."]
-    return TableView(
-        "Cases of other kinds", head, rows, 3, notes if rows else [], is_long=len(rows) > LONG
-    )
+    return table("Cases of other kinds", cases.values(), columns, text_columns=3, notes=notes)
 
 
-def _row(rows: list[Row]) -> list[Cell]:
-    """Return the cells of one arm of a case; `rows` are of all its launches and metrics."""
-    first = rows[0]
-    bad = next((row for row in rows if row["status"] != "ok"), None)
-    status, reason = ("ok", "") if bad is None else (bad["status"], bad["reason"])
+def _end(rows: list[Row]) -> Row:
+    """Return status and reason of a case: of its first row that did not end well."""
+    return next((row for row in rows if row["status"] != "ok"), {"status": "ok", "reason": ""})
+
+
+def _launches(rows: list[Row]) -> str:
     launches = {(row["run"], row["launch"]): row["status"] for row in rows}
-    good = sum(found == "ok" for found in launches.values())
-    return [
-        Cell(str(first["kind"])),
-        Cell(label(first["backend"], first["options"]) or numbers.NONE),
-        Cell(_what(first)),
-        Cell(numbers.tokens(first["seq_len"])),
-        Cell(_value(rows)),
-        Cell(f"{good} of {len(launches)}"),
-        Cell(status_word(str(status)), is_status=status != "ok"),
-        Cell(str(reason)),
-    ]
+    return f"{sum(status == 'ok' for status in launches.values())} of {len(launches)}"
 
 
 def _what(row: Row) -> str:
@@ -86,16 +80,16 @@ def _value(rows: list[Row]) -> str:
     if not known:
         return numbers.NONE
     names = [row["metric"] for row in known]
-    name = next((n for n in _FIRST if n in names), names[0])
-    own = [row for row in known if row["metric"] == name]
+    shown = next((n for n in _LEADING if n in names), names[0])
+    own = [row for row in known if row["metric"] == shown]
     value, unit = statistics.median(row["value"] for row in own), str(own[0]["unit"])
     if unit == "s":
         told = converged(row["converged"] for row in own)
         return marked(numbers.seconds(value), {"converged": told})
     if unit == "B":
         return numbers.size(value)
-    shown = f"{value:.1e}" if 0 < abs(value) < 1e-3 else numbers.digits(value)
-    return f"{shown} {unit}" if unit not in ("", "1") else shown
+    text = f"{value:.1e}" if 0 < abs(value) < 1e-3 else numbers.digits(value)
+    return f"{text} {unit}" if unit not in ("", "1") else text
 
 
 def every_case(chapter: SettingAnalysis) -> TableView:
@@ -104,38 +98,35 @@ def every_case(chapter: SettingAnalysis) -> TableView:
     limits = chapter.limits.set_index(keys)[["fraction_of_limit", "tile_efficiency",
                                              "kernel_efficiency", "bound"]]  # fmt: skip
     limits = limits[~limits.index.duplicated()]
-    rows = []
+    cases = []
     for key, part in chapter.points.groupby(keys, sort=False):
-        metric = {row["metric"]: row for row in as_rows(part)}
-        time = metric.get("latency", {})
-        near = limits.loc[key].to_dict() if key in limits.index else {}
-        first = part.iloc[0]
-        memory, error = metric.get(WORDS[key[0]].memory, {}), metric.get("relative_error", {})
-        rows.append(
-            [
-                Cell(label(key[1], key[2])),
-                Cell(key[0]),
-                Cell(numbers.tokens(key[3])),
-                Cell(marked(numbers.seconds(time.get("value", math.nan)), time), plus_minus(time)),
-                Cell(numbers.size(memory.get("value", math.nan))),
-                Cell(numbers.digits(memory["value"] / (memory["batch"] * memory["seq_len"])) if
-                memory.get("value", 0) >= 0 and memory
-                     else numbers.NONE),
-                Cell(small_number(error.get("value", math.nan))),
-                Cell(gate_error(time), "reduced" if time.get("reduced") else ""),
-                Cell(numbers.percent(near.get("fraction_of_limit", math.nan)),
-                     near.get("bound") or ""),
-                Cell(numbers.percent(near.get("tile_efficiency", math.nan))),
-                Cell(numbers.percent(near.get("kernel_efficiency", math.nan))),
-                Cell(f"{len(time.get('launches', ()))} / {time.get('num_samples', 0)}"),
-                Cell(status_word(first["status"]), is_status=first["status"] != "ok"),
-                Cell(first["reason"]),
-            ]
-        )  # fmt: skip
-    head = [
-        "backend", "mode", "tokens", "time", "memory", "bytes per token", "relative error",
-        "gate error", "of the limit", "tiles", "kernel", "launches / samples", "status", "reason",
-    ]  # fmt: skip
+        rows = as_rows(part)
+        reached = limits.loc[key].to_dict() if key in limits.index else _NO_LIMIT
+        cases.append({**rows[0], **reached, "metrics": {row["metric"]: row for row in rows}})
+
+    def value(row: Row, metric: str) -> float:
+        return float(row["metrics"].get(metric, {}).get("value", math.nan))
+
+    columns: Columns[Row] = {
+        "backend": name,
+        "mode": of("mode"),
+        "tokens": of("seq_len", numbers.tokens),
+        "time": lambda row: time_cell(row["metrics"].get("latency", _NO_TIME)),
+        "memory": lambda row: numbers.size(value(row, WORDS[row["mode"]].memory)),
+        "bytes per token": lambda row: numbers.digits(
+            value(row, WORDS[row["mode"]].memory) / (row["batch"] * row["seq_len"])
+        ),
+        "relative error": lambda row: small_number(value(row, "relative_error")),
+        "gate error": lambda row: _gate(row["metrics"].get("latency", {})),
+        "of the limit": lambda row: Cell(
+            numbers.percent(row["fraction_of_limit"]), row["bound"] or ""
+        ),
+        "tiles": of("tile_efficiency", numbers.percent),
+        "kernel": of("kernel_efficiency", numbers.percent),
+        "launches / samples": lambda row: _counts(row["metrics"].get("latency", {})),
+        "status": status_cell,
+        "reason": of("reason"),
+    }
     notes = [
         "Of the limit: the time that the pattern's products, exponentials and bytes need at this "
         "machine's measured peaks, over the time taken, with the roof that decides. It is tiles "
@@ -145,5 +136,19 @@ def every_case(chapter: SettingAnalysis) -> TableView:
         "the gradient of q) from the method's own formula in float64; reduced: more than full "
         "precision allows, within what the reduced precision of products does.",
     ]
-    return TableView("Every case", head, rows, text_columns=2, notes=notes,
-                     is_long=len(rows) > LONG)  # fmt: skip
+    return table("Every case", cases, columns, text_columns=2, notes=notes)
+
+
+_NO_LIMIT = {
+    "fraction_of_limit": math.nan, "tile_efficiency": math.nan, "kernel_efficiency": math.nan,
+    "bound": "",
+}  # fmt: skip
+_NO_TIME = {"value": math.nan}
+
+
+def _gate(latency: Row) -> Cell:
+    return Cell(gate_error(latency), "reduced" if latency.get("reduced") else "")
+
+
+def _counts(latency: Row) -> str:
+    return f"{len(latency.get('launches', ()))} / {latency.get('num_samples', 0)}"

@@ -16,9 +16,12 @@ from results.chapters import ReportChapter
 from results.chapters.claims.catalogue import Claim, Verdict
 from results.chapters.claims.verdicts import Answer, Ruling, in_words, lines_of, rulings
 from results.figures import plot_data
-from results.figures.panels import make_panels, trimmed
+from results.figures.axes import trimmed
+from results.figures.panels import make_panels
 from results.figures.theme import looks
+from results.metrics import METRICS
 from results.page.blocks import Cell, Drawing, Paragraph, Part, Section, TableView
+from results.page.columns import Columns, table
 from results.schema import CLAIM
 from results.text import numbers
 
@@ -61,20 +64,16 @@ def claims_part(analysis: Analysis) -> Part | None:
 
 
 def _verdicts(found: Sequence[Ruling]) -> TableView:
-    rows = []
-    for ruling in found:
-        claim = ruling.claim
-        rows.append(
-            [
-                Cell(claim.id),
-                Cell(WORDS[ruling.verdict], is_status=ruling.verdict != "supported"),
-                Cell(claim.text),
-                Cell(_leading(ruling)),
-                Cell(claim.note or numbers.NONE),
-            ]
-        )
-    head = ["id", "verdict", "claim", "because", "to know"]
-    return TableView("Verdicts", head, rows, text_columns=5)
+    columns: Columns[Ruling] = {
+        "id": lambda ruling: ruling.claim.id,
+        "verdict": lambda ruling: Cell(
+            WORDS[ruling.verdict], is_status=ruling.verdict != "supported"
+        ),
+        "claim": lambda ruling: ruling.claim.text,
+        "because": _leading,
+        "to know": lambda ruling: ruling.claim.note or numbers.NONE,
+    }
+    return table("Verdicts", found, columns, text_columns=5, is_long=False)
 
 
 def _leading(ruling: Ruling) -> str:
@@ -86,23 +85,19 @@ def _leading(ruling: Ruling) -> str:
 
 
 def _grounds(found: Sequence[Ruling]) -> TableView:
-    rows = [
-        [
-            Cell(ruling.claim.id),
-            Cell(answer.question.says),
-            Cell(in_words(answer.value)),
-            Cell(answer.question.wanted),
-            Cell(*_word(answer)),
-        ]
-        for ruling in found
-        for answer in ruling.answers
-    ]
+    columns: Columns[tuple[Ruling, Answer]] = {
+        "claim": lambda row: row[0].claim.id,
+        "question": lambda row: row[1].question.says,
+        "value": lambda row: in_words(row[1].value),
+        "expected": lambda row: row[1].question.wanted,
+        "answer": lambda row: Cell(*_word(row[1])),
+    }
     notes = [
         "Value: the median over seeds and launches, with the 95 % interval; of an exponent that "
         "of the fit. A question without a range is told, and decides nothing."
     ]
-    head = ["claim", "question", "value", "expected", "answer"]
-    return TableView("Every question", head, rows, text_columns=2, notes=notes, is_long=True)
+    rows = [(ruling, answer) for ruling in found for answer in ruling.answers]
+    return table("Every question", rows, columns, text_columns=2, notes=notes, is_long=True)
 
 
 def _word(answer: Answer) -> tuple[str, str]:
@@ -154,8 +149,8 @@ def _growth(
         ]  # fmt: skip
         name = f"{question.backend}, causal" if question.is_causal else question.backend
         lines[name] = sorted(zip(rows["seq_len"], rows["value"], strict=True))
-    what = "time (s)" if metric == "latency" else "peak memory (B)"
-    return ("tokens", what), lines
+    row = METRICS[metric]
+    return ("tokens", f"{row.title.lower()} ({row.unit})"), lines
 
 
 def _draw(panels: Sequence[Panel]) -> Figure | None:

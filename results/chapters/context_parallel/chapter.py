@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,33 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from results.analysis.analysis import Analysis
-from results.analysis.warm_up import marked
 from results.chapters import ReportChapter
-from results.chapters.context_parallel.rows import (
-    ContextChapter,
-    context_chapters,
-    speed_up,
-    weak_efficiency,
-)
+from results.chapters.context_parallel.rows import ContextChapter, context_chapters
+from results.chapters.context_parallel.tables import context_tables
 from results.figures import plot_data
-from results.figures.panels import (
-    finish,
-    keys,
-    lines,
-    pad,
-    panel_row,
-    shared_legend,
-    size_ticks,
-    time_ticks,
-)
+from results.figures.axes import finish, pad, size_ticks, time_ticks
+from results.figures.panels import keys, lines, panel_row, shared_legend
 from results.figures.theme import looks
-from results.page.blocks import LONG, Cell, Drawing, Paragraph, Part, Section, TableView
+from results.page.blocks import Drawing, Paragraph, Part, Section
 from results.records.frames import as_rows
 from results.schema import CONTEXT, CONTEXT_MODE
-from results.statistics.intervals import Estimate
 from results.text import numbers
 from results.text.labels import label
-from results.text.numbers import status_word
 
 HEADING = "One sequence over several ranks"
 
@@ -52,8 +36,6 @@ SHARED = (
     "exchange costs beside one another, not what more machines would bring. Bytes do not depend "
     "on that."
 )
-
-Row = Mapping[Hashable, Any]
 
 
 def context_part(analysis: Analysis) -> Part | None:
@@ -71,7 +53,7 @@ def context_part(analysis: Analysis) -> Part | None:
                 drawings=[
                     Drawing("ranks", "Time and exchange", CAPTION, partial(_figure, chapter))
                 ],
-                tables=[view for view in _tables(chapter) if view.rows],
+                tables=context_tables(chapter),
             )
         )
     if not sections:
@@ -113,121 +95,6 @@ def _sentences(chapter: ContextChapter) -> list[str]:
     else:
         told.append(f"The bytes of a forward pass are those of the formula in all {count} cases.")
     return told
-
-
-# -- tables --------------------------------------------------------------------------------------
-
-
-def _tables(chapter: ContextChapter) -> list[TableView]:
-    return [_strong(chapter), _weak(chapter), _bytes(chapter)]
-
-
-def _strong(chapter: ContextChapter) -> TableView:
-    ranks = sorted(set(chapter.rows["ranks"]))
-    rows = []
-    for (backend, options, seq_len), own in chapter.rows.groupby(
-        ["backend", "options", "seq_len"], sort=False
-    ):
-        by_ranks = {row["ranks"]: row for row in as_rows(own)}
-        cells = [Cell(label(backend, options)), Cell(numbers.tokens(seq_len))]
-        for count in ranks:
-            cells.append(_time(chapter, by_ranks.get(count)))
-        cells += [Cell(_size(by_ranks.get(count), "memory")) for count in (ranks[0], ranks[-1])]
-        rows.append(cells)
-    head = [
-        "backend", "tokens", *map(_ranks, ranks),
-        *(f"memory, {_ranks(count)}" for count in (ranks[0], ranks[-1])),
-    ]  # fmt: skip
-    notes = [
-        "Time of a training step (forward and backward), the slowest rank's; behind it, how many "
-        "times as fast as on one rank. Memory: above the inputs, of the rank that took most."
-    ]
-    return TableView(
-        "Strong scaling: one sequence over more ranks", head, rows, notes=notes,
-        is_long=len(rows) > LONG,
-    )  # fmt: skip
-
-
-def _weak(chapter: ContextChapter) -> TableView:
-    rows = chapter.rows
-    own = rows["seq_len"] // rows["ranks"]
-    whole = rows[(rows["seq_len"] % rows["ranks"] == 0)].assign(own=own)
-    ranks = sorted(set(rows["ranks"]))
-    found = []
-    for (backend, options, tokens), part in whole.groupby(["backend", "options", "own"]):
-        by_ranks = {row["ranks"]: row for row in as_rows(part)}
-        if len(by_ranks) < 2 or 1 not in by_ranks:
-            continue
-        cells = [Cell(label(backend, options)), Cell(numbers.tokens(tokens))]
-        for count in ranks:
-            row = by_ranks.get(count)
-            share = None if row is None else weak_efficiency(chapter, row)
-            small = "" if share is None or count == 1 else numbers.percent(share.value)
-            cells.append(_value(row, small))
-        found.append(cells)
-    notes = [
-        "As many tokens a rank: the whole sequence grows with the ranks. Behind a time, that of "
-        "one rank over it: 100 % = the exchange, and what grows with the whole sequence, cost "
-        "nothing."
-    ]
-    head = ["backend", "tokens a rank", *map(_ranks, ranks)]
-    return TableView("Weak scaling: tokens a rank stay", head, found, notes=notes)
-
-
-def _bytes(chapter: ContextChapter) -> TableView:
-    rows = [
-        [
-            Cell(label(row["backend"], row["options"])),
-            Cell(f"{row['ranks']}"),
-            Cell(numbers.tokens(row["seq_len"])),
-            Cell(_share(row, "forward")),
-            Cell(_share(row, "formula")),
-            Cell(_share(row, "exchanged")),
-            Cell(_size(row, "exchanged")),
-            Cell(status_word(row["status"]), is_status=row["status"] != "ok"),
-            Cell(row["reason"]),
-        ]
-        for row in as_rows(chapter.rows)
-        if row["ranks"] > 1
-    ]
-    head = [
-        "backend", "ranks", "tokens", "forward, a token", "by formula", "a step, a token",
-        "a step, all ranks", "status", "reason",
-    ]  # fmt: skip
-    notes = [
-        "Bytes that ranks receive from one another, counted where they are sent, over all ranks; "
-        "an all-reduce counts as a ring moves it."
-    ]
-    return TableView(
-        "Bytes exchanged", head, rows, notes=notes, is_long=len(rows) > LONG
-    )  # fmt: skip
-
-
-def _ranks(count: int) -> str:
-    return f"{count} rank{'s'[: count != 1]}"
-
-
-def _time(chapter: ContextChapter, row: Row | None) -> Cell:
-    faster: Estimate | None = None
-    if row is not None and row["ranks"] > 1:
-        faster = speed_up(chapter, row)
-    return _value(row, "" if faster is None else numbers.times(*faster[:3]))
-
-
-def _value(row: Row | None, small: str) -> Cell:
-    if row is None:
-        return Cell(numbers.NONE)
-    if row["status"] != "ok":
-        return Cell(status_word(row["status"]), is_status=True)
-    return Cell(marked(numbers.seconds(row["latency"]), row), small)
-
-
-def _share(row: Row, column: str) -> str:
-    return numbers.size(row[column] / row["seq_len"])
-
-
-def _size(row: Row | None, column: str) -> str:
-    return numbers.NONE if row is None else numbers.size(row[column])
 
 
 # -- figure --------------------------------------------------------------------------------------

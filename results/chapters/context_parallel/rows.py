@@ -17,6 +17,7 @@ import pandas as pd
 
 from results.analysis.series import summarise
 from results.chapters.titles import PLACE, joined, named_columns, titled
+from results.metrics import METRICS, of_role
 from results.records.load import Run
 from results.schema import CONTEXT
 from results.statistics.intervals import Estimate, ratio
@@ -28,9 +29,10 @@ SETTING = (*PLACE, "num_heads", "num_kv_heads", "head_dim", "is_causal", "seed")
 KEYS = ("backend", "options", "ranks", "seq_len")
 
 _METRICS = {
-    "latency": "latency", "peak_memory": "memory", "exchanged_bytes": "exchanged",
-    "exchanged_forward": "forward", "exchanged_formula": "formula",
+    "latency": "latency", "peak_memory": "memory",
+    **{name: METRICS[name].short for name in of_role("exchange")},
 }  # fmt: skip
+"""Metric to its column."""
 
 
 @dataclass(frozen=True)

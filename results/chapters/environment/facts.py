@@ -6,17 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from results.analysis.analysis import Analysis
+from results.metrics import METRICS, of_role
 from results.records.load import Run
 from results.schema import format_option
 from results.text import numbers
 from results.text.clean import clean
 from results.text.settings import names_precision
-
-_PEAKS = {
-    "matmul_rate": ("matrix products", "op/s"),
-    "exp_rate": ("exponentials", "/s"),
-    "bandwidth": ("memory traffic", "B/s"),
-}
 
 _LONGEST_NAME, _MOST_FACTS, _MOST_NAMED = 100, 100, 20
 """Of a stranger's description no more is shown."""
@@ -54,18 +49,24 @@ def provenance(analysis: Analysis) -> list[Facts]:
             continue
         shown.add(key)
         pairs = [
-            (word, f"{numbers.rate(one.peaks[name])}{unit}")
-            for name, (word, unit) in _PEAKS.items()
+            (METRICS[name].words, f"{numbers.rate(one.peaks[name])}{_per_second(name)}")
+            for name in of_role("peak")
             if name in one.peaks
         ]
         if "empty_latency" in one.peaks:
-            pairs.append(("empty call", numbers.seconds(one.peaks["empty_latency"])))
+            pairs.append(
+                (METRICS["empty_latency"].words, numbers.seconds(one.peaks["empty_latency"]))
+            )
         where = f"{setting['device']}, {setting['dtype']}, {setting['threads']} threads, "
         how = f", products at {setting['matmul_precision']} precision" if precise else ""
         facts.append(
             Facts(f"Measured peaks ({where}{setting['allocator']} allocator{how})", pairs)
         )
     return facts
+
+
+def _per_second(peak: str) -> str:
+    return "/s" if peak == "exp_rate" else METRICS[peak].unit  # they are what is counted
 
 
 def _run_facts(run: Run) -> list[tuple[str, str]]:

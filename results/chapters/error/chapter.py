@@ -7,15 +7,11 @@ from functools import partial
 
 from results.analysis.analysis import Analysis
 from results.chapters import ReportChapter
-from results.chapters.error.figures import (
-    LENGTH_CAPTION,
-    WHAT,
-    against_cost,
-    against_length,
-    caption,
-)
+from results.chapters.error.figures import LENGTH_CAPTION, against_cost, against_length, caption
 from results.chapters.error.rows import ErrorChapter, error_chapters
-from results.chapters.error.tables import error_answers, error_paragraphs, error_tables
+from results.chapters.error.sentences import error_answers, error_paragraphs
+from results.chapters.error.tables import error_tables
+from results.metrics import METRICS
 from results.page.blocks import MOST_DRAWN, Drawing, Part, Section
 
 
@@ -44,7 +40,7 @@ def _error_drawings(chapter: ErrorChapter) -> Iterator[Drawing]:
     ):  # fmt: skip
         against = {"latency": "against time", "operations": "against operations"}[cost]
         yield Drawing(
-            f"{metric.replace('_', '')}{cost}", f"{WHAT[metric][0]} {against}",
+            f"{metric.replace('_', '')}{cost}", f"{METRICS[metric].title} {against}",
             caption(metric, cost, chapter), partial(against_cost, chapter, metric, cost),
         )  # fmt: skip
     yield Drawing(

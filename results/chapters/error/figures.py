@@ -10,22 +10,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from results.analysis.warm_up import is_cut_short
 from results.chapters.error.rows import USELESS, ErrorChapter, budget_text, default_rows, line_name
 from results.figures import plot_data
-from results.figures.panels import (
-    SeriesKey,
-    error_ticks,
-    hollow_marks,
-    length_axis,
-    log_cost,
-    panel_row,
-    shared_legend,
-    time_ticks,
-)
+from results.figures.axes import error_ticks, length_axis, log_cost
+from results.figures.panels import SeriesKey, hollow_marks, panel_row, shared_legend
 from results.figures.theme import INK
+from results.metrics import METRICS, Metric
 from results.records.frames import as_rows
 from results.text import numbers
 from results.text.labels import label
@@ -33,14 +25,8 @@ from results.text.labels import label
 MOST_PANELS, MOST_SERIES = 9, 24
 LEAST_ERROR = 1e-7
 
-WHAT: Mapping[str, tuple[str, str]] = {
-    "relative_error": ("Error of the output", "relative error"),
-    "weights_error": ("Error of the attention weights", "relative error of weights"),
-    "weights_kl": ("Divergence of the attention weights", "KL (nat)"),
-}
-"""Metric to a figure's title and a label."""
-
-COST_WORDS = {"latency": "time per call", "operations": "operations per call"}
+COST_METRICS: Mapping[str, str] = {"latency": "latency", "operations": "executed_ops"}
+"""Column of a cost to its metric."""
 
 _EXACT = (0, (5, 2))
 _ZEROS = (0, (1, 2))
@@ -54,11 +40,6 @@ def caption(metric: str, cost: str, chapter: ErrorChapter) -> str:
         if row["budget_name"]
     }
     budgets = ", ".join(f"{name} of {backend}" for backend, name in list(names.items())[:8])
-    told = {
-        "relative_error": "Relative L2 distance of the output from exact softmax attention",
-        "weights_error": "Relative L2 distance of the attention weights from exact softmax's",
-        "weights_kl": "Mean divergence of a row of attention weights from exact softmax's",
-    }[metric]
     zeros = " The dotted line is an output of zeros." if metric == "relative_error" else ""
     exact = (
         " The dashed line is the fastest exact attention: right of it an approximation is of no "
@@ -66,11 +47,15 @@ def caption(metric: str, cost: str, chapter: ErrorChapter) -> str:
         if cost == "latency"
         else " The dashed line is what exact attention takes."
     )
-    plot_data = f" A mark's number is the budget: {budgets}; d is the default." if budgets else ""
+    marks = f" A mark's number is the budget: {budgets}; d is the default." if budgets else ""
     return (
-        f"{told}, at {numbers.tokens(chapter.seq_len)} tokens, against {COST_WORDS[cost]}; low "
-        f"and left is better.{plot_data}{exact}{zeros}"
+        f"{METRICS[metric].meaning}, at {numbers.tokens(chapter.seq_len)} tokens, against "
+        f"{_cost(cost).axis}; low and left is better.{marks}{exact}{zeros}"
     )
+
+
+def _cost(column: str) -> Metric:
+    return METRICS[COST_METRICS[column]]
 
 
 def against_cost(chapter: ErrorChapter, metric: str, cost: str) -> Figure | None:
@@ -99,10 +84,10 @@ def against_cost(chapter: ErrorChapter, metric: str, cost: str) -> Figure | None
             rule = plot_data.Rule("exact attention", x=float(exact.min()))
             plot_data.shown(ax).rules.append(rule)
         _error_axis(ax, drawn[metric], metric)
-        log_cost(ax, costs, time_ticks if cost == "latency" else _operation_ticks)
+        log_cost(ax, costs, COST_METRICS[cost])
         ax.set_title(inputs if len(inputs) <= 34 else f"{inputs[:33]}…")
-        ax.set_xlabel(COST_WORDS[cost])
-        ax.set_ylabel(WHAT[metric][1])
+        ax.set_xlabel(_cost(cost).axis)
+        ax.set_ylabel(METRICS[metric].axis)
     others = [(_line(_EXACT), "exact attention")] if has_exact else []
     if metric == "relative_error":
         others.append((_line(_ZEROS), "output of zeros"))
@@ -170,19 +155,6 @@ def _error_axis(ax: Axes, values: pd.Series, metric: str) -> None:
     error_ticks(ax.yaxis)
 
 
-def _operation_ticks(axis: Any) -> None:
-    """Write the ticks of an axis of operations as 10 Mop, 1 Gop."""
-    axis.set_major_locator(LogLocator(base=10, subs=(1.0,), numticks=9))
-    axis.set_minor_locator(NullLocator())
-
-    def write(value: float, _: object) -> str:
-        number, _, unit = numbers.rate(value).partition(" ")
-        return f"{number.rstrip('0').rstrip('.') if '.' in number else number} {unit}op"
-
-    axis.set_major_formatter(FuncFormatter(write))
-    plot_data.kind(axis, "operations")
-
-
 LENGTH_CAPTION = (
     "Relative L2 distance of the output from exact softmax attention against length, each family "
     "at the budget that the legend names: its default, where that was measured at as many lengths "
@@ -230,7 +202,7 @@ def against_length(chapter: ErrorChapter) -> Figure | None:
         _error_axis(ax, own["relative_error"], "relative_error")
         length_axis(ax, own["seq_len"], "forward")
         ax.set_title(inputs if len(inputs) <= 34 else f"{inputs[:33]}…")
-        ax.set_ylabel("relative error")
+        ax.set_ylabel(METRICS["relative_error"].axis)
     others = [(_line(_ZEROS), "output of zeros")]
     names = {
         (row["backend"], row["rest"]): f"{line_name(row)}, {budget_text(row)}"

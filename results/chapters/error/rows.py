@@ -17,6 +17,7 @@ from results.analysis.series import outcome
 from results.analysis.warm_up import converged
 from results.chapters.titles import joined, named_columns, titled
 from results.figures.theme import Look, looks
+from results.metrics import of_role
 from results.records.load import Run
 from results.text import numbers
 from results.text.labels import label, number_of, options_of, rank
@@ -40,7 +41,10 @@ EXACT_NAMES = ("full", "sdpa", "xformers")
 USELESS = 1.0
 """The relative error of an output of zeros."""
 
-METRICS = ("relative_error", "weights_error", "weights_kl")
+MOST_INPUTS = 12
+"""Distributions that tables and sentences tell of."""
+
+METRICS = of_role("error")
 COSTS = ("latency", "operations", "peak_memory")
 
 

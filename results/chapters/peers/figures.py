@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 from results.analysis.warm_up import is_cut_short
 from results.chapters.peers.rows import PeerChapter
 from results.figures import plot_data
-from results.figures.panels import WIDTH, hollow_marks, ratio_ticks
+from results.figures.axes import ratio_ticks
+from results.figures.panels import WIDTH, hollow_marks
 from results.figures.theme import INK, looks
 from results.records.frames import as_rows
 from results.schema import MODES

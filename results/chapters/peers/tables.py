@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Sequence
 
-from results.analysis.warm_up import marked
 from results.chapters.peers.rows import PAIR, PeerChapter
 from results.page.blocks import Cell, TableView
-from results.page.cells import plus_minus
+from results.page.cells import plus_minus, status_cell, time
+from results.page.columns import Columns, Row, of, table
 from results.records.frames import as_rows
 from results.text import numbers
 from results.text.labels import label
 from results.text.numbers import small_number, status_word
-
-HEAD = [
-    "mode", "allocator", "tokens", "ours", "peer", "peer / ours", "attention alone",
-    "memory ratio", "output difference", "launches",
-]  # fmt: skip
 
 
 def peer_tables(chapter: PeerChapter) -> list[TableView]:
@@ -28,41 +22,31 @@ def peer_tables(chapter: PeerChapter) -> list[TableView]:
     return [_pair(as_rows(part)) for part in groups]
 
 
-def _pair(rows: list[dict[Hashable, Any]]) -> TableView:
+def _pair(rows: Sequence[Row]) -> TableView:
     first = rows[0]
     causal = ", causal" if first["is_causal"] else ""
     around = ", with projections" if first["level"] == "layer" else ""
     title = f"{label(first['backend'], first['options'])} beside {first['peer']}{causal}{around}"
     is_cpu = first["device"] == "cpu"
-    return TableView(
-        title,
-        HEAD,
-        [_row(row, is_cpu) for row in rows],
-        text_columns=2,
-        notes=_notes(rows),
-    )
+    columns: Columns[Row] = {
+        "mode": of("mode"),
+        "allocator": lambda row: row["allocator"] if is_cpu else numbers.NONE,
+        "tokens": of("seq_len", numbers.tokens),
+        "ours": lambda row: time(row, "latency") if row["status"] == "ok" else status_cell(row),
+        "peer": lambda row: time(row, "peer_latency"),
+        "peer / ours": lambda row: _ratio(row, "ratio", "ratio_low", "ratio_high"),
+        "attention alone": lambda row: _ratio(
+            row, "attention_ratio", "attention_low", "attention_high"
+        ),
+        "memory ratio": of("memory_ratio", _times),
+        "output difference": of("output_difference", small_number),
+        "launches": of("num_launches"),
+    }
+    return table(title, rows, columns, text_columns=2, notes=_notes(rows), is_long=False)
 
 
-def _row(row: Mapping[Hashable, Any], is_cpu: bool) -> list[Cell]:
-    ended_well = row["status"] == "ok"
-    return [
-        Cell(row["mode"]),
-        Cell(row["allocator"] if is_cpu else numbers.NONE),
-        Cell(numbers.tokens(row["seq_len"])),
-        Cell(marked(numbers.seconds(row["latency"]), row))
-        if ended_well
-        else Cell(status_word(row["status"]), is_status=True),
-        Cell(marked(numbers.seconds(row["peer_latency"]), row)),
-        _ratio(row, "ratio", "ratio_low", "ratio_high"),
-        _ratio(row, "attention_ratio", "attention_low", "attention_high"),
-        Cell(_times(row["memory_ratio"])),
-        Cell(small_number(row["output_difference"])),
-        Cell(f"{row['num_launches']}"),
-    ]
-
-
-def _ratio(row: Mapping[Hashable, Any], value: str, low: str, high: str) -> Cell:
-    known: Mapping[Hashable, Any] = {"value": row[value], "ci_low": row[low], "ci_high": row[high]}
+def _ratio(row: Row, value: str, low: str, high: str) -> Cell:
+    known = {"value": row[value], "ci_low": row[low], "ci_high": row[high]}
     between = numbers.interval(row[low], row[high], numbers.ratio_digits).strip("()")
     return Cell(_times(row[value]), between if plus_minus(known) else "")
 
@@ -71,7 +55,7 @@ def _times(value: float) -> str:
     return f"{numbers.ratio_digits(value)} ×" if math.isfinite(value) else numbers.NONE
 
 
-def _notes(rows: list[dict[Hashable, Any]]) -> list[str]:
+def _notes(rows: Sequence[Row]) -> list[str]:
     """Say which library ran, whether both compute the same function, and what went wrong."""
     libraries = dict.fromkeys(row["library"] for row in rows if row["library"])
     notes = [f"The peer: {library}." for library in libraries]

@@ -20,7 +20,8 @@ from results.chapters.quality.figures import (
 from results.chapters.quality.overview import answers, overview
 from results.chapters.quality.published import published_tables
 from results.chapters.quality.rows import QualityChapter, chapters_of_tasks
-from results.chapters.quality.tables import quality_paragraphs, quality_tables
+from results.chapters.quality.sentences import quality_paragraphs
+from results.chapters.quality.tables import quality_tables
 from results.page.blocks import MOST_DRAWN, Drawing, Part, Section
 
 AT_A_GLANCE = "All tasks at a glance"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from results.analysis.warm_up import is_cut_short
 from results.chapters.quality.rows import COSTS, QualityChapter, Trial
-from results.chapters.quality.tables import compressors
+from results.chapters.quality.scores import compressors
 from results.figures import plot_data
-from results.figures.panels import cut, log_cost, panel_row, shared_legend, size_ticks, time_ticks
+from results.figures.axes import log_cost
+from results.figures.panels import cut, panel_row, shared_legend
 from results.figures.theme import INK
+from results.metrics import METRICS
 from results.records.frames import as_rows
 from results.text import numbers
 from results.text.labels import label, rank
@@ -49,11 +51,6 @@ CURVE_CAPTION = (
     "largest."
 )
 
-_COSTS: Mapping[str, tuple[str, Callable[[Any], None]]] = {
-    "latency": ("latency of a forward", time_ticks),
-    "peak_memory": ("peak memory of a forward", size_ticks),
-    "state_bytes": ("decoding state", size_ticks),
-}
 _DOTTED = (0, (1, 2))
 _LINES: Mapping[str, Any] = {"zlib": (0, (5, 2)), "xz": (0, (1, 1.5))}
 
@@ -69,7 +66,7 @@ def cost_figure(chapter: QualityChapter, trial: Trial) -> Figure | None:
     beside = compressors(trial) if trial.lower else {}
     for ax, cost in zip(axes, costs, strict=True):
         own = rows[rows[cost] > 0]
-        what, ticks = _COSTS[cost]
+        what = METRICS[cost].words
         _frontier(ax, trial, cost, own)
         on = set(trial.frontier(cost))
         for place, row in enumerate(as_rows(own)):
@@ -98,10 +95,10 @@ def cost_figure(chapter: QualityChapter, trial: Trial) -> Figure | None:
                 markeredgewidth=1.2 if kept else 0.5,
                 zorder=3,
             )
-        log_cost(ax, list(own[cost]), ticks)
+        log_cost(ax, list(own[cost]), cost)
         _score_axis(ax, trial, rows, beside)
-        ax.set_title(f"against {what.removesuffix(' of a forward')}")
-        ax.set_xlabel(what)
+        ax.set_title(f"against {what}")
+        ax.set_xlabel(what if cost == "state_bytes" else f"{what} of a forward")
     handles = [(_line("-"), "frontier"), *_extra(trial, beside)]
     shared_legend(figure, _keys(rows), chapter.looks, with_lines=False, others=handles)
     return figure
@@ -136,7 +133,7 @@ def _score_axis(ax: Axes, trial: Trial, rows: pd.DataFrame, beside: Mapping[str,
     shown = [*rows["score_low"], *rows["score_high"], *beside.values()]
     room = 0.08 * (max(shown) - min(shown)) or 0.1 * max(shown) or 0.1
     ax.set_ylim(min(shown) - room, max(shown) + room)
-    ax.set_ylabel("bits per byte (lower is better)")
+    ax.set_ylabel(METRICS[trial.metric].axis)
     for word, bits in beside.items():
         ax.axhline(bits, color=INK, linewidth=1.0, linestyle=_LINES[word])
         plot_data.shown(ax).rules.append(plot_data.Rule(word, y=bits))
@@ -146,7 +143,7 @@ def _accuracy_axis(ax: Axes, chance: float) -> None:
     ax.set_ylim(-0.03, 1.05)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g} %"))
     plot_data.kind(ax.yaxis, "share")
-    ax.set_ylabel("accuracy")
+    ax.set_ylabel(METRICS["accuracy"].axis)
     if math.isfinite(chance):
         ax.axhline(chance, color=INK, linewidth=1.0, linestyle=_DOTTED)
         plot_data.shown(ax).rules.append(plot_data.Rule("chance", y=chance))

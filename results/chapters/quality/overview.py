@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 from results.chapters.quality.rows import QualityChapter, Trial
-from results.chapters.quality.tables import MOST_NAMED, Row, compressors, named, score_cell
-from results.page.blocks import LONG, Cell, Paragraph, TableView
+from results.chapters.quality.scores import MOST_NAMED, compressors, named
+from results.chapters.quality.tables import score_cell
+from results.metrics import METRICS
+from results.page.blocks import Cell, Paragraph, TableView
 from results.page.cells import name
+from results.page.columns import Columns, Row, table
 from results.records.frames import records
 from results.statistics.seeds import SOLVED, is_solved
 from results.text import numbers
@@ -44,19 +47,24 @@ def _overview(view: str, metric: str, pairs: Sequence[tuple[QualityChapter, Tria
 
     every = dict.fromkeys(column(r) for r in chain(*tables))
     shown = list(every)[:MOST_NAMED]
-    rows = []
-    names = [_which(chapter) for chapter, _ in pairs]
-    told = [(*which, trial.name) for which, (_, trial) in zip(names, pairs, strict=True)]
-    alike = len(set(told)) < len(told)
-    for (chapter, trial), named_so, found in zip(pairs, names, tables, strict=True):
-        by_name = {column(r): r for r in found}
-        cells = [Cell(text) for text in named_so]
-        cells += [Cell(budget_name(trial.training))] if several else []
-        cells += [Cell(chapter.title)] if alike else []
-        for backend in shown:
-            row = by_name.get(backend)
-            cells.append(Cell(numbers.NONE) if row is None else score_cell(row, trial))
-        rows.append(cells)
+    places = [(*_which(chapter), trial.name) for chapter, trial in pairs]
+    alike = len(set(places)) < len(places)
+    rows: list[_Task] = [
+        (chapter, trial, {column(row): row for row in found})
+        for (chapter, trial), found in zip(pairs, tables, strict=True)
+    ]
+
+    def score(backend: str) -> Callable[[_Task], Cell | str]:
+        return lambda t: score_cell(t[2][backend], t[1]) if backend in t[2] else numbers.NONE
+
+    columns: Columns[_Task] = [
+        ("task", lambda t: _which(t[0])[0]),
+        ("form", lambda t: _which(t[0])[1]),
+        ("tokens", lambda t: _which(t[0])[2]),
+        *([("trained", lambda t: budget_name(t[1].training))] if several else []),
+        *([("where", lambda t: t[0].title)] if alike else []),
+        *((backend, score(backend)) for backend in shown),
+    ]
     notes = [
         f"{backend}: {'; '.join(f'{o or DEFAULTS} at {at} tokens' for o, at in told.items())}."
         for backend, told in variants.items()
@@ -64,11 +72,13 @@ def _overview(view: str, metric: str, pairs: Sequence[tuple[QualityChapter, Tria
     ]
     if len(every) > len(shown):
         notes.append(f"Of {len(every)} backends the first {len(shown)}.")
-    what = "Accuracy" if metric == "accuracy" else "Bits per byte"
+    what = METRICS[metric].title
     title = f"{what} by task, {view if several else trainings[0]}"
-    head = ["task", "form", "tokens", *(["trained"] if several else []),
-            *(["where"] if alike else []), *shown]  # fmt: skip
-    return TableView(title, head, rows, 2, notes, is_long=len(rows) > LONG)
+    return table(title, rows, columns, text_columns=2, notes=notes)
+
+
+_Task = tuple[QualityChapter, Trial, dict[str, Row]]
+"""A task's chapter and trial, and its rows by column."""
 
 
 def _variants(pairs: Sequence[tuple[QualityChapter, Trial]]) -> dict[str, dict[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from results.chapters.quality.rows import QualityChapter
-from results.chapters.quality.tables import score
+from results.chapters.quality.scores import score
 from results.page.blocks import Cell, TableView
 from results.page.cells import name
 from results.records.frames import as_rows

@@ -20,6 +20,7 @@ from results.analysis.series import outcome
 from results.analysis.warm_up import converged
 from results.chapters.titles import PLACE, joined, place_words, task_name, titled
 from results.figures.theme import Look, looks
+from results.metrics import METRICS, of_role
 from results.records.frames import as_rows
 from results.records.load import Run
 from results.statistics.pareto import frontier
@@ -29,10 +30,10 @@ from results.text.labels import rank, training_name
 
 SETTING = (*PLACE, "task", "is_causal", "model", "seq_len")
 
-COSTS = ("latency", "peak_memory", "state_bytes")
+COSTS = of_role("cost")
 """What a score stands against: of the trained model's forward, and of its decoding state."""
 
-SPENT = ("training_time", "training_steps", "training_ops", "throughput")
+SPENT = of_role("training")
 
 _NEAR = 0.05
 """Of the way from chance to 1, where the number of labels is not known."""
@@ -69,7 +70,7 @@ class Trial:
     @property
     def lower(self) -> bool:
         """Whether less is better."""
-        return self.metric == "bits_per_byte"
+        return not METRICS[self.metric].higher_is_better
 
     @property
     def good(self) -> pd.DataFrame:

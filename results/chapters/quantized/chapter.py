@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,6 +14,8 @@ from results.analysis.warm_up import NOTE, converged, marked
 from results.chapters import ReportChapter
 from results.chapters.titles import PLACE, joined, place_words, task_name, titled
 from results.page.blocks import Cell, Paragraph, Part, Section, TableView
+from results.page.cells import name, status_cell, time
+from results.page.columns import Columns, Row, Writer, of, table
 from results.records.frames import as_rows
 from results.records.load import Run
 from results.statistics.intervals import ONE_LAUNCH_FACTOR, ratio
@@ -36,8 +38,6 @@ FULL = "float32"
 """The weights that the others stand beside."""
 
 _ORDER = (FULL, "bfloat16", "float16", "int8", "int4")
-
-Row = Mapping[Hashable, Any]
 
 
 def quantized_part(analysis: Analysis) -> Part | None:
@@ -119,31 +119,18 @@ def _place(weights: str) -> tuple[int, str]:
 
 def _table(rows: pd.DataFrame) -> TableView:
     several = rows[["backend", "options"]].drop_duplicates().shape[0] > 1
-    has_reasons = bool((rows["reason"] != "").any())
-    cells = []
-    for row in as_rows(rows):
-        done = math.isfinite(row["latency"]) or math.isfinite(row["parameter_bytes"])
-        bits = row["bits_per_byte"]
-        first = [Cell(label(row["backend"], row["options"]))] if several else []
-        cells.append(
-            [
-                *first,
-                Cell(row["weights"]),
-                Cell(numbers.size(row["parameter_bytes"]))
-                if done
-                else Cell(status_word(row["status"]), is_status=True),
-                Cell(marked(numbers.seconds(row["latency"]), row)),
-                Cell(numbers.size(row["peak_memory"])),
-                Cell(small_number(row["output_difference"])),
-                Cell(f"{bits:.3f}" if math.isfinite(bits) else numbers.NONE),
-                Cell(f"{row['num_seeds']}"),
-                *([Cell(row["reason"])] if has_reasons else []),
-            ]
-        )
-    head = [
-        *(["backend"] if several else []), "weights", "parameters", "latency", "peak memory",
-        "output difference", "bits per byte", "seeds", *(["reason"] if has_reasons else []),
-    ]  # fmt: skip
+    naming: dict[str, Writer[Row]] = {"backend": name} if several else {}
+    columns: Columns[Row] = {
+        **naming,
+        "weights": of("weights"),
+        "parameters": _parameters,
+        "latency": lambda row: time(row, "latency"),
+        "peak memory": of("peak_memory", numbers.size),
+        "output difference": of("output_difference", small_number),
+        "bits per byte": of("bits_per_byte", _bits),
+        "seeds": of("num_seeds"),
+        "reason": of("reason"),
+    }
     kernels = {
         f"{row['weights']}: {row['kernel']}": None for row in as_rows(rows) if row["kernel"]
     }
@@ -159,7 +146,20 @@ def _table(rows: pd.DataFrame) -> TableView:
         ),
         *([f"Kernels: {'; '.join(kernels)}."] if kernels else []),
     ]
-    return TableView("Weights", head, cells, text_columns=2 if several else 1, notes=notes)
+    return table(
+        "Weights", as_rows(rows), columns, text_columns=1 + several, notes=notes,
+        optional=("reason",), is_long=False,
+    )  # fmt: skip
+
+
+def _bits(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else numbers.NONE
+
+
+def _parameters(row: Row) -> Cell | str:
+    if math.isfinite(row["latency"]) or math.isfinite(row["parameter_bytes"]):
+        return numbers.size(row["parameter_bytes"])
+    return status_cell(row)
 
 
 def _sentences(rows: pd.DataFrame) -> list[str]:

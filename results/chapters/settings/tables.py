@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -11,110 +12,100 @@ import pandas as pd
 from results.analysis.series import SERIES, SETTING
 from results.analysis.warm_up import converged, marked
 from results.chapters.settings.pairs import along, varying
-from results.page.blocks import LONG, Cell, TableView
-from results.page.cells import gate_error, ratio_cell
+from results.page.blocks import Cell, TableView
+from results.page.cells import gate_error, name, ratio_cell, status_cell, time
+from results.page.columns import Columns, Row, Spread, Writer, across, of, table
 from results.records.frames import as_rows
 from results.schema import FULL_PRECISION, IDENTITY
 from results.text import numbers
-from results.text.labels import label
 from results.text.settings import differing
 
 
-def axis_tables(table: pd.DataFrame, machines: Mapping[str, str] | None = None) -> list[TableView]:
+def axis_tables(
+    points: pd.DataFrame, machines: Mapping[str, str] | None = None
+) -> list[TableView]:
     """Return the tables that compare settings of a run, those that have rows.
 
     Args:
-        table: `series.points` of the run.
+        points: `series.points` of the run.
         machines: the names of its machines, by id.
     """
     views = [
-        *_threads(table), _precision(table), _compiled(table), _checkpointed(table),
-        *_machines(table, machines or {}),
+        *_threads(points), _precision(points), _compiled(points), _checkpointed(points),
+        *_machines(points, machines or {}),
     ]  # fmt: skip
     return [view for view in views if view.rows]
 
 
-def _named(row: Mapping[Any, Any], columns: list[str]) -> list[Cell]:
-    """Return what a row begins with: backend, mode and, where settings differ, the setting."""
-    cells = [Cell(label(row["backend"], row["options"])), Cell(row["mode"])]
-    return [*cells, Cell(differing(row, columns))] if columns else cells
-
-
-def _head(columns: list[str]) -> list[str]:
-    return ["backend", "mode", "setting"] if columns else ["backend", "mode"]
+def _naming(columns: list[str]) -> dict[str, Writer[Row]]:
+    """Return the first columns: backend, mode and, where settings differ, the setting."""
+    naming: dict[str, Writer[Row]] = {"backend": name, "mode": of("mode")}
+    return {**naming, "setting": lambda row: differing(row, columns)} if columns else naming
 
 
 # -- threads -------------------------------------------------------------------------------------
 
 
-def _threads(table: pd.DataFrame) -> list[TableView]:
+def _threads(points: pd.DataFrame) -> list[TableView]:
     """Return, for each number of threads but the smallest, backends by lengths."""
-    rows = along(table[table["device"] == "cpu"], "threads")
+    rows = along(points[points["device"] == "cpu"], "threads")
     rows = rows[rows["backend"] != IDENTITY]
-    others = varying(rows, "threads")
+    naming = _naming(varying(rows, "threads"))
     views = []
     for count, part in rows.groupby("threads"):
-        lengths = sorted(set(part["seq_len"]))
-        result: dict[tuple[Any, ...], list[Cell]] = {}
+        by_series: dict[tuple[Cell | str, ...], dict[Any, Row]] = {}
         for row in as_rows(part):
-            named = _named(row, others)
-            cells = result.setdefault(tuple(named), [*named, *[Cell(numbers.NONE)] * len(lengths)])
-            cells[len(named) + lengths.index(row["seq_len"])] = _speedup(row)
+            series = tuple(write(row) for write in naming.values())
+            by_series.setdefault(series, {})[row["seq_len"]] = row
+        spreads = [(next(iter(by_length.values())), by_length) for by_length in by_series.values()]
+        first = [(head, partial(_of_first, write)) for head, write in naming.items()]
+        lengths = across(sorted(set(part["seq_len"])), numbers.tokens, _speedup)
         base = part["base"].iloc[0]
-        views.append(
-            TableView(
-                f"Threads: speed-up from {base} to {count}",
-                [*_head(others), *(numbers.tokens(n) for n in lengths)],
-                list(result.values()),
-                text_columns=len(_head(others)),
-                notes=[
-                    f"Time with {base} thread{'s' if base != 1 else ''} over time with {count}, "
-                    "in the same run, with the 95 % interval over launches."
-                ],
-            )
+        note = (
+            f"Time with {base} thread{'s' if base != 1 else ''} over time with {count}, "
+            "in the same run, with the 95 % interval over launches."
         )
+        views.append(
+            table(
+                f"Threads: speed-up from {base} to {count}", spreads, [*first, *lengths],
+                text_columns=len(naming), notes=[note], is_long=False,
+            )
+        )  # fmt: skip
     return views
 
 
-def _speedup(row: Mapping[Any, Any]) -> Cell:
+def _of_first(write: Writer[Row], row: Spread) -> Cell | str:
+    return write(row[0])
+
+
+def _speedup(row: Row) -> Cell:
     if row["status"] != "ok" and not row["value"] > 0:
-        return Cell(numbers.STATUS_WORDS.get(row["status"], row["status"]), is_status=True)
+        return status_cell(row)
     cell = ratio_cell(row)
-    told = converged([row["converged"], row["base_converged"]])
-    return cell._replace(text=marked(cell.text, {"converged": told}))
+    both = converged([row["converged"], row["base_converged"]])
+    return cell._replace(text=marked(cell.text, {"converged": both}))
 
 
 # -- precision of products -----------------------------------------------------------------------
 
 
-def _precision(table: pd.DataFrame) -> TableView:
-    rows = along(table[table["dtype"] == "float32"], "matmul_precision")
-    others = varying(rows, "matmul_precision")
-    result = []
-    for row in as_rows(rows):
-        first = {
-            "gate_error": row["base_gate_error"],
-            "gradient_error": row["base_gradient_error"],
-        }
-        kept = "reduced" if row["reduced"] else "full"
-        result.append(
-            [
-                *_named(row, others),
-                Cell(numbers.tokens(row["seq_len"])),
-                Cell(row["matmul_precision"]),
-                _base_time(row),
-                _time(row),
-                ratio_cell(row),
-                Cell(gate_error(first)),
-                Cell(gate_error(row)),
-                Cell(kept if row["value"] > 0 and math.isfinite(row["gate_error"]) else ""),
-            ]
-        )
+def _precision(points: pd.DataFrame) -> TableView:
+    rows = along(points[points["dtype"] == "float32"], "matmul_precision")
+    naming = _naming(varying(rows, "matmul_precision"))
     base = FULL_PRECISION
-    head = [
-        *_head(others), "tokens", "precision", f"time, {base}", "time", "speed-up",
-        f"error, {base}", "error", "kept",
-    ]  # fmt: skip
+    columns: Columns[Row] = {
+        **naming,
+        "tokens": of("seq_len", numbers.tokens),
+        "precision": of("matmul_precision"),
+        f"time, {base}": _base_time,
+        "time": _time,
+        "speed-up": ratio_cell,
+        f"error, {base}": lambda row: gate_error(
+            {"gate_error": row["base_gate_error"], "gradient_error": row["base_gradient_error"]}
+        ),
+        "error": gate_error,
+        "kept": _kept,
+    }
     notes = [
         f"Precision of float32 matrix products, in torch's words; speed-up over {base}, with the "
         "95 % interval over launches.",
@@ -122,95 +113,86 @@ def _precision(table: pd.DataFrame) -> TableView:
         "gradient of q) from the method's formula in float64. Kept: full = within the budget of "
         "full precision, whatever was allowed; reduced = within that of the reduced one only.",
     ]
-    return TableView(
-        "Precision of matrix products", head, result, len(_head(others)), notes, len(result) > LONG
-    )
+    title = "Precision of matrix products"
+    return table(title, as_rows(rows), columns, text_columns=len(naming), notes=notes)
 
 
-def _time(row: Mapping[Any, Any]) -> Cell:
-    if row["value"] > 0:
-        return Cell(marked(numbers.seconds(row["value"]), row))
-    return Cell(numbers.STATUS_WORDS.get(row["status"], row["status"]), is_status=True)
+def _kept(row: Row) -> str:
+    """Say which budget an error is within."""
+    if not (row["value"] > 0 and math.isfinite(row["gate_error"])):
+        return ""
+    return "reduced" if row["reduced"] else "full"
 
 
-def _base_time(row: Mapping[Any, Any]) -> Cell:
-    told = {"converged": row["base_converged"]}
-    return Cell(marked(numbers.seconds(row["base_value"]), told))
+def _time(row: Row) -> Cell:
+    return Cell(time(row)) if row["value"] > 0 else status_cell(row)
+
+
+def _base_time(row: Row) -> str:
+    base = {"converged": row["base_converged"]}
+    return marked(numbers.seconds(row["base_value"]), base)
 
 
 # -- torch.compile -------------------------------------------------------------------------------
 
 
-def _compiled(table: pd.DataFrame) -> TableView:
-    rows = along(table, "compile")
-    others = varying(rows, "compile")
-    result = []
-    for row in as_rows(rows):
-        ran = row["value"] > 0
-        result.append(
-            [
-                *_named(row, others),
-                Cell(numbers.tokens(row["seq_len"])),
-                _base_time(row),
-                _time(row),
-                ratio_cell(row),
-                Cell(numbers.seconds(row["compile_time"])),
-                *(Cell(_count(row[c])) for c in ("graphs", "breaks", "recompiles")),
-                Cell(_remark(row) if ran else row["reason"]),
-            ]
-        )
-    head = [
-        *_head(others), "tokens", "eager", "compiled", "speed-up", "compile time", "graphs",
-        "breaks", "recompiled", "remark",
-    ]  # fmt: skip
-    if result and not any(cells[-1].text for cells in result):
-        head, result = head[:-1], [cells[:-1] for cells in result]
+def _compiled(points: pd.DataFrame) -> TableView:
+    rows = along(points, "compile")
+    naming = _naming(varying(rows, "compile"))
+    columns: Columns[Row] = {
+        **naming,
+        "tokens": of("seq_len", numbers.tokens),
+        "eager": _base_time,
+        "compiled": _time,
+        "speed-up": ratio_cell,
+        "compile time": of("compile_time", numbers.seconds),
+        "graphs": of("graphs", _count),
+        "breaks": of("breaks", _count),
+        "recompiled": of("recompiles", _count),
+        "remark": lambda row: _remark(row) if row["value"] > 0 else row["reason"],
+    }
     notes = [
         "Compile time: the first call less the second. Graphs and breaks are those of the first "
         "call; recompiled: graphs that the second call at the same shape compiled anew."
     ]
-    return TableView("torch.compile", head, result, len(_head(others)), notes, len(result) > LONG)
+    return table(
+        "torch.compile", as_rows(rows), columns, text_columns=len(naming), notes=notes,
+        optional=("remark",),
+    )  # fmt: skip
 
 
 # -- activation checkpointing --------------------------------------------------------------------
 
 
-def _checkpointed(table: pd.DataFrame) -> TableView:
-    rows = along(table, "checkpointing")
-    others = varying(rows, "checkpointing")
-    result = [
-        [
-            *_named(row, others),
-            Cell(numbers.tokens(row["seq_len"])),
-            _base_time(row),
-            _time(row),
-            ratio_cell(row),
-            Cell(numbers.size(row["base_memory"])),
-            Cell(numbers.size(row["memory"])),
-        ]
-        for row in as_rows(rows)
-    ]
-    head = [
-        *_head(others), "tokens", "time, kept", "time, computed anew", "speed-up", "memory, kept",
-        "memory, computed anew",
-    ]  # fmt: skip
+def _checkpointed(points: pd.DataFrame) -> TableView:
+    rows = along(points, "checkpointing")
+    naming = _naming(varying(rows, "checkpointing"))
+    columns: Columns[Row] = {
+        **naming,
+        "tokens": of("seq_len", numbers.tokens),
+        "time, kept": _base_time,
+        "time, computed anew": _time,
+        "speed-up": ratio_cell,
+        "memory, kept": of("base_memory", numbers.size),
+        "memory, computed anew": of("memory", numbers.size),
+    }
     notes = [
         "A training step that keeps all activations, beside one that keeps the blocks' inputs and "
         "computes the rest anew in the backward pass."
     ]
     title = "Activation checkpointing"
-    return TableView(title, head, result, len(_head(others)), notes, len(result) > LONG)
+    return table(title, as_rows(rows), columns, text_columns=len(naming), notes=notes)
 
 
 # -- machines ------------------------------------------------------------------------------------
 
 
-def _machines(table: pd.DataFrame, names: Mapping[str, str]) -> list[TableView]:
+def _machines(points: pd.DataFrame, names: Mapping[str, str]) -> list[TableView]:
     """Return, for each mode, the times of several machines side by side, without a ratio.
 
     A series stands there at the longest length that two of them measured.
     """
-    rows = table[(table["metric"] == "latency") & (table["backend"] != IDENTITY)]
+    rows = points[(points["metric"] == "latency") & (points["backend"] != IDENTITY)]
     places = list(dict.fromkeys(zip(*(rows[c] for c in _PLACE), strict=True)))
     if len({place[0] for place in places}) < 2:
         return []
@@ -218,23 +200,25 @@ def _machines(table: pd.DataFrame, names: Mapping[str, str]) -> list[TableView]:
     others = [c for c in SETTING if c not in _PLACE and rows[c].nunique() > 1]
     views = []
     for mode, of_mode in rows.groupby("mode", sort=False):
-        result = []
+        at_longest = []
         for _, part in of_mode.groupby(shared, sort=False):
             measured = part[part["value"] > 0].groupby("seq_len")["machine"].nunique()
             common = measured[measured > 1].index
-            if not len(common):
-                continue
-            at = {tuple(r[c] for c in _PLACE): r for r in as_rows(part)
-                  if r["seq_len"] == max(common)}  # fmt: skip
-            first = next(iter(at.values()))
-            cells = [_time(at[place]) if place in at else Cell(numbers.NONE) for place in places]
-            name = Cell(label(first["backend"], first["options"]))
-            setting = [Cell(differing(first, others))] if others else []
-            result.append([name, *setting, Cell(numbers.tokens(max(common))), *cells])
-        head = ["backend", *(["setting"] if others else []), "tokens", *_headed(places, names)]
-        notes = ["At the longest length that two machines measured."]
+            if len(common):
+                by_place = {tuple(row[c] for c in _PLACE): row for row in as_rows(part)
+                            if row["seq_len"] == max(common)}  # fmt: skip
+                at_longest.append((next(iter(by_place.values())), by_place))
+        columns: Columns[Spread] = [
+            ("backend", lambda row: name(row[0])),
+            *([("setting", lambda row: differing(row[0], others))] if others else []),
+            ("tokens", lambda row: numbers.tokens(row[0]["seq_len"])),
+            *across(
+                places, dict(zip(places, _headed(places, names), strict=True)).__getitem__, _time
+            ),
+        ]
         title = f"Machines side by side: time per call, {mode}"
-        views.append(TableView(title, head, result, 1 + bool(others), notes, len(result) > LONG))
+        notes = ["At the longest length that two machines measured."]
+        views.append(table(title, at_longest, columns, text_columns=1 + bool(others), notes=notes))
     return views
 
 
@@ -243,21 +227,21 @@ _PLACE = ("machine", "environment", "version")
 
 def _headed(places: Sequence[tuple[str, str, str]], names: Mapping[str, str]) -> list[str]:
     """Name the columns: a machine that stands there more than once by what differs too."""
-    found = []
+    heads = []
     for machine, environment, version in places:
-        name = names.get(machine, f"machine {machine[:8]}")
-        own = [place for place in places if place[0] == machine]
-        if len({place[1] for place in own}) > 1:
-            name += f", environment {environment[:8]}"
-        found.append(f"{name}, {version}" if version and len(own) > 1 else name)
-    return found
+        head = names.get(machine, f"machine {machine[:8]}")
+        alike = [place for place in places if place[0] == machine]
+        if len({place[1] for place in alike}) > 1:
+            head += f", environment {environment[:8]}"
+        heads.append(f"{head}, {version}" if version and len(alike) > 1 else head)
+    return heads
 
 
 def _count(value: float) -> str:
     return f"{value:.0f}" if math.isfinite(value) else numbers.NONE
 
 
-def _remark(row: Mapping[Any, Any]) -> str:
+def _remark(row: Row) -> str:
     if row["graphs"] == 0:
         return "nothing was compiled: it ran as it is"
     return "compiles at every call" if row["recompiles"] > 0 else str(row["reason"])

@@ -20,7 +20,7 @@ from results.comparison.changes import compare
 from results.comparison.tables import Sides, sections
 from results.comparison.text import remark
 from results.export.tables import export_table
-from results.figures import plot_data
+from results.figures.plot_words import in_words
 from results.figures.svg import Drawn, drawn
 from results.recommendation.as_json import as_json
 from results.recommendation.page_answers import as_data, groups
@@ -104,7 +104,7 @@ def test_figures_have_hollow_marks(run: Run) -> None:
     assert figure is not None
     line = next(ln for ln in figure.axes[0].lines if ln.get_markevery() is not None)
     assert line.get_markevery() == [0, 1, 2]  # the last is drawn hollow
-    assert "(warm-up cut short)" in plot_data.in_words(figure)
+    assert "(warm-up cut short)" in in_words(figure)
 
 
 def test_a_run_of_whole_warm_ups_has_none(tmp_path: Path) -> None:

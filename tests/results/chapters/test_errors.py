@@ -14,14 +14,14 @@ from helpers_page import unscripted
 
 from results.chapters.error.figures import against_cost, against_length, caption
 from results.chapters.error.rows import ErrorChapter, budget_of, default_rows, error_chapters
-from results.chapters.error.tables import (
+from results.chapters.error.sentences import (
     closest_within,
     error_answers,
     error_paragraphs,
-    error_tables,
     exact_latency,
     fair_latency,
 )
+from results.chapters.error.tables import error_tables
 from results.records.load import load
 from results.report import write_report
 

@@ -33,7 +33,9 @@ from results.chapters.quality.figures import (
 from results.chapters.quality.overview import answers, overview
 from results.chapters.quality.published import published_tables, rows_of
 from results.chapters.quality.rows import Trial, at_chance, chapters_of_tasks
-from results.chapters.quality.tables import quality_paragraphs, quality_tables, score
+from results.chapters.quality.scores import score
+from results.chapters.quality.sentences import quality_paragraphs
+from results.chapters.quality.tables import quality_tables
 from results.chapters.quantized.chapter import quantized_part
 from results.chapters.speed.captions import input_scale
 from results.chapters.trust.rows import trust

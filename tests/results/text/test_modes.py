@@ -15,11 +15,12 @@ from results.chapters.speed.rows import chapters
 from results.chapters.speed.sentences import summarise
 from results.chapters.speed.tables import tables
 from results.export.tables import cases
+from results.metrics import MEMORY
 from results.records.load import load
 from results.report import write_report
 from results.schema import IDENTITY, MODES, UNITS, Case, RecordError
 from results.statistics.power_law import fit_exponent
-from results.text.modes import MEMORY_METRICS, WORDS
+from results.text.modes import WORDS
 from tests.helpers.synthetic import LENGTHS, Law, write_run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -43,8 +44,8 @@ def decoded(tmp_path: Path) -> Path:
 
 def test_every_mode_has_words_and_a_memory():
     assert set(WORDS) == set(MODES)
-    assert {words.memory for words in WORDS.values()} == set(MEMORY_METRICS)
-    assert all(UNITS[metric] == "B" for metric in MEMORY_METRICS)
+    assert {words.memory for words in WORDS.values()} == set(MEMORY)
+    assert all(UNITS[metric] == "B" for metric in MEMORY)
 
 
 def test_a_flat_line_has_exponent_zero_with_an_interval(decoded: Path):

@@ -1,0 +1,117 @@
+"""What a chapter's trials say in sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from results.analysis.crossovers import BASELINES
+from results.analysis.warm_up import marked
+from results.chapters.quality.rows import COSTS, QualityChapter, Trial
+from results.chapters.quality.scores import MOST_NAMED, compressors, named, score
+from results.metrics import METRICS
+from results.page.blocks import Paragraph
+from results.page.cells import name
+from results.records.frames import records
+from results.statistics.intervals import is_less
+from results.statistics.seeds import SOLVED, is_solved
+from results.text import numbers
+from results.text.numbers import status_word
+from results.text.written import writer
+
+
+def quality_paragraphs(chapter: QualityChapter) -> list[Paragraph]:
+    """Return what a chapter's trials say, one paragraph a trial."""
+    found = []
+    for trial in chapter.trials:
+        say = _of_text if trial.lower else _of_accuracy
+        sentences = [*say(trial), *_cheapest(trial), *_failures(trial)]
+        found.append(Paragraph(f"{trial.name[:1].upper()}{trial.name[1:]}", sentences))
+    return [p for p in found if p.sentences]
+
+
+def _of_accuracy(trial: Trial) -> list[str]:
+    rows = records(trial.good)
+    if not rows:
+        return []
+    solved = [r for r in rows if is_solved(r)]
+    short = [r for r in rows if r["score"] >= SOLVED and not is_solved(r)]
+    lost = [r for r in rows if r["at_chance"] and r["score"] < SOLVED]
+    rest = [r for r in rows if r not in solved and r not in lost and r not in short]
+    said = []
+    at = f"a mean of {SOLVED:.0%} or more".replace("%", " %")
+    if solved:
+        said.append(f"Solved, by {at}: {named(solved, 'accuracy')}.")
+    elif short:
+        said.append(f"No backend reaches {at} with all of its seeds.")
+    else:
+        said.append(f"No backend reaches {at}; the best is {named(rows[:1], 'accuracy')}.")
+        rest = [r for r in rest if r is not rows[0]]
+    if short:
+        said.append(
+            f"Not counted as solved, for a seed has no result: {named(short, 'accuracy')}."
+        )
+    exact = [r for r in rows if r["backend"] in BASELINES]
+    if exact and not any(r in solved for r in exact):
+        said.append(
+            f"Exact attention ({named(exact, 'accuracy')}) does not solve it either: here a "
+            "failure of another says nothing of its attention alone."
+        )
+    if rest:
+        said.append(f"Between chance and that: {named(rest, 'accuracy')}.")
+    if lost:
+        chance = score(trial.chance, "accuracy")
+        said.append(f"Not told from chance ({chance}): {named(lost, 'accuracy')}.")
+    return said
+
+
+def _of_text(trial: Trial) -> list[str]:
+    rows = records(trial.good)
+    if not rows:
+        return []
+    said = [f"Fewest bits per byte: {named(rows[:1], trial.metric)}."]
+    if rows[1:]:
+        said.append(f"Then {named(rows[1:], trial.metric)}.")
+    for word, bits in compressors(trial).items():
+        beaten = [name(r) for r in rows if r["score"] < bits]
+        mark = f"{word}'s {bits:.3f} bits per byte of the same test split"
+        if not beaten:
+            said.append(f"No backend gets below {mark}.")
+        elif len(beaten) == len(rows) > 1:
+            said.append(f"All get below {mark}.")
+        else:
+            said.append(f"Below {mark}: {numbers.listing(beaten[:MOST_NAMED])}.")
+    return said
+
+
+def _cheapest(trial: Trial) -> list[str]:
+    """Say which of those that solve it takes least; of text there is no such line."""
+    solved = trial.good.iloc[:0]
+    if not trial.lower:
+        solved = trial.good.loc[
+            np.asarray([is_solved(r) for r in records(trial.good)], dtype=bool)
+        ]
+    said = []
+    for cost in COSTS:
+        rows = solved[solved[cost] > 0].sort_values(cost, kind="stable")
+        if len(rows) > 1:
+            least = float(rows[cost].iloc[0])
+            first = records(rows)[0]["latencies"]
+            who = [
+                marked(name(r), r) if cost == "latency" else name(r)
+                for r in records(rows)
+                if (not is_less(first, r["latencies"]) if cost == "latency" else r[cost] == least)
+            ]
+            once = cost == "latency" and min(map(len, rows["latencies"])) == 1
+            said.append(
+                f"{METRICS[cost].words} {writer(cost)(least)} ({numbers.listing(who)}"
+                f"{', one launch each' if once else ''})"
+            )
+    return [f"Least of those that solve it: {numbers.listing(said)}."] if said else []
+
+
+def _failures(trial: Trial) -> list[str]:
+    failed = records(trial.rows[trial.rows["score"].isna()])
+    told = [f"{name(r)} ({status_word(r['status'])})" for r in failed[:MOST_NAMED]]
+    more = len(failed) - len(told)
+    told += [f"{more} more"] if more else []
+    return [f"No result: {numbers.listing(told)}; the table has the reasons."] if told else []
