@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_lazy import transformers
 from torch import Tensor
 
 from attention.base import UnsupportedError
@@ -17,8 +18,6 @@ from models import (
     from_huggingface,
     named_config,
 )
-
-transformers = pytest.importorskip("transformers", reason="needs the extra 'peers'")
 
 SMALL = {
     "BertForMaskedLM": {

@@ -7,11 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-
-pytest.importorskip("transformers", reason="needs the extra 'peers'")
-
 from helpers_transformers import build, config_of, hidden, inputs, real, transformers
+from torch import Tensor
 
 from attention.checks import UnsupportedError
 from attention.integrations import transformers as ours
@@ -24,6 +21,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
+    pytest.importorskip("transformers", reason="needs the extra 'peers'")
     torch._dynamo.reset()
     ours.register(**OPTIONS)
     yield

@@ -8,14 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-
-import attention
-from attention.checks import UnsupportedError
-
-transformers = pytest.importorskip("transformers", reason="needs the extra 'peers'")
-
-from helpers_transformers import (  # noqa: E402
+from helpers_lazy import transformers
+from helpers_transformers import (
     BATCH,
     CONFIGS,
     LENGTH,
@@ -29,14 +23,18 @@ from helpers_transformers import (  # noqa: E402
     pair,
     real,
 )
+from torch import Tensor, nn
 
-from attention.integrations import transformers as ours  # noqa: E402
+import attention
+from attention.checks import UnsupportedError
+from attention.integrations import transformers as ours
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
 def registered() -> None:
+    pytest.importorskip("transformers", reason="needs the extra 'peers'")
     ours.register(linformer={"seq_len": 64, "rank": 16}, longformer={"window": 5})
 
 

@@ -14,12 +14,10 @@ import torch
 import torch.distributed as dist
 from context_ranks import CASES, RANKS, spans_of
 from helpers_ranks import run_ranks
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import attention
 from attention.context_parallel import ContextParallel, split
 from attention.parallel.collectives import Part
-from attention.parallel.ring import ring_attention
 
 Found = list[dict[str, Any]]
 
@@ -200,6 +198,10 @@ def test_pinned_flash_is_refused_where_a_gpu_would_need_a_mask():
 @pytest.mark.parametrize("kernel", ["flash", "efficient"])
 def test_kernels_of_a_gpu_take_what_the_ring_hands_them(kernel: str, causal: bool):
     """On tensors without contents, over a group without transport: shapes and signatures."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    from attention.parallel.ring import ring_attention
+
     dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=2)
     try:
         q, k, v = (

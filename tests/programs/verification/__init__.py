@@ -2,7 +2,8 @@
 
 `python -m verification` (with tests/programs on the path; `make verify-method`) runs them all and
 writes what it found. Each promise is one module of this package: its docstring says what is
-promised, how it is tested and what counts as a failure, and ``measure(scale, report)`` returns a `Measured`.
+promised, how it is tested and what counts as a failure, and ``measure(scale, report)`` returns a
+`Measured`.
 """
 
 from __future__ import annotations

@@ -23,8 +23,6 @@ from results.records.load import Run, load
 from results.report import write_report
 from results.schema import PROFILE_PARTS, RECORDS
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 SMALL: dict[str, Any] = {
     "lengths": (512, 1024), "launches": 1, "modes": ("forward",), "noise": 0.0,
     "sample_noise": 0.0,

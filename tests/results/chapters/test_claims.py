@@ -16,8 +16,6 @@ from results.chapters.claims.verdicts import claims_table, lines_of, rulings
 from results.records.load import Run, load
 from results.report import write_report
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 
 def run_of(folder: Path, found: Any = None, shown: Any = None) -> Run:
     return load(made.write_quality(folder, made.claim_records(found, shown)))

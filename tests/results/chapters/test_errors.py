@@ -25,8 +25,6 @@ from results.chapters.error.tables import (
 from results.records.load import load
 from results.report import write_report
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 ONE = {"gaussian:scale=1": 1.0}
 
 

@@ -44,7 +44,6 @@ from results.text.labels import number_of, options_of, training_name
 
 Record = dict[str, Any]
 
-pytestmark = pytest.mark.usefixtures("undrawn")
 
 LAWS = {"sdpa": synthetic.SEVEN["sdpa"]}
 SMALL: dict[str, Any] = {"lengths": (512, 2048), "launches": 1, "modes": ("forward",)}

@@ -29,8 +29,6 @@ from results.records.validation import drop_faults
 from results.report import write_report
 from results.schema import CONDITIONS
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 LAWS = {"sdpa": synthetic.SEVEN["sdpa"], "performer": synthetic.SEVEN["performer"]}
 SHAPE: dict[str, Any] = {"laws": LAWS, "lengths": (512, 2048), "modes": ("forward",)}
 

@@ -21,8 +21,6 @@ from results.records.load import NoRunError, load
 from results.report import ReportError, write_report
 from results.text import numbers
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 FAST = {name: synthetic.SEVEN[name] for name in ("full", "sdpa", "linformer", "xformers")}
 
 

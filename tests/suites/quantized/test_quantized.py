@@ -41,9 +41,13 @@ CASE = Case(
 
 COMMON = {"parameter_bytes", "output_difference", "accuracy", "loss", "latency", "peak_memory"}
 
-needs_torchao = pytest.mark.skipif(
-    schemes.torchao_version() is None, reason="torchao is not installed"
-)
+needs_torchao = pytest.mark.usefixtures("torchao")
+
+
+@pytest.fixture(scope="session")
+def torchao() -> None:
+    if schemes.torchao_version() is None:
+        pytest.skip("torchao is not installed")
 
 
 @pytest.fixture(autouse=True)
