@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from helpers_covering import covering
 from helpers_recommend import FOUR, Law, a_run, add_recall
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,9 +106,11 @@ def test_every_option_reaches_the_question(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("mode", ["forward", "decode"])
-@pytest.mark.parametrize("more", [{}, {"error_inputs": "peaked:keys=4", "recall_task": "recall"}])
+@covering(
+    ("causal", [False, True]),
+    ("mode", ["forward", "decode"]),
+    ("more", [{}, {"error_inputs": "peaked:keys=4", "recall_task": "recall"}]),
+)
 def test_the_commands_that_are_printed_are_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, causal: bool, more: dict[str, Any]
 ) -> None:

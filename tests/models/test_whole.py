@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_covering import covering
 from helpers_lazy import transformers
 from torch import Tensor
 
@@ -275,10 +276,12 @@ def test_bad_input_is_named() -> None:
         from_huggingface(theirs("BartForConditionalGeneration", tie_word_embeddings=False))
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary"])
-@pytest.mark.parametrize("normalization", ["layer", "rms"])
-@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh", "swiglu"])
-@pytest.mark.parametrize("norm", ["pre", "post"])
+@covering(
+    ("positions", ["sinusoidal", "learned", "rotary"]),
+    ("normalization", ["layer", "rms"]),
+    ("activation", ["relu", "gelu", "gelu_tanh", "swiglu"]),
+    ("norm", ["pre", "post"]),
+)
 def test_every_part_trains(positions: Any, normalization: Any, activation: Any, norm: Any) -> None:
     torch.manual_seed(0)
     config = ModelConfig(

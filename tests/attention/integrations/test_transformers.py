@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_covering import covering
 from helpers_lazy import transformers
 from helpers_transformers import (
     BATCH,
@@ -38,9 +39,7 @@ def registered() -> None:
     ours.register(linformer={"seq_len": 64, "rank": 16}, longformer={"window": 5})
 
 
-@pytest.mark.parametrize("padded", ["", "left", "right"])
-@pytest.mark.parametrize("backend", ["full", "sdpa"])
-@pytest.mark.parametrize("kind", CONFIGS)
+@covering(("padded", ["", "left", "right"]), ("backend", ["full", "sdpa"]), ("kind", CONFIGS))
 def test_exact_backends_give_what_sdpa_gives(kind: str, backend: str, padded: str) -> None:
     theirs, mine = pair(kind, f"attnbench_{backend}")
     given = inputs(padded)
@@ -424,9 +423,7 @@ def test_a_swapped_longformer_gives_the_same(with_global: bool, padded: str) -> 
         torch.testing.assert_close(grads[1][name], want, atol=2e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("padded", ["", "right"])
-@pytest.mark.parametrize("length", [64, 1024])
+@covering(("training", [False, True]), ("padded", ["", "right"]), ("length", [64, 1024]))
 def test_a_swapped_bigbird_gives_the_same(length: int, padded: str, training: bool) -> None:
     block = 4 if length == 64 else 16
     changes = {"block_size": block, "max_position_embeddings": length}
@@ -477,9 +474,9 @@ def seq2seq(kind: str) -> Any:
     return getattr(transformers, f"{kind}ForConditionalGeneration")(config)
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("padded", ["", "right"])
-@pytest.mark.parametrize("kind", ["LED", "BigBirdPegasus"])
+@covering(
+    ("training", [False, True]), ("padded", ["", "right"]), ("kind", ["LED", "BigBirdPegasus"])
+)
 def test_a_swapped_encoder_gives_the_same_logits(kind: str, padded: str, training: bool) -> None:
     theirs, mine = seq2seq(kind).train(training), seq2seq(kind).train(training)
     names = list(mine.state_dict())

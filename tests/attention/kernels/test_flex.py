@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
 import torch
+from helpers_covering import covering
 from helpers_flex import dense_tiles, without_kernel
 from torch import Tensor
 
@@ -34,9 +34,9 @@ def bytes_of(lists: TileLists | None) -> int:
 # -- lists ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("causal", "masked"), list(itertools.product([False, True], repeat=2)))
-@pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("length", LENGTHS)
+@covering(
+    ("length", LENGTHS), ("window", WINDOWS), ("causal", [False, True]), ("masked", [False, True])
+)
 def test_band_lists_hold_the_tiles_of_the_band_and_no_other(
     length: int, window: int, causal: bool, masked: bool
 ) -> None:
@@ -147,9 +147,12 @@ def test_lists_and_masks_keep_the_contract(
     assert finding.status == "passed", f"{finding.message}\n{finding.how}"
 
 
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.6])
-@pytest.mark.parametrize(("causal", "padding"), list(itertools.product([False, True], repeat=2)))
-@pytest.mark.parametrize("dilation", [1, 3, [1, 1, 2, 2]])
+@covering(
+    ("share", [0.0, 0.02, 0.6]),
+    ("causal", [False, True]),
+    ("padding", [False, True]),
+    ("dilation", [1, 3, [1, 1, 2, 2]]),
+)
 def test_global_tokens_equal_reference(
     dilation: int | list[int], causal: bool, padding: bool, share: float,
     monkeypatch: pytest.MonkeyPatch,

@@ -17,6 +17,7 @@ import pytest
 import torch
 from click import Option
 from click.testing import CliRunner
+from helpers_covering import covering
 from helpers_sweep import record as sweep_record
 from helpers_sweep import wait_until
 from helpers_training import training
@@ -574,9 +575,11 @@ def test_two_lists_at_once_are_misuse(pair: tuple[str, str]) -> None:
     assert all(option in result.stderr for option in pair)
 
 
-@pytest.mark.parametrize("seq_len", [32, 64, 128, 256])
-@pytest.mark.parametrize("is_causal", [False, True])
-@pytest.mark.parametrize("name", ["longformer", "bigbird"])
+@covering(
+    ("seq_len", [32, 64, 128, 256]),
+    ("is_causal", [False, True]),
+    ("name", ["longformer", "bigbird"]),
+)
 def test_a_pattern_has_a_quarter_of_exact_attentions_keys(
     name: str, is_causal: bool, seq_len: int
 ) -> None:
