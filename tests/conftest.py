@@ -119,12 +119,19 @@ def _no_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def registry_restored() -> Iterator[None]:
     """Forget afterwards what a test registers: later tests list what there is."""
-    from attention import registry
+    from attention import plugins
 
-    known = dict(registry._registry)
+    for registry in plugins._registries:
+        registry.discover()
+    before = [
+        (held, dict(held))
+        for registry in plugins._registries
+        for held in (registry, registry._broken, registry._broken_files)
+    ]
     yield
-    registry._registry.clear()
-    registry._registry.update(known)
+    for held, content in before:
+        held.clear()
+        held.update(content)
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +146,22 @@ def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         return Drawn(Inline("<svg></svg>", []), Pngs(b"", b"", ""))
 
     monkeypatch.setattr("results.report.drawn", drawn)
+
+
+@pytest.fixture
+def in_process(registry_restored: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run the cases of a test's sweeps in this process, and leave it as it was."""
+    import gc
+
+    import torch
+    from helpers_in_process import InProcess
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("suites.engine.driver.Launcher", InProcess)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("highest")
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from suites.engine.driver import run_sweep
 from suites.engine.journal import Journal
 from suites.terminal.progress import Summary, closing
 
-pytestmark = pytest.mark.usefixtures("one_server")
+pytestmark = pytest.mark.usefixtures("in_process")
 
 OWN_BACKEND = '''
 """A backend of one's own: averages the values it may see."""

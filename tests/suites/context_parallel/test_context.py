@@ -24,7 +24,7 @@ from suites.plan import cases, grid_from
 from suites.worker.preflight import inspect_case
 from suites.worker.run import answer
 
-pytestmark = pytest.mark.usefixtures("one_server")
+pytestmark = pytest.mark.usefixtures("in_process")
 
 CASE = Case(
     kind=CONTEXT, level="attention", mode=CONTEXT_MODE, arms=(Arm("longformer", {"window": 8}),),

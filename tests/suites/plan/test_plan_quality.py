@@ -45,7 +45,7 @@ from suites.terminal.progress import Console, describe, label
 from suites.training.plan import VIEWS, plan_from
 from suites.worker.preflight import inspect_case
 
-pytestmark = pytest.mark.usefixtures("one_server")
+pytestmark = pytest.mark.usefixtures("in_process")
 
 PRESETS = [(suite, name) for suite, presets in TRAINING_PRESETS.items() for name in presets]
 

@@ -36,7 +36,7 @@ from tests.suites.speed.test_speed import unchanged_process  # noqa: F401
 from tests.suites.tasks.test_lra import LISTOPS as LRA_FILES
 from tests.suites.tasks.test_lra import listops_rows, written
 
-pytestmark = pytest.mark.usefixtures("one_server")
+pytestmark = pytest.mark.usefixtures("in_process")
 
 ALWAYS = {"accuracy", "loss", "training_time", "training_steps", "training_ops", "throughput",
           "latency", "peak_memory"}  # fmt: skip

@@ -29,7 +29,7 @@ from suites.training.prepare import prepare
 from suites.worker.preflight import inspect_case
 from tests.suites.speed.test_speed import record, unchanged_process  # noqa: F401
 
-pytestmark = pytest.mark.usefixtures("one_server")
+pytestmark = pytest.mark.usefixtures("in_process")
 
 CASE = Case(
     kind="quantized", level="model", mode="training", arms=(Arm("sdpa"),), batch=8, num_heads=0,
