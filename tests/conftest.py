@@ -72,6 +72,13 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Take figures out of the fast tier: of a report they take most of the time."""
+    for item in items:
+        if item.get_closest_marker("drawn"):
+            item.add_marker("slow")
+
+
 TESTS = Path(__file__).parent
 TOGETHER = (
     "attention/parallel/test_context_parallel.py", "attention/parallel/test_distributed.py",

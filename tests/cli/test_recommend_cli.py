@@ -195,6 +195,7 @@ def test_what_was_left_out_is_told_on_standard_error(tmp_path: Path) -> None:
 # -- the reference records -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_a_folder_the_reference_records_answer_and_say_whose_they_are() -> None:
     got = invoke(*ASKED)
     assert got.exit_code == 0
@@ -218,6 +219,7 @@ def test_an_installation_without_them_says_so(tmp_path: Path) -> None:
         reference_folders(tmp_path)
 
 
+@pytest.mark.slow
 def test_measured_values_lie_in_the_interval_of_their_neighbours() -> None:
     """Leave each inner length of the reference records out and interpolate it: twice the gap."""
     run = load(
@@ -238,6 +240,7 @@ def test_measured_values_lie_in_the_interval_of_their_neighbours() -> None:
         assert sum(hits[metric]) / len(hits[metric]) > 0.8
 
 
+@pytest.mark.slow
 def test_the_answer_needs_no_torch(folder: Path) -> None:
     code = (
         "import sys, cli\n"

@@ -46,4 +46,5 @@ class InProcess:
             except Exception as error:
                 reason = scrub(f"{type(error).__name__}: {error}")
         status = None if reason is None else "failed"
-        return Outcome(record, status, reason, tail(out.getvalue()), time.perf_counter() - began)
+        wall = max(1e-3, time.perf_counter() - began)
+        return Outcome(record, status, reason, tail(out.getvalue()), wall)

@@ -137,6 +137,7 @@ def test_exact_attention_can_be_swapped_without_a_difference(kind: str) -> None:
     assert not swapped.training
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own, while it traces
 @pytest.mark.parametrize("name", ["full", "sdpa"])
 @pytest.mark.parametrize("kind", SMALL)

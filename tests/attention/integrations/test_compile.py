@@ -13,6 +13,8 @@ from torch import Tensor
 from attention.checks import UnsupportedError
 from attention.integrations import transformers as ours
 
+pytestmark = pytest.mark.slow
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "performer": {"num_features": 16}, "linformer": {"seq_len": 64, "rank": 8},
     "bigbird": {"block_size": 4}, "longformer": {"window": 5},

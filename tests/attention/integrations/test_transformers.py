@@ -361,6 +361,7 @@ def test_new_options_reach_a_model_built_before_when_it_is_prepared() -> None:
     assert (narrow - exact).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["docs/transformers.md", "README.md"])
 def test_what_the_pages_show_runs(page: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)

@@ -381,17 +381,16 @@ def test_chunks_cover_their_range_in_even_sizes(total: int, most: int) -> None:
     assert all(count % 2 == 0 for _, count in cut[:-1])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own, while it traces
 @pytest.mark.parametrize(
     ("name", "options"),
     [
         ("longformer", {"window": 8}),
-        ("longformer", {"window": 5, "dilation": (1, 3)}),
         ("bigbird", {"block_size": 4, "num_random_blocks": 1, "num_global_tokens": 3}),
         ("linformer", {"seq_len": 1024, "rank": 12}),
         ("performer", {"num_features": 24, "seed": 1}),
         ("sdpa", {}),
-        ("full", {}),
     ],
 )
 def test_a_compiled_graph_does_not_grow_with_the_length(

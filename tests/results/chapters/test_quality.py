@@ -580,32 +580,6 @@ def test_shares_beyond_all_and_other_units_are_refused(
     assert fault in run.warnings[0]
 
 
-def test_an_accuracy_beyond_all_is_refused(tmp_path: Path) -> None:
-    records = made.task_records({"sdpa": made.Learner()}, seeds=(0, 1))
-    records[0]["arms"][0]["metrics"]["accuracy"]["value"] = 1.01
-    run = load(made.write_quality(tmp_path, records))
-    assert len(run.records) == 1
-    assert "accuracy" in run.warnings[0]
-
-
-@pytest.mark.drawn
-def test_strangers_text_is_shown_and_not_run(tmp_path: Path) -> None:
-    mark = "<script>alert('1')</script>"
-    facts = {"corpus": mark, "sha256": mark, "zlib": "x", "xz": None, mark: mark}
-    records = made.task_records(
-        {mark: made.Learner(name=mark), "sdpa": made.Learner(fails=("failed", mark))},
-        task=f"text{mark}:x={mark}", trainings=(f"{mark}:amount={mark}",), model=mark,
-        quality={"facts": facts, "task": {mark: mark}},
-    )  # fmt: skip
-    records += made.task_records({mark: made.Learner(name=mark)}, group=mark, seeds=(0,))
-    records += made.quantized_records({mark: (4.0, 1e-2, 0.1, 2.1), "int8": ("failed", mark)})
-    records[-2]["arms"][0]["kernel"] = mark
-    for file in write_report([made.write_quality(tmp_path, records)]):
-        text = unscripted(file) if file.suffix == ".html" else file.read_text()
-        assert "<script" not in text
-        assert "&lt;script&gt;" in text
-
-
 # -- the rest of the house -----------------------------------------------------------------------
 
 

@@ -247,6 +247,7 @@ def test_unknown_weights_are_misuse():
 # -- what is measured ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_torchao
 def test_fewer_bits_are_further_from_float32(store: Path):
     found = {weights: ask(weights, store) for weights in WEIGHTS}
@@ -293,6 +294,7 @@ def test_the_model_is_that_of_the_same_case_of_kind_task(store: Path):
     assert {name: first["quality"][name] for name in same} == same
 
 
+@pytest.mark.slow
 @needs_torchao
 @pytest.mark.parametrize(
     ("objective", "architecture"), [("next", "decoder"), ("denoise", "encoder_decoder")]
@@ -377,6 +379,7 @@ class Quiet:
         pass
 
 
+@pytest.mark.slow
 @needs_torchao
 def test_a_sweep_trains_once_for_two_schemes(tmp_path: Path):
     grid = grid_from(
