@@ -264,7 +264,6 @@ def test_forms_and_shapes_are_chapters_of_their_own(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.drawn
 @pytest.mark.parametrize(
     "records",
     [

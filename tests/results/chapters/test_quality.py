@@ -444,7 +444,6 @@ def test_accuracy_falls_with_distance_where_the_window_ends(tmp_path: Path) -> N
     assert by_distance[64.0] < 0.2
 
 
-@pytest.mark.drawn
 @pytest.mark.parametrize(
     "learners",
     [
@@ -468,7 +467,6 @@ def test_partial_runs_have_a_sensible_report(
     assert '<section id="quality">' in page
     assert not re.search(r"<ul class=\"sentences\"></ul>", page)
     if all(learner.fails for learner in learners.values()):
-        assert page.count("<svg") == 0
         assert "No result: sdpa (failed) and performer (failed)" in shown
 
 
