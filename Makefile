@@ -1,6 +1,6 @@
 # On a fresh machine with Python only:
 #   make bench   environment, install, quick sweep, report; prints where the report lies
-#   make test    environment, install, the whole test suite
+#   make test    environment, install, the fast tests: nearly all
 # Both may be repeated: what is done is not done again.
 
 PYTHON ?=
@@ -13,6 +13,8 @@ BENCH ?=
 # For verify-method: --short, --only NAME,…, --out FILE.
 VERIFY ?=
 COUNT ?= 1000000
+# For test: folders, files or options of pytest, as TEST="tests/results -x".
+TEST ?=
 # For gpu: a folder of wheels; further options, as "--limit 540": docs/gpu.md.
 WHEELS ?=
 GPU ?=
@@ -30,7 +32,7 @@ PAGE_SCRIPTS := jquery@3.3.1 bootstrap@3.1.1 jquery.flot@0.8.3 flot-orderbars@1.
   blueimp-md5@2.19.0 stupid-table-plugin@1.1.3
 
 .DELETE_ON_ERROR:
-.PHONY: bench test docs verify-method gpu fuzz asv-page dev lint types contracts check format constraints clean help
+.PHONY: bench test test-slow test-serial test-all docs verify-method gpu fuzz asv-page dev lint types contracts check format constraints clean help
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -40,9 +42,16 @@ bench: $(VENV)/.installed-run ## quick sweep and report
 	@$(BIN)/attnbench report $(OUT) >/dev/null
 	@echo "The report lies in $(abspath $(OUT))/report.html and report.md"
 
-test: $(VENV)/.installed-test ## the whole test suite
-	$(BIN)/pytest -n $(JOBS) -m "not serial"
+test: $(VENV)/.installed-test ## the fast tests, nearly all: below five minutes
+	$(BIN)/pytest -n $(JOBS) -m "not slow and not serial" $(TEST)
+
+test-slow: $(VENV)/.installed-test ## the slow ones: compilers, servers, browsers
+	$(BIN)/pytest -n $(JOBS) -m "slow and not serial" $(SLOW)
+
+test-serial: $(VENV)/.installed-test ## those of time and memory, which run alone
 	$(BIN)/pytest -m serial $(SERIAL)
+
+test-all: test test-slow test-serial ## every test: below twenty minutes
 
 verify-method: $(VENV)/.installed-test ## measure the method's promises, on a quiet machine: docs/method.md
 	PYTHONPATH=tests/programs $(BIN)/python -m verification $(VERIFY)
@@ -75,7 +84,7 @@ types: $(VENV)/.installed-dev ## mypy --strict
 contracts: $(VENV)/.installed-dev ## import direction
 	$(BIN)/lint-imports --no-cache
 
-check: lint types contracts test ## all of the above
+check: lint types contracts test ## what a change must pass: lint, types, import direction, tests
 
 format: $(VENV)/.installed-dev ## let ruff format
 	$(BIN)/ruff check --fix .
@@ -96,8 +105,9 @@ clean: ## remove environment, caches and builds; runs/ stays
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .asv
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Of the tests that run alone: the files that have some.
-SERIAL = $(shell grep -rl --include="test_*.py" "pytest.mark.serial" tests)
+# The files that have slow tests, and those with some that run alone.
+SLOW = tests/system $(shell grep -rl --include="test_*.py" "mark\.slow" tests | grep -v ^tests/system)
+SERIAL = $(shell grep -rl --include="test_*.py" "mark\.serial" tests)
 
 # -- the environment -------------------------------------------------------------------------
 

@@ -1,10 +1,11 @@
-"""What all tests share: seeds and threads. Torch only for the tests that use it already."""
+"""What all tests share: seeds, threads and tiers. Torch only for the tests that use it already."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,53 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a slow machine have more patience with the fast tier."""
+    parser.addoption(
+        "--fast-limit", type=float, default=3.0, metavar="SECONDS",
+        help="what a test of the fast tier may take; 0: no limit",
+    )  # fmt: skip
+
+
+IMPORTED = 100
+"""Modules that a test imports where it is the first to need a library."""
+
+
+def is_fast(item: pytest.Item) -> bool:
+    """Say whether a test is of the fast tier, `make test`."""
+    return not any(map(item.get_closest_marker, ("slow", "serial", "gpu")))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test of the fast tier that takes long, its fixtures left out.
+
+    Where more processes want to run than there are cores it counts what the test and its children
+    computed, if that is less than what the clock says: to wait for a core is no fault of the test.
+    The first test that needs a library pays for all of its import: it is not judged.
+    """
+    began, cpu, modules = time.monotonic(), sum(os.times()[:4]), len(sys.modules)
+    yield
+    seconds, cpu = time.monotonic() - began, sum(os.times()[:4]) - cpu
+    if os.getloadavg()[0] > (os.cpu_count() or 1) + 0.5:
+        seconds = min(seconds, cpu)
+    limit = item.config.getoption("fast_limit")
+    if is_fast(item) and 0 < limit < seconds and len(sys.modules) < modules + IMPORTED:
+        pytest.fail(
+            f"took {seconds:.1f} s, {cpu:.1f} s of them computing; a test of the fast tier may "
+            f"take {limit:g} s: make it cheaper, or mark it slow",
+            pytrace=False,
+        )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Take figures out of the fast tier: of a report they take most of the time."""
+    for item in items:
+        if item.get_closest_marker("drawn"):
+            item.add_marker("slow")
+
+
+TESTS = Path(__file__).parent
 TOGETHER = (
     "attention/parallel/test_context_parallel.py", "attention/parallel/test_distributed.py",
     "docs/test_docs.py", "results/comparison/test_page.py", "results/figures/test_figures.py",
@@ -62,21 +110,42 @@ def _seeded() -> None:
         sys.modules["torch"].manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _no_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test of the fast tier start the server that cases are forked from: seconds each."""
+    launcher = sys.modules.get("suites.processes.launcher")
+    if launcher is None or not is_fast(request.node):
+        return
+
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("a test of the fast tier starts a server: mark it slow", pytrace=False)
+
+    monkeypatch.setattr(launcher._Server, "start", refuse)
+
+
 @pytest.fixture
 def registry_restored() -> Iterator[None]:
     """Forget afterwards what a test registers: later tests list what there is."""
-    from attention import registry
+    from attention import plugins
 
-    known = dict(registry._registry)
+    for registry in plugins._registries:
+        registry.discover()
+    before = [
+        (held, dict(held))
+        for registry in plugins._registries
+        for held in (registry, registry._broken, registry._broken_files)
+    ]
     yield
-    registry._registry.clear()
-    registry._registry.update(known)
+    for held, content in before:
+        held.clear()
+        held.update(content)
 
 
-@pytest.fixture
-def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the figures of reports, most of their time: for tests of what is around them."""
-    if request.node.get_closest_marker("drawn"):
+@pytest.fixture(autouse=True)
+def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the figures of reports, most of their time, but where a test is marked `drawn`."""
+    folder = request.path.relative_to(TESTS).parts[0]
+    if folder not in ("results", "cli") or request.node.get_closest_marker("drawn"):
         return
     from results.figures.svg import Drawn, Inline, Pngs
 
@@ -84,6 +153,22 @@ def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         return Drawn(Inline("<svg></svg>", []), Pngs(b"", b"", ""))
 
     monkeypatch.setattr("results.report.drawn", drawn)
+
+
+@pytest.fixture
+def in_process(registry_restored: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run the cases of a test's sweeps in this process, and leave it as it was."""
+    import gc
+
+    import torch
+    from helpers_in_process import InProcess
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("suites.engine.driver.Launcher", InProcess)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("highest")
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import signal
 import subprocess
 import sys
 from datetime import datetime
@@ -13,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from helpers_sweep import FAKE_SUITES, case, is_alive, pids_in, record, wait_until
+from helpers_sweep import FAKE_SUITES, case, record
 
 import cli
 from results.records.load import load
@@ -22,7 +20,7 @@ from suites.engine.driver import run_sweep
 from suites.engine.journal import Journal
 from suites.terminal.progress import Summary, closing
 
-pytestmark = pytest.mark.usefixtures("one_server")
+pytestmark = pytest.mark.usefixtures("in_process")
 
 OWN_BACKEND = '''
 """A backend of one's own: averages the values it may see."""
@@ -324,35 +322,6 @@ def test_run_of_a_broken_plugins_backend_is_misuse(tmp_path):
         invoke("run", "--plugin", file, "--backend", "mine", "--out", tmp_path / "run")
     )
     assert "ZeroDivisionError" in said
-
-
-PROGRAM = """
-import sys
-from pathlib import Path
-import cli
-from suites.engine.driver import run_sweep
-run_sweep.__kwdefaults__["benchmark_dir"] = Path(sys.argv.pop(1))
-cli.main()
-"""
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_run_stopped_keeps_what_is_done_and_says_how_to_go_on(tmp_path, number, code):
-    pids, folder = tmp_path / "pids", tmp_path / "run"
-    arguments = ["run", "--backend", f"hangs:pids={pids}", "--threads", "1", "--out", str(folder)]
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(FAKE_SUITES), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    started = pids_in(pids)
-    os.kill(process.pid, number)
-    _, said = process.communicate(timeout=20)
-    assert process.returncode == code
-    assert f"--resume --out {folder}" in said
-    assert "Traceback" not in said
-    wait_until(lambda: not any(is_alive(pid) for pid in started))
-    written = map(json.loads, (folder / "records.jsonl").read_text().splitlines())
-    assert {r["case"]["kind"] for r in written} == {"sentinel", "roof"}
 
 
 # -- report, merge, export ----------------------------------------------------------------------

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from cli import main
 from results.schema import RECORDS
 
-pytestmark = pytest.mark.usefixtures("one_server", "without_roofs")
+pytestmark = pytest.mark.usefixtures("in_process", "without_roofs")
 
 TINY = (
     "--suite", "peers", "--seq-len", "64", "--launches", "1", "--num-heads", "2", "--head-dim",

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from helpers_covering import covering
 from helpers_recommend import FOUR, Law, a_run, add_recall
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,9 +106,11 @@ def test_every_option_reaches_the_question(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("mode", ["forward", "decode"])
-@pytest.mark.parametrize("more", [{}, {"error_inputs": "peaked:keys=4", "recall_task": "recall"}])
+@covering(
+    ("causal", [False, True]),
+    ("mode", ["forward", "decode"]),
+    ("more", [{}, {"error_inputs": "peaked:keys=4", "recall_task": "recall"}]),
+)
 def test_the_commands_that_are_printed_are_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, causal: bool, more: dict[str, Any]
 ) -> None:
@@ -191,6 +194,7 @@ def test_what_was_left_out_is_told_on_standard_error(tmp_path: Path) -> None:
 # -- the reference records -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_a_folder_the_reference_records_answer_and_say_whose_they_are() -> None:
     got = invoke(*ASKED)
     assert got.exit_code == 0
@@ -214,6 +218,7 @@ def test_an_installation_without_them_says_so(tmp_path: Path) -> None:
         reference_folders(tmp_path)
 
 
+@pytest.mark.slow
 def test_measured_values_lie_in_the_interval_of_their_neighbours() -> None:
     """Leave each inner length of the reference records out and interpolate it: twice the gap."""
     run = load(
@@ -234,6 +239,7 @@ def test_measured_values_lie_in_the_interval_of_their_neighbours() -> None:
         assert sum(hits[metric]) / len(hits[metric]) > 0.8
 
 
+@pytest.mark.slow
 def test_the_answer_needs_no_torch(folder: Path) -> None:
     code = (
         "import sys, cli\n"

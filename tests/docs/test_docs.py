@@ -158,6 +158,7 @@ GIVEN: Mapping[str, Callable[[pytest.MonkeyPatch], dict[str, Any]]] = {"README.m
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registries", "desk")
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
 def test_the_python_of_a_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +182,7 @@ def test_the_example_of_the_reference_runs() -> None:
     assert (failed, tried > 0) == (0, True)
 
 
+@pytest.mark.slow
 def test_it_trains_on_a_cpu_with_no_compiler(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -309,6 +311,7 @@ CHEAP = sorted(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("words", CHEAP, ids=" ".join)
 def test_what_takes_no_measurement_runs(words: tuple[str, ...], desk: Path) -> None:
@@ -385,6 +388,7 @@ def html(site: Path) -> dict[Path, Html]:
     return {file: Html(file.read_text()) for file in site.rglob("*.html")}
 
 
+@pytest.mark.slow
 def test_every_page_is_on_the_site_and_links_lead_somewhere(
     site: Path, html: dict[Path, Html]
 ) -> None:
@@ -404,6 +408,7 @@ def test_every_page_is_on_the_site_and_links_lead_somewhere(
             assert not anchor or target not in html or anchor in html[target].ids, href
 
 
+@pytest.mark.slow
 def test_the_site_asks_nothing_of_the_network(site: Path, html: dict[Path, Html]) -> None:
     for file, page in html.items():
         for source in page.loaded:
@@ -414,6 +419,7 @@ def test_the_site_asks_nothing_of_the_network(site: Path, html: dict[Path, Html]
         assert not re.search(r"url\(['\"]?(https?:)?//|@import", file.read_text()), file
 
 
+@pytest.mark.slow
 def test_the_reference_has_every_public_name(html: dict[Path, Html], site: Path) -> None:
     for module in (attention, importlib.import_module("models"), results):
         page = html[site / "api" / f"{module.__name__}.html"]
@@ -428,6 +434,7 @@ CHROMIUM = next(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 def test_the_site_can_be_searched_from_the_disk(site: Path, tmp_path: Path) -> None:

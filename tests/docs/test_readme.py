@@ -86,6 +86,7 @@ SMALLER = {
 """Sizes at which an example does all that it does, in less time than at those it shows."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.py")), ids=lambda f: f.name)
 def test_examples_run(
     file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -105,6 +106,7 @@ def test_examples_run(
     assert capsys.readouterr().out.strip()
 
 
+@pytest.mark.slow
 def test_the_measured_figures_are_those_of_the_reference() -> None:
     built = runpy.run_path(str(ROOT / "docs" / "build_measured.py"))
     assert built["readme"]() == README
@@ -118,6 +120,7 @@ def test_the_measured_figures_are_those_of_the_reference() -> None:
         assert (ROOT / image).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_the_reference_report_is_what_the_records_say(tmp_path: Path) -> None:
     built = runpy.run_path(str(ROOT / "docs" / "build_reference.py"))
     built["build"](tmp_path / "again.html")

@@ -15,8 +15,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.fsdp import fully_shard
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from attention import UnsupportedError
@@ -203,6 +201,9 @@ DISTRIBUTED = ("DDP", "FSDP")
 
 def over_ranks(wrapper: str, backend: str, rank: int, ranks: int) -> str:
     """Train three steps on a part of the batch each: the parameters of one device."""
+    from torch.distributed.fsdp import fully_shard
+    from torch.nn.parallel import DistributedDataParallel
+
     alone, layer = layer_of(backend), layer_of(backend)
     together = DistributedDataParallel(layer) if wrapper == "DDP" else fully_shard(layer)
     optimizers = [torch.optim.SGD(m.parameters(), lr=1e-2) for m in (alone, together)]

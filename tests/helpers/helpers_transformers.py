@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
+from helpers_lazy import transformers
 from torch import Tensor
-
-transformers = pytest.importorskip("transformers", reason="needs the extra 'peers'")
 
 BATCH, LENGTH, VOCAB = 2, 48, 61
 TEXT: dict[str, Any] = {

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import synthetic
+import synthetic_quality as made
 
 from results.schema import RECORDS
 
@@ -33,6 +34,33 @@ MARKS = (
 )  # fmt: skip
 
 
+def studies(mark: str) -> list[dict[str, Any]]:
+    """Return records of every other chapter of a report, in which all names are hostile."""
+    facts = {"corpus": mark, "sha256": mark, "zlib": "x", "xz": None, mark: mark}
+    learners = {mark: made.Learner(name=mark), "sdpa": made.Learner(fails=("failed", mark))}
+    families = {
+        mark: made.Family(mark, (1, 2), 1.0, 0.5, 1e-8, {mark: mark}),
+        "longformer": made.Family("window", (10**15, 1), 1e6, 0.1, 1e-8),
+    }
+    records = [
+        *made.task_records(
+            learners, task=f"text{mark}:x={mark}", trainings=(f"{mark}:amount={mark}",),
+            model=mark, quality={"facts": facts, "task": {mark: mark}},
+        ),
+        *made.task_records({mark: made.Learner(name=mark)}, group=mark, seeds=(0,)),
+        *made.quantized_records({mark: (4.0, 1e-2, 0.1, 2.1), "int8": ("failed", mark)}),
+        *made.error_records(families, inputs={mark: 1.0, "b": 1e-9}, lengths=(512, 1024)),
+        *made.error_records(
+            families, inputs={"c": 1.0}, lengths=(512,),
+            fails=dict.fromkeys(families, ("failed", mark)),
+        ),
+        *synthetic.sentinels([1.0, 1.0, 1.2, 1.2], run=mark),
+    ]  # fmt: skip
+    for record in records:
+        record["conditions"] = synthetic.conditions(throttled=9, gpu_throttled=[mark])
+    return records
+
+
 def hostile_run(folder: Path) -> Path:
     laws = {
         mark: synthetic.Law(
@@ -52,5 +80,5 @@ def hostile_run(folder: Path) -> Path:
         for mark in MARKS[:8]
     }
     beside = synthetic.write_peer_run(folder / "peers", pairs, launches=1)
-    rewrite(folder, *lines(folder), *lines(beside), b"{<script>")
+    rewrite(folder, *lines(folder), *lines(beside), *studies(MARKS[0]), b"{<script>")
     return folder

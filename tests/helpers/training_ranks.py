@@ -13,8 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
-from torch.nn.parallel import DistributedDataParallel
 
 from models import TransformerModel, named_config
 
@@ -78,6 +76,9 @@ def alone(name: str, globals_there: bool) -> dict[str, Tensor]:
 
 def spread(how: str, name: str, globals_there: bool) -> dict[str, Tensor]:
     """Train as one of the ranks; return the parameters, whole."""
+    from torch.distributed.fsdp import fully_shard
+    from torch.nn.parallel import DistributedDataParallel
+
     model = build(name)
     if how == "fsdp":
         for stack in model._stacks:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_covering import covering
 from torch import Tensor, nn
 
 import attention
@@ -81,9 +82,7 @@ def torch_block(ours: TransformerBlock, *, norm: str, activation: str) -> nn.Mod
     return theirs
 
 
-@pytest.mark.parametrize("name", ["full", "sdpa"])
-@pytest.mark.parametrize("norm", ["pre", "post"])
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@covering(("name", ["full", "sdpa"]), ("norm", ["pre", "post"]), ("activation", ["relu", "gelu"]))
 def test_equals_torch_forward_and_gradients(name: str, norm: Any, activation: Any) -> None:
     ours = TransformerBlock(
         d_model=D_MODEL, num_heads=HEADS, attention=name, norm=norm, activation=activation

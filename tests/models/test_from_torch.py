@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers_covering import covering
 from torch import Tensor, nn
 
 from models import TransformerStack, from_torch
@@ -40,10 +41,12 @@ def assert_same(theirs: nn.Module, ours: nn.Module, batch_first: bool, **named: 
 
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
-@pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("norm_first", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("last", [False, True])
+@covering(
+    ("batch_first", [False, True]),
+    ("norm_first", [False, True]),
+    ("bias", [False, True]),
+    ("last", [False, True]),
+)
 def test_an_encoder(batch_first: bool, norm_first: bool, bias: bool, last: bool) -> None:
     one = layer(batch_first=batch_first, norm_first=norm_first, bias=bias, layer_norm_eps=1e-3)
     theirs = nn.TransformerEncoder(one, 2, norm=nn.LayerNorm(16).double() if last else None)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_covering import covering
 from torch import Tensor
 
 from attention.base import UnsupportedError
@@ -52,9 +53,11 @@ def prompts() -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
-@pytest.mark.parametrize("sampled", [False, True])
-@pytest.mark.parametrize(("name", "options"), BACKENDS, ids=[name for name, _ in BACKENDS])
+@covering(
+    ("positions", ["learned", "sinusoidal", "rotary"]),
+    ("sampled", [False, True]),
+    ("name, options", BACKENDS),
+)
 def test_same_tokens_with_and_without_a_state(
     name: str, options: dict[str, Any], sampled: bool, positions: Any
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_covering import covering
 from torch import Tensor, nn
 
 import attention
@@ -266,9 +267,7 @@ def linformer_layer(
     return layer
 
 
-@pytest.mark.parametrize("sharing", ["headwise", "key_value"])
-@pytest.mark.parametrize("kv_heads", [4, 2])
-@pytest.mark.parametrize("padded", [False, True])
+@covering(("sharing", ["headwise", "key_value"]), ("kv_heads", [4, 2]), ("padded", [False, True]))
 def test_sequence_before_features_is_the_same_function(
     sharing: str, kv_heads: int, padded: bool
 ) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_covering import covering
+from helpers_lazy import transformers
 from torch import Tensor
 
 from attention.base import UnsupportedError
@@ -17,8 +19,6 @@ from models import (
     from_huggingface,
     named_config,
 )
-
-transformers = pytest.importorskip("transformers", reason="needs the extra 'peers'")
 
 SMALL = {
     "BertForMaskedLM": {
@@ -137,6 +137,7 @@ def test_exact_attention_can_be_swapped_without_a_difference(kind: str) -> None:
     assert not swapped.training
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own, while it traces
 @pytest.mark.parametrize("name", ["full", "sdpa"])
 @pytest.mark.parametrize("kind", SMALL)
@@ -276,10 +277,12 @@ def test_bad_input_is_named() -> None:
         from_huggingface(theirs("BartForConditionalGeneration", tie_word_embeddings=False))
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary"])
-@pytest.mark.parametrize("normalization", ["layer", "rms"])
-@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh", "swiglu"])
-@pytest.mark.parametrize("norm", ["pre", "post"])
+@covering(
+    ("positions", ["sinusoidal", "learned", "rotary"]),
+    ("normalization", ["layer", "rms"]),
+    ("activation", ["relu", "gelu", "gelu_tanh", "swiglu"]),
+    ("norm", ["pre", "post"]),
+)
 def test_every_part_trains(positions: Any, normalization: Any, activation: Any, norm: Any) -> None:
     torch.manual_seed(0)
     config = ModelConfig(

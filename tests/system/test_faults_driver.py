@@ -188,46 +188,6 @@ def test_two_runs_into_one_folder(tmp_path):
     assert goes_on(folder)
 
 
-def test_a_line_is_printed_when_its_record_is_on_the_disk(tmp_path, monkeypatch):
-    from pathlib import Path
-
-    from suites.engine import journal as journal_module
-    from suites.engine.driver import run_sweep
-    from suites.parsing import parse_backend
-    from suites.plan import plan_sweep
-
-    synced, seen = set(), []
-    original = os.fsync
-
-    def sync(descriptor):
-        original(descriptor)
-        path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        if path.is_file():
-            synced.update(path.read_bytes().splitlines())
-
-    class Watch:
-        def begin(self, *_):
-            pass
-
-        def starting(self, item):
-            pass
-
-        def finished(self, record, remaining_s):
-            line = journal_module.canonical(record).encode()
-            on_disk = [json.loads(x) for x in synced]
-            contents = {x.get("id") for x in on_disk if "case" not in x}
-            seen.append(line in synced and {record["machine"], record["environment"]} <= contents)
-
-    monkeypatch.setattr(journal_module.os, "fsync", sync)
-    grid = plan_sweep(
-        "quick", backends=(parse_backend("linear"),), seq_lens=(16,), modes=("forward",),
-        launches=1, threads=(1,),
-    )  # fmt: skip
-    run_sweep(grid, tmp_path / "run", progress=Watch(), benchmark_dir=FAKE_SUITES)
-    assert len(seen) >= 2
-    assert all(seen)
-
-
 # -- signals and the terminal --------------------------------------------------------------------
 
 
@@ -295,9 +255,7 @@ def test_a_pipe_that_nobody_reads_any_more(tmp_path):
     assert len(speed_launches(folder)) == LAUNCHES
 
 
-@pytest.mark.parametrize(
-    "closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full", ">/dev/full"]
-)
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", "2>/dev/full"])
 def test_streams_that_are_closed_or_full(tmp_path, closed):
     folder = tmp_path / "run"
     words = command(folder, slow=0)
@@ -306,40 +264,6 @@ def test_streams_that_are_closed_or_full(tmp_path, closed):
     assert done.returncode == 0
     assert len(speed_launches(folder)) == LAUNCHES
     assert all(json.loads(x) for x in (folder / "records.jsonl").read_bytes().splitlines())
-
-
-@pytest.mark.parametrize(
-    "variables",
-    [{"TERM": "dumb"}, {"NO_COLOR": "1"}, {"COLUMNS": "20"}, {"COLUMNS": "1"}, {"LC_ALL": "C"}],
-)
-def test_terminals_of_all_sorts(tmp_path, variables):
-
-    words = [
-        "env",
-        *(f"{k}={v}" for k, v in variables.items()),
-        *command(tmp_path / "run", slow=0),
-    ]
-    driver, far = in_terminal(words, ignore_hangup=False)
-    shown = b""
-    while True:
-        try:
-            part = os.read(far, 1 << 16)
-        except OSError:
-            break
-        if not part:
-            break
-        shown += part
-    os.close(far)
-    assert driver.wait(60) == 0, shown
-    text = shown.decode()
-    assert "linear forward N=16" in text
-    if "TERM" in variables:
-        assert "\x1b" not in text
-    if "NO_COLOR" in variables:
-        assert "\x1b[3" not in text
-    if "COLUMNS" in variables:
-        bars = [x for x in text.split("\r\x1b[K") if x[:1] in "█░" and "\n" not in x]
-        assert all(len(bar) < int(variables["COLUMNS"]) or not bar for bar in bars)
 
 
 # -- the clock -----------------------------------------------------------------------------------

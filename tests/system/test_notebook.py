@@ -12,7 +12,6 @@ from typing import Any
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
 import cli
@@ -58,6 +57,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (costs,) = [cell for cell in notebook.cells if "budget_s=0.5" in cell.source]
     costs.source = costs.source.replace("budget_s=0.5", "budget_s=0.05")  # fewer samples
     notebook.cells.append(new_code_cell(ASK))
+    from nbclient import NotebookClient
+
     client = NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(work)}}
     )

@@ -9,16 +9,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
 import synthetic
-from axe_playwright_python.sync_playwright import Axe
 from helpers_untrusted import hostile_run
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from results.comparison.changes import compare
 from results.comparison.page import comparison_page
@@ -38,11 +36,16 @@ WIDTHS = (390, 1280)
 MOST_BYTES = 5_000_000
 """Of a page: what the issue that asked for it allows."""
 
-Open = Callable[..., Page]
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+    Open = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as driver:
         found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield found
@@ -399,6 +402,8 @@ def test_axe_finds_nothing(at: Open, report: Path, width: int, scheme: str, scri
         bare.write_text(own)
         page = at(bare, width=width, scheme=scheme)
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    from axe_playwright_python.sync_playwright import Axe
+
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
 
@@ -412,6 +417,8 @@ def test_a_comparison_is_a_page_of_the_same_kind(at: Open, compared: Path) -> No
     assert page.locator("#isolated").is_visible()
     assert page.locator("tr.chosen").count() >= 12
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    from axe_playwright_python.sync_playwright import Axe
+
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
 

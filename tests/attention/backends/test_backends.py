@@ -45,6 +45,7 @@ def test_the_seven_backends_are_named_and_importable() -> None:
         assert attention.describe(name)["paper"]
 
 
+@pytest.mark.slow
 def test_import_costs_little_beyond_torch() -> None:
     """Counted in modules, not in seconds: nothing heavy comes along."""
     code = (
@@ -57,6 +58,7 @@ def test_import_costs_little_beyond_torch() -> None:
     assert not {"xformers", "triton", "pandas", "asv", "matplotlib", "transformers"} & set(out)
 
 
+@pytest.mark.slow
 def test_importing_the_package_loads_no_compiler() -> None:
     """Choosing and asking must not, either: FlexAttention's compiler comes with the first call."""
     code = (
@@ -253,6 +255,7 @@ def test_sdpa_records_the_kernel_and_pins_it() -> None:
             pinned(q, k, v)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own, while it traces
 @pytest.mark.parametrize(
     ("case", "is_causal"),

@@ -16,25 +16,32 @@ from attention.backends.bigbird import BlockGrid
 from attention.testing import assert_matches
 from models import MultiheadAttention
 
-with warnings.catch_warnings():  # their deprecations are theirs
-    warnings.simplefilter("ignore")
-    from linformer.linformer import LinformerSelfAttention
-    from performer_pytorch.performer_pytorch import (
-        FastAttention,
-        causal_linear_attention_noncuda,
-        generalized_kernel,
-        linear_attention,
-        softmax_kernel,
-    )
-    from transformers import BigBirdConfig, LongformerConfig
-    from transformers.models.big_bird.modeling_big_bird import (
-        BigBirdBlockSparseAttention,
-        BigBirdModel,
-    )
-    from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
-
 HEADS, DIM, BATCH = 4, 16, 2
 WIDTH = HEADS * DIM
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _peers() -> None:
+    """Import them, which takes seconds; their deprecations are theirs."""
+    global LinformerSelfAttention, FastAttention, causal_linear_attention_noncuda
+    global generalized_kernel, linear_attention, softmax_kernel, BigBirdConfig, LongformerConfig
+    global BigBirdBlockSparseAttention, BigBirdModel, LongformerSelfAttention
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from linformer.linformer import LinformerSelfAttention
+        from performer_pytorch.performer_pytorch import (
+            FastAttention,
+            causal_linear_attention_noncuda,
+            generalized_kernel,
+            linear_attention,
+            softmax_kernel,
+        )
+        from transformers import BigBirdConfig, LongformerConfig
+        from transformers.models.big_bird.modeling_big_bird import (
+            BigBirdBlockSparseAttention,
+            BigBirdModel,
+        )
+        from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 
 
 def heads(x: Tensor) -> Tensor:

@@ -38,7 +38,9 @@ def test_the_table_is_of_every_probe_and_backend():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("what", PROBES)
+@pytest.mark.parametrize(
+    "what", [pytest.param(x, marks=[pytest.mark.slow] * (x == "torch.compile")) for x in PROBES]
+)
 @pytest.mark.filterwarnings("ignore")  # torch's own, of what is deprecated in its tracing
 def test_a_cell_is_what_happens(what: str, backend: str):
     assert PROBES[what](backend) == TABLE[what][backend]
@@ -52,6 +54,7 @@ def over_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]
     return [json.loads((folder / f"found-{rank}.json").read_text()) for rank in range(RANKS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", DISTRIBUTED)
 def test_a_cell_is_what_happens_over_ranks(what: str, over_ranks: list[dict[str, str]]):
     for found in over_ranks:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_covering import covering
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.export import Dim
@@ -47,9 +48,7 @@ class Asked(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter's own
-@pytest.mark.parametrize("padding", [False, True])
-@pytest.mark.parametrize("is_causal", [False, True])
-@pytest.mark.parametrize("name", ["full", "sdpa"])
+@covering(("padding", [False, True]), ("is_causal", [False, True]), ("name", ["full", "sdpa"]))
 def test_an_export_takes_any_batch_and_length(name: str, is_causal: bool, padding: bool) -> None:
     batch, length = Dim("batch"), Dim("length")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_covering import covering
 from torch import Tensor
 
 import attention
@@ -49,9 +50,7 @@ def draw(deviation: float, dtype: torch.dtype) -> tuple[Tensor, ...]:
     return tuple(x.to(dtype) for x in (q * deviation**0.5, k * deviation**0.5, v, grad))
 
 
-@pytest.mark.parametrize("dtype", HALVES, ids=str)
-@pytest.mark.parametrize("deviation", [1.0, 10.0, 100.0])
-@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+@covering(("dtype", HALVES), ("deviation", [1.0, 10.0, 100.0]), ("name, options", CASES))
 def test_output_and_gradients_are_as_exact_as_a_fused_kernel_has_them(
     name: str, options: dict[str, Any], deviation: float, dtype: torch.dtype
 ) -> None:

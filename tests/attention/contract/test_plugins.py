@@ -337,6 +337,7 @@ def attnbench(*arguments: object) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_without_the_broken_file(tmp_path: Path) -> None:
     good = write(tmp_path, "good", GOOD.format(name="mine"))
     bad = write(tmp_path, "bad", "raise SystemExit('stop everything')")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_covering import covering
 from torch import Tensor
 
 import attention
@@ -83,25 +84,23 @@ def _cut(x: Any, size: int) -> Any:
     return tuple(y[:, :, :size] for y in x) if isinstance(x, tuple) else x[:, :size]
 
 
-@pytest.mark.parametrize("kv_heads", [HEADS, 2])
-@pytest.mark.parametrize("sizes", CHUNKS.values(), ids=CHUNKS.keys())
-@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+@covering(("name, options", CASES), ("chunks", CHUNKS), ("kv_heads", [HEADS, 2]))
 def test_decode_equals_one_causal_call(
-    name: str, options: dict[str, Any], sizes: list[int], kv_heads: int
+    name: str, options: dict[str, Any], chunks: str, kv_heads: int
 ) -> None:
     module = build(name, options).double()
     inputs = draw(60, kv_heads)
     state = new_state(module, inputs[0], kv_heads)
-    out = decode(module, inputs, sizes, state)
+    out = decode(module, inputs, CHUNKS[chunks], state)
     torch.testing.assert_close(out, module.reference(*inputs, is_causal=True))
     assert state.lengths.tolist() == [60] * BATCH
 
 
-@pytest.mark.parametrize("where", ["trailing", "leading", "holes"])
-@pytest.mark.parametrize("sizes", CHUNKS.values(), ids=CHUNKS.keys())
-@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+@covering(
+    ("name, options", CASES), ("chunks", CHUNKS), ("where", ["trailing", "leading", "holes"])
+)
 def test_sequences_of_different_lengths(
-    name: str, options: dict[str, Any], sizes: list[int], where: str
+    name: str, options: dict[str, Any], chunks: str, where: str
 ) -> None:
     module = build(name, options).double()
     inputs = draw(60)
@@ -115,7 +114,7 @@ def test_sequences_of_different_lengths(
         mask[2, ::2] = False
     state = new_state(module, inputs[0])
     padded = tuple(x.masked_fill(~mask[:, None, :, None], float("nan")) for x in inputs)
-    out = decode(module, padded, sizes, state, mask)
+    out = decode(module, padded, CHUNKS[chunks], state, mask)
     assert out.isfinite().all()
     assert state.lengths.tolist() == mask.sum(dim=1).tolist()
     for row in range(BATCH):
@@ -124,10 +123,12 @@ def test_sequences_of_different_lengths(
         torch.testing.assert_close(out[row : row + 1, :, mask[row]], expected)
 
 
-@pytest.mark.parametrize("sizes", [[20, 40], [20, *[1] * 40], [20, 7, 1, 32], [60]])
-@pytest.mark.parametrize("options", [{"window": 5}, {"window": 4, "dilation": (1, 3, 3, 2)}])
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("own", [False, True])
+@covering(
+    ("sizes", [[20, 40], [20, *[1] * 40], [20, 7, 1, 32], [60]]),
+    ("options", [{"window": 5}, {"window": 4, "dilation": (1, 3, 3, 2)}]),
+    ("padded", [False, True]),
+    ("own", [False, True]),
+)
 def test_longformer_keeps_its_global_tokens(
     options: dict[str, Any], sizes: list[int], padded: bool, own: bool
 ) -> None:
@@ -184,9 +185,11 @@ def test_performer_far_out_of_range(sizes: list[int], scale: float) -> None:
     torch.testing.assert_close(out, module(q, k, v, is_causal=True))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("features", ["softmax", "relu"])
-@pytest.mark.parametrize("ragged", [False, True])
+@covering(
+    ("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16]),
+    ("features", ["softmax", "relu"]),
+    ("ragged", [False, True]),
+)
 def test_performer_steps_as_it_takes_chunks(
     features: str, ragged: bool, dtype: torch.dtype
 ) -> None:
@@ -234,10 +237,12 @@ BIGBIRDS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("kv_heads", [HEADS, 1])
-@pytest.mark.parametrize("options", BIGBIRDS, ids=str)
-@pytest.mark.parametrize("ragged", [False, True])
-@pytest.mark.parametrize("elements", [1, 2**11, 2**22])
+@covering(
+    ("kv_heads", [HEADS, 1]),
+    ("options", BIGBIRDS),
+    ("ragged", [False, True]),
+    ("elements", [1, 2**11, 2**22]),
+)
 def test_bigbird_chunks_begin_and_end_anywhere(
     options: dict[str, Any],
     kv_heads: int,
@@ -277,10 +282,12 @@ def test_bigbird_has_room_for_global_tokens_alone() -> None:
 # -- marks ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("ragged", [False, True])
-@pytest.mark.parametrize("before", [1, 7, 23, 24])
-@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+@covering(
+    ("name, options", CASES),
+    ("before", [1, 7, 23, 24]),
+    ("ragged", [False, True]),
+    ("dtype", [torch.float32, torch.bfloat16]),
+)
 def test_a_state_goes_back_to_a_mark(
     name: str, options: dict[str, Any], before: int, ragged: bool, dtype: torch.dtype
 ) -> None:
@@ -539,9 +546,7 @@ def test_a_state_goes_with_the_features_that_made_it() -> None:
     first.step(*token, state)
 
 
-@pytest.mark.parametrize("kv_heads", [HEADS, 1])
-@pytest.mark.parametrize("size", [1, 7])
-@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+@covering(("name, options", CASES), ("size", [1, 7]), ("kv_heads", [HEADS, 1]))
 def test_a_first_chunk_of_padding_leaves_no_trace(
     name: str, options: dict[str, Any], size: int, kv_heads: int
 ) -> None:

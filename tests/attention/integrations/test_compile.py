@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-
-pytest.importorskip("transformers", reason="needs the extra 'peers'")
-
 from helpers_transformers import build, config_of, hidden, inputs, real, transformers
+from torch import Tensor
 
 from attention.checks import UnsupportedError
 from attention.integrations import transformers as ours
+
+pytestmark = pytest.mark.slow
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "performer": {"num_features": 16}, "linformer": {"seq_len": 64, "rank": 8},
@@ -24,6 +23,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
+    pytest.importorskip("transformers", reason="needs the extra 'peers'")
     torch._dynamo.reset()
     ours.register(**OPTIONS)
     yield

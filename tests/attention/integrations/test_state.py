@@ -9,11 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-
-pytest.importorskip("transformers", reason="needs the extra 'peers'")
-
 from helpers_transformers import build, config_of, hidden, inputs, transformers
+from torch import Tensor, nn
 
 import attention
 from attention.integrations import transformers as ours
@@ -23,6 +20,7 @@ MISSING = r"the checkpoint does not hold .*projection"
 
 @pytest.fixture(autouse=True)
 def registered() -> None:
+    pytest.importorskip("transformers", reason="needs the extra 'peers'")
     ours.register(
         performer={"num_features": 16}, linformer={"seq_len": 64, "rank": 8},
         bigbird={"block_size": 4},

@@ -8,14 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-
-import attention
-from attention.checks import UnsupportedError
-
-transformers = pytest.importorskip("transformers", reason="needs the extra 'peers'")
-
-from helpers_transformers import (  # noqa: E402
+from helpers_covering import covering
+from helpers_lazy import transformers
+from helpers_transformers import (
     BATCH,
     CONFIGS,
     LENGTH,
@@ -29,20 +24,22 @@ from helpers_transformers import (  # noqa: E402
     pair,
     real,
 )
+from torch import Tensor, nn
 
-from attention.integrations import transformers as ours  # noqa: E402
+import attention
+from attention.checks import UnsupportedError
+from attention.integrations import transformers as ours
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
 def registered() -> None:
+    pytest.importorskip("transformers", reason="needs the extra 'peers'")
     ours.register(linformer={"seq_len": 64, "rank": 16}, longformer={"window": 5})
 
 
-@pytest.mark.parametrize("padded", ["", "left", "right"])
-@pytest.mark.parametrize("backend", ["full", "sdpa"])
-@pytest.mark.parametrize("kind", CONFIGS)
+@covering(("padded", ["", "left", "right"]), ("backend", ["full", "sdpa"]), ("kind", CONFIGS))
 def test_exact_backends_give_what_sdpa_gives(kind: str, backend: str, padded: str) -> None:
     theirs, mine = pair(kind, f"attnbench_{backend}")
     given = inputs(padded)
@@ -364,6 +361,7 @@ def test_new_options_reach_a_model_built_before_when_it_is_prepared() -> None:
     assert (narrow - exact).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["docs/transformers.md", "README.md"])
 def test_what_the_pages_show_runs(page: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
@@ -426,9 +424,7 @@ def test_a_swapped_longformer_gives_the_same(with_global: bool, padded: str) -> 
         torch.testing.assert_close(grads[1][name], want, atol=2e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("padded", ["", "right"])
-@pytest.mark.parametrize("length", [64, 1024])
+@covering(("training", [False, True]), ("padded", ["", "right"]), ("length", [64, 1024]))
 def test_a_swapped_bigbird_gives_the_same(length: int, padded: str, training: bool) -> None:
     block = 4 if length == 64 else 16
     changes = {"block_size": block, "max_position_embeddings": length}
@@ -479,9 +475,9 @@ def seq2seq(kind: str) -> Any:
     return getattr(transformers, f"{kind}ForConditionalGeneration")(config)
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("padded", ["", "right"])
-@pytest.mark.parametrize("kind", ["LED", "BigBirdPegasus"])
+@covering(
+    ("training", [False, True]), ("padded", ["", "right"]), ("kind", ["LED", "BigBirdPegasus"])
+)
 def test_a_swapped_encoder_gives_the_same_logits(kind: str, padded: str, training: bool) -> None:
     theirs, mine = seq2seq(kind).train(training), seq2seq(kind).train(training)
     names = list(mine.state_dict())

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_covering import covering
 from torch import Tensor
 
 import attention
@@ -66,9 +67,7 @@ def draw(n: int, m: int, scale: float, dtype: torch.dtype = torch.float64) -> li
     return [x.to(dtype) for x in (q * scale, k * scale, v)]
 
 
-@pytest.mark.parametrize(("n", "m"), LENGTHS)
-@pytest.mark.parametrize("scale", [1.0, 5.0, 30.0])
-@pytest.mark.parametrize("kind", KINDS)
+@covering(("n, m", LENGTHS), ("scale", [1.0, 5.0, 30.0]), ("kind", KINDS))
 def test_output_and_gradients_equal_dense(kind: str, scale: float, n: int, m: int) -> None:
     features = make_map(kind)
     for causal, padding in itertools.product([False, True], repeat=2):
@@ -89,9 +88,11 @@ def test_output_and_gradients_equal_dense(kind: str, scale: float, n: int, m: in
             assert error <= 1e-9 * (float(b.norm()) + 1.0), f"gradient of {which} ({where})"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("scale", [1.0, 30.0])
-@pytest.mark.parametrize("causal", [False, True])
+@covering(
+    ("dtype", [torch.float32, torch.bfloat16, torch.float16]),
+    ("scale", [1.0, 30.0]),
+    ("causal", [False, True]),
+)
 def test_other_dtypes_at_any_range(dtype: torch.dtype, scale: float, causal: bool) -> None:
     features = make_map("softmax")
     inputs = draw(67, 67, scale, dtype)
@@ -185,9 +186,7 @@ def test_both_kernels_of_performer_agree(n: int, causal: bool) -> None:
     assert relative_l2(tiled(q, k, v), tiled(q, k, v, key_padding_mask=mask)) > 0 or n == 1
 
 
-@pytest.mark.parametrize("kind", ["softmax", "relu"])
-@pytest.mark.parametrize("is_causal", [False, True])
-@pytest.mark.parametrize("prefix", [0, 40])
+@covering(("kind", ["softmax", "relu"]), ("is_causal", [False, True]), ("prefix", [0, 40]))
 def test_sums_of_earlier_keys_stand_for_them(kind: str, is_causal: bool, prefix: int):
     """With gradients, though later keys have larger logits, and M may be larger than N."""
     torch.manual_seed(0)

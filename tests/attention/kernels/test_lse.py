@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers_covering import covering
 from torch import Tensor
 
 import attention
@@ -27,10 +28,12 @@ def dense(q: Tensor, k: Tensor, v: Tensor, is_causal: bool, mask: Tensor | None)
     return [out, lse]
 
 
-@pytest.mark.parametrize("padding", [False, True])
-@pytest.mark.parametrize("is_causal", [False, True])
-@pytest.mark.parametrize(("n", "m"), [(40, 40), (19, 40), (40, 19)])
-@pytest.mark.parametrize("name", ["full", "sdpa"])
+@covering(
+    ("padding", [False, True]),
+    ("is_causal", [False, True]),
+    ("n, m", [(40, 40), (19, 40), (40, 19)]),
+    ("name", ["full", "sdpa"]),
+)
 def test_values_and_gradients_are_those_of_the_formula(
     name: str, n: int, m: int, is_causal: bool, padding: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_covering import covering
 from torch import Tensor
 
 import attention
@@ -133,9 +134,7 @@ def draw(n: int, batch: int = 1, heads: int = HEADS, dtype: torch.dtype = torch.
 
 
 @pytest.mark.usefixtures("small_batches")
-@pytest.mark.parametrize("heads", [1, 2])
-@pytest.mark.parametrize("n", [1, 7, 8, 9, 63, 64, 130])
-@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+@covering(("name, options", CASES), ("n", [1, 7, 8, 9, 63, 64, 130]), ("heads", [1, 2]))
 def test_small_batches_equal_the_reference(
     name: str, options: dict[str, Any], n: int, heads: int
 ) -> None:
@@ -154,9 +153,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @pytest.mark.usefixtures("small_batches")
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n", [9, 130])
-@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+@covering(("name, options", CASES), ("n", [9, 130]), ("dtype", DTYPES))
 def test_small_batches_are_as_exact_as_the_reference_in_its_dtype(
     name: str, options: dict[str, Any], n: int, dtype: torch.dtype
 ) -> None:
@@ -170,9 +167,11 @@ def test_small_batches_are_as_exact_as_the_reference_in_its_dtype(
 
 
 @pytest.mark.usefixtures("small_batches")
-@pytest.mark.parametrize("dtype", [torch.float64, *DTYPES])
-@pytest.mark.parametrize("n", [9, 130])
-@pytest.mark.parametrize("options", [o for name, o in CASES if name == "longformer"], ids=str)
+@covering(
+    ("options", [options for name, options in CASES if name == "longformer"]),
+    ("n", [9, 130]),
+    ("dtype", [torch.float64, *DTYPES]),
+)
 def test_global_tokens_are_as_exact_as_the_reference_in_its_dtype(
     options: dict[str, Any], n: int, dtype: torch.dtype
 ) -> None:
@@ -269,16 +268,18 @@ def test_dropout_of_half_precision_is_that_of_float32(
         assert relative_l2(a, b) <= error_budget(dtype, 0.0)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n", [576, 833])
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("longformer", {"window": 64}),
-        ("bigbird", {"block_size": 32}),
-        ("linformer", {"seq_len": 900, "rank": 64}),
-        ("performer", {"num_features": 64, "seed": 0}),
-    ],
+@covering(
+    ("dtype", DTYPES),
+    ("n", [576, 833]),
+    (
+        "name, options",
+        [
+            ("longformer", {"window": 64}),
+            ("bigbird", {"block_size": 32}),
+            ("linformer", {"seq_len": 900, "rank": 64}),
+            ("performer", {"num_features": 64, "seed": 0}),
+        ],
+    ),
 )
 def test_batches_of_the_usual_size(
     name: str, options: dict[str, Any], n: int, dtype: torch.dtype
@@ -348,10 +349,12 @@ def test_a_nan_in_the_input_stays_visible(name: str, options: dict[str, Any]) ->
         assert module(*inputs)[seen].isnan().all()
 
 
-@pytest.mark.parametrize("disjoint", [False, True])
-@pytest.mark.parametrize("groups", [1, 3, 16])
-@pytest.mark.parametrize("window", [0, 3, 8, 30])
-@pytest.mark.parametrize("n", [1, 31, 64, 200])
+@covering(
+    ("n", [1, 31, 64, 200]),
+    ("window", [0, 3, 8, 30]),
+    ("groups", [1, 3, 16]),
+    ("disjoint", [False, True]),
+)
 def test_every_query_once_and_windows_end_to_end(
     n: int, window: int, groups: int, disjoint: bool
 ) -> None:
@@ -378,17 +381,16 @@ def test_chunks_cover_their_range_in_even_sizes(total: int, most: int) -> None:
     assert all(count % 2 == 0 for _, count in cut[:-1])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own, while it traces
 @pytest.mark.parametrize(
     ("name", "options"),
     [
         ("longformer", {"window": 8}),
-        ("longformer", {"window": 5, "dilation": (1, 3)}),
         ("bigbird", {"block_size": 4, "num_random_blocks": 1, "num_global_tokens": 3}),
         ("linformer", {"seq_len": 1024, "rank": 12}),
         ("performer", {"num_features": 24, "seed": 1}),
         ("sdpa", {}),
-        ("full", {}),
     ],
 )
 def test_a_compiled_graph_does_not_grow_with_the_length(

@@ -14,12 +14,10 @@ import torch
 import torch.distributed as dist
 from context_ranks import CASES, RANKS, spans_of
 from helpers_ranks import run_ranks
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import attention
 from attention.context_parallel import ContextParallel, split
 from attention.parallel.collectives import Part
-from attention.parallel.ring import ring_attention
 
 Found = list[dict[str, Any]]
 
@@ -34,6 +32,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return [json.loads((folder / f"found-{rank}.json").read_text()) for rank in range(RANKS)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("name", "ranks"), RUNS)
 def test_outputs_and_gradients_are_those_of_one_device(found: Found, name: str, ranks: int):
@@ -45,6 +44,7 @@ def test_outputs_and_gradients_are_those_of_one_device(found: Found, name: str, 
         assert "parameter_0" in found[0][f"{name}-{ranks}"]["away"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "ranks"),
     [(name, ranks) for name, ranks in RUNS if not CASES[name].masked and "global" not in name],
@@ -63,6 +63,7 @@ def test_bytes_are_those_of_the_formula(found: Found, name: str, ranks: int):
         assert 1.5 * sum(counted) <= sum(both) <= 2 * sum(counted)
 
 
+@pytest.mark.slow
 def test_sdpa_goes_round_a_ring_where_torch_can(found: Found):
     for name in CASES:
         for ranks in range(1, RANKS + 1):
@@ -87,6 +88,7 @@ def test_bytes_do_not_grow_with_the_length(name: str):
     assert received(1 << 14) == received(1 << 18) > 0
 
 
+@pytest.mark.slow
 def test_the_ranks_must_call_alike(found: Found):
     for rank in range(RANKS):
         causal, mask = found[rank]["disagree"]
@@ -94,6 +96,7 @@ def test_the_ranks_must_call_alike(found: Found):
         assert mask == "key_padding_mask: expected the same on all ranks, got [1, 0, 0, 0]"
 
 
+@pytest.mark.slow
 def test_the_ranks_must_hold_equal_parameters(found: Found):
     for rank in range(RANKS):
         said = found[rank]["unequal"]
@@ -101,6 +104,7 @@ def test_the_ranks_must_hold_equal_parameters(found: Found):
         assert "those of rank 1, 2, 3 are not rank 0's" in said
 
 
+@pytest.mark.slow
 def test_half_precision(found: Found):
     for rank in range(RANKS):
         sdpa, performer, longformer, pooled = found[rank]["half"]
@@ -108,6 +112,7 @@ def test_half_precision(found: Found):
         assert performer < 0.05
 
 
+@pytest.mark.slow
 def test_where_one_rank_calls_otherwise_all_of_them_raise(found: Found):
     for rank in range(RANKS):
         refused, gradient, dtype, options = found[rank]["one_apart"]
@@ -120,11 +125,13 @@ def test_where_one_rank_calls_otherwise_all_of_them_raise(found: Found):
         assert options.startswith("attention: expected the same on all ranks")
 
 
+@pytest.mark.slow
 def test_ranks_drop_weights_of_their_own(found: Found):
     outs = {tuple(found[rank]["dropped"]) for rank in range(RANKS)}
     assert len(outs) == RANKS
 
 
+@pytest.mark.slow
 def test_second_derivatives_are_refused(found: Found):
     for rank in range(RANKS):
         for said in found[rank]["twice"]:  # by the ring, by fetching, by sums over keys
@@ -200,6 +207,10 @@ def test_pinned_flash_is_refused_where_a_gpu_would_need_a_mask():
 @pytest.mark.parametrize("kernel", ["flash", "efficient"])
 def test_kernels_of_a_gpu_take_what_the_ring_hands_them(kernel: str, causal: bool):
     """On tensors without contents, over a group without transport: shapes and signatures."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    from attention.parallel.ring import ring_attention
+
     dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=2)
     try:
         q, k, v = (

@@ -20,6 +20,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return [torch.load(folder / f"found-{rank}.pt") for rank in range(RANKS)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(str(x) for x in case))
 def test_two_ranks_train_as_one_process_does(found: Found, case: tuple[str, str, bool]) -> None:

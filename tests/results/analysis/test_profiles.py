@@ -24,8 +24,6 @@ from results.records.load import Run, load
 from results.report import write_report
 from results.schema import PROFILE_PARTS, RECORDS
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 SMALL: dict[str, Any] = {
     "lengths": (512, 1024), "launches": 1, "modes": ("forward",), "noise": 0.0,
     "sample_noise": 0.0,
@@ -181,6 +179,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from places(inner, (*path, key))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

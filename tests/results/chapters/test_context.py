@@ -25,8 +25,6 @@ from results.page.blocks import Part
 from results.records.load import Run, load
 from results.report import write_report
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 LAWS: dict[str, Any] = {
     "sdpa": lambda ranks, n: (1e-9 * n * n / ranks + 1e-3, (ranks - 1) * n * 4096),
     "performer": lambda ranks, n: (1e-6 * n / ranks + 1e-3, (ranks - 1) * ranks * 540_672),

@@ -25,8 +25,6 @@ from results.chapters.error.tables import error_tables
 from results.records.load import load
 from results.report import write_report
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 ONE = {"gaussian:scale=1": 1.0}
 
 
@@ -266,7 +264,6 @@ def test_forms_and_shapes_are_chapters_of_their_own(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.drawn
 @pytest.mark.parametrize(
     "records",
     [
@@ -286,27 +283,6 @@ def test_partial_runs_have_a_sensible_report(
     assert not re.search(r"\b(nan|inf|None|<NA>)\b", shown, flags=re.IGNORECASE)
     assert '<section id="error">' in page
     assert '<ul class="sentences"></ul>' not in page
-
-
-@pytest.mark.drawn
-def test_strangers_text_is_shown_and_not_run(tmp_path: Path) -> None:
-    mark = "<script>alert('1')</script>"
-    families = {
-        mark: made.Family(mark, (1, 2), 1.0, 0.5, 1e-8, {mark: mark}),
-        "longformer": made.Family("window", (10**15, 1), 1e6, 0.1, 1e-8),
-    }
-    records = made.error_records(families, inputs={mark: 1.0, "b": 1e-9}, lengths=(512, 1024))
-    records += made.error_records(
-        families,
-        inputs={"c": 1.0},
-        lengths=(512,),
-        fails=dict.fromkeys(families, ("failed", mark)),
-    )
-    files = write_report([made.write_quality(tmp_path, records)])
-    page, text = unscripted(files[0]), files[1].read_text()
-    assert "<script" not in page
-    assert "<script" not in text
-    assert "&lt;script&gt;" in page
 
 
 def test_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:

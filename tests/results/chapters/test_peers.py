@@ -21,8 +21,6 @@ from results.records.load import load
 from results.report import write_report
 from results.schema import RECORDS
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 
 def rows(folder: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     table = comparisons(load(folder))

@@ -15,8 +15,6 @@ from results.page.blocks import TableView
 from results.records.load import load, machine_names
 from results.report import write_report
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 LAW = synthetic.SEVEN["performer"]
 SHAPE: dict[str, Any] = {"lengths": (512, 2048), "modes": ("forward",), "noise": 0.001}
 

@@ -30,8 +30,6 @@ from results.records.validation import drop_faults
 from results.report import write_report
 from results.schema import CONDITIONS
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 LAWS = {"sdpa": synthetic.SEVEN["sdpa"], "performer": synthetic.SEVEN["performer"]}
 SHAPE: dict[str, Any] = {"laws": LAWS, "lengths": (512, 2048), "modes": ("forward",)}
 
@@ -456,7 +454,6 @@ def test_an_old_run_shows_what_it_has_and_no_empty_table(tmp_path: Path) -> None
     assert not re.search(r"\b(nan|inf|None)\b", text)
 
 
-@pytest.mark.drawn
 def test_a_run_of_roofs_alone_has_a_chapter(tmp_path: Path) -> None:
     page = unscripted(write_report([made(tmp_path, laws={})], ["html"])[0])
     assert "How far to trust these numbers" in page

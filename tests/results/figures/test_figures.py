@@ -196,6 +196,7 @@ def test_nothing_measured_gives_no_figure(tmp_path: Path) -> None:
     assert drawn(partial(draw_time, one)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_files_are_drawn_once_and_recoloured(chapter: Chapter, name: str) -> None:
     """What has a colour in the light file has that colour's counterpart in the dark one."""

@@ -19,8 +19,6 @@ from results.records.publishable import faults
 from results.report import write_report
 from results.schema import PLANS
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 COMMAND = ["attnbench", "run", "--backend", "longformer:window=64", "--seq-len", "2048,4096"]
 
 

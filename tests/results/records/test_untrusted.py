@@ -471,6 +471,7 @@ def check_page(page: str) -> None:
     assert "1337" not in text
 
 
+@pytest.mark.slow
 def test_nothing_of_a_page_comes_from_a_strangers_names(hostile: tuple[Path, str, str]) -> None:
     check_page(hostile[1])
     for character in "\x1b\u202e\u2066\x00\ud800":
@@ -479,6 +480,7 @@ def test_nothing_of_a_page_comes_from_a_strangers_names(hostile: tuple[Path, str
     assert len(hostile[1]) < 10e6
 
 
+@pytest.mark.slow
 def test_nothing_of_a_comparison_comes_from_a_strangers_names(
     hostile: tuple[Path, str, str],
 ) -> None:
@@ -486,6 +488,7 @@ def test_nothing_of_a_comparison_comes_from_a_strangers_names(
     check_page(unscripted(comparison_page(run, run, compare(run, run))))
 
 
+@pytest.mark.slow
 def test_nothing_of_the_markdown_is_html_but_ours(hostile: tuple[Path, str, str]) -> None:
     shape = Shape(hostile[2])
     assert not shape.elements - {"picture", "source", "img", "details", "summary", "p"}
@@ -506,6 +509,7 @@ def test_markdown_shows_marks_as_they_are(raw: str, shown: str) -> None:
     assert escape_markdown(raw) == shown
 
 
+@pytest.mark.slow
 def test_exports_of_hostile_names_stay_in_their_folder(
     hostile: tuple[Path, str, str], tmp_path: Path
 ) -> None:
@@ -574,6 +578,7 @@ def test_asv_refuses_tables_of_every_combination(tmp_path: Path) -> None:
         export_asv(run, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_run_of_many_names_has_a_report(tmp_path: Path) -> None:
     folder = synthetic.write_run(tmp_path, TWO, **ONE)
     one = speed(folder)
@@ -659,6 +664,7 @@ def test_no_record_becomes_code() -> None:
 # -- by the thousand -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_thousands_of_hostile_records_are_used_or_named() -> None:
     outcomes: Counter[str] = Counter()
     for start in range(0, 2 * fuzz_records.BATCH, fuzz_records.BATCH):
@@ -668,6 +674,7 @@ def test_thousands_of_hostile_records_are_used_or_named() -> None:
     assert outcomes["lines named and left out"] > 1200
 
 
+@pytest.mark.slow
 def test_the_fuzzer_is_reproducible_and_notices(tmp_path: Path) -> None:
     first = [fuzz_records.line(3, i) for i in range(300)]
     assert first == [fuzz_records.line(3, i) for i in range(300)]

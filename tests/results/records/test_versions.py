@@ -27,8 +27,6 @@ from results.records.merge import merge
 from results.records.versions import one_version
 from results.report import write_report
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 OLD, NEW = ("1" * 40, "2" * 40)
 SLOW = {**FOUR, "linformer": Law(4e-5, 1.0)}
 """The second commit's linformer takes ten times as long."""

@@ -23,8 +23,6 @@ from results.statistics.power_law import fit_exponent
 from results.text.modes import WORDS
 from tests.helpers.synthetic import LENGTHS, Law, write_run
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 STEPS = {
     "sdpa": Law(2e-8, 1.0, constant=4e-5, memory=(4096.0, 1.0)),
     "full": Law(6e-8, 1.0, constant=4e-5, memory=(4096.0, 1.0)),

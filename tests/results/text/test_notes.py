@@ -22,8 +22,6 @@ from results.report import write_report
 from results.schema import RECORDS
 from results.text.notes import capped, grouped
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 
 def test_notes_that_differ_by_their_line_or_run_are_one() -> None:
     notes = ["a/r:4: torn", "first", "a/r:9: torn", "b/r:9: torn", "run x: busy", "first",

@@ -159,6 +159,7 @@ def ask(case: Case) -> dict[str, Any]:
 TRAINED = ("long-range", "shared-qk", "sinusoidal", "quantization", "objectives")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "claim", [c for c in EXPERIMENTS if c not in (*TRAINED, "rnn-sequential")]
 )
@@ -173,6 +174,7 @@ def test_experiments_find_what_is_asked(claim: str) -> None:
     assert bool(shown["lines"]) == bool(shown["axes"][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", TRAINED)
 def test_experiments_that_train_find_what_is_asked(
     claim: str, monkeypatch: pytest.MonkeyPatch
@@ -226,6 +228,7 @@ def test_what_theory_knows_is_found(claim: str, name: str, verdict: str) -> None
     assert _judged(question, both) == verdict
 
 
+@pytest.mark.slow
 def test_the_same_seed_finds_the_same() -> None:
     for claim in ("sqrt-dk", "rnn-vanishing", "causal-mask", "dropout-place"):
         one, two = (experiments()[claim](LAB).values for _ in range(2))

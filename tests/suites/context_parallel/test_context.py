@@ -24,7 +24,7 @@ from suites.plan import cases, plan_sweep
 from suites.worker.preflight import inspect_case
 from suites.worker.run import answer
 
-pytestmark = pytest.mark.usefixtures("one_server")
+pytestmark = pytest.mark.usefixtures("in_process")
 
 CASE = Case(
     kind=CONTEXT, level="attention", mode=CONTEXT_MODE, arms=(Arm("longformer", {"window": 8}),),
@@ -48,6 +48,7 @@ def ask(case: Case, **more: Any) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_case_is_timed_counted_and_held_against_the_reference() -> None:
     found = ask(CASE)
     assert found["status"] == "ok", found["reason"]
@@ -69,6 +70,7 @@ def test_a_case_is_timed_counted_and_held_against_the_reference() -> None:
     assert arm["cost"] is None
 
 
+@pytest.mark.slow
 def test_the_ranks_end_with_the_time_of_the_case() -> None:
     before = ranks_there()
     found = ask(replace(CASE, seq_len=1 << 14, key_len=1 << 14, arms=(Arm("sdpa"),)), deadline_s=6)
@@ -98,6 +100,7 @@ class OffByRank(SDPAAttention):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registry_restored")
 def test_a_rank_that_is_wrong_says_so(tmp_path: Path) -> None:
     """And a backend from a file is known to the ranks."""
@@ -179,6 +182,7 @@ def test_misuse_of_the_command_is_one_line(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_measures_the_ranks_and_has_a_chapter(tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = run(

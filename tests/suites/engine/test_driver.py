@@ -1,16 +1,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from helpers_sweep import FAKE_SUITES, is_alive, pids_in, processes_of, wait_until
+from helpers_in_process import InProcess
+from helpers_sweep import FAKE_SUITES, is_alive, pids_in, wait_until
 
 from results.records.load import load
 from results.schema import Arm, check_record
@@ -20,9 +16,14 @@ from suites.engine.journal import JournalError
 from suites.engine.session import MisuseError, Session
 from suites.parsing import parse_backend
 from suites.plan import cases, order, plan_sweep
-from suites.processes.launcher import Launcher, LaunchError
+from suites.processes.launcher import LaunchError
 from suites.processes.outcome import Outcome
-from suites.processes.signals import Terminated
+
+
+@pytest.fixture(autouse=True)
+def _in_process(request):
+    if request.node.get_closest_marker("slow") is None:
+        request.getfixturevalue("in_process")
 
 
 class Watch:
@@ -130,12 +131,15 @@ def test_without_backends_all_that_are_registered_are_measured(tmp_path):
     assert names == {"linear", "quadratic", "roof", "sentinel"}
 
 
-def test_whatever_a_case_does_the_sweep_goes_on(tmp_path):
+CRASHES = ("segfaults", "is_killed", "exits", "kills_server")
+
+
+@pytest.mark.parametrize("more", [(), pytest.param(CRASHES, marks=pytest.mark.slow)])
+def test_whatever_a_case_does_the_sweep_goes_on(tmp_path, more):
     names = {
-        "raises": "failed", "segfaults": "crashed", "is_killed": "crashed", "exits": "crashed",
-        "kills_server": "crashed", "answers_nonsense": "failed", "answers_nan": "failed",
+        "raises": "failed", **dict.fromkeys(more, "crashed"), "answers_nonsense": "failed",
         "unsupported": "unsupported", "out_of_memory": "out_of_memory", "times_out": "timeout",
-        "linear": "ok",
+        "linear": "ok", **({"answers_nan": "failed"} if more else {}),
     }  # fmt: skip
     _, summary, _ = sweep(tmp_path, *names, seq_lens=(16,))
     for name, status in names.items():
@@ -145,7 +149,9 @@ def test_whatever_a_case_does_the_sweep_goes_on(tmp_path):
         assert (record["arms"] == []) == (record["status"] != "ok")
     assert sum(summary.statuses.values()) == len(names) + 5  # the roof and four sentinels
     (raised,) = (r for r in records(tmp_path) if r["case"]["arms"][0]["name"] == "raises")
-    assert "RuntimeError: no luck at 16, in ~" in raised["log_tail"]
+    assert "RuntimeError: no luck at 16, in ~" in raised["log_tail" if more else "reason"]
+    (large,) = (r for r in records(tmp_path) if r["status"] == "out_of_memory")
+    assert (large["log_tail"], large["run"]) == ("asking for 9 GiB", raised["run"])
 
 
 def test_an_unsupported_case_starts_no_process(tmp_path):
@@ -155,6 +161,7 @@ def test_an_unsupported_case_starts_no_process(tmp_path):
     assert {r["reason"] for r in found} == {"device: not here"}
 
 
+@pytest.mark.slow
 def test_a_hanging_case_is_recorded_and_the_next_one_runs(tmp_path, monkeypatch):
     monkeypatch.setitem(session_module.CHILD_GRACE_S, "forkserver", 0.3)
     pids = tmp_path / "pids"
@@ -246,8 +253,8 @@ def test_resumed_predictions_know_the_lengths_that_are_there(tmp_path):
 
 def test_shards_make_the_whole_sweep(tmp_path):
     for shard in ((1, 2), (2, 2)):
-        sweep(tmp_path / str(shard[0]), "linear", "quadratic", "sleeps", shard=shard)
-    sweep(tmp_path / "whole", "linear", "quadratic", "sleeps")
+        sweep(tmp_path / str(shard[0]), "linear", "quadratic", "out_of_memory", shard=shard)
+    sweep(tmp_path / "whole", "linear", "quadratic", "out_of_memory")
     ids = [
         Counter(r["case"]["id"] for r in records(tmp_path / name) if r["case"]["kind"] == "speed")
         for name in ("1", "2", "whole")
@@ -264,6 +271,7 @@ def test_an_unknown_backend_is_misuse_and_makes_no_folder(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_suites_that_cannot_be_asked_are_an_error(tmp_path):
     suites = tmp_path / "suites"
     suites.mkdir()
@@ -327,13 +335,13 @@ def test_plugins_and_limits_are_handed_to_the_child(tmp_path, monkeypatch):
     plugin = tmp_path / "mine.py"
     plugin.write_text("")
     asked = []
-    original = Launcher.ask
+    original = InProcess.ask
 
     def ask(self, request, **options):
         asked.append((request, options))
         return original(self, request, **options)
 
-    monkeypatch.setattr(Launcher, "ask", ask)
+    monkeypatch.setattr(InProcess, "ask", ask)
     monkeypatch.chdir(tmp_path)
     relative = plugin.relative_to(tmp_path)
     sweep(tmp_path / "run", "linear", plugins=[relative], budget_s=0.5, allocators=("retained",),
@@ -360,81 +368,13 @@ def test_cuda_cases_are_spawned(tmp_path, monkeypatch):
         methods[request["case"]["device"]] = options["method"]
         return Outcome(None, "failed", "no device in this test", None, 0.0)
 
-    original = Launcher.ask
-    monkeypatch.setattr(Launcher, "ask", ask)
+    original = InProcess.ask
+    monkeypatch.setattr(InProcess, "ask", ask)
     sweep(tmp_path, "linear", device="cuda")
     assert methods == {"cuda": "spawn"}
 
 
-# -- ends from outside --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
-)
-def test_a_signal_ends_the_case_and_keeps_what_is_done(tmp_path, number, error):
-    pids = tmp_path / "pids"
-
-    def press() -> None:
-        pids_in(pids)
-        os.kill(os.getpid(), number)
-
-    before = signal.getsignal(signal.SIGTERM)
-    presser = threading.Thread(target=press)
-    presser.start()
-    with pytest.raises(error):
-        sweep(tmp_path / "run", f"hangs:pids={pids}", seq_lens=(16,), case_timeout_s=50)
-    presser.join()
-    wait_until(lambda: not any(is_alive(pid) for pid in pids_in(pids)))
-    assert {r["case"]["kind"] for r in records(tmp_path / "run")} == {"sentinel", "roof"}
-    assert signal.getsignal(signal.SIGTERM) == before
-    sweep(tmp_path / "run", "linear", resume=True)
-
-
-PROGRAM = """
-import sys
-from pathlib import Path
-from suites.engine.driver import run_sweep
-from suites.terminal.progress import Console
-from suites.parsing import parse_backend
-from suites.plan import plan_sweep
-grid = plan_sweep("quick", backends=tuple(map(parse_backend, sys.argv[3:])), seq_lens=(16, 32),
-                 modes=("forward",), launches=2, threads=(1,), case_timeout_s=100.0)
-suites, folder = Path(sys.argv[1]), Path(sys.argv[2])
-run_sweep(grid, folder, progress=Console(), resume=True, benchmark_dir=suites)
-"""
-
-
-@pytest.mark.parametrize("written", [1, 2, 4])
-def test_kill_9_and_resume_loses_nothing_and_measures_nothing_twice(tmp_path, written):
-    run = tmp_path / "run"
-    backends = ("linear", "sleeps:seconds=0.3", "quadratic")
-    command = [sys.executable, "-c", PROGRAM, str(FAKE_SUITES), str(run), *backends]
-    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    file = run / "records.jsonl"
-    wait_until(lambda: file.exists() and file.read_bytes().count(b"\n") >= written)
-    servers = processes_of(driver.pid)
-    children = [pid for server in servers for pid in processes_of(server)]
-    driver.kill()
-    driver.wait()
-    finished = file.read_bytes()
-    finished = finished[: finished.rfind(b"\n") + 1]
-    wait_until(lambda: not any(is_alive(pid) for pid in servers + children))
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=60)
-    assert file.read_bytes().startswith(finished)
-    pairs = Counter((r["case"]["id"], r["launch"]["index"]) for r in records(run))
-    assert set(pairs.values()) == {1}
-    assert len(pairs) == 2 * (3 * 2 + 1) + 4  # sentinels
-
-
-def test_the_drivers_process_imports_no_torch(tmp_path):
-    program = PROGRAM + "\nprint(sorted(m for m in ('torch', 'pandas') if m in sys.modules))"
-    command = [sys.executable, "-c", program, str(FAKE_SUITES), str(tmp_path), "linear"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "[]\n"
-    assert "linear forward N=16" in done.stderr
-
-
+@pytest.mark.slow
 def test_the_driver_is_not_offered_to_the_oom_killer_by_a_sweep(tmp_path):
     own = Path("/proc/self/oom_score_adj")
     before = own.read_text()

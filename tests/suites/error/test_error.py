@@ -37,7 +37,7 @@ from suites.training.trainer import Trainer
 from suites.worker.preflight import inspect_case
 from tests.suites.speed.test_speed import case, record, registered, unchanged_process  # noqa: F401
 
-pytestmark = pytest.mark.usefixtures("one_server")
+pytestmark = pytest.mark.usefixtures("in_process")
 
 BACKENDS = ("bigbird:block_size=8", "full", "linformer:rank=16", "longformer:window=12",
             "performer:num_features=32", "sdpa")  # fmt: skip

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_covering import covering
 from torch import Tensor
 
 import attention
@@ -59,9 +60,11 @@ def test_rows_of_short_inputs(seq_len: int):
     assert rows[-1] == seq_len - 1
 
 
-@pytest.mark.parametrize("is_causal", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("training", [False, True])
+@covering(
+    ("is_causal", [False, True]),
+    ("dtype", [torch.float32, torch.float64, torch.bfloat16]),
+    ("training", [False, True]),
+)
 def test_right_output_passes(training: bool, dtype: torch.dtype, is_causal: bool):
     gate = check_call(call_of(training=training, dtype=dtype, is_causal=is_causal), seed=0)
     assert gate["rows"] == 64
@@ -172,9 +175,11 @@ def test_what_reduced_precision_loses_is_allowed_and_said(precision: Any, error:
 NAMES = ("full", "sdpa", "longformer", "bigbird", "linformer", "performer")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("is_causal", [False, True])
-@pytest.mark.parametrize("name", NAMES)
+@covering(
+    ("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16]),
+    ("is_causal", [False, True]),
+    ("name", NAMES),
+)
 def test_training_passes_over_one_key_and_two(name: str, is_causal: bool, dtype: torch.dtype):
     """Of one key the gradient of q is 0: what is computed is rounding."""
     for seq_len in (1, 2):
@@ -243,19 +248,21 @@ def test_scores_rounded_to_half_precision_do_not_pass(dtype: torch.dtype):
         check_call(replace(right, query_grad=rounded.query_grad), seed=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("deviation", [0.1, 1.0, 10.0, 100.0, 1000.0])
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("full", {}),
-        ("sdpa", {}),
-        ("longformer", {"window": 32, "kernel": "tiled"}),
-        ("bigbird", {"block_size": 16, "kernel": "tiled"}),
-        ("linformer", {"seq_len": N, "rank": 32}),
-        ("performer", {"seed": 0, "num_features": 64, "kernel": "tiled"}),
-        ("performer", {"seed": 0, "num_features": 64, "kernel": "chunked"}),
-    ],
+@covering(
+    ("dtype", [torch.bfloat16, torch.float16]),
+    ("deviation", [0.1, 1.0, 10.0, 100.0, 1000.0]),
+    (
+        "name, options",
+        [
+            ("full", {}),
+            ("sdpa", {}),
+            ("longformer", {"window": 32, "kernel": "tiled"}),
+            ("bigbird", {"block_size": 16, "kernel": "tiled"}),
+            ("linformer", {"seq_len": N, "rank": 32}),
+            ("performer", {"seed": 0, "num_features": 64, "kernel": "tiled"}),
+            ("performer", {"seed": 0, "num_features": 64, "kernel": "chunked"}),
+        ],
+    ),
 )
 def test_scores_in_float32_pass(
     name: str, options: dict[str, Any], deviation: float, dtype: torch.dtype

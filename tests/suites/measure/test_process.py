@@ -94,6 +94,7 @@ def test_lock_is_shared_by_children_and_closed_to_a_driver(tmp_path: Path):
     os.close(driver)
 
 
+@pytest.mark.slow
 def test_memory_limit_refuses_what_exceeds_it_and_is_lifted():
     # In a process of its own: a refused allocation moves glibc's main thread to another arena.
     code = """

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,8 +17,13 @@ A, B, C = torch.randn(3, 8, 5), torch.randn(3, 5, 7), torch.randn(3, 8, 7)
 X, Y = torch.randn(5), torch.randn(8)
 
 
+def at_once(*_: object, **__: object) -> list[SimpleNamespace]:
+    """Stand in for the samples of a product alone."""
+    return [SimpleNamespace(samples=[1e-6])]
+
+
 def told(call: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> dict:
-    monkeypatch.setattr(profile, "ALONE_BUDGET_S", 0.0)
+    monkeypatch.setattr(profile, "sample_in_turn", at_once)
     with torch.inference_mode():
         return profiled(
             Repeated(call), "cpu", kernel="", dtype=torch.float32, budget_s=0.0, seed=0
@@ -94,32 +101,31 @@ def test_no_kernel_of_a_gpu_lies_between():
     assert not sort_events(kernels).parts
 
 
-@pytest.mark.parametrize(
-    ("call", "shape"),
-    [
-        (lambda: torch.mm(A[0], B[0]), (1, 8, 5, 7)),
-        (lambda: torch.bmm(A, B, out=C), (3, 8, 5, 7)),
-        (lambda: torch.addmm(C[0], A[0], B[0]), (1, 8, 5, 7)),
-        (lambda: C[0].addmm_(A[0], B[0]), (1, 8, 5, 7)),
-        (lambda: torch.baddbmm(C, A, B), (3, 8, 5, 7)),
-        (lambda: C.baddbmm_(A, B), (3, 8, 5, 7)),
-        (lambda: torch.mv(A[0], X), (1, 8, 5, 1)),
-        (lambda: torch.addmv(Y, A[0], X), (1, 8, 5, 1)),
-        (lambda: torch.dot(X, X), (1, 1, 5, 1)),
-        (lambda: torch.einsum("bij,bjk->bik", A, B), (3, 8, 5, 7)),
-        (lambda: torch.nn.functional.linear(A, B[0].mT), (1, 24, 5, 7)),
-    ],
-)
-def test_operations_of_every_product_are_counted(
-    call: Callable[[], object], shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-):
+PRODUCTS: list[tuple[Callable[[], object], tuple[int, ...]]] = [
+    (lambda: torch.mm(A[0], B[0]), (1, 8, 5, 7)),
+    (lambda: torch.bmm(A, B, out=C), (3, 8, 5, 7)),
+    (lambda: torch.addmm(C[0], A[0], B[0]), (1, 8, 5, 7)),
+    (lambda: C[0].addmm_(A[0], B[0]), (1, 8, 5, 7)),
+    (lambda: torch.baddbmm(C, A, B), (3, 8, 5, 7)),
+    (lambda: C.baddbmm_(A, B), (3, 8, 5, 7)),
+    (lambda: torch.mv(A[0], X), (1, 8, 5, 1)),
+    (lambda: torch.addmv(Y, A[0], X), (1, 8, 5, 1)),
+    (lambda: torch.dot(X, X), (1, 1, 5, 1)),
+    (lambda: torch.einsum("bij,bjk->bik", A, B), (3, 8, 5, 7)),
+    (lambda: torch.nn.functional.linear(A, B[0].mT), (1, 24, 5, 7)),
+]
+
+
+def test_operations_of_every_product_are_counted(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(profile, "SHARE", 0.0)
-    batch, n, k, m = shape
-    found = told(call, monkeypatch)
-    (product,) = found["products"]
-    assert (product["shape"], product["calls"]) == (f"{batch} x [{n}, {k}] @ [{k}, {m}]", 1)
-    assert product["operations"] == 2 * batch * n * k * m
-    assert found["parts"]["products"]["operations"] == product["operations"]
+    found = told(lambda: [call() for call, _ in PRODUCTS], monkeypatch)
+    expected = Counter(shape for _, shape in PRODUCTS)
+    assert {p["shape"]: (p["calls"], p["operations"]) for p in found["products"]} == {
+        f"{batch} x [{n}, {k}] @ [{k}, {m}]": (count, count * 2 * batch * n * k * m)
+        for (batch, n, k, m), count in expected.items()
+    }
+    total = sum(product["operations"] for product in found["products"])
+    assert found["parts"]["products"]["operations"] == total
 
 
 def test_a_batch_that_is_summed_up_counts_its_products_once(monkeypatch: pytest.MonkeyPatch):
@@ -201,6 +207,7 @@ def test_products_are_repeated_on_the_library_of_the_kernel(
     event = Event("aten::mm", 1.0, ((8, 4), (4, 2)), ("c10::BFloat16",) * 2)
     monkeypatch.setattr(profile, "_fastest_call", lambda *_: (3, 1.0, [event]))
     monkeypatch.setattr(profile, "full_rate", full_rate)
+    monkeypatch.setattr(profile, "sample_in_turn", at_once)
     found = profiled(
         Repeated(lambda: None), "cpu", kernel=kernel, dtype=torch.float32, budget_s=0.0, seed=0
     )

@@ -73,6 +73,7 @@ print(json.dumps([machine()["cores"], told["affinity"], told["openmp"]]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "has_driver"), [("import suites.processes.processors", False), ("", True)]
 )

@@ -330,6 +330,7 @@ def test_agreement_is_a_matter_of_rounding():
 # -- where the names come from -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_preflight_tells_of_every_peer_without_importing_its_library(tmp_path: Path):
     told = preflight({"cases": []})["peers"]
     assert {row["peer"] for row in told} >= {*INSTALLABLE, *CUDA_ONLY, "torch-sdpa"}

@@ -14,6 +14,7 @@ import pytest
 import torch
 from click import Option
 from click.testing import CliRunner
+from helpers_covering import covering
 from helpers_sweep import record as sweep_record
 from helpers_training import training
 
@@ -33,7 +34,7 @@ from suites.terminal.progress import Console, describe, label
 from suites.training.plan import VIEWS, plan_from
 from suites.worker.preflight import inspect_case
 
-pytestmark = pytest.mark.usefixtures("one_server")
+pytestmark = pytest.mark.usefixtures("in_process")
 
 TRAINING_PRESETS = {name: find(name).presets for name in ("quality", "quantized")}
 PRESETS = [(suite, name) for suite, presets in TRAINING_PRESETS.items() for name in presets]
@@ -504,9 +505,11 @@ def test_two_lists_at_once_are_misuse(pair: tuple[str, str]) -> None:
     assert all(option in result.stderr for option in pair)
 
 
-@pytest.mark.parametrize("seq_len", [32, 64, 128, 256])
-@pytest.mark.parametrize("is_causal", [False, True])
-@pytest.mark.parametrize("name", ["longformer", "bigbird"])
+@covering(
+    ("seq_len", [32, 64, 128, 256]),
+    ("is_causal", [False, True]),
+    ("name", ["longformer", "bigbird"]),
+)
 def test_a_pattern_has_a_quarter_of_exact_attentions_keys(
     name: str, is_causal: bool, seq_len: int
 ) -> None:

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 from helpers_sweep import FAKE_SUITES, case, is_alive, pids_in, processes_of, wait_until
@@ -17,6 +14,8 @@ from suites.processes import server as server_module
 from suites.processes.launcher import Launcher
 from suites.processes.outcome import TAIL_BYTES, TAIL_LINES
 from suites.processes.server import LaunchError
+
+pytestmark = pytest.mark.slow
 
 
 def request(name, **options):
@@ -90,13 +89,6 @@ def test_a_hanging_case_is_killed_with_its_children(launcher, method, tmp_path):
     assert outcome.wall_s < 10
     wait_until(lambda: not any(is_alive(pid) for pid in pids_in(pids)))
     assert launcher.ask(request("linear"), timeout_s=20).record["status"] == "ok"
-
-
-def test_what_a_case_leaves_behind_is_killed(launcher, method, tmp_path):
-    pids = tmp_path / "pids"
-    outcome = launcher.ask(request("leaves_child", pids=str(pids)), timeout_s=20, method=method)
-    assert outcome.record["status"] == "ok"
-    wait_until(lambda: not any(is_alive(pid) for pid in pids_in(pids)))
 
 
 def test_a_server_that_dies_is_started_again():
@@ -188,19 +180,6 @@ def test_closing_leaves_no_process_and_no_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_interrupt_stops_the_case_and_its_children(tmp_path):
-    pids = tmp_path / "pids"
-
-    def press() -> None:
-        pids_in(pids)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=press).start()
-    with Launcher(FAKE_SUITES) as launcher, pytest.raises(KeyboardInterrupt):
-        launcher.ask(request("hangs", pids=str(pids)), timeout_s=60)
-    wait_until(lambda: not any(is_alive(pid) for pid in pids_in(pids)))
-
-
 PROGRAM = """
 import json, sys
 from pathlib import Path
@@ -208,20 +187,6 @@ from suites.processes.launcher import Launcher
 with Launcher(Path(sys.argv[1])) as launcher:
     launcher.ask(json.loads(sys.argv[2]), timeout_s=100, method=sys.argv[3])
 """
-
-
-def test_killing_the_driver_ends_server_and_case(tmp_path, method):
-
-    pids = tmp_path / "pids"
-    ask = json.dumps(request("hangs", pids=str(pids)))
-    command = [sys.executable, "-c", PROGRAM, str(FAKE_SUITES), ask, method]
-    driver = subprocess.Popen(command)
-    case_pid, grandchild = pids_in(pids)
-    started = processes_of(driver.pid)
-    assert len(started) == 2  # the server and the reaper
-    driver.kill()
-    driver.wait()
-    wait_until(lambda: not any(is_alive(pid) for pid in (*started, case_pid, grandchild)))
 
 
 def test_a_driver_killed_while_the_server_starts_leaves_none(tmp_path):
@@ -237,13 +202,6 @@ def test_a_driver_killed_while_the_server_starts_leaves_none(tmp_path):
     driver.kill()
     driver.wait()
     wait_until(lambda: not is_alive(server))
-
-
-def test_where_packages_lie_is_no_part_of_a_record():
-    text = "function `f` in file `/opt/env/lib/python3.11/site-packages/torch/compiler/x.py`: no"
-    assert outcome_module.scrub(text) == (
-        "function `f` in file `site-packages/torch/compiler/x.py`: no"
-    )
 
 
 def test_a_server_imports_what_its_cases_need_before_the_first_that_is_measured():

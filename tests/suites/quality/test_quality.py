@@ -36,7 +36,7 @@ from tests.suites.speed.test_speed import unchanged_process  # noqa: F401
 from tests.suites.tasks.test_lra import LISTOPS as LRA_FILES
 from tests.suites.tasks.test_lra import listops_rows, written
 
-pytestmark = pytest.mark.usefixtures("one_server")
+pytestmark = pytest.mark.usefixtures("in_process")
 
 ALWAYS = {"accuracy", "loss", "training_time", "training_steps", "training_ops", "throughput",
           "latency", "peak_memory"}  # fmt: skip
@@ -256,6 +256,7 @@ def test_a_full_disk_is_the_reason(tmp_path: Path) -> None:
     assert asked(case, store=str(tmp_path))["status"] == "ok"
 
 
+@pytest.mark.slow
 def test_a_training_beyond_its_time_says_where_it_was() -> None:
     record = asked(training(training="steps:amount=1000000"), deadline_s=2.0)
     assert record["status"] == "timeout"
@@ -286,6 +287,7 @@ def test_an_output_that_is_off_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert record["reason"].startswith("WrongOutputError")
 
 
+@pytest.mark.slow
 def test_stages_are_told_in_their_order() -> None:
     told: list[str] = []
     run(training(), budget_s=0.005, stage=told.append)
@@ -330,6 +332,7 @@ run(case, Request(budget_s=0.005, store=Path(sys.argv[2]), heartbeat=Path(sys.ar
 """
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     case = training(training="steps:amount=400,lr=0.01")
     store, now = tmp_path / "trained", tmp_path / "trained" / "now"

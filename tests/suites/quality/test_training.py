@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_covering import covering
 from helpers_training import (
     LISTOPS,
     SHAPE,
@@ -107,9 +108,7 @@ def test_an_amount_is_finite(amount: float) -> None:
         Plan("time", amount)
 
 
-@pytest.mark.parametrize("warmup", [0.0, 0.1, 1.0])
-@pytest.mark.parametrize("hold", [0.0, 0.6, 1.0])
-@pytest.mark.parametrize("pretrain", [0.0, 0.25])
+@covering(("warmup", [0.0, 0.1, 1.0]), ("hold", [0.0, 0.6, 1.0]), ("pretrain", [0.0, 0.25]))
 def test_the_rate_rises_stays_and_falls_in_each_phase(
     warmup: float, hold: float, pretrain: float
 ) -> None:

@@ -29,7 +29,7 @@ from suites.training.prepare import prepare
 from suites.worker.preflight import inspect_case
 from tests.suites.speed.test_speed import record, unchanged_process  # noqa: F401
 
-pytestmark = pytest.mark.usefixtures("one_server")
+pytestmark = pytest.mark.usefixtures("in_process")
 
 CASE = Case(
     kind="quantized", level="model", mode="training", arms=(Arm("sdpa"),), batch=8, num_heads=0,
@@ -41,9 +41,13 @@ CASE = Case(
 
 COMMON = {"parameter_bytes", "output_difference", "accuracy", "loss", "latency", "peak_memory"}
 
-needs_torchao = pytest.mark.skipif(
-    schemes.torchao_version() is None, reason="torchao is not installed"
-)
+needs_torchao = pytest.mark.usefixtures("torchao")
+
+
+@pytest.fixture(scope="session")
+def torchao() -> None:
+    if schemes.torchao_version() is None:
+        pytest.skip("torchao is not installed")
 
 
 @pytest.fixture(autouse=True)
@@ -243,6 +247,7 @@ def test_unknown_weights_are_misuse():
 # -- what is measured ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_torchao
 def test_fewer_bits_are_further_from_float32(store: Path):
     found = {weights: ask(weights, store) for weights in WEIGHTS}
@@ -289,6 +294,7 @@ def test_the_model_is_that_of_the_same_case_of_kind_task(store: Path):
     assert {name: first["quality"][name] for name in same} == same
 
 
+@pytest.mark.slow
 @needs_torchao
 @pytest.mark.parametrize(
     ("objective", "architecture"), [("next", "decoder"), ("denoise", "encoder_decoder")]
@@ -373,6 +379,7 @@ class Quiet:
         pass
 
 
+@pytest.mark.slow
 @needs_torchao
 def test_a_sweep_trains_once_for_two_schemes(tmp_path: Path):
     grid = plan_sweep(

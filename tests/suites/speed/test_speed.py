@@ -160,6 +160,7 @@ def test_options_are_what_a_fixed_size_follows():
     assert arm["fixed_size"] == {"window": 9}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, at import
 @pytest.mark.parametrize(("level", "mode"), [("attention", "forward"), ("layer", "training")])

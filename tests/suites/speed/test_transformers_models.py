@@ -21,8 +21,6 @@ from suites.plan import cases, plan_sweep
 from suites.worker.preflight import preflight
 from suites.worker.run import answer
 
-pytest.importorskip("transformers", reason="needs the extra 'peers'")
-
 BERT: dict[str, Any] = {
     "model_type": "bert", "architectures": ["BertForMaskedLM"], "vocab_size": 101,
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
@@ -37,6 +35,7 @@ MISTRAL: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
+    pytest.importorskip("transformers", reason="needs the extra 'peers'")
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

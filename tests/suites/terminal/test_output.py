@@ -66,6 +66,7 @@ def in_pipe(*arguments: object) -> str:
     return CliRunner().invoke(cli.main, [str(a) for a in arguments]).stdout
 
 
+@pytest.mark.slow
 def test_a_comparison_is_a_table_of_the_terminals_width(two: tuple[Path, Path]) -> None:
     shown = on_terminal("compare", *two, columns=70)
     plain = COLOUR.sub("", shown)
@@ -83,6 +84,7 @@ def test_a_comparison_is_a_table_of_the_terminals_width(two: tuple[Path, Path]) 
     assert all("\x1b[31m" not in line for line in same)
 
 
+@pytest.mark.slow
 def test_without_colours_and_letters_the_table_stays(two: tuple[Path, Path]) -> None:
     shown = on_terminal("compare", *two, columns=60, NO_COLOR="1")
     assert "\x1b" not in shown
@@ -104,11 +106,13 @@ def test_in_a_pipe_nothing_is_dressed(two: tuple[Path, Path]) -> None:
         assert "─" not in said
 
 
+@pytest.mark.slow
 def test_json_on_a_terminal_is_json(two: tuple[Path, Path]) -> None:
     shown = on_terminal("compare", *two, "--json")
     assert json.loads(shown)["regression"] is True
 
 
+@pytest.mark.slow
 def test_a_list_is_broken_between_words(two: tuple[Path, Path]) -> None:
     shown = on_terminal("list", "--claims", columns=50)
     plain = COLOUR.sub("", shown)
@@ -118,6 +122,7 @@ def test_a_list_is_broken_between_words(two: tuple[Path, Path]) -> None:
     assert re.sub(r"\s+", " ", plain) == re.sub(r"\s+", " ", said)
 
 
+@pytest.mark.slow
 def test_a_recommendation_has_its_answer_in_bold(two: tuple[Path, Path]) -> None:
     asked = ("recommend", two[0], "--seq-len", 2048, "--mode", "forward")
     shown = on_terminal(*asked)
@@ -126,6 +131,7 @@ def test_a_recommendation_has_its_answer_in_bold(two: tuple[Path, Path]) -> None
     assert COLOUR.sub("", shown) == in_pipe(*asked)
 
 
+@pytest.mark.slow
 def test_a_strangers_name_is_a_text_and_no_instruction(tmp_path: Path) -> None:
     laws = {HOSTILE: synthetic.SEVEN["sdpa"]}
     folders = [
