@@ -83,8 +83,7 @@ NOT_RUN = {
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make the files and runs that pages name: of the reference records, few."""
     folder = tmp_path_factory.mktemp("stock")
-    for file in (ROOT / "examples" / "plugins").glob("*.py"):
-        shutil.copy(file, folder)
+    shutil.copytree(ROOT / "examples" / "plugins", folder, dirs_exist_ok=True)
     (folder / "config.json").write_text('{"model_type": "bert"}')
     for sweep, names in RUNS.items():
         for name in names:

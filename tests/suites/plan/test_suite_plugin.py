@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from suites.plan import cases, plan_sweep
 from suites.processes.launcher import LaunchError
 from suites.terminal.progress import describe, label
 
-SORTING = Path(__file__).parents[2] / "helpers" / "sorting_suite"
+SORTING = Path(__file__).parents[3] / "examples" / "plugins" / "sorting_suite"
 
 
 @pytest.fixture(autouse=True)
@@ -202,10 +201,8 @@ def test_an_installed_suite_is_there_and_a_broken_one_stops_no_other(
         registry.find("bad")
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("suites.worker.kinds") is None, reason="the worker knows no plug-ins"
-)
-def test_the_real_worker_measures_it(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_it_goes_from_its_options_to_its_chapter(tmp_path: Path) -> None:
     done = sorting("--threads", "1", "--launches", "1", "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output
     records = [json.loads(line) for line in lines(tmp_path / "run/records.jsonl")]
@@ -215,3 +212,9 @@ def test_the_real_worker_measures_it(tmp_path: Path) -> None:
     assert all(r["arms"][0]["metrics"]["latency"]["samples"] for r in own)
     environments = (tmp_path / "run/environments.jsonl").read_text()
     assert "sorting_suite sha256-" in environments
+    report = ["report", str(tmp_path / "run"), "--format", "md", "--plugin", str(SORTING)]
+    assert CliRunner().invoke(cli.main, report).exit_code == 0
+    page = (tmp_path / "run" / "report.md").read_text()
+    assert "## What sorting costs" in page
+    assert "| order=ascending | 256 |" in page
+    assert "A case sorts as many numbers as it says." in page
