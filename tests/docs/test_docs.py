@@ -51,7 +51,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 
 RUNS = {
     "epyc-2-cores": (
-        "mine", "first", "second", "both", "before", "after", "standard", "runs/quick", "error",
+        "mine", "first", "second", "both", "before", "after", "standard", "runs/quick", "error", "sorted",
         "quality", "quantized",
     ),
     "epyc-2-cores-decode": ("decode",),
