@@ -1,4 +1,4 @@
-"""The picture of rooms and arrows is that of the import graph, and what the pages name is there."""
+"""The picture of rooms and arrows is that of the import graph; no folder is crowded."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 
 RUNS = {
     "epyc-2-cores": (
-        "mine", "first", "second", "both", "before", "after", "standard", "runs/quick", "error", "sorted",
-        "quality", "quantized",
+        "mine", "first", "second", "both", "before", "after", "standard", "runs/quick", "error",
+        "quality", "quantized", "sorted",
     ),
     "epyc-2-cores-decode": ("decode",),
     "epyc-2-cores-claims": ("claims",),
