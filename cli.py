@@ -281,7 +281,7 @@ def run(
     """
     from suites import registry
     from suites.engine.driver import run_sweep
-    from suites.engine.journal import JournalError
+    from suites.engine.run_folder import JournalError
     from suites.engine.session import MisuseError
     from suites.plan import plan_sweep
     from suites.processes.launcher import LaunchError
@@ -336,7 +336,7 @@ def run(
 @contextmanager
 def _run_folder(out: Path | None, name: str) -> Iterator[Path]:
     """Give the folder of a run: the one that was named, else a new one, gone if it stays empty."""
-    from suites.engine.journal import new_folder
+    from suites.engine.run_folder import new_folder
 
     if out is not None:
         yield out
@@ -597,7 +597,7 @@ def _confirmed(
     from results.comparison.pairing import plugins_of
     from results.schema import Case
     from suites.engine.confirm import NAMES, Finished, run_pairs
-    from suites.engine.journal import JournalError
+    from suites.engine.run_folder import JournalError
     from suites.engine.session import MisuseError
     from suites.processes.launcher import LaunchError
     from suites.processes.signals import Terminated

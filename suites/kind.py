@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from results.schema import Case
+from results.schema import UNITS, Case
 
 ENVELOPE = ("do", "case", "cases", "lock")
 """Keys of a request in JSON that are no field of `Request`."""
@@ -95,6 +95,31 @@ def _read_field(name: str, value: Any) -> Any:
     if name == "files":
         return {content: Path(path) for content, path in value.items()}
     return Path(value) if name not in _TYPES and value is not None else value
+
+
+def metrics(**values: float) -> dict[str, dict[str, Any]]:
+    """Return metrics of one value each as the record holds them, by name."""
+    return {name: {"unit": UNITS[name], "value": value} for name, value in values.items()}
+
+
+def arm(
+    metrics: Mapping[str, Any],
+    *,
+    kernel: str = "",
+    gate: Mapping[str, Any] | None = None,
+    cost: Mapping[str, int] | None = None,
+    **further: Any,
+) -> dict[str, Any]:
+    """Return an arm as the record holds it.
+
+    Args:
+        metrics: what was measured, by name.
+        kernel: what computed it.
+        gate: how the output was held against its reference; ``None`` = it was not.
+        cost: operations and bytes of a call; ``None`` = they are not counted.
+        **further: fields that only some kinds have.
+    """
+    return {"kernel": kernel, "gate": gate, "cost": cost, "metrics": metrics, **further}
 
 
 class Measured(NamedTuple):

@@ -71,7 +71,8 @@ def _refuse(suite: Suite[Any], name: str, value: Any) -> None:
         raise TypeError(f"{name}: no such option; there are {', '.join((*SHARED, *spelled))}")
     only = f"only with suite {' or '.join(takers(name))}"
     reason = suite.refusals.get(name) or (suite.refusal if name in SHARED else "") or only
-    raise ValueError(f"{spelled.get(name) or SHARED[name]}: {reason}; got {_shown(value)}")
+    came = f"suite {suite.name}" if value is True else _shown(value)
+    raise ValueError(f"{spelled.get(name) or SHARED[name]}: {reason}; got {came}")
 
 
 def _shown(value: Any) -> str:

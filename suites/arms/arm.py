@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from attention.base import Attention
 from attention.functional import relative_l2
 from models import IdentityAttention, LSTMLayer
-from results.schema import UNITS, Case
+from results.schema import Case
 from suites.arms.build import Inputs, Mixer, dtype_of
+from suites.kind import metrics
 from suites.measure.gate import (
     GATE_ROWS,
     Call,
@@ -72,7 +73,7 @@ class Runner:
         with torch.inference_mode(self.case.mode == "forward"):
             peak = peak_memory(self.call, self.case.device)
         self.settle()
-        return {"peak_memory": {"unit": UNITS["peak_memory"], "value": peak}}
+        return metrics(peak_memory=peak)
 
     def _watched(self) -> Tensor:
         """Return the tensor whose gradient a second call must leave again."""
@@ -83,7 +84,7 @@ class Runner:
             leaf.grad = None
 
 
-class Contestant(Runner):
+class ArmRunner(Runner):
     """One arm with a mixer of ours inside.
 
     Args:
@@ -127,7 +128,7 @@ class Contestant(Runner):
         return follows_recurrence(self, again)
 
 
-def backend_call(contestant: Contestant, case: Case) -> Call:
+def backend_call(runner: ArmRunner, case: Case) -> Call:
     """Return what went into the backend and what came out, in the last call of an arm.
 
     At level attention that is the call itself. Within a layer, block or model it runs once more,
@@ -140,36 +141,36 @@ def backend_call(contestant: Contestant, case: Case) -> Call:
     Raises:
         WrongOutputError: if the two calls differ.
     """
-    assert contestant.output is not None
-    assert isinstance(contestant.mixer, Attention)
+    assert runner.output is not None
+    assert isinstance(runner.mixer, Attention)
     if case.level == "attention":
-        q, k, v = contestant.inputs.tensors
+        q, k, v = runner.inputs.tensors
         return Call(
-            contestant.mixer, q, k, v, case.is_causal, contestant.output,
-            contestant.inputs.output_grad, contestant.input_grad,
+            runner.mixer, q, k, v, case.is_causal, runner.output,
+            runner.inputs.output_grad, runner.input_grad,
         )  # fmt: skip
-    last_output, last_grad = contestant.output, contestant.input_grad
-    reordered = [layer for layer in _layers(contestant) if layer.is_sequence_first(case.key_len)]
+    last_output, last_grad = runner.output, runner.input_grad
+    reordered = [layer for layer in _layers(runner) if layer.is_sequence_first(case.key_len)]
     orders = [layer.projection_order for layer in reordered]
     for layer in reordered:
         layer.projection_order = "features_first"
     try:
-        seen = _call_recorded(contestant, case)
+        seen = _call_recorded(runner, case)
     finally:
         for layer, order in zip(reordered, orders, strict=True):
             layer.projection_order = order
     budget = repeated_budget(case, reordered=len(reordered))
-    check_same("output", last_output, contestant.output, budget)
-    check_same("gradient", last_grad, contestant.input_grad, budget)
+    check_same("output", last_output, runner.output, budget)
+    check_same("gradient", last_grad, runner.input_grad, budget)
     q, output = seen["q"], seen["output"]
     training = case.mode == "training"
     return Call(
-        contestant.mixer, q, seen["k"], seen["v"], seen["is_causal"], output.detach(),
+        runner.mixer, q, seen["k"], seen["v"], seen["is_causal"], output.detach(),
         output.grad if training else None, q.grad if training else None,
     )  # fmt: skip
 
 
-def _call_recorded(contestant: Contestant, case: Case) -> dict[str, Any]:
+def _call_recorded(runner: ArmRunner, case: Case) -> dict[str, Any]:
     """Call an arm's module; return q, k, v, causality and output of its backend, with gradients.
 
     Of several layers with the same backend the arm's mixer is the one that is watched.
@@ -186,27 +187,27 @@ def _call_recorded(contestant: Contestant, case: Case) -> dict[str, Any]:
             seen["q"].retain_grad()
             output.retain_grad()
 
-    handle = contestant.mixer.register_forward_hook(record, with_kwargs=True)
+    handle = runner.mixer.register_forward_hook(record, with_kwargs=True)
     try:
-        call_plainly(contestant, case)
+        call_plainly(runner, case)
     finally:
         handle.remove()
     return seen
 
 
-def call_plainly(contestant: Contestant, case: Case) -> None:
+def call_plainly(runner: ArmRunner, case: Case) -> None:
     """Call an arm's module as it is, neither compiled nor recomputing."""
-    contestant.prepare()
-    run, contestant.run = contestant.run, contestant.module
-    recomputing = [m for m in contestant.module.modules() if getattr(m, "checkpointing", False)]
+    runner.prepare()
+    run, runner.run = runner.run, runner.module
+    recomputing = [m for m in runner.module.modules() if getattr(m, "checkpointing", False)]
     for module in recomputing:
         module.checkpointing = False  # type: ignore[assignment]
     try:
         with torch.inference_mode(case.mode != "training"):
-            contestant.call()
-            contestant.settle()
+            runner.call()
+            runner.settle()
     finally:
-        contestant.run = run
+        runner.run = run
         for module in recomputing:
             module.checkpointing = True  # type: ignore[assignment]
 
@@ -224,7 +225,7 @@ def repeated_budget(case: Case, *, reordered: int = 0) -> float:
     return floor * (REORDERED * max(1, reordered) if further else 1)
 
 
-def follows_recurrence(contestant: Contestant, call: Callable[[], None]) -> dict[str, Any]:
+def follows_recurrence(runner: ArmRunner, call: Callable[[], None]) -> dict[str, Any]:
     """Hold the first tokens that `call` gives an arm's LSTM against its recurrence.
 
     Of one that reads both ways the last ones too, as they are read from the end.
@@ -232,7 +233,7 @@ def follows_recurrence(contestant: Contestant, call: Callable[[], None]) -> dict
     Raises:
         WrongOutputError: if they are off.
     """
-    case, layer = contestant.case, contestant.mixer
+    case, layer = runner.case, runner.mixer
     assert isinstance(layer, LSTMLayer)
     seen: dict[str, Tensor] = {}
 
@@ -256,9 +257,9 @@ def follows_recurrence(contestant: Contestant, call: Callable[[], None]) -> dict
     return check_rows(layer.name, torch.cat(actual, dim=2), torch.cat(expected, dim=2), budget)
 
 
-def _layers(contestant: Contestant) -> list[Any]:
+def _layers(runner: ArmRunner) -> list[Any]:
     """Return the modules that choose the order of their projections."""
-    return [m for m in contestant.module.modules() if hasattr(m, "projection_order")]
+    return [m for m in runner.module.modules() if hasattr(m, "projection_order")]
 
 
 def check_same(what: str, timed: Tensor | None, again: Tensor | None, budget: float) -> None:

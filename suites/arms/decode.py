@@ -20,17 +20,18 @@ from attention.base import Attention
 from attention.decoding.chunk import Chunk
 from attention.decoding.state import DecodeState
 from models import ModelState
-from results.schema import UNITS, Case
-from suites.arms.arm import REORDERED, Contestant, check_same, follows_recurrence
+from results.schema import Case
+from suites.arms.arm import REORDERED, ArmRunner, check_same, follows_recurrence
 from suites.arms.build import STEPPED, Inputs, Mixer, dtype_of
+from suites.kind import metrics
 from suites.measure.gate import Call, reduced_floor
 
 CHUNK = 512
 """Tokens of the context that are fed at a time: materialised scores of all would not fit."""
 
 
-class Stepper(Contestant):
-    """An arm that decodes; arguments as of `Contestant`. Run it under ``torch.inference_mode``."""
+class Stepper(ArmRunner):
+    """An arm that decodes; arguments as of `ArmRunner`. Run it under ``torch.inference_mode``."""
 
     def __init__(self, mixer: Mixer, module: nn.Module, inputs: Inputs, case: Case) -> None:
         super().__init__(mixer, module, inputs, case)
@@ -57,7 +58,7 @@ class Stepper(Contestant):
         self.prepare()
         with torch.inference_mode():
             self.call()
-        return {"state_bytes": {"unit": UNITS["state_bytes"], "value": self.state.nbytes}}
+        return metrics(state_bytes=self.state.nbytes)
 
     def _new_state(self) -> DecodeState | ModelState:
         case, tokens = self.case, self.case.seq_len + STEPPED

@@ -14,10 +14,10 @@ from models import TransformerModel
 from results.schema import Arm, Case
 from suites.arms import build as arms
 from suites.arms import model, transformers_model
-from suites.arms.arm import Contestant
+from suites.arms.arm import ArmRunner
 from suites.arms.build import Mixer
 from suites.arms.decode import Stepper
-from suites.arms.transformers_config import is_foreign
+from suites.arms.transformers_config import is_transformers
 
 Built = tuple[Mixer, nn.Module]
 """A mixer, and the module it is in."""
@@ -25,7 +25,7 @@ Built = tuple[Mixer, nn.Module]
 
 def build(arm: Arm, case: Case) -> Built:
     """Build an arm at the case's level; errors as in `build_attention` and `build_model`."""
-    if is_foreign(case.model):
+    if is_transformers(case.model):
         return transformers_model.build_model(arm, case)
     if case.level == "model":
         return model.build_model(arm, case)
@@ -73,7 +73,7 @@ def placed(built: Built, case: Case) -> Built:
 
 def unsupported_reasons(mixer: Mixer, case: Case) -> list[str]:
     """Say why a mixer cannot serve a case; empty = it can."""
-    if is_foreign(case.model):
+    if is_transformers(case.model):
         assert isinstance(mixer, Attention)  # its layers say the rest, by themselves
         return mixer.unavailable_reasons(case.device)
     if case.level == "model":
@@ -81,13 +81,12 @@ def unsupported_reasons(mixer: Mixer, case: Case) -> list[str]:
     return arms.unsupported_reasons(mixer, case)
 
 
-def contestants_of(built: Sequence[Built], case: Case) -> list[Contestant]:
+def runners_of(built: Sequence[Built], case: Case) -> list[ArmRunner]:
     """Make the arms ready to be called, on inputs that they share."""
-    if is_foreign(case.model):
+    if is_transformers(case.model):
         ids = transformers_model.draw_ids(case)
-        return [
-            transformers_model.ForeignModel(mixer, module, ids, case) for mixer, module in built
-        ]
+        cls = transformers_model.TransformersModel
+        return [cls(mixer, module, ids, case) for mixer, module in built]
     inputs = model.draw_ids(case) if case.level == "model" else arms.draw_inputs(case)
     if case.mode == "decode":
         return [Stepper(mixer, module, inputs, case) for mixer, module in built]
@@ -96,12 +95,12 @@ def contestants_of(built: Sequence[Built], case: Case) -> list[Contestant]:
             model.WholeModel(mixer, cast("TransformerModel", module), inputs, case)
             for mixer, module in built
         ]
-    return [Contestant(mixer, module, inputs, case) for mixer, module in built]
+    return [ArmRunner(mixer, module, inputs, case) for mixer, module in built]
 
 
 def cost_of(mixer: Mixer, module: nn.Module, case: Case) -> dict[str, int] | None:
     """Return the cost of a call, as the record holds it; ``None`` where it is not counted."""
-    if is_foreign(case.model):
+    if is_transformers(case.model):
         return None
     if case.level == "model":
         return model.cost_of(mixer, cast("TransformerModel", module), case)

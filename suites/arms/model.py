@@ -30,7 +30,7 @@ from models import (
 from models.projection import saved_ops
 from results.schema import CONTEXT_MODE, IDENTITY, LSTM, Arm, Case
 from suites.arms import build
-from suites.arms.arm import Contestant
+from suites.arms.arm import ArmRunner
 from suites.arms.build import STEPPED, Inputs, Mixer, dtype_of
 from suites.parsing import parse_backend
 
@@ -140,11 +140,11 @@ def decoder_len(case: Case) -> int:
     return max(1, case.seq_len // DECODER_SHARE)
 
 
-class ModelCall(Contestant):
+class ModelCall(ArmRunner):
     """A call of a whole model, or a training step with its objective and AdamW.
 
     The learning rate is 0, so that every step does the same work on the same weights. Arguments as
-    of `Contestant`.
+    of `ArmRunner`.
     """
 
     def __init__(self, mixer: Mixer, module: nn.Module, inputs: Inputs, case: Case) -> None:

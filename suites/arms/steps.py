@@ -10,7 +10,7 @@ import torch
 
 from attention.base import Attention, UnsupportedError
 from results.schema import UNITS, Case
-from suites.arms.arm import Contestant
+from suites.arms.arm import ArmRunner
 from suites.arms.build import check_case, expected_exponents
 from suites.arms.levels import (
     Built,
@@ -20,11 +20,12 @@ from suites.arms.levels import (
     placed,
     unsupported_reasons,
 )
-from suites.arms.timing import timed
 from suites.kind import Inspection, Request
-from suites.measure.clock import Timing
+from suites.measure.clock import Timing, sample_in_turn
 from suites.measure.compile import compile_by_calling
+from suites.measure.conditions import Watch
 from suites.measure.gate import ERROR_ROWS, Call, WrongOutputError, error_against_softmax
+from suites.measure.timers import Timed, timer_for
 
 
 class TimedArms(NamedTuple):
@@ -75,20 +76,39 @@ def build_arms(case: Case) -> list[Built]:
     return built
 
 
-def arms_timed(contestants: Sequence[Contestant], case: Case, request: Request) -> TimedArms:
+def arms_timed(runners: Sequence[ArmRunner], case: Case, request: Request) -> TimedArms:
     """Compile the arms if the case says so, and time them in alternation."""
-    compiled: list[dict[str, Any] | None] = [None] * len(contestants)
+    compiled: list[dict[str, Any] | None] = [None] * len(runners)
     with torch.inference_mode(case.mode != "training"):
         if case.compile:
             request.stage("compiling")
-            compiled = [compile_by_calling(c, case.device) for c in contestants]
+            compiled = [compile_by_calling(c, case.device) for c in runners]
         request.stage("timing")
-        timings, conditions = timed(contestants, case, budget_s=request.budget_s)
+        timings, conditions = timed(runners, case, budget_s=request.budget_s)
     return TimedArms(timings, compiled, conditions)
 
 
+def timed(
+    arms: Sequence[Timed], case: Case, *, budget_s: float
+) -> tuple[list[Timing], dict[str, Any]]:
+    """Time the arms of a case in alternation.
+
+    Args:
+        arms: what is compared.
+        case: gives the device and the seed.
+        budget_s: sampling time per arm.
+
+    Returns:
+        The timings; the record's ``conditions``.
+    """
+    timer = timer_for(case.device)
+    watch = Watch(case.device)
+    timings = sample_in_turn(arms, timer, budget_s=budget_s, seed=case.seed)
+    return timings, watch.conditions()
+
+
 def arm_record(
-    contestant: Contestant,
+    runner: ArmRunner,
     case: Case,
     *,
     kernel: str,
@@ -100,29 +120,29 @@ def arm_record(
     return {
         "kernel": kernel,
         "gate": gate,
-        "cost": cost_of(contestant.mixer, contestant.module, case),
-        "expected": expected_exponents(contestant.mixer, case),
-        "fixed_size": dict(contestant.mixer.fixed_sizes()),
+        "cost": cost_of(runner.mixer, runner.module, case),
+        "expected": expected_exponents(runner.mixer, case),
+        "fixed_size": dict(runner.mixer.fixed_sizes()),
         "compiled": compiled,
         "metrics": metrics,
     }
 
 
-def relative_error(contestant: Contestant, case: Case, *, on: str) -> dict[str, Any]:
+def relative_error(runner: ArmRunner, case: Case, *, on: str) -> dict[str, Any]:
     """Return the metric of how far an arm's last output is from exact softmax attention.
 
     Args:
-        contestant: at level attention.
+        runner: at level attention.
         case: gives causality and the seed of the sampled rows.
         on: which inputs, for the reason of a failure.
 
     Raises:
         WrongOutputError: if the output holds NaN or infinity.
     """
-    attention, (q, k, v) = contestant.mixer, contestant.inputs.tensors
+    attention, (q, k, v) = runner.mixer, runner.inputs.tensors
     assert isinstance(attention, Attention)
-    assert contestant.output is not None
-    call = Call(attention, q, k, v, case.is_causal, contestant.output)
+    assert runner.output is not None
+    call = Call(attention, q, k, v, case.is_causal, runner.output)
     value = error_against_softmax(call, seed=case.seed)
     if not math.isfinite(value):
         raise WrongOutputError(f"{attention.name}: {on} the output holds NaN or infinity")

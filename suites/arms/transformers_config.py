@@ -29,7 +29,7 @@ _ROOM = ("max_position_embeddings", "n_positions")
 _files: ContextVar[Mapping[str, Path]] = ContextVar("files")
 
 
-def is_foreign(model: str) -> bool:
+def is_transformers(model: str) -> bool:
     """Whether a case's model is one of transformers."""
     return model.startswith(content_names.HF_PREFIX)
 
@@ -52,7 +52,7 @@ def _file_of(model: str) -> Path:
     """
     given = _files.get({})
     if model not in given:
-        named = ", ".join(sorted(filter(is_foreign, given))) or "none"
+        named = ", ".join(sorted(filter(is_transformers, given))) or "none"
         raise ValueError(
             f"model: the configuration of {model} was not given with this command (--hf-config); "
             f"given: {named}"

@@ -181,7 +181,7 @@ def draw_ids(case: Case) -> Inputs:
     return Inputs((ids.to(case.device),), None)
 
 
-class ForeignModel(ModelCall):
+class TransformersModel(ModelCall):
     """A model of transformers: its logits or hidden states, or a step with its loss and AdamW.
 
     The loss is the model's own with the ids as labels; of a bare model the mean square of its

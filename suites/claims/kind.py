@@ -10,7 +10,7 @@ import math
 
 from results.schema import Case
 from suites.claims.experiments import Lab, find
-from suites.kind import Inspection, Kind, Measured, Request
+from suites.kind import Inspection, Kind, Measured, Request, arm
 from suites.measure.conditions import Watch
 from suites.measure.machine import check_device
 
@@ -37,20 +37,14 @@ def run(case: Case, request: Request) -> Measured:
     for name, value in result.values.items():
         if not math.isfinite(value):
             raise ValueError(f"{name}: expected a finite number, got {value}")
-    arm = {
-        "kernel": "",
-        "gate": None,
-        "cost": None,
-        "metrics": {n: {"unit": "1", "value": float(v)} for n, v in result.values.items()},
-        "claim": {
-            "axes": list(result.axes),
-            "lines": {
-                name: [[float(x), float(y)] for x, y in points]
-                for name, points in result.lines.items()
-            },
-        },
+    lines = {
+        name: [[float(x), float(y)] for x, y in points] for name, points in result.lines.items()
     }
-    return Measured([arm], watch.conditions())
+    tested = arm(
+        {name: {"unit": "1", "value": float(value)} for name, value in result.values.items()},
+        claim={"axes": list(result.axes), "lines": lines},
+    )
+    return Measured([tested], watch.conditions())
 
 
 KIND = Kind("claim", inspect, run)

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 
 from attention.base import Attention, UnsupportedError
-from results.schema import CONTEXT_MODE, UNITS, Case
+from results.schema import CONTEXT_MODE, Case
 from suites.arms.build import build_attention, expected_exponents, problem_of
-from suites.kind import Inspection, Kind, Measured, Request
+from suites.kind import Inspection, Kind, Measured, Request, arm, metrics
 from suites.measure.conditions import Watch
 from suites.measure.gate import WrongOutputError
 from suites.measure.process import seconds_left
@@ -94,30 +94,21 @@ def run(case: Case, request: Request) -> Measured:
     gates = [one["gate"] for one in ranks]
     worst = max(gates, key=lambda gate: gate["relative_l2"])
     gradients = [gate["gradient"] for gate in gates]
-    arm = {
-        "kernel": " + ".join(dict.fromkeys(one["kernel"] for one in ranks)),
-        "gate": {**worst, "gradient": max(gradients, key=lambda one: one["relative_l2"])},
-        "cost": None,  # of one device's kernel: over ranks other work is executed
-        "expected": {"time": module.time_exponent, "memory": module.memory_exponent},
-        "fixed_size": dict(module.fixed_sizes()),
-        "compiled": None,
-        "metrics": {
-            "latency": ranks[0]["latency"],
-            "peak_memory": _metric("peak_memory", max(one["peak_memory"] for one in ranks)),
-            "exchanged_bytes": _metric("exchanged_bytes", sum(one["received"] for one in ranks)),
-            "exchanged_forward": _metric(
-                "exchanged_forward", sum(one["received_forward"] for one in ranks)
-            ),
-            "exchanged_formula": _metric(
-                "exchanged_formula", sum(one["foretold"] for one in ranks)
-            ),
-        },
-    }
-    return Measured([arm], watch.conditions())
-
-
-def _metric(name: str, value: int) -> dict[str, Any]:
-    return {"unit": UNITS[name], "value": value}
+    exchanged = metrics(
+        peak_memory=max(one["peak_memory"] for one in ranks),
+        exchanged_bytes=sum(one["received"] for one in ranks),
+        exchanged_forward=sum(one["received_forward"] for one in ranks),
+        exchanged_formula=sum(one["foretold"] for one in ranks),
+    )
+    together = arm(  # its cost is not told: over ranks other work is executed
+        {"latency": ranks[0]["latency"], **exchanged},
+        kernel=" + ".join(dict.fromkeys(one["kernel"] for one in ranks)),
+        gate={**worst, "gradient": max(gradients, key=lambda one: one["relative_l2"])},
+        expected={"time": module.time_exponent, "memory": module.memory_exponent},
+        fixed_size=dict(module.fixed_sizes()),
+        compiled=None,
+    )
+    return Measured([together], watch.conditions())
 
 
 def _ranks(case: Case, asked: Mapping[str, Any], folder: Path) -> Sequence[Mapping[str, Any]]:

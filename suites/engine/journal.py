@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import itertools
 import json
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from io import FileIO
@@ -32,15 +29,14 @@ from results.schema import (
     check_record,
     content_id,
 )
-
-LOCK = "lock"
-CHILD_LOCK = "lock.child"
-CHILD_WAIT_S = 5.0
-"""How long a new driver waits for a child that outlived the last one."""
-
-
-class JournalError(RuntimeError):
-    """The folder cannot be used for this run; the message says why and what to do."""
+from suites.engine.run_folder import (
+    CHILD_LOCK,
+    JournalError,
+    held,
+    make_folder,
+    sync_folder,
+    wait_for_children,
+)
 
 
 class Journal:
@@ -149,7 +145,7 @@ class Journal:
             one["launches"].append(index)
         content = {"run": self.run, "command": list(command), "cases": list(cases.values())}
         self._files[PLANS] = self._exit.enter_context(FileIO(self.folder / PLANS, "a+"))
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
         if self.records:
             self._mend(PLANS, self._files[PLANS])
         else:  # an earlier sweep was stopped before its first record: its run is none
@@ -174,51 +170,15 @@ class Journal:
     def _open(self) -> None:
         self.check_free()
         try:
-            _make_folder(self.folder)
-            self._lock()
-            self._wait_for_children()
+            make_folder(self.folder)
+            self._exit.enter_context(held(self.folder))
+            wait_for_children(self.folder)
             for name in (RECORDS, MACHINES, ENVIRONMENTS):
                 self._files[name] = self._exit.enter_context(FileIO(self.folder / name, "a+"))
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
             self._read()
         except OSError as error:
             raise JournalError(f"--out: {self.folder}: {error.strerror}") from error
-
-    def _lock(self) -> None:
-        file = self._exit.enter_context((self.folder / LOCK).open("a+"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):  # ENOLCK, EOPNOTSUPP
-                raise JournalError(
-                    f"--out: {self.folder}: its file system cannot lock files ({error.strerror}), "
-                    "and two runs would mix; name a folder on a local disk"
-                ) from None
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise JournalError(
-                f"--out: {self.folder} is in use by {holder}; wait for it or name another folder"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()}, started {utc_now()}\n")
-        file.flush()
-
-    def _wait_for_children(self) -> None:
-        """Wait until no child of an earlier driver lives: it would disturb what is measured."""
-        with self.child_lock.open("a") as file:
-            end = time.monotonic() + CHILD_WAIT_S
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    if time.monotonic() > end:
-                        raise JournalError(
-                            f"--out: a case of an earlier run in {self.folder} is still going on; "
-                            "wait for its end or end it"
-                        ) from None
-                    time.sleep(0.1)
-                else:
-                    return
 
     def _read(self) -> None:
         for name, file in self._files.items():
@@ -284,7 +244,7 @@ class Journal:
                 written.flush()
                 os.fsync(written.fileno())
             partial.replace(place)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
             self._files[RECORDS] = self._exit.enter_context(FileIO(place, "a+"))
         except OSError as error:
             with contextlib.suppress(OSError):  # what is left of it takes room that others need
@@ -321,43 +281,3 @@ def _is_of(line: bytes, launch: tuple[str, int]) -> bool:
         return _launch_of(check_record(json.loads(line))) == launch
     except (ValueError, TypeError, RecursionError):
         return False
-
-
-def new_folder(wanted: Path) -> Path:
-    """Make a folder of this name, or with a number behind it, that nobody else has made.
-
-    Raises:
-        JournalError: if it cannot be made.
-    """
-    for number in itertools.count(1):
-        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
-        try:
-            _make_folder(folder, exist_ok=False)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise JournalError(f"--out: {folder}: {error.strerror}") from error
-        return folder
-    raise AssertionError("unreachable: numbers do not end")
-
-
-def _make_folder(folder: Path, *, exist_ok: bool = True) -> None:
-    """Make a folder and those above it, and make their names last."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=exist_ok)
-    for path in missing:
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the files' names last too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def utc_now() -> str:
-    """Return the time as the records write it: ISO 8601 to the second, ``Z``."""
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from results.schema import MEASUREMENT, SCHEMA, Case, RecordError, check_record
 from suites.engine.declared import Declared
-from suites.engine.journal import utc_now
 from suites.engine.prediction import History
+from suites.engine.run_folder import utc_now
 from suites.plan import Item, launch_budget_s
 from suites.processes.free_memory import memory_for_case
 from suites.processes.launcher import LaunchError, Method

@@ -12,7 +12,7 @@ from typing import Any
 
 from attention.base import Attention, UnsupportedError
 from results.schema import UNITS, Case
-from suites.arms.arm import Contestant
+from suites.arms.arm import ArmRunner
 from suites.arms.build import Inputs, check_case, dtype_of
 from suites.arms.steps import (
     arm_record,
@@ -51,20 +51,18 @@ def run(case: Case, request: Request) -> Measured:
         raise UnsupportedError("; ".join(reasons))
     stage("making the inputs")
     tensors = tuple(x.to(case.device, dtype_of(case)) for x in draw_qkv(case, request.store))
-    contestant = Contestant(*built, Inputs(tensors, None), case)
-    timings, compiled, conditions = arms_timed([contestant], case, request)
+    runner = ArmRunner(*built, Inputs(tensors, None), case)
+    timings, compiled, conditions = arms_timed([runner], case, request)
     stage("checking the output")
-    kernel = contestant.mixer.kernel
-    gate = contestant.gate()
-    contestant.prepare()
+    kernel = runner.mixer.kernel
+    gate = runner.gate()
+    runner.prepare()
     stage("measuring memory")
-    metrics = {"latency": timings[0].metric(), **contestant.memory()}
+    metrics = {"latency": timings[0].metric(), **runner.memory()}
     stage("comparing with exact softmax")
-    metrics["relative_error"] = relative_error(contestant, case, on=f"on {case.inputs}")
-    metrics |= _weights(contestant, case)
-    arm = arm_record(
-        contestant, case, kernel=kernel, gate=gate, compiled=compiled[0], metrics=metrics
-    )
+    metrics["relative_error"] = relative_error(runner, case, on=f"on {case.inputs}")
+    metrics |= _weights(runner, case)
+    arm = arm_record(runner, case, kernel=kernel, gate=gate, compiled=compiled[0], metrics=metrics)
     if (learnt := told_of(case)) is not None:
         arm["inputs"] = learnt
     return Measured([arm], conditions)
@@ -90,9 +88,9 @@ def check_inputs(case: Case) -> Distribution:
     return distribution_of(case)
 
 
-def _weights(contestant: Contestant, case: Case) -> dict[str, Any]:
+def _weights(runner: ArmRunner, case: Case) -> dict[str, Any]:
     """Return the metrics of the attention weights."""
-    attention, (q, k, _) = contestant.mixer, contestant.inputs.tensors
+    attention, (q, k, _) = runner.mixer, runner.inputs.tensors
     assert isinstance(attention, Attention)
     error = weights_error(attention, q, k, is_causal=case.is_causal, seed=case.seed)
     values = {"weights_error": error.relative_l2, "weights_kl": error.kl}

@@ -11,8 +11,8 @@ import math
 import torch
 
 from results.schema import Case
-from suites.arms.timing import timed
-from suites.kind import Inspection, Kind, Measured, Request
+from suites.arms.steps import timed
+from suites.kind import Inspection, Kind, Measured, Request, arm
 from suites.measure.machine import check_device
 
 
@@ -67,8 +67,7 @@ def run(case: Case, request: Request) -> Measured:
     request.stage("timing")
     with torch.inference_mode():
         (timing,), conditions = timed([sentinel], case, budget_s=request.budget_s)
-    metrics = {"latency": timing.metric()}
-    return Measured([{"kernel": "", "gate": None, "cost": None, "metrics": metrics}], conditions)
+    return Measured([arm({"latency": timing.metric()})], conditions)
 
 
 KIND = Kind("sentinel", inspect, run)

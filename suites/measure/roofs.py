@@ -86,7 +86,7 @@ def matmul_rates(
     Returns:
         the peak of all; that of torch by itself.
     """
-    contestants, faster = [], []
+    candidates, faster = [], []
     shapes = MATRIX_SHAPES + (() if device == "cpu" else LARGE_MATRIX_SHAPES)
     for batch, n, k, m in shapes:
         left = torch.randn(batch, n, k, device=device).to(dtype)
@@ -94,29 +94,29 @@ def matmul_rates(
         out = torch.empty(batch, n, m, dtype=dtype, device=device)
         label = f"{batch} x [{n}, {k}] @ [{k}, {m}]"
         work = _product(left, right, out)
-        contestants.append((label, 2 * batch * n * k * m, work))
+        candidates.append((label, 2 * batch * n * k * m, work))
         if applies(left):
             faster.append(
                 (f"{label}{mark(left)}", 2 * batch * n * k * m, _at_full_rate(work, left))
             )
-    peaks = _peaks([*contestants, *faster], timer, budget_s=budget_s, seed=seed)
-    return _best(peaks), _best(peaks[: len(contestants)])
+    peaks = _peaks([*candidates, *faster], timer, budget_s=budget_s, seed=seed)
+    return _best(peaks), _best(peaks[: len(candidates)])
 
 
 def exp_rate(dtype: torch.dtype, device: str, timer: Timer, *, budget_s: float, seed: int) -> Peak:
     """Measure exponentials, one operation each."""
-    contestants = []
+    candidates = []
     for size in EXP_SIZES[device]:
         values = torch.randn(size, device=device).to(dtype)
         out = torch.empty_like(values)
         for function in (torch.exp, torch.exp2):
             label = f"{function.__name__} of {size} elements"
-            contestants.append((label, size, _exponential(function, values, out)))
+            candidates.append((label, size, _exponential(function, values, out)))
         if size >= SOFTMAX_COLUMNS:
             rows = values.view(-1, SOFTMAX_COLUMNS)
             work = _softmax(rows, out.view_as(rows))
-            contestants.append((f"softmax of {tuple(rows.shape)}", size, work))
-    return _best(_peaks(contestants, timer, budget_s=budget_s, seed=seed))
+            candidates.append((f"softmax of {tuple(rows.shape)}", size, work))
+    return _best(_peaks(candidates, timer, budget_s=budget_s, seed=seed))
 
 
 def bandwidth(device: str, timer: Timer, *, budget_s: float, seed: int) -> Peak:
@@ -151,19 +151,19 @@ def _softmax(rows: torch.Tensor, out: torch.Tensor) -> Callable[[], object]:
 
 
 def _peaks(
-    contestants: Sequence[tuple[str, int, Callable[[], object]]],
+    candidates: Sequence[tuple[str, int, Callable[[], object]]],
     timer: Timer,
     *,
     budget_s: float,
     seed: int,
 ) -> list[Peak]:
     """Time all shapes in alternation, the budget shared."""
-    share = budget_s / len(contestants)
-    works = [Repeated(work) for _, _, work in contestants]
+    share = budget_s / len(candidates)
+    works = [Repeated(work) for _, _, work in candidates]
     timings = sample_in_turn(works, timer, budget_s=share, seed=seed)
     return [
         Peak([amount / max(s, 1e-9) for s in timing.samples], label)
-        for (label, amount, _), timing in zip(contestants, timings, strict=True)
+        for (label, amount, _), timing in zip(candidates, timings, strict=True)
     ]
 
 

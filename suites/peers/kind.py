@@ -21,8 +21,8 @@ from attention.base import Attention, UnsupportedError
 from attention.functional import least_norms, relative_l2
 from models import IdentityAttention
 from models.projection import saved_ops
-from results.schema import FULL_PRECISION, IDENTITY, PROJECTIONS, UNITS, Arm, Case
-from suites.arms.arm import Contestant, Runner
+from results.schema import FULL_PRECISION, IDENTITY, PROJECTIONS, Arm, Case
+from suites.arms.arm import ArmRunner, Runner
 from suites.arms.build import (
     build_attention,
     check_case,
@@ -34,8 +34,8 @@ from suites.arms.build import (
     unsupported_reasons,
 )
 from suites.arms.levels import build_light
-from suites.arms.timing import timed
-from suites.kind import Inspection, Kind, Measured, Request
+from suites.arms.steps import timed
+from suites.kind import Inspection, Kind, Measured, Request, arm, metrics
 from suites.measure.gate import INPUT_SCALE, WrongOutputError, reduced_floor
 from suites.peers.base import Built, Peer
 from suites.peers.projected import ProjectedAttention
@@ -160,13 +160,8 @@ def _measure(case: Case, peer: Peer, attention: Attention, request: Request) -> 
         for tensor in ours.inputs.tensors:  # one set, shared by all arms
             tensor.mul_(INPUT_SCALE)
     stage("measuring memory")
-    arms: list[dict[str, Any]] = [
-        {
-            "kernel": "",
-            "gate": None,
-            "cost": None,
-            "metrics": {"latency": timing.metric(), **runner.memory()},
-        }
+    arms = [
+        arm({"latency": timing.metric(), **runner.memory()})
         for runner, timing in zip(runners, timings, strict=True)
     ]
     arms[0] |= {
@@ -181,17 +176,14 @@ def _measure(case: Case, peer: Peer, attention: Attention, request: Request) -> 
         "difference": peer.difference,
         "project": peer.project,
     }
-    arms[1]["metrics"]["output_difference"] = {
-        "unit": UNITS["output_difference"],
-        "value": _difference(peer, theirs, ours, 0.0),
-        "input_scale": INPUT_SCALE,
-    }
+    arms[1]["metrics"] |= metrics(output_difference=_difference(peer, theirs, ours, 0.0))
+    arms[1]["metrics"]["output_difference"]["input_scale"] = INPUT_SCALE
     return Measured(arms, conditions)
 
 
 def _runners(
     case: Case, attention: Attention, built: Built, peer: Peer
-) -> tuple[Contestant, Runner, *tuple[Runner, ...]]:
+) -> tuple[ArmRunner, Runner, *tuple[Runner, ...]]:
     """Return the arms' modules, ready to be called, in the order of the case."""
     modules: list[tuple[Attention, nn.Module]]
     if built.projections is None:
@@ -203,7 +195,7 @@ def _runners(
         assert isinstance(floor, IdentityAttention)
         modules = [(a, ProjectedAttention(built.projections, a)) for a in (attention, floor)]
     inputs = draw_inputs(case)
-    ours, *alone = (Contestant(a, _placed(m, case), inputs, case) for a, m in modules)
+    ours, *alone = (ArmRunner(a, _placed(m, case), inputs, case) for a, m in modules)
     return (ours, Runner(_placed(built.module, case), inputs, case), *alone)
 
 
@@ -214,7 +206,7 @@ def _placed(module: nn.Module, case: Case) -> nn.Module:
 # -- do both compute the same? -------------------------------------------------------------------
 
 
-def _agreement(peer: Peer, theirs: Runner, ours: Contestant, case: Case) -> dict[str, Any] | None:
+def _agreement(peer: Peer, theirs: Runner, ours: ArmRunner, case: Case) -> dict[str, Any] | None:
     """Return the verdict on one function computed twice; ``None`` where it is not one.
 
     Raises:
@@ -236,7 +228,7 @@ def _agreement(peer: Peer, theirs: Runner, ours: Contestant, case: Case) -> dict
     return gate
 
 
-def _least_norms(ours: Contestant, case: Case) -> dict[str, float]:
+def _least_norms(ours: ArmRunner, case: Case) -> dict[str, float]:
     """Return what the norms of output and dq count at least; at other levels none cancels."""
     if case.level != "attention":
         return {}

@@ -1,5 +1,8 @@
 """What a case left behind in shared memory: removed where it is surely its own, else named.
 
+NCCL makes segments (kind context on GPUs), and so may a plug-in, by torch or multiprocessing; the
+managers that would remove them are killed with the case. What stays takes memory from all others.
+
 ``/dev/shm`` belongs to all programs of a user, in other containers too. So a segment is removed
 only if a process of the case was seen with it or is named in its name, and only if nobody uses it.
 """

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from models import TransformerModel
-from results.schema import UNITS, Case
-from suites.arms.arm import Contestant
+from results.schema import Case
+from suites.arms.arm import ArmRunner
 from suites.arms.build import Inputs, Mixer, dtype_of, no_state
-from suites.arms.timing import timed
-from suites.kind import Inspection, Kind, Measured, Request
+from suites.arms.steps import timed
+from suites.kind import Inspection, Kind, Measured, Request, arm, metrics
 from suites.processes.heartbeat import HeartbeatWriter
 from suites.tasks.base import Batch, Task
 from suites.training.evaluate import Score, evaluate
@@ -30,7 +30,7 @@ TEST_SEED = 0
 """Of the test split: every seed of a training is asked the same."""
 
 
-class Forward(Contestant):
+class Forward(ArmRunner):
     """A trained model's forward call on one sequence: a `suites.measure.timers.Timed`."""
 
     def __init__(self, mixer: Mixer, model: TransformerModel, one: Batch, case: Case) -> None:
@@ -69,38 +69,28 @@ def run(case: Case, request: Request) -> Measured:
     model = setup.model.to(dtype_of(case)).eval()
     costs, gate, conditions = cost_of_call(setup, as_call(case, setup.task), request.budget_s)
     if setup.task.architecture == "decoder" and not no_state(setup.mixer):
-        costs["state_bytes"] = metric("state_bytes", _state_bytes(model, one_sequence(setup).ids))
-    arm = {
-        "kernel": setup.mixer.kernel,
-        "gate": gate,
-        "cost": None,
-        "metrics": {**scored(setup.task, score), **spent(setup, trainer), **costs},
-        "quality": quality(setup.task, score, trainer),
-    }
-    return Measured([arm], conditions)
-
-
-def metric(name: str, value: float) -> dict[str, Any]:
-    """Return a metric of one value as the record holds it."""
-    return {"unit": UNITS[name], "value": value}
+        costs |= metrics(state_bytes=_state_bytes(model, one_sequence(setup).ids))
+    trained = arm(
+        {**scored(setup.task, score), **spent(setup, trainer), **costs},
+        kernel=setup.mixer.kernel, gate=gate, quality=quality(setup.task, score, trainer),
+    )  # fmt: skip
+    return Measured([trained], conditions)
 
 
 def scored(task: Task, score: Score) -> dict[str, dict[str, Any]]:
     """Return what the test split says, as metrics."""
-    metrics = {"accuracy": metric("accuracy", score.accuracy), "loss": metric("loss", score.loss)}
-    if task.metric == "bits_per_byte":
-        metrics["bits_per_byte"] = metric("bits_per_byte", score.bits)
-    return metrics
+    in_bits = {"bits_per_byte": score.bits} if task.metric == "bits_per_byte" else {}
+    return metrics(accuracy=score.accuracy, loss=score.loss, **in_bits)
 
 
 def spent(setup: Setup, trainer: Trainer) -> dict[str, dict[str, Any]]:
     """Return what the training took, as metrics."""
-    return {
-        "training_time": metric("training_time", trainer.spent.seconds),
-        "training_steps": metric("training_steps", trainer.spent.steps),
-        "training_ops": metric("training_ops", trainer.spent.steps * setup.step_ops),
-        "throughput": metric("throughput", trainer.tokens_per_s),
-    }
+    return metrics(
+        training_time=trainer.spent.seconds,
+        training_steps=trainer.spent.steps,
+        training_ops=trainer.spent.steps * setup.step_ops,
+        throughput=trainer.tokens_per_s,
+    )
 
 
 def quality(task: Task, score: Score, trainer: Trainer) -> dict[str, Any]:
@@ -128,11 +118,11 @@ def cost_of_call(
         budget_s: sampling time.
     """
     with torch.inference_mode():
-        contestant = Forward(setup.mixer, setup.model, one_sequence(setup), call)
-        (timing,), conditions = timed([contestant], call, budget_s=budget_s)
-        gate = contestant.gate()
-        contestant.prepare()
-    return {"latency": timing.metric(), **contestant.memory()}, gate, conditions
+        runner = Forward(setup.mixer, setup.model, one_sequence(setup), call)
+        (timing,), conditions = timed([runner], call, budget_s=budget_s)
+        gate = runner.gate()
+        runner.prepare()
+    return {"latency": timing.metric(), **runner.memory()}, gate, conditions
 
 
 def one_sequence(setup: Setup) -> Batch:

@@ -24,13 +24,12 @@ from models import TransformerModel
 from results.schema import Case
 from suites.arms import build
 from suites.arms import model as whole
-from suites.kind import Inspection, Kind, Measured, Request
+from suites.kind import Inspection, Kind, Measured, Request, arm, metrics
 from suites.processes.heartbeat import HeartbeatWriter
 from suites.quality.kind import (
     TEST_SEED,
     as_call,
     cost_of_call,
-    metric,
     one_sequence,
     quality,
     scored,
@@ -98,23 +97,18 @@ def run(case: Case, request: Request) -> Measured:
     costs, gate, conditions = cost_of_call(
         setup, call_of(case, setup, scheme.products), request.budget_s
     )
-    arm = {
-        "kernel": f"{kernel}, attention {setup.mixer.kernel}",
-        "gate": gate,
-        "cost": None,
-        "metrics": {
-            "parameter_bytes": metric("parameter_bytes", model_bytes(model)),
-            "output_difference": metric("output_difference", distance.relative_l2),
-            **scored(setup.task, score),
-            **costs,
-        },
-        "quality": {
+    lost = metrics(parameter_bytes=model_bytes(model), output_difference=distance.relative_l2)
+    quantized = arm(
+        {**lost, **scored(setup.task, score), **costs},
+        kernel=f"{kernel}, attention {setup.mixer.kernel}",
+        gate=gate,
+        quality={
             **quality(setup.task, score, trainer),
             "linear_bytes": held_bytes(layer.weight for _, layer in linears(model)),
             "linear_parameters": sum(layer.weight.numel() for _, layer in linears(model)),
         },
-    }
-    return Measured([arm], conditions)
+    )
+    return Measured([quantized], conditions)
 
 
 def model_bytes(model: nn.Module) -> int:

@@ -25,9 +25,9 @@ from typing import Any
 import torch
 
 from results.schema import Case
-from suites.arms.arm import Contestant
+from suites.arms.arm import ArmRunner
 from suites.arms.build import dtype_of, refuse_inputs
-from suites.arms.levels import contestants_of
+from suites.arms.levels import runners_of
 from suites.arms.steps import (
     arm_record,
     arms_timed,
@@ -72,38 +72,38 @@ def run(case: Case, request: Request) -> Measured:
     stage("building")
     built = build_arms(case)
     stage("feeding the context" if case.mode == "decode" else "building")
-    contestants = contestants_of(built, case)
-    timings, compiled, conditions = arms_timed(contestants, case, request)
+    runners = runners_of(built, case)
+    timings, compiled, conditions = arms_timed(runners, case, request)
     stage("checking the output")
-    kernels = [contestant.mixer.kernel for contestant in contestants]
-    gates = [contestant.gate() for contestant in contestants]
-    for contestant in contestants:
-        contestant.prepare()
+    kernels = [runner.mixer.kernel for runner in runners]
+    gates = [runner.gate() for runner in runners]
+    for runner in runners:
+        runner.prepare()
     if has_error(case):
         with torch.no_grad():
-            for tensor in contestants[0].inputs.tensors:
+            for tensor in runners[0].inputs.tensors:
                 tensor.mul_(INPUT_SCALE)  # in place: the memory has no room for a second set
     stage("measuring memory")
     arms = [
         arm_record(
-            contestant, case, kernel=kernel, gate=gate, compiled=made,
-            metrics={"latency": timing.metric(), **_last_call(contestant, case)},
+            runner, case, kernel=kernel, gate=gate, compiled=made,
+            metrics={"latency": timing.metric(), **_last_call(runner, case)},
         )
-        for contestant, timing, gate, kernel, made in zip(
-            contestants, timings, gates, kernels, compiled, strict=True
+        for runner, timing, gate, kernel, made in zip(
+            runners, timings, gates, kernels, compiled, strict=True
         )
     ]  # fmt: skip
     if request.profile:
         stage("profiling")
-        traces = [trace_of(request.traces, case, i) for i in range(len(contestants))]
-        profiles = _profiles(contestants, kernels, timings, traces, case, request.budget_s)
+        traces = [trace_of(request.traces, case, i) for i in range(len(runners))]
+        profiles = _profiles(runners, kernels, timings, traces, case, request.budget_s)
         for arm, profile in zip(arms, profiles, strict=True):
             arm["profile"] = profile
     return Measured(arms, conditions)
 
 
 def _profiles(
-    contestants: Sequence[Contestant],
+    runners: Sequence[ArmRunner],
     kernels: Sequence[str],
     timings: Sequence[Timing],
     traces: Sequence[Path | None],
@@ -115,23 +115,21 @@ def _profiles(
     try:
         if has_error(case):
             with torch.no_grad():
-                for tensor in contestants[0].inputs.tensors:
+                for tensor in runners[0].inputs.tensors:
                     tensor.div_(INPUT_SCALE)  # what was timed is profiled
-        for contestant, kernel, timing, keep in zip(
-            contestants, kernels, timings, traces, strict=True
-        ):
+        for runner, kernel, timing, keep in zip(runners, kernels, timings, traces, strict=True):
             _check_time(timing)
             with torch.inference_mode(case.mode != "training"):
                 profiles.append(
                     profiled(
-                        contestant, case.device, kernel=kernel, dtype=dtype_of(case),
+                        runner, case.device, kernel=kernel, dtype=dtype_of(case),
                         budget_s=budget_s, seed=case.seed, keep=keep,
                     )
                 )  # fmt: skip
     except (Exception, TimeLimitError) as error:
         traceback.print_exc(file=sys.stderr)
         reason = scrub(" ".join(f"{type(error).__name__}: {error}".split()))[:LONGEST_FAULT]
-        profiles += [{"failed": reason}] * (len(contestants) - len(profiles))
+        profiles += [{"failed": reason}] * (len(runners) - len(profiles))
     return profiles
 
 
@@ -165,15 +163,15 @@ def has_error(case: Case) -> bool:
     return case.level == "attention" and case.mode != "decode"
 
 
-def _last_call(contestant: Contestant, case: Case) -> dict[str, Any]:
+def _last_call(runner: ArmRunner, case: Case) -> dict[str, Any]:
     """Take the metrics that one more call gives: its memory, and its output's error."""
-    metrics = contestant.memory()
+    metrics = runner.memory()
     if has_error(case) and case.key_len <= ERROR_LIMIT:
         metrics["relative_error"] = {
-            **relative_error(contestant, case, on=f"at input scale {INPUT_SCALE}"),
+            **relative_error(runner, case, on=f"at input scale {INPUT_SCALE}"),
             "input_scale": INPUT_SCALE,
         }
-    contestant.prepare()
+    runner.prepare()
     return metrics
 
 

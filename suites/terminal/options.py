@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -311,7 +312,7 @@ class SweepCommand(click.Command):
         """Load the suites that are installed, and those of the folders that are named."""
         for name, reason in registry.load_installed(TAKEN).items():
             click.echo(f"plug-in {name} failed to load: {reason}", err=True)
-        for word, following in zip(args, [*args[1:], ""], strict=True):
+        for word, following in itertools.pairwise([*args, ""]):
             name, equals, value = word.partition("=")
             folder = Path(value if equals else following)
             if name == "--plugin" and folder.is_dir():

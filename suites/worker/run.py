@@ -94,9 +94,10 @@ def _run(case: Case, request: Request) -> Measured:
         torch.backends.cudnn.rnn.fp32_precision = "ieee" if full else "tf32"  # type: ignore[attr-defined]
     stir_heap()
     start_threads(case.threads)
+    kind = kinds.find(case.kind)
     extra = request.memory_limit if case.device == "cpu" else None
     with memory_limit(extra), files_given(request.files):
-        return kinds.find(case.kind).run(case, request)
+        return kind.run(case, request)
 
 
 def start_threads(count: int) -> None:

@@ -18,8 +18,10 @@ from helpers_sweep import case, record
 from results.records.load import load
 from results.schema import RecordError, content_id
 from suites.engine import journal as journal_module
-from suites.engine.journal import Journal, JournalError, new_folder
+from suites.engine import run_folder as folder_module
+from suites.engine.journal import Journal
 from suites.engine.provenance import commit_of
+from suites.engine.run_folder import JournalError, new_folder
 
 
 def lines(folder, name="records.jsonl"):
@@ -203,7 +205,7 @@ def test_a_second_driver_is_told_who_holds_the_folder(tmp_path):
 
 
 def test_a_driver_waits_for_a_child_of_the_last_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal_module, "CHILD_WAIT_S", 0.2)
+    monkeypatch.setattr(folder_module, "CHILD_WAIT_S", 0.2)
     with Journal(tmp_path) as journal:
         child = journal.child_lock.open("a")
     fcntl.flock(child, fcntl.LOCK_SH)
@@ -300,10 +302,11 @@ def test_a_file_that_left_its_folder_is_noticed(tmp_path, spoil):
 
 def test_the_names_of_new_folders_are_on_the_disk_too(tmp_path, monkeypatch):
     synced = []
-    original = journal_module._sync_folder
-    monkeypatch.setattr(
-        journal_module, "_sync_folder", lambda path: (synced.append(path), original(path))
-    )
+    original = folder_module.sync_folder
+    for module in (folder_module, journal_module):
+        monkeypatch.setattr(
+            module, "sync_folder", lambda path: (synced.append(path), original(path))
+        )
     fill(tmp_path / "a" / "b", 1)
     assert {tmp_path, tmp_path / "a", tmp_path / "a" / "b"} == set(synced)
 
@@ -313,7 +316,7 @@ def test_a_file_system_without_locks_is_one_clear_line(tmp_path, monkeypatch, co
     def refuse(*_):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(journal_module.fcntl, "flock", refuse)
+    monkeypatch.setattr(folder_module.fcntl, "flock", refuse)
     with pytest.raises(JournalError, match=r"--out: .* cannot lock files .* a local disk"):
         fill(tmp_path, 1)
 

@@ -435,11 +435,11 @@ def test_a_terminal_shows_what_a_training_says(monkeypatch: pytest.MonkeyPatch) 
     console.begin(Path("x"), 1, 0, [])
     console.starting(Item(training(), 0))
     console.working("step 40, 10 % of steps, loss 1.234, 5,000 tokens/s\x1b[2J")
-    shown = stream.getvalue().rpartition("\x1b[K")[2]
+    shown = stream.getvalue().rpartition("\x1b[2K")[2]
     assert "step 40, 10 % of steps, loss 1.234, 5,000 tokens/s" in shown
     assert "\x1b[2J" not in shown
     console.starting(Item(training(seed=1), 0))
-    assert "step 40" not in stream.getvalue().rpartition("\x1b[K")[2]
+    assert "step 40" not in stream.getvalue().rpartition("\x1b[2K")[2]
 
 
 def test_a_log_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from results.records.load import load
 from results.schema import CONDITIONS, MEASUREMENT, UNITS, Case, check_record
 from suites.content_names import corpus_name, folder_name
 from suites.engine.journal import Journal
+from suites.kind import Request
 from suites.measure.process import TimeLimitError
 from suites.quality.kind import run
 from suites.tasks import registry
@@ -290,7 +291,7 @@ def test_an_output_that_is_off_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_stages_are_told_in_their_order() -> None:
     told: list[str] = []
-    run(training(), budget_s=0.005, stage=told.append)
+    run(training(), Request(budget_s=0.005, stage=told.append))
     assert told == ["building", "training", "asking the test split", "timing"]
 
 

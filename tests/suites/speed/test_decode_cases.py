@@ -245,16 +245,16 @@ def test_a_training_step_changes_no_weight_and_steps_every_one():
     mixer, module = whole.build_model(Arm("sdpa"), of)
     module.train()
     before = [p.detach().clone() for p in module.parameters()]
-    contestant = whole.WholeModel(mixer, module, whole.draw_ids(of), of)
+    runner = whole.WholeModel(mixer, module, whole.draw_ids(of), of)
     losses = []
     for _ in range(2):
-        contestant.prepare()
-        contestant.call()
-        contestant.settle()
-        losses.append(float(contestant.output))
+        runner.prepare()
+        runner.call()
+        runner.settle()
+        losses.append(float(runner.output))
     assert losses[0] == losses[1]
     assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
-    steps = [contestant.optimizer.state[p].get("step") for p in module.parameters()]
+    steps = [runner.optimizer.state[p].get("step") for p in module.parameters()]
     assert all(step == 2 for step in steps)
 
 

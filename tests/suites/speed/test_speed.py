@@ -26,7 +26,7 @@ from results.schema import (
     Arm,
     Case,
 )
-from suites.arms.arm import Contestant
+from suites.arms.arm import ArmRunner
 from suites.arms.build import build_attention, draw_inputs, problem_of
 from suites.machine.sentinel import Sentinel
 from suites.measure.gate import INPUT_SCALE
@@ -240,12 +240,12 @@ def test_overhead_of_a_case_is_below_half_a_second(mode: str, monkeypatch: pytes
     of = case("sdpa", num_heads=8, num_kv_heads=8, head_dim=64, seq_len=4096, mode=mode, threads=2)
     calls: list[float] = []
 
-    def timed(contestant: Contestant, call: Any = Contestant.call) -> None:
+    def timed(runner: ArmRunner, call: Any = ArmRunner.call) -> None:
         began = time.thread_time()
-        call(contestant)
+        call(runner)
         calls.append(time.thread_time() - began)
 
-    monkeypatch.setattr(Contestant, "call", timed)
+    monkeypatch.setattr(ArmRunner, "call", timed)
 
     def overhead() -> float:
         """In processor time of this thread: what else runs here does not count."""
@@ -517,8 +517,8 @@ def test_what_was_timed_is_profiled(monkeypatch: pytest.MonkeyPatch):
     """The inputs have the scale of the samples again, not that of the error's call."""
     seen: list[float] = []
 
-    def look(contestant: Contestant, *_: Any, **__: Any) -> dict[str, Any]:
-        seen.append(float(contestant.inputs.tensors[0].std()))
+    def look(runner: ArmRunner, *_: Any, **__: Any) -> dict[str, Any]:
+        seen.append(float(runner.inputs.tensors[0].std()))
         return {"failed": "only looking"}
 
     monkeypatch.setattr(speed, "profiled", look)
