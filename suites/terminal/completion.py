@@ -33,7 +33,7 @@ def _registered(folder: str, group: str) -> list[str]:
 
     found = {
         name
-        for file in (ROOT / folder).glob("*.py")
+        for file in (ROOT / folder).rglob("*.py")
         for name in _REGISTERED.findall(file.read_text("utf-8"))
     }
     return sorted(found | {point.name for point in entry_points(group=group)})

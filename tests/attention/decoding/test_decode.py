@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import attention
-from attention.backends import bigbird
+from attention.backends.bigbird import decoding as bigbird
 from attention.base import Attention, UnsupportedError
 from attention.decoding.state import DecodeState
 from attention.functional import error_budget, relative_l2
