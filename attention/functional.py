@@ -13,22 +13,15 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.compiler import is_compiling, is_exporting
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from attention.checks import UnsupportedError
-from attention.derivatives import (
-    with_plain_gradients,
-)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-SHORT_ROW = 2**15
-"""Elements, ``H·N·D``, of a short batch row."""
 
 
 def expand_kv_heads(x: Tensor, num_heads: int) -> Tensor:
@@ -207,67 +200,6 @@ def in_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
 # -- for fast paths -----------------------------------------------------------------------------
 
 
-def sdpa_rows(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    hidden: Tensor | None,
-    scale: float,
-    dropout_p: float = 0.0,
-    may_be_empty: bool = True,
-) -> Tensor:
-    """Run torch's fused attention for some queries under a mask of what is hidden.
-
-    Args:
-        q: ``[B, H, K, D]``.
-        k: ``[B, H_kv, M, D]``.
-        v: ``[B, H_kv, M, D]``.
-        hidden: bool, broadcastable to ``[B, H, K, M]``, True = not seen; ``None`` = all seen.
-        scale: factor on the scores.
-        dropout_p: on the weights.
-        may_be_empty: whether a query may have no key left; it then gives zeros.
-
-    Returns:
-        ``[B, H, K, D]``.
-    """
-    gqa = bool(k.shape[1] != q.shape[1])  # a trace counts in tensors
-    if hidden is None:
-        return F.scaled_dot_product_attention(
-            q, k, v, dropout_p=dropout_p, scale=scale, enable_gqa=gqa
-        )
-    visible = ~hidden
-    some = None
-    if may_be_empty:
-        some = visible.any(dim=-1, keepdim=True)
-        visible = visible | ~some
-    out = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=visible, dropout_p=dropout_p, scale=scale, enable_gqa=gqa
-    )
-    return out if some is None else out.masked_fill(~some, 0.0)
-
-
-def differentiable_rows(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    hidden: Tensor | None,
-    scale: float,
-    dropout_p: float = 0.0,
-) -> Tensor:
-    """Do `sdpa_rows`, but for dropout differentiable more than once: torch's kernels are not."""
-    out = sdpa_rows(q, k, v, hidden=hidden, scale=scale, dropout_p=dropout_p)
-    if dropout_p:  # which weights torch dropped is not known: it refuses a second derivative
-        return out
-
-    def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        visible = q.new_ones(1, 1, 1, 1, dtype=torch.bool) if hidden is None else ~hidden
-        return dense_softmax_attention(q, k, v, visible, scale)
-
-    return with_plain_gradients(out, plain, q, k, v)
-
-
 def has_values(x: Tensor) -> bool:
     """Whether the host may decide by the values of `x`.
 
@@ -328,14 +260,6 @@ def opaque(function: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-def is_short(x: Tensor) -> bool:
-    """Whether a batch row of ``[B, H, N, D]`` is so short that a call of its own takes longer.
-
-    One call then serves the whole batch, even where the batch must be copied for it.
-    """
-    return x.numel() <= SHORT_ROW * x.shape[0]
-
-
 def without_padding(x: Tensor, mask: Tensor) -> Tensor:
     """Return tokens with zeros at padding, whatever stood there: NaN and infinity too.
 
@@ -347,6 +271,11 @@ def without_padding(x: Tensor, mask: Tensor) -> Tensor:
     """
     real = mask[:, :, None] if x.dim() == 3 else mask[:, None, :, None]
     return torch.where(real, x, 0.0)  # on a CPU in half the time of a masked fill
+
+
+def gather_tokens(x: Tensor, at: Tensor) -> Tensor:
+    """Gather tokens of ``[B, h, N, D]`` by their positions ``[B, X]``: ``[B, h, X, D]``."""
+    return x.gather(2, at[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
 
 
 def draw_seed() -> int:

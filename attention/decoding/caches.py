@@ -141,7 +141,7 @@ class SlidingWindow(DecodeState):
 
 
 class RunningSums(DecodeState):
-    """Sums over keys, as `attention.kernels.linear_tiled` carries them.
+    """Sums over keys, as `attention.kernels.linear` carries them.
 
     Args:
         made_by: see `DecodeState`.

@@ -37,7 +37,7 @@ from attention import registry
 from attention.backends.longformer import LongformerAttention
 from attention.base import Attention
 from attention.checks import UnsupportedError, check_float
-from attention.functional import opaque, sdpa_rows
+from attention.functional import opaque
 from attention.integrations import hf_layers
 from attention.integrations.hf_layers import CHOSEN, Held, held_in
 from attention.integrations.hf_layers import PREFIX as PREFIX
@@ -48,6 +48,7 @@ from attention.integrations.transformers_masks import (
     pattern_of,
     refuse_jit_trace,
 )
+from attention.kernels.fused import sdpa_rows
 
 MODELS_OWN = ("num_heads", "head_dim", "scale", "dropout_p")
 """Options that the model decides."""

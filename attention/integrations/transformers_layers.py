@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attention.backends.bigbird import BigBirdAttention, BlockGrid
+from attention.backends.bigbird.attention import BigBirdAttention
+from attention.backends.bigbird.grid import BlockGrid
+from attention.backends.bigbird.pattern import BlockPattern
 from attention.backends.longformer import LongformerAttention
 from attention.checks import UnsupportedError
 
@@ -138,11 +140,8 @@ class _Gathered(BlockGrid):
     is_small = False
 
 
-class GivenBlocks(BigBirdAttention):
-    """BigBird whose random blocks are given, and may be the same block several times.
-
-    A block that stands there twice counts twice in the softmax. The blocks are those of the whole
-    sequence: padding is hidden where it lies.
+class GivenPattern(BlockPattern):
+    """A pattern whose random blocks are given.
 
     Attributes:
         given: ``[H, blocks - 2, r]``: of every row of blocks but the first and the last.
@@ -150,19 +149,32 @@ class GivenBlocks(BigBirdAttention):
 
     given: Tensor
 
+    def grid(self, length: int, is_causal: bool) -> BlockGrid:
+        """Cut a sequence into blocks that are always gathered."""
+        return _Gathered(length, self.block_size, 0, is_causal)
+
+    def random_blocks(self, grid: BlockGrid, device: torch.device) -> Tensor:
+        """Return the given blocks ``[H, blocks, r]``."""
+        return nn.functional.pad(self.given.to(device), (0, 0, 1, 1), value=-1)
+
+
+class GivenBlocks(BigBirdAttention):
+    """BigBird whose random blocks are given, and may be the same block several times.
+
+    A block that stands there twice counts twice in the softmax. The blocks are those of the whole
+    sequence: padding is hidden where it lies.
+    """
+
+    pattern: GivenPattern
+    pattern_type = GivenPattern
+
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
     ) -> Tensor:
         """Attend tile by tile; see the base."""
         hidden = None if key_padding_mask is None else ~key_padding_mask
         self.kernel = "tiled_blocks"
-        return self._span(q, k, v, is_causal, hidden)
-
-    def _grid(self, length: int, is_causal: bool) -> BlockGrid:
-        return _Gathered(length, self.block_size, 0, is_causal)
-
-    def _random_blocks(self, grid: BlockGrid, device: torch.device) -> Tensor:
-        return nn.functional.pad(self.given.to(device), (0, 0, 1, 1), value=-1)
+        return self._attend_span(q, k, v, is_causal, hidden)
 
 
 class BigBirdLayer(_Layer):
@@ -214,7 +226,7 @@ class BigBirdLayer(_Layer):
                 f"hidden_states: expected a multiple of {self.attend.block_size} tokens, "
                 f"got {seq_len}"
             )
-        self.attend.given = self._blocks(seq_len)
+        self.attend.pattern.given = self._blocks(seq_len)
         q, k, v = (self.heads(name, hidden_states) for name in self.projections)
         mask = None
         if to_mask is not None and not bool((to_mask > 0).all()):

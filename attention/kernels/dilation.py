@@ -16,6 +16,7 @@ def by_residue(x: Tensor, dilation: int) -> Tensor:
     if dilation == 1:
         return x
     x = pad(x, (0, 0, 0, -x.shape[2] % dilation))
+    # [B, h, n, d, D] to [B, h, d, n, D]: position n·d + r is row n of residue r.
     parts: Tensor = x.unflatten(2, (-1, dilation)).transpose(2, 3).flatten(1, 2)
     return parts
 

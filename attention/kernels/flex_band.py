@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from attention.kernels.dilation import by_residue, from_residues, hidden_by_residue
-from attention.kernels.flex import ExtraColumns, MaskMod, SparseTiles, attend
+from attention.kernels.flex import attend
+from attention.kernels.flex_tiles import ExtraColumns, MaskMod, SparseTiles
 
 TILE = 128
 CACHED_PATTERNS = 16
@@ -69,7 +70,7 @@ def band_attention(
         UnsupportedError: on a CPU, if a gradient is wanted.
     """
     batch, heads, seq_len, _ = q.shape
-    q, k, v = (by_residue(x, dilation) for x in (q, k, v))
+    q, k, v = (by_residue(x, dilation) for x in (q, k, v))  # [B, h·d, n, D]
     hidden = hidden_by_residue(hidden, batch, seq_len, dilation, q.device)
     seen = None if hidden is None else ~hidden.contiguous()
     length = q.shape[2]
@@ -78,9 +79,10 @@ def band_attention(
         columns = ExtraColumns(TILE, -(-length // TILE), extra.k.shape[2])
         repeated = (x.repeat_interleave(dilation, dim=1) for x in (extra.k, extra.v))
         k, v = (columns.join(x, more) for x, more in zip((k, v), repeated, strict=True))
+        # k, v: [B, h·d, columns.key_len, D]
         if seen is None:
             seen = torch.ones(batch, dilation, length, dtype=torch.bool, device=q.device)
-        seen = columns.join_mask(seen, ~extra.absent)
+        seen = columns.join_mask(seen, ~extra.absent)  # [B, d, columns.key_len]
         at = torch.nn.functional.pad(extra.at, (0, columns.width - columns.count))
         columns = replace(columns, count=columns.width)  # one list, one code for 1 to TILE tokens
     tiles = band_tiles(length, window, is_causal, seen is not None, columns, q.device)
@@ -110,12 +112,12 @@ def band_tiles(
         device: of the lists.
     """
     rows = -(-length // TILE)
-    row = torch.arange(rows, device=device)[:, None]
+    row = torch.arange(rows, device=device)[:, None]  # [rows, 1]
     reach = min(rows - 1, -(-window // TILE))  # tiles to each side
     step = torch.arange(-reach, 1 if is_causal else reach + 1, device=device)
-    column = row + step
+    column = row + step  # [rows, tiles in reach]
     near = (step.abs() - 1).clamp(min=0) * TILE + (step != 0)  # the smallest distance in a tile
-    far = step.abs() * TILE + TILE - 1
+    far = step.abs() * TILE + TILE - 1  # the largest
     present = (column >= 0) & (column < rows) & (near <= window)
     whole = (far <= window) & (step < 0 if is_causal else step == step)
     whole = whole & ((column + 1) * TILE <= length) & present

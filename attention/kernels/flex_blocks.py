@@ -2,9 +2,9 @@
 
 The pattern of `attention.backends.bigbird`. A tile is a block, so the window and the random blocks
 are tiles seen whole; ``mask_mod`` decides in the own block of a causal row and in the global keys,
-which stand as copies behind the sequence (`attention.kernels.flex.ExtraColumns`). Queries and keys
-both start at block 1: what comes before are global tokens and block 0, whose rows see everything
-and are computed elsewhere, as those of the last block.
+which stand as copies behind the sequence (`attention.kernels.flex_tiles.ExtraColumns`). Queries
+and keys both start at block 1: what comes before are global tokens and block 0, whose rows see
+everything and are computed elsewhere, as those of the last block.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attention.functional import sdpa_rows
-from attention.kernels.flex import ExtraColumns, MaskMod, SparseTiles, attend
+from attention.functional import gather_tokens
+from attention.kernels.flex import attend
+from attention.kernels.flex_tiles import ExtraColumns, MaskMod, SparseTiles
+from attention.kernels.fused import sdpa_rows
 
 BLOCK_STEP = 32
 """Block sizes are multiples of it: the smallest tile that torch has a backward kernel for."""
@@ -110,13 +112,13 @@ def block_attention(
         UnsupportedError: on a CPU, if a gradient is wanted.
     """
     batch, extra = q.shape[0], shape.extra
-    at, present = shape.global_keys(lengths, q.device)
+    at, present = shape.global_keys(lengths, q.device)  # [B, X], [B, X]
     if hidden is not None:
         present = present & ~hidden.gather(1, at)
-    keys, values = (_join(x, at, shape) for x in (k, v))
+    keys, values = (_join(x, at, shape) for x in (k, v))  # [B, H_kv, key_len, D]
     seen = torch.ones(batch, 1, shape.seq_len, dtype=torch.bool, device=q.device)
     seen = seen if hidden is None else ~hidden[:, None]
-    seen = extra.join_mask(seen[..., shape.first :], present)[:, 0]
+    seen = extra.join_mask(seen[..., shape.first :], present)[:, 0]  # [B, key_len]
     mask_mod = block_mask(shape.is_causal, extra.base, seen)
     kind = ("blocks", shape)
     queries = q[:, :, shape.first :]
@@ -125,8 +127,7 @@ def block_attention(
 
 def _join(x: Tensor, at: Tensor, shape: BlockShape) -> Tensor:
     """Append the global keys to those from block 1 on."""
-    index = at[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
-    return shape.extra.join(x[:, :, shape.first :], x.gather(2, index))
+    return shape.extra.join(x[:, :, shape.first :], gather_tokens(x, at))
 
 
 def full_rows(
@@ -158,7 +159,7 @@ def full_rows(
     unseen = None if hidden is None else hidden[:, None, None, :reach]
     if is_causal:
         at = torch.arange(start, stop, device=q.device)[:, None]
-        future = (torch.arange(reach, device=q.device) > at)[None, None]
+        future = (torch.arange(reach, device=q.device) > at)[None, None]  # [1, 1, rows, reach]
         unseen = future if unseen is None else unseen | future
     rows, keys, values = q[:, :, start:stop], k[:, :, :reach], v[:, :, :reach]
     return sdpa_rows(rows, keys, values, hidden=unseen, scale=scale)
@@ -216,18 +217,19 @@ def _rows(shape: BlockShape, length: int, random: Tensor) -> tuple[Tensor, Tenso
     """Return the partial and the full tiles of one sequence ``[H, rows, K]``; tile = block - 1."""
     device, heads = random.device, random.shape[0]
     total = shape.blocks(length)
-    block = torch.arange(1, shape.rows + 1, device=device)[:, None]
+    block = torch.arange(1, shape.rows + 1, device=device)[:, None]  # [rows, 1]
     live = block < (total if shape.is_causal else total - 1)
     near = block + torch.tensor([-1, 0] if shape.is_causal else [-1, 0, 1], device=device)
     last = total if shape.is_causal else total - 1  # one past the last block of a window
-    window = torch.where(live & (near >= 1) & (near < last), near, 0)
+    # Block 0 is no tile: what has none is 0 here, and -1 once blocks become tiles at the end.
+    window = torch.where(live & (near >= 1) & (near < last), near, 0)  # [rows, 2 or 3]
     chosen = torch.full((heads, shape.rows, random.shape[2]), -1, device=device)
     count = min(shape.rows, max(0, random.shape[1] - 1))
     chosen[:, :count] = random[:, 1 : count + 1]
     chosen = torch.where(live, chosen, -1).clamp(min=0)
     own = window[:, 1:] if shape.is_causal else window[:, :0]
     others = window[:, :1] if shape.is_causal else window
-    extra = torch.where(live, shape.extra.columns(device) + 1, 0)
+    extra = torch.where(live, shape.extra.columns(device) + 1, 0)  # [rows, tiles of a copy]
     partial = torch.cat([own, extra], dim=1).expand(heads, -1, -1)
     full = torch.cat([others.expand(heads, -1, -1), chosen], dim=2)
     return partial - 1, full - 1

@@ -7,12 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention.derivatives import (
-    in_transform,
-    must_be_plain,
-    plain_gradients,
-)
-from attention.functional import is_short, opaque
+from attention.derivatives import in_transform, must_be_plain, plain_gradients
+from attention.functional import opaque
+from attention.kernels.fold import is_short
 from attention.kernels.onednn import at_full_rate
 
 
@@ -38,9 +35,8 @@ def along_sequence(matrix: Tensor, x: Tensor) -> Tensor:
         # Heads side by side, as a layer's projection leaves them: one wide product for all.
         rows = x.transpose(1, 2).flatten(2)[:, None]  # [B, 1, M, H·D]
         mixed = _AlongSequence.apply(rows, matrix)  # type: ignore[no-untyped-call]
-        return (
-            mixed[:, 0].view(len(mixed), matrix.shape[1], x.shape[1], x.shape[3]).transpose(1, 2)
-        )
+        by_head: Tensor = mixed[:, 0].unflatten(-1, (x.shape[1], x.shape[3]))  # [B, R, H, D]
+        return by_head.transpose(1, 2)
     mixed = _AlongSequence.apply(x, matrix)  # type: ignore[no-untyped-call]
     return mixed
 
@@ -82,6 +78,7 @@ def _matrix_gradient(matrix: Tensor, x: Tensor, grad: Tensor) -> Tensor:
         grad: ``[B, H, R, D]``.
     """
     if x.device.type != "cpu" or is_short(x):
+        # One product over tokens of all that share a matrix: [heads, R, B·D] or [1, R, B·H·D].
         order = (1, 2, 0, 3) if matrix.shape[0] > 1 else (2, 0, 1, 3)
         g, y = (t.permute(order).reshape(matrix.shape[0], t.shape[2], -1) for t in (grad, x))
         return torch.bmm(g, y.mT, out=torch.empty_like(matrix))
@@ -89,7 +86,7 @@ def _matrix_gradient(matrix: Tensor, x: Tensor, grad: Tensor) -> Tensor:
     sums = torch.zeros_like(matrix, dtype=torch.float32 if half else matrix.dtype)
     for g, y in zip(grad.unbind(0), x.unbind(0), strict=True):
         for head in range(x.shape[1]):
-            total = sums[head % matrix.shape[0]]
+            total = sums[head % matrix.shape[0]]  # [R, M], added to in place
             if half:
                 total += g[head] @ y[head].mT
             else:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from attention.backends import bigbird, longformer
+from attention.backends.bigbird import flex as bigbird
+from attention.backends.longformer import flex as longformer
 from attention.functional import dense_softmax_attention
 from attention.kernels import flex, flex_band, flex_blocks
-from attention.kernels.flex import MaskMod, SparseTiles, TileLists
+from attention.kernels.flex_tiles import MaskMod, SparseTiles, TileLists
 
 
 def dense_tiles(lists: TileLists | None, like: TileLists) -> Tensor:

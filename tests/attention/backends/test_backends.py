@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 import attention
-from attention.backends.bigbird import BlockGrid, random_blocks
-from attention.backends.longformer import band_pairs
-from attention.backends.performer import orthogonal_features
+from attention.backends.bigbird.grid import BlockGrid, random_blocks
+from attention.backends.longformer.band import band_pairs
+from attention.backends.performer.random_features import orthogonal_features
 from attention.backends.sdpa import SDPAAttention
 from attention.backends.xformers import packed_bias
 from attention.base import UnsupportedError

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import attention
-from attention.backends.bigbird import BlockGrid
+from attention.backends.bigbird.grid import BlockGrid
 from attention.testing import assert_matches
 from models import MultiheadAttention
 
@@ -162,7 +162,8 @@ def test_bigbird_is_hugging_faces() -> None:
         num_heads=HEADS, head_dim=DIM, block_size=block, num_random_blocks=random, seed=3
     )
     grid = BlockGrid(length, block, 0, False)
-    pattern = ours._random_blocks(grid, torch.device("cpu"))[:, 1:-1].numpy()  # [H, blocks-2, r]
+    pattern = ours.pattern.random_blocks(grid, torch.device("cpu"))
+    pattern = pattern[:, 1:-1].numpy()  # [H, blocks-2, r]
     assert (pattern >= 1).all()
     assert len({tuple(rows.flatten()) for rows in pattern}) == HEADS, "heads differ"
     theirs._bigbird_block_rand_mask_with_head = lambda **_: [  # type: ignore[method-assign]

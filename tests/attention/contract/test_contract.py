@@ -95,8 +95,8 @@ def test_what_serves_long_sequences_keeps_the_contract_on_short_ones(
     name: str, options: dict[str, object], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The contract's sequences are short: all else here goes the way of those.
-    monkeypatch.setattr("attention.functional.SHORT_ROW", -1)
-    monkeypatch.setattr("attention.backends.bigbird.SMALL_LENGTH", -1)
+    monkeypatch.setattr("attention.kernels.fold.SHORT_ROW", -1)
+    monkeypatch.setattr("attention.backends.bigbird.grid.SMALL_LENGTH", -1)
     test_options_keep_the_contract(name, options, what)
 
 

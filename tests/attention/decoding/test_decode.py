@@ -12,7 +12,7 @@ from helpers_covering import covering
 from torch import Tensor
 
 import attention
-from attention.backends import bigbird
+from attention.backends.bigbird import decoding as bigbird
 from attention.base import Attention, UnsupportedError
 from attention.decoding.state import DecodeState
 from attention.functional import error_budget, relative_l2

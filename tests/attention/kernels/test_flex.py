@@ -11,12 +11,12 @@ from helpers_flex import dense_tiles, without_kernel
 from torch import Tensor
 
 import attention
-from attention.backends.bigbird import BlockGrid, random_blocks
+from attention.backends.bigbird.grid import BlockGrid, random_blocks
 from attention.functional import error_budget, relative_l2
 from attention.kernels import flex
-from attention.kernels.flex import RUN, ExtraColumns, TileLists, by_column, by_row
 from attention.kernels.flex_band import TILE, band_mask, band_tiles
 from attention.kernels.flex_blocks import BlockShape, block_tiles
+from attention.kernels.flex_tiles import RUN, ExtraColumns, TileLists, by_column, by_row
 from attention.testing import assert_matches, check
 
 CPU = torch.device("cpu")

@@ -12,9 +12,11 @@ from torch import Tensor
 
 import attention
 from attention.functional import error_budget, relative_l2
-from attention.kernels import linear_chunked
-from attention.kernels.linear_chunked import Sizes, Sums, chunked_attention, key_sums, prefix_sums
-from attention.kernels.linear_tiled import Features
+from attention.kernels.linear import chunk_math
+from attention.kernels.linear.chunk_math import Sums, prefix_sums
+from attention.kernels.linear.chunked import chunked_attention, key_sums
+from attention.kernels.linear.chunks import Sizes
+from attention.kernels.linear.features import Features
 from attention.testing import assert_matches
 
 SMALL = Sizes(chunk=8, block_chunks=2, block_features=2**20)
@@ -108,13 +110,13 @@ def test_a_chunk_whose_later_keys_are_far_larger_is_read_by_halves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = []
-    real = linear_chunked.read_by_halves
+    real = chunk_math.read_by_halves
 
     def watched(*inputs: Any) -> Any:
         calls.append(inputs[0].shape)
         return real(*inputs)
 
-    monkeypatch.setattr(linear_chunked, "read_by_halves", watched)
+    monkeypatch.setattr(chunk_math, "read_by_halves", watched)
     features = make_map("softmax")
     q, k, v = draw(32, 32, 1.0)
     plain = chunked_attention(q, k, v, features, is_causal=True, sizes=SMALL)
@@ -142,8 +144,8 @@ def test_halves_and_squares_agree() -> None:
     features = make_map("softmax")
     q, k = (torch.randn(2, 3, 16, 12, dtype=torch.float64) for _ in range(2))
     v = torch.randn(2, 3, 16, 6, dtype=torch.float64)
-    square = linear_chunked.read_square(q, k, v, features, causal=True)
-    halves = linear_chunked.read_by_halves(q, k, v, features)
+    square = chunk_math.read_square(q, k, v, features, causal=True)
+    halves = chunk_math.read_by_halves(q, k, v, features)
     assert_matches("output", halves.output(), square.output(), 1e-12)
 
 

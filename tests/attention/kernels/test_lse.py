@@ -37,7 +37,7 @@ def dense(q: Tensor, k: Tensor, v: Tensor, is_causal: bool, mask: Tensor | None)
 def test_values_and_gradients_are_those_of_the_formula(
     name: str, n: int, m: int, is_causal: bool, padding: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("attention.backends.sdpa.MASK_ELEMENTS", 40 * 16)  # several tiles
+    monkeypatch.setattr("attention.backends.sdpa.causal.MASK_ELEMENTS", 40 * 16)  # several tiles
     module = attention.build(name, num_heads=4, head_dim=8, scale=SCALE)
     q, k, v = inputs(n, m)
     mask = torch.rand(2, m) > 0.3 if padding else None

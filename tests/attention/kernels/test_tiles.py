@@ -14,11 +14,13 @@ from helpers_covering import covering
 from torch import Tensor
 
 import attention
-from attention.backends import longformer
+from attention.backends.longformer import tiles as longformer
 from attention.base import Attention
 from attention.functional import error_budget, relative_l2
-from attention.kernels import linear_tiled, tiled
-from attention.kernels.tiled import chunks
+from attention.kernels import tiled
+from attention.kernels import tiles as kernel_tiles
+from attention.kernels.linear import causal_walk, tile_work
+from attention.kernels.tiles import chunks
 
 HEADS, DIM = 2, 8
 
@@ -48,9 +50,9 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     for budget in (tiled.FORWARD_BYTES, tiled.BACKWARD_BYTES):
         monkeypatch.setitem(budget, "cpu", 6000)
     monkeypatch.setitem(longformer.TILE_ROWS, "cpu", 4)
-    monkeypatch.setattr(tiled, "DENSE_ROWS", 8)
-    monkeypatch.setattr(linear_tiled, "TILE_FEATURES", 16)  # then 16 tokens, the fewest
-    monkeypatch.setattr(linear_tiled, "CHUNK_SIZES", (8, 8))
+    monkeypatch.setattr(kernel_tiles, "DENSE_ROWS", 8)
+    monkeypatch.setattr(tile_work, "TILE_FEATURES", 16)  # then 16 tokens, the fewest
+    monkeypatch.setattr(causal_walk, "CHUNK_SIZES", (8, 8))
 
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -211,7 +213,7 @@ CHUNKED = [(name, options | {"kernel": "chunked"}) for name, options in CASES[-2
 def test_second_derivatives_equal_the_reference(
     name: str, options: dict[str, Any], n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("attention.backends.bigbird.SMALL_LENGTH", 20)
+    monkeypatch.setattr("attention.backends.bigbird.grid.SMALL_LENGTH", 20)
     module = build(name, options).double()
     mask = torch.ones(2, n, dtype=torch.bool)
     mask[0, n // 3 : n // 3 + 2], mask[1, -3:] = False, False

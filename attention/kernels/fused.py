@@ -1,4 +1,4 @@
-"""Torch's fused attention with its log-sum-exp as a second output, which has a gradient too.
+"""Torch's fused attention under a mask, with second derivatives, and with its log-sum-exp.
 
 The log-sum-exp of a query's scores is what merges attention over parts of the keys, and what sinks
 are made of. Torch's kernels compute it for their own backward pass and hand no gradient back
@@ -14,6 +14,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from attention.derivatives import with_plain_gradients
+from attention.functional import dense_softmax_attention
 
 aten = torch.ops.aten
 
@@ -84,9 +87,10 @@ class _Fused(torch.autograd.Function):
             plain = _plain_gradients(q, k, v, bias, out, lse, grad, grad_lse, is_causal, scale)
             return *plain, None, None, None
         dim = q.shape[3]
-        more = (0, CHANNELS)
+        more = (0, CHANNELS)  # q, k and v: [..., D + CHANNELS], zeros
         ones = F.pad(F.pad(grad, (0, 1), value=1.0), (0, CHANNELS - 1))
-        minus = torch.cat([out, -grad_lse[..., None].to(out.dtype)], dim=3)
+        # Then rowsum(ones∘minus) = rowsum(g∘out) - l.
+        minus = torch.cat([out, -grad_lse[..., None].to(out.dtype)], dim=3)  # [B, H, N, D + 1]
         grads = aten._scaled_dot_product_flash_attention_for_cpu_backward(
             ones, F.pad(q, more), F.pad(k, more), F.pad(v, more),
             F.pad(minus, (0, CHANNELS - 1)), lse, 0.0, is_causal, attn_mask=bias, scale=scale,
@@ -101,15 +105,78 @@ def _plain_gradients(
     """Compute the gradients of q, k and v by operations that have derivatives: N×M in memory."""
     wide = lse.dtype
     q1, k1, v1, g = (x.to(wide) for x in (q, k, v, grad))
-    scores = q1 @ k1.mT * scale
+    scores = q1 @ k1.mT * scale  # [B, H, N, M]
     if bias is not None:
         scores = scores + bias.to(wide)
     if is_causal:
         future = torch.ones(scores.shape[2:], dtype=torch.bool, device=q.device).triu(1)
         scores = scores.masked_fill(future, float("-inf"))
     weights = torch.exp(scores - lse[..., None])
-    known = (g * out.to(wide)).sum(dim=-1) - grad_lse
-    of_scores = weights * (g @ v1.mT - known[..., None]) * scale
+    mean = (g * out.to(wide)).sum(dim=-1) - grad_lse  # [B, H, N]
+    of_scores = weights * (g @ v1.mT - mean[..., None]) * scale
     return (
         (of_scores @ k1).to(q.dtype), (of_scores.mT @ q1).to(k.dtype), (weights.mT @ g).to(v.dtype)
     )  # fmt: skip
+
+
+def sdpa_rows(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    hidden: Tensor | None,
+    scale: float,
+    dropout_p: float = 0.0,
+    may_be_empty: bool = True,
+) -> Tensor:
+    """Run torch's fused attention for some queries under a mask of what is hidden.
+
+    Args:
+        q: ``[B, H, K, D]``.
+        k: ``[B, H_kv, M, D]``.
+        v: ``[B, H_kv, M, D]``.
+        hidden: bool, broadcastable to ``[B, H, K, M]``, True = not seen; ``None`` = all seen.
+        scale: factor on the scores.
+        dropout_p: on the weights.
+        may_be_empty: whether a query may have no key left; it then gives zeros.
+
+    Returns:
+        ``[B, H, K, D]``.
+    """
+    gqa = bool(k.shape[1] != q.shape[1])  # a trace counts in tensors
+    if hidden is None:
+        return F.scaled_dot_product_attention(
+            q, k, v, dropout_p=dropout_p, scale=scale, enable_gqa=gqa
+        )
+    visible = ~hidden
+    some = None
+    if (
+        may_be_empty
+    ):  # a softmax over nothing is NaN: let such a query see all, and drop the result
+        some = visible.any(dim=-1, keepdim=True)  # [B or 1, H or 1, K, 1]
+        visible = visible | ~some
+    out = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=visible, dropout_p=dropout_p, scale=scale, enable_gqa=gqa
+    )
+    return out if some is None else out.masked_fill(~some, 0.0)
+
+
+def differentiable_rows(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    hidden: Tensor | None,
+    scale: float,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """Do `sdpa_rows`, but for dropout differentiable more than once: torch's kernels are not."""
+    out = sdpa_rows(q, k, v, hidden=hidden, scale=scale, dropout_p=dropout_p)
+    if dropout_p:  # which weights torch dropped is not known: it refuses a second derivative
+        return out
+
+    def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        visible = q.new_ones(1, 1, 1, 1, dtype=torch.bool) if hidden is None else ~hidden
+        return dense_softmax_attention(q, k, v, visible, scale)
+
+    return with_plain_gradients(out, plain, q, k, v)

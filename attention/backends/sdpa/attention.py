@@ -11,54 +11,45 @@ where a mask is needed it is made for a few queries at a time, never N×M.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling, is_exporting
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.checkpoint import checkpoint
+from torch.nn.attention import sdpa_kernel
 
-from attention.base import EVERYWHERE, UnsupportedError
-from attention.checks import check_choice, dtype_names
-from attention.exact import ExactAttention
-from attention.functional import (
-    expand_kv_heads,
-    has_values,
-    only_trailing_padding,
-    sdpa_rows,
+from attention.backends.sdpa.causal import (
+    causal_rows,
+    causal_tile,
+    future_keys,
+    row_tiles,
+    with_padding_channel,
 )
-from attention.kernels.lse import attention_with_lse
+from attention.backends.sdpa.kernels import (
+    CPU_KERNELS,
+    KERNELS,
+    LSE_KERNELS,
+    NAMES,
+    UNKNOWN,
+    Kernel,
+    chosen,
+    lse_reasons,
+    ring_kernel,
+)
+from attention.base import EVERYWHERE, UnsupportedError
+from attention.checks import check_choice
+from attention.exact import ExactAttention
+from attention.functional import expand_kv_heads, has_values, only_trailing_padding
+from attention.kernels.fused import attention_with_lse, sdpa_rows
 from attention.problem import Cost, Mode, Problem, Supports, softmax_ops
 from attention.registry import register
 
 if TYPE_CHECKING:
     from attention.parallel.collectives import Part
-
-Kernel = Literal["auto", "flash", "efficient", "cudnn", "math"]
-KERNELS = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "math": SDPBackend.MATH,
-}
-CPU_KERNELS = ("flash", "math")
-UNKNOWN = "auto"
-"""The kernel where torch chooses and cannot be asked which: in a graph, under the transforms of
-``torch.func``, of nested tensors and of tensors without values."""
-NAMES: dict[int | None, str] = {int(backend.value): name for name, backend in KERNELS.items()}
-NAMES[None] = UNKNOWN
-MASK_ELEMENTS = 2**22
-"""Most elements of a mask made at once: 16 MiB in float32."""
-LSE_KERNELS = {"cpu": "flash", "cuda": "efficient"}
-"""What runs where the log-sum-exp is asked for."""
-FLASH_HEAD_DIM = 256
-"""The largest D of flash on CUDA."""
 
 
 @register("sdpa")
@@ -130,9 +121,7 @@ class SDPAAttention(ExactAttention):
                     "or math"
                 )
             return super().attend_across(part)
-        from attention.parallel.ring import (
-            ring_attention,  # imports much of torch.distributed
-        )
+        from attention.parallel.ring import ring_attention  # imports torch.distributed
 
         self.kernel = f"ring_of_{kernel}"
         return ring_attention(
@@ -149,21 +138,9 @@ class SDPAAttention(ExactAttention):
             problem: the whole call.
             spans: of the ranks.
         """
-        lengths = {stop - start for start, stop in spans}
-        if len(spans) == 1 or len(lengths) > 1 or problem.key_padding or self.active_dropout_p:
-            return None
         if type(self).attend is not SDPAAttention.attend:  # a subclass that computes otherwise
             return None
-        if problem.device == "cpu":
-            return "flash_for_cpu" if self.pinned in (None, "flash") else None
-        if problem.head_dim % 8:  # torch pads those before its kernels see them
-            return None
-        is_half = problem.dtype in (torch.float16, torch.bfloat16)
-        if self.pinned in (None, "flash") and is_half and problem.head_dim <= FLASH_HEAD_DIM:
-            return "flash"
-        (length,) = lengths  # the log-sum-exp of `efficient` is of whole blocks of 32 queries
-        fits = length % 32 == 0 and problem.dtype != torch.float64
-        return "efficient" if self.pinned in (None, "efficient") and fits else None
+        return ring_kernel(problem, spans, pinned=self.pinned, dropout_p=self.active_dropout_p)
 
     def exchange_bytes(self, problem: Problem, spans: Sequence[tuple[int, int]], rank: int) -> int:
         """Return those of a ring where one serves: every part but the rank's own comes by."""
@@ -203,19 +180,22 @@ class SDPAAttention(ExactAttention):
                 if key_padding_mask is None:
                     return self._call(q, k, v, is_causal=True)
                 if not has_values(key_padding_mask):
-                    return self._causal_by_column(q, k, v, key_padding_mask)
+                    with_channel = with_padding_channel(q, k, v, key_padding_mask, self.scale)
+                    out = self._call(*with_channel, is_causal=True)
+                    no_key = key_padding_mask.cumsum(dim=1) == 0  # before the first token
+                    return out[..., : q.shape[3]].masked_fill(no_key[:, None, :, None], 0.0)
                 if only_trailing_padding(key_padding_mask):
                     # A real query comes before the padding, so causality already hides it.
                     out = self._call(q, k, v, is_causal=True)
                     return out.masked_fill(~key_padding_mask[:, :1, None, None], 0.0)
             if is_exporting():  # for any lengths, and so with one mask for all queries
                 first = k.shape[2] - q.shape[2]
-                return self._causal_tile(q, k, v, first, key_padding_mask)
+                return causal_tile(self._masked, q, k, v, first, key_padding_mask)
             blind = q.shape[2] - k.shape[2]  # queries before the first key
             if blind > 0 and key_padding_mask is None:
                 out = self._call(q[:, :, blind:], k, v, is_causal=True)
                 return F.pad(out, (0, 0, blind, 0))
-            return self._causal_rows(q, k, v, key_padding_mask)
+            return causal_rows(self._masked, q, k, v, key_padding_mask)
 
     def attend_with_lse(
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
@@ -237,10 +217,9 @@ class SDPAAttention(ExactAttention):
         padding = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
         if not is_causal:
             return attention_with_lse(q, k, v, **whole | {"hidden": padding})
-        step = self._rows_at_once(q, m, key_padding_mask)
         outs, sums = [], []
-        for start, rows in zip(range(0, n, step), q.split(step, dim=2), strict=True):
-            hidden = _future(rows, k, start + m - n)
+        for start, rows in row_tiles(q, k, key_padding_mask):
+            hidden = future_keys(rows, k, start + m - n)
             hidden = hidden if padding is None else hidden | padding
             out, lse = attention_with_lse(rows, k, v, **whole | {"hidden": hidden})
             outs.append(out)
@@ -249,22 +228,7 @@ class SDPAAttention(ExactAttention):
 
     def lse_reasons(self, problem: Problem) -> list[str]:
         """Name what torch's kernels do not hand a log-sum-exp over for."""
-        device = problem.device
-        reasons: list[str] = []
-        kernel = LSE_KERNELS.get(device, UNKNOWN)
-        if device not in (*LSE_KERNELS, "meta"):
-            return [f"return_lse: sdpa has one on {', '.join(LSE_KERNELS)}, not on {device}"]
-        if self.pinned not in (None, kernel):
-            reasons.append(f"kernel: beside return_lse it is {kernel}, not {self.pinned}")
-        if self.active_dropout_p:
-            reasons.append("dropout_p: sdpa drops no weight beside return_lse; full does")
-        if device == "cuda" and (problem.dtype == torch.float64 or problem.head_dim % 8):
-            reasons.append(
-                "return_lse: on cuda torch's kernel takes float32 and half precision and a "
-                f"head_dim that is a multiple of 8; got {dtype_names((problem.dtype,))} and "
-                f"{problem.head_dim}"
-            )
-        return reasons
+        return lse_reasons(problem, pinned=self.pinned, dropout_p=self.active_dropout_p)
 
     def _pin(self) -> AbstractContextManager[None]:
         return sdpa_kernel(KERNELS[self.pinned]) if self.pinned else nullcontext()
@@ -280,25 +244,6 @@ class SDPAAttention(ExactAttention):
         self._record(q, k, v, ~hidden, False)
         return sdpa_rows(q, k, v, hidden=hidden, scale=self.scale, dropout_p=self.active_dropout_p)
 
-    def _causal_by_column(
-        self, q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor
-    ) -> Tensor:
-        """Attend causally where N = M, padding left out by a channel of its own: no N×M mask.
-
-        There a key has 0, or where it is padding so much that its score is 2²⁰ less: beside other
-        keys its weight is 0. More would leave a query that sees padding alone no digits behind
-        the point, and its weights would overflow in the backward pass. Nothing is asked about
-        values, and of lengths only whether they are equal: so it is one graph.
-        """
-        dim, most = q.shape[3], min(2.0**12 / self.scale, 2.0**15)  # that float16 can hold
-        dims = -dim % 8 or 8  # in all a multiple of 8, as some kernels of CUDA need
-        q = F.pad(F.pad(q, (0, 1), value=2.0**8), (0, dims - 1))
-        column = torch.where(key_padding_mask, 0.0, -most).to(k.dtype)[:, None, :, None]
-        k = torch.cat([k, column.expand(-1, k.shape[1], -1, -1)], dim=3)
-        out = self._call(q, F.pad(k, (0, dims - 1)), F.pad(v, (0, dims)), is_causal=True)
-        blind = key_padding_mask.cumsum(dim=1) == 0  # before the first token
-        return out[..., :dim].masked_fill(blind[:, None, :, None], 0.0)
-
     def _check_nested(self, q: Tensor, is_causal: bool) -> None:
         """Refuse what torch has no kernel for."""
         if q.is_nested and is_causal and q.device.type == "cpu":
@@ -307,43 +252,6 @@ class SDPAAttention(ExactAttention):
                 "or padded tensors and their key_padding_mask"
             )
 
-    def _causal_rows(
-        self, q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor | None
-    ) -> Tensor:
-        """Attend causally under a mask, for a few queries at a time over the keys they reach."""
-        n, m = q.shape[2], k.shape[2]
-        step = self._rows_at_once(q, m, key_padding_mask)
-        outs = []
-        for start, rows in zip(range(0, n, step), q.split(step, dim=2), strict=True):
-            stop = min(start + step, n)
-            reach = m - n + stop  # keys that the last of these queries sees
-            if reach < 1:
-                outs.append(torch.zeros_like(rows))
-                continue
-            first = start + m - n  # the last key that the first of these queries sees
-            inputs = (rows, k[:, :, :reach], v[:, :, :reach], first, key_padding_mask)
-            if torch.is_grad_enabled() and len(range(0, n, step)) > 1:
-                # Kept for the backward pass, the masks of all tiles would be N×M together.
-                outs.append(checkpoint(self._causal_tile, *inputs, use_reentrant=False))
-            else:
-                outs.append(self._causal_tile(*inputs))
-        return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
-
-    @staticmethod
-    def _rows_at_once(q: Tensor, key_len: int, key_padding_mask: Tensor | None) -> int:
-        """Return for how many queries a mask is made at a time."""
-        masks = 1 if key_padding_mask is None else q.shape[0]
-        return max(16, min(q.shape[2], MASK_ELEMENTS // (key_len * max(1, masks))))
-
-    def _causal_tile(
-        self, q: Tensor, k: Tensor, v: Tensor, first: int, key_padding_mask: Tensor | None
-    ) -> Tensor:
-        """Attend from a few queries, the i-th of which sees keys up to ``first + i``."""
-        hidden = _future(q, k, first)
-        if key_padding_mask is not None:
-            hidden = hidden | ~key_padding_mask[:, None, None, : k.shape[2]]
-        return self._masked(q, k, v, hidden)
-
     def _record(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool
     ) -> None:
@@ -351,17 +259,10 @@ class SDPAAttention(ExactAttention):
         if not has_values(q):
             self.kernel = self.pinned or UNKNOWN
             return
-        try:
-            choice = self._ask_torch(q, k, v, mask, is_causal)
-        except RuntimeError as error:
-            if not self.pinned:
-                raise
-            raise UnsupportedError(
-                f"kernel: {self.pinned} cannot serve this call (dtype {q.dtype}, head_dim "
-                f"{q.shape[-1]}, mask {'yes' if mask is not None else 'no'}, dropout_p "
-                f"{self.active_dropout_p:g}, device {q.device.type}); torch: "
-                f"{self._torch_says(q, k, v, mask, is_causal)}"
-            ) from error
+        choice = chosen(
+            q, k, v, mask, is_causal,
+            pinned=self.pinned, dropout_p=self.active_dropout_p, scale=self.scale,
+        )  # fmt: skip
         self._note(choice, q)
 
     def _note(self, choice: int | None, q: Tensor) -> None:
@@ -371,30 +272,6 @@ class SDPAAttention(ExactAttention):
             name = UNKNOWN
         if self.kernel != name:  # a module is slow to write to
             self.kernel = name
-
-    def _ask_torch(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool
-    ) -> int:
-        """Return the number of the kernel that torch will choose."""
-        dropout_p, gqa = self.active_dropout_p, k.shape[1] != q.shape[1]
-        return torch._fused_sdp_choice(
-            q, k, v, mask, dropout_p, is_causal, scale=self.scale, enable_gqa=gqa
-        )
-
-    def _torch_says(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool
-    ) -> str:
-        """Return why torch has no kernel: it warns of each reason before it raises."""
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            try:
-                self._ask_torch(q, k, v, mask, is_causal)
-            except RuntimeError as error:
-                said_last = str(error).strip()
-            else:
-                said_last = "no reason given"
-        reasons = [str(one.message).partition(" (Triggered internally")[0] for one in said]
-        return " ".join(reasons) or said_last
 
     def cost(self, problem: Problem, mode: Mode) -> Cost:
         """Count the pairs that are seen; torch's plain kernel executes the hidden ones too."""
@@ -410,13 +287,3 @@ class SDPAAttention(ExactAttention):
     def recomputes(self) -> bool:
         """Whether the backward pass computes the scores anew: not torch's plain one."""
         return self.pinned != "math"
-
-
-def _future(q: Tensor, k: Tensor, first: int) -> Tensor:
-    """Return which keys come after those of queries, the i-th of which sees up to ``first + i``.
-
-    Returns:
-        bool ``[1, 1, N, M]``.
-    """
-    at = torch.arange(first, first + q.shape[2], device=q.device)[:, None]
-    return (torch.arange(k.shape[2], device=q.device) > at)[None, None]

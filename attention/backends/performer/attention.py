@@ -21,25 +21,27 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
+from attention.backends.performer.context_parallel import attend_across
+from attention.backends.performer.dense import dense_weights
+from attention.backends.performer.random_features import (
+    independent_features,
+    orthogonal_features,
+)
 from attention.base import Attention
 from attention.checks import check_bool, check_choice, check_float, check_int, check_seed
 from attention.decoding.caches import RunningSums
 from attention.decoding.chunk import Chunk
 from attention.decoding.state import StateShape
 from attention.functional import draw_seed, expand_kv_heads, query_positions, visible_keys
-from attention.kernels.linear_chunked import Sums, chunked_attention, joined, key_sums
-from attention.kernels.linear_chunked import executed_ops as chunked_ops
-from attention.kernels.linear_tiled import (
-    Features,
-    bidirectional,
-    causal,
-    continue_causal,
-    lowest_top,
-)
+from attention.kernels.fold import by_groups
+from attention.kernels.linear.chunked import chunked_attention
+from attention.kernels.linear.chunked import executed_ops as chunked_ops
+from attention.kernels.linear.decode import continue_causal
+from attention.kernels.linear.features import Features
+from attention.kernels.linear.tiled import bidirectional, causal
+from attention.kernels.linear.tiled import executed_ops as tiled_ops
 from attention.kernels.onednn import mark
-from attention.kernels.tiled import fold_heads
 from attention.problem import Cost, Mode, Problem, Supports
 from attention.registry import register
 
@@ -50,9 +52,6 @@ Kind = Literal["softmax", "relu"]
 KINDS: tuple[str, ...] = get_args(Kind)
 Kernel = Literal["auto", "tiled", "chunked"]
 KERNELS: tuple[str, ...] = get_args(Kernel)
-
-LOG_RANGE = 600.0
-"""How far a logit may lie below another for a product of their exponentials in float64."""
 
 
 @register("performer")
@@ -164,24 +163,28 @@ class PerformerAttention(Attention):
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
     ) -> Tensor:
         """Sum the keys' features once (causal: chunk by chunk), then read them per query."""
-        if self.kernel_on(q.device.type) == "chunked":
-            return self._chunked(q, k, v, is_causal, key_padding_mask)
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
+        features, hidden = self._map(), None
+        if key_padding_mask is not None:
+            hidden = ~key_padding_mask[:, None].expand(-1, self.num_heads, -1)  # [B, H, M]
+        if self.kernel_on(q.device.type) == "chunked":  # all heads of the batch at once
+            self.kernel = "chunked_prefix_sums" if is_causal else "chunked_sums"
+            q3, k3, v3 = (x.flatten(0, 1) for x in (q, k, v))
+            unseen = None if hidden is None else hidden.flatten(0, 1)  # [B·H, M]
+            out = chunked_attention(q3, k3, v3, features, unseen, is_causal=is_causal)
+            return out.view(q.shape)
         self.kernel = ("tiled_prefix_sums" if is_causal else "tiled_sums") + mark(q)
-        features = self._map()
         run = causal if is_causal else bidirectional
-        outs = []
-        for row, (q3, k3, v3) in enumerate(folded := fold_heads(q, k, v)):
-            hidden = None
-            if key_padding_mask is not None:
-                mask = key_padding_mask if len(folded) == 1 else key_padding_mask[row : row + 1]
-                hidden = (~mask).repeat_interleave(q3.shape[0] // mask.shape[0], dim=0)
-            outs.append(run(q3, k3, v3, features, hidden))
-        return outs[0].unflatten(0, q.shape[:2]) if len(folded) == 1 else torch.stack(outs)
+
+        def attend(rows: slice, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            unseen = None if hidden is None else hidden[rows].flatten(0, 1)
+            return run(q, k, v, features, unseen)
+
+        return by_groups(attend, q, k, v)
 
     def make_state(self, shape: StateShape) -> RunningSums:
         """Keep the sums over keys."""
-        lowest = lowest_top(self._map(), shape.dtype)
+        lowest = self._map().lowest(shape.dtype)
         return RunningSums(self.shown(), shape, rank=self.num_features, lowest=lowest)
 
     def advance(self, chunk: Chunk, state: RunningSums) -> Tensor:
@@ -199,44 +202,10 @@ class PerformerAttention(Attention):
         state.advance(chunk)
         return out.view(chunk.q.shape)
 
-    def _chunked(
-        self, q: Tensor, k: Tensor, v: Tensor, is_causal: bool, key_padding_mask: Tensor | None
-    ) -> Tensor:
-        """Attend in large batched products, all heads of the batch at once."""
-        self.kernel = "chunked_prefix_sums" if is_causal else "chunked_sums"
-        hidden = None
-        if key_padding_mask is not None:
-            hidden = (~key_padding_mask).repeat_interleave(self.num_heads, dim=0)
-        k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
-        q3, k3, v3 = (x.flatten(0, 1) for x in (q, k, v))
-        out = chunked_attention(q3, k3, v3, self._map(), hidden, is_causal=is_causal)
-        return out.view(q.shape)
-
     def attend_across(self, part: Part) -> Tensor:
         """Exchange the sums over keys, ``[R, D + 1]`` and their stabilisers: whatever N is."""
-        exchange, mask = part.exchange, part.key_padding_mask
         self.kernel = "chunked_prefix_sums" if part.is_causal else "chunked_sums"
-        features, kv_heads = self._map(), part.k.shape[1]
-        shared = self.num_heads // kv_heads
-        hidden = None if mask is None else (~mask).repeat_interleave(kv_heads, dim=0)
-        k3, v3 = part.k.flatten(0, 1), part.v.flatten(0, 1)
-        own = key_sums(k3, v3, features, hidden)
-        told = exchange.gather(torch.cat([own.s, own.z[..., None], own.top[..., None]], dim=-1))
-        every = Sums(told[..., :-2], told[..., -2], told[..., -1].detach())
-        read = [not part.is_causal or rank < exchange.rank for rank in range(exchange.ranks)]
-        before = joined(every, read, features)
-        before = Sums(*(x.repeat_interleave(shared, dim=0) for x in before))
-        q3 = part.q.flatten(0, 1)
-        if part.is_causal:
-            if hidden is not None:
-                hidden = hidden.repeat_interleave(shared, dim=0)
-            k3, v3 = (x.repeat_interleave(shared, dim=0) for x in (k3, v3))
-        else:  # what `before` holds are the part's own keys too
-            k3, v3, hidden = k3[:, :0].repeat(shared, 1, 1), v3[:, :0].repeat(shared, 1, 1), None
-        out = chunked_attention(
-            q3, k3, v3, features, hidden, is_causal=part.is_causal, before=before
-        )
-        return out.view(part.q.shape)
+        return attend_across(part, self._map())
 
     def across_reasons(self, problem: Problem | None = None) -> list[str]:
         """Add: the sums that are exchanged are those of the chunked kernel."""
@@ -269,36 +238,16 @@ class PerformerAttention(Attention):
         key_padding_mask: Tensor | None = None,
         rows: Tensor | None = None,
     ) -> Tensor:
-        """Form the N×M matrix ``φ(Q)φ(K)ᵀ`` of eq. 4 and normalise its rows.
-
-        Of softmax features in the log domain: neither long keys nor long queries underflow.
-        """
+        """Form the N×M matrix ``φ(Q)φ(K)ᵀ`` of eq. 4 and normalise its rows."""
         at = query_positions(q.shape[2], rows, q.device)
         hidden = ~visible_keys(
             at, q.shape[2], k.shape[2], is_causal=is_causal, key_padding_mask=key_padding_mask
         )
         k, v = expand_kv_heads(k, q.shape[1]), expand_kv_heads(v, q.shape[1])
-        phi_q, phi_k = self._features(q[:, :, at]), self._features(k)
-        if self.features == "relu":
-            weights = (phi_q @ phi_k.mT).masked_fill(hidden, 0.0)  # [B, H, K, M]
-        else:
-            weights = _log_product(phi_q.double(), phi_k.double()).masked_fill(hidden, -math.inf)
-            top = weights.detach().amax(dim=-1, keepdim=True)
-            top.masked_fill_(top == -math.inf, 0.0)  # no key
-            weights = (weights - top).exp().to(q.dtype)
+        weights = dense_weights(q[:, :, at], k, hidden, self._map())  # [B, H, K, M]
         total = weights.sum(dim=-1, keepdim=True)
         out: Tensor = weights / torch.where(total > 0, total, 1.0) @ v
         return out
-
-    def _features(self, x: Tensor) -> Tensor:
-        """Compute ReLU features, or the logarithms of softmax features, as the paper has them."""
-        x = x * math.sqrt(self.scale)
-        phi: Tensor = x @ self.projection.to(x.dtype).T
-        if self.features == "relu":
-            return torch.relu(phi) + self.epsilon
-        # In place: the features of a million keys in float64 are 2 GiB a head, and enough once.
-        phi -= 0.5 * (x * x).sum(dim=-1, keepdim=True)
-        return phi
 
     def fixed_sizes(self) -> dict[str, int]:
         """Name the features: R of them."""
@@ -315,15 +264,10 @@ class PerformerAttention(Attention):
         seeing = min(n, m) if problem.is_causal else n  # queries that have a key
         sides, denominators = (2, 1) if mode == "forward" else (5, 2)
         pattern = sides * 2 * r * d * (seeing + m) + denominators * 2 * seeing * r
-        training = mode == "training"
-        if self.kernel_on(problem.device) == "chunked":
-            executed = chunked_ops(
-                heads, n, m, d, r, is_causal=problem.is_causal, training=training
-            )
-        else:
-            executed = heads * Features.executed_ops(
-                n, m, d, r, heads, problem.is_causal, training
-            )
+        count_ops = chunked_ops if self.kernel_on(problem.device) == "chunked" else tiled_ops
+        executed = count_ops(
+            heads, n, m, d, r, is_causal=problem.is_causal, training=mode == "training"
+        )
         exponentials = (n + m) * r if self.features == "softmax" else 0
         return Cost(
             pattern_ops=heads * pattern,
@@ -339,61 +283,3 @@ class PerformerAttention(Attention):
     def set_extra_state(self, state: Any) -> None:
         """Restore the stream of features."""
         self._generator.set_state(state.cpu())
-
-
-def _log_product(a: Tensor, b: Tensor) -> Tensor:
-    """Return ``log(exp(a)·exp(b)ᵀ)``, a log-sum-exp over R: ``[..., K, R]``, ``[..., M, R]``.
-
-    With the largest of each row taken out, a product holds all that counts: where b is largest
-    its factor is 1, and a is no more than its own range below its maximum. Only where a row of a
-    spans more than float64 is there one sum a query.
-
-    Args:
-        a: float64, of queries.
-        b: float64, of keys; overwritten.
-    """
-    top_a, top_b = (x.detach().amax(dim=-1, keepdim=True) for x in (a, b))
-    if bool((top_a - a.detach() > LOG_RANGE).any()):
-        rows = [checkpoint(_log_sums, row, b, use_reentrant=False) for row in a.unbind(dim=-2)]
-        return torch.stack(rows, dim=-2)
-    b -= top_b
-    product = (a - top_a).exp() @ b.exp_().mT
-    return product.log() + top_a + top_b.mT
-
-
-def _log_sums(row: Tensor, b: Tensor) -> Tensor:
-    """Return `_log_product` of one row ``[..., R]``: ``[..., M]``."""
-    return torch.logsumexp(row[..., None, :] + b, dim=-1)
-
-
-def orthogonal_features(count: int, dim: int, generator: torch.Generator) -> Tensor:
-    """Draw `count` directions in blocks of `dim` orthogonal ones, as long as Gaussian vectors.
-
-    Choromanski et al. 2021, section 3.3.
-
-    Returns:
-        ``[count, dim]``, float32, on the CPU.
-    """
-    blocks = []
-    for start in range(0, count, dim):
-        gaussian = _normal(dim, dim, generator)
-        q, upper = torch.linalg.qr(gaussian)
-        q = q * upper.diagonal().sign()  # uniform over rotations (Mezzadri 2007)
-        blocks.append(q.T[: count - start])
-    lengths = _normal(count, dim, generator).norm(dim=1)
-    directions: Tensor = torch.cat(blocks) * lengths[:, None]
-    return directions.to(torch.float32)
-
-
-def independent_features(count: int, dim: int, generator: torch.Generator) -> Tensor:
-    """Draw `count` Gaussian vectors, each on its own; Choromanski et al. 2021, lemma 1.
-
-    Returns:
-        ``[count, dim]``, float32, on the CPU.
-    """
-    return _normal(count, dim, generator).to(torch.float32)
-
-
-def _normal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """Draw on the CPU, whatever torch's default device is: the same numbers everywhere."""
-    return torch.randn(rows, columns, generator=generator, dtype=torch.float64, device="cpu")

@@ -11,21 +11,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from attention.backends.linformer.context_parallel import (
+    pooled_across,
+    projected_across,
+    reduced_bytes,
+)
+from attention.backends.linformer.projection import LinformerProjection, check_shared, pool
 from attention.base import Attention
 from attention.checks import check_choice, check_int
 from attention.derivatives import in_transform
-from attention.functional import (
-    dense_softmax_attention,
-    differentiable_rows,
-    draw_seed,
-    expand_kv_heads,
-    in_float32,
-)
+from attention.functional import dense_softmax_attention, expand_kv_heads, in_float32
+from attention.kernels.fold import by_groups
+from attention.kernels.fused import differentiable_rows
 from attention.kernels.onednn import mark
-from attention.kernels.sequence_projection import along_sequence
-from attention.kernels.tiled import DensePlan, fold_heads, tiled_attention
+from attention.kernels.tiled import tiled_attention
+from attention.kernels.tiles import DensePlan
 from attention.problem import Cost, Mode, Problem, Supports, softmax_ops
 from attention.registry import register
 
@@ -36,29 +38,6 @@ Sharing = Literal["none", "headwise", "key_value", "layer"]
 Method = Literal["learned", "mean_pool"]
 SHARINGS = ("none", "headwise", "key_value", "layer")
 METHODS = ("learned", "mean_pool")
-
-
-class LinformerProjection(nn.Module):
-    """The matrix E (or F) of eq. 7: ``[heads or 1, R, M]``.
-
-    Args:
-        seq_len: longest M.
-        rank: R.
-        heads: 1 = one matrix for all heads, else one each.
-    """
-
-    def __init__(self, *, seq_len: int, rank: int, heads: int = 1) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(heads, rank, seq_len))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the matrix: entries of N(0, 1/R), after the paper's theorem 2."""
-        nn.init.normal_(self.weight, std=self.weight.shape[1] ** -0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Project ``[B, H, M, D]`` along the sequence: ``[B, H, R, D]``."""
-        return along_sequence(self.weight[:, :, : x.shape[2]], x)
 
 
 @register("linformer")
@@ -123,16 +102,7 @@ class LinformerAttention(Attention):
                     "projection: only with sharing 'layer' and method 'learned', got sharing "
                     f"{self.sharing!r}, method {self.method!r}"
                 )
-            if not isinstance(shared, LinformerProjection):
-                raise TypeError(
-                    f"projection: expected a LinformerProjection, got {type(shared).__name__}"
-                )
-            wanted = (1, self.rank, self.seq_len)
-            if tuple(shared.weight.shape) != wanted:
-                raise ValueError(
-                    f"projection: expected a weight {wanted}, got {tuple(shared.weight.shape)}"
-                )
-            return shared, None
+            return check_shared(shared, rank=self.rank, seq_len=self.seq_len), None
         if self.method == "mean_pool":
             return None, None
         heads = self.num_heads if self.sharing == "none" else 1
@@ -166,18 +136,26 @@ class LinformerAttention(Attention):
         """
         dtype = q.dtype
         q, k, v = in_float32(q, k, v)
-        if self.sharing == "none" and self.method == "learned":
+        if self._per_head:
             k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         hidden = None
         if self.method == "mean_pool":
-            keys, values, hidden = self._pool(k, v, key_padding_mask)
+            keys, values, hidden = pool(k, v, self.segment, key_padding_mask)
         else:
-            project_k = self.key_projection
-            assert project_k is not None
-            keys = project_k(k)  # [B, H_kv, R, D]
-            values = (self.value_projection or project_k)(v)
+            project_k, project_v = self._both()
+            keys, values = project_k(k), project_v(v)  # [B, H_kv, R, D]
         self.kernel = f"{self.method}_projection+{self._core(q, keys, hidden)}"
         return self._attend(q, keys, values, hidden).to(dtype)
+
+    @property
+    def _per_head(self) -> bool:
+        """Whether each head has an E and F of its own, and so needs keys of its own."""
+        return self.sharing == "none" and self.method == "learned"
+
+    def _both(self) -> tuple[LinformerProjection, LinformerProjection]:
+        """Return E and F."""
+        assert self.key_projection is not None
+        return self.key_projection, self.value_projection or self.key_projection
 
     def sequence_projections(self, key_len: int) -> tuple[Tensor, Tensor] | None:
         """Return E and F, ``[R, M]`` each, where all heads share them."""
@@ -201,29 +179,13 @@ class LinformerAttention(Attention):
     def attend_across(self, part: Part) -> Tensor:
         """Add up over the ranks what each projects of its own keys and values."""
         q, k, v = in_float32(part.q, part.k, part.v)
-        own, exchange = part.own_keys, part.exchange
-        if self.sharing == "none" and self.method == "learned":
+        if self._per_head:
             k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         hidden = None
-        if self.method == "learned":
-            assert self.key_projection is not None
-            project_v = self.value_projection or self.key_projection
-            columns = slice(exchange.start, exchange.stop)
-            both = [
-                along_sequence(project.weight[:, :, columns], x)
-                for project, x in ((self.key_projection, k), (project_v, v))
-            ]
-            total = exchange.total(torch.cat(both, dim=1))
+        if self.method == "mean_pool":
+            keys, values, hidden = pooled_across(part, k, v, self.segment)
         else:
-            at = torch.arange(exchange.start, exchange.stop, device=k.device) // self.segment
-            rows = -(-exchange.total_length // self.segment)
-            blank = k.new_zeros(k.shape[0], 2 * k.shape[1], rows, k.shape[3])
-            total = exchange.total(blank.index_add(2, at, torch.cat([k, v], dim=1)))
-            counts = own.new_zeros(own.shape[0], rows, dtype=torch.int64)
-            counts = exchange.total(counts.index_add(1, at, own.to(torch.int64)))
-            total = total / counts.clamp(min=1)[:, None, :, None]
-            hidden = None if part.key_padding_mask is None else counts == 0
-        keys, values = total.split(k.shape[1], dim=1)
+            keys, values = projected_across(part, k, v, self._both())
         self.kernel = f"{self.method}_projection+{self._core(q, keys, hidden)}"
         out = self._attend(q, keys.contiguous(), values.contiguous(), hidden)
         return out.to(part.q.dtype)
@@ -231,13 +193,13 @@ class LinformerAttention(Attention):
     def exchange_bytes(self, problem: Problem, spans: Sequence[tuple[int, int]], rank: int) -> int:
         """Return the bytes of the all-reduce, as a ring moves them; pooling also counts tokens."""
         learned = self.method == "learned"
-        heads = problem.num_heads if learned and self.sharing == "none" else problem.num_kv_heads
-        rows = self.rank if learned else -(-problem.key_len // self.segment)
-        wide = torch.promote_types(problem.dtype, torch.float32)
-        size = 2 * problem.batch * heads * rows * problem.head_dim * wide.itemsize
-        moved = 2 * (len(spans) - 1) * size // len(spans)
-        counts = 0 if learned else 2 * (len(spans) - 1) * problem.batch * rows * 8 // len(spans)
-        return moved + counts
+        return reduced_bytes(
+            problem,
+            spans,
+            heads=problem.num_heads if self._per_head else problem.num_kv_heads,
+            rows=self.rank if learned else -(-problem.key_len // self.segment),
+            counted=not learned,
+        )
 
     def _core(self, q: Tensor, keys: Tensor, hidden: Tensor | None) -> str:
         """Name what attends to the projected keys."""
@@ -255,48 +217,19 @@ class LinformerAttention(Attention):
             return differentiable_rows(
                 q, k, v, hidden=unseen, scale=self.scale, dropout_p=self.active_dropout_p
             )
+        batch = q.shape[0]
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
-        if hidden is not None:
-            hidden = hidden.expand(q.shape[0], -1).repeat_interleave(self.num_heads, dim=0)
-        outs = []
-        for row, (q3, k3, v3) in enumerate(folded := fold_heads(q, k, v)):
-            groups = q3.shape[0]
-            unseen = None if hidden is None else hidden[row * groups : (row + 1) * groups]
-            outs.append(
-                tiled_attention(
-                    q3,
-                    k3,
-                    v3,
-                    DensePlan(groups, q3.shape[1], k3.shape[1], unseen),
-                    scale=self.scale,
-                    dropout_p=self.active_dropout_p,
-                    dropout_seed=draw_seed() if self.active_dropout_p else 0,
-                )
-            )
-        return outs[0].unflatten(0, q.shape[:2]) if len(folded) == 1 else torch.stack(outs)
 
-    def _pool(
-        self, k: Tensor, v: Tensor, key_padding_mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Average the real tokens of each segment; a segment without any is hidden."""
-        length, segment = k.shape[2], self.segment
-        if key_padding_mask is None and length % segment == 0:
-            k, v = (x.unflatten(2, (-1, segment)).mean(dim=3) for x in (k, v))
-            return k, v, None
-        pad = -length % segment
-        real = (
-            torch.ones(k.shape[0], length, dtype=torch.bool, device=k.device)
-            if key_padding_mask is None
-            else key_padding_mask
-        )
-        real = nn.functional.pad(real, (0, pad)).unflatten(1, (-1, segment))  # [B, r, segment]
-        count = real.sum(dim=2)
-        weight = real.to(k.dtype) / count.clamp(min=1)[:, :, None]
-        pooled = []
-        for x in (k, v):
-            padded = nn.functional.pad(x, (0, 0, 0, pad)).unflatten(2, (-1, segment))
-            pooled.append((padded * weight[:, None, :, :, None]).sum(dim=3))
-        return pooled[0], pooled[1], count == 0
+        def attend(rows: slice, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            unseen = None
+            if hidden is not None:
+                unseen = hidden.expand(batch, -1)[rows].repeat_interleave(self.num_heads, dim=0)
+            plan = DensePlan(q.shape[0], q.shape[1], k.shape[1], unseen)
+            return tiled_attention(
+                q, k, v, plan, scale=self.scale, dropout_p=self.active_dropout_p
+            )
+
+        return by_groups(attend, q, k, v)
 
     def reference(
         self,

@@ -1,0 +1,5 @@
+"""BigBird: blocks of a window, random ones and global ones."""
+
+from attention.backends.bigbird.attention import BigBirdAttention
+
+__all__ = ["BigBirdAttention"]

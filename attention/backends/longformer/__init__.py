@@ -1,0 +1,5 @@
+"""Longformer: a sliding window and global tokens."""
+
+from attention.backends.longformer.attention import LongformerAttention
+
+__all__ = ["LongformerAttention"]

@@ -1,0 +1,5 @@
+"""Performer: kernel attention through random features."""
+
+from attention.backends.performer.attention import PerformerAttention
+
+__all__ = ["PerformerAttention"]
