@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from results.chapters.speed.chapter import Chapter
 from results.metrics import METRICS, of_role
+from results.records.case_columns import PEAK_COLUMNS
 from results.records.load import Run
 from results.schema import format_option
 from results.text import numbers
@@ -43,8 +44,7 @@ def provenance(run: Run, found: list[Chapter]) -> list[Facts]:
     precise = names_precision(chapter.setting for chapter in found)
     for chapter in found:
         setting = chapter.setting
-        key = tuple(setting[k] for k in ("machine", "environment", "device", "dtype", "threads",
-                                         "allocator", "matmul_precision"))  # fmt: skip
+        key = tuple(setting[column] for column in PEAK_COLUMNS)
         if not chapter.peaks or key in shown:
             continue
         shown.add(key)

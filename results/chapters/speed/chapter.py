@@ -13,8 +13,9 @@ from results.analysis.crossovers import crossovers, feasible, speedups
 from results.analysis.exponents import fit_all
 from results.analysis.profiles import Profiles, profiles
 from results.analysis.roofline import Roofs, with_limits
-from results.analysis.series import SETTING, points
+from results.analysis.series import points
 from results.figures.theme import Look, looks
+from results.records.case_columns import SETTING
 from results.records.frames import as_rows
 from results.records.load import Run
 from results.schema import MODES
