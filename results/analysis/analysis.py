@@ -14,7 +14,8 @@ from results.analysis.crossovers import crossovers, feasible, speedups
 from results.analysis.exponents import fit_all
 from results.analysis.profiles import Profiles, profiles
 from results.analysis.roofline import Roofs, with_limits
-from results.analysis.series import SETTING, by_setting, points
+from results.analysis.series import by_setting, points
+from results.records.case_columns import SETTING
 from results.records.frames import as_rows
 from results.records.load import Run
 from results.schema import MODES

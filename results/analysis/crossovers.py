@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results.analysis.series import SERIES, SETTING, points
+from results.analysis.series import SERIES, points
 from results.analysis.warm_up import converged, of_lengths
+from results.records.case_columns import SERIES_COLUMNS, SETTING
 from results.records.load import Run
 from results.schema import IDENTITY
 from results.statistics.intervals import LEVEL, ONE_LAUNCH, Array, Estimate, ratio, resample
@@ -22,9 +23,7 @@ from results.text import numbers
 BASELINES = ("full", "sdpa")
 
 CROSSOVER_COLUMNS = (
-    "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",
-    "is_causal", "threads", "allocator", "matmul_precision", "compile", "model", "checkpointing",
-    "metric", "baseline", "seq_len", "ci_low", "ci_high", "converged", "reason",
+    *SERIES_COLUMNS, "metric", "baseline", "seq_len", "ci_low", "ci_high", "converged", "reason",
 )  # fmt: skip
 
 Curve = Mapping[int, Array]

@@ -17,6 +17,7 @@ from results.analysis.roofline import Roofs
 from results.analysis.series import SERIES, points
 from results.analysis.warm_up import of_lengths
 from results.metrics import FITTED, METRICS
+from results.records.case_columns import SERIES_COLUMNS
 from results.records.load import Run
 from results.statistics.power_law import fit_exponent
 
@@ -31,10 +32,8 @@ MEMORY_FLOOR = 2 * 2**20
 """Bytes: a peak on a CPU is known to about 1 MiB, so a smaller one than this says no slope."""
 
 COLUMNS = (
-    "backend", "options", "level", "mode", "device", "dtype", "batch", "num_heads", "head_dim",
-    "is_causal", "threads", "allocator", "matmul_precision", "compile", "model", "checkpointing",
-    "metric", "exponent",
-    "ci_low", "ci_high", "expected", "seq_len_min", "seq_len_max", "converged", "reason",
+    *SERIES_COLUMNS, "metric", "exponent", "ci_low", "ci_high", "expected", "seq_len_min",
+    "seq_len_max", "converged", "reason",
 )  # fmt: skip
 
 

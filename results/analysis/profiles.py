@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from results.analysis.series import SERIES, SETTING, speed_frame
+from results.analysis.series import SERIES, speed_frame
+from results.records.case_columns import SETTING
 from results.records.frames import as_rows
 from results.records.load import Run
 from results.schema import PROFILE_PARTS

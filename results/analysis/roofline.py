@@ -9,16 +9,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from results.metrics import of_role
+from results.records.case_columns import PEAK_COLUMNS
 from results.records.frames import as_rows
 from results.records.load import Run
 
 RATES = of_role("peak")
 PEAKS = (*RATES, "torch_matmul_rate")
-
-_KEYS = (
-    "machine", "environment", "device", "dtype", "threads", "allocator", "matmul_precision",
-)  # fmt: skip
-"""What a peak belongs to."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class Roofs:
     def __init__(self, run: Run) -> None:
         frame = run.frame[(run.frame["kind"] == "roof") & (run.frame["status"] == "ok")]
         self._best: dict[tuple[object, ...], dict[str, float]] = {}
-        for key, part in frame.groupby([*_KEYS, "metric"], sort=False):
+        for key, part in frame.groupby([*PEAK_COLUMNS, "metric"], sort=False):
             values = part["value"]
             # A peak is the best that was seen; an empty call is what it usually costs.
             chosen = values.max() if key[-1] in PEAKS else values.median()
@@ -50,7 +46,7 @@ class Roofs:
 
     def peaks(self, case: Mapping[str, object]) -> dict[str, float]:
         """Return the peaks for a row that has the columns of a setting; empty if unmeasured."""
-        return self._best.get(tuple(case[k] for k in _KEYS), {})
+        return self._best.get(tuple(case[k] for k in PEAK_COLUMNS), {})
 
     def empty_latency(self, case: Mapping[str, object]) -> float:
         """Return the latency of an empty case in seconds, NaN if unmeasured."""

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from results.analysis.warm_up import converged
+from results.records.case_columns import SETTING
 from results.records.frames import with_plain_texts
 from results.records.load import Run
 from results.records.validation import COSTS
@@ -22,13 +23,6 @@ from results.schema import IDENTITY, UNITS
 from results.statistics.intervals import Estimate, estimate
 from results.text.labels import rank
 from results.text.modes import WORDS
-
-SETTING = (
-    "machine", "environment", "version", "level", "device", "dtype", "batch", "num_heads",
-    "num_kv_heads", "head_dim", "is_causal", "threads", "allocator", "matmul_precision", "compile",
-    "cross_len", "model", "checkpointing",
-)  # fmt: skip
-"""What must be equal before two numbers are compared; `cross_len` is 0 for self-attention."""
 
 SERIES = (*SETTING, "mode", "backend", "options")
 

@@ -7,16 +7,14 @@ from typing import Any
 
 import pandas as pd
 
+from results.records.case_columns import RESOURCES, RUN
 from results.records.frames import as_rows
 from results.records.load import Run
 from results.text import numbers
 from results.text.labels import training_name
 from results.text.settings import differing, machine_name, names_precision
 
-PLACE = (
-    "machine", "environment", "version", "level", "device", "dtype", "threads", "allocator",
-    "matmul_precision", "compile", "checkpointing", "batch",
-)  # fmt: skip
+PLACE = (*RUN, "level", "device", "dtype", *RESOURCES, "checkpointing", "batch")
 """What a setting has beside the task and the model."""
 
 

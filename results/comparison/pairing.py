@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from results.analysis.series import SETTING, with_cross_len
+from results.analysis.series import with_cross_len
 from results.analysis.warm_up import is_cut_short
+from results.records.case_columns import SETTING
 from results.records.frames import as_rows
 from results.records.load import Run, machine_names
 from results.schema import IDENTITY, PEER, PROJECTIONS, SENTINEL, format_option

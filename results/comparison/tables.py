@@ -13,7 +13,7 @@ import pandas as pd
 
 from results.analysis.crossovers import crossovers
 from results.analysis.selection import Selection
-from results.analysis.series import SERIES, SETTING, by_setting, points, with_cross_len
+from results.analysis.series import SERIES, by_setting, points, with_cross_len
 from results.analysis.warm_up import MARK, marked
 from results.comparison import text as changes_text
 from results.comparison.backend_changes import BackendChange, counted
@@ -27,6 +27,7 @@ from results.metrics import COMPARED, METRICS
 from results.page.blocks import Cell, Drawing, Paragraph, Section, TableView
 from results.page.cells import name
 from results.page.columns import Columns, Row, Writer, of, table
+from results.records.case_columns import SETTING
 from results.records.frames import as_rows
 from results.records.load import Run, machine_names
 from results.schema import MODES

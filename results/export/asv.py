@@ -24,11 +24,12 @@ import numpy as np
 import pandas as pd
 
 from results.analysis import warm_up
-from results.analysis.series import SETTING, outcome, speed_frame
+from results.analysis.series import outcome, speed_frame
 from results.analysis.warm_up import is_cut_short
 from results.export.asv_history import BRANCH, ExportError, make_commits, seconds, slug
 from results.metrics import METRICS
 from results.records.atomic_write import check_within, write_text
+from results.records.case_columns import SETTING
 from results.records.frames import as_rows
 from results.records.load import Run
 from results.schema import content_id, format_option

@@ -10,9 +10,9 @@ import pandas as pd
 
 from results.analysis.series import LAUNCH
 from results.metrics import of_role
+from results.records.case_columns import CASE_COLUMNS
 from results.records.frames import as_rows
 from results.records.load import Run
-from results.records.tidy import CASE_COLUMNS
 from results.schema import CONDITIONS
 from results.statistics.spread import number
 from results.text.clean import clean

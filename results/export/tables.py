@@ -23,6 +23,7 @@ from results.chapters.quantized.chapter import quantized_table
 from results.export.launches import launch_table
 from results.metrics import METRICS, of_role
 from results.records.atomic_write import write_bytes
+from results.records.case_columns import AROUND, RESOURCES
 from results.records.csv_text import csv_text
 from results.records.frames import as_rows
 from results.records.load import Run
@@ -38,9 +39,8 @@ CASE_TABLE = (
 """The columns of `cases`; those of `CASE_CONTEXT`, machine and environment follow."""
 
 CASE_CONTEXT = (
-    "num_kv_heads", "key_len", "threads", "allocator", "matmul_precision", "compile", "seed",
-    "model", "checkpointing", "num_launches", "converged", "kernel", "case_id", "commit",
-    "machine", "environment",
+    "num_kv_heads", "key_len", *RESOURCES, "seed", *AROUND, "num_launches", "converged", "kernel",
+    "case_id", "commit", "machine", "environment",
 )  # fmt: skip
 
 MACHINE = ("cpu", "cores", "ram_bytes", "os", "gpu", "gpu_memory_bytes")

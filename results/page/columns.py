@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from results.page.blocks import LONG, Cell, TableView
-from results.records.frames import as_rows
+from results.records.frames import as_rows, rows_by
 from results.text import numbers
 
 Row = Mapping[Any, Any]
@@ -76,8 +76,8 @@ Spread = tuple[Row, Mapping[Any, Row]]
 def spread(frame: pd.DataFrame, keys: Sequence[str], over: str) -> list[Spread]:
     """Return a row for each of `keys`, its values of `over` beside each other."""
     return [
-        (dict(zip(keys, key, strict=True)), {row[over]: row for row in as_rows(part)})
-        for key, part in frame.groupby(list(keys), sort=False)
+        (series, {row[over]: row for row in as_rows(part)})
+        for series, part in rows_by(frame, keys)
     ]
 
 

@@ -6,6 +6,7 @@ import math
 
 import pandas as pd
 
+from results.records.frames import rows_by
 from results.records.tidy import COLUMNS
 from results.schema import IDENTITY
 
@@ -57,8 +58,7 @@ def check_values(rows: pd.DataFrame) -> None:
 def held(rows: pd.DataFrame) -> tuple[str, ...]:
     """Say what the rows are of, a line a setting: where nothing was found for a question."""
     found = []
-    for key, part in rows.groupby(list(_HELD), sort=False):
-        at = dict(zip(_HELD, key, strict=True))
+    for at, part in rows_by(rows, _HELD):
         count, shortest, longest = (
             part["backend"].nunique(), part["seq_len"].min(), part["seq_len"].max(),
         )  # fmt: skip

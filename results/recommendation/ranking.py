@@ -14,13 +14,14 @@ from typing import Any
 
 import pandas as pd
 
-from results.analysis.series import SETTING, points
+from results.analysis.series import points
 from results.recommendation import evidence, question
 from results.recommendation.candidates import check_values, held, speed_rows
 from results.recommendation.interpolation import Reading, Row, at_length
 from results.recommendation.question import Question
 from results.recommendation.snippet import python_lines
-from results.records.frames import as_rows
+from results.records.case_columns import SETTING
+from results.records.frames import as_rows, rows_by
 from results.records.load import Run
 from results.records.versions import one_version
 from results.statistics.intervals import Estimate, ratio
@@ -309,8 +310,8 @@ def settings(table: pd.DataFrame, frame: pd.DataFrame, asked: Question) -> list[
         asked: the question; its length does not count.
     """
     return [
-        _setting(dict(zip(SETTING, key, strict=True)), part, frame, asked)
-        for key, part in table.groupby(list(SETTING), sort=False)
+        _setting(values, part, frame, asked)
+        for values, part in rows_by(table, SETTING)
         if (part["mode"] == asked.mode).any()
     ]
 

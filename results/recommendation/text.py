@@ -7,13 +7,13 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from results.analysis.series import SETTING
 from results.analysis.warm_up import NOTE, marked
 from results.recommendation.commands import error_command, recall_command, speed_command
 from results.recommendation.interpolation import Reading
 from results.recommendation.question import LIMITS, QUANTITIES, Question, error_digits, write_limit
 from results.recommendation.ranking import Candidate, Ranking, Recommendation
 from results.recommendation.relaxations import Relaxation, as_option, option, relaxations
+from results.records.case_columns import SETTING
 from results.statistics.intervals import Estimate
 from results.text import numbers
 from results.text.clean import clean

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -27,6 +27,16 @@ def as_rows(frame: pd.DataFrame) -> list[dict[Any, Any]]:
     columns = list(frame.columns)
     values = zip(*(frame[column].tolist() for column in columns), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in values]
+
+
+def rows_by(
+    frame: pd.DataFrame, columns: Sequence[str]
+) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Return the values that some columns have together, each with its rows, in their order."""
+    return [
+        (dict(zip(columns, key, strict=True)), rows)
+        for key, rows in frame.groupby(list(columns), sort=False)
+    ]
 
 
 def records(rows: pd.DataFrame) -> list[dict[Hashable, Any]]:

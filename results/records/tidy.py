@@ -10,19 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from results.records.case_columns import CASE_COLUMNS, CASE_TEXTS
 from results.records.frames import with_plain_texts
 from results.records.validation import COSTS
 from results.schema import LATER_FIELDS, PEER, Arm, warm_up_converged
 from results.text.clean import clean
-
-CASE_COLUMNS = (
-    "kind", "level", "mode", "batch", "num_heads", "num_kv_heads", "head_dim", "seq_len",
-    "key_len", "device", "dtype", "is_causal", "threads", "allocator", "compile", "seed",
-    "matmul_precision", "model", "checkpointing", "inputs", "task", "training", "weights",
-    "ranks",
-)  # fmt: skip
-
-_TEXTS = ("model", "inputs", "task", "training", "weights")
 
 COLUMNS = (
     "run", "machine", "environment", "version", "commit", "case_id", *CASE_COLUMNS, "arm",
@@ -87,7 +79,7 @@ def _rows(
         "commit": clean(record.get("commit") or ""),
         "case_id": case["id"],
         **{c: case[c] if c in case else LATER_FIELDS[c] for c in CASE_COLUMNS},
-        **{c: _bounded(case.get(c, ""), _LONGEST_OPTIONS) for c in _TEXTS},
+        **{c: _bounded(case.get(c, ""), _LONGEST_OPTIONS) for c in CASE_TEXTS},
         "task": f"{task}{mark('task', task)}{colon}{options}",
         "launch": record["launch"]["index"],
         "started": clean(record["launch"].get("started") or "")[:_LONGEST_NAME],

@@ -18,6 +18,8 @@ import pandas as pd
 from results.analysis.series import summarise
 from results.chapters.titles import PLACE, joined, named_columns, titled
 from results.metrics import METRICS, of_role
+from results.records.case_columns import SHAPE
+from results.records.frames import rows_by
 from results.records.load import Run
 from results.schema import CONTEXT
 from results.statistics.intervals import Estimate, ratio
@@ -69,10 +71,7 @@ class ContextChapter:
 def context_chapters(run: Run) -> list[ContextChapter]:
     """Return the cases over several ranks of a run, by setting."""
     frame = run.frame[run.frame["kind"] == CONTEXT]
-    groups = [
-        (dict(zip(SETTING, key, strict=True)), part)
-        for key, part in frame.groupby(list(SETTING), sort=False)
-    ]
+    groups = rows_by(frame, SETTING)
     titles = titled([setting for setting, _ in groups], run, SETTING, _name)
     chapters = []
     for title, (setting, part) in zip(titles, groups, strict=True):
@@ -89,8 +88,7 @@ def _name(setting: Mapping[str, Any]) -> str:
 
 def _rows(part: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for key, own in part.groupby(list(KEYS), sort=False):
-        row: dict[str, Any] = dict(zip(KEYS, key, strict=True))
+    for row, own in rows_by(part, KEYS):
         row |= dict.fromkeys((*_METRICS.values(), "low", "high"), math.nan)
         row |= {"launches": np.empty(0), "converged": None}
         for one in summarise(own):
@@ -130,9 +128,8 @@ def _ratio(one: Mapping[Any, Any] | None, other: Mapping[Any, Any]) -> Estimate 
 
 CONTEXT_TABLE = (
     "backend", "options", "ranks", "seq_len", "is_causal", "latency", "low", "high",
-    "converged", "memory", "exchanged", "forward", "formula", "device", "dtype", "batch",
-    "num_heads", "num_kv_heads", "head_dim", "threads", "matmul_precision", "status", "reason",
-    "machine", "environment",
+    "converged", "memory", "exchanged", "forward", "formula", "device", "dtype", *SHAPE,
+    "threads", "matmul_precision", "status", "reason", "machine", "environment",
 )  # fmt: skip
 """The columns of the table `context`; latency in s, memory and what was exchanged in B."""
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from results.analysis.analysis import Analysis
 from results.metrics import METRICS, of_role
+from results.records.case_columns import PEAK_COLUMNS
 from results.records.load import Run
 from results.schema import format_option
 from results.text import numbers
@@ -43,8 +44,7 @@ def provenance(analysis: Analysis) -> list[Facts]:
     precise = names_precision(one.setting for one in analysis.settings)
     for one in analysis.settings:
         setting = one.setting
-        key = tuple(setting[k] for k in ("machine", "environment", "device", "dtype", "threads",
-                                         "allocator", "matmul_precision"))  # fmt: skip
+        key = tuple(setting[column] for column in PEAK_COLUMNS)
         if not one.peaks or key in shown:
             continue
         shown.add(key)

@@ -18,15 +18,14 @@ from results.analysis.warm_up import converged
 from results.chapters.titles import joined, named_columns, titled
 from results.figures.theme import Look, looks
 from results.metrics import of_role
+from results.records.case_columns import RESOURCES, RUN, SHAPE
+from results.records.frames import rows_by
 from results.records.load import Run
 from results.text import numbers
 from results.text.labels import label, number_of, options_of, rank
 from results.text.settings import differing
 
-PLACE = (
-    "machine", "environment", "version", "level", "device", "dtype", "batch", "num_heads",
-    "num_kv_heads", "head_dim", "threads", "allocator", "matmul_precision", "compile",
-)  # fmt: skip
+PLACE = (*RUN, "level", "device", "dtype", *SHAPE, *RESOURCES)
 
 SETTING = (*PLACE, "mode", "is_causal")
 
@@ -83,10 +82,7 @@ class ErrorChapter:
 def error_chapters(run: Run) -> list[ErrorChapter]:
     """Return the errors of a run by setting."""
     frame = run.frame[run.frame["kind"] == "error"]
-    groups = [
-        (dict(zip(SETTING, key, strict=True)), part)
-        for key, part in frame.groupby(list(SETTING), sort=False)
-    ]
+    groups = rows_by(frame, SETTING)
     titles = titled([setting for setting, _ in groups], run, PLACE, _name)
     found = []
     for title, (setting, part) in zip(titles, groups, strict=True):
@@ -110,9 +106,8 @@ def error_chapters(run: Run) -> list[ErrorChapter]:
 ERROR_TABLE = (
     "backend", "options", "budget_name", "budget", "inputs", "seq_len", "is_causal",
     "relative_error", "error_low", "error_high", "weights_error", "weights_kl", "latency",
-    "converged", "operations", "peak_memory", "mode", "level", "device", "dtype", "batch",
-    "num_heads", "num_kv_heads", "head_dim", "threads", "allocator", "matmul_precision", "compile",
-    "status", "reason", "machine", "environment",
+    "converged", "operations", "peak_memory", "mode", "level", "device", "dtype", *SHAPE,
+    *RESOURCES, "status", "reason", "machine", "environment",
 )  # fmt: skip
 """The columns of the table `errors`; latency in s, memory in B, KL in nats."""
 

@@ -17,6 +17,8 @@ import pandas as pd
 
 from results.analysis.series import outcome
 from results.analysis.warm_up import converged
+from results.records.case_columns import RESOURCES, RUN, SHAPE
+from results.records.frames import rows_by
 from results.records.load import Run
 from results.schema import PEER, PROJECTIONS
 from results.statistics.intervals import Array, Estimate, estimate
@@ -24,10 +26,7 @@ from results.text.clean import clean
 from results.text.labels import rank
 from results.text.settings import differing, machine_name, names_precision
 
-SETTING = (
-    "machine", "environment", "version", "device", "dtype", "batch", "num_heads", "num_kv_heads",
-    "head_dim", "threads", "matmul_precision", "compile",
-)  # fmt: skip
+SETTING = (*RUN, "device", "dtype", *SHAPE, "threads", "matmul_precision", "compile")
 """What the comparisons of one chapter share."""
 
 TITLE = tuple(c for c in SETTING if c not in ("machine", "environment", "device"))
@@ -40,11 +39,11 @@ CASE = ("mode", "allocator", "seq_len", "seed")
 
 PEER_TABLE = (
     "backend", "options", "peer", "library", "level", "mode", "device", "dtype", "batch",
-    "num_heads", "head_dim", "seq_len", "is_causal", "threads", "allocator", "matmul_precision",
-    "compile", "seed", "latency", "peer_latency", "converged", "ratio", "ratio_low", "ratio_high",
-    "attention_ratio", "attention_low", "attention_high", "peak_memory", "peer_peak_memory",
-    "memory_ratio", "output_difference", "input_scale", "allowed_difference", "same_function",
-    "difference", "num_launches", "status", "reason",
+    "num_heads", "head_dim", "seq_len", "is_causal", *RESOURCES, "seed", "latency",
+    "peer_latency", "converged", "ratio", "ratio_low", "ratio_high", "attention_ratio",
+    "attention_low", "attention_high", "peak_memory", "peer_peak_memory", "memory_ratio",
+    "output_difference", "input_scale", "allowed_difference", "same_function", "difference",
+    "num_launches", "status", "reason",
 )  # fmt: skip
 """The columns of the table `peers`; latencies in s, memory in B, ratios peer over ours."""
 
@@ -94,13 +93,12 @@ def peer_chapters(run: Run) -> list[PeerChapter]:
     table = comparisons(run)
     if table.empty:
         return []
-    groups = sorted(table.groupby(list(SETTING), sort=False), key=lambda g: -len(g[1]))
+    groups = sorted(rows_by(table, SETTING), key=lambda group: -len(group[1]))
     several = table["machine"].nunique() > 1
-    settings = [dict(zip(SETTING, key, strict=True)) for key, _ in groups]
-    precise = names_precision(settings)
+    precise = names_precision(setting for setting, _ in groups)
     return [
         PeerChapter(_title(setting, run, several=several, precise=precise), rows)
-        for setting, (_, rows) in zip(settings, groups, strict=True)
+        for setting, rows in groups
     ]
 
 

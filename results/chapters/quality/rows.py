@@ -21,7 +21,8 @@ from results.analysis.warm_up import converged
 from results.chapters.titles import PLACE, joined, place_words, task_name, titled
 from results.figures.theme import Look, looks
 from results.metrics import METRICS, of_role
-from results.records.frames import as_rows
+from results.records.case_columns import RESOURCES
+from results.records.frames import as_rows, rows_by
 from results.records.load import Run
 from results.statistics.pareto import frontier
 from results.statistics.seeds import Spread, labels_of, spread
@@ -128,10 +129,7 @@ def chapters_of_tasks(run: Run) -> list[QualityChapter]:
         return []
     told = details(run, "task")
     drawn = looks(zip(frame["backend"], frame["options"], strict=True))
-    groups = [
-        (dict(zip(SETTING, key, strict=True)), part)
-        for key, part in frame.groupby(list(SETTING), sort=False)
-    ]
+    groups = rows_by(frame, SETTING)
     order = {task: i for i, task in enumerate(dict.fromkeys(frame["task"]))}
     place = {m: i for i, m in enumerate(dict.fromkeys(frame["machine"]))}
     groups.sort(
@@ -155,8 +153,7 @@ TASK_TABLE = (
     "task", "is_causal", "seq_len", "training", "model", "backend", "options", "metric", "score",
     "score_low", "score_high", "ci_low", "ci_high", "num_seeds", "num_tried", "chance",
     "at_chance", "loss", *SPENT, *COSTS, "converged", "parameters", "device", "dtype", "batch",
-    "threads", "allocator", "matmul_precision", "compile", "checkpointing", "status",
-    "reason", "machine", "environment",
+    *RESOURCES, "checkpointing", "status", "reason", "machine", "environment",
 )  # fmt: skip
 """The columns of the table `tasks`; times in s, memory in B, scores as shares or bit/B."""
 

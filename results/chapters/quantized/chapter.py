@@ -16,7 +16,7 @@ from results.chapters.titles import PLACE, joined, place_words, task_name, title
 from results.page.blocks import Cell, Paragraph, Part, Section, TableView
 from results.page.cells import name, status_cell, time
 from results.page.columns import Columns, Row, Writer, of, table
-from results.records.frames import as_rows
+from results.records.frames import as_rows, rows_by
 from results.records.load import Run
 from results.statistics.intervals import ONE_LAUNCH_FACTOR, ratio
 from results.text import numbers
@@ -75,10 +75,7 @@ def quantized_part(analysis: Analysis) -> Part | None:
 def _groups(run: Run) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     """Return the settings with their rows."""
     frame = run.frame[run.frame["kind"] == "quantized"]
-    return [
-        (dict(zip(SETTING, key, strict=True)), rows_of(part))
-        for key, part in frame.groupby(list(SETTING), sort=False)
-    ]
+    return [(setting, rows_of(part)) for setting, part in rows_by(frame, SETTING)]
 
 
 def quantized_table(run: Run) -> pd.DataFrame:

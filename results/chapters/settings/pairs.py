@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from results.analysis.series import SERIES, SETTING
+from results.analysis.series import SERIES
+from results.records.case_columns import SETTING
 from results.records.frames import as_rows
 from results.schema import FULL_PRECISION
 from results.statistics.intervals import Estimate, ratio

@@ -9,12 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from results.analysis.series import SERIES, SETTING
+from results.analysis.series import SERIES
 from results.analysis.warm_up import converged, marked
 from results.chapters.settings.pairs import along, varying
 from results.page.blocks import Cell, TableView
 from results.page.cells import gate_error, name, ratio_cell, status_cell, time
 from results.page.columns import Columns, Row, Spread, Writer, across, of, table
+from results.records.case_columns import SETTING
 from results.records.frames import as_rows
 from results.schema import FULL_PRECISION, IDENTITY
 from results.text import numbers

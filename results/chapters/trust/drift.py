@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from results.analysis.series import SETTING
+from results.records.case_columns import SETTING
 from results.schema import SENTINEL
 from results.text import numbers
 from results.text.settings import differing

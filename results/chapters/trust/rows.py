@@ -21,6 +21,7 @@ from results.analysis.roofline import Roofs
 from results.chapters.trust.conditions import Conditions, conditions, launch_name
 from results.chapters.trust.drift import Drift, drifts
 from results.chapters.trust.sampling import Sampling, latencies, sampling
+from results.records.case_columns import PEAK_COLUMNS
 from results.records.load import Run
 from results.schema import STOPS
 from results.statistics.spread import Span, number, span
@@ -28,7 +29,7 @@ from results.text.clean import clean
 from results.text.settings import differing, machine_name
 
 _KEYS = ("run", "machine", "environment")
-_OVERHEAD = ("device", "dtype", "threads", "allocator", "matmul_precision")
+_OVERHEAD = PEAK_COLUMNS[2:]
 """What an empty call belongs to, beside machine and environment."""
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from results.analysis.series import SETTING, timed_rows, with_cross_len
+from results.analysis.series import timed_rows, with_cross_len
+from results.records.case_columns import SETTING
 from results.records.frames import as_rows
 from results.schema import STOPS
 from results.statistics.spread import Span, span

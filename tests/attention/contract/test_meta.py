@@ -131,9 +131,7 @@ def test_patterns_are_drawn_on_the_cpu_whatever_the_default_device_is() -> None:
     q, k, v = torch.randn(3, 1, 2, 64, 8, generator=torch.Generator().manual_seed(0))
     expected, module = build()(q, k, v), build()
     with torch.device("meta"):
-        blocks = module.pattern.random_blocks(
-            module.pattern.grid(64, False), torch.device("cpu")
-        )
+        blocks = module.pattern.random_blocks(module.pattern.grid(64, False), torch.device("cpu"))
     assert not blocks.is_meta
     torch.testing.assert_close(module(q, k, v), expected)
 
