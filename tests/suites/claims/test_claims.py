@@ -198,6 +198,7 @@ def test_one_thread_cannot_test_what_compares_threads() -> None:
     assert found["reason"] == "threads: it compares one thread with several; got 1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("claim", "name", "verdict"),
     [
@@ -265,6 +266,7 @@ def test_no_claims_no_rows() -> None:
     assert list(claims_table(run_of([])).columns) == list(CLAIMS_TABLE)
 
 
+@pytest.mark.slow
 def test_the_page_is_that_of_the_reference_records() -> None:
     spec = importlib.util.spec_from_file_location("build_claims", DOCS / "build_claims.py")
     assert spec is not None

@@ -523,6 +523,7 @@ class Quiet:
         pass
 
 
+@pytest.mark.slow
 def test_a_sweep_through_the_driver_and_its_resume(tmp_path):
     grid = plan_sweep(
         "quick", suite="error", seq_lens=(32, 64), num_heads=(2,), head_dims=(8,), threads=(1,),

@@ -198,6 +198,7 @@ def test_half_of_the_interval_is_held_against_two_percent_of_the_median():
     assert not is_narrow([1.0, 1.042] * 8)
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(
     scale=st.floats(2e-3, 0.3), noise=st.floats(0, 0.5), budget_s=st.floats(0.01, 1.0),

@@ -97,14 +97,16 @@ def need(name: str) -> None:
 # -- every peer ----------------------------------------------------------------------------------
 
 
-def claims() -> Iterator[tuple[str, str, bool]]:
+def claims() -> Iterator[Any]:
+    """Yield peer, mode and causality; the one that compiles is slow."""
     for name in ("torch-sdpa", "torch-flex-attention", *INSTALLABLE):
         peer = registry.get(name)
         for mode in ("forward", "training"):
             for is_causal in (False, True):
                 refused = name == "torch-flex-attention" and mode == "training"
                 if not refused and (peer.causal or not is_causal):
-                    yield name, mode, is_causal
+                    marks = [pytest.mark.slow] * ("flex" in name)
+                    yield pytest.param(name, mode, is_causal, marks=marks)
 
 
 @pytest.mark.filterwarnings("ignore")  # a library's deprecations are its own

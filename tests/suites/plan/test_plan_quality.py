@@ -78,7 +78,13 @@ def test_a_preset_is_the_product_of_its_rows(suite: str, name: str) -> None:
         assert Case.from_json(json.loads(json.dumps(case.to_json()))) == case
 
 
-@pytest.mark.parametrize(("suite", "name"), PRESETS)
+@pytest.mark.parametrize(
+    ("suite", "name"),
+    [
+        pytest.param(*preset, marks=[pytest.mark.slow] * (preset[1] == "full"))
+        for preset in PRESETS
+    ],
+)
 def test_every_case_of_a_preset_is_accepted(suite: str, name: str) -> None:
     every = [c for c in cases(plan_sweep(name, suite=suite)) if c.seed == 0]
     for case in every:

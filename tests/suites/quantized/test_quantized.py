@@ -279,6 +279,7 @@ def test_fewer_bits_are_further_from_float32(store: Path):
     }
 
 
+@pytest.mark.slow
 def test_the_model_is_that_of_the_same_case_of_kind_task(store: Path):
     trained = training_of(CASE)
     first = ask("float32", store)["arms"][0]
@@ -312,6 +313,7 @@ def test_text_has_bits_per_byte(objective: str, architecture: str, store: Path):
     assert metrics["bits_per_byte"]["value"] == pytest.approx(loss / math.log(2))
 
 
+@pytest.mark.slow
 @needs_torchao
 @pytest.mark.parametrize("backend", [Arm("longformer", {"window": 8}), Arm("lstm")])
 def test_layers_that_no_call_reaches_are_quantised_and_not_missed(backend: Arm, store: Path):

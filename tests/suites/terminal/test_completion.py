@@ -137,6 +137,7 @@ def ask(**variables: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_answer_takes_less_than_half_a_second() -> None:
     spent = []  # of a processor, which other programs do not make longer
     for _ in range(3):
@@ -159,6 +160,7 @@ echo "${{COMPREPLY[@]}}"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_of_a_shell(shell: str, tmp_path: Path) -> None:
     done = ask(_ATTNBENCH_COMPLETE=f"{shell}_source")

@@ -144,6 +144,7 @@ def test_a_strangers_name_is_a_text_and_no_instruction(tmp_path: Path) -> None:
     assert "\u202e" not in shown
 
 
+@pytest.mark.slow
 def test_check_and_doctor_have_json() -> None:
     checked = CliRunner().invoke(cli.main, ["check", "linformer", "--no-timing", "--json"])
     findings = json.loads(checked.stdout)
