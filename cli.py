@@ -27,7 +27,8 @@ from suites.names import tasks
 from suites.parameters import Parsed, one_of
 from suites.parsing import parse_threshold
 from suites.terminal.completion import RunFolder, backend_or_path
-from suites.terminal.options import SweepCommand, confirm_options, load_plugin
+from suites.terminal.confirm_options import confirm_options
+from suites.terminal.options import SweepCommand, load_plugin
 from suites.terminal.stream import Stream
 
 if TYPE_CHECKING:

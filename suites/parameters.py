@@ -127,3 +127,5 @@ class Switch(_Type):
 SAMPLE_TIME = Number(0, 600, min_open=True)
 COUNTS = Several(click.IntRange(1, 2**30))
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+PLUGIN = click.Path(exists=True, path_type=Path)
+"""A file, or a folder."""

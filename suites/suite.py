@@ -158,7 +158,8 @@ class Suite(CaseRules, ABC, Generic[P]):
         kind: of its own cases.
         summary: half a sentence for the help of ``--suite``.
         presets: by name, the first where nothing says otherwise.
-        options: of its own. Their values come to `plan` by their names.
+        options: of its own. Their values come to `plan` by their names; what holds where one is
+            not given, `plan` says, not the option's own default.
         takes: of `SHARED`, the options that have a meaning here; any other is refused.
         only: values that an option which it does not take may have nevertheless.
         refusal: what is said of options of `SHARED` that it does not take.

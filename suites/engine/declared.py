@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from results.schema import ITEM_SIZE, Case
+from results.schema import ITEM_SIZE, Arm, Case
+
+LIKE = "like "
+"""What stands before the key of cases that take about as long as one another."""
 
 
 def needed_calls(case: Case) -> int:
@@ -60,3 +63,11 @@ def inputs_bytes(case: Case) -> int:
     keys = case.batch * case.key_len * case.num_kv_heads * case.head_dim
     elements = query + 2 * keys if case.level == "attention" else query
     return elements * ITEM_SIZE[case.dtype]
+
+
+def likenesses(case: Case) -> list[str]:
+    """Return keys under which trainings take about as long, the closest first."""
+    seedless = replace(case, seed=0)
+    anyone = replace(seedless, arms=(Arm("any"),))
+    either = replace(anyone, is_causal=False, model="")
+    return [f"{LIKE}{one.id}" for one in (seedless, anyone, either)]

@@ -12,14 +12,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from results.schema import Arm, Case
+from results.schema import Case
 from suites.engine.declared import (
+    LIKE,
     Declared,
     inputs_bytes,
+    likenesses,
     needed_calls,
     operations,
     setting_of,
@@ -28,9 +29,6 @@ from suites.engine.growth import LEAST_RATIO, Excess, Seen, exponent_of, scaled
 from suites.plan import Item, series_id
 from suites.registry import rules_of
 from suites.words import size
-
-LIKE = "like "
-"""What stands before the key of cases that take about as long as one another."""
 
 APART_FROM_FEEDING_S = 2.0
 """Seconds of a launch in mode decode that no context lengthens, at most."""
@@ -61,7 +59,7 @@ class History:
             self._add_roof(case, record)
             return
         if foretold_by == "likes":
-            for likeness in _likenesses(case):
+            for likeness in likenesses(case):
                 self._walls[likeness].append(wall)
             return
         seen = Seen.from_record(case, record)
@@ -235,7 +233,7 @@ class History:
         if walls:
             return walls[-1]
         if rules_of(case.kind).foretold_by == "likes":
-            alike = (self._walls[like] for like in _likenesses(case) if like in self._walls)
+            alike = (self._walls[like] for like in likenesses(case) if like in self._walls)
             return next((fmean(walls) for walls in alike), None)
         measured = [s for s in self._measured(case) if s.latency_s]
         if measured and (predicted := self.latency(case)):
@@ -293,11 +291,3 @@ class History:
             return after / before
         exponent = self._declaration(longer).time_exponent
         return float((longer.seq_len / shorter.seq_len) ** exponent)
-
-
-def _likenesses(case: Case) -> list[str]:
-    """Return keys under which trainings take about as long, the closest first."""
-    seedless = replace(case, seed=0)
-    anyone = replace(seedless, arms=(Arm("any"),))
-    either = replace(anyone, is_causal=False, model="")
-    return [f"{LIKE}{one.id}" for one in (seedless, anyone, either)]

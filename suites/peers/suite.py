@@ -15,7 +15,7 @@ from click import Option
 from results.schema import ALLOCATORS, CALL_MODES, PEER, PROJECTIONS, Arm, Case, Mode
 from suites.names import peers as peer_names
 from suites.parameters import Several, several_of
-from suites.speed import suite as speed
+from suites.speed.presets import PRESETS, Preset
 from suites.suite import Plan, Suite
 from suites.words import measured
 
@@ -116,7 +116,7 @@ def choose_rows(
     return tuple(chosen)
 
 
-USUAL = speed.Preset((), ("forward", "training"), launches=3, budget_s=1.0, case_timeout_s=300.0)
+USUAL = Preset((), ("forward", "training"), launches=3, budget_s=1.0, case_timeout_s=300.0)
 """Where no preset is named: every row has a length of its own."""
 
 
@@ -141,7 +141,7 @@ class PeersSuite(Suite[PeersPlan]):
     name = "peers"
     kind = "peer"
     summary = "other libraries, each beside our counterpart on the same inputs and weights"
-    presets = speed.PRESETS
+    presets = PRESETS
     takes = frozenset(
         {"backends", "seq_lens", "modes", "dtypes", "batches", "num_heads", "head_dims",
          "is_causal", "allocators", "matmul_precisions", "compiles"}

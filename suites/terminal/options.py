@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click import Option
@@ -14,16 +14,12 @@ from click import Option
 from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MATMUL_PRECISIONS, SPEED_MODES
 from suites import registry
 from suites.names import arms, models
-from suites.parameters import COUNTS, SAMPLE_TIME, Number, Parsed, Several, Switch, one_of
+from suites.parameters import COUNTS, PLUGIN, SAMPLE_TIME, Number, Parsed, Several, Switch, one_of
 from suites.parsing import LARGEST_LIMIT_S, parse_backend, parse_shard, parse_span
 from suites.suite import Suite
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 LARGEST = 2**53 - 1
 """The largest whole number that every reader of JSON keeps exactly."""
-
-PLUGIN = click.Path(exists=True, path_type=Path)
 
 OF_OTHERS = "…"
 """In `OPTIONS`: the place of the suites' own options that are not named there."""
@@ -235,60 +231,6 @@ suite by its name."""
 TAKEN = {word for one in OPTIONS if isinstance(one, Option) for word in (str(one.name), *one.opts)}
 """Names and words that no suite's own option may have."""
 
-CONFIRM_OPTIONS = (
-    click.option(
-        "--base-from",
-        type=click.Path(exists=True, path_type=Path),
-        metavar="PATH",
-        help="Where BASE's version is: a checkout, an environment, or its Python. For --confirm.",
-    ),
-    click.option(
-        "--new-from",
-        type=click.Path(exists=True, path_type=Path),
-        metavar="PATH",
-        help="Where NEW's version is. Default: what runs this command.",
-    ),
-    click.option(
-        "--max-pairs",
-        type=click.IntRange(5, 40),
-        default=40,
-        show_default=True,
-        help="Pairs of launches of a case, at most; five at least.",
-    ),
-    click.option(
-        "--sample-time",
-        "budget_s",
-        type=SAMPLE_TIME,
-        default=0.25,
-        show_default=True,
-        metavar="SECONDS",
-        help="Sampling time of a launch of --confirm.",
-    ),
-    click.option(
-        "--case-timeout",
-        "case_timeout_s",
-        type=Number(0, LARGEST_LIMIT_S, min_open=True),
-        default=180.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="Longest time of a launch of --confirm.",
-    ),
-    click.option(
-        "--plugin",
-        "plugins",
-        multiple=True,
-        type=PLUGIN,
-        help="A Python file that registers backends or peers, or the folder of a suite, for "
-        "--confirm. Repeatable.",
-    ),
-    click.option("--resume", is_flag=True, help="Go on with the pairs in --out."),
-    click.option(
-        "--out",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Where the pairs are written, a run folder a side. Default: runs/<time>-confirm.",
-    ),
-)
-
 
 class SweepCommand(click.Command):
     """The command that measures: its options are those of all suites that are there.
@@ -358,10 +300,3 @@ def _filled(option: Option, suites: Sequence[Suite[Any]]) -> Option:
         names = (name for suite in suites for name in suite.presets)
         filled.type = click.Choice(list(dict.fromkeys(names)))
     return filled
-
-
-def confirm_options(function: F) -> F:
-    """Give a command the options of measuring two versions again, in alternation."""
-    for option in reversed(CONFIRM_OPTIONS):
-        function = option(function)
-    return function

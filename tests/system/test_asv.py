@@ -14,7 +14,7 @@ from asv import runner, util
 from asv.runner import BENCHMARK_RUN_SCRIPT
 
 from results.schema import MEASUREMENT, Arm, Case
-from suites.speed.suite import PRESETS
+from suites.speed.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
 SUITES = ROOT / "suites"

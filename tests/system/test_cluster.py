@@ -18,6 +18,7 @@ from helpers_sweep import FAKE_SUITES, case, is_alive, pids_in, record, wait_unt
 import cli
 from results.records.load import load
 from suites.cluster import connection, facts, link
+from suites.cluster import machines as machines_module
 from suites.cluster import sweep as sweep_module
 from suites.cluster.deal import Dealer, Group, Own, Place, groups_of
 from suites.cluster.sweep import run_on_cluster
@@ -632,7 +633,7 @@ def test_without_any_machine_left_the_sweep_ends_and_what_is_done_stays(
 
     def act(item):
         if item.case.seq_len == 32 and item.case.kind == "speed":
-            monkeypatch.setattr(sweep_module, "NOBODY_S", 8.0)  # before, the machine comes up
+            monkeypatch.setattr(machines_module, "NOBODY_S", 8.0)  # before, the machine comes up
             meanwhile.append(lambda: nodes.remove(last))
 
     with pytest.raises(LaunchError, match=r"no machine was there .* \(last: its node died"):

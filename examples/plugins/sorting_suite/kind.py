@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from results.schema import Case
-from suites.arms.timing import timed
-from suites.kind import Inspection, Kind, Measured, Request
+from suites.arms.steps import timed
+from suites.kind import Inspection, Kind, Measured, Request, arm
 
 
 class Sort:
@@ -39,8 +39,7 @@ def run(case: Case, request: Request) -> Measured:
     """Measure a case."""
     request.stage("timing")
     (timing,), conditions = timed([Sort(case)], case, budget_s=request.budget_s)
-    arm = {"kernel": "", "gate": None, "cost": None, "metrics": {"latency": timing.metric()}}
-    return Measured([arm], conditions)
+    return Measured([arm({"latency": timing.metric()})], conditions)
 
 
 KIND = Kind("sorting", inspect, run)

@@ -14,7 +14,7 @@ from results.chapters.speed.short_inputs import short_inputs
 from results.chapters.speed.tables import tables
 from results.page.blocks import TableView
 from results.records.load import load
-from suites.speed.suite import PRESETS
+from suites.speed.presets import PRESETS
 
 LENGTHS = (64, 128, 256, 512, 1024)
 

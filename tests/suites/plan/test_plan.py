@@ -19,7 +19,7 @@ from suites.plan import (
     series_id,
 )
 from suites.registry import suites
-from suites.speed.suite import PRESETS
+from suites.speed.presets import PRESETS
 
 ARMS = (Arm("full"), Arm("longformer", {"window": 64}), Arm("longformer", {"window": 128}))
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from helpers_sweep import FAKE_SUITES
 
 import cli
+from results.schema import Case, RecordError
 from suites import registry
 from suites.engine.continuity import PluginFiles
 from suites.engine.driver import run_sweep
@@ -102,6 +103,14 @@ def test_records_of_a_suite_that_is_not_here_are_told_of_in_general_words() -> N
     assert label(case) == "sort:order=ascending forward N=256"
     record = {"status": "ok", "case": case.to_json(), "arms": [{"metrics": {}}]}
     assert describe(record) == ""
+
+
+@pytest.mark.parametrize("kind", ["", "a b", "../x", "x" * 65, 7, None])
+def test_a_kind_is_a_name(kind: Any) -> None:
+    case = cases(_loaded_plan())[0].to_json()
+    assert Case.from_json(case).kind == "sorting"
+    with pytest.raises(RecordError, match=r"case.kind: expected letters, digits, _ and -, got"):
+        Case.from_json({**case, "kind": kind})
 
 
 def _loaded_plan(**chosen: Any) -> Any:
