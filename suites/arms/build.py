@@ -17,7 +17,7 @@ from attention.base import Attention
 from attention.problem import Problem
 from models import IdentityAttention, LSTMLayer, MultiheadAttention, TransformerBlock
 from models.projection import saved_ops
-from results.schema import CONTEXT, CONTEXT_MODE, FULL_PRECISION, IDENTITY, LSTM, Arm, Case
+from results.schema import CONTEXT_MODE, FULL_PRECISION, IDENTITY, LSTM, Arm, Case
 
 FEED_FORWARD_FACTOR = 4
 """Width of a block's feed-forward layer, in units of d_model."""
@@ -77,8 +77,8 @@ def check_case(case: Case) -> None:
     _check_shape(case)
     if case.mode == CONTEXT_MODE or case.ranks != 1:
         raise ValueError(
-            f"mode: {CONTEXT_MODE} and ranks are of kind {CONTEXT} alone; got {case.mode} and "
-            f"{case.ranks} in kind {case.kind}"
+            f"mode: a case of kind {case.kind} runs in one process; got {case.mode} over "
+            f"{case.ranks} rank{'s'[: case.ranks != 1]}"
         )
     if case.threads < 1:
         raise ValueError(f"threads: expected at least 1, got {case.threads}")

@@ -36,7 +36,7 @@ def compile_by_calling(timed: Timed, device: str) -> dict[str, Any]:
     counters.clear()
     first = _seconds(timed, device)
     graphs, breaks = counters["stats"]["unique_graphs"], counters["graph_break"]
-    told = {
+    first_call = {
         "first_call": first,
         "graphs": int(graphs),
         "breaks": int(sum(breaks.values())),
@@ -46,7 +46,7 @@ def compile_by_calling(timed: Timed, device: str) -> dict[str, Any]:
     }
     second = _seconds(timed, device)
     again = int(counters["stats"]["unique_graphs"] - graphs)
-    return {**told, "compile_time": max(0.0, first - second), "recompiles": again}
+    return {**first_call, "compile_time": max(0.0, first - second), "recompiles": again}
 
 
 def _seconds(timed: Timed, device: str) -> float:

@@ -198,8 +198,10 @@ def _own_budgets(
 ) -> dict[str, float]:
     """Return what the reference needs in float32, or in the call's dtype if wider, by part."""
     dtype = call.q.dtype
-    own = _reference(call, at, torch.promote_types(dtype, torch.float32))
-    return {p: _budget(dtype, relative_l2(own[p], expected[p], least=least[p])) for p in expected}
+    rounded = _reference(call, at, torch.promote_types(dtype, torch.float32))
+    return {
+        p: _budget(dtype, relative_l2(rounded[p], expected[p], least=least[p])) for p in expected
+    }
 
 
 def _least_norms(call: Call, at: Tensor, output: Tensor) -> dict[str, float]:

@@ -135,8 +135,8 @@ PACKAGES = re.compile(r"/[^\s'\"`]*/site-packages")
 def tail(text: str) -> str | None:
     """Return the last lines of a child's output, at most `TAIL_BYTES` of them."""
     lines = text.rstrip().splitlines()[-TAIL_LINES:]
-    kept = "\n".join(lines).encode("utf-8", "replace")[-TAIL_BYTES:].decode("utf-8", "ignore")
-    return scrub(kept) or None
+    last = "\n".join(lines).encode("utf-8", "replace")[-TAIL_BYTES:].decode("utf-8", "ignore")
+    return scrub(last) or None
 
 
 def scrub(text: str) -> str:

@@ -118,10 +118,10 @@ def _int4_reasons(shapes: Mapping[str, Sequence[int]], device: str) -> list[str]
                 f"weights: torch's int4 product on a CPU takes multiples of {CPU_ROWS} rows; "
                 f"{odd_rows[0]} has {shapes[odd_rows[0]][0]}"
             )
-    elif (found := torch.cuda.get_device_capability()) < CUDA_CAPABILITY:
+    elif (here := torch.cuda.get_device_capability()) < CUDA_CAPABILITY:
         reasons.append(
             f"weights: torch's int4 product needs compute capability "
-            f"{'.'.join(map(str, CUDA_CAPABILITY))}; this device has {'.'.join(map(str, found))}"
+            f"{'.'.join(map(str, CUDA_CAPABILITY))}; this device has {'.'.join(map(str, here))}"
         )
     return reasons
 
@@ -150,13 +150,13 @@ def _cpu_int4() -> Any:
     """Return torchao's configuration of int4 for CPUs; ``None`` = this release has none."""
     for module, name in CPU_INT4:
         try:
-            found = getattr(importlib.import_module(module), name, None)
+            configuration = getattr(importlib.import_module(module), name, None)
         except ModuleNotFoundError as error:
             if not module.startswith(error.name or "?"):
                 raise
             continue
-        if found is not None:
-            return found
+        if configuration is not None:
+            return configuration
     return None
 
 
@@ -188,8 +188,8 @@ def keep(weights: str, model: TransformerModel, device: str) -> Scheme:
         quantize_(model, _config(weights, device, group), lambda _module, name: name in chosen)
     expected = scheme.tensor or "Parameter"
     for name, layer in linears(model):
-        if (found := type(layer.weight).__name__) != expected:
-            raise RuntimeError(f"{name}: its weight in {weights} is a {found}, not a {expected}")
+        if (held := type(layer.weight).__name__) != expected:
+            raise RuntimeError(f"{name}: its weight in {weights} is a {held}, not a {expected}")
     return scheme
 
 

@@ -119,8 +119,8 @@ def test_a_rank_that_is_wrong_says_so(tmp_path: Path) -> None:
         ({"ranks": 0}, "ranks: expected 1 to 65"),
         ({"key_len": 60}, "key_len: expected 65 as seq_len, got 60"),
         ({"compile": True}, "compile: expected False, got True"),
-        ({"kind": "speed"}, "mode: context_parallel and ranks are of kind context alone"),
-        ({"kind": "speed", "mode": "forward"}, "and 2 in kind speed"),
+        ({"kind": "speed"}, "kind speed runs in one process; got context_parallel over 2 ranks"),
+        ({"kind": "speed", "mode": "forward"}, "got forward over 2 ranks"),
         ({"arms": (Arm("longformer", {"windw": 8}),)}, "windw"),
     ],
 )
