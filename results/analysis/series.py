@@ -16,8 +16,7 @@ import pandas as pd
 from results.analysis.warm_up import converged
 from results.records.frames import with_plain_texts
 from results.records.load import Run
-from results.records.validation import COSTS
-from results.schema import IDENTITY
+from results.schema import COSTS, IDENTITY
 from results.statistics.intervals import Estimate, estimate
 from results.text.labels import rank
 from results.text.modes import WORDS

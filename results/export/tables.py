@@ -25,8 +25,7 @@ from results.records.atomic_write import write_bytes
 from results.records.csv_text import csv_text
 from results.records.frames import as_rows
 from results.records.load import Run
-from results.records.validation import COSTS
-from results.schema import format_option
+from results.schema import COSTS, format_option
 from results.text.clean import clean
 from results.text.labels import rank
 

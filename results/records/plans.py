@@ -11,9 +11,12 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from results.records.json_lines import json_lines, open_regular
+from msgspec import Meta, Struct
+
+from results.form import RecordError, checked
+from results.records.json_lines import json_lines, open_regular, short
 from results.schema import PLANS
 from results.text import numbers
 from results.text.clean import clean
@@ -23,6 +26,27 @@ MOST_NAMED = 5
 """Cases that a sentence names."""
 
 _LONGEST_NAME, _LONGEST_COMMAND = 120, 4000
+
+
+class PlannedCase(Struct):
+    """A case of a plan, and the launches that it is to have."""
+
+    id: str
+    name: str
+    launches: Annotated[list[int], Meta(max_length=MOST_CASES)]
+
+
+class Plan(Struct):
+    """A line of ``plans.jsonl``."""
+
+    run: str
+    command: list[str]
+    cases: Annotated[list[PlannedCase], Meta(max_length=MOST_CASES)]
+
+    def __post_init__(self) -> None:
+        """Check the length of the command."""
+        if sum(map(len, self.command)) > _LONGEST_COMMAND:
+            raise ValueError(f"command: expected at most {_LONGEST_COMMAND} characters")
 
 
 @dataclass(frozen=True)
@@ -116,35 +140,11 @@ def read_plans(folder: Path, warnings: list[str]) -> Iterator[dict[str, Any]]:
     try:
         source = open_regular(file)
         for line in [] if source is None else json_lines(source, file, warnings):
-            if _is_plan(line.data):
-                yield line.data
+            try:
+                checked(line.data, Plan)
+            except RecordError as error:
+                warnings.append(f"{line.place}: {short(error)}; left out")
             else:
-                warnings.append(f"{line.place}: expected run, command and cases; left out")
+                yield line.data
     except OSError as error:  # what is missing is not known; no number is missed
         warnings.append(f"{file}: {error.strerror}; left out")
-
-
-def _is_plan(data: Any) -> bool:
-    return (
-        isinstance(data, dict)
-        and isinstance(data.get("run"), str)
-        and _are(str, data.get("command"))
-        and sum(map(len, data["command"])) <= _LONGEST_COMMAND
-        and isinstance(data.get("cases"), list)
-        and len(data["cases"]) <= MOST_CASES
-        and all(map(_is_case, data["cases"]))
-    )
-
-
-def _is_case(data: Any) -> bool:
-    return (
-        isinstance(data, dict)
-        and isinstance(data.get("id"), str)
-        and isinstance(data.get("name"), str)
-        and _are(int, data.get("launches"))
-        and len(data["launches"]) <= MOST_CASES
-    )
-
-
-def _are(kind: type, values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
