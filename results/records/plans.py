@@ -11,11 +11,9 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Meta, Struct
-
-from results.form import RecordError, checked
+from results.form import RecordError, checked, declared, list_of
 from results.records.json_lines import json_lines, open_regular, short
 from results.schema import PLANS
 from results.text import numbers
@@ -28,25 +26,9 @@ MOST_NAMED = 5
 _LONGEST_NAME, _LONGEST_COMMAND = 120, 4000
 
 
-class PlannedCase(Struct):
-    """A case of a plan, and the launches that it is to have."""
-
-    id: str
-    name: str
-    launches: Annotated[list[int], Meta(max_length=MOST_CASES)]
-
-
-class Plan(Struct):
-    """A line of ``plans.jsonl``."""
-
-    run: str
-    command: list[str]
-    cases: Annotated[list[PlannedCase], Meta(max_length=MOST_CASES)]
-
-    def __post_init__(self) -> None:
-        """Check the length of the command."""
-        if sum(map(len, self.command)) > _LONGEST_COMMAND:
-            raise ValueError(f"command: expected at most {_LONGEST_COMMAND} characters")
+_CASE = declared({"id": str, "name": str, "launches": list_of(int, MOST_CASES)})
+Plan = declared({"run": str, "command": list[str], "cases": list_of(_CASE, MOST_CASES)})
+"""A line of ``plans.jsonl``."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +124,8 @@ def read_plans(folder: Path, warnings: list[str]) -> Iterator[dict[str, Any]]:
         for line in [] if source is None else json_lines(source, file, warnings):
             try:
                 checked(line.data, Plan)
+                if sum(map(len, line.data["command"])) > _LONGEST_COMMAND:
+                    raise RecordError(f"command: expected at most {_LONGEST_COMMAND} letters")
             except RecordError as error:
                 warnings.append(f"{line.place}: {short(error)}; left out")
             else:

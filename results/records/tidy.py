@@ -11,15 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from results.form import Compiled
+from results.form import COMPILED
 from results.records.frames import with_plain_texts
 from results.schema import COSTS, LATER_FIELDS, PEER, Arm, Case, warm_up_converged
 from results.text.clean import clean
 
 CASE_COLUMNS = tuple(field.name for field in fields(Case) if field.name != "arms")
 _TEXTS = tuple(name for name, default in LATER_FIELDS.items() if default == "")
-
-COMPILED = Compiled.__struct_fields__
 
 COLUMNS = (
     "run", "machine", "environment", "version", "commit", "case_id", *CASE_COLUMNS, "arm",
