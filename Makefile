@@ -60,7 +60,7 @@ gpu: ## on a CUDA machine, without network: tests and sweeps, resumable; docs/gp
 	$(or $(PYTHON),python3) tests/programs/measure_gpu.py $(if $(WHEELS),--wheels "$(WHEELS)") $(GPU)
 
 fuzz: $(VENV)/.installed-test ## COUNT hostile records (a million) through the readers
-	$(BIN)/python tests/programs/fuzz_records.py --count $(COUNT) --jobs 2
+	PYTHONPATH=tests/helpers $(BIN)/python tests/programs/fuzz_records.py --count $(COUNT) --jobs 2
 
 docs: $(VENV)/.installed-test ## the site of docs/, into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,7 +1,7 @@
 """What a record looks like: the one thing that measuring and reporting share.
 
-On the lowest floor of the house. Standard library only: no torch, no pandas, no project import but
-`results.metrics`.
+On the lowest floor of the house, above `results.form` and `results.option_text`: no torch, no
+pandas.
 
 A run is a folder with three files of JSON lines. ``records.jsonl`` holds one line a launch,
 ``machines.jsonl`` and ``environments.jsonl`` hold what the launches ran on, addressed by the hash
@@ -13,14 +13,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
+from msgspec import Meta
+
+from results.form import (
+    COSTS,
+    MOST_ARMS,
+    Count,
+    Identifier,
+    Record,
+    RecordError,
+    Status,
+    check_metric,
+    checked,
+    one_of,
+    shown,
+)
 from results.metrics import METRICS, RECORDED
+from results.option_text import format_option, parse_option
+
+__all__ = ["COSTS", "RecordError", "Status", "format_option", "parse_option"]
+"""What is of a floor below, and known by this module's name."""
 
 SCHEMA = 1
 """Version of the record's layout. Readers refuse a newer one."""
@@ -33,7 +50,8 @@ MACHINES = "machines.jsonl"
 ENVIRONMENTS = "environments.jsonl"
 PLANS = "plans.jsonl"
 
-Status = Literal["ok", "unsupported", "out_of_memory", "timeout", "crashed", "failed", "not_run"]
+Kind = Identifier
+"""What a case is of: a suite's own word."""
 Level = Literal["attention", "layer", "block", "model"]
 Mode = Literal["forward", "training", "decode", "context_parallel"]
 Allocator = Literal["default", "retained"]
@@ -132,10 +150,6 @@ UNITS: Mapping[str, str] = {name: METRICS[name].unit for name in RECORDED}
 """Metric to unit, of all that records hold: see `results.metrics`."""
 
 
-class RecordError(ValueError):
-    """A record that does not have the documented form; the message says where and what."""
-
-
 def canonical(value: object) -> str:
     """Return the one JSON text that equal values share: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -162,37 +176,6 @@ class Arm:
         return f"{self.name}:{','.join(parts)}"
 
 
-def format_option(value: Any) -> str:
-    """Write an option's value as the command line reads it; lists are joined by ``+``."""
-    if isinstance(value, list | tuple):
-        return "+".join(format_option(v) for v in value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "none" if value is None else str(value)
-
-
-def parse_option(text: str) -> Any:
-    """Read an option's value as `format_option` writes it: by its literal form, else text."""
-    literal = _literal(text)
-    if isinstance(literal, str) and "+" in text:  # 1e+5 is a number, 1+2 a list
-        return [_literal(part) for part in text.split("+")]
-    return literal
-
-
-def _literal(text: str) -> int | float | bool | str | None:
-    words: dict[str, bool | None] = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    for kind in (int, float):
-        try:
-            number = kind(text)
-        except ValueError:
-            continue
-        if math.isfinite(number):
-            return number
-    return text
-
-
 @dataclass(frozen=True)
 class Case:
     """One thing measured in one process: its shape, where it runs, and its arms.
@@ -203,7 +186,6 @@ class Case:
     they are 0 and false.
 
     Attributes:
-        kind: of measurement: one of `Kind`, or what a plug-in's suite names.
         matmul_precision: of float32 matrix products, in the words of
             ``torch.set_float32_matmul_precision``.
         model: the configuration, as the command line writes it (``bert-base:num_layers=4``);
@@ -222,23 +204,23 @@ class Case:
             CPU they share the threads.
     """
 
-    kind: str
+    kind: Kind
     level: Level
     mode: Mode
-    arms: tuple[Arm, ...]
-    batch: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    seq_len: int
-    key_len: int
-    device: str
-    dtype: str
+    arms: Annotated[tuple[Arm, ...], Meta(min_length=1, max_length=MOST_ARMS)]
+    batch: Count
+    num_heads: Count
+    num_kv_heads: Count
+    head_dim: Count
+    seq_len: Count
+    key_len: Count
+    device: Annotated[str, one_of(DEVICES)]
+    dtype: Annotated[str, one_of(DTYPES)]
     is_causal: bool
-    threads: int
+    threads: Count
     allocator: Allocator
     compile: bool
-    seed: int
+    seed: Count
     matmul_precision: MatmulPrecision = FULL_PRECISION
     model: str = ""
     checkpointing: bool = False
@@ -246,7 +228,7 @@ class Case:
     task: str = ""
     training: str = ""
     weights: str = ""
-    ranks: int = 1
+    ranks: Count = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the case as the record holds it, its ``id`` first."""
@@ -274,21 +256,14 @@ class Case:
         """Build a case from a record's ``case``.
 
         Raises:
-            RecordError: if a field is missing, unknown or of the wrong type.
+            RecordError: if a field is missing, unknown or of another form.
         """
-        names = {f.name for f in fields(cls)}
-        given: dict[str, Any] = dict(LATER_FIELDS)
-        given |= {key: value for key, value in data.items() if key != "id"}
-        if missing := names - given.keys():
-            raise RecordError(f"case: missing {', '.join(sorted(missing))}")
-        if unknown := given.keys() - names:
-            raise RecordError(f"case: unknown {', '.join(map(_shown, sorted(unknown)))}")
-        arms = given.pop("arms")
-        if not isinstance(arms, list) or not arms:
-            raise RecordError(f"case.arms: expected a non-empty list, got {arms!r}")
-        for key, value in given.items():
-            _check_case_field(key, value)
-        return cls(arms=tuple(_arm(a) for a in arms), **given)
+        case: Case = checked(data, cls, "case")
+        unknown = data.keys() - cls.__dataclass_fields__.keys() - {"id"}
+        unknown |= {key for arm in data["arms"] for key in arm} - {"name", "options"}
+        if unknown:
+            raise RecordError(f"case: unknown {', '.join(map(shown, sorted(unknown)))}")
+        return case
 
 
 LATER_FIELDS: Mapping[str, Any] = {
@@ -296,110 +271,36 @@ LATER_FIELDS: Mapping[str, Any] = {
 }  # fmt: skip
 """Fields that old records lack, and what they then were."""
 
-_TEXT_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "level": LEVELS, "mode": MODES, "device": DEVICES, "dtype": DTYPES, "allocator": ALLOCATORS,
-    "matmul_precision": MATMUL_PRECISIONS,
-}  # fmt: skip
 
-
-def _shown(name: str) -> str:
-    """Return a stranger's name as a message may hold it."""
-    return name if name.isprintable() else repr(name)
-
-
-_KIND = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-def is_kind(value: object) -> bool:
-    """Whether a value can name a kind of measurement; of a plug-in's suite it is its own."""
-    return isinstance(value, str) and _KIND.fullmatch(value) is not None
-
-
-def _check_case_field(key: str, value: Any) -> None:
-    if key == "kind":
-        if not is_kind(value):
-            raise RecordError(f"case.kind: expected letters, digits, _ and -, got {value!r}")
-    elif key in _TEXT_FIELDS:
-        if value not in _TEXT_FIELDS[key]:
-            raise RecordError(
-                f"case.{key}: expected one of {', '.join(_TEXT_FIELDS[key])}, got {value!r}"
-            )
-    elif key in ("model", "inputs", "task", "training", "weights"):
-        if not isinstance(value, str):
-            raise RecordError(f"case.{key}: expected a string, got {value!r}")
-    elif key in ("is_causal", "compile", "checkpointing"):
-        if not isinstance(value, bool):
-            raise RecordError(f"case.{key}: expected true or false, got {value!r}")
-    elif isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise RecordError(f"case.{key}: expected a whole number from 0, got {value!r}")
-
-
-def _arm(data: Any) -> Arm:
-    if (
-        not isinstance(data, dict)
-        or not isinstance(data.get("name"), str)
-        or not isinstance(data.get("options", {}), dict)
-        or data.keys() - {"name", "options"}
-    ):
-        raise RecordError(f"case.arms: expected {{name, options}}, got {data!r}")
-    return Arm(data["name"], data.get("options", {}))
+class NewerSchemaError(RecordError):
+    """A record of a layout that came after this version."""
 
 
 def check_record(data: Any) -> dict[str, Any]:
     """Return `data` if it is a record that this version reads.
 
+    What may be left out of a record, as its profile, is not looked at.
+
     Raises:
+        NewerSchemaError: if the schema is newer.
         RecordError: naming the field, what was there and what is accepted.
     """
     if not isinstance(data, dict):
         raise RecordError(f"expected an object, got {type(data).__name__}")
     schema = data.get("schema")
-    if not isinstance(schema, int) or isinstance(schema, bool):
-        raise RecordError(f"schema: expected a whole number, got {schema!r}")
-    if schema > SCHEMA:
-        raise RecordError(f"schema: {schema} is newer than this version reads ({SCHEMA})")
-    for key in ("run", "machine", "environment"):
-        if not isinstance(data.get(key), str):
-            raise RecordError(f"{key}: expected a string, got {data.get(key)!r}")
-    measurement = data.get("measurement")
-    if not isinstance(measurement, int) or isinstance(measurement, bool):
-        raise RecordError(f"measurement: expected a whole number, got {measurement!r}")
-    if data.get("status") not in STATUSES:
-        raise RecordError(
-            f"status: expected one of {', '.join(STATUSES)}, got {data.get('status')!r}"
-        )
-    if not isinstance(data.get("case"), dict):
-        raise RecordError(f"case: expected an object, got {data.get('case')!r}")
-    case = Case.from_json(data["case"])
-    if data["case"].get("id") != case.id:
-        raise RecordError(f"case.id: {data['case'].get('id')!r} is not the hash of the case")
-    launch = data.get("launch")
-    if not isinstance(launch, dict) or not isinstance(launch.get("index"), int):
-        raise RecordError(f"launch: expected an object with an index, got {launch!r}")
-    _check_arms(data, len(case.arms))
-    return data
-
-
-def _check_arms(data: Mapping[str, Any], count: int) -> None:
-    arms = data.get("arms")
-    if not isinstance(arms, list):
-        raise RecordError(f"arms: expected a list, got {arms!r}")
-    if data["status"] == "ok" and len(arms) != count:
-        raise RecordError(f"arms: the case has {count}, the results are {len(arms)}")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise NewerSchemaError(f"schema: {schema} is newer than this version reads ({SCHEMA})")
+    checked(data, Record)
+    case, arms = Case.from_json(data["case"]), data["arms"]
+    if (given := data["case"].get("id")) != case.id:
+        raise RecordError(f"case.id: {given!r:.60} is not the hash of the case")
+    if case.kind in ("speed", "peer") and case.seq_len < 1:
+        raise RecordError("case.seq_len: expected a length from 1, got 0")
+    if data["status"] == "ok" and len(arms) != len(case.arms):
+        raise RecordError(f"arms: the case has {len(case.arms)}, the results {len(arms)}")
     for index, arm in enumerate(arms):
-        if not isinstance(arm, dict) or not isinstance(arm.get("metrics"), dict):
-            raise RecordError(f"arms[{index}]: expected an object with metrics, got {arm!r}")
         for name, metric in arm["metrics"].items():
-            _check_metric(f"arms[{index}].metrics.{_shown(name)}", metric)
-
-
-def _check_metric(where: str, metric: Any) -> None:
-    if not isinstance(metric, dict) or not isinstance(metric.get("unit"), str):
-        raise RecordError(f"{where}: expected an object with a unit, got {metric!r}")
-    values = metric.get("samples", [metric.get("value")])
-    if not isinstance(values, list) or not values:
-        raise RecordError(f"{where}: expected samples or a value, got {metric!r}")
-    for value in values:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or value != value or value in (float("inf"), float("-inf")):
-            raise RecordError(f"{where}: expected finite numbers, got {value!r}")
+            where = f"arms[{index}].metrics.{shown(name)}"
+            is_signed = case.kind not in UNSIGNED_KINDS
+            check_metric(where, name, metric, UNITS.get(name), is_signed=is_signed)
+    return data

@@ -18,8 +18,7 @@ from results.analysis.warm_up import converged
 from results.records.case_columns import SETTING
 from results.records.frames import with_plain_texts
 from results.records.load import Run
-from results.records.validation import COSTS
-from results.schema import IDENTITY, UNITS
+from results.schema import COSTS, IDENTITY, UNITS
 from results.statistics.intervals import Estimate, estimate
 from results.text.labels import rank
 from results.text.modes import WORDS

@@ -9,25 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from results.records.bounds import LONGEST_ID, check_bounds
+from results.form import Id, checked
 from results.records.json_lines import MOST_FAULTS, Line, json_lines, open_regular, short
 from results.records.plans import Unfinished, unfinished
 from results.records.tidy import tidy
-from results.records.validation import check_profile, check_values, drop_faults
-from results.records.versions import versions
+from results.records.validation import drop_faults
+from results.records.versions import one_measurement, versions
 from results.schema import (
     ENVIRONMENTS,
     MACHINES,
-    MEASUREMENT,
     RECORDS,
-    SENTINEL,
-    TRAINING_KINDS,
     RecordError,
     check_record,
     content_id,
@@ -93,21 +89,17 @@ def load(*folders: str | Path) -> Run:
     paths = tuple(Path(f) for f in folders)
     warnings: list[str] = []
     records = read_records(paths, warnings)
-    if not records:
-        detail = f": {clean(warnings[0])}" if warnings else ""
-        raise NoRunError(f"{', '.join(map(clean, paths))}: no record that can be read{detail}")
     lacking = unfinished(paths, records, warnings)
-    compared = _compared(records)
-    records = _one_measurement(records, compared, warnings)
-    told = versions(records, compared)
-    _note_commits(records, told, warnings)
+    records = one_measurement(records, warnings)
+    record_versions = versions(records)
+    _note_commits(records, record_versions, warnings)
     machines = read_contents(paths, MACHINES, warnings)
     environments = read_contents(paths, ENVIRONMENTS, warnings)
     _note_unknown(records, "machine", machines, warnings)
     _note_unknown(records, "environment", environments, warnings)
-    said = tuple(clean(w) for w in warnings)  # a folder's name is a stranger's text too
-    frame = tidy(records, told, plugin_marks(records, environments))
-    return Run(frame, tuple(records), machines, environments, said, paths, lacking)
+    messages = tuple(clean(w) for w in warnings)  # a folder's name is a stranger's text too
+    frame = tidy(records, record_versions, plugin_marks(records, environments))
+    return Run(frame, tuple(records), machines, environments, messages, paths, lacking)
 
 
 def read_records(paths: tuple[Path, ...], warnings: list[str]) -> list[dict[str, Any]]:
@@ -117,26 +109,23 @@ def read_records(paths: tuple[Path, ...], warnings: list[str]) -> list[dict[str,
     said.
 
     Raises:
-        NoRunError: if a folder holds no ``records.jsonl``.
+        NoRunError: if a folder holds no ``records.jsonl``, or no record can be read.
         OSError: if one cannot be read.
     """
-    kept: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+    by_launch: dict[tuple[str, str, str, int], dict[str, Any]] = {}
     duplicates = faults = 0
     for folder in paths:
         for line in _record_lines(folder, warnings):
             try:
                 record = check_record(line.data)
-                check_values(record)
-                check_bounds(record)
-            except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+            except RecordError as error:
                 faults += 1
                 if faults <= MOST_FAULTS:
                     warnings.append(f"{line.place}: {short(error)}; left out")
                 continue
-            _drop_bad_profiles(record, line, warnings)
             warnings.extend(f"{line.place}: {fault}" for fault in drop_faults(record))
             of = record["run"], record["machine"], record["case"]["id"], record["launch"]["index"]
-            first = kept.setdefault(of, record)
+            first = by_launch.setdefault(of, record)
             if first is record:
                 continue
             if first == record:
@@ -150,7 +139,10 @@ def read_records(paths: tuple[Path, ...], warnings: list[str]) -> list[dict[str,
         warnings.append(f"{faults - MOST_FAULTS:,} further records have faults; left out")
     if duplicates:
         warnings.append(f"{duplicates} duplicate record{'s'[: duplicates != 1]} dropped")
-    return list(kept.values())
+    if not by_launch:
+        detail = f": {clean(warnings[0])}" if warnings else ""
+        raise NoRunError(f"{', '.join(map(clean, paths))}: no record that can be read{detail}")
+    return list(by_launch.values())
 
 
 def _record_lines(folder: Path, warnings: list[str]) -> Iterator[Line]:
@@ -160,16 +152,6 @@ def _record_lines(folder: Path, warnings: list[str]) -> Iterator[Line]:
         there = f"{RECORDS} is no file" if file.exists() else f"no {RECORDS}"
         raise NoRunError(f"{clean(folder)}: no run here ({there})")
     return json_lines(source, file, warnings)
-
-
-def _drop_bad_profiles(record: dict[str, Any], line: Line, warnings: list[str]) -> None:
-    """Take the profiles that cannot be read out of a record; its measurements stand."""
-    for index, arm in enumerate(record["arms"]):
-        try:
-            check_profile(f"arms[{index}].profile", arm.get("profile"))
-        except RecordError as error:
-            del arm["profile"]
-            warnings.append(f"{line.place}: {short(error)}; the profile left out")
 
 
 def read_contents(
@@ -192,15 +174,12 @@ def _read_contents(file: Path, contents: dict[str, dict[str, Any]], warnings: li
         warnings.append(f"{file}: {'no file' if file.exists() else 'missing'}")
         return
     for line in json_lines(source, file, warnings):
-        if not isinstance(line.data, dict):
-            warnings.append(f"{line.place}: expected an object; left out")
-            continue
-        content = {k: v for k, v in line.data.items() if k != "id"}
-        address = line.data.get("id") or content_id(content)
-        if not isinstance(address, str) or len(address) > LONGEST_ID:
-            warnings.append(
-                f"{line.place}: id: expected a string of at most {LONGEST_ID} characters; left out"
-            )
+        try:
+            content = checked(line.data, dict[str, Any])
+            address = content.pop("id", None) or content_id(content)
+            checked(address, Id, "id")
+        except RecordError as error:
+            warnings.append(f"{line.place}: {short(error)}; left out")
             continue
         if contents.setdefault(clean(address), content) != content:
             warnings.append(
@@ -233,63 +212,6 @@ def _short_version(source: str) -> str:
     """Return the first digits of the hash at the end of a version, else of one of all of it."""
     digits = source.rpartition(" sha256-")[2][:6]
     return digits if re.fullmatch("[0-9a-f]{6}", digits) else content_id(source)[:6]
-
-
-# -- what may not be mixed -----------------------------------------------------------------------
-
-
-def _compared(records: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Return the kinds of the records whose numbers stand beside one another, in groups."""
-    kinds = dict.fromkeys(record["case"]["kind"] for record in records)
-    known = {*_OF_RUNS, *chain(*_COMPARED)}
-    return [*_COMPARED, *((kind,) for kind in kinds if kind not in known)]
-
-
-def _one_measurement(
-    records: list[dict[str, Any]], compared: list[tuple[str, ...]], warnings: list[str]
-) -> list[dict[str, Any]]:
-    """Keep one version of the measuring code, the newest known: numbers of two do not compare.
-
-    What is never compared with one another, seconds with errors or accuracies, may be of two. A
-    version newer than this one is taken only where there is no other. What tells of a whole run,
-    its machine's roofs and its sentinel, goes only where all else of the run goes.
-    """
-    kept: list[dict[str, Any]] = []
-    for kinds in compared:
-        some = [r for r in records if r["case"]["kind"] in kinds]
-        kept += _newest(some, ", ".join(kinds), warnings)
-    stay = {r["run"] for r in kept}
-    gone = {r["run"] for r in records if r["case"]["kind"] not in _OF_RUNS} - stay
-    others = [r for r in records if r["case"]["kind"] in _OF_RUNS and r["run"] not in gone]
-    kept += others if stay else _newest(others, "", warnings)
-    ids = {id(r) for r in kept}
-    return [r for r in records if id(r) in ids]
-
-
-_COMPARED: tuple[tuple[str, ...], ...] = (("speed", "peer"), TRAINING_KINDS)
-"""Kinds whose numbers stand beside those of another kind; each other kind is by itself."""
-
-_OF_RUNS = ("roof", SENTINEL)
-"""Kinds that tell of a whole run."""
-
-
-def _newest(records: list[dict[str, Any]], what: str, warnings: list[str]) -> list[dict[str, Any]]:
-    """Return the records of the newest known version; say which are left out."""
-    if not records:
-        return []
-    found = {r["measurement"] for r in records}
-    kept = max((m for m in found if m <= MEASUREMENT), default=max(found))
-    for other, word in (
-        ([r for r in records if r["measurement"] < kept], "an older"),
-        ([r for r in records if r["measurement"] > kept], "a newer"),
-    ):
-        if left := len(other):
-            of = f" ({what})" if what else ""
-            warnings.append(
-                f"{left} record{'s'[: left != 1]} of {word} measuring code left out{of}: their "
-                f"numbers are not comparable with measurement {kept}"
-            )
-    return [r for r in records if r["measurement"] == kept]
 
 
 def _note_commits(records: list[dict[str, Any]], told: list[str], warnings: list[str]) -> None:

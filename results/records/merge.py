@@ -41,9 +41,6 @@ def merge(folders: Iterable[str | Path], out: str | Path) -> Merged:
         raise ValueError(f"out: {target} exists and is not empty; expected a new folder")
     warnings: list[str] = []
     records = read_records(paths, warnings)
-    if not records:
-        detail = f": {clean(warnings[0])}" if warnings else ""
-        raise NoRunError(f"{', '.join(map(clean, paths))}: no record that can be read{detail}")
     machines = read_contents(paths, MACHINES, warnings)
     environments = read_contents(paths, ENVIRONMENTS, warnings)
     plans = {canonical(plan): plan for path in paths for plan in read_plans(path, warnings)}

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from results.records.json_lines import json_lines, open_regular
+from results.form import RecordError, checked, declared, list_of
+from results.records.json_lines import json_lines, open_regular, short
 from results.schema import PLANS
 from results.text import numbers
 from results.text.clean import clean
@@ -23,6 +24,11 @@ MOST_NAMED = 5
 """Cases that a sentence names."""
 
 _LONGEST_NAME, _LONGEST_COMMAND = 120, 4000
+
+
+_CASE = declared({"id": str, "name": str, "launches": list_of(int, MOST_CASES)})
+Plan = declared({"run": str, "command": list[str], "cases": list_of(_CASE, MOST_CASES)})
+"""A line of ``plans.jsonl``."""
 
 
 @dataclass(frozen=True)
@@ -116,35 +122,13 @@ def read_plans(folder: Path, warnings: list[str]) -> Iterator[dict[str, Any]]:
     try:
         source = open_regular(file)
         for line in [] if source is None else json_lines(source, file, warnings):
-            if _is_plan(line.data):
-                yield line.data
+            try:
+                checked(line.data, Plan)
+                if sum(map(len, line.data["command"])) > _LONGEST_COMMAND:
+                    raise RecordError(f"command: expected at most {_LONGEST_COMMAND} letters")
+            except RecordError as error:
+                warnings.append(f"{line.place}: {short(error)}; left out")
             else:
-                warnings.append(f"{line.place}: expected run, command and cases; left out")
+                yield line.data
     except OSError as error:  # what is missing is not known; no number is missed
         warnings.append(f"{file}: {error.strerror}; left out")
-
-
-def _is_plan(data: Any) -> bool:
-    return (
-        isinstance(data, dict)
-        and isinstance(data.get("run"), str)
-        and _are(str, data.get("command"))
-        and sum(map(len, data["command"])) <= _LONGEST_COMMAND
-        and isinstance(data.get("cases"), list)
-        and len(data["cases"]) <= MOST_CASES
-        and all(map(_is_case, data["cases"]))
-    )
-
-
-def _is_case(data: Any) -> bool:
-    return (
-        isinstance(data, dict)
-        and isinstance(data.get("id"), str)
-        and isinstance(data.get("name"), str)
-        and _are(int, data.get("launches"))
-        and len(data["launches"]) <= MOST_CASES
-    )
-
-
-def _are(kind: type, values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(value, kind) for value in values)

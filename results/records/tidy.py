@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from results.form import COMPILED
 from results.records.case_columns import CASE_COLUMNS, CASE_TEXTS
 from results.records.frames import with_plain_texts
-from results.records.validation import COSTS
-from results.schema import LATER_FIELDS, PEER, Arm, warm_up_converged
+from results.schema import COSTS, LATER_FIELDS, PEER, Arm, warm_up_converged
 from results.text.clean import clean
 
 COLUMNS = (
     "run", "machine", "environment", "version", "commit", "case_id", *CASE_COLUMNS, "arm",
     "backend", "options", "launch", "started", "status", "reason", "kernel", *COSTS,
     "expected_time", "expected_memory", "gate_error", "gate_budget", "gradient_error", "reduced",
-    "compile_time", "graphs", "breaks", "recompiles", "fixed_size", "metric", "unit", "value",
+    *COMPILED, "fixed_size", "metric", "unit", "value",
     "samples", "stopped", "converged", "num_labels",
 )  # fmt: skip
 """Columns of the tidy frame: one row per case, launch, arm and metric.
@@ -56,8 +56,7 @@ def tidy(
     frame = pd.DataFrame.from_records(rows, columns=list(COLUMNS))
     numbers = [
         *COSTS, "expected_time", "expected_memory", "gate_error", "gate_budget", "gradient_error",
-        "compile_time", "graphs", "breaks", "recompiles", "value",
-        "num_labels",
+        *COMPILED, "value", "num_labels",
     ]  # fmt: skip
     return with_plain_texts(frame.astype(dict.fromkeys(numbers, "float64")))
 
@@ -103,7 +102,7 @@ def _rows(
                 **base,
                 "metric": clean(name),
                 "unit": clean(metric["unit"]),
-                "value": float(np.median(samples)),
+                "value": statistics.median(samples),
                 "samples": samples,
                 "stopped": (metric.get("stopped") or "") if name == "latency" else "",
                 "converged": warm_up_converged(metric),
@@ -144,6 +143,6 @@ def _arm_columns(results: Mapping[str, Any]) -> dict[str, Any]:
         "gate_budget": gate.get("budget"),
         "gradient_error": gradient.get("relative_l2"),
         "reduced": "reduced" in (gate.get("precision"), gradient.get("precision")),
-        **{c: compiled.get(c) for c in ("compile_time", "graphs", "breaks", "recompiles")},
+        **{c: compiled.get(c) for c in COMPILED},
         "fixed_size": tuple((clean(name)[:_LONGEST_NAME], n) for name, n in sizes.items()),
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 def clean(text: object) -> str:
     """Return `text` on one line, without what no file or page can hold."""
+    if isinstance(text, str) and text.isprintable():
+        return text
     safe = str(text).encode("utf-8", "replace").decode()
     if safe.isprintable():
         return safe

@@ -24,7 +24,7 @@ from results.schema import (
     MACHINES,
     PLANS,
     RECORDS,
-    RecordError,
+    NewerSchemaError,
     canonical,
     check_record,
     content_id,
@@ -187,9 +187,9 @@ class Journal:
             for number, line in enumerate(file.read().splitlines(), start=1):
                 try:
                     self._take(name, json.loads(line))
+                except NewerSchemaError as error:
+                    raise JournalError(f"--out: {self.folder / name}: {error}") from None
                 except (ValueError, TypeError, RecursionError) as error:
-                    if isinstance(error, RecordError) and "newer" in str(error):
-                        raise JournalError(f"--out: {self.folder / name}: {error}") from None
                     self.notices.append(f"{name}:{number} cannot be read ({error}); left out")
         fresh = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.urandom(3).hex()}"
         self.run = self.records[0]["run"] if self.records else fresh

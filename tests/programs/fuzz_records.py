@@ -1,6 +1,6 @@
 """Hostile records by the million: nothing but the documented errors may leave the readers.
 
-    python tests/programs/fuzz_records.py --count 1000000 --seed 0 --jobs 2
+    PYTHONPATH=tests/helpers python tests/programs/fuzz_records.py --count 1000000 --seed 0
 
 A record is made from (seed, index) alone. Every one goes through ``load``, many to a file; every
 `TABLES_EVERY`-th file through the tables, the exports and ``merge`` as well; and `--reports`
@@ -74,20 +74,8 @@ BYTES: tuple[bytes, ...] = (
 )  # fmt: skip
 LENGTHS: tuple[int, ...] = (0, 1, 2, 3, 64, 511, 512, 513, 1000, 4096, 2**20, 2**40, 2**53)
 TIMES: tuple[float, ...] = (
-    1e-300,
-    1e-12,
-    1e-9,
-    1e-6,
-    1e-3,
-    1.0,
-    60.0,
-    1e6,
-    1e9,
-    1e300,
-    5e-324,
-    0.1,
-    0.2,
-)
+    1e-300, 1e-12, 1e-9, 1e-6, 1e-3, 1.0, 60.0, 1e6, 1e9, 1e300, 5e-324, 0.1, 0.2,
+)  # fmt: skip
 
 Path_ = tuple[Any, ...]
 
@@ -194,7 +182,7 @@ def _mutate(record: dict[str, Any], rng: random.Random, path: Path_) -> None:
 def _plausible(record: dict[str, Any], rng: random.Random) -> None:
     """Keep the form, and fill it with what a stranger may write into it."""
     case, launch = record["case"], record["launch"]
-    for change in rng.choices(range(10), k=rng.choice((1, 2, 3))):
+    for change in rng.choices(range(11), k=rng.choice((1, 2, 3))):
         if change == 0:
             rng.choice(case["arms"])["name"] = rng.choice(NAMES)
         elif change == 1:
@@ -227,6 +215,8 @@ def _plausible(record: dict[str, Any], rng: random.Random) -> None:
                 if isinstance(arm.get(part), dict):
                     arm[part] = {k: rng.choice(NUMBERS[:-5]) for k in arm[part]}
             arm["kernel"] = rng.choice(NAMES)
+        elif change == 10:
+            case["kind"] = "of_a_plugin"
         elif change == 9:
             case[rng.choice(("model", "inputs", "task", "training", "weights"))] = rng.choice(
                 NAMES

@@ -26,7 +26,6 @@ from results.chapters.trust.sampling import half_width, outliers
 from results.chapters.trust.sentences import trust_paragraphs
 from results.chapters.trust.tables import trust_tables
 from results.records.load import load
-from results.records.validation import drop_faults
 from results.report import write_report
 from results.schema import CONDITIONS
 
@@ -477,46 +476,6 @@ def test_one_run_on_two_machines_is_told_apart(tmp_path: Path) -> None:
     assert names[1].startswith("run run-1, Another CPU, environment ")
 
 
-FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "conditions of another type": (
-        lambda r: r.update(conditions=[1]), "conditions: expected an object or null"),
-    "a word for a number": (
-        lambda r: r.update(conditions={"steal": "much"}), "conditions.steal: expected a number"),
-    "below 0": (
-        lambda r: r.update(conditions={"other_cpu": -1}), "conditions.other_cpu: expected a numb"),
-    "reasons that are none": (
-        lambda r: r.update(conditions={"gpu_throttled": [1]}), "conditions.gpu_throttled: expect"),
-    "a long reason": (
-        lambda r: r.update(conditions={"gpu_throttled": ["x" * 101]}), "conditions.gpu_throttled"),
-    "a prediction of another type": (
-        lambda r: r["launch"].update(predicted=3), "launch.predicted: expected an object or null"),
-    "a prediction that is true": (
-        lambda r: r["launch"].update(predicted={"latency": True}), "launch.predicted.latency: ex"),
-    "an unknown end": (
-        lambda r: r["arms"][0]["metrics"]["latency"].update(stopped="tired"),
-        "arms[0].metrics.latency.stopped: expected one of spread, budget, count"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_costs_what_it_is_in_and_not_the_record(tmp_path: Path, name: str) -> None:
-    spoil, message = FAULTS[name]
-
-    def change(index: int, record: dict[str, Any]) -> None:
-        record["conditions"] = synthetic.conditions()
-        if index == 3:
-            spoil(record)
-
-    run = load(made(tmp_path, change))
-    (warning,) = run.warnings
-    assert f"records.jsonl:4: {message}" in warning
-    assert warning.endswith(" left out")
-    assert len(run.records) == 13
-    known = trust(Analysis(run)).runs[0]
-    assert known.sampling.arms == 12
-    assert known.conditions.launches == (12 if "conditions" in message else 13)
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
@@ -547,12 +506,6 @@ def test_anything_in_the_new_fields_is_survived(
     text = "\n".join(s for p in trust_paragraphs(found) for s in p.sentences)
     trust_tables(found)
     assert not re.search(r"\b(nan|inf)\b", text)
-
-
-def test_what_is_not_there_is_no_fault() -> None:
-    record = {"conditions": None, "launch": {"predicted": None},
-              "arms": [{"metrics": {"latency": {"stopped": None}}}, {"metrics": {}}]}  # fmt: skip
-    assert list(drop_faults(record)) == []
 
 
 # -- the figure and the page ---------------------------------------------------------------------

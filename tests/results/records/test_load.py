@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +10,11 @@ from typing import Any
 
 import pytest
 import synthetic
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from synthetic_quality import few, write_quality
 
 from results.records.load import NoRunError, load
 from results.records.tidy import COLUMNS
-from results.schema import MEASUREMENT, RECORDS, SCHEMA, STATUSES
+from results.schema import MEASUREMENT, RECORDS
 
 SMALL: dict[str, Any] = {"lengths": (512, 1024), "launches": 2, "modes": ("forward",)}
 TWO = {name: synthetic.SEVEN[name] for name in ("sdpa", "longformer")}
@@ -55,70 +52,6 @@ def test_a_failed_case_is_a_row_with_its_reason(tmp_path: Path) -> None:
     run = load(synthetic.write_run(tmp_path, laws, lengths=(512,), launches=1))
     row = run.frame[run.frame["backend"] == "full"].iloc[0]
     assert (row["status"], row["reason"], row["metric"]) == ("crashed", "killed by signal 9", "")
-
-
-def test_bad_lines_are_named_and_the_rest_is_used(tmp_path: Path) -> None:
-    folder = synthetic.write_run(tmp_path, TWO, **SMALL)
-    good = lines(folder)
-    newer = {**good[0], "schema": SCHEMA + 1}
-    status = {**good[0], "status": "great"}
-    broken = json.loads(json.dumps(good[1]))
-    broken["arms"][0]["metrics"]["latency"]["samples"] = ["fast"]
-    zero = json.loads(json.dumps(good[1]))
-    zero["arms"][0]["metrics"]["latency"]["samples"] = [0.0]
-    append(
-        folder,
-        "[1, 2]",
-        json.dumps(newer),
-        json.dumps(status),
-        json.dumps(broken),
-        json.dumps(zero),
-        '{"schema": NaN}',
-        b"\xff\xfe",
-        "[" * 100_000,
-        '{"schema": 1, "meas',
-    )
-    run = load(folder)
-    assert len(run.records) == len(good)
-    first = len(good) + 1
-    faults = [
-        "expected an object, got list",
-        "newer than this version reads",
-        "status: expected one of",
-        "samples or a value|expected finite numbers|expected a number",
-        "expected times above 0",
-        "not JSON .NaN is no JSON number",
-        "not JSON",
-        "not JSON",
-        "not JSON",
-    ]
-    assert len(run.warnings) == len(faults)
-    for number, (warning, fault) in enumerate(zip(run.warnings, faults, strict=True), first):
-        assert warning.startswith(f"{folder / RECORDS}:{number}: ")
-        assert re.search(fault, warning), warning
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        (lambda r: r["case"].update(seq_len=2**60), "not the hash"),
-        (lambda r: r["launch"].update(index=True), "launch.index"),
-        (lambda r: r.update(reason=["x"]), "reason: expected a string"),
-        (lambda r: r["arms"][0].update(cost={"executed_ops": "many"}), "cost.executed_ops"),
-        (lambda r: r["arms"][0].update(expected={"time": -1}), "expected.time"),
-        (lambda r: r["arms"][0].update(gate=3), "gate: expected an object"),
-        (lambda r: r["arms"][0]["metrics"].update(x={"unit": "1", "value": 10**400}), "number"),
-    ],
-)
-def test_values_nobody_can_compute_with_are_left_out(
-    tmp_path: Path, change: Any, fault: str
-) -> None:
-    folder = synthetic.write_run(tmp_path, TWO, **SMALL)
-    record = lines(folder)[1]
-    change(record)
-    append(folder, json.dumps(record))
-    (warning,) = load(folder).warnings
-    assert fault in warning
 
 
 def test_duplicates_are_dropped(tmp_path: Path) -> None:
@@ -210,49 +143,6 @@ def test_the_schema_alone_is_cheap_to_import() -> None:
     assert done.stdout.strip() == "[]"
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-    | st.sampled_from(STATUSES),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)  # fmt: skip
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    found = [path] if path else []
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    for key, inner in items:
-        found += places(inner, (*path, key))
-    return found
-
-
-@pytest.mark.slow
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(data=st.data())
-def test_no_record_breaks_the_loader(tmp_path: Path, data: st.DataObject) -> None:
-    folder = synthetic.write_run(tmp_path, TWO, **SMALL)
-    records = lines(folder)
-    record = records[1]
-    path = data.draw(st.sampled_from(places(record)))
-    target = record
-    for key in path[:-1]:
-        target = target[key]
-    target[path[-1]] = data.draw(JSON)
-    (folder / RECORDS).write_text(json.dumps(records[0]) + "\n" + json.dumps(record) + "\n")
-    run = load(folder)
-    assert len(run.records) + len(run.warnings) >= 2
-    run.frame.to_csv().encode()
-
-
 # -- records from before a field was there -------------------------------------------------------
 
 
@@ -278,22 +168,3 @@ def test_a_reduced_precision_is_another_case(tmp_path: Path) -> None:
     )
     ids = [{r["case"]["id"] for r in lines(folder)} for folder in (plain, other)]
     assert not ids[0] & ids[1]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"fixed_size": {"rank": "many"}}, "fixed_size.rank: expected a number"),
-        ({"fixed_size": [1]}, "fixed_size: expected an object or null"),
-        ({"compiled": {"graphs": -1}}, "compiled.graphs: expected a number from 0"),
-        ({"gate": {"precision": "some"}}, "gate.precision: expected full or reduced"),
-        ({"gate": {"gradient": 3}}, "gate.gradient: expected an object or null"),
-    ],
-)
-def test_details_of_another_form_are_named(
-    tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
-    laws = {"mine": synthetic.Law(1e-6, 1.0, extra=change), "sdpa": synthetic.SEVEN["sdpa"]}
-    run = load(synthetic.write_run(tmp_path, laws, lengths=(512,), launches=1, modes=("forward",)))
-    assert message in run.warnings[0]
-    assert set(run.frame[run.frame["kind"] == "speed"]["backend"]) == {"sdpa"}

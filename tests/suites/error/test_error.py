@@ -16,8 +16,7 @@ from torch import Tensor
 
 from attention.backends.full import FullAttention
 from attention.functional import expand_kv_heads
-from results.records.bounds import check_bounds
-from results.records.validation import check_values, drop_faults
+from results.records.validation import drop_faults
 from results.schema import UNITS, Arm, Case, check_record
 from suites.arms.build import build_attention
 from suites.engine.driver import run_sweep
@@ -193,8 +192,6 @@ def test_a_case_keeps_the_tensors_in_the_folder_of_its_run(tmp_path, monkeypatch
     }  # fmt: skip
     assert len(facts["sha256"]) == 64
     written = check_record(sweep_record(trained_case(), arms=told["arms"]))
-    check_values(written)
-    check_bounds(written)
     assert list(drop_faults(written)) == []
     monkeypatch.delattr(trained_inputs, "train")  # what is there is read
     again = record(trained_case(backend="longformer:window=8"), store=str(tmp_path))

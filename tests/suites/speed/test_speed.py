@@ -18,7 +18,8 @@ from torch import Tensor
 
 from attention import registry
 from attention.backends.full import FullAttention
-from results.records.validation import check_profile
+from results.form import checked
+from results.records.validation import Profile
 from results.schema import (
     CONDITIONS,
     PROFILE_PARTS,
@@ -455,7 +456,7 @@ def profiles(of: Case) -> list[dict[str, Any]]:
     told = record(of, profile=True)
     assert told["status"] == "ok", told["reason"]
     for arm in told["arms"]:
-        check_profile("profile", arm["profile"])
+        checked(arm["profile"], Profile)
     return [arm["profile"] for arm in told["arms"]]
 
 
