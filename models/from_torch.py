@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from attention.base import Attention
 from attention.checks import check_int
-from models.block import TransformerBlock
-from models.multihead import MultiheadAttention
+from models.layers.block import TransformerBlock
+from models.layers.multihead import MultiheadAttention, copy_call_projections
+from models.layers.token_mixer import mixer_class
 from models.stack import TransformerStack
-from models.token_mixer import mixer_class
 
 PARTS = {
     "norm1": "attention_norm",
@@ -76,9 +76,7 @@ def from_torch(
     own = [f"{at}." for at, part in made.named_modules() if isinstance(part, Attention)]
     own += [f"{at}." for at, _ in made.named_modules() if at.endswith("call_projections")]
     assert all(name.startswith((*own, "final_norm.")) for name in missing), missing
-    for layer in made.modules():
-        if isinstance(layer, MultiheadAttention):
-            layer.copy_call_projections()
+    copy_call_projections(made)
     made.train(module.training)
     return made  # type: ignore[no-any-return]
 

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from attention.checks import check_int
 from attention.decoding.chunk import Chunk, gathered
 
 
@@ -47,6 +48,32 @@ class StateShape:
     head_dim: int
     dtype: torch.dtype
     device: torch.device
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        batch_size: int,
+        max_len: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        **heads: int,
+    ) -> StateShape:
+        """Make one of a user's arguments; `heads` are the others, checked already.
+
+        Raises:
+            ValueError: if an argument is out of range.
+            TypeError: if an argument is of the wrong type.
+        """
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise TypeError(f"dtype: expected a floating-point dtype, got {dtype!r}")
+        return cls(
+            batch_size=check_int("batch_size", batch_size, minimum=1),
+            max_len=None if max_len is None else check_int("max_len", max_len, minimum=1),
+            dtype=dtype,
+            device=torch.device(device),
+            **heads,
+        )
 
     def zeros(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Make a zero tensor that may be written to in and out of inference mode."""

@@ -266,11 +266,10 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
 
 def logits_of(model: TransformerModel, batch: Batch) -> Tensor:
     """Return the logits of a batch, ``[B, N, vocab_size]`` (``[B, M, …]`` of a decoder)."""
-    ids = batch.ids if batch.decoder_ids is None else (batch.ids, batch.decoder_ids)
-    many = ids if isinstance(ids, tuple) else (ids,)
+    ids = (batch.ids,) if batch.decoder_ids is None else (batch.ids, batch.decoder_ids)
     # Padding stands behind, where no token of a decoder that is asked anything looks.
     mask = None if model.config.architecture == "decoder" else batch.key_padding_mask
-    out: Tensor = model(*many, key_padding_mask=mask)
+    out: Tensor = model(*ids, key_padding_mask=mask)
     return out
 
 

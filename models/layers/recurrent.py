@@ -16,7 +16,7 @@ from attention.decoding.mixin import check_fits, check_no_graph, check_room
 from attention.decoding.state import DecodeState, StateShape
 from attention.functional import is_stand_in, real_first, without_padding
 from attention.problem import CallInput, Cost, Family, Mode, Problem, Supports
-from models.projection import check_hidden
+from models.layers.projection import check_hidden
 
 
 class LSTMState(DecodeState):
@@ -230,12 +230,15 @@ class LSTMLayer(nn.Module):
         if state is None:
             return self._recur(x, key_padding_mask, None)[0]
         counts = None if key_padding_mask is None else key_padding_mask.sum(dim=1)
-        held = self._check_state(state, x, counts)
-        out, after = self._recur(x, key_padding_mask, (held.h, held.c))
+        check_fits(state, self._shown(), "x has", x)
+        check_no_graph("x", x, *self.lstm.parameters())
+        check_room(state, x.shape[1], counts)
+        assert isinstance(state, LSTMState)
+        out, after = self._recur(x, key_padding_mask, (state.h, state.c))
         some = slice(None) if counts is None else counts > 0
-        for kept, new in zip((held.h, held.c), after, strict=True):
-            kept[:, some] = new[:, some].detach()
-        held.count(x.shape[1], counts)
+        for held, new in zip((state.h, state.c), after, strict=True):
+            held[:, some] = new[:, some].detach()
+        state.count(x.shape[1], counts)
         return out
 
     def _recur(
@@ -255,50 +258,18 @@ class LSTMLayer(nn.Module):
         out, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
         return torch.zeros_like(out).scatter(1, index, out) * mask[:, :, None], after
 
-    def init_state(
-        self,
-        *,
-        batch_size: int,
-        max_len: int | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> LSTMState:
-        """Make the state before the first token.
+    def init_state(self, **made_for: Any) -> LSTMState:
+        """Make the state before the first token; arguments as of `Attention.init_state`.
 
-        Args:
-            batch_size: B.
-            max_len: the most tokens of a sequence, over all calls; more are refused. ``None`` =
-                without end: the state does not grow.
-            dtype: of the hidden states.
-            device: where they live.
+        Without `max_len` it has no end: it does not grow.
 
         Raises:
             UnsupportedError: if the LSTM reads both ways.
-            ValueError: if an argument is out of range.
-            TypeError: if an argument has the wrong type.
         """
         if not self.is_causal:
             raise UnsupportedError("state: an LSTM that reads both ways sees the tokens to come")
-        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise TypeError(f"dtype: expected a floating-point dtype, got {dtype!r}")
-        shape = StateShape(
-            batch_size=check_int("batch_size", batch_size, minimum=1),
-            max_len=None if max_len is None else check_int("max_len", max_len, minimum=1),
-            num_heads=1,
-            num_kv_heads=1,
-            head_dim=self.d_model,
-            dtype=dtype,
-            device=torch.device(device),
-        )
+        shape = StateShape.checked(**made_for, num_heads=1, num_kv_heads=1, head_dim=self.d_model)
         return LSTMState(self._shown(), shape)
-
-    def _check_state(self, state: Any, x: Tensor, counts: Tensor | None) -> LSTMState:
-        """Check that a state is of this layer and this call, and has room."""
-        check_fits(state, self._shown(), "x has", x)
-        check_no_graph("x", x, *self.lstm.parameters())
-        check_room(state, x.shape[1], counts)
-        assert isinstance(state, LSTMState)
-        return state
 
     def _other_way(self, is_causal: bool) -> str:
         built = "forwards only" if self.is_causal else "both ways"

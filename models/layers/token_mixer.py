@@ -13,9 +13,9 @@ from attention.base import Attention, UnsupportedError
 from attention.checks import check_int
 from attention.plugins import check_options
 from attention.registry import get
-from models.multihead import MultiheadAttention
-from models.positional import RotaryPositions
-from models.recurrent import LSTMLayer
+from models.layers.multihead import MultiheadAttention
+from models.layers.positional import RotaryPositions
+from models.layers.recurrent import LSTMLayer
 
 MixingLayer: TypeAlias = MultiheadAttention | LSTMLayer
 MixingClass: TypeAlias = type[Attention] | type[LSTMLayer]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from attention.checks import check_float, check_int
-from models.projection import check_hidden
+from models.layers.projection import check_hidden
 
 
 class _AddedPositions(nn.Module):
