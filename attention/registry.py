@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from attention.base import Attention
-from attention.plugins import Registry, check_options, describe_option, import_file
+from attention.options import check_options, describe_option
+from attention.plugins import Registry, import_file
 from attention.problem import UNMEASURED
 
 A = TypeVar("A", bound=Attention)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from attention.checks import check_bool, check_choice, check_float, check_int
-from attention.plugins import near_miss
+from attention.options import near_miss
 from models.layers.block import Norm
 from models.layers.feedforward import Activation
 from models.layers.norm import EPSILON, Normalization

@@ -67,13 +67,11 @@ class TransformerModel(nn.Module):
             raise TypeError(f"config: expected a ModelConfig, got {type(config).__name__}")
         self.config = config
         self.chosen: dict[str, Any] = {
-            "attention": attention,
-            "attention_options": attention_options,
+            "attention": attention, "attention_options": attention_options,
             "decoder_attention": decoder_attention,
             "decoder_attention_options": decoder_attention_options,
-            "cross_attention": cross_attention,
-            "cross_attention_options": cross_attention_options,
-        }
+            "cross_attention": cross_attention, "cross_attention_options": cross_attention_options,
+        }  # fmt: skip
         self.swap_notes: tuple[str, ...] = ()
         has_both = config.architecture == "encoder_decoder"
         for name, value in self.chosen.items():
@@ -185,8 +183,7 @@ class TransformerModel(nn.Module):
             raise UnsupportedError(
                 "state: an encoder sees the tokens to come; a decoder decodes with a state"
             )
-        out: Tensor = self.logits(self.encode(input_ids, **asked).hidden)
-        return out
+        return self.logits(self.encode(input_ids, **asked).hidden)  # type: ignore[no-any-return]
 
     def encode(
         self,
@@ -214,18 +211,9 @@ class TransformerModel(nn.Module):
         state: ModelState | None = None,
         **call_inputs: Tensor | None,
     ) -> Tensor:
-        """Run the decoder on ids ``[B, N]``; arguments as in `forward`.
+        """Run the decoder on ids ``[B, N]``; other arguments and errors as in `forward`.
 
-        Args:
-            input_ids: int64 ``[B, N]``.
-            memory: of `encode`; ``None`` = what the state holds, or there is no encoder.
-            key_padding_mask: bool ``[B, N]``, True = a token.
-            token_type_ids: int64 ``[B, N]``.
-            state: what came before, by `init_state`; takes the tokens in.
-            **call_inputs: the token masks that the backend declares.
-
-        Returns:
-            logits ``[B, N, vocab_size]``.
+        `memory` is what `encode` gave: ``None`` = what the state holds, or there is no encoder.
         """
         if self.decoder is None or self.decoder_embeddings is None:
             raise ValueError("input_ids: an encoder decodes nothing; call the model")
@@ -242,51 +230,37 @@ class TransformerModel(nn.Module):
                 input_ids, key_padding_mask, num_layers=len(self.decoder.blocks),
                 max_len=self.config.max_len, name=f"{prefix}input_ids",
             )  # fmt: skip
-            memory = state.memory if memory is None else memory
-            layers = state.layers
+            memory, layers = memory or state.memory, state.layers
         elif key_padding_mask is not None:  # a position is that among the tokens
             positions = places(key_padding_mask)
         x = self.decoder_embeddings(input_ids, token_type_ids, positions)
         x = self.decoder(
-            x,
-            is_causal=True,
-            key_padding_mask=key_padding_mask,
-            memory=memory,
-            positions=positions,
-            states=layers,
-            **call_inputs,
-        )
+            x, is_causal=True, key_padding_mask=key_padding_mask, memory=memory,
+            positions=positions, states=layers, **call_inputs,
+        )  # fmt: skip
         if state is not None:
             state.count(input_ids, key_padding_mask)
-        out: Tensor = self.logits(x)
-        return out
+        return self.logits(x)  # type: ignore[no-any-return]
 
     def init_state(self, *, batch_size: int, max_len: int | None = None) -> ModelState:
-        """Make the state of a decoder before its first token.
+        """Make the state of a decoder before its first token, of a batch of sequences.
 
-        Made under ``torch.autocast`` it is for decoding under it.
-
-        Args:
-            batch_size: B.
-            max_len: the most tokens of a sequence; ``None`` = the model's.
+        It is for `max_len` tokens of each, ``None`` = the model's; made under ``torch.autocast``,
+        for decoding under it.
 
         Raises:
-            UnsupportedError: if the backend decodes with no state.
-            ValueError: if an argument is out of range, or there is no decoder.
+            UnsupportedError: if the backend decodes with no state, or there is no decoder.
+            ValueError: if an argument is out of range.
         """
         if self.decoder is None:
             raise UnsupportedError("state: an encoder sees the tokens to come; it decodes nothing")
-        return new_state(
-            self.decoder, self.tokens.weight, batch_size=batch_size,
-            max_len=self.config.max_len if max_len is None else max_len,
-        )  # fmt: skip
+        most = self.config.max_len if max_len is None else max_len
+        return new_state(self.decoder, self.tokens.weight, batch_size=batch_size, max_len=most)
 
     def check_ids(self, ids: Any, key_padding_mask: Tensor | None = None, **named: Any) -> None:
         """Check ids ``[B, N]`` and their mask; see `models.embeddings.check_ids`."""
-        config = self.config
-        check_ids(
-            ids, key_padding_mask, vocab_size=config.vocab_size, max_len=config.max_len, **named
-        )
+        named |= {"vocab_size": self.config.vocab_size, "max_len": self.config.max_len}
+        check_ids(ids, key_padding_mask, **named)
 
     def with_attention(
         self, attention: str, *, max_len: int | None = None, **options: Any
@@ -308,8 +282,7 @@ class TransformerModel(nn.Module):
             TypeError: if the backend has no such option.
             UnsupportedError: if the backend cannot do what the architecture asks of it.
         """
-        made: TransformerModel = swapped(self, attention, max_len, options)
-        return made
+        return swapped(self, attention, max_len, options)  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> torch.dtype:

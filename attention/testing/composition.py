@@ -89,7 +89,7 @@ def _hessian_products(
     bench: Bench, call: Inputs, function: Callable[..., Tensor]
 ) -> tuple[Tensor, ...] | None:
     """Return the Hessian of a weighted sum times a vector; `None` = the gradient has no graph."""
-    leaves = [x.detach().clone().requires_grad_() for x in (call.q, call.k, call.v)]
+    leaves = call.leaves()
     loss = (function(*leaves, **call.asks) * (drawn(bench, call.q) * call.real)).sum()
     first = torch.autograd.grad(loss, leaves, create_graph=True)
     along = [(g * drawn(bench, g)).sum() for g in first]
@@ -117,7 +117,7 @@ def check_in_place(bench: Bench) -> None:
         results = []
         for changed in (False, True):
             module = bench.build(65).to(torch.float64).eval()
-            leaves = [x.detach().clone().requires_grad_() for x in (call.q, call.k, call.v)]
+            leaves = call.leaves()
             inputs = [x * 1.0 for x in leaves]
             out = module(*inputs)
             if changed:
@@ -177,7 +177,7 @@ def check_meta(bench: Bench) -> None:
 
 def check_functional(bench: Bench) -> None:
     """`torch.func`: a gradient, a call with given parameters, a gradient an example."""
-    for causal in (False, True) if bench.cls.supports.causal else (False,):
+    for causal in bench.causals:
         call = bench.inputs(65, is_causal=causal)
         module = bench.build(65).to(torch.float64).eval()
         weight = drawn(bench, call.q)
@@ -188,7 +188,7 @@ def check_functional(bench: Bench) -> None:
             "g = lambda q, k, v: f(q[None], k[None], v[None])\n"
             "print(torch.vmap(torch.func.grad(g, (0, 1, 2)))(q, k, v))",
         )
-        leaves = [x.detach().clone().requires_grad_() for x in (call.q, call.k, call.v)]
+        leaves = call.leaves()
         out = module(*leaves, is_causal=causal)
         expected = torch.autograd.grad((out.sin() * weight).sum(), leaves)
         loss = functools.partial(_functional_loss, module, causal)
@@ -219,7 +219,7 @@ def check_padding_content(bench: Bench) -> None:
     """NaN and infinity in padded keys and values: no trace, forward, backward or decoding."""
     if not bench.cls.supports.key_padding:
         raise NotAsked("key_padding is not declared")
-    for causal in (False, True) if bench.cls.supports.causal else (False,):
+    for causal in bench.causals:
         call = bench.inputs(65, is_causal=causal, padding=True)
         module = bench.build(65).to(torch.float64).eval()
         how = bench.show(

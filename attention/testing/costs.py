@@ -66,11 +66,7 @@ def check_hidden_memory(bench: Bench) -> None:
     if declared >= 2:
         raise NotAsked("quadratic memory is declared")
     modes: tuple[Mode, ...] = ("forward", "training")
-    for causal, padding, mode in itertools.product(
-        (False, True) if bench.cls.supports.causal else (False,),
-        (False, True) if bench.cls.supports.key_padding else (False,),
-        modes,
-    ):
+    for causal, padding, mode in itertools.product(bench.causals, bench.paddings, modes):
         small, large = (
             bench.inputs(n, is_causal=causal, padding=padding, dtype=torch.float32)
             for n in (1024, 4096)

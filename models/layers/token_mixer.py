@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from attention.base import Attention, UnsupportedError
 from attention.checks import check_int
-from attention.plugins import check_options
+from attention.options import check_options
 from attention.registry import get
 from models.layers.multihead import MultiheadAttention
 from models.layers.positional import RotaryPositions
