@@ -23,20 +23,8 @@ from attention.kernels.onednn import is_faster_here
 from attention.problem import CallInput, Family, Problem, Supports
 
 
-class Declaration(nn.Module, ABC):
-    """The part of `attention.base.Attention` that says what a backend is and serves.
-
-    Args:
-        num_heads: H.
-        head_dim: D.
-        scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
-        dropout_p: probability of dropping an attention weight in training mode.
-
-    Raises:
-        ValueError: if an argument is out of range.
-        TypeError: if an argument has the wrong type.
-        UnsupportedError: if `dropout_p` is not 0 and the backend has no dropout.
-    """
+class Declared(nn.Module):
+    """What a class declares that mixes tokens: a backend, or a layer that stands in its place."""
 
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
@@ -51,6 +39,52 @@ class Declaration(nn.Module, ABC):
     decode_memory_exponent: ClassVar[float] = 1.0
     """Of the state's size, likewise."""
     call_inputs: ClassVar[Mapping[str, CallInput]] = {}
+    refusals: ClassVar[Mapping[str, str]] = {}
+    """Why a declared ``False`` in `supports` is so, by field: one clause for the error."""
+
+    @classmethod
+    def why_not(cls, what: str) -> str:
+        """Return why a declared ``False`` is so, as a clause in brackets, or nothing."""
+        return f" ({cls.refusals[what]})" if what in cls.refusals else ""
+
+    @classmethod
+    def options(cls) -> dict[str, inspect.Parameter]:
+        """Return the constructor's arguments, by name, with defaults and annotations."""
+        parameters = inspect.signature(cls.__init__).parameters
+        return {name: p for name, p in parameters.items() if name != "self"}
+
+    @classmethod
+    def shared_options(cls, **options: Any) -> dict[str, Any]:
+        """Make what all layers of a stack share, as options for each layer's constructor.
+
+        An encoder calls this once with the options it will build every layer with. The default
+        shares nothing.
+        """
+        return {}
+
+    def fixed_sizes(self) -> Mapping[str, int]:
+        """Name what stands in for the N keys of a query: keys or features, by what they are.
+
+        A method gains where they are fewer than N; the default is that there are none.
+        """
+        return {}
+
+
+class Declaration(Declared, ABC):
+    """The part of `attention.base.Attention` that says what a backend is and serves.
+
+    Args:
+        num_heads: H.
+        head_dim: D.
+        scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
+        dropout_p: probability of dropping an attention weight in training mode.
+
+    Raises:
+        ValueError: if an argument is out of range.
+        TypeError: if an argument has the wrong type.
+        UnsupportedError: if `dropout_p` is not 0 and the backend has no dropout.
+    """
+
     whole_in_transforms: ClassVar[bool] = False
     """Whether torch.func's transforms are shown `attend` as one function, run again for each
     derivative: for autograd functions of one's own and decisions on the host."""
@@ -103,22 +137,6 @@ class Declaration(nn.Module, ABC):
             return [f"device: torch sees no {device.upper()} device here"]
         return []
 
-    @classmethod
-    def shared_options(cls, **options: Any) -> dict[str, Any]:
-        """Make what all layers of a stack share, as options for each layer's constructor.
-
-        An encoder calls this once with the options it will build every layer with. The default
-        shares nothing.
-        """
-        return {}
-
-    def fixed_sizes(self) -> Mapping[str, int]:
-        """Name what stands in for the N keys of a query: keys or features, by what they are.
-
-        A method gains where they are fewer than N; the default is that there are none.
-        """
-        return {}
-
     def unsupported_reasons(self, problem: Problem) -> list[str]:
         """Say why a call on `problem` would be refused; empty = it will run.
 
@@ -151,14 +169,6 @@ class Declaration(nn.Module, ABC):
         if self.kernel_choice != "auto":
             return self.kernel_choice
         return self.cuda_kernel if device == "cuda" else "tiled"
-
-    refusals: ClassVar[Mapping[str, str]] = {}
-    """Why a declared ``False`` in `supports` is so, by field: one clause for the error."""
-
-    @classmethod
-    def why_not(cls, what: str) -> str:
-        """Return why a declared ``False`` is so, as a clause in brackets, or nothing."""
-        return f" ({cls.refusals[what]})" if what in cls.refusals else ""
 
     def lse_reasons(self, problem: Problem) -> list[str]:
         """Say why a call on `problem` would not return its log-sum-exp; empty = it will."""
@@ -231,12 +241,6 @@ class Declaration(nn.Module, ABC):
                 )
         q_g, k_g, v_g = (t.to(q.dtype) for t in value)
         return q_g, k_g, v_g
-
-    @classmethod
-    def options(cls) -> dict[str, inspect.Parameter]:
-        """Return the constructor's arguments, by name, with defaults and annotations."""
-        parameters = inspect.signature(cls.__init__).parameters
-        return {name: p for name, p in parameters.items() if name != "self"}
 
     @property
     def active_dropout_p(self) -> float:

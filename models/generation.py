@@ -178,20 +178,16 @@ def _checked_inputs(
     return {argument: mask for argument, mask in given.items() if mask is not None}
 
 
+@dataclass
 class _Run:
     """A model that is asked for the logits after the tokens so far."""
 
-    def __init__(
-        self,
-        model: DecodingModel,
-        ids: Tensor,
-        mask: Tensor,
-        memory: Memory | None,
-        state: ModelState | None,
-        extra: dict[str, Tensor],
-    ) -> None:
-        self.model, self.memory, self.state = model, memory, state
-        self.ids, self.mask, self.extra = ids, mask, extra
+    model: DecodingModel
+    ids: Tensor
+    mask: Tensor
+    memory: Memory | None
+    state: ModelState | None
+    extra: dict[str, Tensor]
 
     @classmethod
     def begin(

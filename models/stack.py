@@ -161,12 +161,8 @@ class TransformerStack(nn.Module):
             x: ``[B, N, d_model]``, N at most `max_len`.
             states: of the blocks, by `init_states`.
             **call: as of `TransformerBlock.forward`: ``key_padding_mask`` (**True = this token
-                takes part**), ``memory``, ``is_causal``, ``positions`` and token masks.
-
-        Raises:
-            ValueError: if a shape does not fit.
-            TypeError: if an input is no tensor or the backend takes no input of that name.
-            UnsupportedError: if the backend declares that it cannot serve the request.
+                takes part**), ``memory``, ``is_causal``, ``positions`` and token masks,
+                and errors too.
         """
         each_state = [None] * len(self.blocks) if states is None else states
         computes_again = self.checkpointing and self.training and torch.is_grad_enabled()

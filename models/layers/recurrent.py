@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -12,10 +11,11 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from attention.base import UnsupportedError
 from attention.checks import check_bool, check_int, check_mask
+from attention.declaration import Declared
 from attention.decoding.mixin import check_fits, check_no_graph, check_room
 from attention.decoding.state import DecodeState, StateShape
 from attention.functional import is_stand_in, real_first, without_padding
-from attention.problem import CallInput, Cost, Family, Mode, Problem, Supports
+from attention.problem import Cost, Mode, Problem, Supports
 from models.layers.projection import check_hidden
 
 
@@ -35,7 +35,7 @@ class LSTMState(DecodeState):
         self.c = shape.zeros(1, shape.batch_size, shape.head_dim)
 
 
-class LSTMLayer(nn.Module):
+class LSTMLayer(Declared):
     """Mix the tokens of a sequence by an LSTM, as torch has it.
 
     Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", Neural Computation 9(8), with the
@@ -54,18 +54,15 @@ class LSTMLayer(nn.Module):
         TypeError: if an argument has the wrong type.
     """
 
-    name: ClassVar[str] = "lstm"
-    summary: ClassVar[str] = "torch's LSTM in place of attention"
-    paper: ClassVar[str] = "Hochreiter and Schmidhuber 1997, Neural Computation 9(8)"
-    family: ClassVar[Family] = "recurrent"
-    exact: ClassVar[bool] = False
-    supports: ClassVar[Supports] = Supports(causal=True, cross=False, key_padding=True, state=True)
+    name = "lstm"
+    summary = "torch's LSTM in place of attention"
+    paper = "Hochreiter and Schmidhuber 1997, Neural Computation 9(8)"
+    family = "recurrent"
+    exact = False
+    supports = Supports(causal=True, cross=False, key_padding=True, state=True)
     refusals: ClassVar[Mapping[str, str]] = {"cross": "it has no queries: it reads one sequence"}
-    call_inputs: ClassVar[Mapping[str, CallInput]] = {}
-    time_exponent: ClassVar[float] = 1.0
-    memory_exponent: ClassVar[float] = 1.0
-    decode_time_exponent: ClassVar[float] = 0.0
-    decode_memory_exponent: ClassVar[float] = 0.0
+    time_exponent = memory_exponent = 1.0
+    decode_time_exponent = decode_memory_exponent = 0.0
     kernel = "torch.nn.LSTM"
     dropout_p = 0.0
 
@@ -86,26 +83,6 @@ class LSTMLayer(nn.Module):
         )
 
     # -- what a backend says of itself ----------------------------------------------------------
-
-    @classmethod
-    def options(cls) -> dict[str, inspect.Parameter]:
-        """Return the constructor's arguments; see `Attention.options`."""
-        parameters = inspect.signature(cls.__init__).parameters
-        return {name: p for name, p in parameters.items() if name != "self"}
-
-    @classmethod
-    def shared_options(cls, **options: Any) -> dict[str, Any]:
-        """Share nothing between layers; see `Attention.shared_options`."""
-        return {}
-
-    @classmethod
-    def why_not(cls, what: str) -> str:
-        """Return why a declared no is one, as a clause in brackets."""
-        return f" ({cls.refusals[what]})" if what in cls.refusals else ""
-
-    def fixed_sizes(self) -> Mapping[str, int]:
-        """Name what stands in for the N keys: nothing does."""
-        return {}
 
     def unsupported_reasons(self, problem: Problem) -> list[str]:
         """Say why a call on `problem` would be refused; empty = it will run."""

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from attention.base import Attention, UnsupportedError
 from attention.checks import check_int
+from attention.declaration import Declared
 from attention.options import check_options
 from attention.registry import get
 from models.layers.multihead import MultiheadAttention
@@ -18,7 +19,7 @@ from models.layers.positional import RotaryPositions
 from models.layers.recurrent import LSTMLayer
 
 MixingLayer: TypeAlias = MultiheadAttention | LSTMLayer
-MixingClass: TypeAlias = type[Attention] | type[LSTMLayer]
+MixingClass: TypeAlias = type[Declared]
 
 LAYERS: Mapping[str, type[LSTMLayer]] = {LSTMLayer.name: LSTMLayer}
 """Layers that mix tokens without attention, by name."""

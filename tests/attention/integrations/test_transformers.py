@@ -487,7 +487,7 @@ def test_a_swapped_encoder_gives_the_same_logits(kind: str, padded: str, trainin
     names = list(mine.state_dict())
     ours.swap(mine)
     assert list(mine.state_dict()) == names
-    assert len([m for m in mine.modules() if type(m).__module__.endswith("hf_swap")]) >= 2
+    assert len([m for m in mine.modules() if type(m).__module__.endswith("transformers_layers")]) >= 2
     generator = torch.Generator().manual_seed(1)
     given = {
         "input_ids": torch.randint(4, VOCAB, (BATCH, 64), generator=generator),
