@@ -519,16 +519,16 @@ def recommend(
             setting={name: value for name, value in asked.items() if name in SETTINGS},
         )
     except (ValueError, TypeError) as error:
-        name, _, said = str(error).partition(":")
-        raise click.UsageError(f"--{name.replace('_', '-')}:{said}", ctx) from None
+        name, _, message = str(error).partition(":")
+        raise click.UsageError(f"--{name.replace('_', '-')}:{message}", ctx) from None
     with misuse(ctx):
         run = load(*(folders or reference_folders()))
         _say(run.warnings, Stream(sys.stderr))  # what is incomplete stands in the answer
-        found = recommended(run.frame, **asked)
+        answer = recommended(run.frame, **asked)
     page = Page()
     page.write(
         json_of(
-            found,
+            answer,
             machines=run.machines,
             reference=reference,
             folders=run.folders,
@@ -536,11 +536,11 @@ def recommend(
         )
         if as_json
         else page.emphasised(
-            text(found, machines=run.machines, reference=reference, incomplete=run.incomplete),
+            text(answer, machines=run.machines, reference=reference, incomplete=run.incomplete),
             ("Question: ", "Answer: "),
         )
     )
-    ctx.exit(0 if found.winner else 1)
+    ctx.exit(0 if answer.winner else 1)
 
 
 @main.command()
@@ -704,11 +704,11 @@ def doctor(as_json: bool) -> None:
     from suites.machine.doctor import examine
     from suites.terminal import listing
 
-    found = examine()
+    findings = examine()
     if as_json:
-        listing.print_json([asdict(finding) for finding in found])
+        listing.print_json([asdict(finding) for finding in findings])
         return
-    listing.examined(found)
+    listing.examined(findings)
 
 
 if __name__ == "__main__":

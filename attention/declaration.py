@@ -249,10 +249,10 @@ class Declaration(Declared, ABC):
 
     def extra_repr(self) -> str:
         """Show every option that is kept under its own name."""
-        kept = {n: getattr(self, n, None) for n in self.options()}
-        if "kernel" in kept:  # under its own name stands what ran
-            kept["kernel"] = getattr(self, "kernel_choice", None)
+        values = {n: getattr(self, n, None) for n in self.options()}
+        if "kernel" in values:  # under its own name stands what ran
+            values["kernel"] = getattr(self, "kernel_choice", None)
         shown = {
-            n: value for n, value in kept.items() if isinstance(value, int | float | str | tuple)
+            n: value for n, value in values.items() if isinstance(value, int | float | str | tuple)
         }
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())

@@ -38,8 +38,8 @@ def as_a_whole(backend: nn.Module, method: str, *args: Any, **kwargs: Any) -> Te
     rows = [flat[index] for index in at]
     for index in at:
         flat[index] = None
-    own = itertools.chain(backend.named_parameters(), backend.named_buffers())
-    held: dict[str, Tensor] = {f"backend.{name}": x for name, x in own}
+    parameters_and_buffers = itertools.chain(backend.named_parameters(), backend.named_buffers())
+    held: dict[str, Tensor] = {f"backend.{name}": x for name, x in parameters_and_buffers}
     seeds = []
     if backend.active_dropout_p:  # vmap's `randomness` says whether examples share it
         seeds = [torch.randint(2**62, (), device="cpu")]
@@ -216,8 +216,8 @@ def _run(function: _Function, *tensors: Tensor) -> Tensors:
 
 
 def _apply(function: _Function, *tensors: Tensor) -> Tensors:
-    found: Tensors = _Whole.apply(function, *tensors)  # type: ignore[no-untyped-call]
-    return found
+    outs: Tensors = _Whole.apply(function, *tensors)  # type: ignore[no-untyped-call]
+    return outs
 
 
 class _Whole(torch.autograd.Function):
@@ -238,9 +238,9 @@ class _Whole(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         wanted = tuple(at - 1 for at, needed in enumerate(ctx.needs_input_grad) if needed)
-        found = _apply(_Gradients(ctx.function, wanted), *ctx.saved_tensors, *grads)
+        gradients = _apply(_Gradients(ctx.function, wanted), *ctx.saved_tensors, *grads)
         every: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
-        for at, grad in zip(wanted, found, strict=True):
+        for at, grad in zip(wanted, gradients, strict=True):
             every[at + 1] = grad
         return tuple(every)
 

@@ -168,10 +168,10 @@ def _checked_inputs(
     accepted = token_masks(name)
     for argument, mask in given.items():
         if argument not in accepted:
-            known = f"also takes {', '.join(accepted)}" if accepted else "takes none"
+            masks = f"also takes {', '.join(accepted)}" if accepted else "takes none"
             raise TypeError(
                 f"{argument}: no argument of generate, and no token mask that {name} takes; "
-                f"{name} {known}"
+                f"{name} {masks}"
             )
         if mask is not None:
             check_mask(argument, mask, (ids.shape[0], ids.shape[1]), ids)
@@ -200,7 +200,7 @@ class _Run:
         use_state: bool,
         extra: dict[str, Tensor],
     ) -> _Run:
-        """Encode the input, if there is an encoder, and check that the answer fits."""
+        """Encode the checked input, if there is an encoder, and check that the answer fits."""
         architecture, memory = model.config.architecture, None
         if architecture == "encoder":
             raise ValueError("model: an encoder sees the tokens to come; a decoder generates")
@@ -210,19 +210,13 @@ class _Run:
             )
         if mask is None:
             mask = torch.ones_like(input_ids, dtype=torch.bool)
-        else:
-            check_mask(
-                "key_padding_mask", mask, (input_ids.shape[0], input_ids.shape[1]), input_ids
-            )
-            if not bool(mask.any(dim=1).all()):
-                raise ValueError("key_padding_mask: a prompt without any token")
+        elif not bool(mask.any(dim=1).all()):
+            raise ValueError("key_padding_mask: a prompt without any token")
         ids = input_ids
         if start_id is not None:
             memory = model.encode(input_ids, key_padding_mask=mask, **extra)
             memory.projected, extra = {}, {}
-            ids = input_ids.new_full(
-                (len(input_ids), 1), check_int("start_id", start_id, minimum=0)
-            )
+            ids = input_ids.new_full((len(input_ids), 1), start_id)
             mask = torch.ones_like(ids, dtype=torch.bool)
         # Real tokens first: what is generated follows them.
         order = real_first(mask)

@@ -51,9 +51,9 @@ class Family:
     def config(self, given: Any) -> ModelConfig:
         """Return our configuration of a model with theirs."""
         for name, value in self.expected.items():
-            found = getattr(given, name, value)  # an absent one is fine
-            if found != value:
-                raise ValueError(f"hf_model.config.{name}: expected {value!r}, got {found!r}")
+            actual = getattr(given, name, value)  # an absent one is fine
+            if actual != value:
+                raise ValueError(f"hf_model.config.{name}: expected {value!r}, got {actual!r}")
         self.check(given)
         shape = {ours: getattr(given, theirs) for ours, theirs in self.shape.items()}
         if "d_ff" in shape and shape["d_ff"] is None:

@@ -87,7 +87,7 @@ class TransformerStack(nn.Module):
             num_heads=num_heads,
             max_len=max_len,
         )
-        own = each_layer(
+        of_layers = each_layer(
             "attention", attention, attention_options or {}, is_causal=is_causal,
             first_layer=first_layer,
         )  # fmt: skip
@@ -107,7 +107,7 @@ class TransformerStack(nn.Module):
                 cross_attention_options=cross_options,
                 **block,
             )
-            for options, cross_options in zip(own, crossing, strict=True)
+            for options, cross_options in zip(of_layers, crossing, strict=True)
         ]
         self.final_norm: nn.Module = nn.Identity()
         if blocks[0].norm == "pre":

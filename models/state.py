@@ -91,8 +91,8 @@ class ModelState:
     def rewind(self, mark: tuple[Tensor, list[Mark]]) -> None:
         """Go back to a mark; see `DecodeState.rewind`."""
         lengths, layers = mark
-        for state, own in zip(self.layers, layers, strict=True):
-            state.rewind(own)
+        for state, layer_mark in zip(self.layers, layers, strict=True):
+            state.rewind(layer_mark)
         self.lengths.copy_(lengths)
 
 

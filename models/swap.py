@@ -100,7 +100,7 @@ def carry_over(
 
 def _keep_draws(old: nn.Module, new: nn.Module, attention: str, seeded: str) -> list[str]:
     """Copy the buffers that checkpoints hold, as far as they fit; return what is new or lost."""
-    given, kept, notes = _drawn_by_layer(old), dict[str, Any](), list[str]()
+    given, fitting, notes = _drawn_by_layer(old), dict[str, Any](), list[str]()
     for layer, drawn in _drawn_by_layer(new).items():
         source = given.pop(layer, {})
         by_seed = bool(seeded) and layer.startswith(seeded)
@@ -108,7 +108,7 @@ def _keep_draws(old: nn.Module, new: nn.Module, attention: str, seeded: str) -> 
             new.get_submodule(layer)
         )
         if not by_seed and same_kind and _all_fit(drawn, source):
-            kept |= source
+            fitting |= source
             continue
         how = "drawn by the seed that was given" if by_seed else "drawn at random"
         notes += [f"{name}: new, {how}" for name in drawn if not name.endswith(EXTRA)]
@@ -116,7 +116,7 @@ def _keep_draws(old: nn.Module, new: nn.Module, attention: str, seeded: str) -> 
         notes += [
             f"{name}: not kept, {attention} has none" for name in lost if not name.endswith(EXTRA)
         ]
-    new.load_state_dict(kept, strict=False)
+    new.load_state_dict(fitting, strict=False)
     return notes
 
 
@@ -130,17 +130,18 @@ def _drawn_by_layer(model: nn.Module) -> dict[str, dict[str, Any]]:
     return drawn
 
 
-def _all_fit(own: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+def _all_fit(buffers: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
     """Whether a layer has the same buffers as another, of the same shapes."""
-    return own.keys() == given.keys() and all(
-        getattr(x, "shape", None) == getattr(given[name], "shape", None) for name, x in own.items()
+    return buffers.keys() == given.keys() and all(
+        getattr(x, "shape", None) == getattr(given[name], "shape", None)
+        for name, x in buffers.items()
     )
 
 
-def _repeat_positions(name: str, own: Tensor, given: Tensor, offset: int) -> str:
+def _repeat_positions(name: str, weight: Tensor, given: Tensor, offset: int) -> str:
     """Fill learned positions of another length; return what was done."""
-    own[:offset] = given[:offset]
-    rows, source = own[offset:], given[offset:]
+    weight[:offset] = given[:offset]
+    rows, source = weight[offset:], given[offset:]
     repeats = -(-len(rows) // len(source))
     rows.copy_(source.repeat(repeats, 1)[: len(rows)])
     if len(rows) <= len(source):

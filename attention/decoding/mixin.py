@@ -215,12 +215,12 @@ class Decoding(Declaration):
 
     def shown(self) -> str:
         """Write the backend with its options and draws, as a state remembers it; made once."""
-        known: str | None = self.__dict__.get("_shown")
-        if known is None:
+        text: str | None = self.__dict__.get("_shown")
+        if text is None:
             drawn = self.drawn()
-            known = f"{self.name}({self.extra_repr()}{', ' if drawn else ''}{drawn})"
-            self.__dict__["_shown"] = known
-        return known
+            text = f"{self.name}({self.extra_repr()}{', ' if drawn else ''}{drawn})"
+            self.__dict__["_shown"] = text
+        return text
 
     def forget_shown(self) -> None:
         """Write it anew, and check the next call closely: what a state remembers has changed."""

@@ -192,8 +192,8 @@ def choose(
             the model does not dispatch its attention.
         TypeError: if an option is unknown or the model's own.
     """
-    found = parts.layers_of(model)
-    kinds = {name: parts.kind_of(name, module) for name, module in found.items()}
+    dispatching = parts.layers_of(model)
+    kinds = {name: parts.kind_of(name, module) for name, module in dispatching.items()}
     by_kind = {"encoder": encoder, "decoder": decoder, "cross": cross}
     for kind, choice in by_kind.items():
         if choice is not None and kind not in kinds.values():
@@ -202,9 +202,9 @@ def choose(
                 f"{', '.join(sorted({*kinds.values()})) or 'none, it does not dispatch attention'}"
             )
     for pattern in layers or {}:
-        if not any(fnmatchcase(name, pattern) for name in found):
-            raise ValueError(f"layers: {pattern!r} is none of {', '.join(found)}")
-    if not found:
+        if not any(fnmatchcase(name, pattern) for name in dispatching):
+            raise ValueError(f"layers: {pattern!r} is none of {', '.join(dispatching)}")
+    if not dispatching:
         raise ValueError(f"model: {type(model).__name__} does not dispatch its attention")
     taken = {}
     for name, kind in kinds.items():
@@ -212,10 +212,10 @@ def choose(
         for pattern, other in (layers or {}).items():
             choice = other if fnmatchcase(name, pattern) else choice
         taken[name] = _parsed(choice)
-        if parts.shape_of(found[name]) is None:
+        if parts.shape_of(dispatching[name]) is None:
             raise ValueError(f"model: its layer {name} does not say what heads it has")
     model.set_attn_implementation(CHOSEN)  # type: ignore[operator]
-    for number, (name, module) in enumerate(found.items()):
+    for number, (name, module) in enumerate(dispatching.items()):
         shape = parts.shape_of(module)
         assert shape is not None
         parts.attach(module, taken[name][0], taken[name][1], shape=shape, number=number)

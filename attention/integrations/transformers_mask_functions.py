@@ -74,14 +74,14 @@ def read(mask_function: Callable[..., Any]) -> tuple[bool, int | None]:
         UnsupportedError: if it is anything else; the message names the part.
     """
     try:
-        said = mask_function(None, None, _Query(), _Key()).said
+        facts = mask_function(None, None, _Query(), _Key()).said
     except (TypeError, AttributeError, IndexError, RuntimeError):
         raise UnsupportedError(
             f"attention_mask: the model asks for {_named(mask_function)}; accepted are causal and "
             "bidirectional masks, a sliding window, and padding"
         ) from None
-    is_causal = any(what == "causal" for what, _ in said)
-    windows = [(what, size) for what, size in said if what != "causal"]
+    is_causal = any(what == "causal" for what, _ in facts)
+    windows = [(what, size) for what, size in facts if what != "causal"]
     if not windows:
         return is_causal, None
     (side, window), *more = windows

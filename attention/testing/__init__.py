@@ -123,11 +123,11 @@ def contract(
 
     @pytest.mark.parametrize("name", names)
     def test(name: str) -> None:
-        (found,) = check(backend, options=options, device=device, only=name)
-        if found.status == "skipped":
-            pytest.skip(found.message)
-        if found.status == "failed":
-            pytest.fail(f"{found.message}\n\n{found.how}", pytrace=False)
+        (finding,) = check(backend, options=options, device=device, only=name)
+        if finding.status == "skipped":
+            pytest.skip(finding.message)
+        if finding.status == "failed":
+            pytest.fail(f"{finding.message}\n\n{finding.how}", pytrace=False)
 
     return test
 

@@ -48,8 +48,8 @@ def check_persistence(bench: Bench) -> None:
         "a module that loaded the state dict": loaded,
     }
     for name, other in copies.items():
-        found = other(call.q, call.k, call.v)
-        assert_matches(f"{name} against the module itself", found, expected, F64_BUDGET, how)
+        actual = other(call.q, call.k, call.v)
+        assert_matches(f"{name} against the module itself", actual, expected, F64_BUDGET, how)
     before = torch.get_rng_state()
     bench.build(65).eval()  # which may draw
     torch.set_rng_state(before)
@@ -170,9 +170,9 @@ def check_meta(bench: Bench) -> None:
                 what = f"{type(part).__name__} holds parameters or buffers"
                 raise Violation(f"{what}, and has no reset_parameters()", how)
             reset()
-    found = module(call.q, call.k, call.v)
+    actual = module(call.q, call.k, call.v)
     right = expected(call.q, call.k, call.v)
-    assert_matches("made on meta, then reset_parameters()", found, right, F64_BUDGET, how)
+    assert_matches("made on meta, then reset_parameters()", actual, right, F64_BUDGET, how)
 
 
 def check_functional(bench: Bench) -> None:
@@ -231,10 +231,10 @@ def check_padding_content(bench: Bench) -> None:
         for way in ways if causal and bench.cls.supports.state else ways[:1]:
             expected = way(bench, call, module, 0.0)
             for fill in (math.nan, math.inf):
-                found = way(bench, call, module, fill)
+                actual = way(bench, call, module, fill)
                 for name, right in expected.items():
                     what = f"{name} with {fill} in padding ({described(call)})"
-                    assert_gradient(what, found[name], right, how)
+                    assert_gradient(what, actual[name], right, how)
 
 
 def _padded_call(bench: Bench, call: Inputs, module: Attention, fill: float) -> dict[str, Tensor]:
@@ -243,8 +243,8 @@ def _padded_call(bench: Bench, call: Inputs, module: Attention, fill: float) -> 
     leaves = [x.detach().clone().requires_grad_() for x in (call.q, k, v)]
     out = module(*leaves, **call.asks)
     grads = torch.autograd.grad(out, leaves, drawn(bench, call.q) * call.real)
-    found = {f"gradient of {n}": g for n, g in zip("qkv", grads, strict=True)}
-    return {"output": out.where(call.real, 0.0), **found}
+    gradients = {f"gradient of {n}": g for n, g in zip("qkv", grads, strict=True)}
+    return {"output": out.where(call.real, 0.0), **gradients}
 
 
 def _padded_decoding(

@@ -49,8 +49,8 @@ def check_dtypes(bench: Bench) -> None:
             if out.dtype != dtype:
                 raise Violation(f"dtype: {dtype} in, {out.dtype} out", how)
             oracle = wide.through(module.reference)
-            own = call.to(torch.promote_types(dtype, torch.float32)).through(module.reference)
-            budget = error_budget(dtype, relative_l2(own, oracle))
+            plain = call.to(torch.promote_types(dtype, torch.float32)).through(module.reference)
+            budget = error_budget(dtype, relative_l2(plain, oracle))
             assert_matches(f"{dtype} ({described(call)})", out, oracle, budget, how)
 
 

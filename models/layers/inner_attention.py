@@ -29,15 +29,21 @@ def inner_attention(
         ValueError, TypeError, UnsupportedError: as `models.layers.multihead.MultiheadAttention`.
     """
     if isinstance(attention, Attention):
-        return _check_built(attention, num_heads, head_dim, options, dropout_p)
+        if dropout_p:
+            raise ValueError(
+                f"dropout_p: a built {attention.name} has its own ({attention.dropout_p}); "
+                f"got {dropout_p}, accepted beside a name only"
+            )
+        check_built(attention, options, "layer", {"num_heads": num_heads, "head_dim": head_dim})
+        return attention
     if not isinstance(attention, str):
         raise TypeError(
             f"attention: expected a backend's name or an Attention, got {type(attention).__name__}"
         )
-    for own in ("num_heads", "head_dim", "dropout_p"):
-        if own in options:
+    for name in ("num_heads", "head_dim", "dropout_p"):
+        if name in options:
             raise ValueError(
-                f"attention_options: {own} is the layer's own argument; got {options[own]!r}"
+                f"attention_options: {name} is the layer's own argument; got {options[name]!r}"
             )
     check_float("dropout_p", dropout_p, minimum=0.0, below=1.0)
     if dropout_p:
@@ -50,31 +56,28 @@ def inner_attention(
     return build(attention, num_heads=num_heads, head_dim=head_dim, **options)
 
 
-def _check_built(
-    attention: Attention,
-    num_heads: int,
-    head_dim: int,
-    options: Mapping[str, Any],
-    dropout_p: float,
-) -> Attention:
-    """Check that a built backend fits and that nothing would be ignored."""
+def check_built(
+    built: Any, options: Mapping[str, Any], owner: str, wanted: Mapping[str, int]
+) -> None:
+    """Check that what is built fits and that nothing would be ignored.
+
+    Args:
+        built: a backend, or a layer.
+        options: that came with it.
+        owner: what it is put into, for messages.
+        wanted: sizes that it must have.
+    """
     if options:
         raise ValueError(
-            f"attention_options: a built {attention.name} takes no more options; "
+            f"attention_options: a built {built.name} takes no more options; "
             f"got {', '.join(options)}, accepted beside a name only"
         )
-    if dropout_p:
-        raise ValueError(
-            f"dropout_p: a built {attention.name} has its own ({attention.dropout_p}); "
-            f"got {dropout_p}, accepted beside a name only"
-        )
-    for argument, wanted in (("num_heads", num_heads), ("head_dim", head_dim)):
-        if getattr(attention, argument) != wanted:
+    for argument, size in wanted.items():
+        if getattr(built, argument) != size:
             raise ValueError(
-                f"attention: the built {attention.name} has {argument}="
-                f"{getattr(attention, argument)}, the layer needs {wanted}"
+                f"attention: the built {built.name} has {argument}={getattr(built, argument)}, "
+                f"the {owner} needs {size}"
             )
-    return attention
 
 
 def reach(x: Tensor, unused: Sequence[Tensor]) -> Tensor:

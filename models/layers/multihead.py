@@ -261,9 +261,9 @@ class MultiheadAttention(nn.Module):
                     f"{name}: the layer makes this input itself, from {declared[name].needed_by}"
                 )
             if name not in accepted:
-                known = ", ".join(["is_causal", "key_padding_mask", *accepted])
+                inputs = ", ".join(["is_causal", "key_padding_mask", *accepted])
                 raise TypeError(
-                    f"{name}: {self.attention.name} takes no such input; accepted: {known}"
+                    f"{name}: {self.attention.name} takes no such input; accepted: {inputs}"
                 )
 
     def _project_call_inputs(
