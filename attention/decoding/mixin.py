@@ -16,7 +16,6 @@ from torch.compiler import is_dynamo_compiling
 
 from attention.checks import (
     UnsupportedError,
-    autocast_inputs,
     autocasts,
     check_device,
     check_kv_heads,
@@ -141,7 +140,8 @@ class Decoding(Declaration):
                 f"got {k.shape[2]}"
             )
         if autocasts(q.device.type):
-            q, k, v = autocast_inputs(q, k, v)
+            to = torch.get_autocast_dtype(q.device.type)
+            q, k, v = (x if x.dtype == torch.float64 else x.to(to) for x in (q, k, v))
         check_fits(state, self.shown(), "q and k have", q, k, v, num_kv_heads=k.shape[1])
         if key_padding_mask is not None:
             check_mask("key_padding_mask", key_padding_mask, (q.shape[0], q.shape[2]), q)
