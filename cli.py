@@ -6,15 +6,15 @@ Exit codes: 0 done, 1 not done, 2 misuse (one line that says what is accepted), 
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,62 +28,20 @@ from suites.parameters import Parsed, one_of
 from suites.parsing import parse_threshold
 from suites.terminal.completion import RunFolder, backend_or_path
 from suites.terminal.confirm_options import confirm_options
+from suites.terminal.group import (
+    NotComparedError,
+    OneLineGroup,
+    StoppedError,
+    given_option,
+    message_of,
+    misuse,
+)
 from suites.terminal.options import SweepCommand, load_plugin
 from suites.terminal.stream import Stream
 
 if TYPE_CHECKING:
     from results.comparison.changes import Comparison
     from results.records.load import Run
-    from suites.terminal.output import Page
-
-
-class OneLineGroup(click.Group):
-    """A group whose errors are one line on standard error."""
-
-    def main(self, *args: Any, **extra: Any) -> Any:
-        """Run a command; by itself (`standalone_mode`), end the process with its exit code."""
-        given = args[0] if args else extra.get("args")
-        extra["obj"] = tuple(sys.argv[1:] if given is None else given)
-        run_command: Callable[..., Any] = super().main
-        if not extra.pop("standalone_mode", True):
-            return run_command(*args, standalone_mode=False, **extra)
-        try:
-            code = run_command(*args, standalone_mode=False, **extra)
-        except click.ClickException as error:
-            context: click.Context | None = getattr(error, "ctx", None)
-            where = context.command_path if context else "attnbench"
-            Stream(sys.stderr).write(f"{where}: {_one_line(error)}\n")
-            code = error.exit_code
-        except (click.Abort, KeyboardInterrupt):
-            code = 130
-        sys.exit(code if isinstance(code, int) else 0)
-
-
-class StoppedError(click.ClickException):
-    """A command could not go on; told with the command's name."""
-
-    def __init__(self, message: str, ctx: click.Context) -> None:
-        super().__init__(message)
-        self.ctx = ctx
-
-
-def _named(error: Exception) -> str:
-    """Return what an error says, an error of the system with its file first."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
-
-
-def _one_line(error: click.ClickException) -> str:
-    """Return the message on one line; where a name is unknown, with those that are accepted."""
-    text = " ".join(error.format_message().split())
-    context = getattr(error, "ctx", None)
-    if isinstance(error, click.NoSuchOption) and context is not None:
-        accepted = [p.opts[-1] for p in context.command.params if isinstance(p, click.Option)]
-        return f"{text} Accepted: {', '.join(accepted)}."
-    if context is not None and "No such command" in text:
-        return f"{text} Accepted: {', '.join(context.command.list_commands(context))}."
-    return text
 
 
 RUNS = Path("runs")
@@ -111,154 +69,41 @@ def main() -> None:
 @click.pass_context
 def list_backends(ctx: click.Context, /, as_json: bool, **kinds: bool) -> None:
     """List the backends: family, what they support, whether they run here and why not."""
-    from attention import registry
-    from suites.terminal.output import Page
+    from suites.quality.rows import usual_rows
+    from suites.terminal import listing
 
     chosen = [name.removeprefix("of_") for name, is_asked in kinds.items() if is_asked]
     if len(chosen) > 1:
         first, second = sorted(chosen)[:2]
         raise click.UsageError(f"--{first}: beside --{second} there is no one list; give one", ctx)
-    if chosen:
-        listing = {
-            "peers": _list_peers, "models": _list_models, "tasks": _list_tasks,
-            "claims": _list_claims,
-        }  # fmt: skip
-        listing[chosen[0]](as_json)
-        return
-    described = [registry.describe(name) for name in registry.names()]
-    _say_broken(registry.broken_plugins())
-    if as_json:
-        click.echo(json.dumps(described, indent=2, ensure_ascii=False, default=str))
-        return
-    page = Page()
-    for one in described:
-        what = "exact" if one["exact"] else "approximate"
-        able = [k for k in ("causal", "cross", "key_padding", "dropout", "state") if one[k]]
-        page.line(f"{one['name']}  ({one['family'].replace('_', '-')}, {what})", bold=True)
-        page.line(f"{one['summary']}. {one['paper']}", indent=2)
-        page.line(
-            ", ".join(able) or "bidirectional self-attention only", label="supports: ", indent=2
-        )
-        exponents = f"time N^{one['time_exponent']:g}, memory N^{one['memory_exponent']:g}"
-        if one["state"]:
-            step, size = one["decode_time_exponent"], one["decode_memory_exponent"]
-            exponents += f"; a step N^{step:g}, its state N^{size:g}"
-        page.line(exponents, label="expected: ", indent=2)
-        options = ", ".join(_shown(n, o) for n, o in one["options"].items())
-        page.line(options, label="options: ", indent=2)
-        _show_devices(page, one["unavailable"])
+    kind = chosen[0] if chosen else "backends"
+    declared, broken_plugins = _declared(kind)
+    listing.broken(broken_plugins)
+    write = partial(listing.task, rows_of=usual_rows) if kind == "tasks" else listing.WRITERS[kind]
+    listing.show(declared, write, as_json=as_json)
 
 
-def _show_devices(page: Page, unavailable: Mapping[str, Sequence[str]]) -> None:
-    for device, reasons in unavailable.items():
-        style: dict[str, Any] = {"fg": "yellow" if reasons else "green"}
-        page.line("; ".join(reasons) or "available", label=f"{device}: ", indent=2, **style)
+def _declared(kind: str) -> tuple[list[dict[str, Any]], Mapping[str, str]]:
+    """Return what all of a kind declare, and the plug-ins that failed to load, with the reason."""
+    if kind == "models":
+        from models import catalogue as models
 
+        return models.catalogue(), {}
+    if kind == "claims":
+        from results.chapters.claims import catalogue as claims
 
-def _say_broken(plugins: Mapping[str, str]) -> None:
-    for name, error in plugins.items():
-        click.echo(f"plug-in {name} failed to load: {error}", err=True)
+        return claims.describe(), {}
+    if kind == "peers":
+        from suites.peers import registry as peers
 
+        return peers.catalogue(), peers.broken_plugins()
+    if kind == "tasks":
+        from suites.tasks import registry as tasks
 
-def _list_peers(as_json: bool) -> None:
-    from results.schema import Arm
-    from suites.peers import registry
-    from suites.terminal.output import Page
+        return tasks.describe(), tasks.broken_plugins()
+    from attention import registry
 
-    described = registry.catalogue()
-    _say_broken(registry.broken_plugins())
-    if as_json:
-        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
-        return
-    page = Page()
-    for one in described:
-        around = f" with {one['num_projections']} projections" if one["num_projections"] else ""
-        beside = Arm(one["counterpart"], one["options"]).label
-        page.line(f"{one['name']}  (beside {beside})", bold=True)
-        page.line(f"{one['summary']}{around}. {one['project']}", indent=2)
-        page.line(one["difference"] or "the same function", indent=2)
-        _show_devices(page, one["unavailable"])
-
-
-def _list_models(as_json: bool) -> None:
-    from models import CONFIGS, count_parameters
-    from suites.terminal.output import Page
-
-    described = [
-        {"name": name, "parameters": count_parameters(config), **asdict(config)}
-        for name, config in CONFIGS.items()
-    ]
-    if as_json:
-        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
-        return
-    page = Page()
-    for one in described:
-        kind = str(one["architecture"]).replace("_", "-")
-        page.line(f"{one['name']}  ({kind}, {one['parameters']:,} parameters)", bold=True)
-        hidden = ("name", "parameters", "architecture")
-        values = (f"{name}={value}" for name, value in one.items() if name not in hidden)
-        page.line(", ".join(values), label="values: ", indent=2)
-
-
-def _list_tasks(as_json: bool) -> None:
-    from results.schema import format_option
-    from suites.quality.rows import usual_rows
-    from suites.tasks import registry
-    from suites.terminal.output import Page
-
-    described = registry.describe()
-    _say_broken(registry.broken_plugins())
-    if as_json:
-        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
-        return
-    page = Page()
-    for one in described:
-        group = f", by {one['group']}" if one["group"] else ""
-        metric = str(one["metric"]).replace("_", " ")
-        page.line(f"{one['name']}  ({metric}{group}; N={one['seq_len']})", bold=True)
-        page.line(f"{one['summary'].removesuffix('?')}. {one['paper']}", indent=2)
-        options = (
-            name if option.get("required") else f"{name}={format_option(option['default'])}"
-            for name, option in one["options"].items()
-        )  # fmt: skip
-        page.line(", ".join(options) or "none", label="options: ", indent=2)
-        for row in usual_rows(str(one["name"])):
-            page.line(
-                f"{row.task.label}, N={row.seq_len}, {row.steps} steps",
-                label=f"trained {' and '.join(row.forms)}: ", indent=2,
-            )  # fmt: skip
-
-
-def _list_claims(as_json: bool) -> None:
-    from results.chapters.claims.catalogue import CLAIMS
-    from suites.terminal.output import Page
-
-    if as_json:
-        described = [
-            {
-                "id": claim.id, "claim": claim.text, "note": claim.note,
-                "questions": [
-                    {"question": q.says, "expected": q.wanted if q.decides else None}
-                    for q in claim.questions
-                ],
-            }
-            for claim in CLAIMS
-        ]  # fmt: skip
-        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
-        return
-    page = Page()
-    for claim in CLAIMS:
-        page.line(f"{claim.id}  {claim.text}", bold=True)
-        for question in claim.questions:
-            if question.decides:
-                page.line(f"{question.says}: expected {question.wanted}", indent=2)
-
-
-def _shown(name: str, option: dict[str, Any]) -> str:
-    """Write an option as it would be given, with its default, and its choices where few."""
-    default = "" if option.get("required") else f"={option['default']}"
-    choices = option.get("choices")
-    return name + default + (f" ({'|'.join(choices)})" if choices else "")
+    return registry.catalogue(), registry.broken_plugins()
 
 
 @main.command(cls=SweepCommand)
@@ -321,7 +166,7 @@ def run(
     except (MisuseError, JournalError) as error:
         raise click.UsageError(str(error), ctx) from None
     except (LaunchError, OSError) as error:
-        raise StoppedError(f"the sweep cannot go on: {_named(error)}", ctx) from None
+        raise StoppedError(f"the sweep cannot go on: {message_of(error)}", ctx) from None
     except (KeyboardInterrupt, Terminated) as error:
         console.end()
         Stream(sys.stderr).write(
@@ -407,7 +252,7 @@ def report(
 
     if out is None and len(folders) > 1:
         raise click.UsageError("--out: name the folder for the report of several runs", ctx)
-    with _misuse(ctx):
+    with misuse(ctx):
         loaded = load(*folders)
         _say(loaded.incomplete, Stream(sys.stderr))
         for path in write_report(
@@ -494,6 +339,7 @@ def compare(
     from results.comparison.changes import compare as compared
     from results.comparison.verdicts import THRESHOLD
     from results.records.load import load
+    from suites.terminal import listing
     from suites.terminal.output import Page
     from suites.terminal.stream import open_standard
 
@@ -510,7 +356,7 @@ def compare(
             "or an environment",
             ctx,
         )
-    if not confirm and (given := _given(ctx, "base_from", *options)):
+    if not confirm and (given := given_option(ctx, "base_from", *options)):
         raise click.UsageError(f"{given}: goes with --confirm", ctx)
     of_backends: dict[str, float] = {}
     for backend, threshold in thresholds:
@@ -522,7 +368,7 @@ def compare(
         selection = parse(only)
     except ValueError as error:
         raise click.UsageError(f"--only: {error}", ctx) from None
-    with _misuse(ctx, NotComparedError):
+    with misuse(ctx, NotComparedError):
         runs = [load(base), load(new)]
         for name, run in zip(("BASE", "NEW"), runs, strict=True):
             # What is incomplete stands in the comparison.
@@ -535,7 +381,7 @@ def compare(
         found = _confirmed(ctx, found, runs, errors, base_from=base_from, **options)
     page = Page()
     if page.is_live and not as_json and not as_markdown:
-        _show_comparison(page, found)
+        listing.comparison(page, changes_text.parts(found), is_regression=found.is_regression)
     else:
         write = (
             changes_text.as_json if as_json else
@@ -546,41 +392,12 @@ def compare(
         from results.comparison.page import comparison_page
         from results.records.atomic_write import write_text
 
-        with _misuse(ctx, NotComparedError):
+        with misuse(ctx, NotComparedError):
             html.parent.mkdir(parents=True, exist_ok=True)
             write_text(html, comparison_page(runs[0], runs[1], found, selection))
         errors.write(f"The page lies in {html}\n")
     is_open = fail_on == "inconclusive" and bool(found.undecided)
     ctx.exit(1 if found.is_regression or is_open else 0)
-
-
-def _show_comparison(page: Page, found: Comparison) -> None:
-    """Show a comparison on a terminal: as `changes_text.text` has it, as a table of its width."""
-    from results.comparison import text as changes_text
-
-    before, tables, after = changes_text.parts(found)
-    colours = {"worse": "red", "fails": "red", "better": "green", "inconclusive": "yellow"}
-    for line in before:
-        page.line(line)
-    for head, rows in tables:
-        styles = {i: colours.get(verdict, "dim") for i, (verdict, _) in enumerate(rows)}
-        page.table(head, [cells for _, cells in rows], styles)
-    page.line(after, bold=True, fg="red" if found.is_regression else None)
-
-
-class NotComparedError(click.ClickException):
-    """The runs could not be read or measured: no verdict, which exit code 1 would be."""
-
-    exit_code = 3
-
-
-def _given(ctx: click.Context, *names: str) -> str | None:
-    """Return the first of some options that the user gave, as it is written."""
-    default = click.core.ParameterSource.DEFAULT
-    for parameter in ctx.command.params:
-        if parameter.name in names and ctx.get_parameter_source(parameter.name) != default:
-            return parameter.opts[-1]
-    return None
 
 
 def _confirmed(
@@ -606,7 +423,7 @@ def _confirmed(
     for path in settings["plugins"]:
         if path.is_dir():
             load_plugin(ctx, path)
-    with _misuse(ctx):
+    with misuse(ctx):
         confirmation = Confirmation(found, max_pairs=max_pairs)
     wanted = set(confirmation.undecided)
     cases = [Case.from_json(r["case"]) for r in runs[1].records if r["case"]["id"] in wanted]
@@ -725,16 +542,16 @@ def recommend(
             setting={name: value for name, value in asked.items() if name in SETTINGS},
         )
     except (ValueError, TypeError) as error:
-        name, _, said = str(error).partition(":")
-        raise click.UsageError(f"--{name.replace('_', '-')}:{said}", ctx) from None
-    with _misuse(ctx):
+        name, _, message = str(error).partition(":")
+        raise click.UsageError(f"--{name.replace('_', '-')}:{message}", ctx) from None
+    with misuse(ctx):
         run = load(*(folders or reference_folders()))
         _say(run.warnings, Stream(sys.stderr))  # what is incomplete stands in the answer
-        found = recommended(run.frame, **asked)
+        answer = recommended(run.frame, **asked)
     page = Page()
     page.write(
         json_of(
-            found,
+            answer,
             machines=run.machines,
             reference=reference,
             folders=run.folders,
@@ -742,11 +559,11 @@ def recommend(
         )
         if as_json
         else page.emphasised(
-            text(found, machines=run.machines, reference=reference, incomplete=run.incomplete),
+            text(answer, machines=run.machines, reference=reference, incomplete=run.incomplete),
             ("Question: ", "Answer: "),
         )
     )
-    ctx.exit(0 if found.winner else 1)
+    ctx.exit(0 if answer.winner else 1)
 
 
 @main.command()
@@ -757,7 +574,7 @@ def merge(ctx: click.Context, /, folders: tuple[Path, ...], out: Path) -> None:
     """Join runs, or the shards of one, into a new folder; duplicates are dropped."""
     from results.records.merge import merge as join
 
-    with _misuse(ctx):
+    with misuse(ctx):
         merged = join(folders, out)
     _say(merged.warnings, Stream(sys.stderr))
     click.echo(f"{merged.num_records} records in {merged.folder}")
@@ -831,7 +648,7 @@ def export(
     """Write a table for other programs, or asv's files."""
     from results.records.load import load
 
-    if form != "csv" and (given := _given(ctx, "delimiter", "decimal")):
+    if form != "csv" and (given := given_option(ctx, "delimiter", "decimal")):
         raise click.UsageError(f"{given}: goes with --format csv; got {form}", ctx)
     if delimiter == decimal:
         raise click.UsageError(
@@ -842,7 +659,7 @@ def export(
         raise click.UsageError("--table: goes with csv, json and parquet; asv has all in one", ctx)
     if form == "asv" and out is None and len(folders) > 1:
         raise click.UsageError("--out: name the folder for asv's files of several runs", ctx)
-    with _misuse(ctx):
+    with misuse(ctx):
         loaded = load(*folders)
         _say(loaded.notes, Stream(sys.stderr))
         if form == "asv":
@@ -877,12 +694,14 @@ def check(ctx: click.Context, /, backend: str, as_json: bool, timing: bool) -> N
     and must register its backends. Of a run folder it is checked that its records are sound and
     name no path, user or machine, as those in results/reference do not.
     """
+    from suites.terminal import listing
+
     if Path(backend).is_dir():
         from results.records.publishable import faults
 
         found = faults(Path(backend))
         if as_json:
-            _print_json({"folder": backend, "faults": found})
+            listing.print_json({"folder": backend, "faults": found})
         else:
             for fault in found:
                 click.echo(fault)
@@ -890,38 +709,15 @@ def check(ctx: click.Context, /, backend: str, as_json: bool, timing: bool) -> N
         ctx.exit(1 if found else 0)
     from attention import registry, testing
 
-    with _misuse(ctx):
+    with misuse(ctx):
         names = registry.load_file(backend) if backend.endswith(".py") else [backend]
         findings = [(name, f) for name in names for f in testing.check(name, measure=timing)]
-    _say_broken(registry.broken_plugins())
+    listing.broken(registry.broken_plugins())
     if as_json:
-        _print_json([{"backend": name, **asdict(finding)} for name, finding in findings])
+        listing.print_json([{"backend": name, **asdict(finding)} for name, finding in findings])
     else:
-        _show_findings(findings)
+        listing.findings(findings)
     ctx.exit(1 if any(finding.status == "failed" for _, finding in findings) else 0)
-
-
-def _print_json(value: object) -> None:
-    Stream(sys.stdout).write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def _show_findings(findings: Sequence[tuple[str, Any]]) -> None:
-    from suites.terminal.output import Page
-
-    page = Page()
-    colours = {"passed": "green", "failed": "red", "skipped": "bright_black"}
-    for name, finding in findings:
-        said = f": {finding.message}" if finding.message else ""
-        style: dict[str, Any] = {}
-        if finding.status != "passed":
-            style["fg"] = colours[finding.status]
-        page.line(f"{name}  {finding.status:7}  {finding.check}{said}", **style)
-        if finding.status == "failed" and finding.how:
-            page.write("\n".join(f"    {line}" for line in finding.how.splitlines()) + "\n")
-    failed = sum(finding.status == "failed" for _, finding in findings)
-    page.line(
-        f"{len(findings)} checks, {failed} failed", bold=True, fg="red" if failed else "green"
-    )
 
 
 @main.command()
@@ -929,40 +725,13 @@ def _show_findings(findings: Sequence[tuple[str, Any]]) -> None:
 def doctor(as_json: bool) -> None:
     """Say what is here, what would disturb a measurement, and what to do about it."""
     from suites.machine.doctor import examine
-    from suites.terminal.output import Page
+    from suites.terminal import listing
 
-    found = examine()
+    findings = examine()
     if as_json:
-        _print_json([asdict(finding) for finding in found])
+        listing.print_json([asdict(finding) for finding in findings])
         return
-    page = Page()
-    marks: dict[str, tuple[str, dict[str, Any]]] = {
-        "fine": (" ", {}), "note": ("-", {"fg": "yellow"}),
-        "problem": ("!", {"fg": "red", "bold": True}),
-    }  # fmt: skip
-    for finding in found:
-        mark, style = marks[finding.level]
-        page.line(f"{mark} {finding.topic}: {finding.text}", **style)
-        if finding.advice:
-            page.line(f"→ {finding.advice}", indent=4)
-
-
-@contextmanager
-def _misuse(
-    ctx: click.Context, failure: type[click.ClickException] = click.ClickException
-) -> Iterator[None]:
-    """Turn what a function does not accept into one line, and what cannot be written too.
-
-    Args:
-        ctx: of the command.
-        failure: of what cannot be read or written.
-    """
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise click.UsageError(str(error), ctx) from error
-    except OSError as error:
-        raise failure(f"{error.filename or ''}: {error.strerror}") from error
+    listing.examined(findings)
 
 
 if __name__ == "__main__":

@@ -136,6 +136,17 @@ def check_int(name: str, value: Any, *, minimum: int) -> int:
     return value
 
 
+def check_kv_heads(num_kv_heads: int | None, num_heads: int) -> int:
+    """Return H_kv, which divides `num_heads`; ``None`` means all of them."""
+    if num_kv_heads is None:
+        return num_heads
+    if num_heads % check_int("num_kv_heads", num_kv_heads, minimum=1):
+        raise ValueError(
+            f"num_kv_heads: expected a divisor of num_heads={num_heads}, got {num_kv_heads}"
+        )
+    return num_kv_heads
+
+
 def check_seed(value: Any) -> int:
     """Return `value` if it is a seed: a whole number from 0 to 2⁶²."""
     if check_int("seed", value, minimum=0) > MAX_SEED:

@@ -8,7 +8,7 @@ asks for many of them at once (``is_grads_batched``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,26 +43,52 @@ def plain_gradients(
         inputs: ``None`` where one is absent.
         grads: of its outputs.
     """
-    create_graph = torch.is_grad_enabled()
-    wants = [x is not None and x.requires_grad for x in inputs]
+    at = tuple(i for i, x in enumerate(inputs) if x is not None and x.requires_grad)
     device = next(x.device.type for x in inputs if x is not None)
-    with torch.enable_grad(), torch.autocast(device, enabled=False):
-        # Views, so that an input's gradient is not also that of what another was made from.
-        own = [
-            x.view_as(x) if wanted and x is not None else x
-            for x, wanted in zip(inputs, wants, strict=True)
-        ]
-        out = function(*own)
-        found = iter(
-            torch.autograd.grad(
-                out,
-                [x for x, wanted in zip(own, wants, strict=True) if wanted and x is not None],
-                grads,
-                create_graph=create_graph,
-                materialize_grads=True,
-            )
-        )
-    return tuple(next(found) if wanted else None for wanted in wants)
+    with torch.autocast(device, enabled=False):
+        leaves, outs = followed(function, inputs, at)
+        gradients = iter(gradients_of(outs, leaves, grads))
+    return tuple(next(gradients) if i in at else None for i in range(len(inputs)))
+
+
+def followed(
+    function: Callable[..., Tensor | tuple[Tensor, ...]],
+    inputs: tuple[Tensor | None, ...],
+    at: tuple[int, ...],
+) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+    """Run a function such that autograd follows the inputs `at`; return those and the outputs.
+
+    They are views, so that the gradient of one is not also that of what another was made from.
+    """
+    given, leaves = list(inputs), list[Tensor]()
+    with torch.enable_grad():
+        for index in at:
+            x = given[index]
+            assert x is not None
+            leaves.append(x.view_as(x) if x.requires_grad else x.detach().requires_grad_())
+            given[index] = leaves[-1]
+        outs = function(*given)
+    return leaves, outs if isinstance(outs, tuple) else (outs,)
+
+
+def gradients_of(
+    outs: Sequence[Tensor], inputs: Sequence[Tensor], grads: Tensor | Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Return the gradients of inputs: zero where no output depends on one.
+
+    Args:
+        outs: of a function.
+        inputs: of it.
+        grads: of the outputs.
+    """
+    pairs = zip(outs, [grads] if isinstance(grads, Tensor) else grads, strict=True)
+    dependent = [(out, grad) for out, grad in pairs if out.requires_grad]
+    if not dependent:
+        return tuple(torch.zeros_like(x) for x in inputs)
+    outs, grads = zip(*dependent, strict=True)
+    return torch.autograd.grad(
+        outs, inputs, grads, create_graph=torch.is_grad_enabled(), materialize_grads=True
+    )
 
 
 def with_plain_gradients(out: Tensor, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:

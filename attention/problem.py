@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from attention.checks import UnsupportedError as UnsupportedError
 
-if TYPE_CHECKING:
-    pass
-
-
 Family = Literal["dense", "sparse", "low_rank", "kernel", "recurrent"]
-
-
 Mode = Literal["forward", "training"]
 
-
 CPU_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-
-
 CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+UNMEASURED = {
+    "mps": (torch.float32, torch.bfloat16, torch.float16),
+    "xpu": (torch.float32, torch.bfloat16, torch.float16),
+}
+"""Devices on which nothing of ours was ever run: for backends of torch's own operations alone."""
+EVERYWHERE = {"cpu": CPU_DTYPES, "cuda": CUDA_DTYPES, **UNMEASURED}
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from attention.base import UNMEASURED, Attention
-from attention.plugins import Registry, check_options, describe_option, import_file
+from attention.base import Attention
+from attention.options import check_options, describe_option
+from attention.plugins import Registry, import_file
+from attention.problem import UNMEASURED
 
 A = TypeVar("A", bound=Attention)
 
@@ -68,6 +70,11 @@ def build(name: str, **options: Any) -> Attention:
     cls = get(name)
     check_options(cls.name, cls.options(), options)
     return cls(**options)
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """Return what every backend declares; see `describe`."""
+    return [describe(name) for name in names()]
 
 
 def describe(name: str) -> dict[str, Any]:

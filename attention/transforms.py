@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from attention.derivatives import in_transform
+from attention.derivatives import followed, gradients_of, in_transform
 
 Tensors = tuple[Tensor, ...]
 
@@ -38,8 +38,8 @@ def as_a_whole(backend: nn.Module, method: str, *args: Any, **kwargs: Any) -> Te
     rows = [flat[index] for index in at]
     for index in at:
         flat[index] = None
-    own = itertools.chain(backend.named_parameters(), backend.named_buffers())
-    held: dict[str, Tensor] = {f"backend.{name}": x for name, x in own}
+    parameters_and_buffers = itertools.chain(backend.named_parameters(), backend.named_buffers())
+    held: dict[str, Tensor] = {f"backend.{name}": x for name, x in parameters_and_buffers}
     seeds = []
     if backend.active_dropout_p:  # vmap's `randomness` says whether examples share it
         seeds = [torch.randint(2**62, (), device="cpu")]
@@ -172,8 +172,8 @@ class _Gradients:
 
     def __call__(self, *tensors: Tensor) -> Tensors:
         inputs, grads = tensors[: -self.of.outputs], tensors[-self.of.outputs :]
-        own, outs = _followed(self.of, inputs, self.wanted)
-        return _gradients(outs, [own[at] for at in self.wanted], grads)
+        leaves, outs = followed(self.of, inputs, self.wanted)
+        return gradients_of(outs, leaves, grads)
 
 
 @dataclass(frozen=True)
@@ -205,33 +205,10 @@ class _Tangents:
     def __call__(self, *tensors: Tensor) -> Tensors:
         inputs, tangents = tensors[: -len(self.given)], tensors[-len(self.given) :]
         with torch.enable_grad():
-            own, outs = _followed(self.of, inputs, self.given)
+            leaves, outs = followed(self.of, inputs, self.given)
             weights = [torch.zeros_like(out, requires_grad=True) for out in outs]
-            found = _gradients(outs, [own[at] for at in self.given], weights)
-        return _gradients(found, weights, tangents)
-
-
-def _followed(
-    function: _Function, inputs: Tensors, at: tuple[int, ...]
-) -> tuple[list[Tensor], Tensors]:
-    """Run a function such that autograd follows the inputs `at`, which are returned as well."""
-    own = list(inputs)
-    with torch.enable_grad():
-        for index in at:
-            x = own[index]
-            own[index] = x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
-        return own, function(*own)
-
-
-def _gradients(outs: Any, inputs: list[Tensor], grads: Any) -> Tensors:
-    """Return the gradients of inputs: zero where no output depends on one."""
-    some = [(out, grad) for out, grad in zip(outs, grads, strict=True) if out.requires_grad]
-    if not some:
-        return tuple(torch.zeros_like(x) for x in inputs)
-    outs, grads = zip(*some, strict=True)
-    return torch.autograd.grad(
-        outs, inputs, grads, create_graph=torch.is_grad_enabled(), materialize_grads=True
-    )
+            linear = gradients_of(outs, leaves, weights)
+        return gradients_of(linear, weights, tangents)
 
 
 def _run(function: _Function, *tensors: Tensor) -> Tensors:
@@ -239,8 +216,8 @@ def _run(function: _Function, *tensors: Tensor) -> Tensors:
 
 
 def _apply(function: _Function, *tensors: Tensor) -> Tensors:
-    found: Tensors = _Whole.apply(function, *tensors)  # type: ignore[no-untyped-call]
-    return found
+    outs: Tensors = _Whole.apply(function, *tensors)  # type: ignore[no-untyped-call]
+    return outs
 
 
 class _Whole(torch.autograd.Function):
@@ -261,9 +238,9 @@ class _Whole(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         wanted = tuple(at - 1 for at, needed in enumerate(ctx.needs_input_grad) if needed)
-        found = _apply(_Gradients(ctx.function, wanted), *ctx.saved_tensors, *grads)
+        gradients = _apply(_Gradients(ctx.function, wanted), *ctx.saved_tensors, *grads)
         every: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
-        for at, grad in zip(wanted, found, strict=True):
+        for at, grad in zip(wanted, gradients, strict=True):
             every[at + 1] = grad
         return tuple(every)
 

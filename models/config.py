@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from attention.checks import check_bool, check_choice, check_float, check_int
-from attention.plugins import near_miss
-from models.block import Norm
-from models.feedforward import Activation
-from models.norm import EPSILON, Normalization
+from attention.options import near_miss
+from models.layers.block import Norm
+from models.layers.feedforward import Activation
+from models.layers.norm import EPSILON, Normalization
 
 Architecture = Literal["encoder", "decoder", "encoder_decoder"]
 Positions = Literal["sinusoidal", "learned", "rotary"]
@@ -36,7 +36,7 @@ class ModelConfig:
         num_token_types: rows of a second embedding, by segment (BERT); 0 = there is none.
         norm: ``pre`` or ``post``.
         normalization: ``layer`` or ``rms``.
-        norm_eps: see `models.norm.make_norm`.
+        norm_eps: see `models.layers.norm.make_norm`.
         embedding_norm: whether a norm follows the embeddings.
         activation: see `FeedForward`.
         bias: whether the linear layers and norms of the blocks have a bias.

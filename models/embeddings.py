@@ -1,4 +1,4 @@
-"""Embeddings of tokens, token types and positions, and the checks of their ids."""
+"""Embeddings of tokens, token types and positions, the checks of their ids, and logits."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attention.checks import check_mask
 from attention.functional import has_values
 from models.config import ModelConfig
-from models.norm import make_norm
-from models.positional import (
-    LearnedPositions,
-    SinusoidalPositions,
-)
+from models.layers.norm import make_norm
+from models.layers.positional import LearnedPositions, SinusoidalPositions
 
 DEVIATION = 0.02
 """Of the normal distribution that embeddings are drawn from, as in BERT and GPT-2."""
@@ -70,6 +68,45 @@ class Embeddings(nn.Module):
         return out
 
 
+def check_ids(
+    ids: Any,
+    key_padding_mask: Tensor | None = None,
+    *,
+    vocab_size: int | None = None,
+    max_len: int | None = None,
+    name: str = "input_ids",
+    mask_name: str = "key_padding_mask",
+    unread: int = 0,
+) -> None:
+    """Check ids ``[B, N]`` and their mask.
+
+    Args:
+        ids: int64 ``[B, N]``.
+        key_padding_mask: bool ``[B, N]``, True = a token.
+        vocab_size: of the model that reads them; ``None`` = nobody knows.
+        max_len: likewise.
+        name: what errors call the ids.
+        mask_name: what they call the mask.
+        unread: tokens at the end that are predicted, but not read: they need no position.
+
+    Raises:
+        ValueError: if an id is not below the vocabulary's size, there are more than the model's
+            `max_len`, or a shape does not fit.
+        TypeError: if an argument has the wrong type.
+    """
+    if not isinstance(ids, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(ids).__name__}")
+    if ids.dim() != 2 or ids.shape[1] < 1:
+        raise ValueError(f"{name}: expected [B, N] with N at least 1, got {tuple(ids.shape)}")
+    _check_rows(name, ids, vocab_size, "vocab_size")
+    if max_len is not None and ids.shape[1] - unread > max_len:
+        raise ValueError(
+            f"{name}: {ids.shape[1]} tokens are more than the model's max_len={max_len}"
+        )
+    if key_padding_mask is not None:
+        check_mask(mask_name, key_padding_mask, (ids.shape[0], ids.shape[1]), ids)
+
+
 def _check_token_types(types: Any, ids: Tensor, count: int) -> None:
     """Check segments ``[B, N]``, of which there are `count`."""
     if not isinstance(types, Tensor):
@@ -81,16 +118,16 @@ def _check_token_types(types: Any, ids: Tensor, count: int) -> None:
     _check_rows("token_type_ids", types, count, "num_token_types")
 
 
-def _check_rows(name: str, ids: Tensor, count: int, counted: str) -> None:
+def _check_rows(name: str, ids: Tensor, count: int | None, counted: str) -> None:
     """Check that whole numbers are rows of an embedding that has `count`, under that name."""
     if ids.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"{name}: expected whole numbers (int64 or int32), got {ids.dtype}")
     if has_values(ids) and ids.numel():
         low, high = (int(x) for x in torch.aminmax(ids))
-        if low < 0 or high >= count:
+        if low < 0 or (count is not None and high >= count):
+            accepted = "on" if count is None else f"to {count - 1} ({counted}={count})"
             raise ValueError(
-                f"{name}: expected ids from 0 to {count - 1} ({counted}={count}), "
-                f"got {low if low < 0 else high}"
+                f"{name}: expected ids from 0 {accepted}, got {low if low < 0 else high}"
             )
 
 
@@ -100,3 +137,46 @@ class DrawnEmbedding(nn.Embedding):
     def reset_parameters(self) -> None:
         """Draw the rows anew."""
         nn.init.normal_(self.weight, std=DEVIATION)
+
+
+class Logits(nn.Module):
+    """Map hidden states to logits.
+
+    Args:
+        config: of the model.
+        tokens: the token embedding, whose weight a tied head uses.
+    """
+
+    def __init__(self, config: ModelConfig, tokens: nn.Embedding) -> None:
+        super().__init__()
+        self.transform: nn.Sequential | None = None
+        bias = config.head == "transform"
+        if bias:
+            self.transform = nn.Sequential(
+                nn.Linear(config.d_model, config.d_model),
+                nn.GELU(),
+                make_norm(config.normalization, config.d_model, eps=config.norm_eps),
+            )
+        self.proj = _Head(config, bias=bias)
+        if config.tied:
+            self.proj.weight = tokens.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, N, d_model]`` to ``[B, N, vocab_size]``."""
+        out: Tensor = self.proj(x if self.transform is None else self.transform(x))
+        return out
+
+
+class _Head(nn.Linear):
+    """A linear layer whose weight is an embedding's or drawn as one; its bias starts at zero."""
+
+    def __init__(self, config: ModelConfig, *, bias: bool) -> None:
+        self.is_tied = config.tied
+        super().__init__(config.d_model, config.vocab_size, bias=bias)
+
+    def reset_parameters(self) -> None:
+        """Draw the weight anew; one that is tied, the embedding draws."""
+        if not self.is_tied:
+            nn.init.normal_(self.weight, std=DEVIATION)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)

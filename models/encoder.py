@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from torch import Tensor, nn
 
-from attention.checks import check_choice, check_float
-from models.block import Norm
-from models.feedforward import Activation
-from models.positional import SinusoidalPositions
-from models.projection import check_hidden
+from attention.checks import check_choice
+from models.layers.block import BlockOptions
+from models.layers.positional import SinusoidalPositions
+from models.layers.projection import check_hidden
 from models.stack import TransformerStack
 
 
@@ -26,17 +25,12 @@ class TransformerEncoder(TransformerStack):
         num_heads: H; divides `d_model`.
         max_len: the longest length that will be asked for, in tokens: of the positions, and of a
             backend that is built for a length (an option ``seq_len`` that is not given).
-        d_ff: see `TransformerBlock`.
         attention: see `TransformerStack`.
-        attention_options: see `TransformerStack`.
-        num_kv_heads: see `MultiheadAttention`.
-        norm: ``pre`` or ``post``.
-        activation: see `FeedForward`.
-        dropout_p: dropout on the sum of embeddings and positions and in the blocks.
-        attention_dropout_p: dropout on the attention weights.
-        bias: whether linear layers and norms have a bias.
+        attention_options: likewise.
+        checkpointing: likewise.
         positions: ``sinusoidal``, or ``None`` for embeddings that hold their positions already.
-        checkpointing: see `TransformerStack`.
+        **block: further arguments of every `TransformerBlock`; `dropout_p` acts on the sum of
+            embeddings and positions too.
 
     Raises:
         ValueError: if an argument is out of range or the widths do not divide.
@@ -51,40 +45,27 @@ class TransformerEncoder(TransformerStack):
         d_model: int,
         num_heads: int,
         max_len: int,
-        d_ff: int | None = None,
         attention: str = "sdpa",
         attention_options: Mapping[str, Any] | None = None,
-        num_kv_heads: int | None = None,
-        norm: Norm = "pre",
-        activation: Activation = "relu",
-        dropout_p: float = 0.0,
-        attention_dropout_p: float = 0.0,
-        bias: bool = True,
-        positions: Literal["sinusoidal"] | None = "sinusoidal",
         checkpointing: bool = False,
+        positions: Literal["sinusoidal"] | None = "sinusoidal",
+        **block: Unpack[BlockOptions],
     ) -> None:
-        check_float("dropout_p", dropout_p, minimum=0.0, below=1.0)
         super().__init__(
             num_layers=num_layers,
             d_model=d_model,
             num_heads=num_heads,
             max_len=max_len,
-            d_ff=d_ff,
             attention=attention,
             attention_options=attention_options,
-            num_kv_heads=num_kv_heads,
-            norm=norm,
-            activation=activation,
-            dropout_p=dropout_p,
-            attention_dropout_p=attention_dropout_p,
-            bias=bias,
             checkpointing=checkpointing,
+            **block,
         )
         self.positions: nn.Module = nn.Identity()
         if positions is not None:
             check_choice("positions", positions, ("sinusoidal",))
             self.positions = SinusoidalPositions(d_model=d_model, max_len=max_len)
-        self.dropout = nn.Dropout(dropout_p)
+        self.dropout = nn.Dropout(block.get("dropout_p", 0.0))
 
     def forward(
         self,

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from attention.base import Attention
 from attention.checks import check_int
-from models.block import TransformerBlock
-from models.multihead import MultiheadAttention
+from models.layers.block import TransformerBlock
+from models.layers.multihead import MultiheadAttention, copy_call_projections
+from models.layers.token_mixer import mixer_class
 from models.stack import TransformerStack
-from models.token_mixer import mixer_class
 
 PARTS = {
     "norm1": "attention_norm",
@@ -57,8 +57,8 @@ def from_torch(
         ValueError: if it has what our layers do not, or `max_len` is missing.
     """
     if type(module) not in BUILDERS:
-        known = ", ".join(f"nn.{kind.__name__}" for kind in BUILDERS)
-        raise TypeError(f"module: expected one of {known}, got {type(module).__name__}")
+        accepted_classes = ", ".join(f"nn.{kind.__name__}" for kind in BUILDERS)
+        raise TypeError(f"module: expected one of {accepted_classes}, got {type(module).__name__}")
     options = dict(attention_options or {})
     if max_len is not None:
         check_int("max_len", max_len, minimum=1)
@@ -73,12 +73,10 @@ def from_torch(
     missing, unexpected = made.load_state_dict(weights, strict=False)
     assert not unexpected
     # What torch has no weights for is the backend's own, and the last norm is torch's already.
-    own = [f"{at}." for at, part in made.named_modules() if isinstance(part, Attention)]
-    own += [f"{at}." for at, _ in made.named_modules() if at.endswith("call_projections")]
-    assert all(name.startswith((*own, "final_norm.")) for name in missing), missing
-    for layer in made.modules():
-        if isinstance(layer, MultiheadAttention):
-            layer.copy_call_projections()
+    absent = [f"{at}." for at, part in made.named_modules() if isinstance(part, Attention)]
+    absent += [f"{at}." for at, _ in made.named_modules() if at.endswith("call_projections")]
+    assert all(name.startswith((*absent, "final_norm.")) for name in missing), missing
+    copy_call_projections(made)
     made.train(module.training)
     return made  # type: ignore[no-any-return]
 
@@ -158,12 +156,12 @@ def _attention_shape(module: nn.MultiheadAttention, attention: str) -> dict[str,
 
 
 def _attention_weights(module: nn.MultiheadAttention) -> Weights:
-    found = {f"out_proj.{n}": x.detach() for n, x in module.out_proj.named_parameters()}
+    weights = {f"out_proj.{n}": x.detach() for n, x in module.out_proj.named_parameters()}
     for kind, joined in (("weight", module.in_proj_weight), ("bias", module.in_proj_bias)):
         if joined is not None:
             parts = joined.detach().chunk(3)
-            found |= {f"qkv.{p}_proj.{kind}": x for p, x in zip("qkv", parts, strict=True)}
-    return found
+            weights |= {f"qkv.{p}_proj.{kind}": x for p, x in zip("qkv", parts, strict=True)}
+    return weights
 
 
 def _block_shape(layer: nn.TransformerEncoderLayer, attention: str) -> dict[str, Any]:
@@ -191,11 +189,11 @@ def _block_shape(layer: nn.TransformerEncoderLayer, attention: str) -> dict[str,
 
 
 def _block_weights(layer: nn.TransformerEncoderLayer) -> Weights:
-    found = {f"attention.{n}": x for n, x in _attention_weights(layer.self_attn).items()}
+    weights = {f"attention.{n}": x for n, x in _attention_weights(layer.self_attn).items()}
     for theirs, ours in PARTS.items():
         part = getattr(layer, theirs)
-        found |= {f"{ours}.{n}": x.detach() for n, x in part.named_parameters()}
-    return found
+        weights |= {f"{ours}.{n}": x.detach() for n, x in part.named_parameters()}
+    return weights
 
 
 def _activation(given: Any) -> str:

@@ -9,12 +9,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from attention.checks import check_bool, check_float, check_int, check_mask, check_seed
+from attention.checks import check_bool, check_int, check_mask, check_seed
 from attention.functional import real_first
-from models.block import Memory
 from models.config import ModelConfig
+from models.layers.block import Memory
+from models.layers.token_mixer import token_masks
+from models.sampling import Choice
 from models.state import ModelState
-from models.token_mixer import token_masks
 
 
 @dataclass(frozen=True)
@@ -28,51 +29,6 @@ class Generated:
 
     ids: Tensor
     lengths: Tensor
-
-
-@dataclass(frozen=True)
-class Choice:
-    """How the next token is chosen.
-
-    Attributes:
-        temperature: divides the logits; 0 = the likeliest token.
-        top_k: only so many of the likeliest tokens; ``None`` = all.
-        top_p: only the likeliest tokens that together have this probability (Holtzman et al. 2020,
-            arXiv 1904.09751); ``None`` = all.
-    """
-
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check every value."""
-        check_float("temperature", self.temperature, minimum=0.0)
-        if self.top_k is not None:
-            check_int("top_k", self.top_k, minimum=1)
-        if self.top_p is not None and check_float("top_p", self.top_p, above=0.0) > 1.0:
-            raise ValueError(f"top_p: expected at most 1, got {self.top_p}")
-        if not self.temperature:
-            for name in ("top_k", "top_p"):
-                if getattr(self, name) is not None:
-                    raise ValueError(
-                        f"{name}: the likeliest token is taken at temperature 0; "
-                        f"got {getattr(self, name)}"
-                    )
-
-    def next_token(self, logits: Tensor, generator: torch.Generator) -> Tensor:
-        """Choose from logits ``[B, V]``: int64 ``[B]``."""
-        if not self.temperature:
-            return logits.argmax(dim=-1)
-        ordered, ids = (logits.float() / self.temperature).sort(dim=-1, descending=True)
-        if self.top_k is not None:
-            ordered[:, self.top_k :] = -torch.inf
-        weights = ordered.softmax(dim=-1)
-        if self.top_p is not None:
-            before = weights.cumsum(dim=-1) - weights  # of the likelier ones
-            weights = weights.masked_fill(before >= self.top_p, 0.0)
-        picked = torch.multinomial(weights, 1, generator=generator)
-        return ids.gather(1, picked)[:, 0]
 
 
 class DecodingModel(Protocol):
@@ -212,30 +168,26 @@ def _checked_inputs(
     accepted = token_masks(name)
     for argument, mask in given.items():
         if argument not in accepted:
-            known = f"also takes {', '.join(accepted)}" if accepted else "takes none"
+            masks = f"also takes {', '.join(accepted)}" if accepted else "takes none"
             raise TypeError(
                 f"{argument}: no argument of generate, and no token mask that {name} takes; "
-                f"{name} {known}"
+                f"{name} {masks}"
             )
         if mask is not None:
             check_mask(argument, mask, (ids.shape[0], ids.shape[1]), ids)
     return {argument: mask for argument, mask in given.items() if mask is not None}
 
 
+@dataclass
 class _Run:
     """A model that is asked for the logits after the tokens so far."""
 
-    def __init__(
-        self,
-        model: DecodingModel,
-        ids: Tensor,
-        mask: Tensor,
-        memory: Memory | None,
-        state: ModelState | None,
-        extra: dict[str, Tensor],
-    ) -> None:
-        self.model, self.memory, self.state = model, memory, state
-        self.ids, self.mask, self.extra = ids, mask, extra
+    model: DecodingModel
+    ids: Tensor
+    mask: Tensor
+    memory: Memory | None
+    state: ModelState | None
+    extra: dict[str, Tensor]
 
     @classmethod
     def begin(
@@ -248,7 +200,7 @@ class _Run:
         use_state: bool,
         extra: dict[str, Tensor],
     ) -> _Run:
-        """Encode the input, if there is an encoder, and check that the answer fits."""
+        """Encode the checked input, if there is an encoder, and check that the answer fits."""
         architecture, memory = model.config.architecture, None
         if architecture == "encoder":
             raise ValueError("model: an encoder sees the tokens to come; a decoder generates")
@@ -258,19 +210,13 @@ class _Run:
             )
         if mask is None:
             mask = torch.ones_like(input_ids, dtype=torch.bool)
-        else:
-            check_mask(
-                "key_padding_mask", mask, (input_ids.shape[0], input_ids.shape[1]), input_ids
-            )
-            if not bool(mask.any(dim=1).all()):
-                raise ValueError("key_padding_mask: a prompt without any token")
+        elif not bool(mask.any(dim=1).all()):
+            raise ValueError("key_padding_mask: a prompt without any token")
         ids = input_ids
         if start_id is not None:
             memory = model.encode(input_ids, key_padding_mask=mask, **extra)
             memory.projected, extra = {}, {}
-            ids = input_ids.new_full(
-                (len(input_ids), 1), check_int("start_id", start_id, minimum=0)
-            )
+            ids = input_ids.new_full((len(input_ids), 1), start_id)
             mask = torch.ones_like(ids, dtype=torch.bool)
         # Real tokens first: what is generated follows them.
         order = real_first(mask)

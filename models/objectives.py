@@ -5,15 +5,16 @@ Each returns the mean cross-entropy in nats a token, a scalar with a graph. Padd
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention.checks import check_float, check_int, check_mask
+from attention.checks import check_float, check_int
 from attention.functional import has_values, only_trailing_padding
+from models.embeddings import check_ids
 
 IGNORED = -100
 """The label of a token that is not predicted."""
@@ -176,33 +177,10 @@ def sequence_to_sequence_loss(
     return _cross_entropy(logits, labels)
 
 
-def _check_ids(
-    model: nn.Module | None,
-    ids: Any,
-    mask: Any,
-    *,
-    name: str = "input_ids",
-    mask_name: str = "key_padding_mask",
-    unread: int = 0,
-) -> None:
-    """Check ids and their mask as the model does, where it can; see `TransformerModel.check_ids`.
-
-    Of a model that cannot, only what all have in common.
-    """
-    check = getattr(model, "check_ids", None)
-    if check is not None:
-        check(ids, mask, name=name, mask_name=mask_name, unread=unread)
-        return
-    if not isinstance(ids, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(ids).__name__}")
-    if ids.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"{name}: expected whole numbers (int64 or int32), got {ids.dtype}")
-    if ids.dim() != 2:
-        raise ValueError(f"{name}: expected [B, N], got {tuple(ids.shape)}")
-    if has_values(ids) and bool((ids < 0).any()):
-        raise ValueError(f"{name}: expected ids from 0 on, got {int(ids.min())}")
-    if mask is not None:
-        check_mask(mask_name, mask, (ids.shape[0], ids.shape[1]), ids)
+def _check_ids(model: nn.Module | None, ids: Any, mask: Any, **named: Any) -> None:
+    """Check ids and their mask as the model does; of one that cannot, what all have in common."""
+    check: Callable[..., None] = getattr(model, "check_ids", check_ids)
+    check(ids, mask, **named)
 
 
 def _check_id(name: str, value: int, vocab_size: int | None) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,15 @@ from torch.utils.checkpoint import checkpoint
 
 from attention.checks import check_bool, check_int
 from attention.decoding.state import DecodeState
-from models.block import Memory, Norm, TransformerBlock
-from models.feedforward import Activation
-from models.norm import EPSILON, Normalization, make_norm
-from models.positional import RotaryPositions
-from models.token_mixer import layer_options
+from models.config import ModelConfig
+from models.layers.block import BlockOptions, TransformerBlock
+from models.layers.token_mixer import layer_options, mixer_class
+
+SHAPE = (
+    "num_layers", "d_model", "num_heads", "max_len", "d_ff", "num_kv_heads", "norm", "activation",
+    "dropout_p", "activation_dropout_p", "bias", "normalization", "norm_eps",
+)  # fmt: skip
+"""Arguments of a stack that a `ModelConfig` gives under the same names."""
 
 
 class TransformerStack(nn.Module):
@@ -36,26 +41,15 @@ class TransformerStack(nn.Module):
         attention: a registered backend's name, or ``lstm``; see `TransformerBlock`. Layers have
             states of their own, so a built backend is not accepted here.
         attention_options: its constructor arguments, for all layers.
-        d_ff: see `TransformerBlock`.
-        num_kv_heads: see `MultiheadAttention`.
-        norm: ``pre`` or ``post``.
-        activation: see `FeedForward`.
-        dropout_p: see `TransformerBlock`.
-        attention_dropout_p: see `TransformerBlock`.
-        activation_dropout_p: see `TransformerBlock`.
-        bias: see `TransformerBlock`.
-        normalization: see `TransformerBlock`.
-        norm_eps: see `TransformerBlock`.
-        rotary: shared by all layers; see `MultiheadAttention`.
         cross_attention: a registered backend's name; see `TransformerBlock`.
         cross_attention_options: its constructor arguments, for all layers.
-        cross_attention_dropout_p: see `TransformerBlock`.
         is_causal: how the stack will be called: of a layer that is built for a direction (an
             option ``is_causal`` that is not given). An attention is told at each call.
         first_layer: how many attention layers of the model come before those of this stack.
         checkpointing: whether training keeps only the input of each block and computes the rest
             again in the backward pass (Chen et al. 2016, arXiv 1604.06174): less memory, about one
             more forward pass. Numbers and random draws stay the same. An attribute too.
+        **block: further arguments of every `TransformerBlock`.
 
     Raises:
         ValueError: if an argument is out of range or the widths do not divide.
@@ -72,23 +66,12 @@ class TransformerStack(nn.Module):
         max_len: int,
         attention: str = "sdpa",
         attention_options: Mapping[str, Any] | None = None,
-        d_ff: int | None = None,
-        num_kv_heads: int | None = None,
-        norm: Norm = "pre",
-        activation: Activation = "relu",
-        dropout_p: float = 0.0,
-        attention_dropout_p: float = 0.0,
-        activation_dropout_p: float | None = None,
-        bias: bool = True,
-        normalization: Normalization = "layer",
-        norm_eps: float = EPSILON,
-        rotary: RotaryPositions | None = None,
         cross_attention: str | None = None,
         cross_attention_options: Mapping[str, Any] | None = None,
-        cross_attention_dropout_p: float | None = None,
         is_causal: bool = False,
         first_layer: int = 0,
         checkpointing: bool = False,
+        **block: Unpack[BlockOptions],
     ) -> None:
         super().__init__()
         check_int("num_layers", num_layers, minimum=1)
@@ -97,9 +80,6 @@ class TransformerStack(nn.Module):
         self.d_model = check_int("d_model", d_model, minimum=1)
         self.max_len = check_int("max_len", max_len, minimum=1)
         self.checkpointing = check_bool("checkpointing", checkpointing)
-        self.final_norm: nn.Module = nn.Identity()
-        if norm == "pre":
-            self.final_norm = make_norm(normalization, d_model, eps=norm_eps, bias=bias)
         each_layer = partial(
             layer_options,
             num_layers=num_layers,
@@ -107,7 +87,7 @@ class TransformerStack(nn.Module):
             num_heads=num_heads,
             max_len=max_len,
         )
-        own = each_layer(
+        of_layers = each_layer(
             "attention", attention, attention_options or {}, is_causal=is_causal,
             first_layer=first_layer,
         )  # fmt: skip
@@ -117,90 +97,83 @@ class TransformerStack(nn.Module):
                 "cross_attention", cross_attention, cross_attention_options or {}, is_causal=False,
                 first_layer=first_layer + num_layers,
             )]  # fmt: skip
-        self.blocks = nn.ModuleList(
+        blocks = [
             TransformerBlock(
                 d_model=d_model,
                 num_heads=num_heads,
-                d_ff=d_ff,
                 attention=attention,
                 attention_options=options,
-                num_kv_heads=num_kv_heads,
-                norm=norm,
-                activation=activation,
-                dropout_p=dropout_p,
-                attention_dropout_p=attention_dropout_p,
-                activation_dropout_p=activation_dropout_p,
-                bias=bias,
-                normalization=normalization,
-                norm_eps=norm_eps,
-                rotary=rotary,
                 cross_attention=cross_attention,
                 cross_attention_options=cross_options,
-                cross_attention_dropout_p=cross_attention_dropout_p,
+                **block,
             )
-            for options, cross_options in zip(own, crossing, strict=True)
+            for options, cross_options in zip(of_layers, crossing, strict=True)
+        ]
+        self.final_norm: nn.Module = nn.Identity()
+        if blocks[0].norm == "pre":
+            self.final_norm = copy.deepcopy(blocks[0].feed_forward_norm)
+        self.blocks = nn.ModuleList(blocks)
+
+    @classmethod
+    def of(
+        cls,
+        config: ModelConfig,
+        attention: str,
+        *,
+        cross_attention: str | None = None,
+        **others: Any,
+    ) -> TransformerStack:
+        """Build a stack of a model's shape; dropout on weights acts where a backend forms some.
+
+        Args:
+            config: of the model.
+            attention: see the constructor.
+            cross_attention: likewise.
+            **others: arguments of the constructor that are not the shape's.
+        """
+
+        def weights_dropout_p(name: str, argument: str) -> float:
+            forms_weights = mixer_class(name, argument).supports.dropout
+            return config.attention_dropout_p if forms_weights else 0.0
+
+        if cross_attention is not None:
+            others["cross_attention_dropout_p"] = weights_dropout_p(
+                cross_attention, "cross_attention"
+            )
+        return cls(
+            attention=attention,
+            cross_attention=cross_attention,
+            attention_dropout_p=weights_dropout_p(attention, "attention"),
+            **{name: getattr(config, name) for name in SHAPE},
+            **others,
         )
 
     def forward(
         self,
         x: Tensor,
         *,
-        is_causal: bool = False,
-        key_padding_mask: Tensor | None = None,
-        memory: Memory | None = None,
-        positions: Tensor | None = None,
         states: list[DecodeState] | None = None,
-        **call_inputs: Tensor | None,
+        **call: Any,
     ) -> Tensor:
         """Map ``[B, N, d_model]`` to ``[B, N, d_model]``.
 
         Args:
             x: ``[B, N, d_model]``, N at most `max_len`.
-            is_causal: token ``i`` sees tokens up to ``i`` only; must be true beside states.
-            key_padding_mask: bool ``[B, N]``, **True = this token takes part**.
-            memory: see `TransformerBlock.forward`.
-            positions: see `MultiheadAttention.forward`.
             states: of the blocks, by `init_states`.
-            **call_inputs: the token masks that the backend declares, bool ``[B, N]``.
-
-        Raises:
-            ValueError: if a shape does not fit.
-            TypeError: if an input is no tensor or the backend takes no input of that name.
-            UnsupportedError: if the backend declares that it cannot serve the request.
+            **call: as of `TransformerBlock.forward`: ``key_padding_mask`` (**True = this token
+                takes part**), ``memory``, ``is_causal``, ``positions`` and token masks,
+                and errors too.
         """
-        every = [None] * len(self.blocks) if states is None else states
-        again = self.checkpointing and self.training and torch.is_grad_enabled()
-        for block, state in zip(self.blocks, every, strict=True):
+        each_state = [None] * len(self.blocks) if states is None else states
+        computes_again = self.checkpointing and self.training and torch.is_grad_enabled()
+        for block, state in zip(self.blocks, each_state, strict=True):
             run: Callable[..., Tensor] = block
-            if again and state is None:
+            if computes_again and state is None:
                 run = partial(checkpoint, block, use_reentrant=False)
-            x = run(
-                x,
-                is_causal=is_causal,
-                key_padding_mask=key_padding_mask,
-                memory=memory,
-                positions=positions,
-                state=state,
-                **call_inputs,
-            )
+            x = run(x, state=state, **call)
         out: Tensor = self.final_norm(x)
         return out
 
-    def init_states(
-        self,
-        *,
-        batch_size: int,
-        max_len: int | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> list[DecodeState]:
-        """Make the states of all blocks; see `Attention.init_state`."""
-        made: list[DecodeState] = []
-        for block in self.blocks:
-            assert isinstance(block, TransformerBlock)
-            made.append(
-                block.init_state(
-                    batch_size=batch_size, max_len=max_len, dtype=dtype, device=device
-                )
-            )
-        return made
+    def init_states(self, **made_for: Any) -> list[DecodeState]:
+        """Make the states of all blocks; arguments as of `Attention.init_state`."""
+        return [cast("TransformerBlock", b).init_state(**made_for) for b in self.blocks]

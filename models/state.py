@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from attention.checks import check_int
 from attention.decoding.state import DecodeState, Mark, check_indices
-from models.block import Memory
+from models.layers.block import Memory
+from models.layers.multihead import MultiheadAttention
+from models.layers.positional import places_after
+from models.stack import TransformerStack
 
 
 @dataclass
@@ -32,6 +36,40 @@ class ModelState:
         read = sum(x.nbytes for pair in projected.values() for x in pair)
         return read + sum(state.nbytes for state in self.layers)
 
+    def positions_of(
+        self, ids: Tensor, mask: Tensor | None, *, num_layers: int, max_len: int, name: str
+    ) -> Tensor:
+        """Return where the tokens of a chunk stand in their sequences, int64 ``[B, N]``.
+
+        Args:
+            ids: of the chunk, ``[B, N]``.
+            mask: bool ``[B, N]``, True = a token; ``None`` = all are.
+            num_layers: of the model that goes on.
+            max_len: tokens that the model is built for.
+            name: what errors call the ids.
+
+        Raises:
+            ValueError: if the state is of another model or batch, or a sequence becomes too long.
+        """
+        if len(self.layers) != num_layers:
+            raise ValueError(
+                f"state: made for {len(self.layers)} layers, this model has {num_layers}"
+            )
+        if ids.shape[0] != len(self.lengths):
+            raise ValueError(f"state: made for batch {len(self.lengths)}, got {ids.shape[0]}")
+        longest = int((self.lengths + token_counts(ids, mask)).max())
+        if longest > max_len:
+            raise ValueError(
+                f"{name}: a sequence would have {longest} tokens, the model is built for "
+                f"max_len={max_len}"
+            )
+        # An ended sequence has padding alone, for which there may be no position left.
+        return places_after(self.lengths, ids.shape[1], mask, last=max_len - 1)
+
+    def count(self, ids: Tensor, mask: Tensor | None) -> None:
+        """Count the tokens of a chunk as seen; arguments as of `positions_of`."""
+        self.lengths += token_counts(ids, mask)
+
     def select(self, indices: Tensor) -> None:
         """Keep these sequences, in this order, in place; see `DecodeState.select`.
 
@@ -53,6 +91,37 @@ class ModelState:
     def rewind(self, mark: tuple[Tensor, list[Mark]]) -> None:
         """Go back to a mark; see `DecodeState.rewind`."""
         lengths, layers = mark
-        for state, own in zip(self.layers, layers, strict=True):
-            state.rewind(own)
+        for state, layer_mark in zip(self.layers, layers, strict=True):
+            state.rewind(layer_mark)
         self.lengths.copy_(lengths)
+
+
+def new_state(
+    decoder: TransformerStack, like: Tensor, *, batch_size: int, max_len: int
+) -> ModelState:
+    """Make the state of a decoder before its first token.
+
+    Args:
+        decoder: the stack that decodes.
+        like: a parameter of the model: of its dtype and device.
+        batch_size: B.
+        max_len: the most tokens of a sequence.
+    """
+    dtype, device = like.dtype, like.device.type
+    attends = isinstance(decoder.blocks[0].attention, MultiheadAttention)
+    if attends and dtype != torch.float64 and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)  # of queries and keys; an LSTM keeps its own
+    layers = decoder.init_states(
+        batch_size=check_int("batch_size", batch_size, minimum=1),
+        max_len=max_len,
+        dtype=dtype,
+        device=like.device,
+    )
+    with torch.inference_mode(mode=False):
+        lengths = torch.zeros(batch_size, dtype=torch.int64, device=like.device)
+    return ModelState(layers, lengths)
+
+
+def token_counts(ids: Tensor, mask: Tensor | None) -> int | Tensor:
+    """Return how many tokens each sequence of a chunk has: N, or int64 ``[B]``."""
+    return ids.shape[1] if mask is None else mask.sum(dim=1)

@@ -13,52 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from attention.base import UnsupportedError
-from attention.checks import check_bool, check_int, check_mask
-from models.block import Memory
+from attention.checks import check_bool
 from models.config import ModelConfig
-from models.embeddings import DEVIATION, DrawnEmbedding, Embeddings, _check_rows
+from models.embeddings import DrawnEmbedding, Embeddings, Logits, check_ids
 from models.generation import Generated, generate
-from models.multihead import MultiheadAttention
-from models.norm import make_norm
-from models.positional import (
-    RotaryPositions,
-    places,
-    places_after,
-)
+from models.layers.block import Memory
+from models.layers.positional import RotaryPositions, places
+from models.layers.token_mixer import check_serves
 from models.stack import TransformerStack
-from models.state import ModelState
-from models.token_mixer import check_serves, mixer_class
-
-EXTRA = "_extra_state"
-"""How torch ends the name of what a module keeps in a checkpoint beside tensors."""
-
-
-class Logits(nn.Module):
-    """Map hidden states to logits.
-
-    Args:
-        config: of the model.
-        tokens: the token embedding, whose weight a tied head uses.
-    """
-
-    def __init__(self, config: ModelConfig, tokens: nn.Embedding) -> None:
-        super().__init__()
-        self.transform: nn.Sequential | None = None
-        bias = config.head == "transform"
-        if bias:
-            self.transform = nn.Sequential(
-                nn.Linear(config.d_model, config.d_model),
-                nn.GELU(),
-                make_norm(config.normalization, config.d_model, eps=config.norm_eps),
-            )
-        self.proj = _Head(config, bias=bias)
-        if config.tied:
-            self.proj.weight = tokens.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[B, N, d_model]`` to ``[B, N, vocab_size]``."""
-        out: Tensor = self.proj(x if self.transform is None else self.transform(x))
-        return out
+from models.state import ModelState, new_state
+from models.swap import swapped
 
 
 class TransformerModel(nn.Module):
@@ -103,22 +67,15 @@ class TransformerModel(nn.Module):
             raise TypeError(f"config: expected a ModelConfig, got {type(config).__name__}")
         self.config = config
         self.chosen: dict[str, Any] = {
-            "attention": attention,
-            "attention_options": attention_options,
+            "attention": attention, "attention_options": attention_options,
             "decoder_attention": decoder_attention,
             "decoder_attention_options": decoder_attention_options,
-            "cross_attention": cross_attention,
-            "cross_attention_options": cross_attention_options,
-        }
+            "cross_attention": cross_attention, "cross_attention_options": cross_attention_options,
+        }  # fmt: skip
         self.swap_notes: tuple[str, ...] = ()
-        both = config.architecture == "encoder_decoder"
-        for name, value in (
-            ("decoder_attention", decoder_attention),
-            ("decoder_attention_options", decoder_attention_options),
-            ("cross_attention", cross_attention),
-            ("cross_attention_options", cross_attention_options),
-        ):
-            if value is not None and not both:
+        has_both = config.architecture == "encoder_decoder"
+        for name, value in self.chosen.items():
+            if value is not None and not has_both and not name.startswith("attention"):
                 raise ValueError(f"{name}: only an encoder-decoder has one; got {value!r}")
         self.tokens = DrawnEmbedding(config.vocab_size, config.d_model)
         self.rotary: RotaryPositions | None = None
@@ -128,31 +85,24 @@ class TransformerModel(nn.Module):
         self.encoder: TransformerStack | None = None
         self.decoder_embeddings: Embeddings | None = None
         self.decoder: TransformerStack | None = None
-        options = dict(attention_options or {})
         if config.architecture != "decoder":
             check_serves(attention, "attention", causal=False)
             self.encoder_embeddings = Embeddings(config, self.tokens)
-            self.encoder = self._stack(attention, options, is_causal=False)
-        if config.architecture == "decoder":
-            check_serves(attention, "attention", causal=True)
-            self.decoder_embeddings = Embeddings(config, self.tokens)
-            self.decoder = self._stack(attention, options, is_causal=True)
-        if both:
-            name = decoder_attention or attention
-            if decoder_attention_options is not None:
-                options = dict(decoder_attention_options)
-            elif name != attention:
-                options = {}
-            check_serves(name, "decoder_attention", causal=True)
-            self.decoder_embeddings = Embeddings(config, self.tokens)
-            self.decoder = self._stack(
-                name,
-                options,
-                is_causal=True,
-                first_layer=config.num_layers,
-                cross_attention=cross_attention or "sdpa",
-                cross_attention_options=cross_attention_options,
+            self.encoder = TransformerStack.of(
+                config, attention, rotary=self.rotary, attention_options=attention_options
             )
+        if config.architecture != "encoder":
+            name, options = decoder_attention or attention, decoder_attention_options
+            if options is None and name == attention:
+                options = attention_options
+            check_serves(name, "decoder_attention" if has_both else "attention", causal=True)
+            self.decoder_embeddings = Embeddings(config, self.tokens)
+            self.decoder = TransformerStack.of(
+                config, name, rotary=self.rotary, attention_options=options, is_causal=True,
+                first_layer=config.num_layers if has_both else 0,
+                cross_attention=cross_attention or "sdpa" if has_both else None,
+                cross_attention_options=cross_attention_options,
+            )  # fmt: skip
         self.logits = Logits(config, self.tokens)
         self.checkpointing = checkpointing
 
@@ -176,43 +126,6 @@ class TransformerModel(nn.Module):
     @property
     def _stacks(self) -> list[TransformerStack]:
         return [stack for stack in (self.encoder, self.decoder) if stack is not None]
-
-    def _stack(
-        self,
-        attention: str,
-        options: dict[str, Any],
-        *,
-        is_causal: bool,
-        first_layer: int = 0,
-        **crossing: Any,
-    ) -> TransformerStack:
-        config = self.config
-        drops = mixer_class(attention).supports.dropout
-        if crossing:
-            reads = mixer_class(crossing["cross_attention"], "cross_attention").supports.dropout
-            crossing["cross_attention_dropout_p"] = config.attention_dropout_p if reads else 0.0
-        return TransformerStack(
-            num_layers=config.num_layers,
-            d_model=config.d_model,
-            num_heads=config.num_heads,
-            max_len=config.max_len,
-            attention=attention,
-            attention_options=options,
-            d_ff=config.d_ff,
-            num_kv_heads=config.num_kv_heads,
-            norm=config.norm,
-            activation=config.activation,
-            dropout_p=config.dropout_p,
-            attention_dropout_p=config.attention_dropout_p if drops else 0.0,
-            activation_dropout_p=config.activation_dropout_p,
-            bias=config.bias,
-            normalization=config.normalization,
-            norm_eps=config.norm_eps,
-            rotary=self.rotary,
-            is_causal=is_causal,
-            first_layer=first_layer,
-            **crossing,
-        )
 
     def forward(
         self,
@@ -246,17 +159,15 @@ class TransformerModel(nn.Module):
             TypeError: if an input is of the wrong type.
             UnsupportedError: if the backend declares that it cannot serve the request.
         """
+        asked = {
+            "key_padding_mask": key_padding_mask, "token_type_ids": token_type_ids, **call_inputs
+        }  # fmt: skip
         if self.config.architecture == "encoder_decoder":
             if decoder_input_ids is None:
                 raise ValueError("decoder_input_ids: an encoder-decoder needs them; got None")
             if state is not None:
                 raise ValueError("state: an encoder-decoder decodes by encode and decode")
-            memory = self.encode(
-                input_ids,
-                key_padding_mask=key_padding_mask,
-                token_type_ids=token_type_ids,
-                **call_inputs,
-            )
+            memory = self.encode(input_ids, **asked)
             return self.decode(
                 decoder_input_ids, memory=memory, key_padding_mask=decoder_key_padding_mask
             )
@@ -266,26 +177,13 @@ class TransformerModel(nn.Module):
         ):
             if value is not None:
                 raise ValueError(f"{name}: only an encoder-decoder takes it; expected None")
-        if self.config.architecture == "encoder":
-            if state is not None:
-                raise UnsupportedError(
-                    "state: an encoder sees the tokens to come; a decoder decodes with a state"
-                )
-            memory = self.encode(
-                input_ids,
-                key_padding_mask=key_padding_mask,
-                token_type_ids=token_type_ids,
-                **call_inputs,
+        if self.config.architecture == "decoder":
+            return self.decode(input_ids, state=state, **asked)
+        if state is not None:
+            raise UnsupportedError(
+                "state: an encoder sees the tokens to come; a decoder decodes with a state"
             )
-            out: Tensor = self.logits(memory.hidden)
-            return out
-        return self.decode(
-            input_ids,
-            key_padding_mask=key_padding_mask,
-            token_type_ids=token_type_ids,
-            state=state,
-            **call_inputs,
-        )
+        return self.logits(self.encode(input_ids, **asked).hidden)  # type: ignore[no-any-return]
 
     def encode(
         self,
@@ -313,145 +211,56 @@ class TransformerModel(nn.Module):
         state: ModelState | None = None,
         **call_inputs: Tensor | None,
     ) -> Tensor:
-        """Run the decoder on ids ``[B, N]``; arguments as in `forward`.
+        """Run the decoder on ids ``[B, N]``; other arguments and errors as in `forward`.
 
-        Args:
-            input_ids: int64 ``[B, N]``.
-            memory: of `encode`; ``None`` = what the state holds, or there is no encoder.
-            key_padding_mask: bool ``[B, N]``, True = a token.
-            token_type_ids: int64 ``[B, N]``.
-            state: what came before, by `init_state`; takes the tokens in.
-            **call_inputs: the token masks that the backend declares.
-
-        Returns:
-            logits ``[B, N, vocab_size]``.
+        `memory` is what `encode` gave: ``None`` = what the state holds, or there is no encoder.
         """
         if self.decoder is None or self.decoder_embeddings is None:
             raise ValueError("input_ids: an encoder decodes nothing; call the model")
-        of = self._decoder_prefix
+        prefix = "decoder_" if self.encoder is not None else ""  # as `forward` calls its inputs
         self.check_ids(
-            input_ids,
-            key_padding_mask,
-            name=f"{of}input_ids",
-            mask_name=f"{of}key_padding_mask",
-        )
+            input_ids, key_padding_mask,
+            name=f"{prefix}input_ids", mask_name=f"{prefix}key_padding_mask",
+        )  # fmt: skip
         positions = layers = None
         if state is not None:
-            positions = self._positions(input_ids, key_padding_mask, state)
-            memory = state.memory if memory is None else memory
-            layers = state.layers
+            if not isinstance(state, ModelState):
+                raise TypeError(f"state: expected one by init_state, got {type(state).__name__}")
+            positions = state.positions_of(
+                input_ids, key_padding_mask, num_layers=len(self.decoder.blocks),
+                max_len=self.config.max_len, name=f"{prefix}input_ids",
+            )  # fmt: skip
+            memory, layers = memory or state.memory, state.layers
         elif key_padding_mask is not None:  # a position is that among the tokens
             positions = places(key_padding_mask)
         x = self.decoder_embeddings(input_ids, token_type_ids, positions)
         x = self.decoder(
-            x,
-            is_causal=True,
-            key_padding_mask=key_padding_mask,
-            memory=memory,
-            positions=positions,
-            states=layers,
-            **call_inputs,
-        )
+            x, is_causal=True, key_padding_mask=key_padding_mask, memory=memory,
+            positions=positions, states=layers, **call_inputs,
+        )  # fmt: skip
         if state is not None:
-            counts = input_ids.shape[1] if key_padding_mask is None else key_padding_mask.sum(1)
-            state.lengths += counts
-        out: Tensor = self.logits(x)
-        return out
-
-    @property
-    def _decoder_prefix(self) -> str:
-        """What stands before the names of the decoder's inputs in `forward`."""
-        return "decoder_" if self.encoder is not None else ""
-
-    def _positions(self, ids: Tensor, mask: Tensor | None, state: ModelState) -> Tensor:
-        """Return where the tokens of a chunk stand in their sequences, ``[B, N]``."""
-        if not isinstance(state, ModelState):
-            raise TypeError(f"state: expected one by init_state, got {type(state).__name__}")
-        assert self.decoder is not None
-        if len(state.layers) != len(self.decoder.blocks):
-            raise ValueError(
-                f"state: made for {len(state.layers)} layers, this model has "
-                f"{len(self.decoder.blocks)}"
-            )
-        if ids.shape[0] != len(state.lengths):
-            raise ValueError(f"state: made for batch {len(state.lengths)}, got {ids.shape[0]}")
-        counts = ids.shape[1] if mask is None else mask.sum(dim=1)
-        longest = int((state.lengths + counts).max())
-        if longest > self.config.max_len:
-            raise ValueError(
-                f"{self._decoder_prefix}input_ids: a sequence would have {longest} tokens, "
-                f"the model is built for max_len={self.config.max_len}"
-            )
-        # An ended sequence has padding alone, for which there may be no position left.
-        last = self.config.max_len - 1
-        return places_after(state.lengths, ids.shape[1], mask, last=last)
+            state.count(input_ids, key_padding_mask)
+        return self.logits(x)  # type: ignore[no-any-return]
 
     def init_state(self, *, batch_size: int, max_len: int | None = None) -> ModelState:
-        """Make the state of a decoder before its first token.
+        """Make the state of a decoder before its first token, of a batch of sequences.
 
-        Made under ``torch.autocast`` it is for decoding under it.
-
-        Args:
-            batch_size: B.
-            max_len: the most tokens of a sequence; ``None`` = the model's.
+        It is for `max_len` tokens of each, ``None`` = the model's; made under ``torch.autocast``,
+        for decoding under it.
 
         Raises:
-            UnsupportedError: if the backend decodes with no state.
-            ValueError: if an argument is out of range, or there is no decoder.
+            UnsupportedError: if the backend decodes with no state, or there is no decoder.
+            ValueError: if an argument is out of range.
         """
         if self.decoder is None:
             raise UnsupportedError("state: an encoder sees the tokens to come; it decodes nothing")
-        weight = self.tokens.weight
-        dtype, device = weight.dtype, weight.device.type
-        attends = isinstance(self.decoder.blocks[0].attention, MultiheadAttention)
-        if attends and dtype != torch.float64 and torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)  # of queries and keys; an LSTM keeps its own
-        layers = self.decoder.init_states(
-            batch_size=check_int("batch_size", batch_size, minimum=1),
-            max_len=self.config.max_len if max_len is None else max_len,
-            dtype=dtype,
-            device=weight.device,
-        )
-        with torch.inference_mode(mode=False):
-            lengths = torch.zeros(batch_size, dtype=torch.int64, device=weight.device)
-        return ModelState(layers, lengths)
+        most = self.config.max_len if max_len is None else max_len
+        return new_state(self.decoder, self.tokens.weight, batch_size=batch_size, max_len=most)
 
-    def check_ids(
-        self,
-        ids: Any,
-        key_padding_mask: Tensor | None = None,
-        *,
-        name: str = "input_ids",
-        mask_name: str = "key_padding_mask",
-        unread: int = 0,
-    ) -> None:
-        """Check ids ``[B, N]`` and their mask; errors as in `forward`.
-
-        Args:
-            ids: int64 ``[B, N]``.
-            key_padding_mask: bool ``[B, N]``.
-            name: what errors call the ids.
-            mask_name: what they call the mask.
-            unread: tokens at the end that are predicted, but not read: they need no position.
-        """
-        if not isinstance(ids, Tensor):
-            raise TypeError(f"{name}: expected a tensor, got {type(ids).__name__}")
-        if ids.dim() != 2 or ids.shape[1] < 1:
-            raise ValueError(f"{name}: expected [B, N] with N at least 1, got {tuple(ids.shape)}")
-        _check_rows(name, ids, self.config.vocab_size, "vocab_size")
-        if ids.shape[1] - unread > self.config.max_len:
-            raise ValueError(
-                f"{name}: {ids.shape[1]} tokens are more than the model's "
-                f"max_len={self.config.max_len}"
-            )
-        if key_padding_mask is not None:
-            check_mask(mask_name, key_padding_mask, (ids.shape[0], ids.shape[1]), ids)
-
-    def copy_call_projections(self) -> None:
-        """Start the projections that only some backends have as copies of the usual ones."""
-        for layer in self.modules():
-            if isinstance(layer, MultiheadAttention):
-                layer.copy_call_projections()
+    def check_ids(self, ids: Any, key_padding_mask: Tensor | None = None, **named: Any) -> None:
+        """Check ids ``[B, N]`` and their mask; see `models.embeddings.check_ids`."""
+        named |= {"vocab_size": self.config.vocab_size, "max_len": self.config.max_len}
+        check_ids(ids, key_padding_mask, **named)
 
     def with_attention(
         self, attention: str, *, max_len: int | None = None, **options: Any
@@ -473,83 +282,7 @@ class TransformerModel(nn.Module):
             TypeError: if the backend has no such option.
             UnsupportedError: if the backend cannot do what the architecture asks of it.
         """
-        config = self.config
-        if max_len is not None:
-            config = config.scaled(max_len=check_int("max_len", max_len, minimum=1))
-        chosen = {**self.chosen, "attention": attention, "attention_options": options}
-        if config.architecture == "encoder_decoder":
-            chosen["decoder_attention"] = (
-                self.chosen["decoder_attention"] or self.chosen["attention"]
-            )
-            same = chosen["decoder_attention"] == self.chosen["attention"]
-            if self.chosen["decoder_attention_options"] is None:
-                given = self.chosen["attention_options"] if same else None
-                chosen["decoder_attention_options"] = given or {}
-        made = TransformerModel(config, **chosen).to(self.tokens.weight.device, self.dtype)
-        for new, old in zip(made._stacks, self._stacks, strict=True):
-            new.checkpointing = old.checkpointing
-        theirs, notes = dict(self.named_parameters()), list[str]()
-        extra = [n for n, _ in made.named_parameters() if ".call_projections." in n]
-        with torch.no_grad():
-            for name, own in made.named_parameters():
-                if name in extra:
-                    continue
-                given = theirs.pop(name, None)
-                if given is None:
-                    notes.append(f"{name}: new, drawn at random")
-                elif given.shape == own.shape:
-                    own.copy_(given)
-                elif name.endswith("positions.weight"):
-                    notes.append(_repeat_positions(name, own, given, config.position_offset))
-                else:
-                    notes.append(
-                        f"{name}: drawn at random; {tuple(given.shape)} does not fit "
-                        f"{tuple(own.shape)}"
-                    )
-            made.copy_call_projections()
-            for name, own in made.named_parameters():
-                if name in extra and name in theirs:
-                    own.copy_(theirs.pop(name))
-                    extra.remove(name)
-        notes += [f"{name}: not kept, {attention} has none" for name in theirs]
-        notes += self._keep_draws(made, attention, drawn=options.get("seed") is not None)
-        if extra:
-            notes.append("call_projections: new, copies of the usual projections")
-        if config.attention_dropout_p and not mixer_class(attention).supports.dropout:
-            notes.append(
-                f"attention_dropout_p: {config.attention_dropout_p} is not kept, {attention} "
-                "forms no weights to drop"
-            )
-        made.swap_notes = tuple(notes)
-        return made.train(self.training)
-
-    def _keep_draws(self, made: TransformerModel, attention: str, *, drawn: bool) -> list[str]:
-        """Copy the buffers that checkpoints hold, as far as they fit; return what is new or lost.
-
-        Args:
-            made: gets them, and what its layers keep beside tensors.
-            attention: of the stack that was swapped.
-            drawn: whether a seed was given for that: what is drawn by it there is not replaced.
-        """
-        swapped = "encoder." if made.encoder is not None else "decoder."
-        theirs, kept, notes = _drawn_by_layer(self), dict[str, Any](), list[str]()
-        for layer, own in _drawn_by_layer(made).items():
-            given = theirs.pop(layer, {})
-            by_seed = drawn and layer.startswith(swapped)
-            old, new = (m.get_submodule(layer) if given else None for m in (self, made))
-            if not by_seed and type(old) is type(new) and _all_fit(own, given):
-                kept |= given
-                continue
-            how = "drawn by the seed that was given" if by_seed else "drawn at random"
-            notes += [f"{name}: new, {how}" for name in own if not name.endswith(EXTRA)]
-        for lost in theirs.values():
-            notes += [
-                f"{name}: not kept, {attention} has none"
-                for name in lost
-                if not name.endswith(EXTRA)
-            ]
-        made.load_state_dict(kept, strict=False)
-        return notes
+        return swapped(self, attention, max_len, options)  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -563,55 +296,3 @@ class TransformerModel(nn.Module):
     def num_parameters(self) -> int:
         """Count the parameters; a tied one once."""
         return sum(p.numel() for p in self.parameters())
-
-
-def _drawn_by_layer(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """Return what a checkpoint holds beside parameters, by layer: buffers, and extra state."""
-    trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    found: dict[str, dict[str, Any]] = {}
-    for name, value in model.state_dict().items():
-        if name not in trained:
-            found.setdefault(name.rpartition(".")[0], {})[name] = value
-    return found
-
-
-def _all_fit(own: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    """Whether a layer has the same buffers as another, of the same shapes."""
-    return own.keys() == given.keys() and all(
-        getattr(x, "shape", None) == getattr(given[name], "shape", None) for name, x in own.items()
-    )
-
-
-def _repeat_positions(name: str, own: Tensor, given: Tensor, offset: int) -> str:
-    """Fill learned positions of another length; return what was done."""
-    own[:offset] = given[:offset]
-    rows, source = own[offset:], given[offset:]
-    repeats = -(-len(rows) // len(source))
-    rows.copy_(source.repeat(repeats, 1)[: len(rows)])
-    if len(rows) <= len(source):
-        return f"{name}: the first {len(rows)} of {len(source)} positions are kept"
-    return f"{name}: {len(source)} positions, repeated to {len(rows)}"
-
-
-def count_parameters(config: ModelConfig) -> int:
-    """Count the parameters of a configuration with `sdpa`; nothing is allocated."""
-    with torch.device("meta"):
-        return TransformerModel(config).num_parameters()
-
-
-class _Head(nn.Linear):
-    """A linear layer whose weight is an embedding's or drawn as one; its bias starts at zero."""
-
-    def __init__(self, config: ModelConfig, *, bias: bool) -> None:
-        self.is_tied = config.tied
-        super().__init__(config.d_model, config.vocab_size, bias=bias)
-
-    def reset_parameters(self) -> None:
-        """Draw the weight anew; one that is tied, the embedding draws."""
-        if not self.is_tied:
-            nn.init.normal_(self.weight, std=DEVIATION)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-
-__all__ = ["Embeddings", "Logits", "ModelState", "TransformerModel", "count_parameters"]

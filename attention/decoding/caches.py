@@ -72,12 +72,8 @@ class SlidingWindow(DecodeState):
     """
 
     sequence_axes: ClassVar[Mapping[str, int]] = {
-        **DecodeState.sequence_axes,
-        "k": 0,
-        "v": 0,
-        "seen": 0,
-        "globals": 0,
-    }
+        **DecodeState.sequence_axes, "k": 0, "v": 0, "seen": 0, "globals": 0
+    }  # fmt: skip
 
     def __init__(self, made_by: str, shape: StateShape, *, reach: int) -> None:
         super().__init__(made_by, shape)
@@ -125,19 +121,19 @@ class SlidingWindow(DecodeState):
 
     def _write_last(self, chunk: Chunk, seen: Tensor) -> None:
         """Put the last tokens of what is there and the chunk at the front, each sequence's own."""
-        kept = min(self.reach + 1, self.end + chunk.size)
+        count = min(self.reach + 1, self.end + chunk.size)
         # Position in (what is there, the chunk) of the last tokens of each sequence.
         stop = self.end + chunk.counts[:, None]
-        at = stop - kept + torch.arange(kept, device=stop.device)  # [B, kept]
+        at = stop - count + torch.arange(count, device=stop.device)  # [B, count]
         absent = at < 0
         index = at.clamp_min(0)
         for buffer, new in ((self.k, chunk.k), (self.v, chunk.v)):
             both = torch.cat([buffer[:, :, : self.end], new], dim=2)
             where = index[:, None, :, None].expand(-1, both.shape[1], -1, both.shape[3])
-            buffer[:, :, :kept] = both.gather(2, where)
+            buffer[:, :, :count] = both.gather(2, where)
         both = torch.cat([self.seen[:, : self.end], seen], dim=1)
-        self.seen[:, :kept] = both.gather(1, index) & ~absent
-        self.end = kept
+        self.seen[:, :count] = both.gather(1, index) & ~absent
+        self.end = count
 
 
 class RunningSums(DecodeState):
@@ -156,11 +152,8 @@ class RunningSums(DecodeState):
     """
 
     sequence_axes: ClassVar[Mapping[str, int]] = {
-        **DecodeState.sequence_axes,
-        "s": 0,
-        "z": 0,
-        "top": 0,
-    }
+        **DecodeState.sequence_axes, "s": 0, "z": 0, "top": 0
+    }  # fmt: skip
 
     def __init__(self, made_by: str, shape: StateShape, *, rank: int, lowest: float) -> None:
         super().__init__(made_by, shape)

@@ -8,7 +8,7 @@ is kept, and no weight dropped.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,70 +18,19 @@ from attention.checks import (
     UnsupportedError,
     autocasts,
     check_device,
-    check_int,
+    check_kv_heads,
     check_mask,
     check_qkv,
     signature,
 )
+from attention.declaration import Declaration
 from attention.decoding.chunk import Chunk
 from attention.decoding.state import DecodeState, StateShape
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from attention.problem import Problem, Supports
+from attention.problem import Problem
 
 
-class Decoding:
+class Decoding(Declaration):
     """What `attention.base.Attention` says about states."""
-
-    if TYPE_CHECKING:
-        name: ClassVar[str]
-        num_heads: int
-        head_dim: int
-        supports: ClassVar[Supports]
-
-        @property
-        def active_dropout_p(self) -> float:
-            """The dropout probability of this call."""
-            ...
-
-        def extra_repr(self) -> str:
-            """Show every option."""
-            ...
-
-        def check_call_inputs(
-            self, q: Tensor, k: Tensor, given: Mapping[str, Any]
-        ) -> dict[str, Any]:
-            """Return the declared extra inputs of a call, validated."""
-            ...
-
-        def unsupported_reasons(self, problem: Problem) -> list[str]:
-            """Say why a call would be refused."""
-            ...
-
-        @classmethod
-        def unavailable_reasons(cls, device: str) -> list[str]:
-            """Say why the backend cannot run on this machine's device."""
-            ...
-
-        @classmethod
-        def why_not(cls, what: str) -> str:
-            """Return why a declared no is one."""
-            ...
-
-        def clean_padding(
-            self,
-            q: Tensor,
-            k: Tensor,
-            v: Tensor,
-            mask: Tensor,
-            extra: Mapping[str, Any],
-            *,
-            queries: bool,
-        ) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
-            """Replace padding by zeros."""
-            ...
 
     # -- what a backend with states writes ----------------------------------------------------
 
@@ -131,24 +80,14 @@ class Decoding:
             TypeError: if an argument is of the wrong type.
         """
         self._check_has_state()
-        kv_heads = self.num_heads
-        if num_kv_heads is not None:
-            kv_heads = check_int("num_kv_heads", num_kv_heads, minimum=1)
-            if self.num_heads % kv_heads:
-                raise ValueError(
-                    f"num_kv_heads: expected a divisor of num_heads={self.num_heads}, "
-                    f"got {kv_heads}"
-                )
-        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise TypeError(f"dtype: expected a floating-point dtype, got {dtype!r}")
-        shape = StateShape(
-            batch_size=check_int("batch_size", batch_size, minimum=1),
-            max_len=None if max_len is None else check_int("max_len", max_len, minimum=1),
-            num_heads=self.num_heads,
-            num_kv_heads=kv_heads,
-            head_dim=self.head_dim,
+        shape = StateShape.checked(
+            batch_size=batch_size,
+            max_len=max_len,
             dtype=dtype,
-            device=torch.device(device),
+            device=device,
+            num_heads=self.num_heads,
+            num_kv_heads=check_kv_heads(num_kv_heads, self.num_heads),
+            head_dim=self.head_dim,
         )
         if reasons := self.unsupported_reasons(_problem(shape)):
             raise UnsupportedError("; ".join(reasons))
@@ -276,12 +215,12 @@ class Decoding:
 
     def shown(self) -> str:
         """Write the backend with its options and draws, as a state remembers it; made once."""
-        known: str | None = self.__dict__.get("_shown")
-        if known is None:
+        text: str | None = self.__dict__.get("_shown")
+        if text is None:
             drawn = self.drawn()
-            known = f"{self.name}({self.extra_repr()}{', ' if drawn else ''}{drawn})"
-            self.__dict__["_shown"] = known
-        return known
+            text = f"{self.name}({self.extra_repr()}{', ' if drawn else ''}{drawn})"
+            self.__dict__["_shown"] = text
+        return text
 
     def forget_shown(self) -> None:
         """Write it anew, and check the next call closely: what a state remembers has changed."""
@@ -338,8 +277,6 @@ def check_no_graph(name: str, *inputs: Tensor) -> None:
 
 def _problem(shape: StateShape) -> Problem:
     """Return the call that a state's first chunk makes, as far as it is known."""
-    from attention.problem import Problem
-
     tokens = shape.max_len or 1
     return Problem(
         batch=shape.batch_size,

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from attention.checks import check_int
 from attention.decoding.chunk import Chunk, gathered
 
 
@@ -47,6 +48,32 @@ class StateShape:
     head_dim: int
     dtype: torch.dtype
     device: torch.device
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        batch_size: int,
+        max_len: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        **heads: int,
+    ) -> StateShape:
+        """Make one of a user's arguments; `heads` are the others, checked already.
+
+        Raises:
+            ValueError: if an argument is out of range.
+            TypeError: if an argument is of the wrong type.
+        """
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise TypeError(f"dtype: expected a floating-point dtype, got {dtype!r}")
+        return cls(
+            batch_size=check_int("batch_size", batch_size, minimum=1),
+            max_len=None if max_len is None else check_int("max_len", max_len, minimum=1),
+            dtype=dtype,
+            device=torch.device(device),
+            **heads,
+        )
 
     def zeros(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Make a zero tensor that may be written to in and out of inference mode."""
@@ -100,9 +127,9 @@ class DecodeState:
         """Leave the marks out: they are of this state, and no copy's."""
         return {name: value for name, value in vars(self).items() if name != "_marks"}
 
-    def __setstate__(self, kept: dict[str, Any]) -> None:
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
         """Take what was kept, without a mark."""
-        vars(self).update(kept)
+        vars(self).update(attributes)
         self._marks = weakref.WeakSet()
 
     @property
@@ -167,12 +194,12 @@ class DecodeState:
 
         It costs a copy of the state where that has one size, and hardly anything for a cache.
         """
-        kept = {
+        content = {
             name: value.clone() if isinstance(value, Tensor) else value
             for name, value in vars(self).items()
             if name not in (*self.append_only, "_marks", "_made")
         }
-        mark = Mark(self, self._made, kept)
+        mark = Mark(self, self._made, content)
         self._marks.add(mark)
         self._made += 1
         return mark
@@ -209,8 +236,8 @@ def check_indices(indices: Any, batch_size: int) -> Tensor:
         ValueError: if its shape or an index does not fit.
     """
     if not isinstance(indices, Tensor) or indices.dtype != torch.int64:
-        found = indices.dtype if isinstance(indices, Tensor) else type(indices).__name__
-        raise TypeError(f"indices: expected a tensor of int64, got {found}")
+        given = indices.dtype if isinstance(indices, Tensor) else type(indices).__name__
+        raise TypeError(f"indices: expected a tensor of int64, got {given}")
     if indices.dim() != 1 or not len(indices):
         raise ValueError(f"indices: expected [B'] with at least one, got {tuple(indices.shape)}")
     low, high = (int(x) for x in torch.aminmax(indices))

@@ -40,17 +40,17 @@ def swap(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: if it has none.
     """
-    found = [
+    layers = [
         (name, module)
         for name, module in model.named_modules()
         if type(module).__name__ in LAYERS
         and type(module).__module__.startswith("transformers.models.")
     ]
-    if not found:
+    if not layers:
         raise ValueError(
             f"model: expected one with {' or '.join(LAYERS)} in it, got {type(model).__name__}"
         )
-    for name, theirs in found:
+    for name, theirs in layers:
         parent, _, attribute = name.rpartition(".")
         layer = LAYERS[type(theirs).__name__](theirs).train(theirs.training)
         setattr(model.get_submodule(parent), attribute, layer)

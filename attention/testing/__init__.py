@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from attention.base import Attention
 from attention.registry import get
-from attention.testing import composition, conformance, costs
+from attention.testing import composition, conformance, costs, refusals
 from attention.testing.bench import Bench as Bench
 from attention.testing.bench import Inputs as Inputs
 from attention.testing.bench import NotAsked, Violation
@@ -123,17 +123,17 @@ def contract(
 
     @pytest.mark.parametrize("name", names)
     def test(name: str) -> None:
-        (found,) = check(backend, options=options, device=device, only=name)
-        if found.status == "skipped":
-            pytest.skip(found.message)
-        if found.status == "failed":
-            pytest.fail(f"{found.message}\n\n{found.how}", pytrace=False)
+        (finding,) = check(backend, options=options, device=device, only=name)
+        if finding.status == "skipped":
+            pytest.skip(finding.message)
+        if finding.status == "failed":
+            pytest.fail(f"{finding.message}\n\n{finding.how}", pytrace=False)
 
     return test
 
 
 CHECKS: dict[str, Callable[[Bench], None]] = {
-    "declaration": conformance.check_declaration,
+    "declaration": refusals.check_declaration,
     "shapes": conformance.check_shapes,
     "dtypes": conformance.check_dtypes,
     "twin": conformance.check_twin,
@@ -150,7 +150,7 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
     "meta": composition.check_meta,
     "functional": composition.check_functional,
     "padding_content": composition.check_padding_content,
-    "refusals": conformance.check_refusals,
+    "refusals": refusals.check_refusals,
     "hidden_memory": costs.check_hidden_memory,
     "operations": costs.check_operations,
     "ops_exponent": costs.check_ops_exponent,

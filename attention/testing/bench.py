@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,15 @@ class Inputs:
         """The keyword arguments of the call."""
         return {"is_causal": self.is_causal, "key_padding_mask": self.key_padding_mask}
 
+    def through(self, function: Callable[..., Any]) -> Tensor:
+        """Call a module, or its reference."""
+        out: Tensor = function(self.q, self.k, self.v, **self.asks)
+        return out
+
+    def leaves(self) -> list[Tensor]:
+        """Return q, k and v as tensors that gradients are taken of."""
+        return [x.detach().clone().requires_grad_() for x in (self.q, self.k, self.v)]
+
     def to(self, dtype: torch.dtype) -> Inputs:
         """Convert q, k and v."""
         return Inputs(
@@ -66,6 +75,16 @@ class Bench:
 
     def __init__(self, cls: type[Attention], options: dict[str, Any], device: str) -> None:
         self.cls, self.options, self.device = cls, options, device
+
+    @property
+    def causals(self) -> tuple[bool, ...]:
+        """What ``is_causal`` may be."""
+        return (False, True) if self.cls.supports.causal else (False,)
+
+    @property
+    def paddings(self) -> tuple[bool, ...]:
+        """Whether there may be a mask."""
+        return (False, True) if self.cls.supports.key_padding else (False,)
 
     def build(
         self,
@@ -117,14 +136,11 @@ class Bench:
 
     def calls(self, lengths: tuple[int, ...] = LENGTHS) -> Iterator[Inputs]:
         """Walk the calls that the declaration promises to serve."""
-        supports = self.cls.supports
-        causals = (False, True) if supports.causal else (False,)
-        paddings = (False, True) if supports.key_padding else (False,)
-        for n, causal, padding in itertools.product(lengths, causals, paddings):
+        for n, causal, padding in itertools.product(lengths, self.causals, self.paddings):
             yield self.inputs(n, is_causal=causal, padding=padding)
-        for causal in causals:
+        for causal in self.causals:
             yield self.inputs(lengths[-1], is_causal=causal, kv_heads=HEADS // 2)
-            if supports.cross:
+            if self.cls.supports.cross:
                 yield self.inputs(33, 50, is_causal=causal)
                 yield self.inputs(50, 33, is_causal=causal)
 

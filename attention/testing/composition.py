@@ -48,8 +48,8 @@ def check_persistence(bench: Bench) -> None:
         "a module that loaded the state dict": loaded,
     }
     for name, other in copies.items():
-        found = other(call.q, call.k, call.v)
-        assert_matches(f"{name} against the module itself", found, expected, F64_BUDGET, how)
+        actual = other(call.q, call.k, call.v)
+        assert_matches(f"{name} against the module itself", actual, expected, F64_BUDGET, how)
     before = torch.get_rng_state()
     bench.build(65).eval()  # which may draw
     torch.set_rng_state(before)
@@ -89,7 +89,7 @@ def _hessian_products(
     bench: Bench, call: Inputs, function: Callable[..., Tensor]
 ) -> tuple[Tensor, ...] | None:
     """Return the Hessian of a weighted sum times a vector; `None` = the gradient has no graph."""
-    leaves = [x.detach().clone().requires_grad_() for x in (call.q, call.k, call.v)]
+    leaves = call.leaves()
     loss = (function(*leaves, **call.asks) * (drawn(bench, call.q) * call.real)).sum()
     first = torch.autograd.grad(loss, leaves, create_graph=True)
     along = [(g * drawn(bench, g)).sum() for g in first]
@@ -117,7 +117,7 @@ def check_in_place(bench: Bench) -> None:
         results = []
         for changed in (False, True):
             module = bench.build(65).to(torch.float64).eval()
-            leaves = [x.detach().clone().requires_grad_() for x in (call.q, call.k, call.v)]
+            leaves = call.leaves()
             inputs = [x * 1.0 for x in leaves]
             out = module(*inputs)
             if changed:
@@ -170,14 +170,14 @@ def check_meta(bench: Bench) -> None:
                 what = f"{type(part).__name__} holds parameters or buffers"
                 raise Violation(f"{what}, and has no reset_parameters()", how)
             reset()
-    found = module(call.q, call.k, call.v)
+    actual = module(call.q, call.k, call.v)
     right = expected(call.q, call.k, call.v)
-    assert_matches("made on meta, then reset_parameters()", found, right, F64_BUDGET, how)
+    assert_matches("made on meta, then reset_parameters()", actual, right, F64_BUDGET, how)
 
 
 def check_functional(bench: Bench) -> None:
     """`torch.func`: a gradient, a call with given parameters, a gradient an example."""
-    for causal in (False, True) if bench.cls.supports.causal else (False,):
+    for causal in bench.causals:
         call = bench.inputs(65, is_causal=causal)
         module = bench.build(65).to(torch.float64).eval()
         weight = drawn(bench, call.q)
@@ -188,7 +188,7 @@ def check_functional(bench: Bench) -> None:
             "g = lambda q, k, v: f(q[None], k[None], v[None])\n"
             "print(torch.vmap(torch.func.grad(g, (0, 1, 2)))(q, k, v))",
         )
-        leaves = [x.detach().clone().requires_grad_() for x in (call.q, call.k, call.v)]
+        leaves = call.leaves()
         out = module(*leaves, is_causal=causal)
         expected = torch.autograd.grad((out.sin() * weight).sum(), leaves)
         loss = functools.partial(_functional_loss, module, causal)
@@ -219,7 +219,7 @@ def check_padding_content(bench: Bench) -> None:
     """NaN and infinity in padded keys and values: no trace, forward, backward or decoding."""
     if not bench.cls.supports.key_padding:
         raise NotAsked("key_padding is not declared")
-    for causal in (False, True) if bench.cls.supports.causal else (False,):
+    for causal in bench.causals:
         call = bench.inputs(65, is_causal=causal, padding=True)
         module = bench.build(65).to(torch.float64).eval()
         how = bench.show(
@@ -231,10 +231,10 @@ def check_padding_content(bench: Bench) -> None:
         for way in ways if causal and bench.cls.supports.state else ways[:1]:
             expected = way(bench, call, module, 0.0)
             for fill in (math.nan, math.inf):
-                found = way(bench, call, module, fill)
+                actual = way(bench, call, module, fill)
                 for name, right in expected.items():
                     what = f"{name} with {fill} in padding ({described(call)})"
-                    assert_gradient(what, found[name], right, how)
+                    assert_gradient(what, actual[name], right, how)
 
 
 def _padded_call(bench: Bench, call: Inputs, module: Attention, fill: float) -> dict[str, Tensor]:
@@ -243,8 +243,8 @@ def _padded_call(bench: Bench, call: Inputs, module: Attention, fill: float) -> 
     leaves = [x.detach().clone().requires_grad_() for x in (call.q, k, v)]
     out = module(*leaves, **call.asks)
     grads = torch.autograd.grad(out, leaves, drawn(bench, call.q) * call.real)
-    found = {f"gradient of {n}": g for n, g in zip("qkv", grads, strict=True)}
-    return {"output": out.where(call.real, 0.0), **found}
+    gradients = {f"gradient of {n}": g for n, g in zip("qkv", grads, strict=True)}
+    return {"output": out.where(call.real, 0.0), **gradients}
 
 
 def _padded_decoding(

@@ -1,15 +1,11 @@
-"""Checks of what a backend computes: against its reference, masks, states, refusals."""
+"""Checks of what a backend computes: against its reference, masks, states."""
 
 from __future__ import annotations
 
-import inspect
 import itertools
-from collections.abc import Callable
-from typing import Any
 
 import torch
 
-from attention.base import Attention, UnsupportedError
 from attention.functional import error_budget, exact_attention_rows, relative_l2
 from attention.testing.bench import (
     BATCH,
@@ -22,30 +18,14 @@ from attention.testing.bench import (
     assert_gradient,
     assert_matches,
     described,
+    drawn,
 )
-
-FAMILIES = ("dense", "sparse", "low_rank", "kernel", "recurrent")
-
-
-def check_declaration(bench: Bench) -> None:
-    """The class declares family, exactness, support and exponents; options are keyword-only."""
-    cls, how = bench.cls, f"import attention; attention.describe({bench.cls.name!r})"
-    for name in ("family", "exact", "supports", "time_exponent", "memory_exponent"):
-        if not hasattr(cls, name):
-            raise Violation(f"{name}: not declared on the class", how)
-    if cls.family not in FAMILIES:
-        raise Violation(f"family: expected one of {', '.join(FAMILIES)}, got {cls.family!r}", how)
-    for name, parameter in cls.options().items():
-        if parameter.kind != inspect.Parameter.KEYWORD_ONLY:
-            raise Violation(f"{name}: constructor arguments must be keyword-only", how)
-    if not (inspect.getmodule(cls).__doc__ or "").strip():
-        raise Violation("its module needs a docstring: paper, equation, time and memory", how)
 
 
 def check_shapes(bench: Bench) -> None:
     """The output has the shape, dtype and device of q, and is finite."""
     for call in bench.calls():
-        out = bench.build(call.k.shape[2]).to(torch.float64)(call.q, call.k, call.v, **call.asks)
+        out = call.through(bench.build(call.k.shape[2]).to(torch.float64))
         how = bench.show(call, "print(m(q, k, v, **asks).shape, q.shape)")
         if (out.shape, out.dtype, out.device) != (call.q.shape, call.q.dtype, call.q.device):
             raise Violation(
@@ -60,19 +40,17 @@ def check_shapes(bench: Bench) -> None:
 def check_dtypes(bench: Bench) -> None:
     """Each declared dtype is as accurate as the reference in float32 allows."""
     for dtype in bench.cls.supports.dtypes[bench.device]:
-        causals = (False, True) if bench.cls.supports.causal else (False,)
-        for causal in causals:
+        for causal in bench.causals:
             wide = bench.inputs(100, is_causal=causal).to(dtype).to(torch.float64)
             call = wide.to(dtype)
             module = bench.build(100).eval()
-            out = module(call.q, call.k, call.v, **call.asks)
+            out = call.through(module)
             how = bench.show(call, "print(m(q, k, v, **asks), m.reference(q, k, v, **asks))")
             if out.dtype != dtype:
                 raise Violation(f"dtype: {dtype} in, {out.dtype} out", how)
-            oracle = module.reference(wide.q, wide.k, wide.v, **call.asks)
-            plain = call.to(torch.promote_types(dtype, torch.float32))
-            own = module.reference(plain.q, plain.k, plain.v, **call.asks)
-            budget = error_budget(dtype, relative_l2(own, oracle))
+            oracle = wide.through(module.reference)
+            plain = call.to(torch.promote_types(dtype, torch.float32)).through(module.reference)
+            budget = error_budget(dtype, relative_l2(plain, oracle))
             assert_matches(f"{dtype} ({described(call)})", out, oracle, budget, how)
 
 
@@ -82,9 +60,9 @@ def check_twin(bench: Bench) -> None:
         module = bench.build(call.k.shape[2]).eval()
         then = "print((m(q, k, v, **asks) - m.reference(q, k, v, **asks)).norm())"
         how = bench.show(call, then)
-        expected = module.reference(call.q, call.k, call.v, **call.asks)
+        expected = call.through(module.reference)
         for name, inputs in (("", call), (", strided", _strided(call))):
-            out = module(inputs.q, inputs.k, inputs.v, **inputs.asks)
+            out = inputs.through(module)
             assert_matches(
                 f"output against reference ({described(call)}{name})",
                 out * call.real,
@@ -113,16 +91,12 @@ def check_gradients(bench: Bench) -> None:
     """The gradients of inputs and parameters equal the reference's."""
     for call in bench.calls():
         module = bench.build(call.k.shape[2]).to(torch.float64)
-        leaves = [x.detach().clone().requires_grad_() for x in (call.q, call.k, call.v)]
+        leaves = call.leaves()
         leaves += [p for p in module.parameters() if p.requires_grad]
-        weight = torch.randn(
-            call.q.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
-        ).to(bench.device)
+        weight = drawn(bench, call.q) * call.real
         q, k, v = leaves[:3]
         grads = [
-            torch.autograd.grad(
-                function(q, k, v, **call.asks), leaves, weight * call.real, allow_unused=True
-            )
+            torch.autograd.grad(function(q, k, v, **call.asks), leaves, weight, allow_unused=True)
             for function in (module, module.reference)
         ]
         names = ["q", "k", "v", *(n for n, p in module.named_parameters() if p.requires_grad)]
@@ -177,34 +151,24 @@ def check_future(bench: Bench) -> None:
 
 
 def check_padding(bench: Bench) -> None:
-    """Padded keys change nothing; a row without any key gives zeros."""
+    """A padded row is as the row alone; one without any key gives zeros."""
     if not bench.cls.supports.key_padding:
         raise NotAsked("key_padding is not declared")
-    for n, causal in itertools.product(LENGTHS[1:], (False, True)):
-        if causal and not bench.cls.supports.causal:
-            continue
+    for n, causal in itertools.product(LENGTHS[1:], bench.causals):
         call = bench.inputs(n, is_causal=causal, padding=True)
         mask = call.key_padding_mask
         assert mask is not None
         module = bench.build(n).eval()
-        before = module(call.q, call.k, call.v, **call.asks) * call.real
-        padded = ~mask[:, None, :, None]
-        k, v = (x.masked_fill(padded, 1e3) for x in (call.k, call.v))
-        after = module(call.q, k, v, **call.asks) * call.real
-        how = bench.show(
-            call,
-            "a = m(q, k, v, **asks); hide = ~asks['key_padding_mask'][:, None, :, None]\n"
-            "print((m(q, k.masked_fill(hide, 1e3), v.masked_fill(hide, 1e3), **asks) - a).abs())",
-        )
+        together = call.through(module)
+        how = bench.show(call, "print(m(q, k, v, **asks)[-1:], m(q[-1:], k[-1:], v[-1:]))")
         where = f"({described(call)})"
-        assert_matches(f"contents of padded keys matter {where}", after, before, 1e-12, how)
         end = int(mask[-1].sum())
         alone = bench.build(n).eval()(
             *(x[-1:, :, :end] for x in (call.q, call.k, call.v)), is_causal=causal
         )
         assert_matches(
             f"padding changes the real tokens: row of {end} of {n} against the row alone {where}",
-            before[-1:, :, :end], alone, F64_BUDGET, how,
+            together[-1:, :, :end], alone, F64_BUDGET, how,
         )  # fmt: skip
         nothing = torch.zeros_like(mask)
         nothing[0] = mask[0]
@@ -217,7 +181,7 @@ def check_batch(bench: Bench) -> None:
     """A row of a batch is computed as if alone."""
     for call in bench.calls((65, 257)):
         module = bench.build(call.k.shape[2]).eval()
-        together = module(call.q, call.k, call.v, **call.asks)
+        together = call.through(module)
         mask = call.key_padding_mask
         for row in range(call.q.shape[0]):
             one = slice(row, row + 1)
@@ -296,89 +260,8 @@ def check_exactness(bench: Bench) -> None:
         module = bench.build(call.k.shape[2]).eval()
         expected = exact_attention_rows(call.q, call.k, call.v, **call.asks)
         how = bench.show(call, "print(m(q, k, v, **asks))")
-        actual = module(call.q, call.k, call.v, **call.asks)
+        actual = call.through(module)
         assert_matches(
             f"output against exact softmax ({described(call)})",
             actual * call.real, expected * call.real, F64_BUDGET, how,
         )  # fmt: skip
-
-
-def check_refusals(bench: Bench) -> None:
-    """What is not declared, and bad input, is refused by an error that names the argument."""
-    supports, module, call = bench.cls.supports, bench.build(65), bench.inputs(65)
-    asked: list[tuple[str, str, Callable[[], Any]]] = []
-    if not supports.causal:
-        asked.append(
-            ("causal", "is_causal", lambda: module(call.q, call.k, call.v, is_causal=True))
-        )
-    if not supports.cross:
-        short = call.k[:, :, :33]
-        asked.append(("cross", "k", lambda: module(call.q, short, short)))
-    if not supports.key_padding:
-        mask = torch.ones(BATCH, 65, dtype=torch.bool, device=bench.device)
-        asked.append(
-            (
-                "key_padding",
-                "key_padding_mask",
-                lambda: module(call.q, call.k, call.v, key_padding_mask=mask),
-            )
-        )
-    if not supports.log_sum_exp:
-        asked.append(
-            ("log_sum_exp", "return_lse", lambda: module(call.q, call.k, call.v, return_lse=True))
-        )
-    if not supports.state:
-        asked.append(("state", "state", lambda: module.init_state(batch_size=1, max_len=65)))
-    for what, argument, request in asked:
-        _expect(bench, call, f"{what} is not declared", argument, (UnsupportedError,), request)
-    for argument, error, request in _bad_calls(module, call):
-        _expect(bench, call, f"bad {argument}", argument, error, request)
-    if "dropout_p" in bench.cls.options() and not supports.dropout:
-        _expect(bench, call, "dropout is not declared", "dropout_p", (UnsupportedError,),
-                lambda: bench.build(65, dropout_p=0.5))  # fmt: skip
-
-
-def _bad_calls(
-    m: Attention, c: Inputs
-) -> list[tuple[str, tuple[type[Exception], ...], Callable[[], Any]]]:
-    """List calls that every backend must refuse, with the argument the error names."""
-    mask = torch.ones(BATCH, c.k.shape[2] + 1, dtype=torch.bool, device=c.q.device)
-    value, kind = (ValueError,), (TypeError,)
-    return [
-        ("q", kind, lambda: m(c.q.tolist(), c.k, c.v)),
-        ("q", value, lambda: m(c.q[0], c.k, c.v)),
-        ("q", value, lambda: m(c.q[:, :-1], c.k, c.v)),
-        ("q", value, lambda: m(c.q[..., :-1], c.k[..., :-1], c.v[..., :-1])),
-        ("q", value, lambda: m(c.q[:, :, :0], c.k, c.v)),
-        ("q", kind, lambda: m(c.q.long(), c.k.long(), c.v.long())),
-        ("k", value, lambda: m(c.q, c.k[:1], c.v[:1])),
-        ("k", value, lambda: m(c.q, c.k[:, :3], c.v[:, :3])),
-        ("k", value, lambda: m(c.q, c.k.float(), c.v)),
-        ("v", value, lambda: m(c.q, c.k, c.v[:, :, :-1])),
-        ("is_causal", kind, lambda: m(c.q, c.k, c.v, is_causal=1)),
-        ("key_padding_mask", value, lambda: m(c.q, c.k, c.v, key_padding_mask=mask)),
-        ("key_padding_mask", kind, lambda: m(c.q, c.k, c.v, key_padding_mask=mask.float())),
-        ("attn_mask", kind, lambda: m(c.q, c.k, c.v, attn_mask=None)),
-    ]
-
-
-def _expect(
-    bench: Bench,
-    call: Inputs,
-    what: str,
-    argument: str,
-    errors: tuple[type[Exception], ...],
-    request: Callable[[], Any],
-) -> None:
-    how = bench.show(call, f"# {what}: expected {errors[0].__name__} naming {argument}")
-    try:
-        request()
-    except errors as error:
-        if argument not in str(error):
-            raise Violation(f"{what}: the error does not name {argument}: {error}", how) from error
-        return
-    except Exception as error:
-        raise Violation(
-            f"{what}: expected {errors[0].__name__}, got {type(error).__name__}: {error}", how
-        ) from error
-    raise Violation(f"{what}: accepted instead of refused", how)

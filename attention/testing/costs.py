@@ -44,11 +44,11 @@ def _held(bench: Bench, call: Inputs, mode: Mode) -> tuple[int, int]:
     """Return the bytes of the largest tensor made; of the inputs and what is kept beside them."""
     module = bench.build(call.k.shape[2]).to(torch.float32)
     leaves = [x.requires_grad_(mode == "training") for x in (call.q, call.k, call.v)]
-    watch, kept = _Largest(), dict[int, int]()
+    watch, saved = _Largest(), dict[int, int]()
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     for leaf in leaves:  # kept in any case: a method that copies them keeps more by a factor
@@ -57,7 +57,7 @@ def _held(bench: Bench, call: Inputs, mode: Mode) -> tuple[int, int]:
         out = module(*leaves, **call.asks)
         if mode == "training":
             out.sum().backward()
-    return watch.nbytes, sum(kept.values())
+    return watch.nbytes, sum(saved.values())
 
 
 def check_hidden_memory(bench: Bench) -> None:
@@ -66,11 +66,7 @@ def check_hidden_memory(bench: Bench) -> None:
     if declared >= 2:
         raise NotAsked("quadratic memory is declared")
     modes: tuple[Mode, ...] = ("forward", "training")
-    for causal, padding, mode in itertools.product(
-        (False, True) if bench.cls.supports.causal else (False,),
-        (False, True) if bench.cls.supports.key_padding else (False,),
-        modes,
-    ):
+    for causal, padding, mode in itertools.product(bench.causals, bench.paddings, modes):
         small, large = (
             bench.inputs(n, is_causal=causal, padding=padding, dtype=torch.float32)
             for n in (1024, 4096)

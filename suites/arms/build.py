@@ -16,7 +16,7 @@ from attention import registry
 from attention.base import Attention
 from attention.problem import Problem
 from models import IdentityAttention, LSTMLayer, MultiheadAttention, TransformerBlock
-from models.projection import saved_ops
+from models.layers.projection import saved_ops
 from results.schema import CONTEXT_MODE, FULL_PRECISION, IDENTITY, LSTM, Arm, Case
 
 FEED_FORWARD_FACTOR = 4

@@ -27,7 +27,7 @@ from models import (
     next_token_loss,
     sequence_to_sequence_loss,
 )
-from models.projection import saved_ops
+from models.layers.projection import saved_ops
 from results.schema import CONTEXT_MODE, IDENTITY, LSTM, Arm, Case
 from suites.arms import build
 from suites.arms.arm import ArmRunner

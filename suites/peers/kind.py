@@ -20,7 +20,7 @@ from torch import nn
 from attention.base import Attention, UnsupportedError
 from attention.functional import least_norms, relative_l2
 from models import IdentityAttention
-from models.projection import saved_ops
+from models.layers.projection import saved_ops
 from results.schema import FULL_PRECISION, IDENTITY, PROJECTIONS, Arm, Case
 from suites.arms.arm import ArmRunner, Runner
 from suites.arms.build import (

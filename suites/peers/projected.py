@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from attention.base import Attention
 from attention.checks import check_choice
-from models.projection import saved_ops, sequence_first
+from models.layers.projection import saved_ops, sequence_first
 from suites.peers.base import Projections
 
 

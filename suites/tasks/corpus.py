@@ -152,7 +152,7 @@ def held_out(relative: str) -> bool:
 
 def _sources(folder: Path) -> dict[str, Path]:
     """Map relative names, as POSIX writes them, to the library's source files."""
-    found = {}
+    sources = {}
     for top in folder.iterdir() if folder.is_dir() else ():
         module = top.name.removesuffix(".py")
         # What others have put there (site-packages, a distribution's own) is no module of Python.
@@ -161,8 +161,8 @@ def _sources(folder: Path) -> dict[str, Path]:
         for path in top.rglob("*.py") if top.is_dir() else (top,):
             relative = path.relative_to(folder)
             if path.suffix == ".py" and path.is_file() and not TESTS & set(relative.parts):
-                found[relative.as_posix()] = path
-    return found
+                sources[relative.as_posix()] = path
+    return sources
 
 
 @cache

@@ -138,9 +138,9 @@ def corrupt(
     Returns:
         int64 ``[B, spans.inputs]`` and ``[B, spans.targets]``.
     """
-    rows, kept = len(text), spans.text - spans.hidden
+    rows, visible = len(text), spans.text - spans.hidden
     hidden_lengths = _parts(draws[:, : spans.hidden - 1], spans.hidden, spans.count)
-    kept_lengths = _parts(draws[:, spans.hidden - 1 :], kept, spans.count)
+    kept_lengths = _parts(draws[:, spans.hidden - 1 :], visible, spans.count)
     starts = np.cumsum(kept_lengths + hidden_lengths, axis=1) - hidden_lengths
     first = np.zeros(text.shape, np.int64)
     np.put_along_axis(first, starts, 1, axis=1)

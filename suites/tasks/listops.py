@@ -173,5 +173,5 @@ class ListOps(Task):
             max_args=self.max_args,
             max_len=self.max_len,
         )
-        kept = (lengths >= self.min_len) & (lengths <= self.max_len)
-        return Expressions.draw(rng, select(levels, kept)), lengths[kept]
+        fits = (lengths >= self.min_len) & (lengths <= self.max_len)
+        return Expressions.draw(rng, select(levels, fits)), lengths[fits]

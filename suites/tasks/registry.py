@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attention.plugins import Registry, check_options, describe_option
+from attention.options import check_options, describe_option
+from attention.plugins import Registry
 from results.schema import Arm
 from suites.parsing import parse_backend
 from suites.tasks.base import Form, Task

@@ -68,17 +68,17 @@ def find_format(folder: Path) -> str:
         kind: [name for name in names.values() if (folder / name).is_file()]
         for kind, names in FILES.items()
     }
-    found = [kind for kind, names in there.items() if names]
-    if len(found) != 1:
-        was = "both" if found else "none of them"
+    formats = [kind for kind, names in there.items() if names]
+    if len(formats) != 1:
+        was = "both" if formats else "none of them"
         raise ValueError(
             f"data: expected either {known[0]} and {known[1]} or {known[2]} and {known[3]}, "
             f"got {was}"
         )
-    missing = [name for name in FILES[found[0]].values() if name not in there[found[0]]]
+    missing = [name for name in FILES[formats[0]].values() if name not in there[formats[0]]]
     if missing:
-        raise ValueError(f"data: {there[found[0]][0]} is there, and {missing[0]} is missing")
-    return found[0]
+        raise ValueError(f"data: {there[formats[0]][0]} is there, and {missing[0]} is missing")
+    return formats[0]
 
 
 def read(folder: Path, kind: str, split: str) -> Rows:

@@ -38,8 +38,8 @@ def keep(file: Path, content: Mapping[str, Any], *, signature: str) -> None:
         with contextlib.suppress(OSError):  # what is left of it takes room that others need
             partial.unlink(missing_ok=True)
         # No path: where a run lies is no part of its records.
-        said = f"the checkpoint {file.name} cannot be kept: {error.strerror}"
-        raise OSError(error.errno, said) from error
+        message = f"the checkpoint {file.name} cannot be kept: {error.strerror}"
+        raise OSError(error.errno, message) from error
 
 
 def read(
@@ -60,14 +60,14 @@ def read(
         with zipfile.ZipFile(file) as archive:  # torch compares no checksums
             if damaged := archive.testzip():
                 raise zipfile.BadZipFile(damaged)
-        kept = torch.load(file, map_location=device, weights_only=True)
+        content = torch.load(file, map_location=device, weights_only=True)
     except Exception as error:  # torch's reader has many types for what is no file of its
         why = f"cannot be read ({type(error).__name__})"
     else:
-        if isinstance(kept, dict) and kept.get("signature") == signature:
-            return kept
+        if isinstance(content, dict) and content.get("signature") == signature:
+            return content
         why = "is of another training"
-    said = f"the checkpoint {file.name} {why}: trained anew"
-    sys.stderr.write(f"{said}\n")
-    tell(said)
+    message = f"the checkpoint {file.name} {why}: trained anew"
+    sys.stderr.write(f"{message}\n")
+    tell(message)
     return None

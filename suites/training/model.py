@@ -78,11 +78,11 @@ def build(arm: Arm, case: Case, task: Task) -> tuple[Mixer, TransformerModel]:
     config = config_for(case.model, task)
     mixer, model = draw_model(arm, config, case.seed)
     if arm.name != _EXACT.name and not model.tokens.weight.is_meta:
-        own = dict(model.named_parameters())
+        weights = dict(model.named_parameters())
         with torch.no_grad():
             for name, weight in draw_model(_EXACT, config, case.seed)[1].named_parameters():
-                if name in own:
-                    own[name].copy_(weight)
+                if name in weights:
+                    weights[name].copy_(weight)
     return mixer, model
 
 

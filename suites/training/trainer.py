@@ -155,7 +155,7 @@ class Trainer:
         if self.finished:
             return
         self.model.train()
-        saved = told = time.monotonic()
+        last_saved = last_told = time.monotonic()
         pending: list[Tensor] = []
         often = SYNC_STEPS if self._device.type == "cuda" else 1
         begun = time.perf_counter()
@@ -170,11 +170,11 @@ class Trainer:
             self._note(losses)
             pending = []
             now = time.monotonic()
-            if now - told >= TELL_S:
-                told = now
+            if now - last_told >= TELL_S:
+                last_told = now
                 self._tell(self._line(losses[-1]))
-            if now - saved >= CHECKPOINT_S:
-                saved = now
+            if now - last_saved >= CHECKPOINT_S:
+                last_saved = now
                 self._save()
             begun = time.perf_counter()
         self.finished = True
@@ -225,30 +225,30 @@ class Trainer:
     def _save(self) -> None:
         if self._checkpoint is None:
             return
-        kept: dict[str, Any] = {
+        content: dict[str, Any] = {
             "model": self.model.state_dict(),
             "spent": vars(self.spent).copy(),
             "curve": vars(self.curve).copy(),
             "finished": self.finished,
         }
         if not self.finished:
-            kept["optimizer"] = self._optimizer.state_dict()
-            kept["scaler"] = self._scaler.state_dict()
-        checkpoints.keep(self._checkpoint, kept, signature=self._signature)
+            content["optimizer"] = self._optimizer.state_dict()
+            content["scaler"] = self._scaler.state_dict()
+        checkpoints.keep(self._checkpoint, content, signature=self._signature)
 
     def _restore(self) -> None:
-        kept = self._kept()
-        if kept is None:
+        content = self._kept()
+        if content is None:
             return
-        self.model.load_state_dict(kept["model"])
-        self.spent = Spent(**kept["spent"])
-        self.curve = Curve(**kept["curve"])
-        self.finished = kept["finished"]
+        self.model.load_state_dict(content["model"])
+        self.spent = Spent(**content["spent"])
+        self.curve = Curve(**content["curve"])
+        self.finished = content["finished"]
         if self.finished:
             self.model.eval()
             return
-        self._optimizer.load_state_dict(kept["optimizer"])
-        self._scaler.load_state_dict(kept["scaler"])
+        self._optimizer.load_state_dict(content["optimizer"])
+        self._scaler.load_state_dict(content["scaler"])
 
     def _kept(self) -> dict[str, Any] | None:
         if self._checkpoint is None:
@@ -266,11 +266,10 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
 
 def logits_of(model: TransformerModel, batch: Batch) -> Tensor:
     """Return the logits of a batch, ``[B, N, vocab_size]`` (``[B, M, …]`` of a decoder)."""
-    ids = batch.ids if batch.decoder_ids is None else (batch.ids, batch.decoder_ids)
-    many = ids if isinstance(ids, tuple) else (ids,)
+    ids = (batch.ids,) if batch.decoder_ids is None else (batch.ids, batch.decoder_ids)
     # Padding stands behind, where no token of a decoder that is asked anything looks.
     mask = None if model.config.architecture == "decoder" else batch.key_padding_mask
-    out: Tensor = model(*many, key_padding_mask=mask)
+    out: Tensor = model(*ids, key_padding_mask=mask)
     return out
 
 

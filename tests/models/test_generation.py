@@ -12,7 +12,7 @@ from torch import Tensor
 from attention.base import UnsupportedError
 from attention.functional import relative_l2
 from models import ModelConfig, TransformerModel, generate
-from models.generation import Choice
+from models.sampling import Choice
 
 SHAPE = {
     "vocab_size": 50, "d_model": 32, "num_layers": 2, "num_heads": 4, "d_ff": 48, "max_len": 64,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models import FeedForward, ModelConfig, MultiheadAttention, RotaryPositions, TransformerModel
-from models.norm import make_norm
+from models.layers.norm import make_norm
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -324,3 +324,17 @@ CLAIMS: tuple[Claim, ...] = (
     ),
 )  # fmt: skip
 """In the order in which they are shown."""
+
+
+def describe() -> list[dict[str, Any]]:
+    """Return the claims as plain values: id, claim, note, and questions with what is expected."""
+    return [
+        {
+            "id": claim.id, "claim": claim.text, "note": claim.note,
+            "questions": [
+                {"question": q.says, "expected": q.wanted if q.decides else None}
+                for q in claim.questions
+            ],
+        }
+        for claim in CLAIMS
+    ]  # fmt: skip

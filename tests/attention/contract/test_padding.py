@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 import attention
 from attention.base import Attention
-from models.block import TransformerBlock
-from models.multihead import MultiheadAttention
-from models.positional import RotaryPositions
-from models.recurrent import LSTMLayer
+from models.layers.block import TransformerBlock
+from models.layers.multihead import MultiheadAttention
+from models.layers.positional import RotaryPositions
+from models.layers.recurrent import LSTMLayer
 
 HEADS, DIM, BATCH, N, CROSS = 2, 8, 4, 12, 9
 VALUES = torch.tensor([math.nan, math.inf, -math.inf, math.nan], dtype=torch.float64)

@@ -12,8 +12,8 @@ from torch.func import functional_call, grad, hessian, jacrev, jvp, stack_module
 
 import attention
 from attention.base import Attention
-from models.identity import IdentityAttention
-from models.multihead import MultiheadAttention
+from models.layers.identity import IdentityAttention
+from models.layers.multihead import MultiheadAttention
 
 N, HEADS, DIM = 5, 2, 4
 CASES: list[tuple[str, dict[str, Any]]] = [

@@ -197,11 +197,11 @@ def test_a_model_that_changes_its_attention_is_prepared() -> None:
 
 
 def test_layers_that_do_not_say_their_heads_are_prepared_by_a_call() -> None:
-    from attention.integrations import hf_layers
+    from attention.integrations import transformers_backends
 
     shapes: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hf_layers, "shape_of", lambda module: shapes.get("none"))
+        patch.setattr(transformers_backends, "shape_of", lambda module: shapes.get("none"))
         model = build("Bert", "attnbench_performer")
         assert not drawn(model)
         with pytest.raises(ValueError, match=r"prepare\(model, input_ids=…\)"):

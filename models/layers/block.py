@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
-import torch
 from torch import Tensor, nn
 
 from attention.base import Attention
 from attention.checks import check_choice, check_float, check_mask
 from attention.decoding.state import DecodeState
 from attention.functional import without_padding
-from models.feedforward import Activation, FeedForward
-from models.multihead import MultiheadAttention
-from models.norm import EPSILON, Normalization, make_norm
-from models.positional import RotaryPositions
-from models.recurrent import LSTMLayer
-from models.token_mixer import MixingLayer, check_crosses, make_mixer
+from models.layers.feedforward import Activation, FeedForward
+from models.layers.multihead import MultiheadAttention
+from models.layers.norm import EPSILON, Normalization, make_norm
+from models.layers.positional import RotaryPositions
+from models.layers.recurrent import LSTMLayer
+from models.layers.token_mixer import MixingLayer, check_crosses, make_mixer
 
 Norm = Literal["pre", "post"]
 
@@ -57,16 +56,34 @@ class Memory:
         )
 
 
+class BlockOptions(TypedDict, total=False):
+    """Arguments of `TransformerBlock` that a stack hands on to each of its blocks."""
+
+    d_ff: int | None
+    num_kv_heads: int | None
+    norm: Norm
+    activation: Activation
+    dropout_p: float
+    attention_dropout_p: float
+    activation_dropout_p: float | None
+    bias: bool
+    normalization: Normalization
+    norm_eps: float
+    rotary: RotaryPositions | None
+    cross_attention_dropout_p: float | None
+
+
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention if there is an encoder, and a feed-forward network.
 
     In place of the self-attention may stand another layer that mixes tokens: see
-    `models.token_mixer`. Each has a residual and a norm. ``post`` normalises after each residual
-    (Vaswani et al. 2017, arXiv 1706.03762); ``pre`` normalises the input of each sub-layer (Xiong
-    et al. 2020, arXiv 2002.04745). Dropout acts in the three customary places: on the attention
-    weights (`attention_dropout_p`), inside the feed-forward network after the activation
-    (`activation_dropout_p`), and on each sub-layer's output before it is added (`dropout_p`). The
-    first has an argument of its own because methods that never form weights have none to drop.
+    `models.layers.token_mixer`. Each has a residual and a norm. ``post`` normalises after each
+    residual (Vaswani et al. 2017, arXiv 1706.03762); ``pre`` normalises the input of each
+    sub-layer (Xiong et al. 2020, arXiv 2002.04745). Dropout acts in the three customary places: on
+    the attention weights (`attention_dropout_p`), inside the feed-forward network after the
+    activation (`activation_dropout_p`), and on each sub-layer's output before it is added
+    (`dropout_p`). The first has an argument of its own because methods that never form weights
+    have none to drop.
 
     Args:
         d_model: width of the input and the output.
@@ -83,7 +100,7 @@ class TransformerBlock(nn.Module):
         activation_dropout_p: dropout inside the feed-forward network; ``None`` means `dropout_p`.
         bias: whether linear layers and norms have a bias.
         normalization: ``layer`` or ``rms``.
-        norm_eps: see `models.norm.make_norm`.
+        norm_eps: see `models.layers.norm.make_norm`.
         rotary: see `MultiheadAttention`; of the self-attention.
         cross_attention: backend of a second attention, from this block's tokens to an encoder's
             output: a name or a built backend; ``None`` = there is none.
@@ -165,24 +182,20 @@ class TransformerBlock(nn.Module):
         self,
         x: Tensor,
         *,
-        is_causal: bool = False,
         key_padding_mask: Tensor | None = None,
         memory: Memory | None = None,
-        positions: Tensor | None = None,
-        state: DecodeState | None = None,
-        **call_inputs: Tensor | None,
+        **call: Any,
     ) -> Tensor:
         """Map ``[B, N, d_model]`` to ``[B, N, d_model]``.
 
         Args:
             x: ``[B, N, d_model]``.
-            is_causal: token ``i`` sees tokens up to ``i`` only; must be true beside a state.
             key_padding_mask: bool ``[B, N]``, **True = this token takes part**. The output at a
                 padded token is finite and unspecified; what stands there in `x` leaves no trace.
             memory: what the cross-attention reads; needed where there is one.
-            positions: see `MultiheadAttention.forward`.
-            state: see `MultiheadAttention.forward`.
-            **call_inputs: the token masks that the backend declares, bool ``[B, N]``.
+            **call: further arguments of the self-attention: ``is_causal``, ``positions`` and
+                ``state`` (see `MultiheadAttention.forward`), and the token masks that the backend
+                declares, bool ``[B, N]``.
 
         Raises:
             ValueError: if a shape does not fit, or `memory` is missing or has no use.
@@ -192,14 +205,7 @@ class TransformerBlock(nn.Module):
         if key_padding_mask is not None:
             check_mask("key_padding_mask", key_padding_mask, (x.shape[0], x.shape[1]), x)
             x = without_padding(x, key_padding_mask)
-        attend = partial(
-            self.attention,
-            is_causal=is_causal,
-            key_padding_mask=key_padding_mask,
-            positions=positions,
-            state=state,
-            **call_inputs,
-        )
+        attend = partial(self.attention, key_padding_mask=key_padding_mask, **call)
         x = self._residual(x, self.attention_norm, attend)
         if self.cross_attention is not None:
             if memory is None:
@@ -210,18 +216,9 @@ class TransformerBlock(nn.Module):
             raise ValueError("memory: this block has no cross-attention; expected None")
         return self._residual(x, self.feed_forward_norm, self.feed_forward)
 
-    def init_state(
-        self,
-        *,
-        batch_size: int,
-        max_len: int | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> DecodeState:
-        """Make the state of the self-attention; see `Attention.init_state`."""
-        return self.attention.init_state(
-            batch_size=batch_size, max_len=max_len, dtype=dtype, device=device
-        )
+    def init_state(self, **made_for: Any) -> DecodeState:
+        """Make the state of the self-attention; arguments as of `Attention.init_state`."""
+        return self.attention.init_state(**made_for)
 
     def _residual(
         self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]

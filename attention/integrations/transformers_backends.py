@@ -205,8 +205,8 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
 
 def held_in(module: nn.Module) -> Held | None:
     """Return what a layer holds."""
-    found = module._modules.get(NAME)
-    return found if isinstance(found, Held) else None
+    held = module._modules.get(NAME)
+    return held if isinstance(held, Held) else None
 
 
 def shape_of(module: nn.Module) -> tuple[int, int] | None:

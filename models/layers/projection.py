@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from attention.base import Attention
+from attention.base import Attention, UnsupportedError
 from attention.kernels.sequence_projection import along_sequence
+from attention.problem import Problem
+
+ProjectionOrder = Literal["auto", "features_first", "sequence_first"]
 
 
 class QKVProjection(nn.Module):
@@ -66,6 +69,81 @@ class QKVProjection(nn.Module):
         """``[B, N, heads·D]`` to ``[B, heads, N, D]``."""
         batch, seq_len, width = x.shape
         return x.view(batch, seq_len, width // self.head_dim, self.head_dim).transpose(1, 2)
+
+
+def picks_sequence_first(
+    attention: Attention, order: str, qkv: QKVProjection, key_len: int, *, turns: bool
+) -> bool:
+    """Whether a bidirectional call on M keys projects the sequence before the features.
+
+    Args:
+        attention: the backend.
+        order: that was asked for.
+        qkv: of the layer.
+        key_len: M.
+        turns: whether the layer turns keys by their positions.
+
+    Raises:
+        UnsupportedError: if the order was asked for and the backend does not have it.
+    """
+    if order == "features_first" or (turns and order == "auto"):
+        return False
+    if turns:
+        raise UnsupportedError(
+            "projection_order: rotary positions turn the keys before a sequence is projected; "
+            "accepted: auto, features_first"
+        )
+    if attention.sequence_projections(key_len) is None:
+        if order == "sequence_first":
+            raise UnsupportedError(
+                f"projection_order: {attention.name} as it was built multiplies nothing "
+                "along the sequence that all heads share; accepted: auto, features_first"
+            )
+        return False
+    if order == "sequence_first":
+        return True
+    k_proj = qkv.k_proj
+    return saved_ops(attention, k_proj.in_features, k_proj.out_features, key_len) > 0
+
+
+def attend_sequence_first(
+    attention: Attention,
+    qkv: QKVProjection,
+    x: Tensor,
+    key: Tensor,
+    key_padding_mask: Tensor | None,
+) -> Tensor:
+    """Project the sequence, then the features, then attend: ``[B, H, N, D]``.
+
+    Args:
+        attention: a backend with `Attention.sequence_projections`.
+        qkv: of the layer.
+        x: ``[B, N, d_model]``.
+        key: ``[B, M, d_model]``, zeros at padding.
+        key_padding_mask: bool ``[B, M]``, True = takes part; or ``None``.
+
+    Raises:
+        ValueError: if the batches differ.
+        UnsupportedError: if the backend's own call would refuse the request.
+    """
+    q = qkv.split(qkv.q_proj(x))
+    if len(q) != len(key):
+        raise ValueError(f"key: expected batch {len(q)} as x, got {len(key)}")
+    problem = Problem(
+        batch=len(key),
+        num_heads=attention.num_heads,
+        head_dim=attention.head_dim,
+        seq_len=x.shape[1],
+        key_len=key.shape[1],
+        num_kv_heads=qkv.k_proj.out_features // qkv.head_dim,
+        dtype=q.dtype,
+        device=q.device.type,
+        key_padding=key_padding_mask is not None,
+    )
+    if reasons := attention.unsupported_reasons(problem):
+        raise UnsupportedError("; ".join(reasons))
+    k, v = sequence_first(attention, key, key_padding_mask, qkv.k_proj, qkv.v_proj)
+    return attention.attend_projected(q, qkv.split(k), qkv.split(v))
 
 
 def sequence_first(

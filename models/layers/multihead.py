@@ -7,28 +7,24 @@ Vaswani et al. 2017, arXiv 1706.03762, section 3.2.2; fewer key and value heads:
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from typing import Any, get_args
 
-import torch
 from torch import Tensor, nn
 
 from attention.base import Attention, UnsupportedError
-from attention.checks import check_bool, check_choice, check_float, check_int, check_mask
+from attention.checks import check_bool, check_choice, check_int, check_kv_heads, check_mask
 from attention.decoding.state import DecodeState
 from attention.functional import without_padding
-from attention.problem import Problem
-from attention.registry import build, get
-from models.positional import RotaryPositions, places_after
-from models.projection import (
+from models.layers.inner_attention import inner_attention, reach
+from models.layers.positional import RotaryPositions, places_after
+from models.layers.projection import (
     GlorotLinear,
+    ProjectionOrder,
     QKVProjection,
+    attend_sequence_first,
     check_hidden,
-    saved_ops,
-    sequence_first,
+    picks_sequence_first,
 )
-
-ProjectionOrder = Literal["auto", "features_first", "sequence_first"]
-ORDERS = ("auto", "features_first", "sequence_first")
 
 
 class MultiheadAttention(nn.Module):
@@ -76,14 +72,16 @@ class MultiheadAttention(nn.Module):
         rotary: RotaryPositions | None = None,
     ) -> None:
         super().__init__()
-        self.projection_order = check_choice("projection_order", projection_order, ORDERS)
+        self.projection_order = check_choice(
+            "projection_order", projection_order, get_args(ProjectionOrder)
+        )
         self.d_model = check_int("d_model", d_model, minimum=1)
         self.num_heads = check_int("num_heads", num_heads, minimum=1)
         if d_model % num_heads:
             raise ValueError(
                 f"d_model: expected a multiple of num_heads={num_heads}, got {d_model}"
             )
-        self.num_kv_heads = _check_kv_heads(num_kv_heads, num_heads)
+        self.num_kv_heads = check_kv_heads(num_kv_heads, num_heads)
         self.head_dim = d_model // num_heads
         check_bool("bias", bias)
         self.rotary = rotary
@@ -98,10 +96,7 @@ class MultiheadAttention(nn.Module):
         self.out_proj = GlorotLinear(d_model, d_model, bias=bias)
 
         options = dict(attention_options or {})
-        if isinstance(attention, Attention):
-            self.attention = _check_built(attention, num_heads, self.head_dim, options, dropout_p)
-        else:
-            self.attention = _build(attention, num_heads, self.head_dim, options, dropout_p)
+        self.attention = inner_attention(attention, num_heads, self.head_dim, options, dropout_p)
         # Longformer's paper starts its global projections as copies of the local ones.
         self.call_projections = nn.ModuleDict(
             {
@@ -154,7 +149,12 @@ class MultiheadAttention(nn.Module):
         if projected is not None:
             self._check_call_inputs(call_inputs)
             self._check_read(key=key, state=state, positions=positions, **call_inputs)
-            return self._read(x, projected, is_causal, key_padding_mask)
+            q = self.qkv.split(self.qkv.q_proj(x))
+            return self._merge(
+                self.attention(
+                    q, *projected, is_causal=is_causal, key_padding_mask=key_padding_mask
+                )
+            )
         if key is None:
             key = x
         else:
@@ -176,7 +176,9 @@ class MultiheadAttention(nn.Module):
             clean = without_padding(key, key_padding_mask)
             x, key = clean if x is key else x, clean
         if is_causal is False and state is None and self.is_sequence_first(key.shape[1]):
-            return self._merge(self._attend_sequence_first(x, key, key_padding_mask))
+            return self._merge(
+                attend_sequence_first(self.attention, self.qkv, x, key, key_padding_mask)
+            )
         if positions is None and state is not None and self.rotary is not None:
             positions = places_after(state.lengths, x.shape[1], key_padding_mask)
         q, k, v = self._turned(self.qkv(x, key), positions)  # [B, H, N, D], 2 × [B, H_kv, M, D]
@@ -191,29 +193,11 @@ class MultiheadAttention(nn.Module):
             )  # [B, H, N, D]
         return self._merge(out, made=extra)
 
-    def copy_call_projections(self) -> None:
-        """Start the backend's own projections as copies of the usual ones, as its paper does."""
-        for project in self.call_projections.values():
-            project.load_state_dict(self.qkv.state_dict())
-
     def project_keys(self, key: Tensor) -> tuple[Tensor, Tensor]:
         """Make keys and values of ``[B, M, d_model]``: twice ``[B, H_kv, M, D]``."""
         check_hidden("key", key, self.d_model)
         qkv = self.qkv
         return qkv.split(qkv.k_proj(key)), qkv.split(qkv.v_proj(key))
-
-    def _read(
-        self,
-        x: Tensor,
-        projected: tuple[Tensor, Tensor],
-        is_causal: bool,
-        key_padding_mask: Tensor | None,
-    ) -> Tensor:
-        """Attend to keys and values that are there already."""
-        q = self.qkv.split(self.qkv.q_proj(x))
-        return self._merge(
-            self.attention(q, *projected, is_causal=is_causal, key_padding_mask=key_padding_mask)
-        )
 
     def _turned(
         self, qkv: tuple[Tensor, Tensor, Tensor], positions: Tensor | None
@@ -224,32 +208,16 @@ class MultiheadAttention(nn.Module):
         q, k, v = qkv
         return self.rotary(q, positions), self.rotary(k, positions), v
 
-    def init_state(
-        self,
-        *,
-        batch_size: int,
-        max_len: int | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> DecodeState:
-        """Make the state of a layer before the first token; see `Attention.init_state`."""
-        return self.attention.init_state(
-            batch_size=batch_size,
-            max_len=max_len,
-            num_kv_heads=self.num_kv_heads,
-            dtype=dtype,
-            device=device,
-        )
+    def init_state(self, **made_for: Any) -> DecodeState:
+        """Make the state before the first token; arguments as of `Attention.init_state`."""
+        return self.attention.init_state(num_kv_heads=self.num_kv_heads, **made_for)
 
     def _merge(self, out: Tensor, made: Collection[str] = ()) -> Tensor:
         """``[B, H, N, D]`` to ``[B, N, d_model]``; `made`: which call inputs were projected."""
-        merged: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
         unused = [
             p for n, x in self.call_projections.items() if n not in made for p in x.parameters()
         ]
-        if unused and torch.is_grad_enabled():
-            merged = _Reached.apply(merged, *unused)  # type: ignore[no-untyped-call]
-        return merged
+        return reach(self.out_proj(out.transpose(1, 2).flatten(2)), unused)
 
     def is_sequence_first(self, key_len: int) -> bool:
         """Whether a bidirectional call on M keys projects the sequence before the features.
@@ -257,59 +225,9 @@ class MultiheadAttention(nn.Module):
         Raises:
             UnsupportedError: if the order was asked for and the backend does not have it.
         """
-        if self.projection_order == "features_first" or (
-            self.rotary is not None and self.projection_order == "auto"
-        ):
-            return False
-        if self.rotary is not None:
-            raise UnsupportedError(
-                "projection_order: rotary positions turn the keys before a sequence is projected; "
-                "accepted: auto, features_first"
-            )
-        matrices = self.attention.sequence_projections(key_len)
-        if matrices is None:
-            if self.projection_order == "sequence_first":
-                raise UnsupportedError(
-                    f"projection_order: {self.attention.name} as it was built multiplies nothing "
-                    "along the sequence that all heads share; accepted: auto, features_first"
-                )
-            return False
-        width = self.num_kv_heads * self.head_dim
-        return (
-            self.projection_order == "sequence_first"
-            or saved_ops(self.attention, self.d_model, width, key_len) > 0
+        return picks_sequence_first(
+            self.attention, self.projection_order, self.qkv, key_len, turns=self.rotary is not None
         )
-
-    def _attend_sequence_first(
-        self, x: Tensor, key: Tensor, key_padding_mask: Tensor | None
-    ) -> Tensor:
-        """Project the sequence, then the features, then attend: ``[B, H, N, D]``."""
-        q = self.qkv.split(self.qkv.q_proj(x))
-        self._check_projected_call(q, key.shape[0], key.shape[1], key_padding_mask is not None)
-        k, v = sequence_first(
-            self.attention, key, key_padding_mask, self.qkv.k_proj, self.qkv.v_proj
-        )
-        return self.attention.attend_projected(q, self.qkv.split(k), self.qkv.split(v))
-
-    def _check_projected_call(
-        self, q: Tensor, batch: int, key_len: int, key_padding: bool
-    ) -> None:
-        """Refuse what the backend's own call would refuse."""
-        if q.shape[0] != batch:
-            raise ValueError(f"key: expected batch {q.shape[0]} as x, got {batch}")
-        problem = Problem(
-            batch=batch,
-            num_heads=self.num_heads,
-            head_dim=self.head_dim,
-            seq_len=q.shape[2],
-            key_len=key_len,
-            num_kv_heads=self.num_kv_heads,
-            dtype=q.dtype,
-            device=q.device.type,
-            key_padding=key_padding,
-        )
-        if reasons := self.attention.unsupported_reasons(problem):
-            raise UnsupportedError("; ".join(reasons))
 
     def _check_read(self, **given: Any) -> None:
         """Refuse what a call on projected keys would ignore."""
@@ -343,9 +261,9 @@ class MultiheadAttention(nn.Module):
                     f"{name}: the layer makes this input itself, from {declared[name].needed_by}"
                 )
             if name not in accepted:
-                known = ", ".join(["is_causal", "key_padding_mask", *accepted])
+                inputs = ", ".join(["is_causal", "key_padding_mask", *accepted])
                 raise TypeError(
-                    f"{name}: {self.attention.name} takes no such input; accepted: {known}"
+                    f"{name}: {self.attention.name} takes no such input; accepted: {inputs}"
                 )
 
     def _project_call_inputs(
@@ -366,90 +284,9 @@ class MultiheadAttention(nn.Module):
         )
 
 
-class _Reached(torch.autograd.Function):
-    """The identity, whose backward pass reaches parameters of no use in this call.
-
-    They get no gradient, and no time is spent on one; but whoever waits until every parameter was
-    reached, as ``DistributedDataParallel`` does, need not be told to look for them.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, *unused: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.unused = len(inputs) - 1
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return grad, *[None] * ctx.unused
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: Tensor | None) -> Tensor:
-        return tangent.view_as(tangent)  # of a view, a view
-
-
-def _check_kv_heads(num_kv_heads: int | None, num_heads: int) -> int:
-    if num_kv_heads is None:
-        return num_heads
-    check_int("num_kv_heads", num_kv_heads, minimum=1)
-    if num_heads % num_kv_heads:
-        raise ValueError(
-            f"num_kv_heads: expected a divisor of num_heads={num_heads}, got {num_kv_heads}"
-        )
-    return num_kv_heads
-
-
-def _build(
-    name: Any, num_heads: int, head_dim: int, options: dict[str, Any], dropout_p: float
-) -> Attention:
-    """Build a backend by name, with the arguments that the layer knows."""
-    if not isinstance(name, str):
-        raise TypeError(
-            f"attention: expected a backend's name or an Attention, got {type(name).__name__}"
-        )
-    for own in ("num_heads", "head_dim", "dropout_p"):
-        if own in options:
-            raise ValueError(
-                f"attention_options: {own} is the layer's own argument; got {options[own]!r}"
-            )
-    check_float("dropout_p", dropout_p, minimum=0.0, below=1.0)
-    if dropout_p:
-        cls = get(name)
-        if not cls.supports.dropout:
-            raise UnsupportedError(
-                f"dropout_p: {name} has no dropout on attention weights; "
-                f"got {dropout_p}, accepted is 0"
-            )
-        options["dropout_p"] = dropout_p
-    return build(name, num_heads=num_heads, head_dim=head_dim, **options)
-
-
-def _check_built(
-    attention: Attention,
-    num_heads: int,
-    head_dim: int,
-    options: Mapping[str, Any],
-    dropout_p: float,
-) -> Attention:
-    """Check that a built backend fits and that nothing would be ignored."""
-    if options:
-        raise ValueError(
-            f"attention_options: a built {attention.name} takes no more options; "
-            f"got {', '.join(options)}, accepted beside a name only"
-        )
-    if dropout_p:
-        raise ValueError(
-            f"dropout_p: a built {attention.name} has its own ({attention.dropout_p}); "
-            f"got {dropout_p}, accepted beside a name only"
-        )
-    for argument, wanted in (("num_heads", num_heads), ("head_dim", head_dim)):
-        if getattr(attention, argument) != wanted:
-            raise ValueError(
-                f"attention: the built {attention.name} has {argument}="
-                f"{getattr(attention, argument)}, the layer needs {wanted}"
-            )
-    return attention
+def copy_call_projections(model: nn.Module) -> None:
+    """Start the projections that only some backends have as copies of the usual ones."""
+    for layer in model.modules():
+        if isinstance(layer, MultiheadAttention):
+            for project in layer.call_projections.values():
+                project.load_state_dict(layer.qkv.state_dict())

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from attention.checks import check_float, check_int
-from models.projection import check_hidden
+from models.layers.projection import check_hidden
 
 
 class _AddedPositions(nn.Module):
@@ -199,11 +199,12 @@ class RotaryPositions(nn.Module):
     def _angles(self, x: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return cosine and sine, ``[B or 1, 1, N, D / 2]``: of the last call if they fit."""
         wanted = (x.shape[2], x.dtype, x.device)
-        known = self._last
-        kept = positions is None or not torch.compiler.is_compiling()  # a graph keeps no tensors
-        kept = kept and type(x) is Tensor  # nor is a fake one of use later
-        if kept and known is not None and known.fits(positions, wanted):
-            return known.cos, known.sin
+        last = self._last
+        # A graph keeps no tensors, nor is a fake one of use later.
+        is_kept = positions is None or not torch.compiler.is_compiling()
+        is_kept = is_kept and type(x) is Tensor
+        if is_kept and last is not None and last.fits(positions, wanted):
+            return last.cos, last.sin
         with torch.inference_mode(mode=False):  # they may serve a call that trains
             at = torch.arange(x.shape[2], device=x.device)[None]
             held = None if positions is None else positions.clone()
@@ -212,7 +213,7 @@ class RotaryPositions(nn.Module):
             channel = torch.arange(0, self.head_dim, 2, dtype=torch.float64, device=x.device)
             angle = at[:, None, :, None] * self.base ** (-channel / self.head_dim)
             cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-        if kept:
+        if is_kept:
             version = None if positions is None else _version(positions)
             self._last = _Angles(positions, version, held, wanted, cos, sin)
         return cos, sin

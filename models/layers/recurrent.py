@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -12,11 +11,12 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from attention.base import UnsupportedError
 from attention.checks import check_bool, check_int, check_mask
+from attention.declaration import Declared
 from attention.decoding.mixin import check_fits, check_no_graph, check_room
 from attention.decoding.state import DecodeState, StateShape
 from attention.functional import is_stand_in, real_first, without_padding
-from attention.problem import CallInput, Cost, Family, Mode, Problem, Supports
-from models.projection import check_hidden
+from attention.problem import Cost, Mode, Problem, Supports
+from models.layers.projection import check_hidden
 
 
 class LSTMState(DecodeState):
@@ -35,7 +35,7 @@ class LSTMState(DecodeState):
         self.c = shape.zeros(1, shape.batch_size, shape.head_dim)
 
 
-class LSTMLayer(nn.Module):
+class LSTMLayer(Declared):
     """Mix the tokens of a sequence by an LSTM, as torch has it.
 
     Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", Neural Computation 9(8), with the
@@ -54,18 +54,15 @@ class LSTMLayer(nn.Module):
         TypeError: if an argument has the wrong type.
     """
 
-    name: ClassVar[str] = "lstm"
-    summary: ClassVar[str] = "torch's LSTM in place of attention"
-    paper: ClassVar[str] = "Hochreiter and Schmidhuber 1997, Neural Computation 9(8)"
-    family: ClassVar[Family] = "recurrent"
-    exact: ClassVar[bool] = False
-    supports: ClassVar[Supports] = Supports(causal=True, cross=False, key_padding=True, state=True)
+    name = "lstm"
+    summary = "torch's LSTM in place of attention"
+    paper = "Hochreiter and Schmidhuber 1997, Neural Computation 9(8)"
+    family = "recurrent"
+    exact = False
+    supports = Supports(causal=True, cross=False, key_padding=True, state=True)
     refusals: ClassVar[Mapping[str, str]] = {"cross": "it has no queries: it reads one sequence"}
-    call_inputs: ClassVar[Mapping[str, CallInput]] = {}
-    time_exponent: ClassVar[float] = 1.0
-    memory_exponent: ClassVar[float] = 1.0
-    decode_time_exponent: ClassVar[float] = 0.0
-    decode_memory_exponent: ClassVar[float] = 0.0
+    time_exponent = memory_exponent = 1.0
+    decode_time_exponent = decode_memory_exponent = 0.0
     kernel = "torch.nn.LSTM"
     dropout_p = 0.0
 
@@ -86,26 +83,6 @@ class LSTMLayer(nn.Module):
         )
 
     # -- what a backend says of itself ----------------------------------------------------------
-
-    @classmethod
-    def options(cls) -> dict[str, inspect.Parameter]:
-        """Return the constructor's arguments; see `Attention.options`."""
-        parameters = inspect.signature(cls.__init__).parameters
-        return {name: p for name, p in parameters.items() if name != "self"}
-
-    @classmethod
-    def shared_options(cls, **options: Any) -> dict[str, Any]:
-        """Share nothing between layers; see `Attention.shared_options`."""
-        return {}
-
-    @classmethod
-    def why_not(cls, what: str) -> str:
-        """Return why a declared no is one, as a clause in brackets."""
-        return f" ({cls.refusals[what]})" if what in cls.refusals else ""
-
-    def fixed_sizes(self) -> Mapping[str, int]:
-        """Name what stands in for the N keys: nothing does."""
-        return {}
 
     def unsupported_reasons(self, problem: Problem) -> list[str]:
         """Say why a call on `problem` would be refused; empty = it will run."""
@@ -230,12 +207,15 @@ class LSTMLayer(nn.Module):
         if state is None:
             return self._recur(x, key_padding_mask, None)[0]
         counts = None if key_padding_mask is None else key_padding_mask.sum(dim=1)
-        held = self._check_state(state, x, counts)
-        out, after = self._recur(x, key_padding_mask, (held.h, held.c))
+        check_fits(state, self._shown(), "x has", x)
+        check_no_graph("x", x, *self.lstm.parameters())
+        check_room(state, x.shape[1], counts)
+        assert isinstance(state, LSTMState)
+        out, after = self._recur(x, key_padding_mask, (state.h, state.c))
         some = slice(None) if counts is None else counts > 0
-        for kept, new in zip((held.h, held.c), after, strict=True):
-            kept[:, some] = new[:, some].detach()
-        held.count(x.shape[1], counts)
+        for held, new in zip((state.h, state.c), after, strict=True):
+            held[:, some] = new[:, some].detach()
+        state.count(x.shape[1], counts)
         return out
 
     def _recur(
@@ -255,50 +235,18 @@ class LSTMLayer(nn.Module):
         out, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
         return torch.zeros_like(out).scatter(1, index, out) * mask[:, :, None], after
 
-    def init_state(
-        self,
-        *,
-        batch_size: int,
-        max_len: int | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> LSTMState:
-        """Make the state before the first token.
+    def init_state(self, **made_for: Any) -> LSTMState:
+        """Make the state before the first token; arguments as of `Attention.init_state`.
 
-        Args:
-            batch_size: B.
-            max_len: the most tokens of a sequence, over all calls; more are refused. ``None`` =
-                without end: the state does not grow.
-            dtype: of the hidden states.
-            device: where they live.
+        Without `max_len` it has no end: it does not grow.
 
         Raises:
             UnsupportedError: if the LSTM reads both ways.
-            ValueError: if an argument is out of range.
-            TypeError: if an argument has the wrong type.
         """
         if not self.is_causal:
             raise UnsupportedError("state: an LSTM that reads both ways sees the tokens to come")
-        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise TypeError(f"dtype: expected a floating-point dtype, got {dtype!r}")
-        shape = StateShape(
-            batch_size=check_int("batch_size", batch_size, minimum=1),
-            max_len=None if max_len is None else check_int("max_len", max_len, minimum=1),
-            num_heads=1,
-            num_kv_heads=1,
-            head_dim=self.d_model,
-            dtype=dtype,
-            device=torch.device(device),
-        )
+        shape = StateShape.checked(**made_for, num_heads=1, num_kv_heads=1, head_dim=self.d_model)
         return LSTMState(self._shown(), shape)
-
-    def _check_state(self, state: Any, x: Tensor, counts: Tensor | None) -> LSTMState:
-        """Check that a state is of this layer and this call, and has room."""
-        check_fits(state, self._shown(), "x has", x)
-        check_no_graph("x", x, *self.lstm.parameters())
-        check_room(state, x.shape[1], counts)
-        assert isinstance(state, LSTMState)
-        return state
 
     def _other_way(self, is_causal: bool) -> str:
         built = "forwards only" if self.is_causal else "both ways"

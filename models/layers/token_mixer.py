@@ -11,14 +11,16 @@ from typing import Any, TypeAlias
 
 from attention.base import Attention, UnsupportedError
 from attention.checks import check_int
-from attention.plugins import check_options
+from attention.declaration import Declared
+from attention.options import check_options
 from attention.registry import get
-from models.multihead import MultiheadAttention
-from models.positional import RotaryPositions
-from models.recurrent import LSTMLayer
+from models.layers.inner_attention import check_built
+from models.layers.multihead import MultiheadAttention
+from models.layers.positional import RotaryPositions
+from models.layers.recurrent import LSTMLayer
 
 MixingLayer: TypeAlias = MultiheadAttention | LSTMLayer
-MixingClass: TypeAlias = type[Attention] | type[LSTMLayer]
+MixingClass: TypeAlias = type[Declared]
 
 LAYERS: Mapping[str, type[LSTMLayer]] = {LSTMLayer.name: LSTMLayer}
 """Layers that mix tokens without attention, by name."""
@@ -68,18 +70,19 @@ def make_mixer(
     options = dict(attention_options or {})
     if isinstance(attention, LSTMLayer):
         _refuse_unused(attention.name, num_heads, num_kv_heads, dropout_p, rotary)
-        return _check_built(attention, d_model, options)
+        check_built(attention, options, "block", {"d_model": d_model})
+        return attention
     if isinstance(attention, str) and attention in LAYERS:
         cls = LAYERS[attention]
         _refuse_unused(attention, num_heads, num_kv_heads, dropout_p, rotary)
-        own: dict[str, Any] = {"d_model": d_model, "bias": bias}
-        for name in own:
+        of_block: dict[str, Any] = {"d_model": d_model, "bias": bias}
+        for name in of_block:
             if name in options:
                 raise ValueError(
                     f"attention_options: {name} is the block's own argument; got {options[name]!r}"
                 )
-        check_options(cls.name, cls.options(), own | options)
-        return cls(**own, **options)
+        check_options(cls.name, cls.options(), of_block | options)
+        return cls(**of_block, **options)
     return MultiheadAttention(
         d_model=d_model,
         num_heads=num_heads,
@@ -121,11 +124,11 @@ def layer_options(
     accepted = cls.options()
     filled = {"seq_len": max_len, "is_causal": is_causal}
     options = {**{n: v for n, v in filled.items() if n in accepted}, **options}
-    own: dict[str, Any] = {"d_model": d_model}
+    of_stack: dict[str, Any] = {"d_model": d_model}
     if issubclass(cls, Attention):
-        own = {"num_heads": num_heads, "head_dim": d_model // num_heads}
-    check_options(cls.name, accepted, {**own, **options})
-    options |= cls.shared_options(**{**own, **options})
+        of_stack = {"num_heads": num_heads, "head_dim": d_model // num_heads}
+    check_options(cls.name, accepted, {**of_stack, **options})
+    options |= cls.shared_options(**{**of_stack, **options})
     first = options.get("seed", accepted["seed"].default) if "seed" in accepted else None
     if first is None:  # nothing random, or every layer draws from torch's own generator
         return [options] * num_layers
@@ -192,18 +195,3 @@ def _refuse_unused(
         raise UnsupportedError(
             f"rotary: {name} has no queries and keys to turn; expected None, got {rotary}"
         )
-
-
-def _check_built(layer: LSTMLayer, d_model: int, options: Mapping[str, Any]) -> LSTMLayer:
-    """Check that a built layer fits and that nothing would be ignored."""
-    if options:
-        raise ValueError(
-            f"attention_options: a built {layer.name} takes no more options; "
-            f"got {', '.join(options)}, accepted beside a name only"
-        )
-    if layer.d_model != d_model:
-        raise ValueError(
-            f"attention: the built {layer.name} has d_model={layer.d_model}, "
-            f"the block needs {d_model}"
-        )
-    return layer
