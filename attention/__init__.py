@@ -6,8 +6,8 @@
     >>> performer(q, k, v, is_causal=True).shape
     torch.Size([1, 8, 1000, 64])
 
-Axes, mask polarity and alignment are said once, in `attention.base`. Every backend has a file of
-its own in ``attention/backends/``; every class is importable from here.
+Axes, mask polarity and alignment are said once, in `attention.base`. Every backend has a file or
+a package in ``attention/backends/``; every class is importable from here.
 """
 
 from attention.backends.bigbird import BigBirdAttention

@@ -88,15 +88,9 @@ class ContextParallel(nn.Module):
         return [] if self._exchange is None else self._exchange.spans
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        is_causal: bool = False,
-        key_padding_mask: Tensor | None = None,
-        **call_inputs: Any,
-    ) -> Tensor:
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False,
+        key_padding_mask: Tensor | None = None, **call_inputs: Any,
+    ) -> Tensor:  # fmt: skip
         """Attend over the whole sequence from this rank's tokens.
 
         Args:
@@ -114,9 +108,9 @@ class ContextParallel(nn.Module):
             TypeError, ValueError, UnsupportedError: as `Attention.forward`; and a ValueError if k
                 is not as long as q, or the ranks do not agree.
         """
-        own = self.attention
+        backend = self.attention
         try:
-            q, k, v = check_qkv(q, k, v, num_heads=own.num_heads, head_dim=own.head_dim)
+            q, k, v = check_qkv(q, k, v, num_heads=backend.num_heads, head_dim=backend.head_dim)
             if k.shape[2] != q.shape[2]:
                 raise ValueError(
                     f"k: expected the {q.shape[2]} tokens of q, got {k.shape[2]}: a rank holds "
@@ -129,7 +123,7 @@ class ContextParallel(nn.Module):
             autocast = torch.is_autocast_enabled(q.device.type)
             if autocast:
                 q, k, v = autocast_inputs(q, k, v)
-            extra = own.check_call_inputs(q, k, call_inputs)
+            extra = backend.check_call_inputs(q, k, call_inputs)
         except (TypeError, ValueError):  # the others must not wait for this rank
             device = q.device if isinstance(q, Tensor) else _device_of(self.group)
             Exchange(0, device, self.group, self._nothing(), {"refused": 1, "unchecked": 0})
@@ -142,7 +136,9 @@ class ContextParallel(nn.Module):
             "batch": q.shape[0],
             "num_kv_heads": k.shape[1],
             "requires_grad": _gradients(q, k, v, extra),
-            "attention": _number(f"{type(own).__name__} {own.extra_repr()} {own.training}"),
+            "attention": _number(
+                f"{type(backend).__name__} {backend.extra_repr()} {backend.training}"
+            ),
         }
         assert agreed.keys() == self._nothing().keys()
         exchange = Exchange(
@@ -156,25 +152,25 @@ class ContextParallel(nn.Module):
             q, k, is_causal=is_causal, key_padding=key_padding_mask is not None,
             length=exchange.total_length,
         )  # fmt: skip
-        if reasons := [*own.unsupported_reasons(whole), *own.across_reasons(whole)]:
+        if reasons := [*backend.unsupported_reasons(whole), *backend.across_reasons(whole)]:
             raise UnsupportedError("; ".join(reasons))
         self._exchange = exchange
         if any(exchange.told["unchecked"]):
             self._check_alike(q.device)
         if key_padding_mask is not None:
-            q, k, v, extra = own.clean_padding(
-                q, k, v, key_padding_mask, extra, queries=not own.supports.cross
+            q, k, v, extra = backend.clean_padding(
+                q, k, v, key_padding_mask, extra, queries=not backend.supports.cross
             )
         part = Part(q, k, v, exchange, is_causal, key_padding_mask, extra)
         with ExitStack() as stack:
             if autocast:
                 stack.enter_context(torch.autocast(q.device.type, enabled=False))
-            if own.active_dropout_p:  # built under one seed, ranks would drop alike
+            if backend.active_dropout_p:  # built under one seed, ranks would drop alike
                 seed = draw_seed()
                 devices = [q.device] if q.device.type == "cuda" else []
                 stack.enter_context(torch.random.fork_rng(devices))
                 torch.manual_seed(seed + exchange.rank)
-            return own.attend_across(part)
+            return backend.attend_across(part)
 
     @staticmethod
     def _nothing() -> dict[str, int]:
@@ -198,11 +194,11 @@ class ContextParallel(nn.Module):
             digest.update(f"{x.dtype} {tuple(x.shape)}".encode())
             content = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             digest.update(content.numpy().tobytes())
-        own = torch.tensor([int.from_bytes(digest.digest(), "big")], device=device)
-        every = [torch.empty_like(own) for _ in range(dist.get_world_size(self.group))]
-        dist.all_gather(every, own, group=self.group)
-        told = torch.cat(every).tolist()
-        other = [rank for rank, one in enumerate(told) if one != told[0]]
+        number = torch.tensor([int.from_bytes(digest.digest(), "big")], device=device)
+        every = [torch.empty_like(number) for _ in range(dist.get_world_size(self.group))]
+        dist.all_gather(every, number, group=self.group)
+        digests = torch.cat(every).tolist()
+        other = [rank for rank, one in enumerate(digests) if one != digests[0]]
         if other:
             raise ValueError(
                 "attention: expected equal parameters and buffers on all ranks; those of rank "

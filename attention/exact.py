@@ -28,15 +28,9 @@ class ExactAttention(Attention):
         return True
 
     def reference(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        is_causal: bool = False,
-        key_padding_mask: Tensor | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False,
+        key_padding_mask: Tensor | None = None, rows: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Compute eq. 1, row by row."""
         return exact_attention_rows(
             q,

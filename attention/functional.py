@@ -47,13 +47,9 @@ def query_positions(seq_len: int, rows: Tensor | None, device: torch.device) -> 
 
 
 def visible_keys(
-    positions: Tensor,
-    seq_len: int,
-    key_len: int,
-    *,
-    is_causal: bool,
+    positions: Tensor, seq_len: int, key_len: int, *, is_causal: bool,
     key_padding_mask: Tensor | None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Return which keys the queries at `positions` may see, densely.
 
     Args:
@@ -98,15 +94,10 @@ def dense_softmax_attention(
 
 
 def exact_attention_rows(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    is_causal: bool = False,
-    key_padding_mask: Tensor | None = None,
-    rows: Tensor | None = None,
+    q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False,
+    key_padding_mask: Tensor | None = None, rows: Tensor | None = None,
     scale: float | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Compute exact softmax attention for the queries at `rows` (``None`` = all), densely.
 
     Shapes as in `attention.base.Attention.reference`. This is what "relative error" is against.

@@ -118,15 +118,9 @@ def flex_ops(pairs: int, head_dim: int, training: bool) -> int:
 
 
 def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    tiles: SparseTiles,
-    mask_mod: MaskMod,
-    *,
-    scale: float,
+    q: Tensor, k: Tensor, v: Tensor, tiles: SparseTiles, mask_mod: MaskMod, *, scale: float,
     kind: Hashable,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Attend over the tiles, compiled.
 
     Args:

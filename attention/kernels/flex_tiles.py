@@ -1,8 +1,7 @@
 """Lists of tiles for FlexAttention, made from a pattern's arithmetic, never from a dense mask.
 
-A list is ``[rows, K]`` numbers, K the tiles that a row reads, never rows × columns.
-`attention.kernels.flex_band` and `attention.kernels.flex_blocks` make them for a band and for
-blocks.
+A list is ``[rows, K]`` numbers, K the tiles that a row reads, never rows × columns. Longformer and
+BigBird make them, for a band and for blocks.
 
 Torch asks for lists that are as wide as there are tiles. What lies behind a row's count is never
 read, so here the rows of a list overlap in memory: the shape that torch wants, in ``O(rows·K)``

@@ -120,15 +120,9 @@ def _plain_gradients(
 
 
 def sdpa_rows(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    hidden: Tensor | None,
-    scale: float,
-    dropout_p: float = 0.0,
-    may_be_empty: bool = True,
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, *, hidden: Tensor | None, scale: float,
+    dropout_p: float = 0.0, may_be_empty: bool = True,
+) -> Tensor:  # fmt: skip
     """Run torch's fused attention for some queries under a mask of what is hidden.
 
     Args:
@@ -162,14 +156,9 @@ def sdpa_rows(
 
 
 def differentiable_rows(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    hidden: Tensor | None,
-    scale: float,
+    q: Tensor, k: Tensor, v: Tensor, *, hidden: Tensor | None, scale: float,
     dropout_p: float = 0.0,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Do `sdpa_rows`, but for dropout differentiable more than once: torch's kernels are not."""
     out = sdpa_rows(q, k, v, hidden=hidden, scale=scale, dropout_p=dropout_p)
     if dropout_p:  # which weights torch dropped is not known: it refuses a second derivative

@@ -133,10 +133,10 @@ def _try_here() -> bool:
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
     try:
-        told = Path("/proc/cpuinfo").read_text()
+        cpuinfo = Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
-    if "AuthenticAMD" not in told or "amx_tile" in told:
+    if "AuthenticAMD" not in cpuinfo or "amx_tile" in cpuinfo:
         return False
     with ThreadPoolExecutor(1) as alone:  # what watches torch in this thread shall not see it
         return alone.submit(_keeps_precision).result()
@@ -150,8 +150,8 @@ def _keeps_precision() -> bool:
         before = matmul.fp32_precision
         matmul.fp32_precision = "bf16"
         try:
-            found = torch.bmm(a[None], a[None])[0]
+            product = torch.bmm(a[None], a[None])[0]
         finally:
             matmul.fp32_precision = before
     exact = a.double() @ a.double()
-    return float((found - exact).norm() / exact.norm()) <= TRIAL_ERROR
+    return float((product - exact).norm() / exact.norm()) <= TRIAL_ERROR

@@ -213,13 +213,9 @@ def dropout_mask(weights: Tensor, probability: float, seed: int, index: int) -> 
 
 
 def product_into(
-    target: Tensor,
-    a: Tensor,
-    b: Tensor,
-    work: Operands,
-    scale: float = 1.0,
+    target: Tensor, a: Tensor, b: Tensor, work: Operands, scale: float = 1.0,
     divisor: Tensor | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Write ``scale·a·b / divisor``, by way of a buffer where a product can't write there."""
     is_direct = target.dtype == work.dtype and target.is_contiguous()
     into = target if is_direct else work.take("out", *target.shape)

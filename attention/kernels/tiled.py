@@ -47,16 +47,9 @@ BACKWARD_BYTES = {"cpu": 6_500_000, "cuda": 1 << 27}
 
 @opaque
 def tiled_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    plan: Plan,
-    *,
-    scale: float,
-    extra_k: Tensor | None = None,
-    extra_v: Tensor | None = None,
-    dropout_p: float = 0.0,
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, plan: Plan, *, scale: float, extra_k: Tensor | None = None,
+    extra_v: Tensor | None = None, dropout_p: float = 0.0,
+) -> Tensor:  # fmt: skip
     """Attend over the pattern of `plan`. G counts heads, or batch times heads.
 
     Args:
@@ -88,17 +81,9 @@ class _Tiled(torch.autograd.Function):
     @staticmethod
     @at_full_rate
     def forward(
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        extra_k: Tensor | None,
-        extra_v: Tensor | None,
-        plan: Plan,
-        scale: float,
-        dropout_p: float,
-        dropout_seed: int,
-    ) -> Tensor:
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, extra_k: Tensor | None,
+        extra_v: Tensor | None, plan: Plan, scale: float, dropout_p: float, dropout_seed: int,
+    ) -> Tensor:  # fmt: skip
         ctx.plan, ctx.scale, ctx.dropout = plan, scale, (dropout_p, dropout_seed)
         is_dense = isinstance(plan, DensePlan) and plan.hidden is None
         if is_dense and not dropout_p:
@@ -172,17 +157,9 @@ class _Tiled(torch.autograd.Function):
 
 
 def _plain(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    extra_k: Tensor | None,
-    extra_v: Tensor | None,
-    *,
-    plan: Plan,
-    scale: float,
-    dropout_p: float,
-    dropout_seed: int,
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, extra_k: Tensor | None, extra_v: Tensor | None, *,
+    plan: Plan, scale: float, dropout_p: float, dropout_seed: int,
+) -> Tensor:  # fmt: skip
     """Compute `tiled_attention` by operations that autograd follows, over the same tiles.
 
     A tile's rows and columns are found by cutting the places of all queries and keys as the fast

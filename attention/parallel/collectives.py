@@ -53,12 +53,12 @@ class Exchange:
         self.group = group
         self.rank, self.ranks = dist.get_rank(group), dist.get_world_size(group)
         self.received = 0
-        own = {"length": length, **(told or {}), **(agreed or {})}
-        row = torch.tensor([*own.values()], dtype=torch.int64, device=device)
+        facts = {"length": length, **(told or {}), **(agreed or {})}
+        row = torch.tensor([*facts.values()], dtype=torch.int64, device=device)
         every = [torch.empty_like(row) for _ in range(self.ranks)]
         dist.all_gather(every, row, group=group)
         columns = torch.stack(every, dim=1).tolist()
-        self.told: dict[str, list[int]] = dict(zip(own, columns, strict=True))
+        self.told: dict[str, list[int]] = dict(zip(facts, columns, strict=True))
         self.agreed = tuple(agreed or ())
         ends = torch.tensor(self.told["length"]).cumsum(0).tolist()
         self.spans = list(zip([0, *ends[:-1]], ends, strict=True))

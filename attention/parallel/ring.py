@@ -86,15 +86,9 @@ KERNELS = {
 
 
 def ring_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    exchange: Exchange,
-    *,
-    kernel: str,
-    is_causal: bool,
+    q: Tensor, k: Tensor, v: Tensor, exchange: Exchange, *, kernel: str, is_causal: bool,
     scale: float,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Attend from a rank's queries to the keys of all ranks; causal, of those before and its own.
 
     Args:
@@ -141,11 +135,11 @@ class _Ring(torch.autograd.Function):
 
         def attend(query: Tensor, key: Tensor, value: Tensor, **asked: Any) -> Any:
             key, value = (_repeated(x, groups) for x in (key, value))
-            found = kernel.backward(
+            grads = kernel.backward(
                 asked["grad_out"], query, key, value, asked["out"], asked["logsumexp"], rest,
                 is_causal=asked["is_causal"], scale=scale,
             )  # fmt: skip
-            return found[0], *(_summed(x, groups) for x in found[1:3])
+            return grads[0], *(_summed(x, groups) for x in grads[1:3])
 
         with _as_torch_does(exchange, q.dtype):
             grads = torch_ring._templated_ring_attention_backward(

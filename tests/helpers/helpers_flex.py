@@ -11,7 +11,7 @@ from torch import Tensor
 from attention.backends.bigbird import flex as bigbird
 from attention.backends.longformer import flex as longformer
 from attention.functional import dense_softmax_attention
-from attention.kernels import flex, flex_band, flex_blocks
+from attention.kernels import flex
 from attention.kernels.flex_tiles import MaskMod, SparseTiles, TileLists
 
 
@@ -57,11 +57,10 @@ def without_kernel(patch: pytest.MonkeyPatch) -> None:
     """Let kernel 'flex' run densely: in every dtype, with gradients, without a compiler."""
     dtypes = (*flex.DTYPES, torch.float64)
     patch.setattr(flex, "DTYPES", dtypes)
-    for module in (flex_band, flex_blocks):
-        patch.setattr(module, "attend", dense_attend)
 
     def allow(*_: Any) -> None:
         return None
 
     for module in (bigbird, longformer):
+        patch.setattr(module, "attend", dense_attend)
         patch.setattr(module, "check_gradient", allow)

@@ -1,5 +1,3 @@
 """BigBird: blocks of a window, random ones and global ones."""
 
-from attention.backends.bigbird.attention import BigBirdAttention
-
-__all__ = ["BigBirdAttention"]
+from attention.backends.bigbird.attention import BigBirdAttention as BigBirdAttention

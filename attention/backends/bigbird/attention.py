@@ -29,6 +29,7 @@ from attention.backends.bigbird.decoding import (
     prefill,
 )
 from attention.backends.bigbird.flex import attend_by_flex, flex_block_ops
+from attention.backends.bigbird.flex_tiles import BLOCK_STEP
 from attention.backends.bigbird.grid import real_spans
 from attention.backends.bigbird.pattern import BlockPattern
 from attention.backends.bigbird.tiles import BlockPlan, attend_span
@@ -38,7 +39,6 @@ from attention.decoding.chunk import Chunk
 from attention.decoding.state import StateShape
 from attention.functional import dense_softmax_attention, expand_kv_heads, query_positions
 from attention.kernels.flex import INSTEAD, KERNELS, Kernel, flex_reasons
-from attention.kernels.flex_blocks import BLOCK_STEP
 from attention.kernels.onednn import mark
 from attention.kernels.tiles import tiled_cost
 from attention.problem import Cost, Mode, Problem, Supports, softmax_ops
@@ -177,15 +177,9 @@ class BigBirdAttention(Attention):
         return step(chunk, state, self.pattern, self.scale)
 
     def reference(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        is_causal: bool = False,
-        key_padding_mask: Tensor | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False,
+        key_padding_mask: Tensor | None = None, rows: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Mask dense attention by the pattern, built pair by pair from its definition."""
         at = query_positions(q.shape[2], rows, q.device)
         outs = []

@@ -107,16 +107,16 @@ def decode_step_of_each(
     chunk: Chunk, state: PatternCache, pattern: BlockPattern, scale: float
 ) -> Tensor:
     """Attend from the last token of sequences of any length: ``[B, H, 1, D]``."""
-    own = state.lengths.clamp(max=state.k.shape[2] - 1)[:, None]  # [B, 1]; may be no token
+    newest = state.lengths.clamp(max=state.k.shape[2] - 1)[:, None]  # [B, 1]; may be no token
     state.append(chunk)
     first, size = pattern.num_global_tokens, pattern.block_size
-    row = (own - first).div(size, rounding_mode="floor").clamp_min_(0)
+    row = (newest - first).div(size, rounding_mode="floor").clamp_min_(0)
     blocks = state.seen[:, row].transpose(0, 1)  # [B, H, 1, 3 + r]
-    inside = torch.arange(first, first + size, device=own.device)
+    inside = torch.arange(first, first + size, device=newest.device)
     at = torch.where(blocks[..., None] >= 0, blocks[..., None] * size + inside, -1).flatten(3)
-    everyone = torch.arange(first, device=own.device).expand(*at.shape[:3], -1)
+    everyone = torch.arange(first, device=newest.device).expand(*at.shape[:3], -1)
     at = torch.cat([everyone, at], dim=3)  # [B, H, 1, K]
-    hidden = (at < 0) | (at > own[:, None, :, None])
+    hidden = (at < 0) | (at > newest[:, None, :, None])
     k, v = state.gather((at.clamp_(0, state.k.shape[2] - 1) + state.start)[:, :, 0])
     # A token sees itself.
     return sdpa_rows(chunk.q, k, v, hidden=hidden, scale=scale, may_be_empty=False)

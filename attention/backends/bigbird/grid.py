@@ -34,6 +34,11 @@ class BlockGrid:
         return min(self.global_tokens, self.length)
 
     @property
+    def first(self) -> int:
+        """First token of block 1, in a sequence that has one."""
+        return self.global_tokens + self.block_size
+
+    @property
     def blocks(self) -> int:
         """Number of blocks."""
         return -(-(self.length - self.offset) // self.block_size)

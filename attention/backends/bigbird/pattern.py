@@ -78,19 +78,19 @@ class BlockPattern:
         """Return which keys the queries at `at` see, pair by pair: bool ``[H, K, L]``."""
         position = torch.arange(grid.length, device=at.device)
         block = (position - grid.offset).div(grid.block_size, rounding_mode="floor")
-        own = (at - grid.offset).div(grid.block_size, rounding_mode="floor")[:, None]
+        own_block = (at - grid.offset).div(grid.block_size, rounding_mode="floor")[:, None]
         last = -2 if grid.is_causal else grid.blocks - 1  # no last-block rule when causal
         everyone = (position < grid.offset) | (block == 0) | (block == last)
-        sees_all = (at < grid.offset) | (own[:, 0] == 0) | (own[:, 0] == last)
-        near = (block - own).abs() <= 1
+        sees_all = (at < grid.offset) | (own_block[:, 0] == 0) | (own_block[:, 0] == last)
+        near = (block - own_block).abs() <= 1
         random = self.random_blocks(grid, at.device)
         picked = torch.zeros(
             self.num_heads, len(at), grid.length, dtype=torch.bool, device=at.device
         )
         if grid.blocks:
-            chosen = random[:, own[:, 0].clamp(min=0)]  # [H, K, r]
-            picked = (chosen[:, :, :, None] == block).any(dim=2) & (block >= 0) & (own >= 0)
-        seen = picked | (near & (block >= 0) & (own >= 0)) | everyone | sees_all[:, None]
+            chosen = random[:, own_block[:, 0].clamp(min=0)]  # [H, K, r]
+            picked = (chosen[:, :, :, None] == block).any(dim=2) & (block >= 0) & (own_block >= 0)
+        seen = picked | (near & (block >= 0) & (own_block >= 0)) | everyone | sees_all[:, None]
         return seen & (position <= at[:, None]) if grid.is_causal else seen
 
     def cached(self, kind: str, key: Hashable, make: Callable[[], T]) -> T:
@@ -100,8 +100,8 @@ class BlockPattern:
         """
         cache = self._kept.setdefault(kind, {})
         if key in cache:
-            kept: T = cache[key]
-            return kept
+            value: T = cache[key]
+            return value
         made = make()
         if not isinstance(made, Tensor) or type(made) is Tensor:
             while len(cache) >= CACHED_PATTERNS:

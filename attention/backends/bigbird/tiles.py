@@ -176,38 +176,23 @@ class BlockPlan:
     def _holes(self, hidden: Tensor, tiles: Tiles) -> Hidden:
         """Mark the columns of tiles that are holes, ``[tiles, 1, columns]``."""
         parts = [tiles.window(hidden)]
-        own = tiles.of_groups(hidden).expand(tiles.groups * tiles.count, -1)
+        of_tile = tiles.of_groups(hidden).expand(tiles.groups * tiles.count, -1)
         if tiles.blocks is not None:
             steps = torch.arange(self.block_size, device=self.device)
             at = self.block_offset + tiles.blocks[:, :, None] * self.block_size + steps
-            parts.append(own.gather(1, at.flatten(1)))
-        parts.extend(own[:, start:stop] for start, stop in self.extra_ranges)
+            parts.append(of_tile.gather(1, at.flatten(1)))
+        parts.extend(of_tile[:, start:stop] for start, stop in self.extra_ranges)
         mask = torch.cat(parts, dim=1)
         return Hidden(0, mask.shape[1], mask[:, None, :])
 
 
 def attend_span(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    pattern: BlockPattern,
-    *,
-    is_causal: bool,
-    hidden: Tensor | None,
-    scale: float,
-    dropout_p: float,
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, pattern: BlockPattern, *, is_causal: bool,
+    hidden: Tensor | None, scale: float, dropout_p: float,
+) -> Tensor:  # fmt: skip
     """Attend within the real span of a batch, of L tokens.
 
-    Args:
-        q: ``[B, H, L, D]``.
-        k: ``[B, H, L, D]``.
-        v: ``[B, H, L, D]``.
-        pattern: the blocks that each row sees.
-        is_causal: the past alone.
-        hidden: bool ``[B, L]``, True = a hole in the span; or ``None``.
-        scale: factor on the scores.
-        dropout_p: probability of dropping an attention weight.
+    Tensors are ``[B, H, L, D]``; `hidden` is bool ``[B, L]``, True = a hole in the span.
     """
     grid = pattern.grid(q.shape[2], is_causal)
     random = pattern.random_blocks(grid, q.device)  # [H, blocks, r]

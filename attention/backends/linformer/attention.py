@@ -232,15 +232,9 @@ class LinformerAttention(Attention):
         return by_groups(attend, q, k, v)
 
     def reference(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        is_causal: bool = False,
-        key_padding_mask: Tensor | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False,
+        key_padding_mask: Tensor | None = None, rows: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Compute eq. 7 with E and F written out as matrices."""
         if is_causal:
             raise ValueError("is_causal: eq. 7 has no causal form")

@@ -21,11 +21,7 @@ def projected_across(
 ) -> tuple[Tensor, Tensor]:
     """Return the whole sequence's projected keys and values ``[B, H, R, D]``.
 
-    Args:
-        part: of this rank.
-        k: its keys ``[B, H, n, D]``, in the dtype to add up in.
-        v: its values.
-        projections: E and F.
+    k and v are this rank's ``[B, H, n, D]``, in the dtype to add up in; `projections` are E and F.
     """
     columns = slice(part.exchange.start, part.exchange.stop)
     both = [
@@ -39,26 +35,18 @@ def projected_across(
 def pooled_across(
     part: Part, k: Tensor, v: Tensor, segment: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the means of the whole sequence's segments; as `attention.backends.linformer` pools.
+    """Return the means of the whole sequence's segments, as `pool` does of one device's.
 
-    Args:
-        part: of this rank.
-        k: its keys ``[B, H, n, D]``.
-        v: its values.
-        segment: tokens in one.
-
-    Returns:
-        keys and values ``[B, H, r, D]``, and which segments are hidden, bool ``[B, r]`` or
-        ``None``.
+    k and v are this rank's ``[B, H, n, D]``.
     """
-    own, exchange = part.own_keys, part.exchange
+    is_real, exchange = part.own_keys, part.exchange
     at = torch.arange(exchange.start, exchange.stop, device=k.device) // segment  # [n]
     rows = -(-exchange.total_length // segment)
     # A segment may lie on two ranks: sums and counts add up before the division.
     blank = k.new_zeros(k.shape[0], 2 * k.shape[1], rows, k.shape[3])
     total = exchange.total(blank.index_add(2, at, torch.cat([k, v], dim=1)))
-    counts = own.new_zeros(own.shape[0], rows, dtype=torch.int64)
-    counts = exchange.total(counts.index_add(1, at, own.to(torch.int64)))
+    counts = is_real.new_zeros(is_real.shape[0], rows, dtype=torch.int64)
+    counts = exchange.total(counts.index_add(1, at, is_real.to(torch.int64)))
     total = total / counts.clamp(min=1)[:, None, :, None]
     keys, values = total.split(k.shape[1], dim=1)
     return keys, values, None if part.key_padding_mask is None else counts == 0
@@ -67,14 +55,9 @@ def pooled_across(
 def reduced_bytes(
     problem: Problem, spans: Sequence[tuple[int, int]], *, heads: int, rows: int, counted: bool
 ) -> int:
-    """Return the bytes of the all-reduce, as a ring moves them.
+    """Return the bytes of the all-reduce of projected keys and values, as a ring moves them.
 
-    Args:
-        problem: the whole call.
-        spans: of the ranks.
-        heads: of the keys that are projected.
-        rows: projected keys.
-        counted: whether the tokens of each row are counted too.
+    With `counted`, the tokens of each row are counted too.
     """
     wide = torch.promote_types(problem.dtype, torch.float32)
     size = 2 * problem.batch * heads * rows * problem.head_dim * wide.itemsize

@@ -1,5 +1,3 @@
 """Longformer: a sliding window and global tokens."""
 
-from attention.backends.longformer.attention import LongformerAttention
-
-__all__ = ["LongformerAttention"]
+from attention.backends.longformer.attention import LongformerAttention as LongformerAttention

@@ -105,16 +105,10 @@ class LongformerAttention(Attention):
         return reasons
 
     def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        is_causal: bool,
-        key_padding_mask: Tensor | None,
-        global_mask: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool,
+        key_padding_mask: Tensor | None, global_mask: Tensor | None = None,
         global_qkv: tuple[Tensor, Tensor, Tensor] | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Attend tile by tile over the band; the global rows run through fused attention."""
         if self.kernel_on(q.device.type) == "flex":
             self.kernel = "flex_band"
@@ -164,13 +158,9 @@ class LongformerAttention(Attention):
         return SlidingWindow(self.shown(), shape, reach=self.band.reach)
 
     def advance(
-        self,
-        chunk: Chunk,
-        state: SlidingWindow,
-        *,
-        global_mask: Tensor | None = None,
+        self, chunk: Chunk, state: SlidingWindow, *, global_mask: Tensor | None = None,
         global_qkv: tuple[Tensor, Tensor, Tensor] | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Attend over the band; the tokens of the window that came before stand in front."""
         if not state.longest:
             return prefill_first(chunk, state, self.attend, global_mask, global_qkv)

@@ -24,12 +24,8 @@ def attend_across(
     The part then lies between what was fetched: the band runs over all of it, and the rows of
     the others are dropped. The rows of the global tokens are softmax over all ranks' keys.
 
-    Args:
-        part: of this rank.
-        attend: `LongformerAttention.attend`.
-        reach: tokens to each side within which a window lies.
-        scale: factor on the scores.
-        dropout_p: probability of dropping an attention weight.
+    `attend` is `LongformerAttention.attend`, `reach` the tokens to each side within which a window
+    lies.
     """
     exchange, size = part.exchange, part.q.shape[2]
 
@@ -90,8 +86,8 @@ class GlobalsAcross:
         at = real_first(mask)[:, :slots]
         at = pad(at, (0, slots - at.shape[1]))  # [B, X]
         there = torch.arange(slots, device=mask.device) < mask.sum(dim=1)[:, None]
-        self.own = torch.where(there, at + exchange.start, -1)  # -1: an empty slot
-        self.positions = exchange.gather(self.own).transpose(0, 1).flatten(1)  # [B, P·X]
+        self.own_positions = torch.where(there, at + exchange.start, -1)  # -1: an empty slot
+        self.positions = exchange.gather(self.own_positions).transpose(0, 1).flatten(1)  # [B, P·X]
         self.k: Tensor
         self.v: Tensor
         q, self.k, self.v = part.call_inputs.get("global_qkv") or (part.q, part.k, part.v)
@@ -145,5 +141,5 @@ class GlobalsAcross:
         number, total = summed[..., :-1], summed[..., -1:]
         out = number / torch.where(total > 0, total, 1.0)
         mine = out[:, :, exchange.rank * self.slots : (exchange.rank + 1) * self.slots]
-        batch, slot = torch.nonzero(self.own >= 0, as_tuple=True)
-        return batch, self.own[batch, slot] - exchange.start, mine[batch, :, slot]
+        batch, slot = torch.nonzero(self.own_positions >= 0, as_tuple=True)
+        return batch, self.own_positions[batch, slot] - exchange.start, mine[batch, :, slot]

@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from attention.backends.longformer.band import Band
-from attention.backends.longformer.global_tokens import global_rows, tokens_and_hidden
+from attention.backends.longformer.band import Band, by_residue, from_residues, hidden_by_residue
+from attention.backends.longformer.flex_tiles import TILE, band_mask, band_tiles
+from attention.backends.longformer.global_tokens import (
+    GlobalTokens,
+    global_rows,
+    tokens_and_hidden,
+)
 from attention.functional import expand_kv_heads, opaque
-from attention.kernels.flex import check_gradient, flex_ops
-from attention.kernels.flex_band import ExtraKeys, band_attention, band_tiles
+from attention.kernels.flex import attend, check_gradient, flex_ops
+from attention.kernels.flex_tiles import ExtraColumns
 
 
 @opaque
 def attend_by_flex(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    band: Band,
-    *,
-    is_causal: bool,
-    key_padding_mask: Tensor | None,
-    global_mask: Tensor | None,
-    global_qkv: tuple[Tensor, Tensor, Tensor] | None,
-    scale: float,
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, band: Band, *, is_causal: bool,
+    key_padding_mask: Tensor | None, global_mask: Tensor | None,
+    global_qkv: tuple[Tensor, Tensor, Tensor] | None, scale: float,
+) -> Tensor:  # fmt: skip
     """Attend over the band with FlexAttention; the global rows run through fused attention.
 
-    Args:
-        q: ``[B, H, N, D]``.
-        k: ``[B, H_kv, N, D]``.
-        v: ``[B, H_kv, N, D]``.
-        band: the windows.
-        is_causal: the past half only.
-        key_padding_mask: bool ``[B, N]``, True = takes part; or ``None``.
-        global_mask: bool ``[B, N]``, True = global; or ``None``.
-        global_qkv: projections of the global tokens' rows; ``None`` = q, k, v.
-        scale: factor on the scores.
-
-    Returns:
-        ``[B, H, N, D]``.
+    Arguments as in `LongformerAttention.attend`.
 
     Raises:
         UnsupportedError: on a CPU, if a gradient is wanted.
@@ -53,16 +42,10 @@ def attend_by_flex(
     outs, head = [], 0
     for count, dilation in runs:
         heads = slice(head, head + count) if len(runs) > 1 else slice(None)
-        of_run = [x[:, heads] for x in (q, keys, values)]
-        extra = None
-        if tokens is not None:
-            extra = ExtraKeys(
-                tokens.gather(of_run[1]), tokens.gather(of_run[2]), tokens.absent, tokens.positions
-            )
         outs.append(
             band_attention(
-                *of_run, window=band.window, dilation=dilation, is_causal=is_causal, scale=scale,
-                hidden=hidden, extra=extra,
+                *(x[:, heads] for x in (q, keys, values)), window=band.window, dilation=dilation,
+                is_causal=is_causal, scale=scale, hidden=hidden, tokens=tokens,
             )
         )  # fmt: skip
         head += count
@@ -76,6 +59,39 @@ def attend_by_flex(
     out = out.clone()  # the compiled call keeps its output for the backward pass
     tokens.write_rows(out, rows)
     return out
+
+
+def band_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, window: int, dilation: int, is_causal: bool, scale: float,
+    hidden: Tensor | None, tokens: GlobalTokens | None,
+) -> Tensor:  # fmt: skip
+    """Attend over a band of one dilation and to the global tokens, compiled.
+
+    Tensors are ``[B, h, N, D]``, without dilation k and v also of fewer heads; `hidden` is bool
+    ``[B, N]``, True = not seen in the band. The output is zero where a query sees no key.
+    """
+    batch, heads, seq_len, _ = q.shape
+    extra = () if tokens is None else (tokens.gather(k), tokens.gather(v))  # [B, h, X, D]
+    q, k, v = (by_residue(x, dilation) for x in (q, k, v))  # [B, h·d, n, D]
+    hidden = hidden_by_residue(hidden, batch, seq_len, dilation, q.device)
+    seen = None if hidden is None else ~hidden.contiguous()
+    length = q.shape[2]
+    columns, at = None, None
+    if tokens is not None:
+        columns = ExtraColumns(TILE, -(-length // TILE), tokens.positions.shape[1])
+        repeated = (x.repeat_interleave(dilation, dim=1) for x in extra)
+        k, v = (columns.join(x, more) for x, more in zip((k, v), repeated, strict=True))
+        # k, v: [B, h·d, columns.key_len, D]
+        if seen is None:
+            seen = torch.ones(batch, dilation, length, dtype=torch.bool, device=q.device)
+        seen = columns.join_mask(seen, ~tokens.absent)  # [B, d, columns.key_len]
+        at = pad(tokens.positions, (0, columns.width - columns.count))
+        columns = replace(columns, count=columns.width)  # one list, one code for 1 to TILE tokens
+    tiles = band_tiles(length, window, is_causal, seen is not None, columns, q.device)
+    mask_mod = band_mask(window, is_causal, dilation, seen, at, columns)
+    kind = ("band", window, is_causal, dilation, seen is not None, columns)
+    out = attend(q, k, v, tiles, mask_mod, scale=scale, kind=kind)
+    return from_residues(out, dilation, heads, seq_len)
 
 
 def flex_band_ops(band: Band, head_dim: int, seq_len: int, is_causal: bool, training: bool) -> int:

@@ -57,27 +57,12 @@ def tokens_and_hidden(
 
 
 def global_rows(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    tokens: GlobalTokens,
-    *,
-    is_causal: bool,
-    key_padding_mask: Tensor | None,
-    scale: float,
-    dropout_p: float,
-) -> Tensor:
-    """Attend from the global tokens to all keys: ``[B, H, X, D]``.
+    q: Tensor, k: Tensor, v: Tensor, tokens: GlobalTokens, *, is_causal: bool,
+    key_padding_mask: Tensor | None, scale: float, dropout_p: float,
+) -> Tensor:  # fmt: skip
+    """Attend from the global tokens to all keys, causal to their past: ``[B, H, X, D]``.
 
-    Args:
-        q: ``[B, H, N, D]``.
-        k: ``[B, H_kv, N, D]``.
-        v: ``[B, H_kv, N, D]``.
-        tokens: which they are.
-        is_causal: they see their past alone.
-        key_padding_mask: bool ``[B, N]``, True = takes part; or ``None``.
-        scale: factor on the scores.
-        dropout_p: on the weights.
+    q is ``[B, H, N, D]``, k and v are ``[B, H_kv, N, D]``.
     """
     hidden = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
     if is_causal:

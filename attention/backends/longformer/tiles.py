@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from attention.backends.longformer.band import Band
+from attention.backends.longformer.band import Band, by_residue, from_residues, hidden_by_residue
 from attention.backends.longformer.global_tokens import GlobalTokens
-from attention.kernels.dilation import by_residue, from_residues, hidden_by_residue
 from attention.kernels.fold import by_groups
 from attention.kernels.tiled import tiled_attention
 from attention.kernels.tiles import Hidden, Tiles, tiled_cost, tiles_of_groups, tiles_of_run
@@ -19,10 +18,11 @@ TILE_ROWS = {"cpu": 128, "cuda": 128}
 OTHER_ROWS = 256
 
 
+@dataclass
 class BandPlan:
     """Tiles of a band over one sequence of n positions: a `attention.kernels.tiles.Plan`.
 
-    Args:
+    Attributes:
         groups: G.
         seq_len: n.
         window: keys on each side.
@@ -38,27 +38,22 @@ class BandPlan:
     block_size, block_offset = 1, 0
     extra_ranges = ()
 
-    def __init__(
-        self,
-        *,
-        groups: int,
-        seq_len: int,
-        window: int,
-        is_causal: bool,
-        rows: int,
-        device: torch.device,
-        hidden: Tensor | None = None,
-        extra_hidden: Tensor | None = None,
-        extra_at: Tensor | None = None,
-        dilation: int = 1,
-    ) -> None:
-        self.groups, self.seq_len, self.window = groups, seq_len, window
-        self.reach = 0 if is_causal else window  # keys seen to the right
-        self.is_causal, self.device, self.hidden = is_causal, device, hidden
-        self.rows = min(rows, seq_len)
-        self.extra_hidden, self.extra_at, self.dilation = extra_hidden, extra_at, dilation
-        self.extra = 0 if extra_at is None else extra_at.shape[1]
-        self.may_be_empty = hidden is not None
+    groups: int
+    seq_len: int
+    window: int
+    is_causal: bool
+    rows: int
+    device: torch.device
+    hidden: Tensor | None = None
+    extra_hidden: Tensor | None = None
+    extra_at: Tensor | None = None
+    dilation: int = 1
+
+    def __post_init__(self) -> None:
+        self.rows = min(self.rows, self.seq_len)
+        self.reach = 0 if self.is_causal else self.window  # keys seen to the right
+        self.extra = 0 if self.extra_at is None else self.extra_at.shape[1]
+        self.may_be_empty = self.hidden is not None
         self._bands: dict[tuple[int, int, int], tuple[Hidden, ...]] = {}
 
     def _window(self, start: int) -> tuple[int, int, int]:
@@ -143,34 +138,12 @@ class BandPlan:
 
 
 def attend_in_tiles(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    window: int,
-    dilation: int,
-    is_causal: bool,
-    hidden: Tensor | None,
-    tokens: GlobalTokens | None,
-    scale: float,
-    dropout_p: float,
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, *, window: int, dilation: int, is_causal: bool,
+    hidden: Tensor | None, tokens: GlobalTokens | None, scale: float, dropout_p: float,
+) -> Tensor:  # fmt: skip
     """Attend over the window and to the global tokens, for heads of one dilation.
 
-    Args:
-        q: ``[B, h, N, D]``.
-        k: ``[B, h, N, D]``.
-        v: ``[B, h, N, D]``.
-        window: keys on each side.
-        dilation: gap between them.
-        is_causal: the past half only.
-        hidden: bool ``[B, N]``, True = not seen in the window; or ``None``.
-        tokens: that all see; or ``None``.
-        scale: factor on the scores.
-        dropout_p: probability of dropping an attention weight.
-
-    Returns:
-        ``[B, h, N, D]``.
+    Tensors are ``[B, h, N, D]``; `hidden` is bool ``[B, N]``, True = not seen in the window.
     """
     batch, heads, seq_len, _ = q.shape
     extra = [] if tokens is None else [tokens.gather(k), tokens.gather(v)]  # [B, h, X, D]

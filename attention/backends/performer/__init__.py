@@ -1,5 +1,3 @@
 """Performer: kernel attention through random features."""
 
-from attention.backends.performer.attention import PerformerAttention
-
-__all__ = ["PerformerAttention"]
+from attention.backends.performer.attention import PerformerAttention as PerformerAttention

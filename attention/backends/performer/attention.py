@@ -6,10 +6,8 @@ Choromanski et al. 2021, arXiv 2009.14794, eq. 4-7 and lemma 1: ``D⁻¹ φ(Q)(�
 ``φ(x) = max(ωx, 0) + ε`` (section 4). Time ``O(N·R·D)``, memory ``O(N·D)``. Causal by prefix sums
 over chunks, memory linear too.
 
-Stability: features are exponentials of both signs and many magnitudes. Here every feature r of the
-keys is divided by its own running maximum ``exp(m_r)``, and the queries take ``m_r`` back before
-their row maximum is removed. Both factors cancel in the quotient, the denominator keeps a term of
-order one, and no ε is needed. Half precision computes its features in float32.
+Features are kept in range by factors that cancel in the quotient
+(`attention.kernels.linear.features`); no ε is needed. Half precision computes them in float32.
 """
 
 from __future__ import annotations
@@ -229,15 +227,9 @@ class PerformerAttention(Attention):
         )
 
     def reference(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        is_causal: bool = False,
-        key_padding_mask: Tensor | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False,
+        key_padding_mask: Tensor | None = None, rows: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Form the N×M matrix ``φ(Q)φ(K)ᵀ`` of eq. 4 and normalise its rows."""
         at = query_positions(q.shape[2], rows, q.device)
         hidden = ~visible_keys(

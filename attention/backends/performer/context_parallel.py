@@ -25,8 +25,8 @@ def attend_across(part: Part, features: Features) -> Tensor:
     shared = part.q.shape[1] // kv_heads
     hidden = None if mask is None else (~mask).repeat_interleave(kv_heads, dim=0)
     k3, v3 = part.k.flatten(0, 1), part.v.flatten(0, 1)  # [B·H_kv, n, D]
-    own = key_sums(k3, v3, features, hidden)
-    packed = torch.cat([own.s, own.z[..., None], own.top[..., None]], dim=-1)
+    here = key_sums(k3, v3, features, hidden)
+    packed = torch.cat([here.s, here.z[..., None], here.top[..., None]], dim=-1)
     every = exchange.gather(packed)  # [P, B·H_kv, R, D + 2]
     sums = Sums(every[..., :-2], every[..., -2], every[..., -1].detach())
     read = [not part.is_causal or rank < exchange.rank for rank in range(exchange.ranks)]

@@ -191,7 +191,7 @@ def read_by_halves(q: Tensor, k: Tensor, v: Tensor, features: Features) -> Read:
     size = q.shape[2]
     while size > 1:
         size //= 2
-        # Of every piece of two halves: [G, C·T/2·size, size, ...]
+        # Of every piece of two halves: [G, C·T/(2·size), size, ...]
         (_, right), (left, _), (values, _) = (_halves(x, size) for x in (q, k, v))
         part = read_square(right, left, values, features, causal=False)
         # The left halves read nothing at this size; beside them the rows are in order again.
@@ -210,7 +210,7 @@ def read_oneself(q: Tensor, k: Tensor, v: Tensor) -> Read:
 
 
 def _halves(x: Tensor, half: int) -> tuple[Tensor, Tensor]:
-    """Cut ``[G, C, T, ...]`` into pieces of two halves: twice ``[G, C·T/2h, h, ...]``."""
+    """Cut ``[G, C, T, ...]`` into pieces of two halves: twice ``[G, C·T/(2·h), h, ...]``."""
     pieces = x.unflatten(2, (-1, 2, half)).flatten(1, 2)
     return pieces[:, :, 0], pieces[:, :, 1]
 
@@ -221,17 +221,9 @@ def _beside(fill: float, x: Tensor) -> Tensor:
 
 
 def causal_block(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    hidden: Tensor | None,
-    carry: Sums,
-    features: Features,
-    chunk: int,
-    *,
-    by_halves: bool,
-    check_range: bool,
-) -> tuple[Tensor, Sums, bool]:
+    q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, carry: Sums, features: Features,
+    chunk: int, *, by_halves: bool, check_range: bool,
+) -> tuple[Tensor, Sums, bool]:  # fmt: skip
     """Attend causally within a block and to what precedes it.
 
     Args:

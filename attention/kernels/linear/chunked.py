@@ -37,16 +37,9 @@ from attention.kernels.linear.features import Features, align
 
 
 def chunked_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    features: Features,
-    hidden: Tensor | None = None,
-    *,
-    is_causal: bool,
-    before: Sums | None = None,
-    sizes: Sizes = SIZES,
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, features: Features, hidden: Tensor | None = None, *,
+    is_causal: bool, before: Sums | None = None, sizes: Sizes = SIZES,
+) -> Tensor:  # fmt: skip
     """Attend to all keys, or to keys up to ``M - N + i``.
 
     Args:
@@ -71,13 +64,9 @@ def chunked_attention(
 
 
 def key_sums(
-    k: Tensor,
-    v: Tensor,
-    features: Features,
-    hidden: Tensor | None = None,
-    *,
+    k: Tensor, v: Tensor, features: Features, hidden: Tensor | None = None, *,
     sizes: Sizes = SIZES,
-) -> Sums:
+) -> Sums:  # fmt: skip
     """Sum keys and values: all that queries behind them need to know.
 
     Args:

@@ -16,13 +16,9 @@ from attention.kernels.onednn import full_rate
 
 @opaque
 def continue_causal(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    features: Features,
-    sums: tuple[Tensor, Tensor, Tensor],
+    q: Tensor, k: Tensor, v: Tensor, features: Features, sums: tuple[Tensor, Tensor, Tensor],
     hidden: Tensor | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Attend causally behind keys of which only the sums are known; not differentiable.
 
     Args:
@@ -46,13 +42,9 @@ def continue_causal(
 
 
 def _continue_by_one(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    features: Features,
-    sums: tuple[Tensor, Tensor, Tensor],
+    q: Tensor, k: Tensor, v: Tensor, features: Features, sums: tuple[Tensor, Tensor, Tensor],
     hidden: Tensor | None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Do `continue_causal` for one token, whose key is the last that its query sees.
 
     There is no product large enough for tiles: what it costs is S, read and written, and the calls

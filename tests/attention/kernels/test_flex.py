@@ -11,11 +11,11 @@ from helpers_flex import dense_tiles, without_kernel
 from torch import Tensor
 
 import attention
+from attention.backends.bigbird.flex_tiles import block_tiles
 from attention.backends.bigbird.grid import BlockGrid, random_blocks
+from attention.backends.longformer.flex_tiles import TILE, band_mask, band_tiles
 from attention.functional import error_budget, relative_l2
 from attention.kernels import flex
-from attention.kernels.flex_band import TILE, band_mask, band_tiles
-from attention.kernels.flex_blocks import BlockShape, block_tiles
 from attention.kernels.flex_tiles import RUN, ExtraColumns, TileLists, by_column, by_row
 from attention.testing import assert_matches, check
 
@@ -94,11 +94,11 @@ def test_lists_of_a_million_tokens_grow_with_the_rows_alone() -> None:
 
 def test_lists_of_random_blocks_at_a_million_tokens_hold_no_square() -> None:
     n, heads = 2**20, 2
-    shape = BlockShape(n, 64, 0, False)
-    random = random_blocks(BlockGrid(n, 64, 0, False), heads, 3, seed=0)
-    tiles = block_tiles(shape, [n], [random], holes=False, device=CPU)
+    grid = BlockGrid(n, 64, 0, False)
+    random = random_blocks(grid, heads, 3, seed=0)
+    tiles = block_tiles(grid, [grid], [random], holes=False, device=CPU)
     lists = (tiles.partial, tiles.partial_by_key, tiles.full, tiles.full_by_key)
-    assert sum(bytes_of(x) for x in lists) < heads * shape.rows * 4 * 200
+    assert sum(bytes_of(x) for x in lists) < heads * grid.blocks * 4 * 200
     assert int(tiles.partial_by_key.counts.max()) <= RUN
 
 

@@ -65,7 +65,7 @@ def version(place: Path, share: float) -> Path:
     for package in PACKAGES:
         leave = shutil.ignore_patterns("__pycache__", "reference")
         shutil.copytree(ROOT / package, place / package, ignore=leave)
-    file = place / "attention" / "backends" / f"{SLOWED}.py"
+    file = place / "attention" / "backends" / SLOWED / "attention.py"
     from attention import registry
 
     cls = type(registry.build(SLOWED, num_heads=1, head_dim=8)).__name__

@@ -1,106 +1,27 @@
 """A band of keys around each query, and extra keys, as tiles for FlexAttention.
 
 Query i of n sees the keys j with ``|i - j| <= W``, when causal the past half, and every extra key
-(when causal: that lies in its past). A dilated band over N positions is ``d`` bands, one for each
-residue modulo d, which become heads of their own (`attention.kernels.dilation`).
+(when causal: that lies in its past).
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from attention.kernels.dilation import by_residue, from_residues, hidden_by_residue
-from attention.kernels.flex import attend
 from attention.kernels.flex_tiles import ExtraColumns, MaskMod, SparseTiles
 
 TILE = 128
 CACHED_PATTERNS = 16
 
 
-@dataclass(frozen=True)
-class ExtraKeys:
-    """Keys that every query sees.
-
-    Attributes:
-        k: ``[B, h, X, D]``.
-        v: ``[B, h, X, D]``.
-        absent: bool ``[B, X]``, True = an empty slot.
-        at: position of each in the sequence ``[B, X]``.
-    """
-
-    k: Tensor
-    v: Tensor
-    absent: Tensor
-    at: Tensor
-
-
-def band_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    window: int,
-    dilation: int,
-    is_causal: bool,
-    scale: float,
-    hidden: Tensor | None = None,
-    extra: ExtraKeys | None = None,
-) -> Tensor:
-    """Attend over a band, compiled.
-
-    Args:
-        q: ``[B, h, N, D]``.
-        k: ``[B, h, N, D]``; without dilation also with fewer heads.
-        v: as `k`.
-        window: keys on each side.
-        dilation: gap between them.
-        is_causal: the past half only.
-        scale: factor on the scores.
-        hidden: bool ``[B, N]``, True = not seen in the band; or ``None``.
-        extra: keys that all see; or ``None``.
-
-    Returns:
-        ``[B, h, N, D]``; zeros where a query sees no key.
-
-    Raises:
-        UnsupportedError: on a CPU, if a gradient is wanted.
-    """
-    batch, heads, seq_len, _ = q.shape
-    q, k, v = (by_residue(x, dilation) for x in (q, k, v))  # [B, h·d, n, D]
-    hidden = hidden_by_residue(hidden, batch, seq_len, dilation, q.device)
-    seen = None if hidden is None else ~hidden.contiguous()
-    length = q.shape[2]
-    columns, at = None, None
-    if extra is not None:
-        columns = ExtraColumns(TILE, -(-length // TILE), extra.k.shape[2])
-        repeated = (x.repeat_interleave(dilation, dim=1) for x in (extra.k, extra.v))
-        k, v = (columns.join(x, more) for x, more in zip((k, v), repeated, strict=True))
-        # k, v: [B, h·d, columns.key_len, D]
-        if seen is None:
-            seen = torch.ones(batch, dilation, length, dtype=torch.bool, device=q.device)
-        seen = columns.join_mask(seen, ~extra.absent)  # [B, d, columns.key_len]
-        at = torch.nn.functional.pad(extra.at, (0, columns.width - columns.count))
-        columns = replace(columns, count=columns.width)  # one list, one code for 1 to TILE tokens
-    tiles = band_tiles(length, window, is_causal, seen is not None, columns, q.device)
-    mask_mod = band_mask(window, is_causal, dilation, seen, at, columns)
-    kind = ("band", window, is_causal, dilation, seen is not None, columns)
-    out = attend(q, k, v, tiles, mask_mod, scale=scale, kind=kind)
-    return from_residues(out, dilation, heads, seq_len)
-
-
 @functools.lru_cache(maxsize=CACHED_PATTERNS)
 def band_tiles(
-    length: int,
-    window: int,
-    is_causal: bool,
-    masked: bool,
-    extra: ExtraColumns | None,
+    length: int, window: int, is_causal: bool, masked: bool, extra: ExtraColumns | None,
     device: torch.device,
-) -> SparseTiles:
+) -> SparseTiles:  # fmt: skip
     """List the tiles of a band over `length` positions, and of its extra keys.
 
     Args:
@@ -137,13 +58,9 @@ def band_tiles(
 
 
 def band_mask(
-    window: int,
-    is_causal: bool,
-    dilation: int,
-    seen: Tensor | None,
-    at: Tensor | None,
+    window: int, is_causal: bool, dilation: int, seen: Tensor | None, at: Tensor | None,
     extra: ExtraColumns | None,
-) -> MaskMod:
+) -> MaskMod:  # fmt: skip
     """Return what is seen inside a tile.
 
     Args:
