@@ -111,16 +111,17 @@ def _seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_server(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let no test of the fast tier start the server that cases are forked from: seconds each."""
-    launcher = sys.modules.get("suites.processes.launcher")
-    if launcher is None or not is_fast(request.node):
-        return
 
     def refuse(*_: object, **__: object) -> None:
         pytest.fail("a test of the fast tier starts a server: mark it slow", pytrace=False)
 
-    monkeypatch.setattr(launcher._Server, "start", refuse)
+    launcher = sys.modules.get("suites.processes.launcher")
+    with pytest.MonkeyPatch.context() as patch:  # a test's own may be undone
+        if launcher is not None and is_fast(request.node):
+            patch.setattr(launcher._Server, "start", refuse)
+        yield
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def in_process(registry_restored: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def in_process(registry_restored: None) -> Iterator[None]:
     """Run the cases of a test's sweeps in this process, and leave it as it was."""
     import gc
 
@@ -164,8 +165,9 @@ def in_process(registry_restored: None, monkeypatch: pytest.MonkeyPatch) -> Iter
     from helpers_in_process import InProcess
 
     threads = torch.get_num_threads()
-    monkeypatch.setattr("suites.engine.driver.Launcher", InProcess)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("suites.engine.driver.Launcher", InProcess)
+        yield
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
     gc.unfreeze()

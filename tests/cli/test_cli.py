@@ -167,17 +167,15 @@ QUICK = ("--launches", 1, "--mode", "forward", "--seq-len", "16,32", "--threads"
 
 def test_run_writes_records_and_a_line_per_case(tmp_path, fake):
     folder = tmp_path / "run"
-    result = invoke(
-        "run", *QUICK, "--backend", "linear", "--backend", "segfaults", "--out", folder
-    )
+    result = invoke("run", *QUICK, "--backend", "linear", "--backend", "raises", "--out", folder)
     assert result.exit_code == 0
     assert f"records: {folder}" in result.stdout
     assert f"attnbench report {folder}" in result.stdout
-    assert "2 crashed, 7 ok" in result.stdout  # the roof and four sentinels are among them
+    assert "2 failed, 7 ok" in result.stdout  # the roof and four sentinels are among them
     told = result.stderr.splitlines()
     assert told[0] == f"9 launches into {folder}"
     assert sum("linear forward N=16  ok  16 µs" in line for line in told) == 1
-    assert sum("crashed  killed by signal 11" in line for line in told) == 2
+    assert sum("failed  RuntimeError: no luck" in line for line in told) == 2
     assert all("left" in line for line in told[1:-1])
     assert len((folder / "records.jsonl").read_text().splitlines()) == 9
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import synthetic
 
 from results.analysis.exponents import COLUMNS, asymptotic, scaling_table
 from results.records.load import load
+from results.statistics import power_law
 from results.statistics.power_law import fit_exponent
 
 WIDE = (512, 1024, 2048, 4096, 8192, 16384)
@@ -46,6 +48,22 @@ def test_intervals_cover_the_truth(noise: float, law: str) -> None:
     assert np.mean([f.low <= truth <= f.high for f in fits]) >= 0.915
     if noise == 0.03:
         assert np.median([f.high - f.low for f in fits]) < 0.1
+
+
+def test_a_constant_costs_a_degree_of_freedom(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    variance = power_law._variance
+
+    def watched(*given: Any, free: int) -> Any:
+        asked.append(free)
+        return variance(*given, free=free)
+
+    monkeypatch.setattr(power_law, "_variance", watched)
+    lengths = [512, 1024, 2048, 4096, 8192]
+    for has_constant in (True, False):
+        times = [[5.0 * has_constant + 1e-6 * n**1.5] for n in lengths]
+        fit_exponent(lengths, times, with_constant=has_constant)
+    assert asked == [3, 2]
 
 
 def test_lengths_off_the_curve_widen_the_interval() -> None:

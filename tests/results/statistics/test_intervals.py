@@ -77,5 +77,13 @@ def test_the_interval_of_a_ratio_covers_it(launches: int) -> None:
     assert np.mean([r.low <= 2.0 <= r.high for r in got]) >= 0.935
 
 
+def test_a_fortieth_of_the_resamples_lies_beyond_either_end_of_a_ratio() -> None:
+    top, bottom = np.array([1.0, 1.2, 1.1, 1.4]), np.array([2.0, 2.1, 1.9])
+    got, rng = ratio(top, bottom, seed=3), np.random.default_rng(3)
+    drawn = resample(top, rng) / resample(bottom, rng)
+    assert np.mean(drawn < got.low) == pytest.approx(0.025, abs=5e-4)
+    assert np.mean(drawn > got.high) == pytest.approx(0.025, abs=5e-4)
+
+
 def test_equal_input_gives_equal_intervals() -> None:
     assert ratio([1.0, 1.2, 1.1], [2.0, 2.1]) == ratio([1.0, 1.2, 1.1], [2.0, 2.1])

@@ -324,7 +324,7 @@ def test_no_launch_is_started_that_would_end_after_the_budget(tmp_path, monkeypa
     assert (summary.left_out, summary.statuses.total()) == (1, every - 1)
     assert all(r["case"]["seq_len"] != 32 for r in records(tmp_path / "b"))
     assert all(time is None or time <= 5e3 for time in watch.times)
-    monkeypatch.undo()
+    monkeypatch.setattr(Session, "remaining", remaining)
     _, summary, _ = sweep(tmp_path / "b", "linear", within_s=5e3, resume=True, budget_s=0.5)
     assert (summary.left_out, summary.statuses, summary.skipped) == (0, {"ok": 1}, every - 1)
     _, summary, _ = sweep(tmp_path / "c", "linear", within_s=1e-9)
