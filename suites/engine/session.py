@@ -111,11 +111,14 @@ def check_accepted(told: Mapping[str, Any], every: Iterable[Case]) -> None:
     """Check that a child accepts the cases it was asked about.
 
     Raises:
-        MisuseError: naming the first that it does not.
+        MisuseError: naming the first that it does not, and what is wrong with a plug-in's folder,
+            whose kind it may be of.
     """
+    folders = [why for path, why in told.get("broken", {}).items() if Path(path).is_dir()]
     for case in every:
         if misuse := told["cases"][case.id]["misuse"]:
-            raise MisuseError(f"{case.arms[0].label}: {misuse}")
+            broken = "".join(f"; --plugin: {why}" for why in folders)
+            raise MisuseError(f"{case.arms[0].label}: {misuse}{broken}")
 
 
 class Session:

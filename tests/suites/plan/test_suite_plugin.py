@@ -18,7 +18,7 @@ from results.schema import Case, RecordError
 from suites import registry
 from suites.engine.continuity import PluginFiles
 from suites.engine.driver import run_sweep
-from suites.engine.session import MisuseError
+from suites.engine.session import MisuseError, check_accepted
 from suites.plan import cases, plan_sweep
 from suites.processes.launcher import LaunchError
 from suites.terminal.progress import describe, label
@@ -188,6 +188,16 @@ def test_a_folder_that_changes_ends_the_sweep(tmp_path: Path) -> None:
         files.check()
     with pytest.raises(MisuseError, match="--plugin: gone"):
         PluginFiles([tmp_path / "gone"])
+
+
+def test_a_kind_that_cannot_be_imported_says_why(tmp_path: Path) -> None:
+    case = cases(_loaded_plan())[0]
+    told = {
+        "cases": {case.id: {"misuse": "kind: no kind 'sorting'"}},
+        "broken": {str(tmp_path): "kind.py failed", str(tmp_path / "x.py"): "no backend's"},
+    }
+    with pytest.raises(MisuseError, match=r"'sorting'; --plugin: kind.py failed$"):
+        check_accepted(told, [case])
 
 
 def test_an_installed_suite_is_there_and_a_broken_one_stops_no_other(
