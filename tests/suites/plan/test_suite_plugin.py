@@ -109,7 +109,7 @@ def test_records_of_a_suite_that_is_not_here_are_told_of_in_general_words() -> N
 def test_a_kind_is_a_name(kind: Any) -> None:
     case = cases(_loaded_plan())[0].to_json()
     assert Case.from_json(case).kind == "sorting"
-    with pytest.raises(RecordError, match=r"case.kind: expected letters, digits, _ and -, got"):
+    with pytest.raises(RecordError, match=r"case\.kind: expected"):
         Case.from_json({**case, "kind": kind})
 
 
