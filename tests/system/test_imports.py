@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"torch", "pandas", "asv", "asv_runner", "seaborn", "matplotlib"}
+HEAVY = {"torch", "pandas", "asv", "asv_runner", "matplotlib"}
 
 
 def loaded_by(statement: str, cwd: Path) -> set[str]:
