@@ -51,7 +51,7 @@ _DETAILS = (*_WORST, "compile_time", "reduced", "fixed_size")
 
 def speed_frame(run: Run) -> pd.DataFrame:
     """Return the tidy rows of kind ``speed``, with the column `cross_len`."""
-    return with_cross_len(run.frame[run.frame["kind"] == "speed"])
+    return with_cross_len(run.of("speed"))
 
 
 def timed_rows(frame: pd.DataFrame) -> pd.DataFrame:

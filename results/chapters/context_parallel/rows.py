@@ -66,7 +66,7 @@ class ContextChapter:
 
 def context_chapters(run: Run) -> list[ContextChapter]:
     """Return the cases over several ranks of a run, by setting."""
-    frame = run.frame[run.frame["kind"] == CONTEXT]
+    frame = run.of(CONTEXT)
     groups = [
         (dict(zip(SETTING, key, strict=True)), part)
         for key, part in frame.groupby(list(SETTING), sort=False)

@@ -78,7 +78,7 @@ class ErrorChapter:
 
 def error_chapters(run: Run) -> list[ErrorChapter]:
     """Return the errors of a run by setting."""
-    frame = run.frame[run.frame["kind"] == "error"]
+    frame = run.of("error")
     groups = [
         (dict(zip(SETTING, key, strict=True)), part)
         for key, part in frame.groupby(list(SETTING), sort=False)

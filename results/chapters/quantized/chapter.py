@@ -74,7 +74,7 @@ def quantized_part(analysis: Analysis) -> Part | None:
 
 def _groups(run: Run) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     """Return the settings with their rows."""
-    frame = run.frame[run.frame["kind"] == "quantized"]
+    frame = run.of("quantized")
     return [
         (dict(zip(SETTING, key, strict=True)), rows_of(part))
         for key, part in frame.groupby(list(SETTING), sort=False)
