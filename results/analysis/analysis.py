@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from results.analysis.crossovers import crossovers, feasible, speedups
+from results.analysis.crossovers import Pair, against, crossovers, feasible, speedups
 from results.analysis.exponents import fit_all
 from results.analysis.profiles import Profiles, profiles
 from results.analysis.roofline import Roofs, with_limits
@@ -52,14 +52,18 @@ class Analysis:
         return fit_all(self.points, self.roofs)
 
     @cached_property
+    def _pairs(self) -> list[Pair]:
+        return against(self.points)
+
+    @cached_property
     def crossovers(self) -> pd.DataFrame:
         """See `crossovers.crossovers`."""
-        return crossovers(self.points)
+        return crossovers(self._pairs)
 
     @cached_property
     def speedups(self) -> pd.DataFrame:
         """See `crossovers.speedups`."""
-        return speedups(self.points)
+        return speedups(self._pairs)
 
     @cached_property
     def feasible(self) -> pd.DataFrame:

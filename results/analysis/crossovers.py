@@ -6,7 +6,7 @@ Two numbers stand in a ratio only within one setting (`series.SETTING`) and mode
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 from results.analysis.series import SERIES, points
 from results.analysis.warm_up import converged, of_lengths
 from results.records.case_columns import SERIES_COLUMNS, SETTING
+from results.records.frames import as_rows
 from results.records.load import Run
 from results.schema import IDENTITY
 from results.statistics.intervals import LEVEL, ONE_LAUNCH, Array, Estimate, ratio, resample
@@ -122,42 +123,62 @@ def _overtakes(lengths: Sequence[int], log_speedups: Array) -> Array:
 # -- over a run ----------------------------------------------------------------------------------
 
 
-def latencies(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `points` that hold a latency that was measured."""
-    return table[(table["metric"] == "latency") & table["value"].notna()]
+Pair = tuple[dict[str, Any], str, Curve, Curve, WarmUps]
+"""A series, a baseline, the curves of both (empty = unmeasured), and their warm-ups."""
+
+_Rows = list[dict[Any, Any]]
 
 
-def curve(rows: pd.DataFrame, column: str = "launches") -> dict[int, Any]:
-    """Return length to launches; where several series share a length, the fastest of them."""
-    best = rows.sort_values("value", kind="stable").drop_duplicates("seq_len")
-    return dict(zip(best["seq_len"], best[column], strict=True))
-
-
-def _against(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], str, Curve, Curve, WarmUps]]:
-    """Yield series key, baseline, the curves of both (empty = unmeasured) and their warm-ups."""
-    measured = latencies(table)
-    for key, part in table[table["metric"] == "latency"].groupby(list(SERIES), sort=False):
+def against(table: pd.DataFrame) -> list[Pair]:
+    """Return every series of `points` beside the baselines of its setting and mode."""
+    by_series: dict[tuple[Any, ...], _Rows] = {}
+    by_baseline: dict[tuple[Any, ...], _Rows] = {}
+    for row in as_rows(table[table["metric"] == "latency"]):
+        by_series.setdefault(tuple(row[c] for c in SERIES), []).append(row)
+        if row["backend"] in BASELINES:
+            by_baseline.setdefault(_place(row, row["backend"]), []).append(row)
+    pairs: list[Pair] = []
+    for key, rows in by_series.items():
         series = dict(zip(SERIES, key, strict=True))
-        same = np.ones(len(measured), dtype=bool)
-        for column in (*SETTING, "mode"):
-            same &= (measured[column] == series[column]).to_numpy()
+        best = _fastest(rows)
         for baseline in BASELINES:
             if series["backend"] in (baseline, IDENTITY):
                 continue
-            rows = measured[same & (measured["backend"] == baseline).to_numpy()]
-            warm, warm_too = (curve(r, "converged") for r in (latencies(part), rows))
-            both = {n: converged([warm[n], warm_too[n]]) for n in warm.keys() & warm_too.keys()}
-            yield series, baseline, curve(latencies(part)), curve(rows), both
+            other = _fastest(by_baseline.get(_place(series, baseline), []))
+            warm = {
+                n: converged([best[n]["converged"], other[n]["converged"]])
+                for n in best.keys() & other.keys()
+            }
+            pairs.append((series, baseline, _curve(best), _curve(other), warm))
+    return pairs
 
 
-def crossovers(table: pd.DataFrame) -> pd.DataFrame:
+def _place(row: Mapping[Any, Any], baseline: str) -> tuple[Any, ...]:
+    return (*(row[c] for c in SETTING), row["mode"], baseline)
+
+
+def _fastest(rows: _Rows) -> dict[int, dict[Any, Any]]:
+    """Return length to the row that was measured; where series share a length, the fastest."""
+    best: dict[int, dict[Any, Any]] = {}
+    for row in rows:
+        known = best.get(row["seq_len"])
+        if not math.isnan(row["value"]) and (known is None or row["value"] < known["value"]):
+            best[row["seq_len"]] = row
+    return best
+
+
+def _curve(best: Mapping[int, Mapping[Any, Any]]) -> Curve:
+    return {n: row["launches"] for n, row in best.items()}
+
+
+def crossovers(pairs: Sequence[Pair]) -> pd.DataFrame:
     """Return where each series overtakes `full` and `sdpa`: setting, series, crossover columns.
 
     Args:
-        table: `points` of a run.
+        pairs: `against` of a run's `points`.
     """
     rows = []
-    for series, baseline, own, other, warm in _against(table):
+    for series, baseline, own, other, warm in pairs:
         warmed_up, remark = of_lengths(warm)
         if not own:
             found = _none("nothing was measured")
@@ -179,7 +200,7 @@ def crossover_table(run: Run) -> pd.DataFrame:
 
     Where the run holds several machines, environments or versions, these follow as columns.
     """
-    table = crossovers(points(run))
+    table = crossovers(against(points(run)))
     places = ["machine", "environment", *(["version"] if table["version"].any() else [])]
     several = len(table[places].drop_duplicates()) > 1
     table = table[[*CROSSOVER_COLUMNS, *(places if several else ())]].copy()
@@ -191,10 +212,14 @@ def crossover_table(run: Run) -> pd.DataFrame:
     return table
 
 
-def speedups(table: pd.DataFrame) -> pd.DataFrame:
-    """Return baseline latency / latency per series, length and baseline, with its interval."""
+def speedups(pairs: Sequence[Pair]) -> pd.DataFrame:
+    """Return baseline latency / latency per series, length and baseline, with its interval.
+
+    Args:
+        pairs: as of `crossovers`.
+    """
     rows = []
-    for series, baseline, own, other, warm in _against(table):
+    for series, baseline, own, other, warm in pairs:
         for n in sorted(own.keys() & other.keys()):
             got = ratio(other[n], own[n])
             rows.append(
@@ -211,19 +236,21 @@ def feasible(table: pd.DataFrame) -> pd.DataFrame:
     `seq_len` is the longest length that was measured (NA if none). Where a longer one was tried,
     `next_len` is the shortest such, with its status and reason; else `next_len` is NA.
     """
+    by_series: dict[tuple[Any, ...], _Rows] = {}
+    for row in as_rows(table[table["metric"] == "latency"]):
+        by_series.setdefault(tuple(row[c] for c in SERIES), []).append(row)
     rows = []
-    for key, part in table[table["metric"] == "latency"].groupby(list(SERIES), sort=False):
-        good = part[part["value"].notna()]["seq_len"]
-        longest = int(good.max()) if len(good) else None
-        beyond = part[part["seq_len"] > (longest or -1)].sort_values("seq_len")
-        first = beyond.iloc[0] if len(beyond) else None
+    for key, tried in by_series.items():
+        longest = max((r["seq_len"] for r in tried if not math.isnan(r["value"])), default=None)
+        beyond = [row for row in tried if row["seq_len"] > (longest or -1)]
+        first = min(beyond, key=lambda row: row["seq_len"], default={})
         rows.append(
             {
                 **dict(zip(SERIES, key, strict=True)),
                 "seq_len": longest,
-                "next_len": None if first is None else int(first["seq_len"]),
-                "status": "" if first is None else first["status"],
-                "reason": "" if first is None else first["reason"],
+                "next_len": first.get("seq_len"),
+                "status": first.get("status", ""),
+                "reason": first.get("reason", ""),
             }
         )
     columns = [*SERIES, "seq_len", "next_len", "status", "reason"]

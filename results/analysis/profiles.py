@@ -114,6 +114,8 @@ def _middle(rows: list[dict[str, Any]], key: str, columns: tuple[str, ...]) -> p
     keys = [*_AT, key]
     numbers = [c for c in columns if c not in keys]
     table = table.astype(dict.fromkeys(numbers, "float64"))
+    if table.empty:
+        return table
     return _ordered(table.groupby(keys, sort=False, as_index=False)[numbers].median())
 
 

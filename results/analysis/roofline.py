@@ -36,7 +36,8 @@ class Roofs:
     """Peaks by what they belong to: machine, device, dtype, threads, precision and so on."""
 
     def __init__(self, run: Run) -> None:
-        frame = run.frame[(run.frame["kind"] == "roof") & (run.frame["status"] == "ok")]
+        frame = run.of("roof")
+        frame = frame[frame["status"] == "ok"]
         self._best: dict[tuple[object, ...], dict[str, float]] = {}
         for key, part in frame.groupby([*PEAK_COLUMNS, "metric"], sort=False):
             values = part["value"]

@@ -8,7 +8,8 @@ options in one mode of one setting, over the lengths.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 
 from results.analysis.warm_up import converged
 from results.records.case_columns import SETTING
-from results.records.frames import with_plain_texts
+from results.records.frames import as_rows, with_plain_texts
 from results.records.load import Run
 from results.schema import COSTS, IDENTITY, UNITS
 from results.statistics.intervals import Estimate, estimate
@@ -32,6 +33,9 @@ LAUNCH = ("machine", "environment", "run", "case_id", "launch")
 """What names one launch: two machines may have given their runs one name."""
 
 
+_Row = Mapping[Any, Any]
+"""Of the tidy frame."""
+
 _DECLARED = (*COSTS, "expected_time", "expected_memory")
 _WORST = ("gate_error", "gradient_error", "graphs", "breaks", "recompiles")
 """Of several launches the largest is shown."""
@@ -40,7 +44,7 @@ _DETAILS = (*_WORST, "compile_time", "reduced", "fixed_size")
 
 def speed_frame(run: Run) -> pd.DataFrame:
     """Return the tidy rows of kind ``speed``, with the column `cross_len`."""
-    return with_cross_len(run.frame[run.frame["kind"] == "speed"])
+    return with_cross_len(run.of("speed"))
 
 
 def timed_rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -74,14 +78,19 @@ def points(run: Run) -> pd.DataFrame:
     frame = speed_frame(run)
     # The floor is measured again in every case: that a case failed says nothing about it.
     frame = frame[(frame["backend"] != IDENTITY) | (frame["status"] == "ok")]
-    floors = _floors(frame)
+    floors: dict[tuple[Any, ...], float] = {}
+    cases: dict[tuple[Any, ...], list[_Row]] = {}
+    for row in as_rows(frame):
+        cases.setdefault(tuple(row[c] for c in (*SERIES, "seq_len")), []).append(row)
+        if row["backend"] == IDENTITY and row["metric"] == "latency":
+            floors[_launch(row)] = row["value"]
     rows: list[dict[str, Any]] = []
-    for key, part in frame.groupby([*SERIES, "seq_len"], sort=False):
+    for key, part in cases.items():
         shared = dict(zip([*SERIES, "seq_len"], key, strict=True))
-        times = part[part["metric"] == "latency"]
-        beside = [floors.get(at, math.nan) for at in _places(times)]
+        times = [row for row in part if row["metric"] == "latency"]
+        beside = [floors.get(_launch(row), math.nan) for row in times]
         shared["floors"] = np.asarray(beside, dtype=np.float64)
-        rows.extend({**shared, **row} for row in summarise(part))
+        rows.extend({**shared, **row} for row in _summarise(part))
     columns = [
         *SERIES, "seq_len", "metric", "unit", "launches", "value", "ci_low", "ci_high",
         "num_samples", "converged", "status", "reason", *_DECLARED, *_DETAILS, "floors",
@@ -92,30 +101,31 @@ def points(run: Run) -> pd.DataFrame:
     return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
 
 
-def _places(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
-    return list(zip(*(rows[column].tolist() for column in LAUNCH), strict=True))
-
-
-def _floors(frame: pd.DataFrame) -> dict[tuple[Any, ...], float]:
-    """Return the latency of the identity arm of every launch that has one."""
-    rows = frame[(frame["backend"] == IDENTITY) & (frame["metric"] == "latency")]
-    return dict(zip(_places(rows), rows["value"], strict=True))
+def _launch(row: _Row) -> tuple[Any, ...]:
+    return tuple(row[column] for column in LAUNCH)
 
 
 def summarise(part: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one row per metric for the launches of one case and arm (rows of the tidy frame)."""
-    status, reason = outcome(part)
-    declared = {**{c: _first(part[c]) for c in _DECLARED}, **_details(part)}
-    measured = part[part["metric"] != ""]
-    if measured.empty:
-        owed = {m: UNITS[m] for m in ("latency", WORDS[str(part["mode"].iloc[0])].memory)}
+    return _summarise(as_rows(part))
+
+
+def _summarise(part: Sequence[_Row]) -> list[dict[str, Any]]:
+    status, reason = _outcome(part)
+    declared = {**{c: _first(part, c) for c in _DECLARED}, **_details(part)}
+    by_metric: dict[str, list[_Row]] = {}
+    for row in part:
+        if row["metric"]:
+            by_metric.setdefault(row["metric"], []).append(row)
+    if not by_metric:
+        owed = {m: UNITS[m] for m in ("latency", WORDS[part[0]["mode"]].memory)}
         return [_row(m, unit, [], status, reason, declared, 0, None) for m, unit in owed.items()]
     return [
         _row(
-            str(metric), str(rows["unit"].iloc[0]), list(rows["value"]), status, reason, declared,
-            int(sum(len(s) for s in rows["samples"])), converged(rows["converged"]),
+            metric, rows[0]["unit"], [row["value"] for row in rows], status, reason, declared,
+            sum(len(row["samples"]) for row in rows), converged(row["converged"] for row in rows),
         )
-        for metric, rows in measured.groupby("metric", sort=False)
+        for metric, rows in by_metric.items()
     ]  # fmt: skip
 
 
@@ -147,12 +157,13 @@ def _row(
 
 def outcome(part: pd.DataFrame) -> tuple[str, str]:
     """Return status and reason of a case over its launches: ok if one of them was."""
-    if (part["status"] == "ok").all():
-        return "ok", ""
+    return _outcome(as_rows(part[[*LAUNCH, "status", "reason"]]))
+
+
+def _outcome(part: Sequence[_Row]) -> tuple[str, str]:
     launches: dict[tuple[Any, ...], tuple[str, str]] = {}
-    ends = zip(part["status"], part["reason"], strict=True)
-    for place, end in zip(_places(part), ends, strict=True):
-        launches.setdefault(place, end)
+    for row in part:
+        launches.setdefault(_launch(row), (row["status"], row["reason"]))
     bad = [end for end in launches.values() if end[0] != "ok"]
     if not bad:
         return "ok", ""
@@ -162,17 +173,20 @@ def outcome(part: pd.DataFrame) -> tuple[str, str]:
     return "ok", f"{len(bad)} of {len(launches)} launches: {status} ({reason})"
 
 
-def _details(part: pd.DataFrame) -> dict[str, Any]:
+def _details(part: Sequence[_Row]) -> dict[str, Any]:
     """Return `_DETAILS` over the launches of one case and arm."""
-    known = [sizes for sizes in part["fixed_size"] if sizes]
+    times = _known(part, "compile_time")
     return {
-        **{c: float(part[c].max()) for c in _WORST},
-        "compile_time": float(part["compile_time"].median()),
-        "reduced": bool(part["reduced"].any()),
-        "fixed_size": known[0] if known else (),
+        **{c: max(_known(part, c), default=math.nan) for c in _WORST},
+        "compile_time": statistics.median(times) if times else math.nan,
+        "reduced": any(row["reduced"] for row in part),
+        "fixed_size": next((row["fixed_size"] for row in part if row["fixed_size"]), ()),
     }
 
 
-def _first(column: pd.Series) -> float:
-    known = column.dropna()
-    return float(known.iloc[0]) if len(known) else math.nan
+def _first(part: Sequence[_Row], column: str) -> float:
+    return next(iter(_known(part, column)), math.nan)
+
+
+def _known(part: Sequence[_Row], column: str) -> list[float]:
+    return [row[column] for row in part if not math.isnan(row[column])]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from results.analysis.crossovers import crossovers
+from results.analysis.crossovers import against, crossovers
 from results.analysis.selection import Selection
 from results.analysis.series import SERIES, by_setting, points, with_cross_len
 from results.analysis.warm_up import MARK, marked
@@ -349,7 +349,7 @@ def _crossed(base: Run, new: Run, shown: pd.DataFrame) -> pd.DataFrame:
     """Return the crossovers of both runs, a row a series that is shown and baseline."""
     places = ["machine", "environment"]
     key = [*(c for c in SERIES if c not in places), "baseline"]
-    before, after = (crossovers(points(run)) for run in (base, new))
+    before, after = (crossovers(against(points(run))) for run in (base, new))
     after["there"] = after["machine"].map(Pairing(base, new).machines)
     before = before.rename(columns={"machine": "there"})
     kept = ["seq_len", "reason"]

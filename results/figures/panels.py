@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -57,39 +56,37 @@ def lines(
     whether it has a ring around it; with `converged`, times whose warm-up was cut short are
     hollow. `behind` stands behind the names of the series.
     """
-    before = len(ax.lines)
-    data = part.assign(series=[f"{label(*k)}{behind}" for k in keys(part)])
-    looked = {f"{label(*k)}{behind}": looks[k] for k in keys(part)}
-    sns.lineplot(
-        data=data, x="seq_len", y="value", hue="series", style="series",
-        hue_order=list(looked), style_order=list(looked),
-        palette={s: look.light for s, look in looked.items()},
-        markers={s: look.marker for s, look in looked.items()},
-        dashes={s: look.dashes for s, look in looked.items()},
-        errorbar=None, estimator=None, legend=False, ax=ax,
-        markeredgecolor="none", markeredgewidth=0.5,
-    )  # fmt: skip
-    drawn = dict(zip(looked, ax.lines[before:], strict=False))
-    for series, rows in data.groupby("series", sort=False):
-        line = rows.sort_values("seq_len")
-        key = (str(line["backend"].iloc[0]), str(series))
-        plot_data.line(ax, key, looked[str(series)], _points(line))
+    ordered = part.sort_values("seq_len", kind="stable")
+    series = {key: ordered[[k == key for k in keys(ordered)]] for key in dict.fromkeys(keys(part))}
+    drawn = {key: _line(ax, line, looks[key]) for key, line in series.items()}
+    for key, line in series.items():
+        plot_data.line(ax, (key[0], f"{label(*key)}{behind}"), looks[key], _points(line))
         narrow = (line["ci_high"] <= WIDEST_BAND * line["ci_low"]).to_numpy()
         ax.fill_between(
             line["seq_len"], line["ci_low"], line["ci_high"], where=narrow, alpha=0.14,
-            linewidth=0, color=looked[str(series)].light,
+            linewidth=0, color=looks[key].light,
         )  # fmt: skip
         short = [is_cut_short(row) for row in as_rows(line)]
         if any(short):
-            drawn[str(series)].set_markevery([i for i, cut in enumerate(short) if not cut])
+            drawn[key].set_markevery([i for i, cut in enumerate(short) if not cut])
             own = line[np.asarray(short)]
-            hollow_marks(ax, own["seq_len"], own["value"], looked[str(series)])
+            hollow_marks(ax, own["seq_len"], own["value"], looks[key])
         if "ringed" in line:
             rings = line[line["ringed"].astype(bool)]
             ax.plot(
                 rings["seq_len"], rings["value"], marker="o", markersize=12, linestyle="none",
                 markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.4,
             )  # fmt: skip
+
+
+def _line(ax: Axes, rows: pd.DataFrame, look: Look) -> Line2D:
+    rows = rows[rows["value"].notna()]
+    (line,) = ax.plot(
+        rows["seq_len"].to_numpy(np.float64), rows["value"].to_numpy(np.float64),
+        color=look.light, marker=look.marker, markeredgecolor="none", markeredgewidth=0.5,
+    )  # fmt: skip
+    line.set_dashes(look.dashes)  # type: ignore[arg-type]  # "" is a line without any
+    return line
 
 
 def hollow_marks(ax: Axes, x: Any, y: Any, look: Look, size: float = 6.5) -> None:

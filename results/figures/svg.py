@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from results.figures.plot_json import panels, remark
@@ -15,6 +16,9 @@ from results.figures.theme import DARK, LIGHT, PAGE, css_variables, recolour, st
 
 Draw = Callable[[], Figure | None]
 """What draws a figure; None where there is nothing to show."""
+
+SVG_DPI = 72
+"""Of every SVG that matplotlib writes."""
 
 _FONT = "'DejaVu Sans', Verdana, Geneva, sans-serif"
 _NO_TURN = re.compile(r' transform="rotate\(-0 [^)]*\)"')
@@ -76,7 +80,20 @@ def drawn(
     return Drawn(element, _pngs(figure) if pngs else None, said)
 
 
+def _lay_out(figure: Figure) -> None:
+    """Lay a figure out for good, as one of SVG: to save it would draw all of it for that first."""
+    engine = figure.get_layout_engine()
+    if engine is None:
+        return
+    FigureCanvasSVG(figure)  # becomes what texts are measured by
+    before, figure.dpi = figure.dpi, SVG_DPI
+    engine.execute(figure)
+    figure.dpi = before
+    figure.set_layout_engine(None)
+
+
 def _inline(figure: Figure, prefix: str, title: str) -> Inline:
+    _lay_out(figure)
     text = _save(figure, "svg").decode()
     title = alternative(title, figure)
     start = text.index("<svg")

@@ -161,6 +161,8 @@ def choose_exam(
         seq_len: the length asked for, in tokens.
     """
     answered = rows[rows["metric"] == "accuracy"]
+    if answered.empty:
+        return None
     best: tuple[Any, ...] | None = None
     found: Exam | None = None
     for key, part in answered.groupby(list(Exam._fields)):
@@ -179,6 +181,8 @@ def choose_exam(
 
 def recall_of(rows: pd.DataFrame, exam: Exam | None, backend: str, options: str) -> Reading:
     """Return the mean accuracy over seeds with the interval of `seeds.spread`."""
+    if rows.empty:
+        return Reading(note="never measured")
     own = rows[(rows["backend"] == backend) & (rows["options"] == options)]
     if exam is not None:
         for name, value in exam._asdict().items():

@@ -25,8 +25,7 @@ def as_rows(frame: pd.DataFrame) -> list[dict[Any, Any]]:
     its time on each column's place, cell by cell.
     """
     columns = list(frame.columns)
-    values = zip(*(frame[column].tolist() for column in columns), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in values]
+    return [dict(zip(columns, row, strict=True)) for row in frame.to_numpy(dtype=object)]
 
 
 def rows_by(

@@ -65,6 +65,10 @@ class Run:
     folders: tuple[Path, ...] = field(default=())
     unfinished: tuple[Unfinished, ...] = field(default=())
 
+    def of(self, *kinds: str) -> pd.DataFrame:
+        """Return the rows of the tidy frame that are of these kinds."""
+        return self.frame[self.frame["kind"].isin(kinds)]
+
     @property
     def incomplete(self) -> tuple[str, ...]:
         """What says of `unfinished` runs what they lack, one sentence each."""

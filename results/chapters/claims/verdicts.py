@@ -85,7 +85,7 @@ def _number(value: float) -> str:
 def rulings(analysis: Analysis) -> list[Ruling]:
     """Return every claim with what the run says of it; empty if the run tested none."""
     run = analysis.run
-    frame = one_version(run.frame[run.frame["kind"] == CLAIM])
+    frame = one_version(run.of(CLAIM))
     if frame.empty:
         return []
     place = frame.groupby(list(PLACE), sort=False).size().idxmax()  # where most was found

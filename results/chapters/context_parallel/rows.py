@@ -70,8 +70,7 @@ class ContextChapter:
 
 def context_chapters(run: Run) -> list[ContextChapter]:
     """Return the cases over several ranks of a run, by setting."""
-    frame = run.frame[run.frame["kind"] == CONTEXT]
-    groups = rows_by(frame, SETTING)
+    groups = rows_by(run.of(CONTEXT), SETTING)
     titles = titled([setting for setting, _ in groups], run, SETTING, _name)
     chapters = []
     for title, (setting, part) in zip(titles, groups, strict=True):

@@ -81,8 +81,7 @@ class ErrorChapter:
 
 def error_chapters(run: Run) -> list[ErrorChapter]:
     """Return the errors of a run by setting."""
-    frame = run.frame[run.frame["kind"] == "error"]
-    groups = rows_by(frame, SETTING)
+    groups = rows_by(run.of("error"), SETTING)
     titles = titled([setting for setting, _ in groups], run, PLACE, _name)
     found = []
     for title, (setting, part) in zip(titles, groups, strict=True):

@@ -70,7 +70,7 @@ def comparisons(run: Run) -> pd.DataFrame:
 
     A case of which no launch succeeded has no numbers, and its status and reason.
     """
-    frame = run.frame[run.frame["kind"] == "peer"]
+    frame = run.of("peer")
     claims = _claims(run)
     rows = []
     places = ["machine", "environment", "version", "case_id"]

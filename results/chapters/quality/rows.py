@@ -124,7 +124,7 @@ def at_chance(found: Spread, chance: float, num_labels: float) -> bool:
 
 def chapters_of_tasks(run: Run) -> list[QualityChapter]:
     """Return the tasks of a run by setting: by machine, task, form and length."""
-    frame = run.frame[run.frame["kind"] == "task"]
+    frame = run.of("task")
     if frame.empty:
         return []
     told = details(run, "task")
@@ -191,7 +191,7 @@ def details(run: Run, kind: str) -> _Told:
 def _trial(training: str, part: pd.DataFrame, told: _Told) -> Trial:
     said = [
         (row, detail)
-        for row in _cases(part)
+        for row in as_rows(part.drop_duplicates(["run", "case_id"]))
         for detail in told.get((row["machine"], row["run"], row["case_id"]), [])
     ]
     metric = "accuracy"
@@ -213,11 +213,6 @@ def _trial(training: str, part: pd.DataFrame, told: _Told) -> Trial:
         facts=next((d["facts"] for _, d in said if d.get("facts")), {}),
         task=next((d["task"] for _, d in said if d.get("task")), {}),
     )
-
-
-def _cases(part: pd.DataFrame) -> list[dict[Any, Any]]:
-    rows: list[dict[Any, Any]] = as_rows(part.drop_duplicates(["run", "case_id"]))
-    return rows
 
 
 _Said = list[tuple[dict[Any, Any], dict[str, Any]]]

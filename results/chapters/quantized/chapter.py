@@ -74,8 +74,7 @@ def quantized_part(analysis: Analysis) -> Part | None:
 
 def _groups(run: Run) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     """Return the settings with their rows."""
-    frame = run.frame[run.frame["kind"] == "quantized"]
-    return [(setting, rows_of(part)) for setting, part in rows_by(frame, SETTING)]
+    return [(setting, rows_of(part)) for setting, part in rows_by(run.of("quantized"), SETTING)]
 
 
 def quantized_table(run: Run) -> pd.DataFrame:

@@ -45,28 +45,29 @@ def along(table: pd.DataFrame, axis: str) -> pd.DataFrame:
         `speedup_low` and `speedup_high` over launches, and the
         peak memory of both, `memory` and `base_memory`, in B.
     """
-    latency = _with_memory(table)
+    base = BASE.get(axis, min(table[axis], default=None))
     shared = [c for c in (*SERIES, "seq_len") if c != axis]
-    base = BASE.get(axis, min(latency[axis], default=None))
+    cases: dict[tuple[Any, ...], list[dict[Any, Any]]] = {}
+    if (table[axis] != base).any():  # most runs hold one value of the axis
+        for row in _with_memory(table):
+            cases.setdefault(tuple(row[c] for c in shared), []).append(row)
     rows = []
-    others = latency[latency[axis] != base]
-    latency = latency if len(others) else others  # most runs hold one value of the axis
-    for _, part in latency.groupby(shared, sort=False):
-        found = as_rows(part)
-        first = next((r for r in found if r[axis] == base), None)
-        rows += [{**r, **_against(first, r, base)} for r in found if r[axis] != base]
+    for alike in cases.values():
+        first = next((r for r in alike if r[axis] == base), None)
+        rows += [{**r, **_against(first, r, base)} for r in alike if r[axis] != base]
     return pd.DataFrame.from_records(rows, columns=[*table.columns, "memory", *_ADDED])
 
 
-def _with_memory(table: pd.DataFrame) -> pd.DataFrame:
+def _with_memory(table: pd.DataFrame) -> list[dict[Any, Any]]:
     """Return the latency rows, each with its peak memory as `memory`."""
-    case = [*SERIES, "seq_len"]
-    peaks = table[table["metric"] == "peak_memory"]
-    known = dict(zip(peaks[case].itertuples(index=False, name=None), peaks["value"], strict=True))
-    latency = table[table["metric"] == "latency"].copy()
-    places = latency[case].itertuples(index=False, name=None)
-    latency["memory"] = [known.get(place, math.nan) for place in places]
-    return latency
+
+    def case(row: Mapping[Any, Any]) -> tuple[Any, ...]:
+        return tuple(row[c] for c in (*SERIES, "seq_len"))
+
+    rows = as_rows(table)
+    peaks = {case(row): row["value"] for row in rows if row["metric"] == "peak_memory"}
+    times = [row for row in rows if row["metric"] == "latency"]
+    return [{**row, "memory": peaks.get(case(row), math.nan)} for row in times]
 
 
 def _against(first: Mapping[Any, Any] | None, own: Mapping[Any, Any], base: Any) -> dict[str, Any]:

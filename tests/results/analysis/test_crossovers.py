@@ -13,6 +13,7 @@ import synthetic
 from results.analysis.analysis import Analysis
 from results.analysis.crossovers import (
     CROSSOVER_COLUMNS,
+    against,
     crossover,
     crossover_table,
     feasible,
@@ -128,7 +129,7 @@ def test_settings_are_never_mixed(tmp_path: Path) -> None:
 
 
 def test_speedups_are_the_ratios_of_the_laws(tmp_path: Path) -> None:
-    table = speedups(points(load(synthetic.write_run(tmp_path, noise=0.01))))
+    table = speedups(against(points(load(synthetic.write_run(tmp_path, noise=0.01)))))
     row = table[
         (table["backend"] == "linformer") & (table["mode"] == "forward")
         & (table["baseline"] == "sdpa") & (table["seq_len"] == 8192)
