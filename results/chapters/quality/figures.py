@@ -27,16 +27,14 @@ from results.figures.panels import (
     panel_row,
     shared_legend,
 )
-from results.figures.theme import INK
+from results.figures.theme import INK, Look
 from results.metrics import METRICS
 from results.records.frames import as_rows
 from results.text import numbers
 from results.text.labels import label, rank
 
-MOST_SERIES = 24
-MOST_TRIALS = 6
-LONGEST_TITLE = 34
-"""Panels of one figure that has a panel a trial."""
+MOST_SERIES, MOST_TRIALS, LONGEST_TITLE = 24, 6, 34
+"""Of a figure, and characters over a panel of a trial."""
 
 MOST_GROUPS = 12
 """Groups of a line: what has more is pooled, neighbours together."""
@@ -78,31 +76,8 @@ def cost_figure(chapter: QualityChapter, trial: Trial) -> Figure | None:
         _frontier(ax, trial, cost, shown)
         best = set(trial.frontier(cost))
         for place, row in enumerate(as_rows(shown)):
-            look = chapter.looks[row["backend"], row["options"]]
-            is_best = (row["backend"], row["options"]) in best
-            color = look.light
-            key = row["backend"], label(row["backend"], row["options"])
-            note = "on the frontier" if is_best else ""
-            short = cost == "latency" and is_cut_short(row)
-            point = plot_data.Point(
-                row[cost], row["score"], row["score_low"], row["score_high"], note, ringed=is_best,
-                hollow=short,
-            )  # fmt: skip
-            plot_data.line(ax, key, look, [point], joined=False)
-            ax.plot([row[cost]] * 2, [row["score_low"], row["score_high"]], color=color,
-                    linewidth=1.6, zorder=2)  # fmt: skip
-            ax.plot(
-                row[cost],
-                row["score"],
-                marker=look.marker,
-                color=color,
-                markerfacecolor="none" if short else color,
-                linestyle="none",
-                markersize=(10 if is_best else 8.5) - _smaller(place),
-                markeredgecolor=INK if is_best else color,
-                markeredgewidth=1.2 if is_best else 0.5,
-                zorder=3,
-            )
+            series = (row["backend"], row["options"])
+            _mark(ax, row, cost, chapter.looks[series], place, is_best=series in best)
         log_cost(ax, list(shown[cost]), cost)
         _score_axis(ax, trial, rows, beside)
         ax.set_title(f"against {what}")
@@ -110,6 +85,27 @@ def cost_figure(chapter: QualityChapter, trial: Trial) -> Figure | None:
     handles = [(ink_line("-"), "frontier"), *_extra(trial, beside)]
     shared_legend(figure, keys(rows), chapter.looks, with_lines=False, others=handles)
     return figure
+
+
+def _mark(
+    ax: Axes, row: Mapping[Any, Any], cost: str, look: Look, place: int, *, is_best: bool
+) -> None:
+    """Draw a score over a cost, with a bar from its smallest to its largest seed."""
+    x, color = row[cost], look.light
+    short = cost == "latency" and is_cut_short(row)
+    point = plot_data.Point(
+        x, row["score"], row["score_low"], row["score_high"],
+        "on the frontier" if is_best else "", ringed=is_best, hollow=short,
+    )  # fmt: skip
+    key = row["backend"], label(row["backend"], row["options"])
+    plot_data.line(ax, key, look, [point], joined=False)
+    ax.plot([x] * 2, [point.low, point.high], color=color, linewidth=1.6, zorder=2)
+    ax.plot(
+        x, point.y, marker=look.marker, color=color, markerfacecolor="none" if short else color,
+        linestyle="none", markersize=(10 if is_best else 8.5) - _smaller(place),
+        markeredgecolor=INK if is_best else color, markeredgewidth=1.2 if is_best else 0.5,
+        zorder=3,
+    )  # fmt: skip
 
 
 def _smaller(place: int) -> float:
@@ -285,16 +281,10 @@ def curve_figure(chapter: QualityChapter, trial: Trial) -> Figure | None:
     return figure
 
 
-Line = tuple[Any, Any, Any, Any]
-
-
-def band(curves: pd.DataFrame, column: str) -> Line | None:
+def band(curves: pd.DataFrame, column: str) -> tuple[Any, Any, Any, Any] | None:
     """Return x and the smallest, mean and largest loss of the seeds, over what all reached."""
-    seeds = [
-        rows.sort_values(column, kind="stable")
-        for _, rows in curves.groupby("seed")
-        if len(rows) > 1
-    ]
+    several = (rows for _, rows in curves.groupby("seed") if len(rows) > 1)
+    seeds = [rows.sort_values(column, kind="stable") for rows in several]
     if not seeds:
         return None
     start = max(float(s[column].iloc[0]) for s in seeds)
