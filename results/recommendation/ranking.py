@@ -1,8 +1,8 @@
 """Which attention to use at a length, from measured records: never a guess.
 
 A candidate is a backend with its options. One ranking holds the candidates of one setting
-(`series.SETTING`: machine, environment, shape, threads, precision …), by latency; numbers of two
-settings never stand in one. What the records do not say does not qualify, and is named.
+(`case_columns.SETTING`: machine, environment, shape, threads, precision …), by latency; numbers
+of two settings never stand in one. What the records do not say does not qualify, and is named.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Ranking:
     """The candidates of one setting.
 
     Attributes:
-        setting: values of `series.SETTING`.
+        setting: values of `case_columns.SETTING`.
         qualified: by latency, the fastest first.
         rejected: what did not qualify; what has a latency first.
         question: what was asked.

@@ -128,7 +128,7 @@ class Setting:
     """What one setting holds for a mode: asked for several lengths, it is looked up once.
 
     Attributes:
-        values: of `series.SETTING`.
+        values: of `case_columns.SETTING`.
         series: its candidates.
         exams: rows of recall tasks that may count.
         lengths: at which anything was measured, in tokens.
