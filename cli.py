@@ -336,7 +336,7 @@ def compare(
     """
     from results.analysis.selection import parse
     from results.comparison import text as changes_text
-    from results.comparison.changes import compare as compared
+    from results.comparison.compare import compare as compared
     from results.comparison.verdicts import THRESHOLD
     from results.records.load import load
     from suites.terminal import listing

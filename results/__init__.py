@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from results.chapters.speed import figures as plots
-    from results.recommendation.ranking import recommend
+    from results.recommendation.recommend import recommend
     from results.records.load import load
 
 __all__ = ["load", "plots", "recommend"]
 
-_HOMES = {"load": "records.load", "recommend": "recommendation.ranking"}
+_HOMES = {"load": "records.load", "recommend": "recommendation.recommend"}
 
 
 def __getattr__(name: str) -> Any:

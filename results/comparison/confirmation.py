@@ -16,7 +16,8 @@ from statistics import median
 from typing import Any
 
 from results.comparison.backend_changes import Member, by_pairs
-from results.comparison.changes import BROKEN, Change, Comparison, unresolved
+from results.comparison.changes import Change, Comparison
+from results.comparison.judging import BROKEN, unresolved
 from results.comparison.pairing import Place, Side
 from results.comparison.verdicts import verdict_of
 from results.statistics.inference import Difference, adjusted, paired

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from results.figures import plot_data
 from results.figures.axes import finish, pad, ratio_ticks, time_ticks
-from results.figures.panels import cut, keys, legend, lines, make_panels, panel_row, shared_legend
+from results.figures.panels import cut, each_panel, keys, legend, lines, panel_row, shared_legend
 from results.figures.theme import INK, Look
 from results.metrics import METRICS
 from results.text.labels import label
@@ -44,35 +45,32 @@ def ratio_figure(part: pd.DataFrame, drawn: Looks, names: Names, what: str) -> F
     """Draw new over base against length, a panel a mode and a line a series.
 
     Args:
-        part: cases of one setting (`changes_views.case_table`).
+        part: cases of one setting (`sections.case_table`).
         drawn: how each series looks.
         names: of the runs.
         what: is compared.
     """
     part = _first_series(part[part["value"] > 0], MOST_RATIOS)
-    modes = list(dict.fromkeys(part["mode"]))
-    made = make_panels(len(modes))
-    if made is None:
-        return None
-    figure, axes = made
-    for ax, mode in zip(axes, modes, strict=True):
-        own = part[part["mode"] == mode]
-        lines(ax, own, drawn)
+
+    def panel(ax: Axes, mode: str) -> None:
+        cases = part[part["mode"] == mode]
+        lines(ax, cases, drawn)
         ax.axhline(1.0, color=INK, linewidth=1.2, linestyle=(0, (1, 2)))
         plot_data.shown(ax).rules.append(plot_data.Rule("no change", y=1.0))
-        finish(ax, mode, f"{what}, {names[1]} / {names[0]}", own, ratio_ticks, mode)
+        finish(ax, mode, f"{what}, {names[1]} / {names[0]}", cases, ratio_ticks, mode)
         low, high = ax.get_ylim()
         ax.set_ylim(min(low, 0.8), max(high, 1.25))
         ratio_ticks(ax.yaxis)
-        legend(ax, own, drawn, {})
-    return figure
+        legend(ax, cases, drawn, {})
+
+    return each_panel(list(dict.fromkeys(part["mode"])), panel)
 
 
 def beside_figure(part: pd.DataFrame, drawn: Looks, names: Names) -> Figure | None:
     """Draw the times of both runs against length, a panel a series.
 
     Args:
-        part: cases of one setting and mode (`changes_views.case_table`).
+        part: cases of one setting and mode (`sections.case_table`).
         drawn: how each series looks.
         names: of the runs.
     """
@@ -87,9 +85,9 @@ def beside_figure(part: pd.DataFrame, drawn: Looks, names: Names) -> Figure | No
     every = pd.concat([part["base"], part["new"]]).dropna()
     before = Look(INK, "o", (4, 1.5))
     for ax, key in zip(axes, series, strict=True):
-        own = part[[k == key for k in keys(part)]]
+        cases = part[[k == key for k in keys(part)]]
         for name, side, look in ((names[0], "base", before), (names[1], "new", drawn[key])):
-            values = own.rename(
+            values = cases.rename(
                 columns={side: "shown", f"{side}_low": "low", f"{side}_high": "high"}
             )
             columns = ["seq_len", "shown", "low", "high", f"{side}_cut_short"]
@@ -101,7 +99,7 @@ def beside_figure(part: pd.DataFrame, drawn: Looks, names: Names) -> Figure | No
                 backend=key[0], options=key[1], converged=told["cut_short"] == 0
             )  # fmt: skip
             lines(ax, line, {key: look}, behind=f", {name}")
-        told = own.assign(value=own["new"].fillna(own["base"]))
+        told = cases.assign(value=cases["new"].fillna(cases["base"]))
         finish(
             ax, cut(label(*key), LONGEST_TITLE), METRICS["latency"].axis, told, time_ticks, mode
         )
@@ -119,5 +117,5 @@ def beside_figure(part: pd.DataFrame, drawn: Looks, names: Names) -> Figure | No
 
 
 def _first_series(part: pd.DataFrame, most: int) -> pd.DataFrame:
-    kept = set(list(dict.fromkeys(keys(part)))[:most])
-    return part[np.array([k in kept for k in keys(part)], dtype=bool)]
+    first = set(list(dict.fromkeys(keys(part)))[:most])
+    return part[np.array([k in first for k in keys(part)], dtype=bool)]

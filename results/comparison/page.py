@@ -12,15 +12,9 @@ from results.chapters.environment.facts import provenance
 from results.chapters.trust.rows import trust
 from results.chapters.trust.tables import trust_section
 from results.comparison.changes import Comparison
-from results.comparison.tables import (
-    Sides,
-    backend_views,
-    every_metric,
-    name_sides,
-    sections,
-    summary,
-)
-from results.comparison.text import headline
+from results.comparison.sections import every_metric, name_sides, sections, summary
+from results.comparison.tables import Sides, backend_views
+from results.comparison.words import headline
 from results.page.blocks import Section
 from results.page.frame import PageFigure, page_figure, render
 from results.records.load import Run, machine_names

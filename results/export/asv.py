@@ -12,49 +12,31 @@ a CPU in float32 and a GPU in bfloat16 would have nothing in common to show.
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from results.analysis import warm_up
-from results.analysis.series import outcome, speed_frame
+from results.analysis.series import speed_frame
 from results.analysis.warm_up import is_cut_short
-from results.export.asv_history import BRANCH, ExportError, make_commits, seconds, slug
-from results.metrics import METRICS
+from results.export.asv_benchmarks import benchmarks_of, result_file
+from results.export.asv_history import BRANCH, ExportError, make_commits, slug
+from results.export.asv_machines import bounded, machines_of, versions_of
 from results.records.atomic_write import check_within, write_text
 from results.records.case_columns import SETTING
 from results.records.frames import as_rows
 from results.records.load import Run
-from results.schema import content_id, format_option
-from results.statistics.intervals import estimate
-from results.text import numbers
-from results.text.clean import clean
+from results.schema import content_id
 from results.text.labels import label, rank
-from results.text.modes import WORDS
 
 RESULTS_DIR = "asv/results"
 HTML_DIR = "asv/html"
 REPOSITORY = "asv/commits.git"
 
-MOST_CELLS = 200_000
-"""Combinations of parameters in one of asv's tables."""
-
-RESULT_COLUMNS = (
-    "result", "params", "version", "started_at", "duration", "stats_ci_99_a", "stats_ci_99_b",
-    "stats_q_25", "stats_q_75", "stats_number", "stats_repeat", "samples", "profile",
-)  # fmt: skip
-
-_KINDS = {name: row.asv for name, row in METRICS.items() if row.asv}
-"""Metric to asv's kind of benchmark, its unit, and what its pages call it."""
-
-_AXES = ("backend", "tokens")
 
 _CHOSEN = tuple(c for c in SETTING if c not in ("machine", "environment", "version", "level"))
 
@@ -112,8 +94,8 @@ def export_asv(run: Run, out: str | Path) -> Path:
     if not configuration.exists() and any(part.exists() for part in parts):
         raise ExportError(f"out: {folder} holds files that are not ours; expected another folder")
     frame = _frame(run)
-    benchmarks = _benchmarks(frame)
-    machines = _machines(run, frame)
+    benchmarks = benchmarks_of(frame)
+    machines = machines_of(run, frame)
     for part in parts:
         shutil.rmtree(part, ignore_errors=True)
     commits = make_commits(folder / REPOSITORY, frame)
@@ -143,7 +125,7 @@ def _write_results(
     for (point, machine, *_), same in frame.groupby(["commit_hash", "machine", *_SETTING_WORDS]):
         environments = list(same.groupby("environment"))
         for environment, part in environments:
-            chosen = {name: _bounded(part[name].iloc[0]) for name in _SETTING_WORDS}
+            chosen = {name: bounded(part[name].iloc[0]) for name in _SETTING_WORDS}
             named = [chosen["device"], chosen["dtype"]]
             told = ("device", "dtype", *(["heads"] if chosen["model"] != "none" else []))
             others = [n for n in _SETTING_WORDS if n not in told]
@@ -152,11 +134,11 @@ def _write_results(
                 chosen["environment"] = content_id(environment)[:6]
                 named.append(chosen["environment"])
             name = slug(" ".join(named), longest=100)
-            about = {"machine": machines[machine]["machine"], **_versions(run, environment)}
+            about = {"machine": machines[machine]["machine"], **versions_of(run, environment)}
             file = results / about["machine"] / f"{point[:8]}-{name}.json"
             if file.exists():  # two settings whose names differ in what no name of a file holds
                 name = f"{name}-{content_id(chosen)[:6]}"
-            record = _result_file(part, benchmarks, {
+            record = result_file(part, benchmarks, {
                 "commit_hash": point, "env_name": name, "python": about["python"],
                 "params": {**about, **chosen},
             })  # fmt: skip
@@ -218,150 +200,3 @@ def _frame(run: Run) -> pd.DataFrame:
 def _write_json(path: Path, content: object) -> None:
     # asv reads NaN as "skipped": it is part of its format.
     write_text(path, json.dumps(content) + "\n")
-
-
-def _benchmarks(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return asv's description of every level, mode and metric that was measured."""
-    described: dict[str, dict[str, Any]] = {}
-    for (level, mode), part in frame.groupby(["level", "mode"], sort=True):
-        backends = list(part.sort_values(["order", "backend"])["backend"].unique())
-        lengths = sorted(part["tokens"].unique())
-        if (cells := len(backends) * len(lengths)) > MOST_CELLS:
-            raise ExportError(
-                f"asv's table of level {level}, mode {mode} holds every combination of "
-                f"{' and '.join(_AXES)}: {cells:,} of them, more than {MOST_CELLS:,}; export runs "
-                "that vary less"
-            )
-        for metric in [m for m in _KINDS if m in set(part["metric"])] or ["latency"]:
-            kind, unit, words = _KINDS[metric]
-            name = f"{level}.{mode}.{metric}"
-            described[name] = {
-                "name": name, "pretty_name": f"{level} {mode}: {words}", "type": kind,
-                "unit": unit, "params": [[repr(b) for b in backends], lengths],
-                "param_names": list(_AXES), "timeout": 60.0, "version": content_id(name),
-                "code": f"{_measured(mode, metric)}, at level {level}: median over launches.",
-            }  # fmt: skip
-    return described
-
-
-def _measured(mode: str, metric: str) -> str:
-    words = WORDS[mode]
-    titles = {"latency": words.call, words.memory: words.memory_title}
-    return titles.get(metric, "Relative L2 distance from exact softmax attention")
-
-
-def _machines(run: Run, frame: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """Return each machine as asv knows it, by the records' id: its name says what it is."""
-    ids = sorted(frame["machine"].unique())
-    described = {machine: _described(run.machines.get(machine, {})) for machine in ids}
-    words = {
-        machine: slug(d["gpu"] if "gpu" in d else f"{d['cpu']} {d.get('num_cpu', '?')} cores")
-        for machine, d in described.items()
-    }
-    names = list(words.values())
-    # The record's own id is a stranger's text: only its hash may name a folder.
-    return {
-        machine: {
-            "machine": name if names.count(name) == 1 else f"{name}-{content_id(machine)[:6]}",
-            **described[machine],
-        }
-        for machine, name in words.items()
-    }
-
-
-def _described(about: Mapping[str, Any]) -> dict[str, str]:
-    """Return what is known of a machine, by asv's names where it has one."""
-    cores, ram, gpu = about.get("cores"), about.get("ram_bytes"), about.get("gpu_memory_bytes")
-    known = {
-        "cpu": about.get("cpu") or "unknown CPU", "num_cpu": cores, "ram": _size(ram),
-        "gpu": about.get("gpu"), "gpu_ram": _size(gpu), "os": about.get("os"),
-        "arch": about.get("arch"),
-    }  # fmt: skip
-    return {key: clean(value) for key, value in known.items() if value}
-
-
-def _size(value: Any) -> str | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return numbers.size(float(value)) if number and 0 < value < _LARGEST_MEMORY else None
-
-
-_LARGEST_MEMORY = 1e18
-
-
-def _versions(run: Run, environment: str) -> dict[str, str]:
-    """Return what asv draws a curve of its own for; attnbench's version is the commit's."""
-    about = run.environments.get(environment, {})
-    found = (about.get(name) or "unknown" for name in ("python", "torch"))
-    texts = (_bounded(clean(format_option(v))) for v in found)
-    return dict(zip(("python", "torch"), texts, strict=True))
-
-
-def _bounded(text: str) -> str:
-    """Return a text that may name a folder of asv's site; cut short, it is still told apart."""
-    if len(text.encode()) <= _LONGEST_WORD:
-        return text
-    return f"{text.encode()[: _LONGEST_WORD - 10].decode(errors='ignore')}~{content_id(text)[:6]}"
-
-
-_LONGEST_WORD = 150
-
-
-def _result_file(
-    part: pd.DataFrame, benchmarks: Mapping[str, Mapping[str, Any]], head: Mapping[str, Any]
-) -> dict[str, Any]:
-    started = min(seconds(s) for s in part["started"])
-    rows = {
-        key: row
-        for key, benchmark in benchmarks.items()
-        if (row := _result_row(part, benchmark, started_at=started * 1000)) is not None
-    }
-    return {
-        **head, "date": int(part["commit_date"].iloc[0]) * 1000, "env_vars": {},
-        "requirements": {}, "result_columns": list(RESULT_COLUMNS), "results": rows,
-        "durations": {}, "version": 2,
-    }  # fmt: skip
-
-
-def _result_row(
-    part: pd.DataFrame, benchmark: Mapping[str, Any], *, started_at: int
-) -> list[Any] | None:
-    """Return the row of one benchmark in the order of its parameters; None = nothing of it."""
-    level, mode, metric = benchmark["name"].split(".")
-    rows = part[(part["level"] == level) & (part["mode"] == mode)]
-    cells = {
-        (repr(backend), tokens): group
-        for (backend, tokens), group in rows.groupby(list(_AXES), sort=False)
-    }
-    products = list(itertools.product(*benchmark["params"]))
-    found = [_cell(cells.get(values), metric) for values in products]
-    if all(cell is None for cell in found):
-        return None
-    columns: list[Any] = [[c["result"] if c else math.nan for c in found], benchmark["params"]]
-    columns += [benchmark["version"], started_at, None]
-    for key in ("ci_99_a", "ci_99_b", "q_25", "q_75", "number", "repeat", "samples"):
-        values = [c.get(key) if c else None for c in found]
-        columns.append(values if any(v is not None for v in values) else None)
-    while columns[-1] is None:
-        columns.pop()
-    return columns
-
-
-def _cell(group: pd.DataFrame | None, metric: str) -> dict[str, Any] | None:
-    """Return one result with its statistics; asv's null = failed, NaN = skipped."""
-    if group is None:
-        return None
-    rows = group[group["metric"] == metric]
-    if rows.empty:
-        status, _ = outcome(group)
-        skipped = status in ("ok", "unsupported", "not_run")
-        return {"result": math.nan if skipped else None}
-    launches = list(rows["value"])
-    got = estimate(launches, level=0.99)
-    samples = [s for sample in rows["samples"] for s in sample]
-    cell: dict[str, Any] = {"result": got.value, "number": 1, "repeat": len(samples)}
-    if got.has_interval:
-        cell |= {"ci_99_a": got.low, "ci_99_b": got.high}
-    cell["q_25"], cell["q_75"] = (float(q) for q in np.quantile(samples, [0.25, 0.75]))
-    if metric == "latency":
-        cell["samples"] = samples
-    return cell

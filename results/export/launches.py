@@ -49,16 +49,16 @@ def launch_table(run: Run) -> pd.DataFrame:
         for r in run.records
     }  # fmt: skip
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for told in as_rows(run.frame):
-        place = tuple(told[c] for c in LAUNCH)
+    for measured in as_rows(run.frame):
+        place = tuple(measured[c] for c in LAUNCH)
         record = records[place]
-        row = rows.setdefault((*place, told["arm"]), {})
+        row = rows.setdefault((*place, measured["arm"]), {})
         if not row:
-            row |= {c: told[c] for c in LAUNCH_TABLE if c in told} | _of_the_launch(record)
-        if told["metric"] == "latency":
-            row |= _of_the_samples(told, record["arms"][told["arm"]]["metrics"]["latency"])
-        elif told["metric"] in METRICS:
-            row[told["metric"]] = told["value"]
+            row |= {c: measured[c] for c in LAUNCH_TABLE if c in measured} | _of_the_launch(record)
+        if measured["metric"] == "latency":
+            row |= _of_the_samples(measured, record["arms"][measured["arm"]]["metrics"]["latency"])
+        elif measured["metric"] in METRICS:
+            row[measured["metric"]] = measured["value"]
     table = pd.DataFrame.from_records(list(rows.values())).reindex(columns=list(LAUNCH_TABLE))
     table = table.astype(dict.fromkeys(_NUMBERS, "float64")).astype(dict.fromkeys(_WHOLE, "Int64"))
     order = ["machine", "environment", "run", "order", "arm"]
@@ -74,17 +74,17 @@ def _of_the_launch(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _of_the_samples(told: Mapping[Any, Any], latency: Mapping[str, Any]) -> dict[str, Any]:
+def _of_the_samples(measured: Mapping[Any, Any], latency: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a latency's samples say, and how they were taken."""
     warm_up = latency.get("warm_up")
-    values = np.quantile(told["samples"], list(QUANTILES.values()))
+    values = np.quantile(measured["samples"], list(QUANTILES.values()))
     return {
         **dict(zip(QUANTILES, map(float, values), strict=True)),
-        "num_samples": len(told["samples"]),
+        "num_samples": len(measured["samples"]),
         "every": _whole(latency.get("every")),
-        "stopped": told["stopped"],
+        "stopped": measured["stopped"],
         "warm_up_calls": _whole(warm_up.get("calls")) if isinstance(warm_up, dict) else None,
-        "converged": told["converged"],
+        "converged": measured["converged"],
     }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,8 @@ from results.figures.theme import INK, Look
 from results.records.frames import as_rows
 from results.text import numbers
 from results.text.labels import label, rank
+
+T = TypeVar("T")
 
 SeriesKey = tuple[str, str]
 """Backend and options."""
@@ -41,6 +43,19 @@ def make_panels(count: int, columns: int = 0) -> tuple[Figure, list[Axes]] | Non
     figure = Figure(figsize=(width, 4.5 * rows), layout="constrained")
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
     return figure, axes
+
+
+def each_panel(
+    items: Sequence[T], draw: Callable[[Axes, T], None], columns: int = 0
+) -> Figure | None:
+    """Return a figure with a panel for each of `items`, drawn by `draw`; None for none."""
+    made = make_panels(len(items), columns)
+    if made is None:
+        return None
+    figure, axes = made
+    for ax, item in zip(axes, items, strict=True):
+        draw(ax, item)
+    return figure
 
 
 def lines(
@@ -170,7 +185,7 @@ def legend(
                 [],
                 color=look.light,
                 marker=look.marker,
-                linestyle=_linestyle(look) if with_lines else "none",
+                linestyle=linestyle(look) if with_lines else "none",
             )
         )
         texts.append(f"{cut(label(*key), LONGEST_LABEL)}{notes.get(key, '')}")
@@ -191,8 +206,14 @@ def legend(
     )
 
 
-def _linestyle(look: Look) -> Any:
+def linestyle(look: Look) -> Any:
+    """Return the dashes of a series as matplotlib takes them."""
     return (0, look.dashes) if look.dashes else "-"
+
+
+def ink_line(style: Any) -> Line2D:
+    """Return the handle of a line that is no series, for a legend."""
+    return Line2D([], [], color=INK, linewidth=1.1, linestyle=style)
 
 
 def cut(text: str, longest: int) -> str:
@@ -234,7 +255,7 @@ def shared_legend(
     handles, texts = [], []
     for key in sorted(dict.fromkeys(series), key=lambda k: (rank(k[0]), k[1])):
         look = looks[key]
-        style: Any = _linestyle(look) if with_lines else "none"
+        style: Any = linestyle(look) if with_lines else "none"
         handles.append(Line2D([], [], color=look.light, marker=look.marker, linestyle=style))
         texts.append(cut((names or {}).get(key) or label(*key), LONGEST_LABEL))
     handles += [handle for handle, _ in others]

@@ -37,20 +37,12 @@ def _panel(ax: Axes, shown: Shown) -> dict[str, Any]:
         "y": _axis(ax.yaxis, shown),
         "series": [
             {
-                "backend": line.backend,
-                "name": line.name,
-                "note": shown.notes.get(line.name, ""),
-                "joined": line.joined,
-                "across": line.across,
-                **_look(line.look),
+                "backend": line.backend, "name": line.name,
+                "note": shown.notes.get(line.name, ""), "joined": line.joined,
+                "across": line.across, **_look(line.look),
                 "points": [
-                    [
-                        *map(_rounded, (p.x, p.y, p.low, p.high)),
-                        words.of(p, line),
-                        p.tag,
-                        int(p.ringed),
-                        int(p.hollow),
-                    ]
+                    [*map(_rounded, (p.x, p.y, p.low, p.high)), words.of(p, line), p.tag,
+                     int(p.ringed), int(p.hollow)]
                     for p in line.points
                 ],
             }
@@ -65,28 +57,18 @@ def _panel(ax: Axes, shown: Shown) -> dict[str, Any]:
             for r in shown.rules
         ],
         "paths": [
-            {
-                "points": [list(map(_rounded, point)) for point in p.points],
-                "color": _color(p.look.light) if p.look else "var(--ink)",
-                "steps": p.in_steps,
-            }
+            {"points": [list(map(_rounded, point)) for point in p.points],
+             "color": _color(p.look.light) if p.look else "var(--ink)", "steps": p.in_steps}
             for p in shown.paths
         ],
         "legend": ax.get_legend() is not None,
         "bars": [
-            {
-                "backend": b.backend,
-                "name": b.name,
-                "part": b.part,
-                "row": b.row,
-                "start": _rounded(b.start),
-                "end": _rounded(b.end),
-                "words": b.words,
-                "color": _color(b.light),
-            }
+            {"backend": b.backend, "name": b.name, "part": b.part, "row": b.row,
+             "start": _rounded(b.start), "end": _rounded(b.end), "words": b.words,
+             "color": _color(b.light)}
             for b in shown.bars
         ],
-    }
+    }  # fmt: skip
 
 
 def _axis(axis: Any, shown: Shown) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from results.recommendation.interpolation import Reading
 from results.recommendation.ranking import Candidate, Ranking, Recommendation
 from results.recommendation.relaxations import relaxations
 from results.recommendation.text import Machines, machine_words
+from results.schema import UNITS
 from results.text.modes import WORDS
 
 
@@ -104,17 +105,17 @@ def _candidate(candidate: Candidate, place: int | None, memory: str) -> dict[str
         "told_apart": candidate.told_apart if place else None,
         "times": dict(zip(("value", "low", "high"), candidate.times[:3], strict=True)),
         "reasons": dict(candidate.reasons),
-        "latency": _reading(candidate.latency, "latency", "s"),
-        "memory": _reading(candidate.memory, memory, "B"),
-        "error": _reading(candidate.error, "relative_error", "1"),
-        "recall": _reading(candidate.recall, "accuracy", "1"),
-        "errors": {n: _reading(r, "relative_error", "1") for n, r in candidate.errors.items()},
+        "latency": _reading(candidate.latency, "latency"),
+        "memory": _reading(candidate.memory, memory),
+        "error": _reading(candidate.error, "relative_error"),
+        "recall": _reading(candidate.recall, "accuracy"),
+        "errors": {n: _reading(r, "relative_error") for n, r in candidate.errors.items()},
     }
 
 
-def _reading(reading: Reading, metric: str, unit: str) -> dict[str, Any]:
+def _reading(reading: Reading, metric: str) -> dict[str, Any]:
     return {
-        "value": reading.value, "low": reading.low, "high": reading.high, "unit": unit,
+        "value": reading.value, "low": reading.low, "high": reading.high, "unit": UNITS[metric],
         "metric": metric, "interpolated_between": reading.between,
         "launches": len(reading.launches), "converged": reading.converged, "on": reading.on,
         "note": reading.note,

@@ -57,17 +57,17 @@ def check_values(rows: pd.DataFrame) -> None:
 
 def held(rows: pd.DataFrame) -> tuple[str, ...]:
     """Say what the rows are of, a line a setting: where nothing was found for a question."""
-    found = []
+    lines = []
     for at, part in rows_by(rows, _HELD):
         count, shortest, longest = (
             part["backend"].nunique(), part["seq_len"].min(), part["seq_len"].max(),
         )  # fmt: skip
         lengths = f"{shortest:,} to " if shortest != longest else ""
-        found.append(
+        lines.append(
             f"{at['mode']} on {at['device']}, {'' if at['is_causal'] else 'not '}causal, "
             f"{at['dtype']}, batch {at['batch']}, {at['num_heads']} × {at['head_dim']}, "
             f"{at['threads']} thread{'s'[: at['threads'] != 1]}, {at['allocator']} allocator"
             f"{', compiled' if at['compile'] else ''}: {count} backend{'s'[: count != 1]}, "
             f"{lengths}{longest:,} tokens"
         )
-    return tuple(found)
+    return tuple(lines)

@@ -16,11 +16,13 @@ from typing import Any
 import pandas as pd
 
 from results.analysis.warm_up import WORDS, marked
-from results.page.blocks import LONG, Cell, TableView
+from results.page.blocks import Cell, TableView
+from results.page.columns import Columns, table
 from results.recommendation import question
 from results.recommendation.interpolation import Reading
 from results.recommendation.question import error_digits
-from results.recommendation.ranking import Candidate, Ranking, relative_time, settings
+from results.recommendation.ranking import Candidate, Ranking, relative_time
+from results.recommendation.recommend import settings
 from results.recommendation.snippet import python_lines
 from results.records.load import Run
 from results.schema import IDENTITY, MODES
@@ -49,19 +51,19 @@ class Group:
     rankings: tuple[Ranking, ...]
 
 
-def groups(run: Run, table: pd.DataFrame) -> list[Group]:
+def groups(run: Run, points: pd.DataFrame) -> list[Group]:
     """Return the answers of a run, a group a setting and mode; empty without speed records.
 
     Args:
         run: what was loaded.
-        table: its `series.points`.
+        points: its `series.points`.
     """
-    table = table[
-        (table["level"] == "attention") & (table["cross_len"] == 0)
-        & (table["backend"] != IDENTITY)
+    points = points[
+        (points["level"] == "attention") & (points["cross_len"] == 0)
+        & (points["backend"] != IDENTITY)
     ]  # fmt: skip
     found: list[Group] = []
-    for (device, is_causal), part in table.groupby(["device", "is_causal"], sort=False):
+    for (device, is_causal), part in points.groupby(["device", "is_causal"], sort=False):
         for mode in (m for m in MODES if (part["mode"] == m).any()):
             found += _of_mode(run, part, str(device), mode, bool(is_causal))
     order = {"cpu": 1}  # a GPU first, where there is one
@@ -69,7 +71,7 @@ def groups(run: Run, table: pd.DataFrame) -> list[Group]:
 
 
 def _of_mode(
-    run: Run, table: pd.DataFrame, device: str, mode: str, is_causal: bool
+    run: Run, points: pd.DataFrame, device: str, mode: str, is_causal: bool
 ) -> list[Group]:
     def asked(seq_len: int) -> question.Question:
         return question.checked(
@@ -77,7 +79,7 @@ def _of_mode(
             min_recall=None, max_memory=None, error_inputs=None, recall_task=None, setting={},
         )  # fmt: skip
 
-    every = settings(table, run.frame, asked(1))
+    every = settings(points, run.frame, asked(1))
     kept = sorted(every, key=lambda s: -len(s.lengths) * len(s.series))[:MOST_SETTINGS]
     precise = names_precision(s.values for s in kept)
     return [
@@ -205,30 +207,27 @@ def tables(found: Sequence[Group]) -> list[TableView]:
     return [_table(setting, own) for setting, own in by_setting.items()]
 
 
-def _table(setting: str, found: Sequence[Group]) -> TableView:
-    rows = []
-    for group in found:
-        for ranking in group.rankings:
-            if ranking.question.seq_len not in ranking.lengths or ranking.winner is None:
-                continue
-            winner, alike = (
-                ranking.winner,
-                [
-                    marked(c.label, {"converged": c.latency.converged})
-                    for c in ranking.not_told_apart
-                ],
-            )
-            all_alike = len(alike) > 1 and len(alike) == len(ranking.qualified) - 1
-            rows.append(
-                [
-                    Cell(group.mode),
-                    Cell(numbers.tokens(ranking.question.seq_len)),
-                    Cell(winner.label),
-                    Cell(_time(winner), _interval(winner.latency)),
-                    Cell(_EVERY if all_alike else ", ".join(alike) or numbers.NONE),
-                ]
-            )
-    head = ["mode", "tokens", "fastest", "time", "not surely slower"]
-    return TableView(
-        f"The fastest at each length: {setting}", head, rows, 1, is_long=len(rows) > LONG
-    )
+def _table(setting: str, of_setting: Sequence[Group]) -> TableView:
+    rows = [
+        (ranking, ranking.winner)
+        for group in of_setting
+        for ranking in group.rankings
+        if ranking.question.seq_len in ranking.lengths and ranking.winner is not None
+    ]
+    columns: Columns[tuple[Ranking, Candidate]] = {
+        "mode": lambda row: row[0].question.mode,
+        "tokens": lambda row: numbers.tokens(row[0].question.seq_len),
+        "fastest": lambda row: row[1].label,
+        "time": lambda row: Cell(_time(row[1]), _interval(row[1].latency)),
+        "not surely slower": lambda row: _not_slower(row[0]),
+    }
+    return table(f"The fastest at each length: {setting}", rows, columns)
+
+
+def _not_slower(ranking: Ranking) -> str:
+    alike = [
+        marked(c.label, {"converged": c.latency.converged}) for c in ranking.not_told_apart
+    ]  # fmt: skip
+    if len(alike) > 1 and len(alike) == len(ranking.qualified) - 1:
+        return _EVERY
+    return ", ".join(alike) or numbers.NONE

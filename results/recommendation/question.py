@@ -34,7 +34,7 @@ class Question:
         max_memory: bytes.
         error_inputs: of kind error; None = kind speed's own first.
         recall_task: None = the one most candidates were asked.
-        setting: columns of `series.SETTING` to the values chosen.
+        setting: columns of `case_columns.SETTING` to the values chosen.
     """
 
     seq_len: int

@@ -28,7 +28,7 @@ def python_lines(
     Args:
         backend: its name.
         options: as the command line writes them.
-        setting: values of `series.SETTING`.
+        setting: values of `case_columns.SETTING`.
         mode: of the call.
         seq_len: N, tokens; in mode decode those of the context.
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from results.analysis.warm_up import NOTE, marked
 from results.recommendation.commands import error_command, recall_command, speed_command
-from results.recommendation.interpolation import Reading
-from results.recommendation.question import LIMITS, QUANTITIES, Question, error_digits, write_limit
-from results.recommendation.ranking import Candidate, Ranking, Recommendation
+from results.recommendation.question import LIMITS, QUANTITIES, Question, write_limit
+from results.recommendation.ranking import Ranking, Recommendation
+from results.recommendation.ranking_text import latency_text, legend, prose, ranking_table
 from results.recommendation.relaxations import Relaxation, as_option, option, relaxations
 from results.records.case_columns import SETTING
-from results.statistics.intervals import Estimate
 from results.text import numbers
 from results.text.clean import clean
 from results.text.modes import WORDS
@@ -22,9 +18,6 @@ from results.text.settings import differing, in_words, names_precision
 
 Machines = Mapping[str, Mapping[str, Any]]
 """Content id to what the machine is: `Run.machines`."""
-
-WIDTH = 100
-"""Characters of a line of prose; tables and commands are as wide as they are."""
 
 MOST_HELD, MOST_GIVEN, MOST_OTHERS = 12, 3, 8
 """So many lines of one kind are shown."""
@@ -69,20 +62,6 @@ def _one_a_machine(rankings: Sequence[Ranking]) -> list[Ranking]:
     return list(best.values())
 
 
-def _prose(sentence: str, indent: str = "") -> list[str]:
-    """Return a sentence as lines; what follows the first is indented further."""
-    whole = _AMOUNT.sub("\\1\N{NO-BREAK SPACE}", sentence)
-    lines = textwrap.wrap(
-        whole, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  " if indent else "",
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
-    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
-
-
-_AMOUNT = re.compile(r"([0-9]) (?=%|[mµn]?s\b|[KMGT]?i?B\b|tokens?\b)")
-"""Where a line is not broken: between a number and its unit."""
-
-
 def _asked(asked: Question) -> str:
     what = {
         "forward": "forward pass", "training": "training step (forward and backward)",
@@ -113,14 +92,14 @@ def machine_words(about: Mapping[str, Any] | None, address: str) -> str:
 
 
 def _source(address: str, machines: Machines, reference: bool) -> list[str]:
-    said = f"Measured on: {machine_words(machines.get(address), address)}."
+    sentence = f"Measured on: {machine_words(machines.get(address), address)}."
     if reference:
-        said += (
+        sentence += (
             " These are the reference records that ship with attnbench, of that machine and not "
             "of yours: on yours the order may be another. Measure it with attnbench run --out "
             "DIR, and give DIR to this command."
         )
-    return _prose(said)
+    return prose(sentence)
 
 
 # -- one ranking ---------------------------------------------------------------------------------
@@ -129,18 +108,18 @@ def _source(address: str, machines: Machines, reference: bool) -> list[str]:
 def _ranking(ranking: Ranking, machines: Machines, reference: bool, precise: bool) -> list[str]:
     setting, first = ranking.setting, ranking.winner
     lines = [
-        *_prose(f"Question: {_asked(ranking.question)}."),
-        *_prose(f"Answer: {_verdict(ranking)}"),
+        *prose(f"Question: {_asked(ranking.question)}."),
+        *prose(f"Answer: {_verdict(ranking)}"),
         "",
         *_source(str(setting["machine"]), machines, reference),
-        *_prose(f"Setting: {in_words(setting, with_precision=precise)}."),
+        *prose(f"Setting: {in_words(setting, with_precision=precise)}."),
     ]
     if ranking.qualified:
-        lines += ["", *_table(ranking), "", *_legend(ranking)]
+        lines += ["", *ranking_table(ranking), "", *legend(ranking)]
     if ranking.rejected:
         lines += ["", "Did not qualify:"]
         for one in ranking.rejected:
-            lines += _prose(f"{clean(one.label)}: {_why(one.reasons)}", "  ")
+            lines += prose(f"{clean(one.label)}: {_why(one.reasons)}", "  ")
     lines += _unmeasured(ranking)
     if first is None:
         return [*lines, "", *_would_give(ranking)]
@@ -152,123 +131,18 @@ def _verdict(ranking: Ranking) -> str:
     first = ranking.winner
     if first is None:
         return "no backend qualifies."
-    said = f"{clean(first.label)}, {_latency(first)}"
+    answer = f"{clean(first.label)}, {latency_text(first)}"
     if first.latency.between:
-        said += ", interpolated"
+        answer += ", interpolated"
     if tied := [clean(c.label) for c in ranking.not_told_apart]:
-        said += f". Not told apart from it: {numbers.listing(tied)}"
+        answer += f". Not told apart from it: {numbers.listing(tied)}"
     if short := [clean(c.label) for c in ranking.qualified if c.is_cut_short]:
         times = "time may be too long" if len(short) == 1 else "times may be too long"
-        said += (
+        answer += (
             f". The warm-up of {numbers.listing(short)} was cut short: the {times}, and the order "
             "another"
         )
-    return f"{said}."
-
-
-def _latency(one: Candidate) -> str:
-    told = {"converged": one.latency.converged}
-    return marked(measured(one.latency, numbers.seconds), told)
-
-
-def measured(reading: Reading, write: numbers.Write) -> str:
-    """Write a value with its interval, which names its unit once: 141 ms (124–161 ms)."""
-    if not reading.known:
-        return numbers.NONE
-    value, low, high = (
-        write(reading.value),
-        write(reading.low, to="down"),
-        write(reading.high, to="up"),
-    )
-    if not reading.has_interval or reading.low == reading.high:
-        return value
-    number, _, unit = low.partition(" ")
-    return f"{value} ({number if high.endswith(f' {unit}') else low}–{high})"
-
-
-def _table(ranking: Ranking) -> list[str]:
-    memory = "state" if ranking.question.mode == "decode" else "memory"
-    known = {n: any(getattr(c, n).known for c in ranking.qualified) for n in ("error", "recall")}
-    head = ["rank", "backend", "latency (interval)", "× the first", memory]
-    head += [name for name, there in known.items() if there]
-    rows = [[*head, "from"]]
-    for place, one in enumerate(ranking.qualified, 1):
-        cells = [
-            f"{place}" if place == 1 or one.told_apart else f"{place} ~",
-            clean(one.label),
-            _latency(one),
-            numbers.NONE if place == 1 else _times(one.times),
-            measured(one.memory, numbers.size),
-        ]
-        if known["error"]:
-            cells.append(measured(one.error, error_digits))
-        if known["recall"]:
-            few = one.recall.lacking.partition(",")[0]
-            cells.append(measured(one.recall, numbers.percent) + (f" ({few})" if few else ""))
-        rows.append([*cells, _from(one.latency)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-
-
-def _times(times: Estimate) -> str:
-    return numbers.times(times.value, times.low, times.high).replace(" ×", "")
-
-
-def _from(reading: Reading) -> str:
-    if reading.between is not None:
-        return f"interpolated between {reading.between[0]:,} and {reading.between[1]:,}" + (
-            f"; {reading.note}" if reading.note else ""
-        )
-    count = len(reading.launches)
-    more = f"; {clean(reading.note)}" if reading.note and count > 1 else ""
-    return (
-        f"measured, {count} launches{more}" if count > 1 else "measured, one launch: no interval"
-    )
-
-
-def _legend(ranking: Ranking) -> list[str]:
-    """Explain the columns that the table has."""
-    mode, shown = ranking.question.mode, ranking.qualified
-    lines = [f"  {WORDS[mode].call}: median over launches, each a process of its own; behind "
-             "it the 95 % interval."]  # fmt: skip
-    if ranking.not_told_apart:
-        lines += [
-            "  ~ not told apart from the first: the ratio's interval holds 1, or there is none."
-        ]
-    if any(c.is_cut_short for c in shown):
-        lines += _prose(NOTE, "  ")
-    lines += [
-        "  State: what is kept of the context, in bytes."
-        if mode == "decode"
-        else "  Memory: peak above the inputs."
-    ]
-    for name, words in (
-        ("error", "Error: relative L2 distance from exact softmax attention, on"),
-        ("recall", "Recall: accuracy, mean over seeds, on"),
-    ):
-        on = sorted({getattr(c, name).on for c in shown if getattr(c, name).known})
-        if on:
-            lines += [f"  {words} {' / '.join(map(clean, on))}."]
-    if shown[0].errors:
-        told = (f"{clean(n)} {measured(r, error_digits)}" for n, r in shown[0].errors.items())
-        lines += _prose(
-            f"{clean(shown[0].label)}'s error on other inputs: {', '.join(told)} (--error-inputs "
-            "chooses which counts).", "  ",
-        )  # fmt: skip
-    if any(c.latency.between for c in shown):
-        lines += _prose(
-            "Interpolated: on the line through both lengths, in logarithms. Behind it bounds, the "
-            "wider of theirs, opened as far as the curve may bend between them.", "  ",
-        )  # fmt: skip
-    if any(ranking.question.limit(name) is not None for name in LIMITS):
-        lines += _prose(
-            "Limits: the worse end of an interval has to meet them; where there is no interval, "
-            "the value.", "  ",
-        )  # fmt: skip
-    return lines
+    return f"{answer}."
 
 
 def _why(reasons: Mapping[str, str]) -> str:
@@ -295,13 +169,13 @@ def _unmeasured(ranking: Ranking) -> list[str]:
 
 
 def _would_give(ranking: Ranking) -> list[str]:
-    found = relaxations(ranking)
-    if not found:
+    ways = relaxations(ranking)
+    if not ways:
         lengths = ranking.lengths
         if not lengths:
             return ["Nothing was measured in this setting."]
         return [
-            *_prose(
+            *prose(
                 f"What would have to give: the length. In this setting {lengths[0]:,} to "
                 f"{lengths[-1]:,} tokens were measured; what lies outside is not guessed. "
                 "To measure it:"
@@ -309,27 +183,27 @@ def _would_give(ranking: Ranking) -> list[str]:
             f"  {speed_command(ranking.question)}",
         ]
     lines = ["What would have to give:"]
-    for one in found[:MOST_GIVEN]:
+    for one in ways[:MOST_GIVEN]:
         lines += [f"  {clean(one.candidate.label)} qualifies {_steps(one)}"]
-    if len(found) > MOST_GIVEN:
-        lines += [f"  … and {len(found) - MOST_GIVEN} more in --json"]
+    if len(ways) > MOST_GIVEN:
+        lines += [f"  … and {len(ways) - MOST_GIVEN} more in --json"]
     return lines
 
 
 def _steps(one: Relaxation) -> str:
     """Say what would do: the options to change, then those to leave out."""
-    kept = [as_option(name, value) for name, value in one.limits.items() if value is not None]
-    left = [option(name) for name, value in one.limits.items() if value is None]
-    left += [f"{option(name)} (never measured)" for name in one.unmeasured]
-    said = [f"with {' '.join(kept)}"] if kept else []
-    said += [f"without {' and '.join(left)}"] if left else []
-    return " and ".join(said)
+    changed = [as_option(name, value) for name, value in one.limits.items() if value is not None]
+    dropped = [option(name) for name, value in one.limits.items() if value is None]
+    dropped += [f"{option(name)} (never measured)" for name in one.unmeasured]
+    steps = [f"with {' '.join(changed)}"] if changed else []
+    steps += [f"without {' and '.join(dropped)}"] if dropped else []
+    return " and ".join(steps)
 
 
 def _nothing(found: Recommendation, machines: Machines, reference: bool) -> list[str]:
     chosen = "".join(f", {k} {v}" for k, v in found.question.setting.items())
     lines = [
-        *_prose(f"Question: {_asked(found.question)}{chosen}."),
+        *prose(f"Question: {_asked(found.question)}{chosen}."),
         "Answer: nothing of this was measured, so nothing is recommended.",
     ]
     for address in list(machines)[:MOST_OTHERS]:

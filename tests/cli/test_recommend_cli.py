@@ -27,7 +27,7 @@ import cli
 from results.analysis.series import SERIES, points
 from results.recommendation.evidence import SPEED_INPUTS
 from results.recommendation.interpolation import at_length
-from results.recommendation.ranking import recommend
+from results.recommendation.recommend import recommend
 from results.recommendation.snippet import NEEDS_LENGTH, parse_options, python_lines
 from results.recommendation.text import text
 from results.records.load import NoRunError, load

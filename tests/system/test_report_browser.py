@@ -18,9 +18,9 @@ import pytest
 import synthetic
 from helpers_untrusted import hostile_run
 
-from results.comparison.changes import compare
+from results.comparison.compare import compare
 from results.comparison.page import comparison_page
-from results.recommendation import ranking
+from results.recommendation.recommend import recommend
 from results.records.load import load
 from results.report import write_report
 
@@ -320,7 +320,7 @@ def test_the_form_answers_as_recommend_does(at: Open, folder: Path, report: Path
             form.locator("[name=tokens]").select_option(str(seq_len))
             for limit in ("", "0.1"):
                 form.locator("[name=error]").select_option(limit)
-                known = ranking.recommend(
+                known = recommend(
                     frame, seq_len=seq_len, mode=mode, device="cpu",
                     max_error=float(limit) if limit else None,
                 )  # fmt: skip

@@ -10,7 +10,7 @@ import pandas as pd
 
 from results.analysis.analysis import Analysis, SettingAnalysis
 from results.analysis.warm_up import converged, marked
-from results.metrics import METRICS
+from results.metrics import METRICS, metric
 from results.page.blocks import Cell, Section, TableView
 from results.page.cells import gate_error, name, status_cell, time_cell
 from results.page.columns import Columns, Row, of, table
@@ -83,10 +83,11 @@ def _value(rows: list[Row]) -> str:
     shown = next((n for n in _LEADING if n in names), names[0])
     own = [row for row in known if row["metric"] == shown]
     value, unit = statistics.median(row["value"] for row in own), str(own[0]["unit"])
-    if unit == "s":
+    written = metric(shown, unit).written
+    if written == "seconds":
         told = converged(row["converged"] for row in own)
         return marked(numbers.seconds(value), {"converged": told})
-    if unit == "B":
+    if written == "bytes":
         return numbers.size(value)
     text = f"{value:.1e}" if 0 < abs(value) < 1e-3 else numbers.digits(value)
     return f"{text} {unit}" if unit not in ("", "1") else text

@@ -17,7 +17,7 @@ from results.chapters.claims.catalogue import Claim, Verdict
 from results.chapters.claims.verdicts import Answer, Ruling, in_words, lines_of, rulings
 from results.figures import plot_data
 from results.figures.axes import trimmed
-from results.figures.panels import make_panels
+from results.figures.panels import linestyle, make_panels
 from results.figures.theme import looks
 from results.metrics import METRICS
 from results.page.blocks import Cell, Drawing, Paragraph, Part, Section, TableView
@@ -168,7 +168,7 @@ def _draw(panels: Sequence[Panel]) -> Figure | None:
             plot_data.line(ax, (label, label), look, (plot_data.Point(*point) for point in line))
             ax.plot(
                 xs, ys, label=label, color=look.light, marker=look.marker, markersize=5.5,
-                linestyle=(0, look.dashes) if look.dashes else "-",
+                linestyle=linestyle(look),
             )  # fmt: skip
         every = [point for line in lines.values() for point in line]
         _axis(ax, "x", [x for x, _ in every], x_label)

@@ -9,20 +9,27 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from results.analysis.warm_up import is_cut_short
 from results.chapters.error.rows import USELESS, ErrorChapter, budget_text, default_rows, line_name
 from results.figures import plot_data
 from results.figures.axes import error_ticks, length_axis, log_cost
-from results.figures.panels import SeriesKey, hollow_marks, panel_row, shared_legend
+from results.figures.panels import (
+    SeriesKey,
+    cut,
+    hollow_marks,
+    ink_line,
+    linestyle,
+    panel_row,
+    shared_legend,
+)
 from results.figures.theme import INK
 from results.metrics import METRICS, Metric
 from results.records.frames import as_rows
 from results.text import numbers
 from results.text.labels import label
 
-MOST_PANELS, MOST_SERIES = 9, 24
+MOST_PANELS, MOST_SERIES, LONGEST_TITLE = 9, 24, 34
 LEAST_ERROR = 1e-7
 
 COST_METRICS: Mapping[str, str] = {"latency": "latency", "operations": "executed_ops"}
@@ -63,19 +70,19 @@ def against_cost(chapter: ErrorChapter, metric: str, cost: str) -> Figure | None
     shown = {}
     for inputs in chapter.inputs:
         rows = chapter.at(inputs)
-        own = rows[~rows["is_exact"].astype(bool) & (rows[metric] > 0) & (rows[cost] > 0)]
-        if len(own):
-            shown[inputs] = own, rows
+        approximate = rows[~rows["is_exact"].astype(bool) & (rows[metric] > 0) & (rows[cost] > 0)]
+        if len(approximate):
+            shown[inputs] = approximate, rows
     shown = dict(list(shown.items())[:MOST_PANELS])
     made = panel_row(len(shown))
     if made is None:
         return None
     figure, axes = made
-    kept = _first([key for own, _ in shown.values() for key in _keys(own)])
+    series = _first([key for approximate, _ in shown.values() for key in _keys(approximate)])
     has_exact = False
-    for ax, (inputs, (own, rows)) in zip(axes, shown.items(), strict=True):
+    for ax, (inputs, (approximate, rows)) in zip(axes, shown.items(), strict=True):
         exact = rows[rows["is_exact"].astype(bool) & (rows[cost] > 0)][cost]
-        drawn = own[[k in kept for k in _keys(own)]]
+        drawn = approximate[[k in series for k in _keys(approximate)]]
         _lines(ax, drawn, metric, cost, chapter)
         costs = [*drawn[cost], *([float(exact.min())] if len(exact) else [])]
         if len(exact):
@@ -85,13 +92,13 @@ def against_cost(chapter: ErrorChapter, metric: str, cost: str) -> Figure | None
             plot_data.shown(ax).rules.append(rule)
         _error_axis(ax, drawn[metric], metric)
         log_cost(ax, costs, COST_METRICS[cost])
-        ax.set_title(inputs if len(inputs) <= 34 else f"{inputs[:33]}…")
+        ax.set_title(cut(inputs, LONGEST_TITLE))
         ax.set_xlabel(_cost(cost).axis)
         ax.set_ylabel(METRICS[metric].axis)
-    others = [(_line(_EXACT), "exact attention")] if has_exact else []
+    others = [(ink_line(_EXACT), "exact attention")] if has_exact else []
     if metric == "relative_error":
-        others.append((_line(_ZEROS), "output of zeros"))
-    shared_legend(figure, kept, chapter.looks, others=others)
+        others.append((ink_line(_ZEROS), "output of zeros"))
+    shared_legend(figure, series, chapter.looks, others=others)
     return figure
 
 
@@ -103,32 +110,28 @@ def _first(keys: list[SeriesKey]) -> list[SeriesKey]:
     return list(dict.fromkeys(keys))[:MOST_SERIES]
 
 
-def _line(style: Any) -> Line2D:
-    return Line2D([], [], color=INK, linewidth=1.1, linestyle=style)
-
-
 def _lines(ax: Axes, rows: pd.DataFrame, metric: str, cost: str, chapter: ErrorChapter) -> None:
-    for key, own in rows.groupby(["backend", "rest"], sort=False):
+    for key, line in rows.groupby(["backend", "rest"], sort=False):
         look = chapter.looks[key]
         color = look.light
-        at = own.sort_values([cost, "budget"], kind="stable")
+        at = line.sort_values([cost, "budget"], kind="stable")
         y = at[metric].clip(lower=LEAST_ERROR)
-        told = [
+        points = [
             plot_data.Point(
                 row[cost], max(row[metric], LEAST_ERROR), note=budget_text(row), tag=_tag(row),
                 hollow=cost == "latency" and is_cut_short(row),
             )
             for row in as_rows(at)
         ]  # fmt: skip
-        plot_data.line(ax, (key[0], label(*key)), look, told)
+        plot_data.line(ax, (key[0], label(*key)), look, points)
         ax.plot(at[cost], y, color=color, marker=look.marker, markersize=5.5,
-                markevery=[i for i, point in enumerate(told) if not point.hollow],
-                linestyle=(0, look.dashes) if look.dashes else "-")  # fmt: skip
-        short = [point for point in told if point.hollow]
+                markevery=[i for i, point in enumerate(points) if not point.hollow],
+                linestyle=linestyle(look))  # fmt: skip
+        short = [point for point in points if point.hollow]
         if short:
             hollow_marks(ax, [p.x for p in short], [p.y for p in short], look, 5.5)
         for index, (x, height, tag) in enumerate(
-            zip(at[cost], y, (point.tag for point in told), strict=True)
+            zip(at[cost], y, (point.tag for point in points), strict=True)
         ):
             ax.annotate(
                 tag, (x, height), color=color, fontsize=7.5, textcoords="offset points",
@@ -168,47 +171,46 @@ def against_length(chapter: ErrorChapter) -> Figure | None:
     rows = default_rows(chapter.rows)
     rows = rows[~rows["is_exact"].astype(bool) & (rows["relative_error"] > 0)]
     shown = [
-        (inputs, own)
+        (inputs, of_inputs)
         for inputs in chapter.inputs
-        if (own := rows[rows["inputs"] == inputs])["seq_len"].nunique() > 1
+        if (of_inputs := rows[rows["inputs"] == inputs])["seq_len"].nunique() > 1
     ][:MOST_PANELS]
     made = panel_row(len(shown))
     if made is None:
         return None
     figure, axes = made
-    kept = _first([key for _, own in shown for key in _keys(own)])
-    for ax, (inputs, own) in zip(axes, shown, strict=True):
-        for key, line in own[[k in kept for k in _keys(own)]].groupby(
+    series = _first([key for _, of_inputs in shown for key in _keys(of_inputs)])
+    for ax, (inputs, of_inputs) in zip(axes, shown, strict=True):
+        for key, line in of_inputs[[k in series for k in _keys(of_inputs)]].groupby(
             ["backend", "rest"], sort=False
         ):
             look = chapter.looks[key]
             at = line.sort_values("seq_len", kind="stable")
             color = look.light
-            style: Any = (0, look.dashes) if look.dashes else "-"
-            told = [
+            points = [
                 plot_data.Point(
                     row["seq_len"], max(row["relative_error"], LEAST_ERROR),
                     row["error_low"], row["error_high"], budget_text(row),
                 )
                 for row in as_rows(at)
             ]  # fmt: skip
-            plot_data.line(ax, (key[0], label(*key)), look, told)
+            plot_data.line(ax, (key[0], label(*key)), look, points)
             ax.plot(at["seq_len"], at["relative_error"].clip(lower=LEAST_ERROR), color=color,
-                    marker=look.marker, linestyle=style)  # fmt: skip
+                    marker=look.marker, linestyle=linestyle(look))  # fmt: skip
             if math.isfinite(float(at["error_low"].min())):
                 ax.fill_between(at["seq_len"], at["error_low"].clip(lower=LEAST_ERROR),
                                 at["error_high"].clip(lower=LEAST_ERROR), color=color, alpha=0.14,
                                 linewidth=0)  # fmt: skip
-        _error_axis(ax, own["relative_error"], "relative_error")
-        length_axis(ax, own["seq_len"], "forward")
-        ax.set_title(inputs if len(inputs) <= 34 else f"{inputs[:33]}…")
+        _error_axis(ax, of_inputs["relative_error"], "relative_error")
+        length_axis(ax, of_inputs["seq_len"], "forward")
+        ax.set_title(cut(inputs, LONGEST_TITLE))
         ax.set_ylabel(METRICS["relative_error"].axis)
-    others = [(_line(_ZEROS), "output of zeros")]
+    others = [(ink_line(_ZEROS), "output of zeros")]
     names = {
         (row["backend"], row["rest"]): f"{line_name(row)}, {budget_text(row)}"
-        for _, own in shown
-        for row in as_rows(own)
+        for _, of_inputs in shown
+        for row in as_rows(of_inputs)
         if row["budget_name"]
     }
-    shared_legend(figure, kept, chapter.looks, others=others, names=names)
+    shared_legend(figure, series, chapter.looks, others=others, names=names)
     return figure

@@ -18,17 +18,23 @@ from results.chapters.quality.rows import COSTS, QualityChapter, Trial
 from results.chapters.quality.scores import compressors
 from results.figures import plot_data
 from results.figures.axes import log_cost
-from results.figures.panels import cut, panel_row, shared_legend
-from results.figures.theme import INK
+from results.figures.panels import (
+    SeriesKey,
+    cut,
+    ink_line,
+    keys,
+    linestyle,
+    panel_row,
+    shared_legend,
+)
+from results.figures.theme import INK, Look
 from results.metrics import METRICS
 from results.records.frames import as_rows
 from results.text import numbers
 from results.text.labels import label, rank
 
-MOST_SERIES = 24
-MOST_TRIALS = 6
-LONGEST_TITLE = 34
-"""Panels of one figure that has a panel a trial."""
+MOST_SERIES, MOST_TRIALS, LONGEST_TITLE = 24, 6, 34
+"""Of a figure, and characters over a panel of a trial."""
 
 MOST_GROUPS = 12
 """Groups of a line: what has more is pooled, neighbours together."""
@@ -65,43 +71,41 @@ def cost_figure(chapter: QualityChapter, trial: Trial) -> Figure | None:
     figure, axes = made
     beside = compressors(trial) if trial.lower else {}
     for ax, cost in zip(axes, costs, strict=True):
-        own = rows[rows[cost] > 0]
+        shown = rows[rows[cost] > 0]
         what = METRICS[cost].words
-        _frontier(ax, trial, cost, own)
-        on = set(trial.frontier(cost))
-        for place, row in enumerate(as_rows(own)):
-            look = chapter.looks[row["backend"], row["options"]]
-            kept = (row["backend"], row["options"]) in on
-            color = look.light
-            key = row["backend"], label(row["backend"], row["options"])
-            note = "on the frontier" if kept else ""
-            short = cost == "latency" and is_cut_short(row)
-            told = plot_data.Point(
-                row[cost], row["score"], row["score_low"], row["score_high"], note, ringed=kept,
-                hollow=short,
-            )  # fmt: skip
-            plot_data.line(ax, key, look, [told], joined=False)
-            ax.plot([row[cost]] * 2, [row["score_low"], row["score_high"]], color=color,
-                    linewidth=1.6, zorder=2)  # fmt: skip
-            ax.plot(
-                row[cost],
-                row["score"],
-                marker=look.marker,
-                color=color,
-                markerfacecolor="none" if short else color,
-                linestyle="none",
-                markersize=(10 if kept else 8.5) - _smaller(place),
-                markeredgecolor=INK if kept else color,
-                markeredgewidth=1.2 if kept else 0.5,
-                zorder=3,
-            )
-        log_cost(ax, list(own[cost]), cost)
+        _frontier(ax, trial, cost, shown)
+        best = set(trial.frontier(cost))
+        for place, row in enumerate(as_rows(shown)):
+            series = (row["backend"], row["options"])
+            _mark(ax, row, cost, chapter.looks[series], place, is_best=series in best)
+        log_cost(ax, list(shown[cost]), cost)
         _score_axis(ax, trial, rows, beside)
         ax.set_title(f"against {what}")
         ax.set_xlabel(what if cost == "state_bytes" else f"{what} of a forward")
-    handles = [(_line("-"), "frontier"), *_extra(trial, beside)]
-    shared_legend(figure, _keys(rows), chapter.looks, with_lines=False, others=handles)
+    handles = [(ink_line("-"), "frontier"), *_extra(trial, beside)]
+    shared_legend(figure, keys(rows), chapter.looks, with_lines=False, others=handles)
     return figure
+
+
+def _mark(
+    ax: Axes, row: Mapping[Any, Any], cost: str, look: Look, place: int, *, is_best: bool
+) -> None:
+    """Draw a score over a cost, with a bar from its smallest to its largest seed."""
+    x, color = row[cost], look.light
+    short = cost == "latency" and is_cut_short(row)
+    point = plot_data.Point(
+        x, row["score"], row["score_low"], row["score_high"],
+        "on the frontier" if is_best else "", ringed=is_best, hollow=short,
+    )  # fmt: skip
+    key = row["backend"], label(row["backend"], row["options"])
+    plot_data.line(ax, key, look, [point], joined=False)
+    ax.plot([x] * 2, [point.low, point.high], color=color, linewidth=1.6, zorder=2)
+    ax.plot(
+        x, point.y, marker=look.marker, color=color, markerfacecolor="none" if short else color,
+        linestyle="none", markersize=(10 if is_best else 8.5) - _smaller(place),
+        markeredgecolor=INK if is_best else color, markeredgewidth=1.2 if is_best else 0.5,
+        zorder=3,
+    )  # fmt: skip
 
 
 def _smaller(place: int) -> float:
@@ -109,18 +113,14 @@ def _smaller(place: int) -> float:
     return min(2.0, 1.0 * place)
 
 
-def _keys(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(zip(rows["backend"], rows["options"], strict=True))
-
-
-def _frontier(ax: Axes, trial: Trial, cost: str, own: pd.DataFrame) -> None:
+def _frontier(ax: Axes, trial: Trial, cost: str, shown: pd.DataFrame) -> None:
     """Draw what is reached for at most so much cost, as a stepped line."""
-    by_key = own.set_index(["backend", "options"])
-    kept = [key for key in trial.frontier(cost) if key in by_key.index]
-    x = [float(by_key.loc[key, cost]) for key in kept]
-    y = [float(by_key.loc[key, "score"]) for key in kept]
+    by_key = shown.set_index(["backend", "options"])
+    best = [key for key in trial.frontier(cost) if key in by_key.index]
+    x = [float(by_key.loc[key, cost]) for key in best]
+    y = [float(by_key.loc[key, "score"]) for key in best]
     if x:  # to the right nothing better was measured
-        x, y = [*x, 1e3 * max(own[cost])], [*y, y[-1]]
+        x, y = [*x, 1e3 * max(shown[cost])], [*y, y[-1]]
         steps = plot_data.Path(list(zip(x, y, strict=True)), in_steps=True)
         plot_data.shown(ax).paths.append(steps)
         ax.plot(x, y, drawstyle="steps-post", color=INK, linewidth=1.1, alpha=0.55, zorder=1)
@@ -149,23 +149,19 @@ def _accuracy_axis(ax: Axes, chance: float) -> None:
         plot_data.shown(ax).rules.append(plot_data.Rule("chance", y=chance))
 
 
-def _line(style: Any) -> Line2D:
-    return Line2D([], [], color=INK, linewidth=1.1, linestyle=style)
-
-
 def _extra(trial: Trial, beside: Mapping[str, float]) -> list[tuple[Line2D, str]]:
     if trial.lower:
-        return [(_line(_LINES[w]), f"{w} {bits:.2f}") for w, bits in beside.items()]
-    return [(_line(_DOTTED), "chance")] if math.isfinite(trial.chance) else []
+        return [(ink_line(_LINES[w]), f"{w} {bits:.2f}") for w, bits in beside.items()]
+    return [(ink_line(_DOTTED), "chance")] if math.isfinite(trial.chance) else []
 
 
 def _first(rows: pd.DataFrame) -> pd.DataFrame:
     """Return at most `MOST_SERIES` rows, the known backends first."""
-    keys = sorted(set(_keys(rows)), key=lambda k: (rank(k[0]), k[1]))
-    if len(keys) <= MOST_SERIES:
+    series = sorted(set(keys(rows)), key=lambda k: (rank(k[0]), k[1]))
+    if len(series) <= MOST_SERIES:
         return rows
-    kept = set(keys[:MOST_SERIES])
-    return rows[[k in kept for k in _keys(rows)]]
+    first = set(series[:MOST_SERIES])
+    return rows[[k in first for k in keys(rows)]]
 
 
 # -- by distance or depth ------------------------------------------------------------------------
@@ -183,13 +179,15 @@ def grouped(groups: pd.DataFrame) -> pd.DataFrame:
     table = groups.assign(
         pool=groups["value"].map(pool_of), weighted=groups["value"] * groups["count"]
     )
-    keys = ["backend", "options", "pool"]
-    summed = table.groupby([*keys, "seed"])[["correct", "count", "weighted"]].sum().reset_index()
+    by_pool = ["backend", "options", "pool"]
+    summed = (
+        table.groupby([*by_pool, "seed"])[["correct", "count", "weighted"]].sum().reset_index()
+    )
     summed["share"] = summed["correct"] / summed["count"]
     at = table.groupby("pool")[["count", "weighted"]].sum()
-    found = summed.groupby(keys)["share"].agg(["mean", "min", "max"]).reset_index()
-    found["value"] = found["pool"].map(at["weighted"] / at["count"])
-    return found.sort_values([*keys], kind="stable")
+    shares = summed.groupby(by_pool)["share"].agg(["mean", "min", "max"]).reset_index()
+    shares["value"] = shares["pool"].map(at["weighted"] / at["count"])
+    return shares.sort_values(by_pool, kind="stable")
 
 
 def group_figure(chapter: QualityChapter) -> Figure | None:
@@ -203,30 +201,30 @@ def group_figure(chapter: QualityChapter) -> Figure | None:
     if made is None:
         return None
     figure, axes = made
-    keys: dict[tuple[str, str], None] = {}
+    shown: dict[SeriesKey, None] = {}
     for ax, trial in zip(axes, trials, strict=True):
         table = grouped(_first(trial.groups))
-        order = sorted(dict.fromkeys(_keys(table)), key=lambda k: (rank(k[0]), k[1]))
+        order = sorted(dict.fromkeys(keys(table)), key=lambda k: (rank(k[0]), k[1]))
         for place, key in enumerate(order):
-            own = table[[k == key for k in _keys(table)]]
+            line = table[[k == key for k in keys(table)]]
             look = chapter.looks[key]
-            keys.setdefault(key)
-            told = own[["value", "mean", "min", "max"]].itertuples(index=False, name=None)
+            shown.setdefault(key)
+            points = line[["value", "mean", "min", "max"]].itertuples(index=False, name=None)
             plot_data.line(
-                ax, (key[0], label(*key)), look, (plot_data.Point(*row) for row in told)
+                ax, (key[0], label(*key)), look, (plot_data.Point(*row) for row in points)
             )
             ax.plot(
-                own["value"], own["mean"], color=look.light, marker=look.marker,
-                linestyle=(0, look.dashes) if look.dashes else "-",
+                line["value"], line["mean"], color=look.light, marker=look.marker,
+                linestyle=linestyle(look),
                 markersize=7.5 - _smaller(place), linewidth=2.6 - 0.4 * _smaller(place),
             )  # fmt: skip
-            ax.fill_between(own["value"], own["min"], own["max"], alpha=0.14, linewidth=0,
+            ax.fill_between(line["value"], line["min"], line["max"], alpha=0.14, linewidth=0,
                             color=look.light)  # fmt: skip
         _group_axis(ax, trial.group, sorted(set(table["value"])))
         _accuracy_axis(ax, trial.chance)
         ax.set_title(cut(trial.name, LONGEST_TITLE) if len(chapter.trials) > 1 else "")
-    others = [(_line(_DOTTED), "chance")] if math.isfinite(trials[0].chance) else []
-    shared_legend(figure, list(keys), chapter.looks, others=others)
+    others = [(ink_line(_DOTTED), "chance")] if math.isfinite(trials[0].chance) else []
+    shared_legend(figure, list(shown), chapter.looks, others=others)
     return figure
 
 
@@ -258,39 +256,35 @@ def curve_figure(chapter: QualityChapter, trial: Trial) -> Figure | None:
     if made is None:
         return None
     figure, axes = made
-    keys = []
+    shown = []
     for ax, (column, what) in zip(axes, axes_of, strict=True):
         for key, own in drawn.groupby(["backend", "options"], sort=False):
-            found = band(own, column)
-            if found is None:
+            shape = band(own, column)
+            if shape is None:
                 continue
-            x, low, middle, high = found
+            x, low, middle, high = shape
             look = chapter.looks[key]
-            keys.append(key)
-            told = (plot_data.Point(*row) for row in zip(x, middle, low, high, strict=True))
-            plot_data.line(ax, (key[0], label(*key)), look, told)
+            shown.append(key)
+            points = (plot_data.Point(*row) for row in zip(x, middle, low, high, strict=True))
+            plot_data.line(ax, (key[0], label(*key)), look, points)
             ax.plot(x, middle, color=look.light, marker=look.marker, markevery=[-1],
-                    linestyle=(0, look.dashes) if look.dashes else "-")  # fmt: skip
+                    linestyle=linestyle(look))  # fmt: skip
             ax.fill_between(x, low, high, color=look.light, alpha=0.14, linewidth=0)
         ax.set_xlabel(what)
         ax.set_ylabel("training loss (nats)")
         ax.set_title(f"against {column}s" if column == "step" else "against time")
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}"))
-    if not keys:
+    if not shown:
         return None
-    shared_legend(figure, keys, chapter.looks)
+    shared_legend(figure, shown, chapter.looks)
     return figure
 
 
-Line = tuple[Any, Any, Any, Any]
-
-
-def band(own: pd.DataFrame, column: str) -> Line | None:
+def band(curves: pd.DataFrame, column: str) -> tuple[Any, Any, Any, Any] | None:
     """Return x and the smallest, mean and largest loss of the seeds, over what all reached."""
-    seeds = [
-        rows.sort_values(column, kind="stable") for _, rows in own.groupby("seed") if len(rows) > 1
-    ]
+    several = (rows for _, rows in curves.groupby("seed") if len(rows) > 1)
+    seeds = [rows.sort_values(column, kind="stable") for rows in several]
     if not seeds:
         return None
     start = max(float(s[column].iloc[0]) for s in seeds)

@@ -102,14 +102,14 @@ def _which(chapter: QualityChapter) -> tuple[str, str, str]:
 
 def answers(chapters: Sequence[QualityChapter]) -> list[Paragraph]:
     """Return what the page's summary says of the tasks: a sentence a trial."""
-    said = []
+    sentences = []
     for chapter in chapters:
         for trial in chapter.trials:
-            if told := _in_short(trial):
-                said.append(f"{chapter.title}, {trial.name}: {told}.")
-    more = len(said) - _MOST_LINES
-    said = [*said[:_MOST_LINES], *([f"{more} more below."] if more > 0 else [])]
-    return [Paragraph("Tasks", said)] if said else []
+            if answer := _in_short(trial):
+                sentences.append(f"{chapter.title}, {trial.name}: {answer}.")
+    more = len(sentences) - _MOST_LINES
+    sentences = [*sentences[:_MOST_LINES], *([f"{more} more below."] if more > 0 else [])]
+    return [Paragraph("Tasks", sentences)] if sentences else []
 
 
 def _in_short(trial: Trial) -> str:
@@ -122,16 +122,16 @@ def _in_short(trial: Trial) -> str:
         return f"bits per byte {named(rows[:4], trial.metric)}{end}"
     solved = [name(r) for r in rows if is_solved(r)]
     lost = [name(r) for r in rows if r["at_chance"] and r["score"] < SOLVED]
-    told = [
+    parts = [
         f"solved by {numbers.listing(solved[:MOST_NAMED])}"
         if solved
         else f"not solved, best {named(rows[:1], 'accuracy')}"
     ]
     others = [r for r in rows[bool(not solved) :] if not is_solved(r)]
     if short := [r for r in others if r["score"] >= SOLVED]:
-        told.append(f"a seed without result {named(short, 'accuracy')}")
+        parts.append(f"a seed without result {named(short, 'accuracy')}")
     if rest := [r for r in others if r["score"] < SOLVED and not r["at_chance"]]:
-        told.append(f"below it {named(rest, 'accuracy')}")
+        parts.append(f"below it {named(rest, 'accuracy')}")
     if lost:
-        told.append(f"not told from chance {numbers.listing(lost[:MOST_NAMED])}")
-    return "; ".join(told)
+        parts.append(f"not told from chance {numbers.listing(lost[:MOST_NAMED])}")
+    return "; ".join(parts)

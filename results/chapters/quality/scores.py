@@ -34,13 +34,13 @@ def between_seeds(row: Row, metric: str) -> str:
 
 def named(rows: Sequence[Row], metric: str) -> str:
     """List backends with their scores, how far their seeds lie apart, and how many have none."""
-    told = []
+    names = []
     for row in rows[:MOST_NAMED]:
         apart = between_seeds(row, metric)
         small = ", ".join(s for s in (apart, seeds_of(row)) if s)
-        told.append(f"{name(row)} {score(row['score'], metric)}{f' ({small})' if small else ''}")
-    more = len(rows) - len(told)
-    return numbers.listing([*told, *([f"{more} more"] if more > 0 else [])])
+        names.append(f"{name(row)} {score(row['score'], metric)}{f' ({small})' if small else ''}")
+    more = len(rows) - len(names)
+    return numbers.listing([*names, *([f"{more} more"] if more > 0 else [])])
 
 
 def seeds_of(row: Row) -> str:

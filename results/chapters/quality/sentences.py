@@ -21,12 +21,12 @@ from results.text.written import writer
 
 def quality_paragraphs(chapter: QualityChapter) -> list[Paragraph]:
     """Return what a chapter's trials say, one paragraph a trial."""
-    found = []
+    paragraphs = []
     for trial in chapter.trials:
         say = _of_text if trial.lower else _of_accuracy
         sentences = [*say(trial), *_cheapest(trial), *_failures(trial)]
-        found.append(Paragraph(f"{trial.name[:1].upper()}{trial.name[1:]}", sentences))
-    return [p for p in found if p.sentences]
+        paragraphs.append(Paragraph(f"{trial.name[:1].upper()}{trial.name[1:]}", sentences))
+    return [p for p in paragraphs if p.sentences]
 
 
 def _of_accuracy(trial: Trial) -> list[str]:
@@ -37,50 +37,50 @@ def _of_accuracy(trial: Trial) -> list[str]:
     short = [r for r in rows if r["score"] >= SOLVED and not is_solved(r)]
     lost = [r for r in rows if r["at_chance"] and r["score"] < SOLVED]
     rest = [r for r in rows if r not in solved and r not in lost and r not in short]
-    said = []
+    sentences = []
     at = f"a mean of {SOLVED:.0%} or more".replace("%", " %")
     if solved:
-        said.append(f"Solved, by {at}: {named(solved, 'accuracy')}.")
+        sentences.append(f"Solved, by {at}: {named(solved, 'accuracy')}.")
     elif short:
-        said.append(f"No backend reaches {at} with all of its seeds.")
+        sentences.append(f"No backend reaches {at} with all of its seeds.")
     else:
-        said.append(f"No backend reaches {at}; the best is {named(rows[:1], 'accuracy')}.")
+        sentences.append(f"No backend reaches {at}; the best is {named(rows[:1], 'accuracy')}.")
         rest = [r for r in rest if r is not rows[0]]
     if short:
-        said.append(
+        sentences.append(
             f"Not counted as solved, for a seed has no result: {named(short, 'accuracy')}."
         )
     exact = [r for r in rows if r["backend"] in BASELINES]
     if exact and not any(r in solved for r in exact):
-        said.append(
+        sentences.append(
             f"Exact attention ({named(exact, 'accuracy')}) does not solve it either: here a "
             "failure of another says nothing of its attention alone."
         )
     if rest:
-        said.append(f"Between chance and that: {named(rest, 'accuracy')}.")
+        sentences.append(f"Between chance and that: {named(rest, 'accuracy')}.")
     if lost:
         chance = score(trial.chance, "accuracy")
-        said.append(f"Not told from chance ({chance}): {named(lost, 'accuracy')}.")
-    return said
+        sentences.append(f"Not told from chance ({chance}): {named(lost, 'accuracy')}.")
+    return sentences
 
 
 def _of_text(trial: Trial) -> list[str]:
     rows = records(trial.good)
     if not rows:
         return []
-    said = [f"Fewest bits per byte: {named(rows[:1], trial.metric)}."]
+    sentences = [f"Fewest bits per byte: {named(rows[:1], trial.metric)}."]
     if rows[1:]:
-        said.append(f"Then {named(rows[1:], trial.metric)}.")
+        sentences.append(f"Then {named(rows[1:], trial.metric)}.")
     for word, bits in compressors(trial).items():
         beaten = [name(r) for r in rows if r["score"] < bits]
         mark = f"{word}'s {bits:.3f} bits per byte of the same test split"
         if not beaten:
-            said.append(f"No backend gets below {mark}.")
+            sentences.append(f"No backend gets below {mark}.")
         elif len(beaten) == len(rows) > 1:
-            said.append(f"All get below {mark}.")
+            sentences.append(f"All get below {mark}.")
         else:
-            said.append(f"Below {mark}: {numbers.listing(beaten[:MOST_NAMED])}.")
-    return said
+            sentences.append(f"Below {mark}: {numbers.listing(beaten[:MOST_NAMED])}.")
+    return sentences
 
 
 def _cheapest(trial: Trial) -> list[str]:
@@ -90,7 +90,7 @@ def _cheapest(trial: Trial) -> list[str]:
         solved = trial.good.loc[
             np.asarray([is_solved(r) for r in records(trial.good)], dtype=bool)
         ]
-    said = []
+    least_of = []
     for cost in COSTS:
         rows = solved[solved[cost] > 0].sort_values(cost, kind="stable")
         if len(rows) > 1:
@@ -102,16 +102,16 @@ def _cheapest(trial: Trial) -> list[str]:
                 if (not is_less(first, r["latencies"]) if cost == "latency" else r[cost] == least)
             ]
             once = cost == "latency" and min(map(len, rows["latencies"])) == 1
-            said.append(
+            least_of.append(
                 f"{METRICS[cost].words} {writer(cost)(least)} ({numbers.listing(who)}"
                 f"{', one launch each' if once else ''})"
             )
-    return [f"Least of those that solve it: {numbers.listing(said)}."] if said else []
+    return [f"Least of those that solve it: {numbers.listing(least_of)}."] if least_of else []
 
 
 def _failures(trial: Trial) -> list[str]:
     failed = records(trial.rows[trial.rows["score"].isna()])
-    told = [f"{name(r)} ({status_word(r['status'])})" for r in failed[:MOST_NAMED]]
-    more = len(failed) - len(told)
-    told += [f"{more} more"] if more else []
-    return [f"No result: {numbers.listing(told)}; the table has the reasons."] if told else []
+    names = [f"{name(r)} ({status_word(r['status'])})" for r in failed[:MOST_NAMED]]
+    more = len(failed) - len(names)
+    names += [f"{more} more"] if more else []
+    return [f"No result: {numbers.listing(names)}; the table has the reasons."] if names else []

@@ -28,7 +28,7 @@ from results.chapters.speed.profile_figure import profile_figure
 from results.chapters.speed.rows import Chapter, chapters
 from results.figures import plot_data
 from results.figures.axes import length_axis
-from results.figures.panels import legend, lines, make_panels
+from results.figures.panels import each_panel, legend, lines
 from results.figures.theme import LIGHT, styled
 from results.metrics import MEMORY
 from results.records.load import Run
@@ -54,26 +54,16 @@ def speedup_figure(chapter: Chapter) -> Figure | None:
         for mode in chapter.modes
         if len(data[(data["baseline"] == baseline) & (data["mode"] == mode)])
     ]
-    made = make_panels(len(pairs), columns=len({m for _, m in pairs}))
-    if made is None:
-        return None
-    figure, axes = made
-    for ax, (baseline, mode) in zip(axes, pairs, strict=True):
-        speedup_panel(ax, chapter, baseline, mode)
-    return figure
+    return each_panel(
+        pairs, lambda ax, pair: speedup_panel(ax, chapter, *pair), len({m for _, m in pairs})
+    )
 
 
 def error_figure(chapter: Chapter) -> Figure | None:
     """Relative error against exact softmax over latency, at the longest length with an error."""
-    shown = {m: at_longest_error(chapter, m) for m in chapter.modes}
-    shown = {m: part for m, part in shown.items() if len(part)}
-    made = make_panels(len(shown))
-    if made is None:
-        return None
-    figure, axes = made
-    for ax, (mode, part) in zip(axes, shown.items(), strict=True):
-        error_panel(ax, chapter, part, mode)
-    return figure
+    at_longest = [(at_longest_error(chapter, mode), mode) for mode in chapter.modes]
+    shown = [(part, mode) for part, mode in at_longest if len(part)]
+    return each_panel(shown, lambda ax, pair: error_panel(ax, chapter, *pair))
 
 
 def fraction_figure(chapter: Chapter) -> Figure | None:
@@ -82,23 +72,19 @@ def fraction_figure(chapter: Chapter) -> Figure | None:
     data = data[data["fraction_of_limit"].notna() & (data["backend"] != IDENTITY)].copy()
     data["value"] = 100 * data["fraction_of_limit"]
     data["ci_low"] = data["ci_high"] = math.nan
-    modes = [m for m in chapter.modes if len(data[data["mode"] == m])]
-    made = make_panels(len(modes))
-    if made is None:
-        return None
-    figure, axes = made
-    top = max(100.0, float(data["value"].max()) * 1.05)
-    for ax, mode in zip(axes, modes, strict=True):
+
+    def panel(ax: Axes, mode: str) -> None:
         part = data[data["mode"] == mode]
         lines(ax, part, chapter.looks)
         length_axis(ax, part["seq_len"], mode)
-        ax.set_ylim(0, top)
+        ax.set_ylim(0, max(100.0, float(data["value"].max()) * 1.05))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g} %"))
         plot_data.kind(ax.yaxis, "percent")
         ax.set_title(mode)
         ax.set_ylabel("share of the machine's limit")
         legend(ax, part, chapter.looks, {})
-    return figure
+
+    return each_panel([m for m in chapter.modes if (data["mode"] == m).any()], panel)
 
 
 FIGURES: Mapping[str, Callable[[Chapter], Figure | None]] = {
@@ -115,13 +101,7 @@ def _scaling_figure(chapter: Chapter, metrics: Collection[str]) -> Figure | None
     """Draw one of `metrics`, whichever a mode has, in a panel a mode."""
     data = chapter.points[chapter.points["metric"].isin(metrics)]
     modes = [m for m in chapter.modes if (data[data["mode"] == m]["value"] > 0).any()]
-    made = make_panels(len(modes))
-    if made is None:
-        return None
-    figure, axes = made
-    for ax, mode in zip(axes, modes, strict=True):
-        scaling_panel(ax, chapter, metrics, mode)
-    return figure
+    return each_panel(modes, lambda ax, mode: scaling_panel(ax, chapter, metrics, mode))
 
 
 # -- for notebooks -------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from results.comparison.changes import compare
+from results.comparison.compare import compare
 from results.records.load import load
 from results.schema import Arm
 from suites.engine.driver import run_sweep

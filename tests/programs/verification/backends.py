@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from results.comparison.backend_changes import BackendChange, Member, backend_changes
-from results.statistics.inference import apart, scatters
+from results.statistics.inference import apart
 from results.statistics.intervals import Array
+from results.statistics.scatter import scatters
 from verification import Measured, Report, Scale
 from verification.rates import lower, upper
 

@@ -19,7 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from results.comparison.changes import Change, Comparison, compare
+from results.comparison.changes import Change, Comparison
+from results.comparison.compare import compare
 from results.comparison.confirmation import Confirmation
 from results.records.load import load
 from results.schema import Arm, Case

@@ -16,15 +16,16 @@ from results.analysis.series import points
 from results.analysis.warm_up import HOLLOW, MARK, NOTE
 from results.chapters.speed.figures import error_figure, speedup_figure, time_figure
 from results.chapters.speed.rows import chapters
-from results.comparison.changes import compare
-from results.comparison.tables import Sides, sections
-from results.comparison.text import remark
+from results.comparison.compare import compare
+from results.comparison.sections import sections
+from results.comparison.tables import Sides
+from results.comparison.words import remark
 from results.export.tables import export_table
 from results.figures.plot_words import in_words
 from results.figures.svg import Drawn, drawn
 from results.recommendation.as_json import as_json
 from results.recommendation.page_answers import as_data, groups
-from results.recommendation.ranking import recommend
+from results.recommendation.recommend import recommend
 from results.recommendation.text import text
 from results.records.load import Run, load
 from results.report import write_report

@@ -18,10 +18,12 @@ from results.analysis.selection import parse
 from results.analysis.series import points
 from results.chapters.environment.facts import provenance
 from results.comparison.backend_changes import EVERY
-from results.comparison.changes import Comparison, compare
+from results.comparison.changes import Comparison
+from results.comparison.compare import compare
 from results.comparison.pairing import IncomparableError
-from results.comparison.text import as_json, headline, markdown, text
+from results.comparison.text import as_json, markdown, text
 from results.comparison.verdicts import verdict_of
+from results.comparison.words import headline
 from results.records.load import load
 from results.schema import MEASUREMENT, RECORDS
 from results.statistics.intervals import Estimate

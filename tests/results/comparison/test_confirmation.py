@@ -13,7 +13,8 @@ import pytest
 import synthetic
 
 from results.comparison.backend_changes import BackendChange
-from results.comparison.changes import Comparison, compare
+from results.comparison.changes import Comparison
+from results.comparison.compare import compare
 from results.comparison.confirmation import LOOKS, MAX_PAIRS, MOST_FAILURES, SHARES, Confirmation
 from results.records.load import load
 

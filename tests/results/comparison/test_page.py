@@ -18,9 +18,9 @@ from helpers_page import unscripted
 from matplotlib.colors import to_hex
 
 import cli
-from results.comparison.changes import compare
+from results.comparison.compare import compare
 from results.comparison.figures import beside_figure, ratio_figure
-from results.comparison.tables import case_table, every_metric, name_sides, sections, summary
+from results.comparison.sections import case_table, every_metric, name_sides, sections, summary
 from results.figures.theme import INK, looks
 from results.page.blocks import TableView
 from results.records.load import Run, load

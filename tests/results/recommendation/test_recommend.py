@@ -744,6 +744,6 @@ def test_a_stranger_cannot_paint_the_terminal(tmp_path: Path) -> None:
 
 
 def test_results_recommend_is_there_and_nothing_else() -> None:
-    assert results.recommend.__module__ == "results.recommendation.ranking"
+    assert results.recommend.__module__ == "results.recommendation.recommend"
     with pytest.raises(AttributeError, match="no attribute 'recomend'"):
         results.recomend  # noqa: B018

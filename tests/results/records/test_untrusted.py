@@ -24,7 +24,7 @@ from helpers_untrusted import MARKS, hostile_run, lines, rewrite
 import results.records.json_lines
 from cli import main
 from results.analysis.series import points
-from results.comparison.changes import compare
+from results.comparison.compare import compare
 from results.comparison.page import comparison_page
 from results.export.asv import export_asv
 from results.export.asv_history import ExportError

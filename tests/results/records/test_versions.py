@@ -17,10 +17,10 @@ from cli import main
 from results.analysis.crossovers import crossover_table
 from results.analysis.series import points
 from results.chapters.quality.rows import chapters_of_tasks
-from results.comparison.changes import compare
+from results.comparison.compare import compare
 from results.comparison.pairing import IncomparableError
 from results.export.tables import cases
-from results.recommendation.ranking import recommend
+from results.recommendation.recommend import recommend
 from results.recommendation.text import text
 from results.records.load import load
 from results.records.merge import merge

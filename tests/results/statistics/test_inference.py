@@ -9,18 +9,15 @@ import pytest
 
 from results.statistics.inference import (
     Difference,
-    Scatter,
     adjusted,
     apart,
     apart_from,
     beyond_launches,
-    digamma,
     medians_apart,
     paired,
-    scatters,
     together,
-    trigamma,
 )
+from results.statistics.scatter import Scatter, digamma, scatters, trigamma
 
 
 def test_digamma_and_trigamma_at_known_values() -> None:

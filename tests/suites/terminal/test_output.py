@@ -18,7 +18,7 @@ import synthetic
 from click.testing import CliRunner
 
 import cli
-from results.comparison.changes import compare
+from results.comparison.compare import compare
 from results.comparison.text import text
 from results.records.load import load
 

@@ -1,0 +1,117 @@
+"""How far the launches of a case scatter, what is usual for all cases taken into account."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from results.statistics.intervals import Array
+
+MOST_DF = 1000
+"""Degrees of freedom of a variance that is as good as known."""
+
+
+class Scatter(NamedTuple):
+    """How far the launches of one case scatter, as a logarithm.
+
+    Attributes:
+        variance: of one launch.
+        df: its degrees of freedom.
+    """
+
+    variance: float
+    df: int
+
+
+def scatters(cases: Sequence[tuple[ArrayLike, ArrayLike]]) -> list[Scatter]:
+    """Return how far the launches of each case scatter, the others taken into account.
+
+    Of three launches the own variance is hardly known; that of many cases together is. So a case
+    that happens to scatter less is given what is usual (the moderated variance of Smyth 2004,
+    whose prior is fitted to all cases). One that scatters more keeps its own: a launch that a
+    neighbour hit must not pass for an exact one.
+
+    Args:
+        cases: of each the launches of both runs, two or more positive numbers a side.
+
+    Raises:
+        ValueError: if a side has fewer than two launches or a number that is not positive.
+    """
+    own = [_within(base, new) for base, new in cases]
+    known = [s for s in own if s.variance > 0]
+    if len(known) < MIN_CASES:
+        return own
+    prior, weight = _prior(known)
+    return [_moderated(s, prior, weight) for s in own]
+
+
+MIN_CASES = 5
+"""Fewer cases say nothing about what is usual."""
+
+
+LEAST_VARIANCE = 0.05
+"""Of the median variance: what a smaller one counts as where the usual is sought."""
+
+
+def _within(base: ArrayLike, new: ArrayLike) -> Scatter:
+    sides = [logs(name, values) for name, values in (("base", base), ("new", new))]
+    df = sum(len(side) - 1 for side in sides)
+    return Scatter(float(sum(((side - side.mean()) ** 2).sum() for side in sides)) / df, df)
+
+
+def _prior(known: Sequence[Scatter]) -> tuple[float, float]:
+    """Return the usual variance and how many degrees of freedom it is worth (Smyth 2004, 6.2)."""
+    # Launches that agree by chance to the last place are no sign that cases differ.
+    least = LEAST_VARIANCE * float(np.median([s.variance for s in known]))
+    logs = [
+        math.log(max(least, s.variance)) - digamma(s.df / 2) + math.log(s.df / 2) for s in known
+    ]
+    centre = float(np.mean(logs))
+    beyond = float(np.var(logs, ddof=1)) - float(np.mean([trigamma(s.df / 2) for s in known]))
+    if beyond <= 0:  # they scatter alike
+        return math.exp(centre), MOST_DF
+    low, high = 1e-3, float(MOST_DF)
+    for _ in range(60):  # trigamma falls
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if trigamma(middle) > beyond else (low, middle)
+    return math.exp(centre + digamma(high) - math.log(high)), min(2 * high, MOST_DF)
+
+
+def _moderated(own: Scatter, prior: float, weight: float) -> Scatter:
+    usual = (weight * prior + own.df * own.variance) / (weight + own.df)
+    if own.variance >= usual:
+        return own
+    return Scatter(usual, min(MOST_DF, math.floor(weight) + own.df))
+
+
+def digamma(x: float) -> float:
+    """Return the derivative of log Γ, for x > 0 (Abramowitz and Stegun 6.3.5, 6.3.18)."""
+    total = 0.0
+    while x < 8:
+        total -= 1 / x
+        x += 1
+    y = 1 / x**2
+    return total + math.log(x) - 0.5 / x - y * (1 / 12 - y * (1 / 120 - y * (1 / 252 - y / 240)))
+
+
+def trigamma(x: float) -> float:
+    """Return the second derivative of log Γ, for x > 0 (Abramowitz and Stegun 6.4.6, 6.4.12)."""
+    total = 0.0
+    while x < 8:
+        total += 1 / x**2
+        x += 1
+    y = 1 / x**2
+    return total + 1 / x + y / 2 + y / x * (1 / 6 - y * (1 / 30 - y * (1 / 42 - y / 30)))
+
+
+def logs(name: str, values: ArrayLike) -> Array:
+    """Return the logarithms of launches, two or more positive numbers."""
+    array: Array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or len(array) < 2 or not np.all(array > 0) or not np.all(array < np.inf):
+        raise ValueError(f"{name}: expected two or more positive numbers, got {values!r}")
+    logs: Array = np.log(array)
+    return logs
