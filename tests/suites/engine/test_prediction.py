@@ -55,6 +55,13 @@ def test_case_predicted_too_slow_is_objected_to_with_the_prediction():
     assert objection(history, short, timeout_s=4) is None
 
 
+def test_numbers_of_a_launch_that_failed_predict_nothing():
+    short, long = case(seq_len=100), case(seq_len=1000)
+    history = History(declared(short, long))
+    history.add(record(short, latency=1.0, status="failed", reason="wrong output"))
+    assert history.foretold(long) == {"latency": None, "peak_memory": None}
+
+
 def test_longer_lengths_and_other_series_predict_nothing():
     long = case(seq_len=1000)
     other = case(seq_len=100, mode="training")
@@ -89,7 +96,8 @@ def test_case_predicted_too_large_is_objected_to():
 
 def test_inputs_that_alone_do_not_fit_are_objected_to():
     huge = case(seq_len=1 << 20)
-    assert "its inputs alone" in objection(History({}), huge, free=GIB)
+    told = objection(History({}), huge, free=GIB)
+    assert "predicted 6 GiB of memory (its inputs alone)" in told  # q, k and v
     assert objection(History({}), case(seq_len=1 << 10), free=GIB) is None
 
 
