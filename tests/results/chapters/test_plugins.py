@@ -13,7 +13,7 @@ from helpers_page import unscripted
 from cli import main
 from results.chapters import loading
 from results.chapters.loading import PluginError
-from results.records.load import load
+from results.records.load import NoRunError, load
 from results.report import write_report
 
 CHAPTER = """
@@ -144,3 +144,11 @@ def test_every_chapter_has_its_place_and_its_kinds() -> None:
     assert len({chapter.order for chapter in chapters}) == len(chapters) == 11
     kinds = [kind for chapter in chapters for kind in chapter.kinds]
     assert len(set(kinds)) == len(kinds)
+
+
+@pytest.mark.parametrize("kind", ["", "two words", "1st", "x" * 41, "<b>", 3, None])
+def test_a_kind_that_is_no_name_is_refused(tmp_path: Path, kind: object) -> None:
+    record = made._record("run", made.MACHINE, made._case("toy", "sdpa", {}), [{"metrics": {}}])
+    record["case"]["kind"] = kind
+    with pytest.raises(NoRunError, match=r"records.jsonl:1: .*kind"):
+        load(made.write_quality(tmp_path, [record]))
