@@ -25,7 +25,7 @@
     return element;
   };
 
-  // -- numbers, as results/text/numbers.py and results/figures/plot_data.py write them ---------------------------
+  // -- numbers, as results/text/numbers.py and results/text/written.py write them ---------------------------
 
   const digits = (value, most = 3) =>
     value.toLocaleString("en-US", { maximumSignificantDigits: most });
