@@ -137,6 +137,7 @@ def spread_of_error(name: str, count: int) -> float:
     return math.sqrt((2 + excess) / DRAWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orthogonal", [True, False])
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_estimate_of_the_softmax_kernel_has_no_bias(name: str, orthogonal: bool) -> None:

@@ -159,6 +159,7 @@ def test_an_installed_plugin_that_raises_is_kept_apart(installed: list[Entry]) -
         backends.names()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [["list"], ["list", "--json"], ["check", "sdpa", "--no-timing"]],

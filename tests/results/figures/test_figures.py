@@ -241,6 +241,7 @@ def measured(tmp_path):
     return results.load(synthetic.write_run(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_notebook_gets_axes(measured):
     axes = [
         results.plots.scaling(measured),
