@@ -117,10 +117,10 @@ def _no_server(request: pytest.FixtureRequest) -> Iterator[None]:
     def refuse(*_: object, **__: object) -> None:
         pytest.fail("a test of the fast tier starts a server: mark it slow", pytrace=False)
 
-    launcher = sys.modules.get("suites.processes.launcher")
+    server = sys.modules.get("suites.processes.server")
     with pytest.MonkeyPatch.context() as patch:  # a test's own may be undone
-        if launcher is not None and is_fast(request.node):
-            patch.setattr(launcher._Server, "start", refuse)
+        if server is not None and is_fast(request.node):
+            patch.setattr(server.Server, "start", refuse)
         yield
 
 
