@@ -126,7 +126,7 @@ def desk(stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def registries() -> Iterator[None]:
+def registries(suites_restored: None) -> Iterator[None]:
     """Forget afterwards what a page registers."""
     ours = importlib.import_module("attention.integrations.transformers")
     known, options = dict(registry._registry), dict(ours._options)
@@ -254,7 +254,7 @@ def check_make(words: list[str]) -> None:
 SHELL = [page for page in PAGES if command_lines(page) and page.name != "cli.md"]
 
 
-@pytest.mark.usefixtures("desk")
+@pytest.mark.usefixtures("desk", "suites_restored")
 @pytest.mark.parametrize("page", SHELL, ids=name_of)
 def test_the_commands_of_a_page_are_taken(page: Path) -> None:
     for words in command_lines(page):

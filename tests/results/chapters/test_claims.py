@@ -141,7 +141,7 @@ def test_what_strangers_write_costs_no_report(tmp_path: Path, shown: Any) -> Non
     records = made.claim_records()
     for record in records:
         record["arms"][0]["claim"] = shown
-    (section,) = claims_part(load(made.write_quality(tmp_path, records))).sections
+    (section,) = claims_part(Analysis(load(made.write_quality(tmp_path, records)))).sections
     for figure in section.drawings:
         made_of = drawn(figure.draw)
         assert made_of is None or made_of.inline is None or "<b><b>" not in made_of.inline.svg
