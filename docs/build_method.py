@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "programs"))
 
 from verification import PROMISES, Measured  # noqa: E402
 from verification.show import KEPT, promised, shown  # noqa: E402
 
 METHOD = ROOT / "docs" / "method.md"
 VERIFIED = ROOT / "results" / "reference" / "method" / "verified.json"
-MODULES = ROOT / "tests" / "verification"
+MODULES = ROOT / "tests" / "programs" / "verification"
 NONE = "–"
 NOT_MEASURED = "Not measured yet."
 

@@ -281,8 +281,8 @@ class Jumping(datetime.datetime):
     @classmethod
     def now(cls, tz=None):
         return datetime.datetime.fromtimestamp(jumping(), tz)
-import suites.engine.journal
-suites.engine.journal.datetime = Jumping
+import suites.engine.run_folder
+suites.engine.run_folder.datetime = Jumping
 """
 
 
