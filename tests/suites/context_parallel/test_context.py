@@ -24,7 +24,13 @@ from suites.plan import cases, plan_sweep
 from suites.worker.preflight import inspect_case
 from suites.worker.run import answer
 
-pytestmark = pytest.mark.usefixtures("in_process")
+
+@pytest.fixture(autouse=True)
+def _server(request: pytest.FixtureRequest) -> None:
+    """Start ranks from a real process; all else needs none."""
+    is_slow = request.node.get_closest_marker("slow") is not None
+    request.getfixturevalue("one_server" if is_slow else "in_process")
+
 
 CASE = Case(
     kind=CONTEXT, level="attention", mode=CONTEXT_MODE, arms=(Arm("longformer", {"window": 8}),),
