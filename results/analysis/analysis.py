@@ -104,7 +104,7 @@ class Analysis:
 
         Args:
             table: its name: ``points``.
-            setting: values of `series.SETTING`, in that order.
+            setting: values of `case_columns.SETTING`, in that order.
         """
         if table not in self._by_setting:
             self._by_setting[table] = by_setting(getattr(self, table))
@@ -117,7 +117,7 @@ class SettingAnalysis:
 
     Attributes:
         analysis: of the run.
-        setting: values of `series.SETTING`.
+        setting: values of `case_columns.SETTING`.
         title: the setting in words.
         series: (backend, options) that are kept; None = all.
     """

@@ -1,6 +1,6 @@
 """Ratios between backends: speed-up, where one overtakes another, how far each one goes.
 
-Two numbers stand in a ratio only within one setting (`series.SETTING`) and mode.
+Two numbers stand in a ratio only within one setting (`case_columns.SETTING`) and mode.
 """
 
 from __future__ import annotations

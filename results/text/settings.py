@@ -55,7 +55,7 @@ def in_words(setting: Mapping[str, Any], *, with_precision: bool) -> str:
     """Return a setting as a title; the version comes last, where there are several.
 
     Args:
-        setting: values of `series.SETTING`.
+        setting: values of `case_columns.SETTING`.
         with_precision: name the precision of float32 products: where a run has another than
             torch's default.
     """

@@ -1,6 +1,6 @@
 """The same case under two values of one setting: threads, precision of products, compiled or not.
 
-Between chapters nothing else is compared: every other column of `series.SETTING` is equal.
+Between chapters nothing else is compared: every other column of `case_columns.SETTING` is equal.
 """
 
 from __future__ import annotations
