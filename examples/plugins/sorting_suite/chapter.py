@@ -18,7 +18,7 @@ def part(analysis: Analysis) -> Part | None:
         return None
     medians = rows.groupby(["options", "seq_len"])["value"].median()
     table = TableView(
-        TITLE,
+        "Time by order",
         ["how", "numbers", "time"],
         [
             [Cell(how), Cell(f"{length:,}"), Cell(numbers.seconds(value))]
@@ -26,7 +26,7 @@ def part(analysis: Analysis) -> Part | None:
         ],
     )
     slowest = numbers.seconds(float(medians.max()))
-    section = Section(TITLE, lead="Random numbers between 0 and 1.", tables=[table])
+    section = Section("", lead="Random numbers between 0 and 1.", tables=[table])
     summary = Paragraph(TITLE, [f"Sorting took {slowest} at most."])
     return Part("sorting", TITLE, [section], [summary])
 
