@@ -299,6 +299,7 @@ def test_misuse_of_run_is_one_line_that_says_what_is_accepted(arguments, accepte
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process")
 def test_run_with_a_plugin_measures_its_backend(tmp_path):
     file = tmp_path / "mine.py"
