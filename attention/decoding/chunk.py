@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attention.functional import real_first
+from attention.functional import gather_tokens, real_first
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class Chunk:
         if mask is None:
             return cls(q, k, v, size)
         order = real_first(mask)
-        q, k, v = (gathered(x, order) for x in (q, k, v))
+        q, k, v = (gather_tokens(x, order) for x in (q, k, v))
         return cls(q, k, v, size, mask.gather(1, order), order)
 
     @property
@@ -75,11 +75,6 @@ class Chunk:
     def mask_in_order(self, mask: Tensor) -> Tensor:
         """Gather a mask of the call ``[B, C]`` as the tokens were."""
         return mask if self.order is None else mask.gather(1, self.order)
-
-
-def gathered(x: Tensor, order: Tensor) -> Tensor:
-    """Gather tokens of ``[B, h, C, D]`` by ``[B, C]``."""
-    return x.gather(2, _index(x, order))
 
 
 def _index(x: Tensor, order: Tensor) -> Tensor:

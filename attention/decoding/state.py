@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from attention.checks import check_int
-from attention.decoding.chunk import Chunk, gathered
+from attention.decoding.chunk import Chunk
 
 
 @dataclass(frozen=True)
@@ -272,5 +272,4 @@ __all__ = [
     "StateShape",
     "alike",
     "check_indices",
-    "gathered",
 ]
