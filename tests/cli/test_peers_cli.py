@@ -50,6 +50,7 @@ def test_run_measures_the_peers_that_are_named(tmp_path: Path):
     assert "sdpa beside torch-sdpa" in (out / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_peer_from_a_file_is_measured(tmp_path: Path):
     """With the options of our side given."""
     file = tmp_path / "my_peer.py"
