@@ -71,9 +71,15 @@ COMPILED = ("compile_time", "graphs", "breaks", "recompiles")
 
 Samples = list_of(Finite, 10**6, least=1) | UnsetType
 Metric = msgspec.defstruct(
-    "Metric", [("unit", Name), ("samples", Samples, UNSET), ("value", Any, None)]
+    "Metric",
+    [
+        ("unit", Name),
+        ("samples", Samples, UNSET),
+        ("value", Any, None),
+        ("sentinel", Samples, UNSET),
+    ],
 )
-"""Samples, or else a value, which `check_metric` looks at."""
+"""Samples, or else a value, which `check_metric` looks at; a latency's sentinel is in seconds."""
 
 Gradient = declared(relative_l2=Amount, precision=Precision)
 
@@ -125,6 +131,10 @@ def check_metric(
         raise RecordError(f"{where}.unit: expected {unit}, got {metric['unit']!r}")
     if "samples" not in metric:
         checked(metric.get("value"), Finite, f"{where}.value")
+    least, most = _RANGES["latency"]
+    for value in metric.get("sentinel", ()):
+        if not least <= value <= most:
+            raise RecordError(f"{where}.sentinel: expected {least:g} to {most:g}, got {value:g}")
     least, most = _RANGES.get(name, (SMALLEST_VALUE, LARGEST_VALUE))
     is_time = name == "latency"
     for value in metric.get("samples", [metric.get("value")]):

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
@@ -116,6 +118,16 @@ def warm_up_converged(metric: Mapping[str, Any]) -> bool | None:
     warm_up = metric.get("warm_up")
     told = warm_up.get("converged") if isinstance(warm_up, dict) else None
     return told if isinstance(told, bool) else None
+
+
+def sentinel_of(metric: Mapping[str, Any]) -> float:
+    """Return the median in seconds of the sentinel beside a latency; NaN where there is none.
+
+    The sentinel is the same work in every launch of every version, timed in turn with the calls
+    (``metrics.latency.sentinel``, a list of seconds): what changes in it is the machine.
+    """
+    samples = metric.get("sentinel")
+    return statistics.median(samples) if samples else math.nan
 
 
 CONDITIONS: Mapping[str, str] = {

@@ -21,6 +21,7 @@ from results.records.frames import as_rows, with_plain_texts
 from results.records.load import Run
 from results.schema import COSTS, IDENTITY, UNITS
 from results.statistics.intervals import Estimate, estimate
+from results.statistics.launches import Launches, fit_series, time_of
 from results.text.labels import rank
 from results.text.modes import WORDS
 
@@ -72,8 +73,10 @@ def points(run: Run) -> pd.DataFrame:
     (whether the warm-ups of all launches did; None = not known, and of what is no time), `status`,
     `reason`, the declared costs and exponents, what was seen beside the numbers: the errors at the
     gate, what the compiler did, the fixed sizes; and `floors`: of latencies, the identity arm's in
-    the same launches, NaN where there was none. A length at which nothing succeeded has a row for
-    latency and one for the mode's memory with its status, its reason and no value.
+    the same launches, NaN where there was none. Of times there is the `cell` of the model of
+    launches (`results.statistics.launches`), from which `value` and its interval come. A length at
+    which nothing succeeded has a row for latency and one for the mode's memory with its status,
+    its reason and no value.
     """
     frame = speed_frame(run)
     # The floor is measured again in every case: that a case failed says nothing about it.
@@ -90,15 +93,35 @@ def points(run: Run) -> pd.DataFrame:
         times = [row for row in part if row["metric"] == "latency"]
         beside = [floors.get(_launch(row), math.nan) for row in times]
         shared["floors"] = np.asarray(beside, dtype=np.float64)
-        rows.extend({**shared, **row} for row in _summarise(part))
+        shared["sentinels"] = np.asarray([row["sentinel"] for row in times], dtype=np.float64)
+        rows.extend({**shared, **row, "cell": None} for row in _summarise(part))
+    _fit_times(rows)
     columns = [
         *SERIES, "seq_len", "metric", "unit", "launches", "value", "ci_low", "ci_high",
-        "num_samples", "converged", "status", "reason", *_DECLARED, *_DETAILS, "floors",
+        "num_samples", "converged", "status", "reason", *_DECLARED, *_DETAILS, "floors", "cell",
     ]  # fmt: skip
     table = with_plain_texts(pd.DataFrame.from_records(rows, columns=columns))
     table["rank"] = [rank(b) for b in table["backend"]]
     order = [*SETTING, "mode", "rank", "options", "seq_len", "metric"]
     return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
+
+
+def _fit_times(rows: Sequence[dict[str, Any]]) -> None:
+    """Fit the model of launches to the times of each setting, and set what follows from it."""
+    settings: dict[tuple[Any, ...], dict[tuple[Any, ...], list[dict[str, Any]]]] = {}
+    for row in rows:
+        if row["metric"] == "latency" and len(row["launches"]):
+            series = settings.setdefault(tuple(row[c] for c in SETTING), {})
+            series.setdefault(tuple(row[c] for c in SERIES), []).append(row)
+    for series in settings.values():
+        fitted = fit_series(
+            [[Launches(row["launches"], row["sentinels"]) for row in part]
+             for part in series.values()]
+        )  # fmt: skip
+        for part, cells in zip(series.values(), fitted, strict=True):
+            for row, cell in zip(part, cells, strict=True):
+                got = time_of(cell)
+                row |= {"cell": cell, "value": got.value, "ci_low": got.low, "ci_high": got.high}
 
 
 def _launch(row: _Row) -> tuple[Any, ...]:

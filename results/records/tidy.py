@@ -13,7 +13,7 @@ import pandas as pd
 from results.form import COMPILED
 from results.records.case_columns import CASE_COLUMNS, CASE_TEXTS
 from results.records.frames import with_plain_texts
-from results.schema import COSTS, LATER_FIELDS, PEER, Arm, warm_up_converged
+from results.schema import COSTS, LATER_FIELDS, PEER, Arm, sentinel_of, warm_up_converged
 from results.text.clean import clean
 
 COLUMNS = (
@@ -21,16 +21,17 @@ COLUMNS = (
     "backend", "options", "launch", "started", "status", "reason", "kernel", *COSTS,
     "expected_time", "expected_memory", "gate_error", "gate_budget", "gradient_error", "reduced",
     *COMPILED, "fixed_size", "metric", "unit", "value",
-    "samples", "stopped", "converged", "num_labels",
+    "samples", "stopped", "converged", "sentinel", "num_labels",
 )  # fmt: skip
 """Columns of the tidy frame: one row per case, launch, arm and metric.
 
 `version` is that of attnbench, where a run holds launches of one case by several (`versions`).
 `value` is the median of `samples`; `reduced` says that an output is within the budget of reduced
 precision only; `fixed_size` holds pairs of a name and a count. Of a latency `stopped` is why
-sampling ended (`STOPS`) and `converged` whether the warm-up did; "" and None where the record does
-not say. `num_labels` is how many labels an accuracy is of, NaN where that is not said. An arm
-without results has one row with an empty `metric`.
+sampling ended (`STOPS`), `converged` whether the warm-up did, and `sentinel` the median in seconds
+of the fixed work that was timed in turn with it; "", None and NaN where the record does not say.
+`num_labels` is how many labels an accuracy is of, NaN where that is not said. An arm without
+results has one row with an empty `metric`.
 """
 
 
@@ -56,7 +57,7 @@ def tidy(
     frame = pd.DataFrame.from_records(rows, columns=list(COLUMNS))
     numbers = [
         *COSTS, "expected_time", "expected_memory", "gate_error", "gate_budget", "gradient_error",
-        *COMPILED, "value", "num_labels",
+        *COMPILED, "value", "sentinel", "num_labels",
     ]  # fmt: skip
     return with_plain_texts(frame.astype(dict.fromkeys(numbers, "float64")))
 
@@ -106,10 +107,11 @@ def _rows(
                 "samples": samples,
                 "stopped": (metric.get("stopped") or "") if name == "latency" else "",
                 "converged": warm_up_converged(metric),
+                "sentinel": sentinel_of(metric),
             }
         if not metrics:
             nothing = {"metric": "", "unit": "", "value": math.nan, "samples": ()}
-            yield {**base, **nothing, "stopped": "", "converged": None}
+            yield {**base, **nothing, "stopped": "", "converged": None, "sentinel": math.nan}
 
 
 def _registered(arm: str) -> tuple[str, str]:

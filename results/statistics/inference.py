@@ -40,9 +40,14 @@ class Difference(NamedTuple):
         return 1.0 - t_within(abs(self.centre) / self.error, self.df)
 
     @property
+    def half_width(self) -> float:
+        """Half of the 95 % interval, as a logarithm."""
+        return t_quantile(self.df) * self.error
+
+    @property
     def ratio(self) -> Estimate:
         """The ratio with its 95 % interval."""
-        half = min(300.0, t_quantile(self.df) * self.error)
+        half = min(300.0, self.half_width)
         low, high = math.exp(self.centre - half), math.exp(self.centre + half)
         return Estimate(math.exp(self.centre), low, high)
 
@@ -77,7 +82,7 @@ def medians_apart(base: ArrayLike, new: ArrayLike) -> Difference:
         return Difference(centre, math.inf, 1)
     parts = [(float(MEDIAN_COST**2 * side.var(ddof=1)) / len(side), len(side) - 1)
              for side in sides]  # fmt: skip
-    return _summed(centre, parts)
+    return summed(centre, parts)
 
 
 class Beyond(NamedTuple):
@@ -193,7 +198,7 @@ def apart_from(
         (share * errors, min(d.df for d in others)), (share * between, of_between),
     ]  # fmt: skip
     alone = [(own.error**2, own.df), (between, of_between)]
-    return _summed(own.centre - middle, [*alone, *shared]), _summed(middle, shared)
+    return summed(own.centre - middle, [*alone, *shared]), summed(middle, shared)
 
 
 OTHERS_TRIM = 0.2
@@ -222,7 +227,7 @@ def beyond_chance(differences: Sequence[Difference]) -> float:
     return math.sqrt(max(0.0, spread**2 - sure * expected**2))
 
 
-def _summed(centre: float, parts: Sequence[tuple[float, int]]) -> Difference:
+def summed(centre: float, parts: Sequence[tuple[float, int]]) -> Difference:
     """Return a difference whose variance is a sum of parts, each with its degrees of freedom."""
     return Difference(centre, math.sqrt(sum(v for v, _ in parts)), _joint_df(parts))
 

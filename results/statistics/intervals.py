@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtr, stdtrit
 
 LEVEL = 0.95
 """Two-sided level of every interval."""
@@ -48,38 +49,20 @@ class Estimate(NamedTuple):
 
 
 @functools.cache
-def t_quantile(df: int, level: float = LEVEL) -> float:
+def t_quantile(df: float, level: float = LEVEL) -> float:
     """Return the two-sided quantile of Student's t: P(|T| < t) = `level`.
 
     Raises:
-        ValueError: if `df` is below 1.
+        ValueError: if `df` is not above 0.
     """
-    if df < 1:
-        raise ValueError(f"df: expected at least 1, got {df}")
-    low, high = 0.0, 1.0
-    while t_within(high, df) < level:
-        high *= 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_within(middle, df) < level else (low, middle)
-    return high
+    if not df > 0:
+        raise ValueError(f"df: expected a number above 0, got {df}")
+    return float(stdtrit(df, (1 + level) / 2))
 
 
-def t_within(t: float, df: int) -> float:
-    """Return P(|T| < t) for whole degrees of freedom (Abramowitz and Stegun 26.7.3, 26.7.4)."""
-    theta = math.atan(t / math.sqrt(df))
-    cos2 = math.cos(theta) ** 2
-    if df % 2:
-        term = total = math.cos(theta) if df > 1 else 0.0
-        for k in range(2, df - 2, 2):
-            term *= cos2 * k / (k + 1)
-            total += term
-        return 2 / math.pi * (theta + math.sin(theta) * total)
-    term = total = 1.0
-    for k in range(1, df - 2, 2):
-        term *= cos2 * k / (k + 1)
-        total += term
-    return math.sin(theta) * total
+def t_within(t: float, df: float) -> float:
+    """Return P(|T| < t) for Student's t."""
+    return 1.0 - 2.0 * float(stdtr(df, -abs(t)))
 
 
 def estimate(launches: ArrayLike, *, level: float = LEVEL) -> Estimate:

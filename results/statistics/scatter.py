@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.special import digamma, polygamma
 
 from results.statistics.intervals import Array
 
@@ -30,23 +32,31 @@ class Scatter(NamedTuple):
 def scatters(cases: Sequence[tuple[ArrayLike, ArrayLike]]) -> list[Scatter]:
     """Return how far the launches of each case scatter, the others taken into account.
 
-    Of three launches the own variance is hardly known; that of many cases together is. So a case
-    that happens to scatter less is given what is usual (the moderated variance of Smyth 2004,
-    whose prior is fitted to all cases). One that scatters more keeps its own: a launch that a
-    neighbour hit must not pass for an exact one.
-
     Args:
         cases: of each the launches of both runs, two or more positive numbers a side.
 
     Raises:
         ValueError: if a side has fewer than two launches or a number that is not positive.
     """
-    own = [_within(base, new) for base, new in cases]
-    known = [s for s in own if s.variance > 0]
+    return moderated([_within(base, new) for base, new in cases])
+
+
+def moderated(own: Sequence[Scatter]) -> list[Scatter]:
+    """Return the variances with what is usual among them taken into account.
+
+    Of three launches the own variance is hardly known; that of many cases together is. So one
+    that happens to scatter less is given what is usual (the moderated variance of Smyth 2004,
+    whose prior is fitted to all). One that scatters more keeps its own: a launch that a neighbour
+    hit must not pass for an exact one. One without degrees of freedom stays as it is.
+
+    Args:
+        own: a variance and its degrees of freedom, each from its own launches alone.
+    """
+    known = [s for s in own if s.df > 0 and s.variance > 0]
     if len(known) < MIN_CASES:
-        return own
+        return list(own)
     prior, weight = _prior(known)
-    return [_moderated(s, prior, weight) for s in own]
+    return [_moderated(s, prior, weight) if s.df > 0 else s for s in own]
 
 
 MIN_CASES = 5
@@ -55,6 +65,15 @@ MIN_CASES = 5
 
 LEAST_VARIANCE = 0.05
 """Of the median variance: what a smaller one counts as where the usual is sought."""
+
+
+LEAST_HALF_DF = 1e-3
+"""Half of the degrees of freedom that what is usual is worth, at least."""
+
+
+def trigamma(x: float) -> float:
+    """Return the second derivative of log Γ."""
+    return float(polygamma(1, x))
 
 
 def _within(base: ArrayLike, new: ArrayLike) -> Scatter:
@@ -68,17 +87,20 @@ def _prior(known: Sequence[Scatter]) -> tuple[float, float]:
     # Launches that agree by chance to the last place are no sign that cases differ.
     least = LEAST_VARIANCE * float(np.median([s.variance for s in known]))
     logs = [
-        math.log(max(least, s.variance)) - digamma(s.df / 2) + math.log(s.df / 2) for s in known
+        math.log(max(least, s.variance)) - float(digamma(s.df / 2)) + math.log(s.df / 2)
+        for s in known
     ]
     centre = float(np.mean(logs))
     beyond = float(np.var(logs, ddof=1)) - float(np.mean([trigamma(s.df / 2) for s in known]))
     if beyond <= 0:  # they scatter alike
         return math.exp(centre), MOST_DF
-    low, high = 1e-3, float(MOST_DF)
-    for _ in range(60):  # trigamma falls
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if trigamma(middle) > beyond else (low, middle)
-    return math.exp(centre + digamma(high) - math.log(high)), min(2 * high, MOST_DF)
+    if trigamma(half_most := MOST_DF / 2) >= beyond:
+        half = half_most
+    elif trigamma(LEAST_HALF_DF) <= beyond:
+        half = LEAST_HALF_DF
+    else:
+        half = brentq(lambda x: trigamma(x) - beyond, LEAST_HALF_DF, half_most)
+    return math.exp(centre + float(digamma(half)) - math.log(half)), 2 * half
 
 
 def _moderated(own: Scatter, prior: float, weight: float) -> Scatter:
@@ -86,26 +108,6 @@ def _moderated(own: Scatter, prior: float, weight: float) -> Scatter:
     if own.variance >= usual:
         return own
     return Scatter(usual, min(MOST_DF, math.floor(weight) + own.df))
-
-
-def digamma(x: float) -> float:
-    """Return the derivative of log Γ, for x > 0 (Abramowitz and Stegun 6.3.5, 6.3.18)."""
-    total = 0.0
-    while x < 8:
-        total -= 1 / x
-        x += 1
-    y = 1 / x**2
-    return total + math.log(x) - 0.5 / x - y * (1 / 12 - y * (1 / 120 - y * (1 / 252 - y / 240)))
-
-
-def trigamma(x: float) -> float:
-    """Return the second derivative of log Γ, for x > 0 (Abramowitz and Stegun 6.4.6, 6.4.12)."""
-    total = 0.0
-    while x < 8:
-        total += 1 / x**2
-        x += 1
-    y = 1 / x**2
-    return total + 1 / x + y / 2 + y / x * (1 / 6 - y * (1 / 30 - y * (1 / 42 - y / 30)))
 
 
 def logs(name: str, values: ArrayLike) -> Array:

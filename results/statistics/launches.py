@@ -1,0 +1,342 @@
+"""The model of launches: one estimate behind every time, ratio, exponent and crossover.
+
+The log of a launch's median time is taken to be
+
+    log time = case + β · (log sentinel − its mean) + error
+
+Each series (one backend and mode over its lengths) has one coefficient β and one variance of the
+error. The sentinel is a fixed piece of work that was timed in the same launch: what it tells of
+the machine's speed is taken off, as far as the series itself bears that out. A variance is never
+taken below what is usual among the series (Smyth 2004, the moderated variance), so that a series
+that scatters less by chance gets no narrower interval.
+
+Everything reported is a contrast of cases, a weighted sum of their logs, with Student's t
+interval: a time is one case, a ratio the difference of two, an exponent the least-squares slope
+over the lengths, a crossover the length at which an interpolated difference is zero.
+
+numpy and scipy alone: the planner of a sweep uses it too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from results.statistics.inference import Difference, summed
+from results.statistics.intervals import ONE_LAUNCH, Array, Estimate
+from results.statistics.scatter import Scatter, moderated
+
+MIN_DF_FOR_SENTINEL = 3
+"""Degrees of freedom within cases from which on a coefficient of the sentinel is estimated."""
+
+GRID = 64
+"""Places between two lengths at which a crossover is looked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Launches:
+    """The launches of one case.
+
+    Attributes:
+        values: the median of each launch's samples, positive, in any unit, shape [n].
+        sentinels: the median of the sentinel's times in each launch, in seconds, shape [n]; NaN
+            where a launch has none.
+    """
+
+    values: Array
+    sentinels: Array
+
+    @classmethod
+    def of(cls, values: Iterable[float], sentinels: Iterable[float] | None = None) -> Launches:
+        """Make launches of numbers.
+
+        Raises:
+            ValueError: if there is no launch, a value is not positive and finite, or there is not
+                one sentinel to each value.
+        """
+        taken = np.asarray(list(values), dtype=np.float64)
+        if not len(taken) or not np.all((taken > 0) & (taken < np.inf)):
+            raise ValueError(f"values: expected positive finite numbers, got {taken.tolist()}")
+        beside = np.full(len(taken), math.nan) if sentinels is None else np.asarray(
+            list(sentinels), dtype=np.float64)  # fmt: skip
+        if len(beside) != len(taken):
+            raise ValueError(f"sentinels: expected {len(taken)}, one a launch, got {len(beside)}")
+        return cls(taken, beside)
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesModel:
+    """What is estimated of a series: its scatter, and what the sentinel tells of it.
+
+    Attributes:
+        variance: of one launch's log, never below what is usual; NaN where no case was launched
+            twice.
+        df: its degrees of freedom; 0 where no case was launched twice.
+        coefficient: β; 0 where the sentinel is not used.
+        coefficient_error: its standard error; NaN where the sentinel is not used.
+        sentinel_squares: sum of squares of the log sentinel within cases; infinite where the
+            sentinel is not used.
+        sd_without: standard deviation of a launch's log within cases, the sentinel left aside.
+        sd: the same once the sentinel's part is taken off.
+    """
+
+    variance: float
+    df: int
+    coefficient: float = 0.0
+    coefficient_error: float = math.nan
+    sentinel_squares: float = math.inf
+    sd_without: float = math.nan
+    sd: float = math.nan
+
+    @property
+    def uses_sentinel(self) -> bool:
+        """Whether launches are adjusted by the sentinel."""
+        return math.isfinite(self.sentinel_squares)
+
+
+class Cell(NamedTuple):
+    """One case as the model sees it.
+
+    Attributes:
+        log_value: mean log of its launches, at the mean speed of the machine.
+        num_launches: how many.
+        offset: by how much its mean log sentinel is off that of all launches; 0 where the
+            sentinel is not used.
+        series: what is estimated of its series.
+    """
+
+    log_value: float
+    num_launches: int
+    offset: float
+    series: SeriesModel
+
+    @property
+    def value(self) -> float:
+        """The case's value, in the unit of its launches."""
+        return math.exp(self.log_value)
+
+
+def fit_series(series: Sequence[Sequence[Launches]]) -> list[list[Cell]]:
+    """Fit the model to series that were measured together.
+
+    Args:
+        series: of each its cases. The machine's mean speed and what is usual are those of all.
+
+    Returns:
+        The cells, in the same order.
+    """
+    logs = [[np.log(case.values) for case in cases] for cases in series]
+    beside = [[np.log(case.sentinels) for case in cases] for cases in series]
+    known = [z for cases in beside for case in cases for z in case if math.isfinite(z)]
+    centre = float(np.mean(known)) if known else 0.0
+    fitted = [_fit_one(y, z) for y, z in zip(logs, beside, strict=True)]
+    variances = moderated([Scatter(one.variance, one.df) for one in fitted])
+    result = []
+    for y, z, one, scatter in zip(logs, beside, fitted, variances, strict=True):
+        model = SeriesModel(
+            scatter.variance, scatter.df, one.coefficient, one.coefficient_error,
+            one.sentinel_squares, one.sd_without, one.sd,
+        )  # fmt: skip
+        cells = []
+        for case, case_z in zip(y, z, strict=True):
+            offset = float(case_z.mean()) - centre if model.uses_sentinel else 0.0
+            mean = float(case.mean()) - model.coefficient * offset
+            cells.append(Cell(mean, len(case), offset, model))
+        result.append(cells)
+    return result
+
+
+def _fit_one(logs: Sequence[Array], sentinels: Sequence[Array]) -> SeriesModel:
+    """Return the own variance of a series and its coefficient, by least squares within cases."""
+    df = sum(len(y) - 1 for y in logs)
+    if df == 0:
+        return SeriesModel(math.nan, 0)
+    y = np.concatenate([case - case.mean() for case in logs])
+    z = np.concatenate([case - case.mean() for case in sentinels])
+    total = float(y @ y)
+    without = math.sqrt(total / df)
+    squares = float(z @ z)  # NaN where a launch has no sentinel
+    if df < MIN_DF_FOR_SENTINEL or not squares > 0:
+        return SeriesModel(total / df, df, sd_without=without, sd=without)
+    coefficient = float(z @ y) / squares
+    left = max(0.0, total - coefficient**2 * squares) / (df - 1)
+    return SeriesModel(
+        left, df - 1, coefficient, math.sqrt(left / squares), squares, without, math.sqrt(left)
+    )
+
+
+def contrast(terms: Sequence[tuple[float, Cell]]) -> Difference:
+    """Return the weighted sum of cells' logs, with its standard error and degrees of freedom.
+
+    Args:
+        terms: of each cell its weight. Cells of one series share its coefficient.
+
+    Returns:
+        The contrast; the error is infinite where a series has no case that was launched twice.
+    """
+    centre = sum(weight * cell.log_value for weight, cell in terms)
+    by_series: dict[int, list[tuple[float, Cell]]] = {}
+    for weight, cell in terms:
+        by_series.setdefault(id(cell.series), []).append((weight, cell))
+    parts = []
+    for own in by_series.values():
+        model = own[0][1].series
+        if model.df == 0:
+            return Difference(centre, math.inf, 1)
+        spread = sum(weight**2 / cell.num_launches for weight, cell in own)
+        shift = sum(weight * cell.offset for weight, cell in own)
+        parts.append((model.variance * (spread + shift**2 / model.sentinel_squares), model.df))
+    return summed(centre, parts)
+
+
+def estimate_of(difference: Difference) -> Estimate:
+    """Return a contrast of logs as a value with its interval, exponentiated."""
+    if not math.isfinite(difference.error):
+        return Estimate(math.exp(difference.centre), math.nan, math.nan, ONE_LAUNCH)
+    return difference.ratio
+
+
+def time_of(cell: Cell) -> Estimate:
+    """Return a case's value with its interval, in the unit of its launches."""
+    return estimate_of(contrast([(1.0, cell)]))
+
+
+def ratio_of(top: Cell, bottom: Cell) -> Estimate:
+    """Return the ratio of two cases with its interval."""
+    return estimate_of(contrast([(1.0, top), (-1.0, bottom)]))
+
+
+def slope_weights(lengths: Sequence[int]) -> Array:
+    """Return the weights of the least-squares slope of logs over log length, shape [L].
+
+    Args:
+        lengths: in tokens, two or more that differ, shape [L].
+    """
+    x = np.log(np.asarray(lengths, dtype=np.float64))
+    x = x - x.mean()
+    weights: Array = x / float(x @ x)
+    return weights
+
+
+def slope_of(lengths: Sequence[int], cells: Sequence[Cell]) -> Estimate:
+    """Return the exponent of a series: the slope of log value over log length, with its interval.
+
+    That is the mean growth over these lengths, whatever the curve: no power law is assumed.
+
+    Args:
+        lengths: in tokens, two or more that differ, shape [L].
+        cells: of one series, shape [L].
+    """
+    weights = slope_weights(lengths)
+    found = contrast(list(zip(weights.tolist(), cells, strict=True)))
+    if not math.isfinite(found.error):
+        return Estimate(found.centre, math.nan, math.nan, ONE_LAUNCH)
+    half = found.half_width
+    return Estimate(found.centre, found.centre - half, found.centre + half)
+
+
+def declared_slope(lengths: Sequence[int], operations: Sequence[float]) -> float:
+    """Return the slope of declared operations over the same lengths; NaN where one is missing."""
+    costs = np.asarray(operations, dtype=np.float64)
+    if len(costs) < 2 or not np.all(np.isfinite(costs)) or np.any(costs <= 0):
+        return math.nan
+    return float(slope_weights(lengths) @ np.log(costs))
+
+
+def lead_between(
+    lengths: Sequence[int], ours: Sequence[Cell], theirs: Sequence[Cell], at: float
+) -> Difference:
+    """Return log(theirs / ours) at a length, interpolated between the two measured around it.
+
+    Args:
+        lengths: increasing, in tokens, shape [L].
+        ours: a cell each.
+        theirs: likewise.
+        at: a length within them, in tokens.
+    """
+    right = min(max(1, int(np.searchsorted(lengths, at))), len(lengths) - 1)
+    x0, x1 = math.log(lengths[right - 1]), math.log(lengths[right])
+    share = (math.log(at) - x0) / (x1 - x0)
+    terms = [
+        (sign * weight, cells[index])
+        for sign, cells in ((1.0, theirs), (-1.0, ours))
+        for weight, index in ((1 - share, right - 1), (share, right))
+        if weight
+    ]
+    return contrast(terms)
+
+
+class Crossover(NamedTuple):
+    """Where one series overtakes another, in tokens.
+
+    Attributes:
+        at: from this length on it is faster for good; NaN = not within the lengths; the shortest
+            length where it is faster at every one.
+        low: the interval's lower end: below it, it surely is not faster; the shortest length
+            where that cannot be said of any.
+        high: from this length on it surely is faster; NaN = of none.
+        has_interval: whether the ends are known.
+        is_always: whether it is faster at every length.
+    """
+
+    at: float
+    low: float
+    high: float
+    has_interval: bool
+    is_always: bool
+
+
+def crossover_of(
+    lengths: Sequence[int], ours: Sequence[Cell], theirs: Sequence[Cell]
+) -> Crossover:
+    """Return the length from which on `ours` is less than `theirs`, by inverting the difference.
+
+    Between two lengths the difference of logs is interpolated over log length. The interval holds
+    the lengths at which it is not told from zero.
+
+    Args:
+        lengths: increasing, two or more, in tokens, shape [L].
+        ours: cells of one series, shape [L].
+        theirs: of the other.
+    """
+    at = _last_sign_change(
+        lengths, [t.log_value - o.log_value for o, t in zip(ours, theirs, strict=True)]
+    )
+    is_always = at == lengths[0]
+    grid = _grid(lengths)
+    leads = [lead_between(lengths, ours, theirs, place) for place in grid]
+    if not all(math.isfinite(lead.error) for lead in leads):
+        return Crossover(at, math.nan, math.nan, False, is_always)
+    surely_slower = [p for p, d in zip(grid, leads, strict=True) if d.centre + d.half_width < 0]
+    not_faster = [i for i, d in enumerate(leads) if d.centre - d.half_width <= 0]
+    low = max(surely_slower, default=float(lengths[0]))
+    last = max(not_faster, default=-1)
+    high = math.nan if last == len(grid) - 1 else float(grid[last + 1])
+    if math.isfinite(at):
+        low, high = min(low, at), max(high, at) if math.isfinite(high) else high
+    return Crossover(at, low, high, True, is_always)
+
+
+def _last_sign_change(lengths: Sequence[int], leads: Sequence[float]) -> float:
+    """Return where a lead becomes positive for good; NaN = nowhere, the first length = always."""
+    behind = [i for i, lead in enumerate(leads) if lead <= 0]
+    if not behind:
+        return float(lengths[0])
+    last = behind[-1]
+    if last == len(lengths) - 1:
+        return math.nan
+    before, after = leads[last], leads[last + 1]
+    x0, x1 = math.log(lengths[last]), math.log(lengths[last + 1])
+    return math.exp(x0 + (x1 - x0) * -before / (after - before))
+
+
+def _grid(lengths: Sequence[int]) -> list[float]:
+    """Return places from the first length to the last, evenly in log length between each two."""
+    x = np.log(np.asarray(lengths, dtype=np.float64))
+    steps = np.arange(GRID) / GRID
+    places = [x[i] + steps * (x[i + 1] - x[i]) for i in range(len(x) - 1)]
+    return [*np.exp(np.concatenate(places)).tolist(), float(lengths[-1])]
