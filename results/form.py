@@ -81,13 +81,28 @@ Metric = msgspec.defstruct(
 )
 """Samples, or else a value, which `check_metric` looks at; a latency's sentinel is in seconds."""
 
-Gradient = declared(relative_l2=Amount, precision=Precision)
+Gradient = declared(
+    relative_l2=Amount, precision=Precision, difference=Amount, allowed=Amount,
+)  # fmt: skip
+
+Fingerprint = dict_of(
+    declared({"projections": list_of(Finite, 1024, least=1), "norm": Amount, "allowed": Amount})
+)
+"""Of a first launch's output and gradient: what later ones are held against, products of rows with
+fixed vectors."""
+
+Gate = declared(
+    relative_l2=Amount, budget=Amount, precision=Precision, gradient=Gradient,
+    fingerprint=Fingerprint, same_as_launch=Count, difference=Amount, allowed=Amount,
+)  # fmt: skip
+"""How far an output was off its reference. That of a launch behind a case's first says in place of
+that how far it was off the first's: ``same_as_launch``, ``difference``, ``allowed``."""
 
 Contestant = declared(
     {"metrics": dict_of(Metric)},
     cost=amounts(COSTS),
     expected=amounts(("time", "memory")),
-    gate=declared(relative_l2=Amount, budget=Amount, precision=Precision, gradient=Gradient),
+    gate=Gate,
     compiled=amounts(COMPILED),
     fixed_size=dict_of(Amount),
 )

@@ -44,7 +44,7 @@ __all__ = ["COSTS", "RecordError", "Status", "format_option", "parse_option"]
 SCHEMA = 1
 """Version of the record's layout. Readers refuse a newer one."""
 
-MEASUREMENT = 2
+MEASUREMENT = 3
 """Version of the measuring code. Raised when old numbers are no longer comparable."""
 
 RECORDS = "records.jsonl"
@@ -91,8 +91,8 @@ PROJECTIONS = "projections"
 """Name of the arm that has a peer's projections alone."""
 
 SENTINEL = "sentinel"
-"""Kind and only arm of the case that is repeated through a run: the same work in every version, so
-that what changes in it is the machine."""
+"""Kind and only arm of a case that runs of measurement 2 repeated: the same work in every version,
+so that what changes in it is the machine. Since then each launch has it (`sentinel_of`)."""
 
 TRAINING_KINDS: tuple[str, ...] = ("task", "quantized")
 """Kinds that train a model: their seeds are trainings, and no shorter length foretells them."""
@@ -124,7 +124,8 @@ def sentinel_of(metric: Mapping[str, Any]) -> float:
     """Return the median in seconds of the sentinel beside a latency; NaN where there is none.
 
     The sentinel is the same work in every launch of every version, timed in turn with the calls
-    (``metrics.latency.sentinel``, a list of seconds): what changes in it is the machine.
+    (``metrics.latency.sentinel``, seconds, one for each of the samples): what changes in it is the
+    machine. Records of before measurement 3 have none.
     """
     samples = metric.get("sentinel")
     return statistics.median(samples) if samples else math.nan

@@ -22,6 +22,58 @@ def _quiet(_what: str) -> None:
 
 
 @dataclass(frozen=True)
+class ArmBefore:
+    """What the first launch of a case found out of an arm.
+
+    Attributes:
+        warm_up_calls: calls until they got no faster; ``None`` = they never did.
+        fingerprint: of its output, which its gate held against the reference; ``None`` = none did
+            (see `suites.measure.fingerprint`).
+    """
+
+    warm_up_calls: int | None
+    fingerprint: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class FirstLaunch:
+    """What a case's first launch that ended well found out, for those behind it.
+
+    They call as often before their samples, and hold their outputs against its.
+
+    Attributes:
+        launch: its index.
+        arms: in the order of the case.
+    """
+
+    launch: int
+    arms: Sequence[ArmBefore]
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> FirstLaunch | None:
+        """Read a record; ``None`` if it is no such launch: it failed, or compared none."""
+        if record["status"] != "ok":
+            return None
+        arms = []
+        for one in record["arms"]:
+            warm_up = one["metrics"].get("latency", {}).get("warm_up", {})
+            needed = warm_up.get("needed") if warm_up.get("converged") else None
+            arms.append(ArmBefore(needed, (one.get("gate") or {}).get("fingerprint")))
+        if all(arm.fingerprint is None for arm in arms):
+            return None
+        return cls(record["launch"]["index"], arms)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a request holds it."""
+        return {"launch": self.launch, "arms": [vars(arm) for arm in self.arms]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> FirstLaunch:
+        """Read it from a request."""
+        return cls(data["launch"], [ArmBefore(**arm) for arm in data["arms"]])
+
+
+@dataclass(frozen=True)
 class Request:
     """How a case is to be measured: all that the driver says beside the case itself.
 
@@ -29,6 +81,9 @@ class Request:
         budget_s: sampling time per arm, in seconds.
         deadline_s: seconds after which the case has run out of time.
         memory_limit: bytes that the case may take; ``None`` = no limit.
+        first: what the case's first launch found out; ``None`` = this is the first, which checks
+            and measures all that there is.
+        with_memory: whether to measure the peak memory.
         profile: whether to say where each arm's time goes, too.
         traces: the folder in which profiles keep their traces; ``None`` = nowhere.
         store: the folder in which trained models and their tensors lie; ``None`` = none is kept.
@@ -41,6 +96,8 @@ class Request:
     budget_s: float = 0.0
     deadline_s: float = 0.0
     memory_limit: int | None = None
+    first: FirstLaunch | None = None
+    with_memory: bool = True
     profile: bool = False
     traces: Path | None = None
     store: Path | None = None
@@ -82,7 +139,8 @@ class Request:
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "budget_s": (int, float), "deadline_s": (int, float), "memory_limit": (int, type(None)),
-    "profile": (bool,), "files": (dict,), "plugins": (list, tuple),
+    "first": (dict, type(None)), "with_memory": (bool,), "profile": (bool,),
+    "files": (dict,), "plugins": (list, tuple),
 }  # fmt: skip
 """What JSON has for a field; for the others a text or null."""
 
@@ -92,6 +150,8 @@ def _read_field(name: str, value: Any) -> Any:
     if type(value) not in types:  # true is no number
         names = " or ".join("null" if one is type(None) else one.__name__ for one in types)
         raise TypeError(f"request: {name}: expected {names}, got {value!r}")
+    if name == "first" and value is not None:
+        return FirstLaunch.from_json(value)
     if name == "files":
         return {content: Path(path) for content, path in value.items()}
     return Path(value) if name not in _TYPES and value is not None else value

@@ -11,16 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from results.schema import FULL_PRECISION, Arm, Case, content_id
-from suites.machine.cases import (
-    FEWEST_SENTINELS,
-    LAUNCHES_PER_SENTINEL,
-    MOST_SENTINELS,
-    roof_cases,
-    sentinel_case,
-)
+from suites.machine.cases import roof_cases
 from suites.processes import processors
-from suites.registry import find, rules_of, suites, takers
-from suites.suite import EVERYWHERE, SHARED, Limits, Plan, Suite
+from suites.registry import find, suites, takers
+from suites.suite import EVERYWHERE, SHARED, Plan, Suite
 
 DEFAULTS: Mapping[str, Any] = {
     "checkpointings": (False,), "compiles": (False,), "matmul_precisions": (FULL_PRECISION,),
@@ -112,11 +106,6 @@ def group(every: Iterable[Case]) -> dict[str, list[Case]]:
     }
 
 
-def launch_budget_s(limits: Limits, case: Case) -> float:
-    """Return the sampling time per arm of a launch."""
-    return min(limits.budget_s, rules_of(case.kind).longest_sampling_s)
-
-
 def order(plan: Plan, cases: Sequence[Case]) -> list[Item]:
     """Return every launch of the sweep in the order it is to be run.
 
@@ -124,8 +113,6 @@ def order(plan: Plan, cases: Sequence[Case]) -> list[Item]:
     over all cases. Each round begins with the roofs and is shuffled under the seed, within
     the constraint that a series is run in rising length, so that the shorter lengths predict the
     longer ones.
-
-    Between them, at both ends and evenly, stand the launches of the sentinel, counted from 0.
     """
     items: list[Item] = []
     for launch in range(plan.launches):
@@ -133,17 +120,7 @@ def order(plan: Plan, cases: Sequence[Case]) -> list[Item]:
         rng = random.Random(f"{plan.seed}:{launch}")
         again = [case for case in cases if launch < plan.suite.launches_of(plan, case)]
         items += [Item(case, launch) for case in (*roofs, *_shuffled(again, rng))]
-    return _with_sentinels(items, sentinel_case(plan))
-
-
-def _with_sentinels(items: Sequence[Item], case: Case) -> list[Item]:
-    """Put the sentinel's launches between those of a sweep; nowhere where there are none."""
-    if not items:
-        return []
-    count = max(FEWEST_SENTINELS, min(MOST_SENTINELS, len(items) // LAUNCHES_PER_SENTINEL))
-    places = [round(i * len(items) / (count - 1)) for i in range(count)]
-    parts = zip(range(count), places, [*places[1:], len(items)], strict=True)
-    return [item for i, a, b in parts for item in (Item(case, i), *items[a:b])]
+    return items
 
 
 def _shuffled(every: Sequence[Case], rng: random.Random) -> list[Case]:

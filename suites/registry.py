@@ -17,7 +17,7 @@ from click import Option
 from suites.claims.suite import SUITE as CLAIMS
 from suites.context_parallel.suite import SUITE as CONTEXT
 from suites.error.suite import SUITE as ERROR
-from suites.machine.cases import RoofRules, SentinelRules
+from suites.machine.cases import RoofRules
 from suites.peers.suite import SUITE as PEERS
 from suites.plugin_folder import make_package
 from suites.quality.suite import SUITE as QUALITY
@@ -30,7 +30,7 @@ GROUP = "attnbench.suites"
 _suites: dict[str, Suite[Any]] = {
     suite.name: suite for suite in (SPEED, PEERS, ERROR, QUALITY, QUANTIZED, CLAIMS, CONTEXT)
 }
-_of_machine = (RoofRules(), SentinelRules())
+_of_machine = (RoofRules(),)
 _broken: dict[str, str] = {}
 
 

@@ -7,7 +7,6 @@ A suite is one folder. ``suite.py`` ends in ``SUITE = MySuite()`` and is importe
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -119,14 +118,12 @@ class CaseRules:
             ``likes``, cases of another seed; or ``nothing``.
         of_machine: whether a case tells of a machine: each machine of a cluster runs it.
         reports_progress: whether a case that runs says how it goes.
-        longest_sampling_s: sampling time of an arm, at most.
     """
 
     kind: str = ""
     foretold_by: Literal["length", "likes", "nothing"] = "length"
     of_machine: bool = False
     reports_progress: bool = False
-    longest_sampling_s: float = math.inf
 
     def label(self, case: Case) -> str:
         """Name a case for people: ``longformer:window=64 training N=4096``."""

@@ -25,7 +25,11 @@ from suites.measure.clock import Timing, sample_in_turn
 from suites.measure.compile import compile_by_calling
 from suites.measure.conditions import Watch
 from suites.measure.gate import ERROR_ROWS, Call, WrongOutputError, error_against_softmax
+from suites.measure.sentinel import sentinel_of
 from suites.measure.timers import Timed, timer_for
+
+SEARCH_S = 0.25
+"""Sampling time by which a warm-up is found out, where less is sampled."""
 
 
 class TimedArms(NamedTuple):
@@ -84,26 +88,31 @@ def arms_timed(runners: Sequence[ArmRunner], case: Case, request: Request) -> Ti
             request.stage("compiling")
             compiled = [compile_by_calling(c, case.device) for c in runners]
         request.stage("timing")
-        timings, conditions = timed(runners, case, budget_s=request.budget_s)
+        timings, conditions = timed(runners, case, request)
     return TimedArms(timings, compiled, conditions)
 
 
 def timed(
-    arms: Sequence[Timed], case: Case, *, budget_s: float
+    arms: Sequence[Timed], case: Case, request: Request
 ) -> tuple[list[Timing], dict[str, Any]]:
-    """Time the arms of a case in alternation.
+    """Time the arms of a case in alternation, with the sentinel beside every sample.
 
     Args:
         arms: what is compared.
         case: gives the device and the seed.
-        budget_s: sampling time per arm.
+        request: gives the sampling time per arm, and how long the warm-ups take where that is
+            known from the case's first launch.
 
     Returns:
         The timings; the record's ``conditions``.
     """
-    timer = timer_for(case.device)
+    timer, sentinel = timer_for(case.device), sentinel_of(case.device)
+    known = [arm.warm_up_calls for arm in request.first.arms] if request.first else []
     watch = Watch(case.device)
-    timings = sample_in_turn(arms, timer, budget_s=budget_s, seed=case.seed)
+    timings = sample_in_turn(
+        arms, timer, budget_s=request.budget_s, seed=case.seed, companion=sentinel,
+        warm_up_calls=known, search_s=SEARCH_S,
+    )  # fmt: skip
     return timings, watch.conditions()
 
 

@@ -11,13 +11,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from suites.machine.cases import (
-    FEWEST_SENTINELS,
-    LAUNCHES_PER_SENTINEL,
-    MOST_SENTINELS,
-    roof_cases,
-    sentinel_case,
-)
+from suites.machine.cases import roof_cases
 from suites.plan import Item
 from suites.registry import rules_of
 from suites.suite import Key, Plan
@@ -219,23 +213,17 @@ class Dealer:
 
 
 class Own:
-    """What one machine runs to tell of itself: its roofs and, evenly, its sentinel.
+    """What one machine runs to tell of itself: its roofs.
 
-    The sentinel stands first, at every so many launches, and last. The roofs of a launch index
-    come before one of the machine's groups each, what is left of them at the end.
+    Those of a launch index come before one of the machine's groups each, what is left of them at
+    the end.
 
     Args:
         plan: of the sweep.
-        expected: launches that the machine is likely to run.
         done: case ids and launch indices that it ran already.
     """
 
-    def __init__(self, plan: Plan, expected: int, done: Collection[tuple[str, int]] = ()) -> None:
-        self._sentinel = sentinel_case(plan)
-        self._next = 1 + max((n for key, n in done if key == self._sentinel.id), default=-1)
-        count = max(FEWEST_SENTINELS, min(MOST_SENTINELS, expected // LAUNCHES_PER_SENTINEL))
-        self._every = max(1, round(expected / (count - 1)))
-        self._since = self._every
+    def __init__(self, plan: Plan, done: Collection[tuple[str, int]] = ()) -> None:
         self._roofs = deque(
             [
                 item
@@ -247,24 +235,10 @@ class Own:
 
     def before_group(self) -> Iterator[Item]:
         """Walk what comes before a group."""
-        yield from self.before_launch()
         if self._roofs:
             yield from self._roofs.popleft()
-
-    def before_launch(self) -> Iterator[Item]:
-        """Walk what comes before a launch, and count it."""
-        if self._since >= self._every:
-            self._since = 0
-            yield self._now()
-        self._since += 1
 
     def at_end(self) -> Iterator[Item]:
         """Walk what comes when there is nothing more for the machine."""
         while self._roofs:
             yield from self._roofs.popleft()
-        self._since = 0
-        yield self._now()
-
-    def _now(self) -> Item:
-        self._next += 1
-        return Item(self._sentinel, self._next - 1)

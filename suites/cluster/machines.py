@@ -25,7 +25,7 @@ from suites.engine.driver import early_of, prepared, write_plan
 from suites.engine.journal import Journal
 from suites.engine.provenance import commit_of
 from suites.engine.session import SUITES, MisuseError, Session, ask_about, check_accepted
-from suites.machine.cases import roof_cases, sentinel_case
+from suites.machine.cases import roof_cases
 from suites.plan import Item, cases, order
 from suites.processes.launcher import LaunchError
 from suites.registry import rules_of
@@ -72,7 +72,6 @@ class Machines:
         self._dealer: Dealer | None = None
         self._shared: SharedJournal
         self._cases: list[Case] = []
-        self._expected = 1
         self._commit = ""
         self._opened = 0.0
         self._opening = threading.Lock()
@@ -218,7 +217,7 @@ class Machines:
         except LaunchError as error:  # of this machine; the next one opens
             raise LostError(str(error)) from None
         self._plan = plan
-        self._cases = [*roof_cases(plan, single_thread=True), sentinel_case(plan), *cases(plan)]
+        self._cases = [*roof_cases(plan, single_thread=True), *cases(plan)]
         every = order(plan, cases(plan))
         self._journal.__enter__()
         try:
@@ -238,7 +237,6 @@ class Machines:
             wanted = [item for item in every if not rules_of(item.case.kind).of_machine]
             write_plan(self._journal, self._command, wanted)
             left = sum(len(group.items) for group in groups)
-            self._expected = max(1, left // self._count)
             self.skipped = len(wanted) - left
             broken = told.get("broken", {}).values()
             notices = [
@@ -278,7 +276,7 @@ class Machines:
         """Run groups, and between them what tells of the machine, until nothing is left."""
         dealer = self._dealer
         assert dealer is not None
-        own = Own(self._plan, self._expected, self._of_machine[place.id])
+        own = Own(self._plan, self._of_machine[place.id])
         # A machine that is back before it was missed: its own thread ends first.
         while place.id in self._serving and not self._stopped.wait(LOOK_S):
             pass
@@ -291,7 +289,6 @@ class Machines:
                     began = True
                     self._of_itself(session, own.before_group())
                     for item in dealer.items(place):
-                        self._of_itself(session, own.before_launch())
                         self._run(node, place, session, item)
                     del group
                 if began and not self._stopped.is_set():

@@ -24,11 +24,13 @@ from torch import Tensor
 from attention.context_parallel import ContextParallel, split
 from results.schema import Case
 from suites.arms.build import build_attention, draw_inputs, problem_of
+from suites.arms.steps import SEARCH_S
 from suites.context_parallel.kind import threads_of
 from suites.measure.clock import sample_in_turn
 from suites.measure.gate import Call, check_call
 from suites.measure.memory import peak_memory
 from suites.measure.process import die_with_parent
+from suites.measure.sentinel import sentinel_of
 from suites.measure.timers import HostTimer, Timed
 from suites.worker.kinds import import_plugins
 
@@ -102,8 +104,9 @@ def measure(case: Case, budget_s: float, limit_s: float) -> dict[str, Any]:
     layer = ContextParallel(module)
     step = Step(layer, case)
     (timing,) = sample_in_turn(
-        [step], RanksTimer(device), budget_s=budget_s, seed=case.seed, limit_s=limit_s
-    )
+        [step], RanksTimer(device), budget_s=budget_s, seed=case.seed, limit_s=limit_s,
+        companion=sentinel_of(case.device), search_s=SEARCH_S,
+    )  # fmt: skip
     step.prepare()
     step.output = layer(*step.parts, is_causal=case.is_causal)
     forward = layer.received

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, Protocol
 
 from results.schema import MEASUREMENT, Case
 from suites.engine.continuity import PluginFiles
+from suites.engine.first_launches import ORIGIN
 from suites.engine.journal import Journal
 from suites.engine.provenance import commit_of
-from suites.engine.session import ORIGIN, MisuseError, Session, ask_about, check_accepted
+from suites.engine.session import MisuseError, Session, ask_about, check_accepted
 from suites.engine.versions import HERE, Version, version_at
 from suites.plan import Item
 from suites.processes.launcher import BACKWARD, Launcher

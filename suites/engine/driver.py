@@ -18,7 +18,7 @@ from suites.engine.continuity import PluginFiles, check_plugins, other_commits
 from suites.engine.journal import Journal
 from suites.engine.provenance import commit_of
 from suites.engine.session import SUITES, Asks, MisuseError, Session, ask_about, check_accepted
-from suites.machine.cases import roof_cases, sentinel_case
+from suites.machine.cases import roof_cases
 from suites.plan import Item, cases, order
 from suites.processes.heartbeat import HeartbeatReader
 from suites.processes.launcher import BACKWARD, Launcher
@@ -141,7 +141,7 @@ def prepared(plan: Plan, plugins: list[str], launcher: Asks) -> tuple[Plan, Mapp
     """
     if not plan.suite.is_complete(plan):
         plan = completed(plan, ask_about(launcher, [], plugins))
-    every = [*roof_cases(plan, single_thread=True), sentinel_case(plan), *cases(plan)]
+    every = [*roof_cases(plan, single_thread=True), *cases(plan)]
     told = ask_about(launcher, every, plugins, plan.files)
     check_accepted(told, every)
     return plan, told

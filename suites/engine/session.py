@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 from results.schema import MEASUREMENT, SCHEMA, Case, RecordError, check_record
 from suites.engine.declared import Declared
+from suites.engine.first_launches import ORIGIN, FirstLaunches
 from suites.engine.prediction import History
 from suites.engine.run_folder import utc_now
-from suites.plan import Item, launch_budget_s
+from suites.plan import Item
 from suites.processes.free_memory import memory_for_case
 from suites.processes.launcher import LaunchError, Method
 from suites.processes.outcome import Outcome, scrub
@@ -22,9 +23,6 @@ from suites.suite import Limits
 
 SUITES = Path(__file__).parents[1]
 """The folder of the suites, as asv takes it."""
-
-ORIGIN = ("measurement", "machine", "environment", "commit")
-"""Fields of a record that must be equal for it to be of the same version."""
 
 TRAINED = "trained"
 """The folder in a run's own that keeps trained models."""
@@ -165,8 +163,10 @@ class Session:
             "environment": journal.add_environment(told["environment"]),
             "commit": commit,
         }
-        if history is None:
-            for record in journal.records:
+        self._firsts = FirstLaunches(self.origin)
+        for record in journal.records:
+            self._firsts.add(record)
+            if history is None:
                 self._history.add(record)
         self._next_order = len(journal.records)
         self._free: int | None = None  # for the next case, as last seen
@@ -210,6 +210,7 @@ class Session:
     def _keep(self, record: dict[str, Any]) -> dict[str, Any]:
         self._journal.append(record)
         self._history.add(record)
+        self._firsts.add(record)
         self._next_order += 1
         return record
 
@@ -249,7 +250,7 @@ class Session:
             )
             if objection is not None:
                 return record(0.0, status="not_run", reason=objection)
-        outcome = self._launch(case, free)
+        outcome = self._launch(item, free)
         made = record(outcome.wall_s, **_ending(outcome))
         try:
             return check_record(made)
@@ -261,13 +262,14 @@ class Session:
         """Return this machine's load, and the bytes that a case may have."""
         return os.getloadavg()[0], memory_for_case(case, self._machine)
 
-    def _launch(self, case: Case, memory_limit: int | None) -> Outcome:
+    def _launch(self, item: Item, memory_limit: int | None) -> Outcome:
+        case = item.case
         method: Method = "spawn" if case.device == "cuda" else "forkserver"
         deadline = self._limits.case_timeout_s
         request = {
             "do": "case",
             "case": case.to_json(),
-            "budget_s": launch_budget_s(self._limits, case),
+            "budget_s": self._limits.budget_s,
             "profile": self._limits.profile,
             "traces": str(self._journal.folder.resolve() / TRACES),
             "deadline_s": deadline,
@@ -277,6 +279,7 @@ class Session:
             "files": dict(self._limits.files),
             "heartbeat": str(self.heartbeat),
             "lock": str(self._journal.child_lock),
+            **self._firsts.fields(item),
         }
         return self._launcher.ask(
             request,

@@ -1,1 +1,1 @@
-"""The machine: what disturbs a measurement, its roofs, and the sentinel."""
+"""The machine: what disturbs a measurement, and its roofs."""

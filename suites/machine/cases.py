@@ -1,20 +1,13 @@
-"""The cases that tell of a machine, in every suite: its roofs, and the sentinel. No torch."""
+"""The cases that tell of a machine, in every suite: its roofs. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from results.schema import SENTINEL, Arm, Case
+from results.schema import Arm, Case
 from suites.suite import CaseRules, Plan
 from suites.words import precision
-
-MOST_SENTINELS = 21
-"""Launches of the sentinel in a sweep, at most: one at each end and at every twentieth between."""
-LAUNCHES_PER_SENTINEL = 4
-"""There is no more than one sentinel to so many other launches, but for the fewest."""
-FEWEST_SENTINELS = 4
-"""Launches of the sentinel in the shortest sweep: fewer tell of no drift."""
 
 
 class RoofRules(CaseRules):
@@ -39,19 +32,6 @@ class RoofRules(CaseRules):
         )
 
 
-class SentinelRules(CaseRules):
-    """Of the case that is repeated through a sweep: some ten of its calls a launch."""
-
-    kind = SENTINEL
-    foretold_by: Literal["nothing"] = "nothing"
-    of_machine = True
-    longest_sampling_s = 0.1
-
-    def label(self, case: Case) -> str:
-        """Name the sentinel: there is one."""
-        return SENTINEL
-
-
 def roof_cases(plan: Plan, *, single_thread: bool) -> list[Case]:
     """Return the cases that measure this machine's peaks in the settings of a sweep.
 
@@ -72,13 +52,3 @@ def roof_cases(plan: Plan, *, single_thread: bool) -> list[Case]:
         for allocator in plan.allocators
         for count in threads
     ]  # fmt: skip
-
-
-def sentinel_case(plan: Plan) -> Case:
-    """Return the case that is repeated through a sweep: of one shape, in every version."""
-    return Case(
-        kind="sentinel", level="attention", mode="forward", arms=(Arm(SENTINEL),),
-        batch=1, num_heads=8, num_kv_heads=8, head_dim=64, seq_len=512, key_len=512,
-        device=plan.device, dtype="float32", is_causal=False, threads=max(plan.threads),
-        allocator=plan.allocators[0], compile=False, seed=plan.seed,
-    )  # fmt: skip

@@ -1,7 +1,8 @@
 """Warm up: call until calls get no faster, and see whether samples fell all the same.
 
 A warm-up goes on however long that takes within the case's time limit. One that had not converged
-when the time was over says so in its record.
+when the time was over says so in its record. A case's first launch finds out how many calls it
+takes; the launches behind it call as often.
 """
 
 from __future__ import annotations
@@ -32,6 +33,16 @@ WARM_SHARE, SPARED_CALLS = 0.75, 4
 spent: the samples, the pass for memory and the checks need the rest."""
 
 
+FEW_CALLS: Sequence[tuple[float, int]] = ((0.25, 1), (0.1, 2), (0.0, 3))
+"""From so many seconds a call, so many calls are enough in a launch: more of them tell less than
+another launch does (Kalibera and Jones 2013, section 6), whose own calls they are."""
+
+
+def few_calls(seconds: float) -> int:
+    """Return how many calls of this length a launch times at least, and warms up with."""
+    return next(count for least, count in FEW_CALLS if seconds >= least)
+
+
 @dataclass(frozen=True)
 class WarmUp:
     """How a warm-up ended.
@@ -39,18 +50,30 @@ class WarmUp:
     Attributes:
         calls: how many.
         converged: whether the last of them got no faster.
-        last: the last of them, in seconds.
+        last: the last of them, in seconds, that the samples are to be held against; none where
+            it was known how many it takes: the last ones of those may be slow.
         seconds: of all calls.
+        latest: of the last call.
+        needed: calls until they got no faster: those before the ones that showed it, and no fewer
+            than `few_calls`.
     """
 
     calls: int
     converged: bool
     last: tuple[float, ...]
     seconds: float
+    latest: float = 0.0
+    needed: int = 0
 
 
 def warm_up(
-    arm: Timed, timer: Timer, *, budget_s: float, limit_s: float, spared: int = SPARED_CALLS
+    arm: Timed,
+    timer: Timer,
+    *,
+    budget_s: float,
+    limit_s: float,
+    spared: int = SPARED_CALLS,
+    known: int | None = None,
 ) -> WarmUp:
     """Call until calls get no faster: the last ones beside those just before them.
 
@@ -62,6 +85,8 @@ def warm_up(
         budget_s: sampling time.
         limit_s: time that the calls may take; it ends without having converged before that.
         spared: calls that `limit_s` must leave time for.
+        known: how many calls it takes, from an earlier launch: it is called as often;
+            ``None`` = find out.
     """
     times: list[float] = []
     spent, look = 0.0, 0
@@ -69,13 +94,18 @@ def warm_up(
         seconds = timer.sample(arm)
         times.append(seconds)
         spent += seconds
-        if len(times) >= look:
+        count = len(times)
+        if known is not None:
+            if count >= known:
+                return WarmUp(count, True, (), spent, seconds, known)
+        elif count >= look:
             last = _last(times[1:], budget_s)
             if last and not _improves(last):
-                return WarmUp(len(times), True, last[-STEADY_CALLS:], spent)
-            look = len(times) + 1 + len(times) // 10
+                needed = max(count - len(last), few_calls(seconds))
+                return WarmUp(count, True, last[-STEADY_CALLS:], spent, seconds, needed)
+            look = count + 1 + count // 10
         if spent + spared * seconds > limit_s:
-            return WarmUp(len(times), False, (seconds,), spent)
+            return WarmUp(count, False, (seconds,), spent, seconds, count)
 
 
 def _last(times: Sequence[float], budget_s: float) -> tuple[float, ...]:

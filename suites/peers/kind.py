@@ -5,7 +5,9 @@ alone. At level attention both get q, k and v; at level layer both get x, and ou
 copies of the peer's projections. After the timing our output is held against its reference as in
 kind speed and, where both compute the same function, the peer's against ours. One more call an arm
 gives its peak memory; it runs on inputs of the scale at which errors are taken, and gives the
-difference of the outputs too.
+difference of the outputs too. The launches behind a case's first are lean as those of kind speed:
+our output is held against the first launch's, and where both compute the same function the peer's
+against ours, as in the first.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from suites.arms.build import (
     refuse_inputs,
     unsupported_reasons,
 )
+from suites.arms.checks import gated
 from suites.arms.levels import build_light
 from suites.arms.steps import timed
 from suites.kind import Inspection, Kind, Measured, Request, arm, metrics
@@ -148,20 +151,23 @@ def _measure(case: Case, peer: Peer, attention: Attention, request: Request) -> 
                 runner.call()
                 runner.settle()
         stage("timing")
-        timings, conditions = timed(runners, case, budget_s=request.budget_s)
+        timings, conditions = timed(runners, case, request)
     stage("checking the output")
     kernel = attention.kernel
     theirs = others[0]
     agreement = _agreement(peer, theirs, ours, case)
-    gate = ours.gate()
+    gate = gated(ours, 0, request)
     for runner in runners:
         runner.prepare()
-    with torch.no_grad():
-        for tensor in ours.inputs.tensors:  # one set, shared by all arms
-            tensor.mul_(INPUT_SCALE)
+    is_first = request.first is None
+    if is_first:
+        with torch.no_grad():
+            for tensor in ours.inputs.tensors:  # one set, shared by all arms
+                tensor.mul_(INPUT_SCALE)
     stage("measuring memory")
+    with_memory = is_first or request.with_memory
     arms = [
-        arm({"latency": timing.metric(), **runner.memory()})
+        arm({"latency": timing.metric(), **(runner.memory() if with_memory else {})})
         for runner, timing in zip(runners, timings, strict=True)
     ]
     arms[0] |= {
@@ -176,8 +182,9 @@ def _measure(case: Case, peer: Peer, attention: Attention, request: Request) -> 
         "difference": peer.difference,
         "project": peer.project,
     }
-    arms[1]["metrics"] |= metrics(output_difference=_difference(peer, theirs, ours, 0.0))
-    arms[1]["metrics"]["output_difference"]["input_scale"] = INPUT_SCALE
+    if is_first:
+        arms[1]["metrics"] |= metrics(output_difference=_difference(peer, theirs, ours, 0.0))
+        arms[1]["metrics"]["output_difference"]["input_scale"] = INPUT_SCALE
     return Measured(arms, conditions)
 
 

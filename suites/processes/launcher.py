@@ -20,7 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from results.schema import SENTINEL
 from suites.processes import reaper
 from suites.processes.interpreter import EARLY_VARIABLE, Interpreter
 from suites.processes.memory_guard import MemoryGuard
@@ -50,7 +49,7 @@ class Launcher:
         benchmark_dir: the package that holds ``benchmarks.py``. Its parent folder comes first in
             the children's import path; the user's working directory is not in it.
         python: the interpreter of the children.
-        early: modules that a fork server imports, once, before its first case but the sentinel.
+        early: modules that a fork server imports, once, before its first case.
         apart: start the reaper as nobody's child: somebody kills this process's children when it
             is ended, and the reaper with them.
     """
@@ -120,7 +119,7 @@ class Launcher:
         """
         self._make_scratch()
         server = self._server(allocator, method)
-        if request.get("case", {}).get("kind", SENTINEL) != SENTINEL:
+        if "case" in request:
             server.import_early()
         folder = Path(tempfile.mkdtemp(dir=self._scratch.name))
         answer = folder / "answer.json"

@@ -3,8 +3,11 @@
 The order: build, time all arms in alternation, hold the very output of each arm's last sample
 against its reference, then one more call an arm for the peak memory; at level attention that call
 runs on inputs of the scale at which the error against exact softmax is taken, and gives it too.
-So a case costs at least three calls an arm: one to warm up, one sample, the last one; at level
-layer and block a fourth, in which the gate watches the backend.
+So a case's first launch costs at least three calls an arm: one to warm up, one sample, the last
+one; at level layer and block a fourth, in which the gate watches the backend.
+
+The launches behind it are lean: they warm up as long as that one had to, hold 64 numbers of their
+output against its, take no error, and after the third no memory.
 
 In mode decode the memory is the size of the state, and at level model there is no error against
 softmax, as at layer and block (`suites.arms.decode`, `suites.arms.model`).
@@ -27,6 +30,7 @@ import torch
 from results.schema import Case
 from suites.arms.arm import ArmRunner
 from suites.arms.build import dtype_of, refuse_inputs
+from suites.arms.checks import gated
 from suites.arms.levels import runners_of
 from suites.arms.steps import (
     arm_record,
@@ -76,25 +80,28 @@ def run(case: Case, request: Request) -> Measured:
     timings, compiled, conditions = arms_timed(runners, case, request)
     stage("checking the output")
     kernels = [runner.mixer.kernel for runner in runners]
-    gates = [runner.gate() for runner in runners]
+    gates = [gated(runner, index, request) for index, runner in enumerate(runners)]
     for runner in runners:
         runner.prepare()
-    if has_error(case):
-        with torch.no_grad():
-            for tensor in runners[0].inputs.tensors:
-                tensor.mul_(INPUT_SCALE)  # in place: the memory has no room for a second set
+    with_error = request.first is None and has_error(case)
+    if with_error:
+        _scale_inputs(runners, INPUT_SCALE)  # in place: the memory has no room for a second set
     stage("measuring memory")
+    with_memory = request.first is None or request.with_memory
+    last = [_last_call(r, case, with_error=with_error) if with_memory else {} for r in runners]
     arms = [
         arm_record(
             runner, case, kernel=kernel, gate=gate, compiled=made,
-            metrics={"latency": timing.metric(), **_last_call(runner, case)},
+            metrics={"latency": timing.metric(), **metrics},
         )
-        for runner, timing, gate, kernel, made in zip(
-            runners, timings, gates, kernels, compiled, strict=True
+        for runner, timing, gate, kernel, made, metrics in zip(
+            runners, timings, gates, kernels, compiled, last, strict=True
         )
     ]  # fmt: skip
     if request.profile:
         stage("profiling")
+        if with_error:
+            _scale_inputs(runners, 1 / INPUT_SCALE)  # what was timed is profiled
         traces = [trace_of(request.traces, case, i) for i in range(len(runners))]
         profiles = _profiles(runners, kernels, timings, traces, case, request.budget_s)
         for arm, profile in zip(arms, profiles, strict=True):
@@ -113,10 +120,6 @@ def _profiles(
     """Profile each arm; where that fails, say why: what is measured already stands without it."""
     profiles: list[dict[str, Any]] = []
     try:
-        if has_error(case):
-            with torch.no_grad():
-                for tensor in runners[0].inputs.tensors:
-                    tensor.div_(INPUT_SCALE)  # what was timed is profiled
         for runner, kernel, timing, keep in zip(runners, kernels, timings, traces, strict=True):
             _check_time(timing)
             with torch.inference_mode(case.mode != "training"):
@@ -163,10 +166,16 @@ def has_error(case: Case) -> bool:
     return case.level == "attention" and case.mode != "decode"
 
 
-def _last_call(runner: ArmRunner, case: Case) -> dict[str, Any]:
+def _scale_inputs(runners: Sequence[ArmRunner], factor: float) -> None:
+    with torch.no_grad():
+        for tensor in runners[0].inputs.tensors:
+            tensor.mul_(factor)
+
+
+def _last_call(runner: ArmRunner, case: Case, *, with_error: bool) -> dict[str, Any]:
     """Take the metrics that one more call gives: its memory, and its output's error."""
     metrics = runner.memory()
-    if has_error(case) and case.key_len <= ERROR_LIMIT:
+    if with_error and case.key_len <= ERROR_LIMIT:
         metrics["relative_error"] = {
             **relative_error(runner, case, on=f"at input scale {INPUT_SCALE}"),
             "input_scale": INPUT_SCALE,

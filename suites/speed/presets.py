@@ -96,11 +96,11 @@ class Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
-    "quick": Preset(_QUICK, _BOTH, launches=3, budget_s=0.25, case_timeout_s=60.0),
-    "standard": Preset(_STANDARD, _BOTH, launches=3, budget_s=0.5, case_timeout_s=180.0),
-    "full": Preset(_FULL, _BOTH, launches=3, budget_s=1.0, case_timeout_s=600.0),
+    "quick": Preset(_QUICK, _BOTH, launches=3, budget_s=0.05, case_timeout_s=60.0),
+    "standard": Preset(_STANDARD, _BOTH, launches=3, budget_s=0.1, case_timeout_s=180.0),
+    "full": Preset(_FULL, _BOTH, launches=3, budget_s=0.25, case_timeout_s=600.0),
     "scaling": Preset(
-        _SCALING, ("forward",), launches=5, budget_s=0.5, case_timeout_s=120.0,
+        _SCALING, ("forward",), launches=5, budget_s=0.1, case_timeout_s=120.0,
         choices=(
             BackendChoice("longformer"),
             BackendChoice("bigbird"),
@@ -119,14 +119,14 @@ PRESETS: Mapping[str, Preset] = {
         ),
     ),
     "kernels": Preset(
-        (1024,), _BOTH, launches=3, budget_s=0.5, case_timeout_s=180.0,
+        (1024,), _BOTH, launches=3, budget_s=0.25, case_timeout_s=180.0,
         backends=_EXACT, by_device={"cuda": _ON_A_GPU},
     ),
     "decode": Preset(
-        _CONTEXTS, ("decode",), launches=3, budget_s=0.25, case_timeout_s=180.0,
+        _CONTEXTS, ("decode",), launches=3, budget_s=0.1, case_timeout_s=180.0,
     ),
     "models": Preset(
-        (512, 1024, 2048), _BOTH, launches=3, budget_s=0.25, case_timeout_s=180.0,
+        (512, 1024, 2048), _BOTH, launches=3, budget_s=0.1, case_timeout_s=180.0,
         levels=("model",), models=_PARTS, by_device={"cuda": {"models": PUBLISHED}},
     ),
 }  # fmt: skip

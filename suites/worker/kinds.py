@@ -20,7 +20,6 @@ MODULES: Mapping[str, str] = {
     "claim": "suites.claims.kind",
     "context": "suites.context_parallel.kind",
     "roof": "suites.machine.roofs",
-    "sentinel": "suites.machine.sentinel",
 }
 """The module of each kind, imported when a case of it is asked about."""
 

@@ -171,13 +171,13 @@ def test_run_writes_records_and_a_line_per_case(tmp_path, fake):
     assert result.exit_code == 0
     assert f"records: {folder}" in result.stdout
     assert f"attnbench report {folder}" in result.stdout
-    assert "2 failed, 7 ok" in result.stdout  # the roof and four sentinels are among them
+    assert "2 failed, 3 ok" in result.stdout  # the roof is among them
     told = result.stderr.splitlines()
-    assert told[0] == f"9 launches into {folder}"
+    assert told[0] == f"5 launches into {folder}"
     assert sum("linear forward N=16  ok  16 µs" in line for line in told) == 1
     assert sum("failed  RuntimeError: no luck" in line for line in told) == 2
     assert all("left" in line for line in told[1:-1])
-    assert len((folder / "records.jsonl").read_text().splitlines()) == 9
+    assert len((folder / "records.jsonl").read_text().splitlines()) == 5
 
 
 def test_run_options_reach_the_cases(tmp_path, fake):
@@ -221,7 +221,7 @@ def test_runs_of_one_second_have_folders_of_their_own(tmp_path, fake, monkeypatc
     for _ in range(2):
         assert invoke("run", *QUICK, "--backend", "linear").exit_code == 0
     found = {p.name: len(load(p).records) for p in (tmp_path / "runs").iterdir()}
-    assert found == {"20260102T030405Z-quick": 7, "20260102T030405Z-quick-2": 7}
+    assert found == {"20260102T030405Z-quick": 3, "20260102T030405Z-quick-2": 3}
 
 
 def test_the_commands_that_follow_can_be_pasted(tmp_path, monkeypatch):

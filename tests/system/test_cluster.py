@@ -25,7 +25,6 @@ from suites.cluster.sweep import run_on_cluster
 from suites.engine.driver import run_sweep
 from suites.engine.journal import JournalError
 from suites.engine.session import MisuseError
-from suites.machine.cases import sentinel_case
 from suites.parsing import parse_backend
 from suites.plan import Item, cases, order, plan_sweep
 from suites.processes.launcher import LaunchError
@@ -146,22 +145,14 @@ def test_whoever_waits_is_let_go_at_the_end():
     assert answers == [False]
 
 
-def test_each_machine_tells_of_itself_first_between_and_last():
+def test_each_machine_tells_of_itself_first_and_last():
     grid = made_grid("linear", launches=3)
-    own = Own(grid, expected=30)
-    told = [*own.before_group()]
-    assert [i.case.kind for i in told] == ["sentinel", "roof"]
-    between = [item for _ in range(29) for item in own.before_launch()]
-    end = [*own.at_end()]
-    sentinels = [i for i in (*told, *between, *end) if i.case.kind == "sentinel"]
-    assert [i.launch for i in sentinels] == list(range(len(sentinels)))
-    assert 5 <= len(sentinels) <= 9
-    assert end[-1].case.kind == "sentinel"
-    roofs = [i for i in (*told, *end) if i.case.kind == "roof"]
-    assert sorted(i.launch for i in roofs) == [0, 1, 2]
-    done = {(i.case.id, i.launch) for i in (*told, *between, *end)}
-    again = [*Own(grid, 30, done).before_group()]
-    assert [(i.case.kind, i.launch) for i in again] == [("sentinel", len(sentinels))]
+    own = Own(grid)
+    told, end = [*own.before_group()], [*own.at_end()]
+    assert [i.case.kind for i in told] == ["roof"]
+    assert [i.launch for i in (*told, *end)] == [0, 1, 2]
+    done = {(i.case.id, i.launch) for i in (*told, *end)}
+    assert [*Own(grid, done).before_group()] == []
 
 
 # -- what is refused, without a cluster ----------------------------------------------------------
@@ -463,16 +454,13 @@ def test_groups_stay_together_and_both_machines_worked(wide):
     assert len(set().union(*where.values())) == 2
 
 
-def test_each_machine_has_roofs_and_a_sentinel_around_what_it_ran(wide):
+def test_each_machine_has_roofs_of_its_own(wide):
     folder, *_ = wide
     by_machine = defaultdict(list)
     for one in records(folder):
         by_machine[one["machine"]].append(one)
     assert len(by_machine) == 2
     for ran in by_machine.values():
-        assert ran[0]["case"]["kind"] == ran[-1]["case"]["kind"] == "sentinel"
-        indices = [r["launch"]["index"] for r in ran if r["case"]["kind"] == "sentinel"]
-        assert indices == list(range(len(indices)))
         assert sorted(r["launch"]["index"] for r in ran if r["case"]["kind"] == "roof") == [0, 1]
 
 
@@ -680,4 +668,3 @@ def test_records_of_a_grid_tell_who_has_begun_a_group():
     short, long = groups_of(grid, every, {(first.id, 0)}, homes)
     assert (short.home, len(short.items)) == ("there", 1)
     assert (long.home, len(long.items)) == ("", 2)
-    assert sentinel_case(grid) not in [i.case for i in (*short.items, *long.items)]

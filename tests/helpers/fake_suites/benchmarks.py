@@ -67,7 +67,7 @@ def preflight(request):
     for data in request["cases"]:
         one = Case.from_json(data)
         arm = one.arms[0]
-        known = one.kind in ("roof", "sentinel", "sorting") or arm.name in (
+        known = one.kind in ("roof", "sorting") or arm.name in (
             *NAMES,
             *BEHAVIOURS,
             "unsupported",
@@ -111,8 +111,6 @@ def case(request):
         units = {"matmul_rate": "op/s", "exp_rate": "op/s", "bandwidth": "B/s"}
         rates = {name: {"unit": unit, "samples": [1e9]} for name, unit in units.items()}
         return _ok([{"metrics": rates}])
-    if one.kind == "sentinel":
-        return _ok([{"metrics": {"latency": {"unit": "s", "samples": [1e-3] * 8}}}])
     behaviour = BEHAVIOURS.get(one.arms[0].name)
     ended = behaviour(one, request) if behaviour else None
     if ended is not None:

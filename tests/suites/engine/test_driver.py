@@ -83,7 +83,7 @@ def test_a_sweep_that_was_ended_is_known_to_be_incomplete(tmp_path):
     there, planned = lacking.launches
     assert there == len(records(folder)) == 3
     assert sum(count for _, count in lacking.missing) == planned - 3
-    assert ("quadratic forward N=32", 2) in lacking.missing
+    assert ("linear forward N=32", 2) in lacking.missing
     # The record of a command names nobody's home, and a shell still finds it.
     assert lacking.resume == (f"attnbench run --plugin ~/'my file.py' --resume --out '{folder}'")
     sweep(folder, "linear", "quadratic", launches=2, resume=True)
@@ -128,7 +128,7 @@ def test_records_have_the_documented_form_and_are_read_by_the_results(tmp_path):
 def test_without_backends_all_that_are_registered_are_measured(tmp_path):
     sweep(tmp_path)
     names = {r["case"]["arms"][0]["name"] for r in records(tmp_path)}
-    assert names == {"linear", "quadratic", "roof", "sentinel"}
+    assert names == {"linear", "quadratic", "roof"}
 
 
 CRASHES = ("segfaults", "is_killed", "exits", "kills_server")
@@ -147,7 +147,7 @@ def test_whatever_a_case_does_the_sweep_goes_on(tmp_path, more):
     for record in records(tmp_path):
         assert (record["reason"] is None) == (record["status"] == "ok")
         assert (record["arms"] == []) == (record["status"] != "ok")
-    assert sum(summary.statuses.values()) == len(names) + 5  # the roof and four sentinels
+    assert sum(summary.statuses.values()) == len(names) + 1  # the roof
     (raised,) = (r for r in records(tmp_path) if r["case"]["arms"][0]["name"] == "raises")
     assert "RuntimeError: no luck at 16, in ~" in raised["log_tail" if more else "reason"]
     (large,) = (r for r in records(tmp_path) if r["status"] == "out_of_memory")
@@ -213,9 +213,9 @@ def test_a_changed_grid_measures_the_difference_alone(tmp_path):
     _, summary, watch = sweep(tmp_path, "linear", "quadratic", seq_lens=(16, 64), resume=True)
     added = [(r["case"]["arms"][0]["name"], r["case"]["seq_len"]) for r in watch.records]
     assert sorted(added) == [("linear", 64), ("quadratic", 16), ("quadratic", 64)]
-    assert summary.skipped == 6  # the sentinels too
-    assert watch.begun[:2] == (9, 6)
-    assert [r["launch"]["order"] for r in records(tmp_path)] == list(range(10))
+    assert summary.skipped == 2  # the roof too
+    assert watch.begun[:2] == (5, 2)
+    assert [r["launch"]["order"] for r in records(tmp_path)] == list(range(6))
     assert len({r["run"] for r in records(tmp_path)}) == 1
     _, again, _ = sweep(tmp_path, "linear", "quadratic", seq_lens=(16, 64), resume=True)
     assert again.statuses == {}
@@ -349,8 +349,6 @@ def test_plugins_and_limits_are_handed_to_the_child(tmp_path, monkeypatch):
     request, options = next(a for a in asked if a[0].get("case", {}).get("kind") == "speed")
     assert request["plugins"] == asked[0][0]["plugins"] == [str(plugin)]
     assert request["budget_s"] == 0.5
-    assert asked[-1][0]["case"]["kind"] == "sentinel"
-    assert asked[-1][0]["budget_s"] == 0.1
     assert request["profile"] is True
     assert request["deadline_s"] == 2.0 < options["timeout_s"]
     assert request["memory_limit"] > 0

@@ -253,13 +253,12 @@ def test_no_growth_is_beyond_what_the_driver_can_count_with():
     assert objection(history, c) is not None
 
 
-def test_roofs_and_sentinels_are_not_foretold_and_always_run():
+def test_roofs_are_not_foretold_and_always_run():
     _, history = series(1000)
-    for kind in ("roof", "sentinel"):
-        one = case(kind=kind, arms=(Arm(kind),))
-        history.add({**record(one), "status": "timeout", "reason": "slow", "arms": []})
-        assert objection(history, one, timeout_s=0.0, free=0) is None
-        assert history.foretold(one) == {"latency": None, "peak_memory": None}
+    one = case(kind="roof", arms=(Arm("roof"),))
+    history.add({**record(one), "status": "timeout", "reason": "slow", "arms": []})
+    assert objection(history, one, timeout_s=0.0, free=0) is None
+    assert history.foretold(one) == {"latency": None, "peak_memory": None}
 
 
 def test_a_lower_bound_is_no_prediction():
@@ -272,8 +271,8 @@ def test_a_lower_bound_is_no_prediction():
     assert history.foretold(one) == {"latency": None, "peak_memory": None}
 
 
-def test_a_sentinels_time_counts_for_the_time_left():
+def test_a_roofs_time_counts_for_the_time_left():
     _, history = series(1000)
-    sentinel = case(kind="sentinel", arms=(Arm("sentinel"),))
-    history.add(record(sentinel, wall_s=0.5))
-    assert history.remaining([Item(sentinel, 1), Item(sentinel, 2)]) == 1.0
+    roof = case(kind="roof", arms=(Arm("roof"),))
+    history.add(record(roof, wall_s=0.5))
+    assert history.remaining([Item(roof, 1), Item(roof, 2)]) == 1.0

@@ -167,7 +167,9 @@ def test_a_fall_is_told_by_ranks_and_of_few_calls_by_their_last():
     assert not has_fallen([1.0])
 
 
-@pytest.mark.parametrize(("latency", "expected"), [(0.05, 11), (0.3, 3), (0.41, 1), (5.0, 1)])
+@pytest.mark.parametrize(
+    ("latency", "expected"), [(0.05, 11), (0.15, 4), (0.3, 2), (0.41, 1), (5.0, 1)]
+)
 def test_number_of_samples_follows_the_budget(latency: float, expected: int):
     arm, timer = scripted(lambda i: latency * (1 + 0.1 * (i % 2)))
     (timing,) = sample_in_turn([arm], timer, budget_s=0.4, seed=0)

@@ -7,13 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from results.schema import IDENTITY, Arm
-from suites.machine.cases import roof_cases, sentinel_case
+from suites.machine.cases import roof_cases
 from suites.parsing import parse_backend, parse_shard, parse_span
 from suites.plan import (
     available_cores,
     cases,
     group,
-    launch_budget_s,
     order,
     plan_sweep,
     series_id,
@@ -244,7 +243,7 @@ def test_order_holds_every_launch_once_shorter_lengths_first(seed, launches):
     items = order(grid, cases(grid))
     speed = [i for i in items if i.case.kind == "speed"]
     assert len({(i.case.id, i.launch) for i in speed}) == len(speed) == launches * 30
-    rounds = [i.launch for i in items if i.case.kind != "sentinel"]
+    rounds = [i.launch for i in items]
     assert rounds == sorted(rounds)
     for _, part in itertools.groupby(
         sorted(speed, key=lambda i: (i.launch, series_id(i.case))),  # stable: keeps the order
@@ -269,7 +268,7 @@ def test_each_round_begins_with_the_roofs_of_every_setting():
     grid = quick(launches=2, threads=(2,), allocators=("default", "retained"))
     items = order(grid, cases(grid))
     for launch in (0, 1):
-        kinds = [i.case.kind for i in items if i.launch == launch and i.case.kind != "sentinel"]
+        kinds = [i.case.kind for i in items if i.launch == launch]
         assert kinds == sorted(kinds)  # "roof" before "speed"
     roofs = [i for i in items if i.case.kind == "roof"]
     settings = {(i.case.allocator, i.case.threads) for i in roofs if i.launch == 1}
@@ -278,42 +277,10 @@ def test_each_round_begins_with_the_roofs_of_every_setting():
     assert len({c.id for c in roof_cases(grid, single_thread=False)}) == 2
 
 
-# -- the sentinel -------------------------------------------------------------------------------
-
-
-@settings(max_examples=20)
-@given(
-    num_lengths=st.integers(1, 20), launches=st.integers(1, 4),
-    shard=st.sampled_from([(1, 1), (1, 2), (2, 2)]),
-)  # fmt: skip
-def test_sentinels_stand_at_the_ends_and_evenly_between(num_lengths, launches, shard):
-    grid = quick(
-        seq_lens=tuple(range(8, 8 + num_lengths)), launches=launches, threads=(1, 2), shard=shard
-    )
-    items = order(grid, cases(grid))
-    assert items == order(grid, cases(grid))  # a resumed sweep asks for the same
-    at = [i for i, item in enumerate(items) if item.case.kind == "sentinel"]
-    others = len(items) - len(at)
-    assert len(at) == max(4, min(21, others // 4))
-    assert (at[0], at[-1]) == (0, len(items) - 1)
-    assert [items[i].launch for i in at] == list(range(len(at)))
-    assert all(items[i].case == sentinel_case(grid) for i in at)
-    apart = [b - a for a, b in itertools.pairwise(at)]
-    assert max(apart) - min(apart) <= 1
-
-
-def test_the_sentinel_is_one_shape_with_the_most_threads_of_the_grid():
-    grid = quick(threads=(1, 2), num_heads=(2,), dtypes=("bfloat16",), budget_s=0.05)
-    case = sentinel_case(grid)
-    assert (case.threads, case.dtype, case.num_heads, case.seq_len) == (2, "float32", 8, 512)
-    assert launch_budget_s(grid, case) == launch_budget_s(grid, cases(grid)[0]) == 0.05
-    assert launch_budget_s(quick(budget_s=1.0), case) == 0.1
-
-
 @pytest.mark.parametrize("suite", [s.name for s in suites() if s.name != "peers"])
 def test_every_suite_takes_a_sampling_time(suite):
     grid = plan_sweep(None, suite=suite, budget_s=0.03, backends=ARMS[:1] * (suite != "claims"))
-    assert {launch_budget_s(grid, case) for case in cases(grid)} == {0.03}
+    assert grid.budget_s == 0.03
 
 
 # -- shards -------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def test_a_sweep_of_it_has_records_words_and_a_resume(
         (256, 0), (256, 1), (512, 0), (512, 1)
     }  # fmt: skip
     assert {r["case"]["arms"][0]["options"]["order"] for r in own} == {"descending"}
-    assert {r["case"]["kind"] for r in records} == {"sorting", "roof", "sentinel"}
+    assert {r["case"]["kind"] for r in records} == {"sorting", "roof"}
     (environment,) = map(json.loads, lines(tmp_path / "run/environments.jsonl"))
     assert "sorting_suite" in environment["plugins"]
     longer = [r for r in own if r["case"]["seq_len"] == 512]

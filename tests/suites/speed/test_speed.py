@@ -29,7 +29,6 @@ from results.schema import (
 )
 from suites.arms.arm import ArmRunner
 from suites.arms.build import build_attention, draw_inputs, problem_of
-from suites.machine.sentinel import Sentinel
 from suites.measure.gate import INPUT_SCALE
 from suites.measure.process import TimeLimitError
 from suites.speed import kind as speed
@@ -184,41 +183,14 @@ def own_children() -> set[str]:
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
-@pytest.mark.parametrize("kind", ["speed", "sentinel"])
-def test_a_record_says_what_the_machine_did_and_why_sampling_stopped(kind: str):
-    told = record(case("sentinel", kind="sentinel") if kind == "sentinel" else case())
+def test_a_record_says_what_the_machine_did_and_why_sampling_stopped():
+    told = record(case())
     assert set(told["conditions"]) == {*CONDITIONS, "gpu_throttled"}
     assert told["conditions"]["switches"] >= 0
     assert told["conditions"]["gpu_users"] is None
     latency = told["arms"][0]["metrics"]["latency"]
     assert latency["stopped"] in STOPS
     assert latency["every"] >= 1
-
-
-def test_the_sentinel_is_softmax_attention_of_no_backend(monkeypatch: pytest.MonkeyPatch):
-    of = case("sentinel", kind="sentinel", num_heads=8, num_kv_heads=8, head_dim=64, seq_len=512)
-    sentinel = Sentinel(of)
-    sentinel.call()
-    q, k, v = draw_inputs(of).tensors
-    expected = torch.softmax(q @ k.transpose(-2, -1) / 8, -1) @ v
-    torch.testing.assert_close(sentinel.output.view_as(expected), expected)
-    place = sentinel.output.data_ptr()
-    sentinel.call()
-    assert sentinel.output.data_ptr() == place  # nothing is allocated for it
-    monkeypatch.setattr(registry, "_registry", {})  # it needs none
-    told = record(of)
-    assert told["status"] == "ok", told["reason"]
-    (arm,) = told["arms"]
-    assert set(arm["metrics"]) == {"latency"}
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_the_sentinel_is_unsupported_where_there_is_no_such_device():
-    of = case("sentinel", kind="sentinel", device="cuda")
-    assert told_of(of)["cases"][of.id]["unsupported"] == ["device: torch sees no CUDA device here"]
-    told = record(of)
-    assert told["status"] == "unsupported"
-    assert "conditions" not in told
 
 
 @pytest.mark.serial

@@ -103,7 +103,6 @@ def test_labels():
     assert label(layer) == "longformer:dilation=1+2,window=64 layer training N=64"
     roof = case(kind="roof", arms=(Arm("roof"),), threads=2)
     assert label(roof) == "roof float32 2 threads"
-    assert label(case(kind="sentinel", arms=(Arm("sentinel"),))) == "sentinel"
     rates = {"matmul_rate": {"unit": "op/s", "samples": [1.0e9, 2.0e9]}}
     assert describe({**record(roof), "arms": [{"metrics": rates}]}) == "matmul_rate 2e+09 op/s"
 
