@@ -132,6 +132,19 @@ class Question:
         return self.difference.half_width
 
     @property
+    def known(self) -> str:
+        """How exactly it is known, and how exactly it is to be: ``±0.13 of ±0.10``."""
+        if not math.isfinite(self.half_width):
+            return "no interval yet"
+        return f"±{self._shown(self.half_width)} of ±{self._shown(self.target)}"
+
+    def _shown(self, half: float) -> str:
+        """Write a half-width: of a ratio or a length in percent."""
+        if self.kind == "exponent":
+            return f"{half:.2f}"
+        return f"{100 * math.expm1(min(9.0, half / self.per_unit)):.2g} %"
+
+    @property
     def is_open(self) -> bool:
         """Whether the interval is wider than the target, or is not there."""
         return not self.half_width <= self.target
