@@ -235,7 +235,7 @@ class Machines:
                 )
             groups = groups_of(plan, every, done, homes)
             wanted = [item for item in every if not rules_of(item.case.kind).of_machine]
-            write_plan(self._journal, self._command, wanted)
+            write_plan(self._journal, self._command, wanted, plan.precision)
             left = sum(len(group.items) for group in groups)
             self.skipped = len(wanted) - left
             broken = told.get("broken", {}).values()
