@@ -1,8 +1,8 @@
 """Exponents over the part of the lengths where the method scales as declared.
 
 The curve t = a + c·Nᵖ is fitted where the declared cost already grows with its declared exponent
-and the value is well above what the measurement itself costs: the time of an empty case, or the
-resolution of a peak on a CPU.
+and the time is well above that of an empty case. Memory has rules of its own
+(`results.analysis.memory_growth`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from results.analysis import memory_growth
 from results.analysis.roofline import Roofs
 from results.analysis.series import SERIES, points
 from results.analysis.warm_up import of_lengths
-from results.metrics import FITTED, METRICS
+from results.metrics import FITTED, MEMORY, METRICS
 from results.records.case_columns import SERIES_COLUMNS
 from results.records.load import Run
 from results.statistics.power_law import fit_exponent
@@ -27,13 +28,9 @@ COST_TOLERANCE = 0.08
 EMPTY_FACTOR = 20.0
 """A latency counts from this many times an empty case on."""
 
-
-MEMORY_FLOOR = 2 * 2**20
-"""Bytes: a peak on a CPU is known to about 1 MiB, so a smaller one than this says no slope."""
-
 COLUMNS = (
     *SERIES_COLUMNS, "metric", "exponent", "ci_low", "ci_high", "expected", "seq_len_min",
-    "seq_len_max", "converged", "reason",
+    "seq_len_max", *memory_growth.COLUMNS, "converged", "reason",
 )  # fmt: skip
 
 
@@ -90,7 +87,11 @@ def fit_all(table: pd.DataFrame, roofs: Roofs) -> pd.DataFrame:
     rows = []
     for key, part in table[table["metric"].isin(FITTED)].groupby([*SERIES, "metric"], sort=False):
         series = dict(zip([*SERIES, "metric"], key, strict=True))
-        rows.append({**series, **_fit_series(part, series, roofs)})
+        if series["metric"] in MEMORY:
+            growth = memory_growth.fit_memory(part, series)
+            rows.append({**series, **growth, "converged": None})
+        else:
+            rows.append({**series, **_fit_series(part, series, roofs)})
     columns = dict.fromkeys([*SERIES, *COLUMNS, "fit"])
     return pd.DataFrame.from_records(rows, columns=list(columns))
 
@@ -98,14 +99,13 @@ def fit_all(table: pd.DataFrame, roofs: Roofs) -> pd.DataFrame:
 def _fit_series(
     part: pd.DataFrame, series: Mapping[str, object], roofs: Roofs
 ) -> dict[str, object]:
-    metric = str(series["metric"])
     good = part[(part["value"] > 0)].sort_values("seq_len")
-    expected = good[METRICS[metric].declared].dropna()
+    expected = good[METRICS["latency"].declared].dropna()
     declared = float(expected.iloc[0]) if len(expected) else math.nan
     row: dict[str, object] = {
         "exponent": math.nan, "ci_low": math.nan, "ci_high": math.nan, "expected": declared,
         "seq_len_min": math.nan, "seq_len_max": math.nan, "fit": None, "converged": None,
-        "reason": "",
+        "miss": math.nan, "other": math.nan, "other_miss": math.nan, "growth": "", "reason": "",
     }  # fmt: skip
     if good.empty:
         statuses = ", ".join(dict.fromkeys(part["status"]))
@@ -118,18 +118,14 @@ def _fit_series(
     )
     good = good.iloc[start:]
     note = ""
-    if metric == "latency" and not reason and series["mode"] != "decode":
+    if not reason and series["mode"] != "decode":
         good, reason, note = _above_empty(good, roofs.empty_latency(series))
-    if metric == "peak_memory" and not reason and series["device"] == "cpu":
-        good = _from_first_above(good, MEMORY_FLOOR)
-        if good.empty:
-            reason = f"every peak is below {MEMORY_FLOOR // 2**20} MiB"
     if not reason and len(good) < 2:
         reason = f"one asymptotic length ({good['seq_len'].iloc[-1]}): no slope"
     if reason:
         return {**row, "reason": reason}
     # What is declared not to grow has no part that grows apart from a constant.
-    fit = fit_exponent(list(good["seq_len"]), list(good["launches"]), with_constant=declared != 0)
+    fit = fit_exponent(list(good["seq_len"]), list(good["value"]), with_constant=declared != 0)
     warmed_up, cut = of_lengths(dict(zip(good["seq_len"], good["converged"], strict=True)))
     return {
         **row, "exponent": fit.exponent, "ci_low": fit.low, "ci_high": fit.high, "fit": fit,

@@ -11,7 +11,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from results.analysis.analysis import Analysis
 from results.chapters import ReportChapter
-from results.chapters.context_parallel.rows import ContextChapter, context_chapters
+from results.chapters.context_parallel.rows import (
+    ContextChapter,
+    context_chapters,
+    memory_growths,
+)
 from results.chapters.context_parallel.tables import context_tables
 from results.figures import plot_data
 from results.figures.axes import finish, pad, size_ticks, time_ticks
@@ -22,6 +26,7 @@ from results.records.frames import as_rows
 from results.schema import CONTEXT, CONTEXT_MODE
 from results.text import numbers
 from results.text.labels import label
+from results.text.memory_growth import sentences
 
 HEADING = "One sequence over several ranks"
 
@@ -94,7 +99,8 @@ def _sentences(chapter: ContextChapter) -> list[str]:
         )
     else:
         told.append(f"The bytes of a forward pass are those of the formula in all {count} cases.")
-    return told
+    growths = [(name, vars(growth)) for name, growth in memory_growths(chapter, most)]
+    return [*told, *(f"Of the rank that takes most, over {most}: {s}" for s in sentences(growths))]
 
 
 # -- figure --------------------------------------------------------------------------------------

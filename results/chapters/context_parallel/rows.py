@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from results.analysis.memory_growth import MemoryGrowth, judge
 from results.analysis.series import summarise
 from results.chapters.titles import PLACE, joined, named_columns, titled
 from results.metrics import METRICS, of_role
@@ -23,6 +24,7 @@ from results.records.frames import rows_by
 from results.records.load import Run
 from results.schema import CONTEXT
 from results.statistics.intervals import Estimate, ratio
+from results.text.labels import label
 from results.text.settings import differing
 
 SETTING = (*PLACE, "num_heads", "num_kv_heads", "head_dim", "is_causal", "seed")
@@ -46,6 +48,7 @@ class ContextChapter:
         place: the rest of the setting, a sentence.
         setting: values of `SETTING`.
         rows: one a backend with options, number of ranks and length: `KEYS`, `status`, `reason`,
+            `expected_memory` (the declared exponent of memory),
             `latency` (s, median over launches of the slowest rank) with `low` and `high`,
             `launches`, `memory` (B, of the rank that took most), and in bytes over all ranks
             `exchanged` (a step), `forward` and `formula` (its forward pass).
@@ -88,10 +91,11 @@ def _name(setting: Mapping[str, Any]) -> str:
 def _rows(part: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row, own in rows_by(part, KEYS):
-        row |= dict.fromkeys((*_METRICS.values(), "low", "high"), math.nan)
+        row |= dict.fromkeys(("expected_memory", *_METRICS.values(), "low", "high"), math.nan)
         row |= {"launches": np.empty(0), "converged": None}
         for one in summarise(own):
             row |= {"status": one["status"], "reason": one["reason"]}
+            row["expected_memory"] = one["expected_memory"]
             if one["metric"] in _METRICS:
                 row[_METRICS[one["metric"]]] = one["value"]
             if one["metric"] == "latency":
@@ -99,10 +103,28 @@ def _rows(part: pd.DataFrame) -> pd.DataFrame:
                 row["converged"] = one["converged"]
                 row["launches"] = one["launches"]
         rows.append(row)
-    columns = [*KEYS, "status", "reason", *_METRICS.values(), "low", "high", "launches",
-               "converged"]  # fmt: skip
+    columns = [*KEYS, "status", "reason", "expected_memory", *_METRICS.values(), "low", "high",
+               "launches", "converged"]  # fmt: skip
     table = pd.DataFrame.from_records(rows, columns=columns)
     return table.sort_values(list(KEYS), kind="stable").reset_index(drop=True)
+
+
+def memory_growths(chapter: ContextChapter, ranks: int) -> list[tuple[str, MemoryGrowth]]:
+    """Return how the memory of the rank that takes most grows with the sequence, by series.
+
+    Args:
+        chapter: a setting.
+        ranks: over so many.
+    """
+    rows = chapter.rows
+    rows = rows[(rows["ranks"] == ranks) & (rows["memory"] > 0)]
+    return [
+        (
+            label(*key),
+            judge(list(part["seq_len"]), list(part["memory"]), part["expected_memory"].iloc[0]),
+        )
+        for key, part in rows.groupby(["backend", "options"], sort=False)
+    ]
 
 
 def speed_up(chapter: ContextChapter, row: Mapping[Any, Any]) -> Estimate | None:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from results.analysis.warm_up import converged, marked
+from results.chapters.speed.memory_growth import memory_growth
 from results.chapters.speed.rows import Chapter
 from results.chapters.speed.short_inputs import BASELINE, FACTOR, SLACK, short_inputs
 from results.chapters.speed.tables import IN_CASES
@@ -17,7 +18,6 @@ from results.records.frames import as_rows
 from results.schema import IDENTITY
 from results.text import numbers
 from results.text.labels import label
-from results.text.modes import WORDS
 from results.text.notes import capped
 
 AGREEMENT = 0.1
@@ -31,7 +31,7 @@ WIDEST = 0.5
 def exponents(chapter: Chapter, mode: str) -> list[str]:
     """Say how time and memory grow with length, beside what each backend declares."""
     sentences = []
-    for metric, word in (("latency", "Time"), (WORDS[mode].memory, "Memory")):
+    for metric, word in (("latency", "Time"),):
         rows = chapter.fits
         rows = rows[(rows["mode"] == mode) & (rows["metric"] == metric)]
         rows = rows[rows["exponent"].notna() & rows["expected"].notna()]
@@ -68,7 +68,7 @@ def exponents(chapter: Chapter, mode: str) -> list[str]:
                 f"{word}'s exponent, from too few lengths for an interval: "
                 f"{numbers.listing(unsure)}."
             )
-    return sentences
+    return [*sentences, *memory_growth(chapter, mode)]
 
 
 def _exponent(row: dict[Hashable, Any]) -> str:

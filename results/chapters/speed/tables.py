@@ -8,6 +8,7 @@ from typing import Any
 
 from results.analysis.warm_up import marked
 from results.chapters.speed.attention_share import worth
+from results.chapters.speed.memory_growth import memory_table
 from results.chapters.speed.profile_tables import product_table, profile_table
 from results.chapters.speed.rows import Chapter
 from results.chapters.speed.short_inputs import BASELINE, FACTOR, SHORT, SLACK, short_inputs
@@ -33,8 +34,8 @@ def tables(chapter: Chapter) -> list[TableView]:
     for mode in chapter.modes:
         views += [_times(chapter, mode), _memory(chapter, mode)]
     views += [
-        _worth(chapter), _scaling(chapter), _crossovers(chapter), _short(chapter),
-        profile_table(chapter), product_table(chapter),
+        _worth(chapter), _scaling(chapter), memory_table(chapter), _crossovers(chapter),
+        _short(chapter), profile_table(chapter), product_table(chapter),
     ]  # fmt: skip
     return [v for v in views if v.rows]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -19,7 +18,6 @@ from results.metrics import MEMORY
 from results.records.load import load
 from results.report import write_report
 from results.schema import IDENTITY, MODES, UNITS, Case, RecordError
-from results.statistics.power_law import fit_exponent
 from results.text.modes import WORDS
 from tests.helpers.synthetic import LENGTHS, Law, write_run
 
@@ -57,16 +55,6 @@ def test_a_flat_line_has_exponent_zero_with_an_interval(decoded: Path):
     cache = fits.loc["sdpa", "latency"]
     assert cache["ci_low"] <= 1.0 <= cache["ci_high"]
     assert fits.loc["sdpa", "state_bytes"]["exponent"] == pytest.approx(1, abs=1e-3)
-
-
-def test_without_a_constant_a_flat_line_is_no_steep_one_beside_a_large_constant():
-    rng = np.random.default_rng(0)
-    flat = [1e-4 * np.exp(0.02 * rng.standard_normal(3)) for _ in CONTEXTS]
-    free = fit_exponent(CONTEXTS, flat)
-    bound = fit_exponent(CONTEXTS, flat, with_constant=False)
-    assert free.high - free.low > 1  # any exponent fits beside a constant
-    assert bound.high - bound.low < 0.05
-    assert bound.constant == 0
 
 
 def test_where_a_constant_state_overtakes_the_cache(decoded: Path):

@@ -1,0 +1,89 @@
+"""What is said of how memory grows with length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from results.text import numbers
+
+_FORMS = {0.0: "constant", 1.0: "a + c·N", 2.0: "a + c·N²"}
+LEAST = 1e-3
+"""A smaller miss is written as this one."""
+
+_WORDS = {1.0: "linear", 2.0: "quadratic"}
+
+
+def form(exponent: float) -> str:
+    """Write the curve of an exponent: ``a + c·N²``."""
+    return _FORMS.get(exponent, f"a + c·N^{exponent:g}")
+
+
+def miss(value: float) -> str:
+    """Write by how much a curve misses, at most: 0.063 → 6.3 %."""
+    if not math.isfinite(value):
+        return numbers.NONE
+    if value <= LEAST:
+        return f"{LEAST * 100:g} %"
+    return f"{numbers.digits(value * 100, 2, to='up')} %"
+
+
+def sentences(rows: Iterable[tuple[str, Mapping[Any, Any]]]) -> list[str]:
+    """Say of each series how its memory grows, those of one verdict in a sentence.
+
+    Args:
+        rows: name to the fields of `results.analysis.memory_growth.MemoryGrowth`.
+    """
+    declared: dict[float, list[str]] = {}
+    otherwise, irregular, too_few = [], [], []
+    for name, row in rows:
+        if row["growth"] == "declared":
+            declared.setdefault(row["expected"], []).append(
+                f"{name} {miss(row['miss'])} ({_WORDS[row['other']]} would miss by "
+                f"{_at_least(row['other_miss'])}{_exponent(row)})"
+            )
+        elif row["growth"] == "otherwise":
+            otherwise.append(
+                f"{name} as {form(row['other'])} within {miss(row['other_miss'])} at every length "
+                f"(declared {form(row['expected'])} misses by {_at_least(row['miss'])}"
+                f"{_exponent(row)})"
+            )
+        elif row["growth"] == "irregular":
+            irregular.append(
+                f"{name} ({form(row['expected'])} misses by {_at_least(row['miss'])}, "
+                f"{form(row['other'])} by {_at_least(row['other_miss'])})"
+            )
+        elif math.isfinite(row["exponent"]) and math.isfinite(row["expected"]):
+            too_few.append(name)
+    told = []
+    for expected, texts in sorted(declared.items()):
+        how = "grows as declared" if expected else "does not grow with length, as declared"
+        told.append(
+            f"Memory {how}, {form(expected)}, at every length within: {numbers.listing(texts)}."
+        )
+    if otherwise:
+        told.append(f"Memory grows otherwise than declared: {numbers.listing(otherwise)}.")
+    if irregular:
+        told.append(
+            "Memory is too irregular for its growth to be told at these lengths: "
+            f"{numbers.listing(irregular)}."
+        )
+    if too_few:
+        told.append(
+            f"Memory was measured at too few lengths to tell how it grows: "
+            f"{numbers.listing(too_few)}."
+        )
+    return told
+
+
+def _at_least(value: float) -> str:
+    return f"{numbers.digits(value * 100, 2, to='down')} %"
+
+
+def _exponent(row: Mapping[Any, Any]) -> str:
+    """Return the exponent with its interval, where it has one and memory may grow."""
+    if not math.isfinite(row["ci_low"]) or row["expected"] == 0:
+        return ""
+    between = numbers.interval(row["ci_low"], row["ci_high"], numbers.exponent)
+    return f"; exponent {numbers.exponent(row['exponent'])} {between}"
