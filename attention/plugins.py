@@ -201,6 +201,14 @@ class Registry(dict[str, type[T]], Generic[T]):
                 self._broken[entry.name] = said_of(error)
                 watched.restore()
 
+    def discover_ours(self) -> None:
+        """Import what registers, unless a plug-in is installed, whose import may compute.
+
+        A process that others are forked from calls it: they need not look for plug-ins then.
+        """
+        if not importlib.metadata.entry_points(group=self.group):
+            self.discover()
+
     def blame(self, path: str | Path, error: BaseException) -> None:
         """Note that a file which may have been meant to register here failed."""
         self._broken_files[str(path)] = said_of(error.__cause__ or error)

@@ -51,6 +51,11 @@ def get(name: str) -> type[Attention]:
     return _registry.find(name)
 
 
+def discover_ours() -> None:
+    """Import all backends, unless plug-ins are installed (`Registry.discover_ours`)."""
+    _registry.discover_ours()
+
+
 def class_named(class_name: str) -> type[Attention] | None:
     """Return the registered class of that class name, or None."""
     if class_name.startswith("_") or not class_name[:1].isupper():

@@ -22,6 +22,7 @@ from asv_runner.benchmarks._base import Benchmark
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import attention.backends as backends
+from attention import registry
 from results.schema import MEASUREMENT, Case
 from suites.error.suite import ERROR_PRESETS, TRAINED_NAME
 from suites.measure.process import die_with_parent, hold_lock, offer_to_oom_killer
@@ -236,6 +237,7 @@ def _import_early() -> None:
         importlib.import_module("torch.fx.experimental.symbolic_shapes")
     for module in pkgutil.iter_modules(backends.__path__):
         importlib.import_module(f"{backends.__name__}.{module.name}")
+    registry.discover_ours()
     kinds.import_all()
 
 

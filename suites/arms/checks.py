@@ -23,6 +23,9 @@ def gated(runner: ArmRunner, index: int, request: Request) -> dict[str, Any] | N
         index: its place in the case.
         request: says what the first launch recorded of it.
 
+    At level attention a later launch may be off by the gate's budget; else by what a second call
+    may differ in (`repeated_budget`).
+
     Returns:
         The verdict. A first launch's holds a fingerprint of the output, and in training of the
         gradient; that of a later one is ``same_as_launch``, ``difference`` and ``allowed``, of
@@ -51,11 +54,10 @@ def with_fingerprint(runner: ArmRunner) -> dict[str, Any] | None:
     }  # before the gate, which may call again
     if (verdict := runner.gate()) is None:
         return None
-    own = {"output": verdict, "gradient": verdict.get("gradient", verdict)}
-    prints = {
-        part: fingerprint(*numbers, budget=max(own[part]["budget"], repeated_budget(case)))
-        for part, numbers in told.items()
-    }
+    allowed = dict.fromkeys(told, repeated_budget(case))
+    if case.level == "attention":  # the gate's own budget, of each part
+        allowed = {part: verdict.get(part, verdict)["budget"] for part in told}
+    prints = {part: fingerprint(*told[part], allowed=allowed[part]) for part in told}
     return {**verdict, "fingerprint": prints}
 
 

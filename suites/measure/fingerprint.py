@@ -18,9 +18,6 @@ from torch import Tensor
 
 from suites.measure.gate import GATE_ROWS, WrongOutputError, sampled_rows
 
-BOTH = 2.0
-"""Two outputs, each within its budget of the truth, are within twice that of each other."""
-
 _ROW_AXIS = {2: 0, 3: 1, 4: 2}
 """Of a table, of ``[B, N, d_model]`` and of ``[B, H, N, D]``: which axis the rows are on."""
 
@@ -52,15 +49,15 @@ def projected(output: Tensor, *, seed: int, least: float = 0.0) -> tuple[Tensor,
     return (rows @ vectors).flatten(), max(float(rows.norm()), least) * math.sqrt(each / width)
 
 
-def fingerprint(numbers: Tensor, norm: float, *, budget: float) -> dict[str, Any]:
+def fingerprint(numbers: Tensor, norm: float, *, allowed: float) -> dict[str, Any]:
     """Return what a first launch records of an output.
 
     Args:
         numbers: by `projected`.
         norm: likewise.
-        budget: relative L2 that the output may be off its reference.
+        allowed: relative L2 that the output of a later launch may be off this one.
     """
-    return {"projections": numbers.tolist(), "norm": norm, "allowed": BOTH * budget}
+    return {"projections": numbers.tolist(), "norm": norm, "allowed": allowed}
 
 
 def compared(what: str, output: Tensor, first: Mapping[str, Any], *, seed: int) -> dict[str, Any]:

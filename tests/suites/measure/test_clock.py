@@ -128,6 +128,53 @@ def test_warm_up_may_take_until_the_deadline_around_it():
     assert timing.warm_up.calls == 1
 
 
+@pytest.mark.parametrize(
+    ("slow", "latency", "needed"),
+    [([], 0.01, 3), ([], 0.15, 2), ([], 0.3, 1), ([0.02] * 13, 0.01, 13), ([0.6] * 3, 0.3, 3)],
+    ids=str,
+)  # fmt: skip
+def test_a_warm_up_says_how_many_calls_the_next_launch_needs(
+    slow: list[float], latency: float, needed: int
+):
+    arm, timer = scripted(after(slow, latency))
+    (timing,) = sample_in_turn([arm], timer, budget_s=0.05, search_s=0.25, seed=0, limit_s=60.0)
+    done = timing.metric()["warm_up"]
+    assert done["needed"] <= done["calls"]
+    assert needed <= done["needed"] <= needed + 6 * bool(slow)
+
+
+@pytest.mark.parametrize(("latency", "calls"), [(0.03, 3), (0.15, 2), (0.3, 1)])
+def test_a_launch_that_knows_its_warm_up_takes_a_few_calls(latency: float, calls: int):
+    log: list[str] = []
+    arm = Scripted("a", log)
+    (timing,) = sample_in_turn(
+        [arm], ScriptedTimer(lambda _: latency), budget_s=0.05, search_s=0.25, seed=0,
+        limit_s=60.0, warm_up_calls=[calls],
+    )  # fmt: skip
+    assert timing.warm_up.calls == len(timing.samples) == calls
+    assert log.count("a.call") == 2 * calls
+    assert timing.warm_up.converged
+
+
+def test_a_launch_that_is_not_warm_after_as_many_calls_goes_on_until_it_is():
+    arm, timer = scripted(after([0.05] * 5, 0.01))
+    (timing,) = sample_in_turn(
+        [arm], timer, budget_s=0.05, search_s=0.25, seed=0, limit_s=60.0, warm_up_calls=[3]
+    )
+    assert timing.warm_up.calls > 5
+    assert timing.warm_up.converged
+    assert set(timing.samples) == {0.01}
+
+
+def test_a_launch_that_the_limit_ends_before_as_many_calls_says_so():
+    arm, timer = scripted(lambda _: 1.0)
+    (timing,) = sample_in_turn(
+        [arm], timer, budget_s=0.05, seed=0, limit_s=10.0, warm_up_calls=[20]
+    )
+    assert not timing.warm_up.converged
+    assert timing.warm_up.calls < 20
+
+
 def test_one_arm_that_compiles_late_is_sampled_anew_with_the_others():
     class Each(ScriptedTimer):
         late = 0
