@@ -99,7 +99,9 @@ class Agenda:
             return None
         if self._outlook is None:
             return Standing(0, (), None, budget_s)
-        unanswered = tuple(f"{one.words} ({one.known})" for one in self._outlook.open)
+        unanswered = tuple(
+            f"{one.words} ({one.known} of {one.wanted})" for one in self._outlook.open
+        )
         return Standing(len(self._outlook.questions), unanswered, self._outlook.seconds, budget_s)
 
 

@@ -38,7 +38,11 @@ class Standing:
         Args:
             remaining_s: seconds until the end, or until the first questions are asked.
         """
-        limit = "" if self.budget_s is None else f" (budget {duration(self.budget_s)})"
+        limit = (
+            ""
+            if self.budget_s is None
+            else f" (budget {duration(self.budget_s).removesuffix(' 0 s')})"
+        )
         if not self.num_questions:
             known = "not known yet" if remaining_s is None else f"about {duration(remaining_s)}"
             return f"first rounds: {known} left{limit}"
