@@ -146,8 +146,7 @@ def asked(stream, budget_s=240.0):
 def test_a_log_says_what_is_open_when_launches_are_chosen():
     assert asked(io.StringIO()).splitlines() == [
         "2 launches into runs/x",
-        "[1/2] linear forward N=64  ok  1 s  0.0 MiB  "
-        "first rounds: about 7 s left (budget 4 min)",
+        "[1/2] linear forward N=64  ok  1 s  0.0 MiB  first rounds: about 7 s left (budget 4 min)",
         "[2/2] linear forward N=64  ok  1 s  0.0 MiB",
         "7 of 20 questions open · about 1 min 40 s left (budget 4 min)",
         "[3/3] linear forward N=64  ok  1 s  0.0 MiB",
