@@ -10,7 +10,6 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 from results.analysis.series import speed_frame
@@ -20,7 +19,7 @@ from results.page.cells import name
 from results.page.columns import table
 from results.records.frames import as_rows
 from results.schema import IDENTITY
-from results.statistics.allocation import allocate
+from results.statistics.allocation import allocate, seconds_of_next
 from results.statistics.questions import (
     BASELINES,
     PRECISION,
@@ -35,9 +34,6 @@ from results.text.clean import clean
 
 MOST_NAMED = 5
 """Open questions that a sentence names."""
-
-LEAST_S = 1e-3
-"""Seconds that a launch counts as, at least."""
 
 Key = tuple[Hashable, ...]
 """Mode, backend, options and length of a case, within a setting."""
@@ -152,10 +148,7 @@ def _curves(chapter: Chapter) -> list[Curve]:
 
 
 def _costs(chapter: Chapter) -> dict[Hashable, float]:
-    """Return the seconds of one more launch of each case of which no launch failed.
-
-    The first launch checks more than later ones, and counts where there is no other.
-    """
+    """Return the seconds of one more launch of each case of which no launch failed."""
     run = chapter.analysis.run
     walls: dict[tuple[str, str, str], list[tuple[int, float, bool]]] = defaultdict(list)
     for record in run.records:
@@ -171,8 +164,6 @@ def _costs(chapter: Chapter) -> dict[Hashable, float]:
     for row in as_rows(frame[columns].drop_duplicates()):
         launches = walls[row["run"], row["machine"], row["case_id"]]
         if all(is_ok for _, _, is_ok in launches):
-            later = [wall for index, wall, _ in launches if index > 0]
-            seconds = median(later or [wall for _, wall, _ in launches])
             key = tuple(row[column] for column in columns[3:])
-            costs[key] = max(LEAST_S, seconds)
+            costs[key] = seconds_of_next((index, wall) for index, wall, _ in launches)
     return costs
