@@ -66,7 +66,8 @@ class Plan(Limits):
         launches: fresh processes per case; with a precision, those before questions are asked.
         precision: to which a run's questions are answered, as a fraction, by as many more launches
             as that takes (`suites.engine.planner`); ``None`` = no more.
-        within_s: seconds of the sweep where the command does not say; ``None`` = no limit.
+        within_s: seconds of the sweep where the command does not say, from which on no questions
+            are asked any more; ``None`` = no limit.
         shard: ``(i, n)``, from 1: this sweep is the i-th of n parts.
     """
 

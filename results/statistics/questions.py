@@ -133,16 +133,25 @@ class Question:
 
     @property
     def known(self) -> str:
-        """How exactly it is known, and how exactly it is to be: ``±0.13 of ±0.10``."""
-        if not math.isfinite(self.half_width):
-            return "no interval yet"
-        return f"±{self._shown(self.half_width)} of ±{self._shown(self.target)}"
+        """How exactly it is known: ``±0.13``, of a ratio or a length ``±12 %``."""
+        return self._shown(self.half_width)
+
+    @property
+    def wanted(self) -> str:
+        """How exactly it is to be known, likewise."""
+        return self._shown(self.target)
 
     def _shown(self, half: float) -> str:
-        """Write a half-width: of a ratio or a length in percent."""
+        if not math.isfinite(half):
+            return "no interval"
         if self.kind == "exponent":
-            return f"{half:.2f}"
-        return f"{100 * math.expm1(min(9.0, half / self.per_unit)):.2g} %"
+            return f"±{half:.2f}"
+        factor = math.exp(min(9.0, half / self.per_unit))
+        if factor >= 2:
+            return f"a factor of {factor:.2g}"
+        # Of a ratio the mean of both sides, of a length the longer one.
+        share = (factor - 1 / factor) / 2 if self.kind == "fastest" else factor - 1
+        return f"±{100 * share:.2g} %"
 
     @property
     def is_open(self) -> bool:

@@ -51,9 +51,9 @@ class Agenda:
         return tuple(self._queue)
 
     @property
-    def plans(self) -> bool:
-        """Whether a planner chooses launches."""
-        return self._planner is not None
+    def asks(self) -> bool:
+        """Whether the launches that it began with are done, and questions are asked."""
+        return self._outlook is not None
 
     def take(self) -> Item:
         """Return what comes next, and take it off."""
@@ -62,7 +62,7 @@ class Agenda:
     def leave_out(self, item: Item) -> None:
         """Take note that a launch is foretold to end too late: its case is launched no more."""
         self._without.add(item.case.id)
-        self.num_left_out += self._outlook is None
+        self.num_left_out += not self.asks
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Take note of what was measured."""
@@ -99,7 +99,9 @@ class Agenda:
             return None
         if self._outlook is None:
             return Standing(0, (), None, budget_s)
-        unanswered = tuple(f"{one.words} ({one.known})" for one in self._outlook.open)
+        unanswered = tuple(
+            f"{one.words} ({one.known} of {one.wanted})" for one in self._outlook.open
+        )
         return Standing(len(self._outlook.questions), unanswered, self._outlook.seconds, budget_s)
 
 

@@ -74,7 +74,7 @@ def run_sweep(
             been sampled for another time.
         command: that began the sweep, without ``--resume`` and ``--out``: the run's plan has it.
         within_s: seconds from now; no launch is started that is foretold to end later. ``None``
-            = as the plan says.
+            = as the plan says, its first rounds in any case.
         benchmark_dir: the suites.
 
     Raises:
@@ -112,7 +112,7 @@ def run_sweep(
             left = [item for item in every if (item.case.id, item.launch) not in done]
             progress.begin(folder, len(every), len(every) - len(left), notices)
             agenda = Agenda(left, planner_of(plan, cases(plan)), journal.records)
-            clock = _Clock(started, plan.within_s if within_s is None else within_s)
+            clock = _Clock(started, within_s, plan.within_s)
             statuses = _run(session, agenda, progress, plugin_files, clock)
     return Summary(
         folder, statuses, len(every) - len(left), time.perf_counter() - started,
@@ -174,17 +174,28 @@ def completed(plan: Plan, told: Mapping[str, Any]) -> Plan:
 
 
 class _Clock(NamedTuple):
-    """When a sweep began, by `time.perf_counter`, and the seconds it may take."""
+    """When a sweep began, by `time.perf_counter`, and the seconds it may take.
+
+    Attributes:
+        started: when.
+        chosen_s: that the whole of it may take; ``None`` = no limit.
+        usual_s: likewise of its preset, which never cuts the first rounds short: they are what
+            any run has.
+    """
 
     started: float
-    budget_s: float | None
+    chosen_s: float | None
+    usual_s: float | None
 
     @property
-    def left_s(self) -> float:
-        """The seconds that are left."""
-        if self.budget_s is None:
-            return math.inf
-        return self.started + self.budget_s - time.perf_counter()
+    def budget_s(self) -> float | None:
+        """The seconds that it may take; ``None`` = no limit."""
+        return self.usual_s if self.chosen_s is None else self.chosen_s
+
+    def left_s(self, *, asks: bool) -> float:
+        """Return the seconds that are left, for the first rounds or for what questions ask."""
+        budget = self.budget_s if asks else self.chosen_s
+        return math.inf if budget is None else self.started + budget - time.perf_counter()
 
 
 def _run(
@@ -200,7 +211,7 @@ def _run(
     while agenda.left or _plan(agenda, progress, clock):
         item = agenda.take()
         plugins.check()
-        if (session.remaining([item]) or 0.0) > clock.left_s:
+        if (session.remaining([item]) or 0.0) > clock.left_s(asks=agenda.asks):
             agenda.leave_out(item)
             continue
         progress.starting(item)
@@ -210,17 +221,18 @@ def _run(
         statuses[record["status"]] += 1
         remaining = session.remaining(agenda.left)
         if remaining is not None:
-            remaining = min(remaining, max(0.0, clock.left_s))
+            remaining = min(remaining, max(0.0, clock.left_s(asks=agenda.asks)))
         progress.finished(record, remaining)
     return statuses
 
 
 def _plan(agenda: Agenda, progress: Progress, clock: _Clock) -> bool:
     """Let the agenda choose further launches, and tell of it; return whether there are any."""
-    count = agenda.plan(clock.left_s)
+    left_s = clock.left_s(asks=True)
+    count = agenda.plan(left_s)
     if standing := agenda.standing(clock.budget_s):
         needed = standing.remaining_s
-        remaining = None if needed is None else max(0.0, min(needed, clock.left_s))
+        remaining = None if needed is None else max(0.0, min(needed, left_s))
         progress.planned(count, standing, remaining)
     return count > 0
 

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from results.schema import Case, canonical, sentinel_of
-from results.statistics.allocation import allocate
+from results.statistics.allocation import allocate, seconds_of_next
 from results.statistics.launches import Launches, fit_series
 from results.statistics.questions import BASELINES, Curve, Point, Question, Targets, questions_of
 from suites.plan import Item, group, round_of
@@ -151,7 +151,7 @@ class Planner:
             for item in self.base()
             if (item.case.id, item.launch) not in done
             and item.case.id not in without
-            and self._cost(measured.get(item.case.id, ()), 0.0) <= within_s
+            and (not (there := measured.get(item.case.id)) or _seconds_of_next(there) <= within_s)
         ]
         if lacking:
             return [item for item in lacking if item.launch == lacking[0].launch]
@@ -213,16 +213,14 @@ class Planner:
         One that failed, in any launch, gets no more.
         """
         return {
-            key: self._cost(launches, math.inf)
+            key: _seconds_of_next(launches)
             for key, launches in measured.items()
             if key in self._cases and key not in without and all(one.is_ok for one in launches)
         }
 
-    def _cost(self, launches: Sequence[Launched], unknown: float) -> float:
-        """Return the seconds of a case's next launch: the first checks more than later ones."""
-        walls = [one.wall_s for one in launches if one.launch > 0]
-        walls = walls or [one.wall_s for one in launches]
-        return max(1e-3, median(walls)) if walls else unknown
+
+def _seconds_of_next(launches: Sequence[Launched]) -> float:
+    return seconds_of_next((one.launch, one.wall_s) for one in launches)
 
 
 def _launches(launches: Sequence[Launched]) -> Launches:

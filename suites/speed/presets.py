@@ -74,7 +74,7 @@ class Preset:
             defaults.
         precision: to which a run's questions are answered where no option says otherwise, as a
             fraction (`results.statistics.questions`); ``None`` = `launches` alone decide.
-        within_s: seconds of such a sweep; ``None`` = no limit.
+        within_s: seconds of such a sweep, if its first rounds leave some; ``None`` = no limit.
     """
 
     seq_lens: tuple[int, ...]

@@ -185,7 +185,7 @@ OPTIONS: tuple[Option | str, ...] = (
         type=Parsed("TIME", parse_span),
         help="Time of the whole command, as 4m, 1h30m or 90s: a launch that is predicted to end "
         "later is not started. --resume measures those left, and answers what is open. Default "
-        "by preset, unless --launches is given: {defaults}.",
+        "by preset, for what --precision adds alone: {defaults}.",
     ),
     Option(
         ["--shard"],

@@ -79,7 +79,7 @@ class Console:
         self._total += count
         self._standing = standing
         self._remaining, self._told_at = remaining_s, time.monotonic()
-        if self._bar is None and standing.num_questions:
+        if self._bar is None and count and standing.num_questions:  # the end is told by `closing`
             self._line(printable(standing.told(remaining_s)))
         self._draw()
 

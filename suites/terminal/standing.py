@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 MOST_NAMED = 5
@@ -14,6 +16,17 @@ def duration(value: float) -> str:
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def joined(standings: Iterable[Standing]) -> Standing:
+    """Return how far the questions of several machines are answered, which work at one time."""
+    every = list(standings)
+    needed = [one.remaining_s for one in every if one.open]
+    remaining = None if None in needed else max((s for s in needed if s is not None), default=0.0)
+    return Standing(
+        sum(one.num_questions for one in every),
+        tuple(question for one in every for question in one.open), remaining, None,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,11 @@ class Standing:
         Args:
             remaining_s: seconds until the end, or until the first questions are asked.
         """
-        limit = "" if self.budget_s is None else f" (budget {duration(self.budget_s)})"
+        limit = (
+            ""
+            if self.budget_s is None
+            else f" (budget {duration(self.budget_s).removesuffix(' 0 s')})"
+        )
         if not self.num_questions:
             known = "not known yet" if remaining_s is None else f"about {duration(remaining_s)}"
             return f"first rounds: {known} left{limit}"
@@ -64,7 +81,8 @@ class Standing:
         if self.remaining_s is None:
             ending = "more launches would not answer them: those of their cases failed"
         else:
-            budget = f" --budget {max(1, -(-self.remaining_s // 60)):.0f}m"
+            minutes = max(1, math.ceil(self.remaining_s / 60))
+            budget = "" if self.budget_s is None else f" --budget {minutes}m"
             ending = (
                 f"they would take about {duration(self.remaining_s)}: go on with the same command "
                 f"and {going_on}{budget}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,9 +61,13 @@ def noisy(in_process, monkeypatch):
     return scatter
 
 
-def sweep(folder, *, progress=None, resume=False, within_s=None, backends=BACKENDS, **chosen):
+def sweep(
+    folder, *, progress=None, resume=False, within_s=None, usual_s=None, backends=BACKENDS,
+    **chosen,
+):  # fmt: skip
     chosen = {"seq_lens": LENGTHS, "modes": ("forward",), "threads": (1,), **chosen}
     plan = plan_sweep("quick", backends=tuple(map(parse_backend, backends)), **chosen)
+    plan = replace(plan, within_s=usual_s or plan.within_s)
     watch = progress or Watch()
     summary = run_sweep(
         plan, folder, progress=watch, resume=resume, within_s=within_s,
@@ -117,6 +122,16 @@ def test_what_the_budget_leaves_open_is_said(tmp_path, noisy, monkeypatch):
     assert summary.standing.remaining_s > 0
     assert summary.left_out == 0  # the first rounds are whole
     assert load(tmp_path).unfinished == ()
+
+
+def test_the_budget_of_a_preset_never_cuts_the_first_rounds_short(tmp_path, noisy):
+    summary, _ = sweep(tmp_path / "a", usual_s=1e-9)
+    assert len(timed(tmp_path / "a")) == BASE
+    assert summary.left_out == 0
+    assert summary.standing.open
+    summary, watch = sweep(tmp_path / "b", usual_s=600.0, within_s=1e-9)
+    assert timed(tmp_path / "b") == []
+    assert summary.left_out == watch.total
 
 
 def test_resume_goes_on_with_what_is_open(tmp_path, noisy):
