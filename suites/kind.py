@@ -29,6 +29,7 @@ class Request:
         budget_s: sampling time per arm, in seconds.
         deadline_s: seconds after which the case has run out of time.
         memory_limit: bytes that the case may take; ``None`` = no limit.
+        with_latency: whether to take times; else one call is checked and its memory measured.
         profile: whether to say where each arm's time goes, too.
         traces: the folder in which profiles keep their traces; ``None`` = nowhere.
         store: the folder in which trained models and their tensors lie; ``None`` = none is kept.
@@ -41,6 +42,7 @@ class Request:
     budget_s: float = 0.0
     deadline_s: float = 0.0
     memory_limit: int | None = None
+    with_latency: bool = True
     profile: bool = False
     traces: Path | None = None
     store: Path | None = None
@@ -82,7 +84,7 @@ class Request:
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "budget_s": (int, float), "deadline_s": (int, float), "memory_limit": (int, type(None)),
-    "profile": (bool,), "files": (dict,), "plugins": (list, tuple),
+    "with_latency": (bool,), "profile": (bool,), "files": (dict,), "plugins": (list, tuple),
 }  # fmt: skip
 """What JSON has for a field; for the others a text or null."""
 

@@ -268,6 +268,7 @@ class Session:
             "do": "case",
             "case": case.to_json(),
             "budget_s": launch_budget_s(self._limits, case),
+            "with_latency": self._limits.times(case),
             "profile": self._limits.profile,
             "traces": str(self._journal.folder.resolve() / TRACES),
             "deadline_s": deadline,

@@ -162,7 +162,9 @@ class PeersSuite(Suite[PeersPlan]):
         """Return the sweep of a preset and options; a preset gives the lengths."""
         device = chosen.get("device", PeersPlan.device)
         taken = USUAL if preset is None else self.preset(preset)
-        fields = taken.fields(device, but=("choices", "backends", "levels", "models"))
+        fields = taken.fields(
+            device, but=("choices", "backends", "levels", "memory_lengths", "models")
+        )
         if device == "cpu":
             fields["allocators"] = ALLOCATORS
         plan = PeersPlan(suite=self, **{**fields, **chosen})
