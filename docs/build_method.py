@@ -42,20 +42,14 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: i
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, kinds, *rows))
 
 
-def promises() -> str:
-    """Write what each module promises, how it is tested and what a failure is."""
-    parts = []
-    for name in PROMISES:
-        file = MODULES / f"{name}.py"
-        if file.exists():
-            text = ast.get_docstring(ast.parse(file.read_text())) or ""
-            first, *others = (" ".join(part.split()) for part in text.split("\n\n"))
-            parts += [f"**`{name}`.** {first}", *others]
-    return "\n\n".join(parts)
+def promise(name: str) -> str:
+    """Return what a module promises."""
+    text = ast.get_docstring(ast.parse((MODULES / f"{name}.py").read_text())) or ""
+    return f"`{name}`: {' '.join(text.split(chr(10) * 2)[0].split())}"
 
 
 def rates(content: Mapping[str, Any], measured: Mapping[str, Measured]) -> str:
-    """Write one row a promise, and what it was measured on."""
+    """Write what each module promises and what came of it, and what it was measured on."""
     machine, environment = content["machine"], content["environment"]
     where = (
         f"{machine['cpu']}, {machine['cores']} cores, torch {environment['torch']}, Python "
@@ -65,11 +59,11 @@ def rates(content: Mapping[str, Any], measured: Mapping[str, Measured]) -> str:
     for name in PROMISES:
         got = measured.get(name)
         if got is None:
-            rows.append([f"`{name}`", NONE, *[NONE] * 5, "not measured yet"])
+            rows.append([promise(name), NONE, *[NONE] * 5, "not measured yet"])
             continue
         rows.append(
             [
-                f"`{name}`", got.figure or NONE, f"{got.tried:,}", f"{got.failed:,}",
+                promise(name), got.figure or NONE, f"{got.tried:,}", f"{got.failed:,}",
                 shown(got.rate, got.unit), shown(got.bound, got.unit), promised(got),
                 KEPT[got.passed] + (f": {got.reason}" if got.passed is None else ""),
             ]
@@ -113,18 +107,20 @@ def intervals(rows: Sequence[Row]) -> str:
 
 
 def ground_truth(rows: Sequence[Row]) -> str:
-    """Write how far the medians were off, by path and duration."""
+    """Write how far the medians were off, by path."""
     written = []
     for path in dict.fromkeys(r["path"] for r in rows):
-        for nominal in sorted({r["nominal"] for r in rows if r["path"] == path}):
-            own = [r for r in rows if (r["path"], r["nominal"]) == (path, nominal)]
-            off = max((r["off"] for r in own), key=abs)
-            empty = max(r["call"] for r in own)
-            written.append(
-                [path, shown(nominal, "s"), shown(empty, "s"), str(len(own)), f"{off:+.2%}"]
-            )
-    head = ("by", "work", "an empty call", "tried", "furthest off")
-    return markdown(head, [[c.replace("%", " %") for c in row] for row in written], 1)
+        some = [r for r in rows if r["path"] == path]
+        nominal = sorted({r["nominal"] for r in some})
+        off = max((r["off"] for r in some), key=abs)
+        empty = max(r["call"] for r in some)
+        written.append(
+            [
+                path, f"{shown(nominal[0], 's')} to {shown(nominal[-1], 's')}", shown(empty, "s"),
+                str(len(some)), f"{off:+.2%}".replace("%", " %"),
+            ]
+        )  # fmt: skip
+    return markdown(("by", "work", "an empty call", "tried", "furthest off"), written, 1)
 
 
 def memory(rows: Sequence[Row]) -> str:
@@ -162,32 +158,32 @@ _ENDS = ("lowest", "highest")
 
 
 def operations(rows: Sequence[Row]) -> str:
-    """Write how many counts were held against every backend's declaration."""
-    kinds = list(dict.fromkeys(r["counted"] for r in rows))
+    """Write how many counts were held against the declarations, by what counted."""
     written = []
-    for backend in dict.fromkeys(r["backend"] for r in rows):
-        own = {r["counted"]: r for r in rows if r["backend"] == backend}
-        counts = [str(own[kind]["tried"]) if kind in own else NONE for kind in kinds]
-        off = sum(r["failed"] for r in own.values())
-        furthest = max(r["worst"] for r in own.values())
-        written.append([f"`{backend}`", *counts, str(off), shown(furthest, "1")])
-    return markdown(("backend", *kinds, "off", "furthest"), written, 1)
+    for kind in dict.fromkeys(r["counted"] for r in rows):
+        some = [r for r in rows if r["counted"] == kind]
+        written.append(
+            [
+                kind, str(len(some)), str(sum(r["tried"] for r in some)),
+                str(sum(r["failed"] for r in some)), shown(max(r["worst"] for r in some), "1"),
+            ]
+        )  # fmt: skip
+    head = ("counted", "backends and options", "counts", "off", "furthest")
+    return markdown(head, written, 1)
 
 
 def alarms(rows: Sequence[Row]) -> str:
-    """Write the verdicts of every pair of runs."""
+    """Write the verdicts over all pairs of runs."""
     verdicts = ("slower", "faster", "no_change", "inconclusive")
+    widths = [r["median_half_width"] for r in rows]
     written = [
-        [
-            str(n),
-            str(r["cases"]),
-            *(str(r[v]) for v in verdicts),
-            shown(r["median_half_width"], "1"),
-        ]
-        for n, r in enumerate(rows, start=1)
-    ]
-    head = ("pair", "cases", "slower", "faster", "no change", "inconclusive", "median half-width")
-    return markdown(head, written, 1)
+        str(len(rows)), str(sum(r["cases"] for r in rows)),
+        *(str(sum(r[v] for r in rows)) for v in verdicts),
+        f"{shown(min(widths), '1')} to {shown(max(widths), '1')}",
+    ]  # fmt: skip
+    head = ("pairs", "cases", "slower", "faster", "no change", "inconclusive",
+            "median half-widths of the pairs")  # fmt: skip
+    return markdown(head, [written], 0)
 
 
 def power(rows: Sequence[Row]) -> str:
@@ -217,19 +213,23 @@ DETAILS: Mapping[str, Callable[[Sequence[Row]], str]] = {
     "alarms": alarms,
     "power": power,
 }
-"""Promises whose details are shown."""
+"""What writes the details of a promise, at its marks; marks whose promise is not in the file say
+that it is not measured yet."""
 
 
 def method() -> str:
     """Return docs/method.md with what was measured."""
     content = json.loads(VERIFIED.read_text())
     measured = {one["name"]: Measured(**one) for one in content["promises"]}
-    text = fill(METHOD.read_text(), "promises", promises())
-    text = fill(text, "rates", rates(content, measured))
-    for name, write in DETAILS.items():
-        got = measured.get(name)
-        shown_rows = write(got.details) if got and got.details else NOT_MEASURED
-        text = fill(text, name.replace("_", "-"), shown_rows)
+    text = fill(METHOD.read_text(), "rates", rates(content, measured))
+    for mark in re.findall(r"<!-- method: (\S+) -->", text):
+        if mark == "rates":
+            continue
+        got = measured.get(mark.replace("-", "_"))
+        if got is None or not got.details:
+            text = fill(text, mark, NOT_MEASURED)
+        else:
+            text = fill(text, mark, DETAILS[got.name](got.details))
     return text
 
 

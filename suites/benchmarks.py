@@ -96,7 +96,7 @@ class AttentionSpeed:
     param_names = ("backend", "seq_len", "mode")
     params = (
         ("bigbird", "full", "linformer", "longformer", "performer", "sdpa", "xformers"),
-        (768, 1024, 1536, 2048, 4096),
+        (512, 1024, 2048, 4096),
         ("forward", "training"),
     )
 

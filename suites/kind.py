@@ -84,6 +84,7 @@ class Request:
         first: what the case's first launch found out; ``None`` = this is the first, which checks
             and measures all that there is.
         with_memory: whether to measure the peak memory.
+        with_latency: whether to take times; else one call is checked and its memory measured.
         profile: whether to say where each arm's time goes, too.
         traces: the folder in which profiles keep their traces; ``None`` = nowhere.
         store: the folder in which trained models and their tensors lie; ``None`` = none is kept.
@@ -98,6 +99,7 @@ class Request:
     memory_limit: int | None = None
     first: FirstLaunch | None = None
     with_memory: bool = True
+    with_latency: bool = True
     profile: bool = False
     traces: Path | None = None
     store: Path | None = None
@@ -139,8 +141,8 @@ class Request:
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "budget_s": (int, float), "deadline_s": (int, float), "memory_limit": (int, type(None)),
-    "first": (dict, type(None)), "with_memory": (bool,), "profile": (bool,),
-    "files": (dict,), "plugins": (list, tuple),
+    "first": (dict, type(None)), "with_memory": (bool,), "with_latency": (bool,),
+    "profile": (bool,), "files": (dict,), "plugins": (list, tuple),
 }  # fmt: skip
 """What JSON has for a field; for the others a text or null."""
 

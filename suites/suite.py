@@ -44,13 +44,19 @@ class Limits:
         budget_s: sampling time of each arm, in seconds.
         case_timeout_s: the longest that a launch may take, in seconds.
         profile: whether a launch also says where the time goes; the cases are the same.
+        memory_lengths: in tokens; there a launch measures peak memory and no latency.
         files: a content's name to its path, of tasks and models that are read from files.
     """
 
     budget_s: float = 1.0
     case_timeout_s: float = 60.0
     profile: bool = False
+    memory_lengths: tuple[int, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+
+    def times(self, case: Case) -> bool:
+        """Say whether a launch of a case measures its latency."""
+        return case.seq_len not in self.memory_lengths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +237,15 @@ class Suite(CaseRules, ABC, Generic[P]):
             ValueError: if what is chosen is not there.
         """
         return replace(plan, backends=tuple(Arm(name) for name in told["names"]))
+
+    def informed(self, plan: P, inspected: Mapping[str, Mapping[str, Any]]) -> P:
+        """Return a sweep with what was declared of its cases.
+
+        Args:
+            plan: the sweep.
+            inspected: by case id the fields of `suites.kind.Inspection`.
+        """
+        return plan
 
     def launches_of(self, plan: P, case: Case) -> int:
         """Return how often a case is launched."""

@@ -38,7 +38,7 @@ shipped runs it misses by 2.1 times or more where the lengths are powers of two,
 the memory that they take alike, and by 1.5 or less where it is not known which one is right."""
 
 LARGEST_MISS = 0.2
-"""A curve that misses by more than this does not describe the memory: N^1.15 in place of N misses
+"""A curve that misses by more than this does not describe the memory: N^1.13 in place of N misses
 by as much over a factor of sixteen in length."""
 
 WIDEST = 0.5

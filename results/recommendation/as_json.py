@@ -36,7 +36,7 @@ def as_json(
       the first ranking; ``python``: lines that use it, null without one.
     - ``rankings``: one a setting, the best covered first; each with `setting` (all columns),
       `machine` (in words), `winner`, `python`, `never_measured` (names of what no candidate has a
-      value of), `would_qualify`, `lengths` (tokens; where anything was measured), `candidates`.
+      value of), `would_qualify`, `lengths` (tokens; where a time was measured), `candidates`.
     - a candidate: `backend`, `options`, `qualifies`, `rank` (from 1; null if it does not),
       `told_apart` (from the first; null if it does not qualify), `times` (latency / the first's:
       `value`, `low`, `high`), `reasons` (``latency`` or a limit's name, to a sentence), and the

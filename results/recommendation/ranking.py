@@ -82,7 +82,7 @@ class Ranking:
         qualified: by latency, the fastest first.
         rejected: what did not qualify; what has a latency first.
         question: what was asked.
-        lengths: the lengths at which anything was measured in this setting, in tokens.
+        lengths: the lengths at which a time was measured in this setting, in tokens.
     """
 
     setting: Mapping[str, Any]

@@ -194,7 +194,8 @@ def _setting(
         )
         for backend, options in names
     ]  # fmt: skip
-    lengths = sorted({int(n) for n in timed[timed["value"].notna()]["seq_len"]})
+    has_time = (timed["metric"] == "latency") & timed["value"].notna()
+    lengths = sorted({int(n) for n in timed[has_time]["seq_len"]})
     return Setting(values, series, exams[exams["is_causal"] == asked.is_causal], tuple(lengths))
 
 

@@ -92,6 +92,15 @@ def arms_timed(runners: Sequence[ArmRunner], case: Case, request: Request) -> Ti
     return TimedArms(timings, compiled, conditions)
 
 
+def arms_called(runners: Sequence[ArmRunner], case: Case) -> None:
+    """Call each arm once, as a sample would: what is made only once is there, and an output."""
+    with torch.inference_mode(case.mode != "training"):
+        for runner in runners:
+            runner.prepare()
+            runner.call()
+            runner.settle()
+
+
 def timed(
     arms: Sequence[Timed], case: Case, request: Request
 ) -> tuple[list[Timing], dict[str, Any]]:

@@ -153,7 +153,7 @@ def prepared(plan: Plan, plugins: list[str], launcher: Asks) -> tuple[Plan, Mapp
     every = [*roof_cases(plan, single_thread=True), *cases(plan)]
     told = ask_about(launcher, every, plugins, plan.files)
     check_accepted(told, every)
-    return plan, told
+    return plan.suite.informed(plan, told["cases"]), told
 
 
 def completed(plan: Plan, told: Mapping[str, Any]) -> Plan:

@@ -270,6 +270,7 @@ class Session:
             "do": "case",
             "case": case.to_json(),
             "budget_s": self._limits.budget_s,
+            "with_latency": self._limits.times(case),
             "profile": self._limits.profile,
             "traces": str(self._journal.folder.resolve() / TRACES),
             "deadline_s": deadline,

@@ -19,7 +19,9 @@ from suites.speed.presets import PRESETS, Preset
 from suites.suite import Plan, Suite
 from suites.words import measured
 
-NOT_OF_PEERS = ("choices", "backends", "levels", "models", "precision", "within_s")
+NOT_OF_PEERS = (
+    "choices", "backends", "levels", "memory_lengths", "models", "precision", "within_s",
+)  # fmt: skip
 """Fields of a preset that say nothing of peers."""
 
 

@@ -12,6 +12,10 @@ output against its, take no error, and after the third no memory.
 In mode decode the memory is the size of the state, and at level model there is no error against
 softmax, as at layer and block (`suites.arms.decode`, `suites.arms.model`).
 
+A request without latency (`Request.with_latency`) is of a length that is too long to be timed
+again and again: each arm is called once in place of the timing, its output checked, and its peak
+memory measured; no error is taken.
+
 Where it is asked for, each arm is then called a few times under the profiler, the floor of level
 layer and block too.
 """
@@ -34,6 +38,7 @@ from suites.arms.checks import gated
 from suites.arms.levels import runners_of
 from suites.arms.steps import (
     arm_record,
+    arms_called,
     arms_timed,
     build_arms,
     inspect_arms,
@@ -77,6 +82,8 @@ def run(case: Case, request: Request) -> Measured:
     built = build_arms(case)
     stage("feeding the context" if case.mode == "decode" else "building")
     runners = runners_of(built, case)
+    if not request.with_latency:
+        return _memory_alone(runners, case, request)
     timings, compiled, conditions = arms_timed(runners, case, request)
     stage("checking the output")
     kernels = [runner.mixer.kernel for runner in runners]
@@ -107,6 +114,28 @@ def run(case: Case, request: Request) -> Measured:
         for arm, profile in zip(arms, profiles, strict=True):
             arm["profile"] = profile
     return Measured(arms, conditions)
+
+
+def _memory_alone(runners: Sequence[ArmRunner], case: Case, request: Request) -> Measured:
+    """Check what one call gives, and measure the memory of another.
+
+    Raises:
+        WrongOutputError: if an output is off its reference.
+    """
+    request.stage("calling once")
+    arms_called(runners, case)
+    arms = []
+    for runner in runners:
+        request.stage("checking the output")
+        kernel, gate = runner.mixer.kernel, runner.gate()
+        runner.prepare()
+        request.stage("measuring memory")
+        metrics = runner.memory()
+        runner.prepare()
+        arms.append(
+            arm_record(runner, case, kernel=kernel, gate=gate, compiled=None, metrics=metrics)
+        )
+    return Measured(arms)
 
 
 def _profiles(

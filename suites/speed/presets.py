@@ -27,9 +27,12 @@ class BackendChoice:
     causal: tuple[bool, ...] = (False,)
 
 
-_QUICK = (768, 1024, 1536, 2048, 4096)
-_STANDARD = (512, *_QUICK[:4], 3072, 4096, 6144, 8192, 16384)
-_FULL = (128, 256, *_STANDARD, 24576, *(2**power for power in range(15, 21)))
+# Powers of two: blocks and windows fill the memory that they take alike at each, so that its
+# growth shows; evenly spaced in log length, where a slope is told best.
+_QUICK = (512, 1024, 2048, 4096)
+_STANDARD = (*_QUICK, 8192, 16384)
+_BETWEEN = (768, 1536, 3072, 6144, 24576)  # what powers of two alone would hide
+_FULL = (*sorted((128, 256, *_STANDARD, *_BETWEEN)), *(2**power for power in range(15, 21)))
 
 _SCALING = (4096, 8192, 16384, 32768, 65536)
 _MILLION = (2**16, 2**18, 2**20)
@@ -62,6 +65,8 @@ class Preset:
 
     Attributes:
         seq_lens: lengths in tokens.
+        memory_lengths: further lengths, at which the peak memory is measured and no latency, of
+            backends that declare theirs to grow with the length at most.
         modes: of each length.
         launches: fresh processes per case.
         budget_s: sampling time per arm, in seconds.
@@ -89,6 +94,7 @@ class Preset:
     by_device: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     precision: float | None = None
     within_s: float | None = None
+    memory_lengths: tuple[int, ...] = ()
 
     def fields(self, device: str, *, but: Collection[str] = ()) -> dict[str, Any]:
         """Return the fields of a plan on a device, all but some."""
@@ -102,7 +108,7 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "quick": Preset(
-        _QUICK, _BOTH, launches=3, budget_s=0.05, case_timeout_s=60.0,
+        _QUICK, _BOTH, launches=3, budget_s=0.05, case_timeout_s=60.0, memory_lengths=(8192,),
         precision=0.10, within_s=4 * 60,
     ),
     "standard": Preset(

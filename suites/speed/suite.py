@@ -28,6 +28,8 @@ class SpeedPlan(Plan):
         checkpointings: whether a model's training keeps the blocks' inputs alone.
         choices: the modes and the causality of the backends named here; `modes` and `is_causal`
             hold for the others.
+        memory_arms: labels of the backends that are measured at `memory_lengths`; ``None`` = not
+            known yet.
     """
 
     modes: tuple[Mode, ...]
@@ -35,6 +37,7 @@ class SpeedPlan(Plan):
     models: tuple[Arm, ...] = PUBLISHED
     checkpointings: tuple[bool, ...] = (False,)
     choices: tuple[BackendChoice, ...] = ()
+    memory_arms: frozenset[str] | None = None
 
     def choice(self, arm: Arm) -> BackendChoice:
         """Return how a backend is measured: as its choice says, else as the sweep does."""
@@ -121,6 +124,8 @@ class SpeedSuite(Suite[SpeedPlan]):
         """
         fields = self.preset(preset).fields(chosen.get("device", SpeedPlan.device)) | chosen
         fields |= _launches(fields, chosen)
+        if "seq_lens" in chosen:
+            fields["memory_lengths"] = ()
         if configs := fields.pop("hf_configs", ()):
             fields |= _with_configs(configs, chosen)
         plan = SpeedPlan(suite=self, **fields)
@@ -144,9 +149,22 @@ class SpeedSuite(Suite[SpeedPlan]):
             for level in plan.levels
             for mode in plan.choice(arm).modes
             for fixed in _fixed(plan, arm, level, mode)
-            for point in plan.points(plan.seq_lens)
+            for point in plan.points((*plan.seq_lens, *plan.memory_lengths))
             if not (mode == "decode" and point["compile"])
+            if point["seq_len"] not in plan.memory_lengths
+            or (_has_memory_lengths(plan, arm, level, mode) and not point["compile"])
         ]
+
+    def informed(self, plan: SpeedPlan, inspected: Mapping[str, Mapping[str, Any]]) -> SpeedPlan:
+        """Return a sweep that knows whose memory is declared to grow with the length at most."""
+        told = [(c.arms[0].label, inspected[c.id]) for c in self.cases(plan) if c.id in inspected]
+        linear = {arm for arm, one in told if one["memory_exponent"] <= 1}
+        supported = {arm for arm, one in told if not one["unsupported"]}
+        return replace(plan, memory_arms=frozenset(linear & supported))
+
+    def launches_of(self, plan: SpeedPlan, case: Case) -> int:
+        """Return how often a case is launched: once where its memory alone is measured."""
+        return plan.launches if plan.times(case) else 1
 
     def builds_models(self, plan: SpeedPlan) -> bool:
         """Say whether there are cases of level model."""
@@ -167,6 +185,12 @@ def _launches(fields: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str,
             f"it; got {100 * chosen['precision']:g}% and {chosen['launches']}"
         )
     return {"precision": None, "within_s": None}
+
+
+def _has_memory_lengths(plan: SpeedPlan, arm: Arm, level: Level, mode: Mode) -> bool:
+    """Say whether cases at `SpeedPlan.memory_lengths` are measured."""
+    is_linear = plan.memory_arms is None or arm.label in plan.memory_arms
+    return is_linear and level == "attention" and mode != "decode"
 
 
 def _fixed(plan: SpeedPlan, arm: Arm, level: Level, mode: Mode) -> Iterator[dict[str, Any]]:

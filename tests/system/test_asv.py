@@ -185,7 +185,7 @@ def test_children_of_one_server_do_not_share_what_they_changed(launcher: Any, tm
 
 
 def test_grid_point_as_asv_runs_it(launcher: Any, tmp_path: Path):
-    index = 5 * 10  # sdpa, 768, forward
+    index = 5 * 8  # sdpa, 512, forward
     _, code, data = run(launcher, tmp_path, f"benchmarks.AttentionSpeed.measure_latency-{index}")
     assert code == 0
     assert data["number"] == 1
@@ -210,7 +210,7 @@ def test_every_backend_that_decodes_has_its_step():
 
 
 def test_unsupported_grid_point_is_skipped(launcher: Any, tmp_path: Path):
-    index = 6 * 10  # xformers, 768, forward
+    index = 6 * 8  # xformers, 512, forward
     out, code, data = run(launcher, tmp_path, f"benchmarks.AttentionSpeed.measure_latency-{index}")
     assert code == 0, out
     assert data != data  # NaN: asv shows n/a

@@ -20,7 +20,7 @@ from results.records.load import load
 
 ROOT = Path(__file__).parents[2]
 
-ONE_CASE = r"AttentionSpeed.*'sdpa', 768, 'forward'"
+ONE_CASE = r"AttentionSpeed.*'sdpa', 512, 'forward'"
 NAME = "benchmarks.AttentionSpeed.measure_latency"
 
 
@@ -81,10 +81,10 @@ def test_run_show_compare_and_publish(checkout: Path) -> None:
 
     shown = asv(checkout, "show", "HEAD")
     assert f"{NAME} [here/existing-" in shown
-    assert re.search(r"sdpa\s+768\s+\S*\d\S*[mμu]?s", shown), shown
+    assert re.search(r"sdpa\s+512\s+\S*\d\S*[mμu]?s", shown), shown
 
     compared = asv(checkout, "compare", "HEAD~1", "HEAD")
-    (line,) = [r for r in compared.splitlines() if f"{NAME}('sdpa', 768, 'forward')" in r]
+    (line,) = [r for r in compared.splitlines() if f"{NAME}('sdpa', 512, 'forward')" in r]
     _, _, before, after, ratio, _, _ = map(str.strip, line.split("|"))
     assert re.fullmatch(r"[\d.]+(±[\d.]+)?[mμu]?s", before), line
     assert re.fullmatch(r"[\d.]+(±[\d.]+)?[mμu]?s", after), line

@@ -145,7 +145,8 @@ def _doubt(row: dict[Hashable, Any]) -> str:
 def _memory(chapter: Chapter, mode: str) -> list[str]:
     words = WORDS[mode]
     every = _rows(chapter, mode, words.memory)
-    rows = as_rows(_longest(every))
+    timed = set(_rows(chapter, mode, "latency")["seq_len"])  # elsewhere only some were measured
+    rows = as_rows(_longest(every[every["seq_len"].isin(timed)]))
     if len(rows) < 2:
         return []
     least, most = rows[0], rows[-1]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import synthetic
 
@@ -14,6 +16,10 @@ from results.analysis.memory_growth import judge
 from results.analysis.series import points
 from results.chapters.speed.memory_growth import memory_growth, memory_table
 from results.chapters.speed.rows import chapters
+from results.chapters.speed.sentences import summarise
+from results.chapters.speed.tables import tables
+from results.export.tables import cases
+from results.recommendation.recommend import recommend
 from results.records.load import load
 from results.text.memory_growth import sentences
 
@@ -145,3 +151,52 @@ def test_table_and_sentences_of_a_chapter(tmp_path: Path) -> None:
     cells = [[getattr(cell, "text", cell) for cell in row] for row in view.rows]
     own = next(row for row in cells if row[:2] == ["full", "forward"])
     assert own[2:6] == ["a + c·N²", "as declared", "0.1 %", "a + c·N"]
+
+
+@pytest.fixture
+def longer(tmp_path: Path) -> Path:
+    """A run whose longest length has memory alone, of one launch."""
+    folder = synthetic.write_run(tmp_path / "run", lengths=(512, 1024, 2048, 4096, 8192))
+    file = folder / "records.jsonl"
+    kept = []
+    for record in map(json.loads, file.read_text().splitlines()):
+        if record["case"]["kind"] == "speed" and record["case"]["seq_len"] == 8192:
+            if record["launch"]["index"] or record["case"]["arms"][0]["name"] in (
+                "full", "xformers",
+            ):  # fmt: skip
+                continue
+            for arm in record["arms"]:
+                arm["metrics"] = {"peak_memory": arm["metrics"]["peak_memory"]}
+        kept.append(json.dumps(record))
+    file.write_text("\n".join(kept) + "\n")
+    return folder
+
+
+def test_a_length_with_memory_alone_has_no_time_and_did_not_fail(longer: Path) -> None:
+    (chapter,) = chapters(Analysis(load(longer)))
+    rows = chapter.points[chapter.points["seq_len"] == 8192]
+    rows = rows[rows["backend"] == "linformer"]
+    assert set(rows["metric"]) == {"peak_memory"}
+    assert set(rows["status"]) == {"ok"}
+    reach = chapter.feasible.set_index(["backend", "mode"]).loc[("linformer", "forward")]
+    assert reach["seq_len"] == 4096
+    assert pd.isna(reach["next_len"])
+    fits = chapter.fits.set_index(["backend", "mode", "metric"])
+    assert fits.loc[("linformer", "forward", "latency"), "seq_len_max"] == 4096
+    assert fits.loc[("linformer", "forward", "peak_memory"), "seq_len_max"] == 8192
+
+
+def test_tables_and_answers_where_memory_alone_was_measured(longer: Path) -> None:
+    analysis = Analysis(load(longer))
+    (chapter,) = chapters(analysis)
+    by_title = {view.title: view for view in tables(chapter)}
+    assert "8,192" not in by_title["Time per call, forward"].head
+    assert "8,192" in by_title["Peak memory above the inputs, forward"].head
+    text = " ".join(s for paragraph in summarise(chapter) for s in paragraph.sentences)
+    assert "Least memory at 4,096 tokens" in text  # full has none at 8192
+    export = cases(analysis.run)
+    long = export[(export["seq_len"] == 8192) & (export["backend"] == "linformer")]
+    assert set(long["metric"]) == {"peak_memory"}
+    answer = recommend(analysis.run.frame, seq_len=8192, mode="forward", device="cpu")
+    assert answer.ranking.winner is None
+    assert max(answer.ranking.lengths) == 4096

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -113,13 +114,47 @@ def test_span_of_another_form_is_refused(text):
 
 
 def test_quick_preset_is_what_the_documentation_says():
-    every = cases(quick())
-    assert sorted({c.seq_len for c in every}) == [768, 1024, 1536, 2048, 4096]
+    plan = quick()
+    every = [case for case in cases(plan) if plan.times(case)]
+    assert sorted({c.seq_len for c in every}) == [512, 1024, 2048, 4096]
     assert {c.level for c in every} == {"attention"}
     assert {c.mode for c in every} == {"forward", "training"}
     assert {(c.batch, c.num_heads, c.head_dim, c.dtype) for c in every} == {(1, 8, 64, "float32")}
     assert {c.threads for c in every} == {available_cores()}
-    assert len(every) == len(ARMS) * 2 * 5
+    assert len(every) == len(ARMS) * 2 * 4
+
+
+def test_quick_measures_memory_alone_once_at_a_length_more():
+    plan = quick(launches=3)
+    alone = [case for case in cases(plan) if not plan.times(case)]
+    assert {(c.seq_len, c.level) for c in alone} == {(8192, "attention")}
+    assert len(alone) == len(ARMS) * 2
+    assert {plan.suite.launches_of(plan, case) for case in alone} == {1}
+    counts = Counter(item.case.seq_len for item in order(plan, cases(plan)))
+    assert counts[8192] == len(alone)
+    assert counts[4096] == 3 * len(alone)
+
+
+def test_memory_alone_is_measured_of_those_that_declare_it_linear():
+    plan = quick()
+    told = {
+        case.id: {
+            "memory_exponent": 2.0 if case.arms[0] == ARMS[0] else 1.0,
+            "unsupported": ["not here"] if case.arms[0] == ARMS[1] else [],
+        }
+        for case in cases(plan)
+    }
+    alone = {case.arms[0].label for case in cases(plan.suite.informed(plan, told))
+             if not plan.times(case)}  # fmt: skip
+    assert alone == {arm.label for arm in ARMS[2:]}
+
+
+def test_lengths_that_are_chosen_are_all_that_is_measured():
+    plan = quick(seq_lens=(256, 8192))
+    assert all(plan.times(case) for case in cases(plan))
+    assert {case.seq_len for case in cases(plan)} == {256, 8192}
+    decoded = quick(modes=("decode",), levels=("attention", "layer"))
+    assert all(decoded.times(case) for case in cases(decoded))
 
 
 def test_larger_presets_reach_further_and_hold_the_smaller():
@@ -286,7 +321,7 @@ def test_order_holds_every_launch_once_shorter_lengths_first_in_the_first_round(
     grid = quick(seed=seed, launches=launches, threads=(2,))
     items = order(grid, cases(grid))
     speed = [i for i in items if i.case.kind == "speed"]
-    assert len({(i.case.id, i.launch) for i in speed}) == len(speed) == launches * 30
+    assert len({(i.case.id, i.launch) for i in speed}) == len(speed) == launches * 24 + 6
     rounds = [i.launch for i in items]
     assert rounds == sorted(rounds)
     for _, part in itertools.groupby(
@@ -300,7 +335,7 @@ def test_order_holds_every_launch_once_shorter_lengths_first_in_the_first_round(
 
 
 def test_order_is_the_same_again_and_another_in_each_launch():
-    grid = quick(launches=2, seed=3)
+    grid = quick(launches=2, seed=3, seq_lens=(512, 1024))
     items = order(grid, cases(grid))
     assert items == order(grid, cases(grid))
     first, second = (

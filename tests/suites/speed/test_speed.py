@@ -58,6 +58,21 @@ def registered(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("mode", ["forward", "training"])
+def test_memory_alone_is_measured_without_times(mode: str):
+    answered = ask(case("linformer", mode=mode, seq_len=512), with_latency=False)
+    assert answered["samples"] == [0.0]
+    assert answered["record"]["status"] == "ok"
+    assert answered["record"].get("conditions") is None
+    (arm,) = answered["record"]["arms"]
+    assert set(arm["metrics"]) == {"peak_memory"}
+    assert arm["gate"]["relative_l2"] <= arm["gate"]["budget"]
+    assert arm["expected"]["memory"] == 1.0
+    (timed,) = record(case("linformer", mode=mode, seq_len=512))["arms"]
+    ours, theirs = (one["metrics"]["peak_memory"]["value"] for one in (arm, timed))
+    assert abs(ours - theirs) <= 2 * 2**20
+
+
+@pytest.mark.parametrize("mode", ["forward", "training"])
 @pytest.mark.parametrize(
     "name", ["bigbird", "full", "linformer", "longformer", "performer", "sdpa"]
 )
@@ -276,6 +291,9 @@ def test_wrong_output_fails_and_has_no_latency(registered, capfd: pytest.Capture
     assert answered["record"]["arms"] == []
     assert answered["samples"] == [0.0]
     assert "Traceback" in capfd.readouterr().err
+    alone = record(case(registered(Wrong)), with_latency=False)
+    assert alone["status"] == "failed"
+    assert alone["reason"].startswith("WrongOutputError: injected: output is off")
 
 
 @pytest.mark.parametrize("level", ["attention", "layer", "block"])
