@@ -111,4 +111,5 @@ def planner_of(plan: Plan, cases: Sequence[Case]) -> Planner | None:
         return None
     from suites.engine.planner import Planner
 
-    return Planner.of(plan, cases, plan.precision)
+    timed = [case for case in cases if plan.times(case)]
+    return Planner.of(plan, timed, plan.precision)
