@@ -605,7 +605,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(JSON, JSON, JSON, JSON, JSON, JSON), min_size=5, max_size=5))
 def test_anything_in_the_new_fields_is_survived(
     tmp_path_factory: pytest.TempPathFactory, values: list[tuple[Any, ...]]

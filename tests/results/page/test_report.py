@@ -134,6 +134,12 @@ def test_an_exponent_off_the_operations_is_said(tmp_path: Path, exponent: str, w
     assert re.search(head + rf"{exponent[0]}\.\d\d \(.*\) against 1\.00\.", text)
 
 
+def test_one_launch_has_exponents_and_no_verdict(tmp_path: Path) -> None:
+    text = sentences(synthetic.write_run(tmp_path, FAST, launches=1, modes=("forward",)))
+    assert "Time's exponent has no interval, of one launch: full " in text
+    assert "Time grows" not in text
+
+
 def test_layers_tell_what_everything_but_attention_takes(tmp_path: Path) -> None:
     laws = {"sdpa": synthetic.SEVEN["sdpa"], "identity": synthetic.Law(1e-6, 1.0)}
     folder = synthetic.write_run(
