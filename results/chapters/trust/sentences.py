@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from results.analysis import warm_up
 from results.analysis.exponents import EMPTY_FACTOR
-from results.chapters.trust.between_launches import STEADY, SURE, BetweenLaunches
+from results.chapters.trust.between_launches import STEADY, SURE, WIDEST, BetweenLaunches
 from results.chapters.trust.drift import DRIFT_LIMIT, SPREAD_LIMIT, Drift
 from results.chapters.trust.rows import RunTrust, Trust
 from results.chapters.trust.sampling import TARGET
@@ -122,11 +122,14 @@ def _between(told: BetweenLaunches) -> list[str]:
     if told.slope is not None:
         centre, half = told.slope.centre, told.slope.half_width
         between = numbers.interval(centre - half, centre + half, numbers.exponent)
-        verdict = "a sign" if told.is_biased else "no sign"
+        verdict = (
+            "a sign that the case disturbs it" if told.is_biased
+            else "no sign that the case disturbs it" if half <= WIDEST
+            else "too uncertain to say whether the case disturbs it"
+        )  # fmt: skip
         said.append(
-            f"The sentinel's own time grows with the length of the case beside it as "
-            f"N^{numbers.exponent(centre)} {between}: {verdict} that the case disturbs it (limit "
-            f"{STEADY:g})."
+            "The sentinel's own time grows with the length of the case beside it as "
+            f"N^{numbers.exponent(centre)} {between}: {verdict} (limit {STEADY:g})."
         )
         if told.p < SURE:
             said.append(

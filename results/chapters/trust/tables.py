@@ -138,7 +138,12 @@ def _between_table(between: BetweenLaunches) -> TableView:
     ]
     title = "What the sentinel in the launches brings"
     return table(
-        title, between.series, columns, text_columns=3, notes=notes, optional=("setting",)
+        title,
+        between.series,
+        columns,
+        notes=notes,
+        optional=("setting",),
+        text_columns=2 + any(one.setting for one in between.series),
     )
 
 
