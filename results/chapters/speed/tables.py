@@ -175,8 +175,7 @@ def _lengths(row: Row) -> str:
     if not math.isfinite(row["exponent"]):
         return numbers.NONE
     between = f"{numbers.tokens(row['seq_len_min'])}–{numbers.tokens(row['seq_len_max'])}"
-    count = row["num_lengths"]
-    return f"{between} ({count:.0f})" if math.isfinite(count) else between
+    return f"{between} ({row['num_lengths']:.0f})"
 
 
 def _local(row: Row) -> Cell:
