@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +20,6 @@ from results.records.case_columns import SETTING
 from results.records.frames import as_rows
 from results.records.load import Run
 from results.schema import MODES
-from results.statistics.power_law import Fit
 from results.text import numbers
 from results.text.labels import rank
 from results.text.settings import in_words, machine_name, names_precision
@@ -182,10 +182,9 @@ class SettingAnalysis:
         rows = self.fits[(self.fits["mode"] == mode) & self.fits["metric"].isin(metrics)]
         notes = {}
         for row in as_rows(rows):
-            fit = row["fit"]
-            if isinstance(fit, Fit):
-                between = numbers.interval(fit.low, fit.high, numbers.exponent)
-                text = f"\u2002N^{numbers.exponent(fit.exponent)} {between}".rstrip()
+            if math.isfinite(row["exponent"]):
+                between = numbers.interval(row["ci_low"], row["ci_high"], numbers.exponent)
+                text = f"\u2002N^{numbers.exponent(row['exponent'])} {between}".rstrip()
                 notes[row["backend"], row["options"]] = text
         return notes
 

@@ -6,10 +6,9 @@ Two numbers stand in a ratio only within one setting (`case_columns.SETTING`) an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from results.analysis.series import SERIES, points
@@ -18,7 +17,8 @@ from results.records.case_columns import SERIES_COLUMNS, SETTING
 from results.records.frames import as_rows
 from results.records.load import Run
 from results.schema import IDENTITY
-from results.statistics.intervals import LEVEL, ONE_LAUNCH, Array, Estimate, ratio, resample
+from results.statistics.intervals import ONE_LAUNCH, Estimate
+from results.statistics.launches import crossover_of, ratio_of
 from results.text import numbers
 
 BASELINES = ("full", "sdpa")
@@ -27,67 +27,48 @@ CROSSOVER_COLUMNS = (
     *SERIES_COLUMNS, "metric", "baseline", "seq_len", "ci_low", "ci_high", "converged", "reason",
 )  # fmt: skip
 
-Curve = Mapping[int, Array]
-"""Length to the medians of its launches."""
+_Row = Mapping[Any, Any]
+"""Of `points`."""
+
+Curve = Mapping[int, _Row]
+"""Length to what one series measured there."""
 
 WarmUps = Mapping[int, bool | None]
 """Length to whether the warm-ups of what is compared there converged; None = not known."""
 
 
-def crossover(
-    backend: Curve, baseline: Curve, *, name: str = "baseline", seed: int = 0
-) -> Estimate:
-    """Return the length from which on `backend` is faster than `baseline`.
+def crossover(own: Curve, other: Curve, *, name: str = "baseline") -> Estimate:
+    """Return the length from which on one is faster than another, see `launches.crossover_of`.
 
-    Between measured lengths log time is interpolated over log length. "From which on" means at
-    every longer measured length too.
+    "From which on" means at every longer measured length too.
 
     Args:
-        backend: length to launches, in seconds.
-        baseline: the same, of what is to be overtaken.
+        own: of what may be the faster.
+        other: of the baseline.
         name: what the reason calls the baseline.
-        seed: of the resampled launches.
 
     Returns:
         The length in tokens; NaN with the range tried as reason where it is not reached. Where
-        the backend is faster at every length, the shortest one, with a reason that says so. A
-        bound that lies beyond the lengths tried is the shortest length or NaN.
+        it is faster at every length, the shortest one, with a reason that says so. A bound that
+        lies beyond the lengths tried is the shortest length or NaN.
     """
-    lengths = sorted(backend.keys() & baseline.keys())
+    lengths = sorted(own.keys() & other.keys())
     if not lengths:
         return _none(f"no length was measured for both this and {name}")
-    speedup = math.log(np.median(baseline[lengths[-1]]) / np.median(backend[lengths[-1]]))
+    ours, theirs = ([curve[n]["cell"] for n in lengths] for curve in (own, other))
+    at_longest = _verdict(theirs[-1].log_value - ours[-1].log_value)
     if len(lengths) == 1:
-        return _none(f"one length tried: {lengths[0]} ({_verdict(speedup)} than {name} there)")
-    rng = np.random.default_rng(seed)
-    point = np.array([[math.log(np.median(baseline[n]) / np.median(backend[n])) for n in lengths]])
-    drawn = np.stack(
-        [np.log(resample(baseline[n], rng) / resample(backend[n], rng)) for n in lengths], axis=1
-    )
-    value = float(_overtakes(lengths, point)[0])
+        return _none(f"one length tried: {lengths[0]} ({at_longest} than {name} there)")
+    found = crossover_of(lengths, ours, theirs)
     tried = f"{lengths[0]} to {lengths[-1]}"
-    if value == math.inf:
-        return _none(f"not reached, tried {tried}: {_verdict(speedup)} than {name} at the longest")
-    reasons = []
-    if value == -math.inf:
-        value = float(lengths[0])
-        reasons.append(f"faster at every length tried ({tried})")
-    low, high = math.nan, math.nan
-    if min(len(c[n]) for c in (backend, baseline) for n in lengths) == 1:
+    if math.isnan(found.at):
+        return _none(f"not reached, tried {tried}: {at_longest} than {name} at the longest")
+    reasons = [f"faster at every length tried ({tried})"] if found.is_always else []
+    if not found.has_interval:
         reasons.append(ONE_LAUNCH)
-    else:
-        at = np.sort(_overtakes(lengths, drawn))
-        low = float(at[math.floor((1 - LEVEL) / 2 * len(at))])
-        high = float(at[math.ceil((1 + LEVEL) / 2 * len(at)) - 1])
-        low = max(low, float(lengths[0]))
-        high = max(high, float(lengths[0]))
-        if high == math.inf:
-            missed = float(np.mean(at == math.inf))
-            reasons.append(f"open above: not reached in {missed:.0%} of the resamples")
-            high = math.nan
-        low = min(low, value) if low != math.inf else math.nan
-        high = max(high, value) if math.isfinite(high) else high
-    return Estimate(value, low, high, "; ".join(reasons))
+    elif math.isnan(found.high):
+        reasons.append("open above: not surely faster at the longest length")
+    return Estimate(found.at, found.low, found.high, "; ".join(reasons))
 
 
 def _none(reason: str) -> Estimate:
@@ -99,34 +80,13 @@ def _verdict(log_speedup: float) -> str:
     return f"{factor:.2f} × {'faster' if log_speedup > 0 else 'slower'}"
 
 
-def _overtakes(lengths: Sequence[int], log_speedups: Array) -> Array:
-    """Return where each row's log speed-up turns positive for good: -inf before, +inf never.
-
-    Args:
-        lengths: increasing, L of them.
-        log_speedups: log(baseline / backend), shape [draws, L].
-    """
-    x = np.log(np.asarray(lengths, dtype=np.float64))
-    behind = log_speedups <= 0
-    # Index of the last length at which the backend is behind; -1 if it never is.
-    last = np.where(behind.any(axis=1), len(x) - 1 - behind[:, ::-1].argmax(axis=1), -1)
-    inner = np.clip(last, 0, len(x) - 2)
-    rows = np.arange(len(log_speedups))
-    before, after = log_speedups[rows, inner], log_speedups[rows, inner + 1]
-    rise = np.where(after > before, after - before, 1.0)
-    share = np.clip(-before / rise, 0.0, 1.0)  # rows where the sign does not turn are not used
-    at = np.exp(x[inner] + share * (x[inner + 1] - x[inner]))
-    result: Array = np.where(last < 0, -np.inf, np.where(last == len(x) - 1, np.inf, at))
-    return result
-
-
 # -- over a run ----------------------------------------------------------------------------------
 
 
 Pair = tuple[dict[str, Any], str, Curve, Curve, WarmUps]
 """A series, a baseline, the curves of both (empty = unmeasured), and their warm-ups."""
 
-_Rows = list[dict[Any, Any]]
+_Rows = list[_Row]
 
 
 def against(table: pd.DataFrame) -> list[Pair]:
@@ -149,26 +109,22 @@ def against(table: pd.DataFrame) -> list[Pair]:
                 n: converged([best[n]["converged"], other[n]["converged"]])
                 for n in best.keys() & other.keys()
             }
-            pairs.append((series, baseline, _curve(best), _curve(other), warm))
+            pairs.append((series, baseline, best, other, warm))
     return pairs
 
 
-def _place(row: Mapping[Any, Any], baseline: str) -> tuple[Any, ...]:
+def _place(row: _Row, baseline: str) -> tuple[Any, ...]:
     return (*(row[c] for c in SETTING), row["mode"], baseline)
 
 
-def _fastest(rows: _Rows) -> dict[int, dict[Any, Any]]:
+def _fastest(rows: Iterable[_Row]) -> dict[int, _Row]:
     """Return length to the row that was measured; where series share a length, the fastest."""
-    best: dict[int, dict[Any, Any]] = {}
+    best: dict[int, _Row] = {}
     for row in rows:
         known = best.get(row["seq_len"])
         if not math.isnan(row["value"]) and (known is None or row["value"] < known["value"]):
             best[row["seq_len"]] = row
     return best
-
-
-def _curve(best: Mapping[int, Mapping[Any, Any]]) -> Curve:
-    return {n: row["launches"] for n, row in best.items()}
 
 
 def crossovers(pairs: Sequence[Pair]) -> pd.DataFrame:
@@ -221,7 +177,7 @@ def speedups(pairs: Sequence[Pair]) -> pd.DataFrame:
     rows = []
     for series, baseline, own, other, warm in pairs:
         for n in sorted(own.keys() & other.keys()):
-            got = ratio(other[n], own[n])
+            got = ratio_of(other[n]["cell"], own[n]["cell"])
             rows.append(
                 {**series, "baseline": baseline, "seq_len": n, "value": got.value,
                  "ci_low": got.low, "ci_high": got.high, "converged": warm[n]}

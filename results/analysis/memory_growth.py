@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 
 from results.metrics import METRICS
-from results.statistics.power_law import Fit, fit_exponent, largest_miss
+from results.statistics.power_law import fit_exponent, largest_miss
 
 FLOOR = 2 * 2**20
 """Bytes: a peak on a CPU is known to about 1 MiB, so a smaller one than this says no growth."""
@@ -65,7 +65,6 @@ class MemoryGrowth:
         other: the exponent that stands against the declared one.
         other_miss: by how much its curve misses.
         growth: the verdict.
-        fit: the curve.
         reason: why something is missing.
     """
 
@@ -80,7 +79,6 @@ class MemoryGrowth:
     other: float = math.nan
     other_miss: float = math.nan
     growth: Verdict = ""
-    fit: Fit | None = None
     reason: str = ""
 
 
@@ -162,7 +160,7 @@ def judge(lengths: Sequence[int], values: Sequence[float], expected: float) -> M
         growth = _verdict(miss, other_miss)
     return MemoryGrowth(
         fit.exponent, low, high, expected, lengths[0], lengths[-1], len(lengths), miss, other,
-        other_miss, growth, replace(fit, low=low, high=high, reason=reason), reason,
+        other_miss, growth, reason,
     )  # fmt: skip
 
 

@@ -72,8 +72,9 @@ def points(run: Run) -> pd.DataFrame:
     launch that succeeded, in `unit`), `value`, `ci_low`, `ci_high`, `num_samples`, `converged`
     (whether the warm-ups of all launches did; None = not known, and of what is no time), `status`,
     `reason`, the declared costs and exponents, what was seen beside the numbers: the errors at the
-    gate, what the compiler did, the fixed sizes; and `floors`: of latencies, the identity arm's in
-    the same launches, NaN where there was none. Of times there is the `cell` of the model of
+    gate, what the compiler did, the fixed sizes; and, of a latency's launches, `floors`: the
+    identity arm's in the same launches, and `sentinels`: the sentinel's, in seconds; NaN where
+    there was none. Of times there is the `cell` of the model of
     launches (`results.statistics.launches`), from which `value` and its interval come. A length at
     which nothing succeeded has a row for latency and one for the mode's memory with its status,
     its reason and no value.
@@ -98,7 +99,8 @@ def points(run: Run) -> pd.DataFrame:
     _fit_times(rows)
     columns = [
         *SERIES, "seq_len", "metric", "unit", "launches", "value", "ci_low", "ci_high",
-        "num_samples", "converged", "status", "reason", *_DECLARED, *_DETAILS, "floors", "cell",
+        "num_samples", "converged", "status", "reason", *_DECLARED, *_DETAILS, "floors",
+        "sentinels", "cell",
     ]  # fmt: skip
     table = with_plain_texts(pd.DataFrame.from_records(rows, columns=columns))
     table["rank"] = [rank(b) for b in table["backend"]]

@@ -13,7 +13,7 @@ import pandas as pd
 from results.analysis.crossovers import crossover_table
 from results.analysis.exponents import scaling_table
 from results.analysis.roofline import Roofs, with_limits
-from results.analysis.series import speed_frame, summarise
+from results.analysis.series import SERIES, points, speed_frame, summarise
 from results.chapters.claims.verdicts import claims_table
 from results.chapters.context_parallel.rows import context_table
 from results.chapters.error.rows import error_table
@@ -61,10 +61,14 @@ def cases(run: Run) -> pd.DataFrame:
     operations, exponentials and bytes, achieved rate, fraction of the limit and efficiencies.
     """
     frame = speed_frame(run)
+    times = {
+        tuple(row[c] for c in (*SERIES, "seq_len")): row
+        for row in as_rows(points(run)) if row["metric"] == "latency"
+    }  # fmt: skip
     rows: list[dict[str, Any]] = []
     keys = ["machine", "environment", "version", "case_id", "arm"]
     for _, part in frame.groupby(keys, sort=False):
-        rows.extend(_case_rows(part))
+        rows.extend(_case_rows(part, times))
     measured = pd.DataFrame.from_records(rows) if rows else pd.DataFrame(columns=[*CASE_TABLE])
     if rows:
         measured = pd.concat([measured, _derived(run, measured)], ignore_index=True)
@@ -81,8 +85,12 @@ def cases(run: Run) -> pd.DataFrame:
     return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
 
 
-def _case_rows(part: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _case_rows(
+    part: pd.DataFrame, times: Mapping[tuple[Any, ...], Mapping[Any, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row a metric of one case and arm; a time is that of the model of launches."""
     first = part.iloc[0]
+    time = times.get(tuple(first[c] for c in (*SERIES, "seq_len")), {"launches": ()})
     kernels = [k for k in dict.fromkeys(part["kernel"]) if k]
     shared = {c: first[c] for c in (*CASE_TABLE[:11], *CASE_CONTEXT) if c in part.columns}
     shared["kernel"] = " / ".join(kernels)
@@ -92,6 +100,9 @@ def _case_rows(part: pd.DataFrame) -> Iterator[dict[str, Any]]:
         (part if succeeded.empty else succeeded).drop_duplicates(["run", "launch"])
     )
     for row in summarise(part):
+        # Cases of several seeds are one point.
+        if row["metric"] == "latency" and len(row["launches"]) == len(time["launches"]) > 0:
+            row |= {c: time[c] for c in ("value", "ci_low", "ci_high")}
         yield {**shared, **row}
 
 

@@ -232,11 +232,17 @@ def summed(centre: float, parts: Sequence[tuple[float, int]]) -> Difference:
     return Difference(centre, math.sqrt(sum(v for v, _ in parts)), _joint_df(parts))
 
 
+ROUNDING = 1e-9
+"""What arithmetic may take off whole degrees of freedom."""
+
+
 def _joint_df(parts: Sequence[tuple[float, int]]) -> int:
     """Return the degrees of freedom of a sum of variances (Satterthwaite 1946)."""
     whole = sum(v for v, _ in parts)
     of_parts = sum(v**2 / df for v, df in parts)
-    return MOST_DF if of_parts == 0 else max(1, min(MOST_DF, math.floor(whole**2 / of_parts)))
+    if of_parts == 0:
+        return MOST_DF
+    return max(1, min(MOST_DF, math.floor(whole**2 / of_parts + ROUNDING)))
 
 
 def paired(base: ArrayLike, new: ArrayLike) -> Difference:

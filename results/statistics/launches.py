@@ -26,9 +26,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from results.statistics.inference import Difference, summed
-from results.statistics.intervals import ONE_LAUNCH, Array, Estimate
-from results.statistics.scatter import Scatter, moderated
+from results.statistics.inference import ROUNDING, Difference, summed
+from results.statistics.intervals import ONE_LAUNCH, Array, Estimate, t_quantile
+from results.statistics.scatter import MOST_DF, Scatter, moderated
 
 MIN_DF_FOR_SENTINEL = 3
 """Degrees of freedom within cases from which on a coefficient of the sentinel is estimated."""
@@ -258,16 +258,49 @@ def lead_between(
         theirs: likewise.
         at: a length within them, in tokens.
     """
-    right = min(max(1, int(np.searchsorted(lengths, at))), len(lengths) - 1)
-    x0, x1 = math.log(lengths[right - 1]), math.log(lengths[right])
-    share = (math.log(at) - x0) / (x1 - x0)
-    terms = [
-        (sign * weight, cells[index])
-        for sign, cells in ((1.0, theirs), (-1.0, ours))
-        for weight, index in ((1 - share, right - 1), (share, right))
-        if weight
-    ]
-    return contrast(terms)
+    weights = _interpolation(lengths, [at])[0].tolist()
+    return contrast(
+        [(w, cell) for w, cell in zip(weights, theirs, strict=True) if w]
+        + [(-w, cell) for w, cell in zip(weights, ours, strict=True) if w]
+    )
+
+
+def _interpolation(lengths: Sequence[int], places: Sequence[float] | Array) -> Array:
+    """Return the weights of the lengths that interpolate over log length at places, [P, L]."""
+    x, at = np.log(np.asarray(lengths, dtype=np.float64)), np.log(places)
+    right = np.clip(np.searchsorted(x, at), 1, len(x) - 1)
+    share = (at - x[right - 1]) / (x[right] - x[right - 1])
+    weights = np.zeros((len(at), len(x)))
+    rows = np.arange(len(at))
+    weights[rows, right - 1], weights[rows, right] = 1 - share, share
+    return weights
+
+
+def _bands(weights: Array, cells: Sequence[Cell]) -> tuple[Array, Array]:
+    """Return `contrast` of many weights at once: centres and half-widths of the intervals, [P].
+
+    Args:
+        weights: shape [P, K].
+        cells: shape [K].
+    """
+    centres = weights @ np.array([cell.log_value for cell in cells])
+    if any(cell.series.df == 0 for cell in cells):
+        return centres, np.full(len(weights), math.inf)
+    counts = np.array([cell.num_launches for cell in cells], dtype=np.float64)
+    offsets = np.array([cell.offset for cell in cells])
+    whole, of_parts = np.zeros(len(weights)), np.zeros(len(weights))
+    for model in {id(cell.series): cell.series for cell in cells}.values():
+        own = np.array([cell.series is model for cell in cells])
+        shift = weights[:, own] @ offsets[own]
+        spread = weights[:, own] ** 2 @ (1 / counts[own]) + shift**2 / model.sentinel_squares
+        whole += model.variance * spread
+        of_parts += (model.variance * spread) ** 2 / model.df
+    with np.errstate(divide="ignore", invalid="ignore"):
+        df = np.where(of_parts > 0, np.floor(whole**2 / of_parts + ROUNDING), MOST_DF).clip(
+            1, MOST_DF
+        )
+    quantiles = np.array([t_quantile(int(one)) for one in df])
+    return centres, quantiles * np.sqrt(whole)
 
 
 class Crossover(NamedTuple):
@@ -308,14 +341,15 @@ def crossover_of(
     )
     is_always = at == lengths[0]
     grid = _grid(lengths)
-    leads = [lead_between(lengths, ours, theirs, place) for place in grid]
-    if not all(math.isfinite(lead.error) for lead in leads):
+    weights = _interpolation(lengths, grid)
+    centres, halves = _bands(np.hstack([weights, -weights]), [*theirs, *ours])
+    if not np.all(np.isfinite(halves)):
         return Crossover(at, math.nan, math.nan, False, is_always)
-    surely_slower = [p for p, d in zip(grid, leads, strict=True) if d.centre + d.half_width < 0]
-    not_faster = [i for i, d in enumerate(leads) if d.centre - d.half_width <= 0]
-    low = max(surely_slower, default=float(lengths[0]))
-    last = max(not_faster, default=-1)
-    high = math.nan if last == len(grid) - 1 else float(grid[last + 1])
+    surely_slower = np.flatnonzero(centres + halves < 0)
+    not_faster = np.flatnonzero(centres - halves <= 0)
+    low = float(grid[surely_slower[-1]] if len(surely_slower) else lengths[0])
+    first = not_faster[-1] + 1 if len(not_faster) else 0
+    high = float(grid[first]) if first < len(grid) else math.nan
     if math.isfinite(at):
         low, high = min(low, at), max(high, at) if math.isfinite(high) else high
     return Crossover(at, low, high, True, is_always)
@@ -334,9 +368,9 @@ def last_sign_change(lengths: Sequence[int], leads: Sequence[float]) -> float:
     return math.exp(x0 + (x1 - x0) * -before / (after - before))
 
 
-def _grid(lengths: Sequence[int]) -> list[float]:
+def _grid(lengths: Sequence[int]) -> Array:
     """Return places from the first length to the last, evenly in log length between each two."""
-    x = np.log(np.asarray(lengths, dtype=np.float64))
-    steps = np.arange(GRID) / GRID
-    places = [x[i] + steps * (x[i + 1] - x[i]) for i in range(len(x) - 1)]
-    return [*np.exp(np.concatenate(places)).tolist(), float(lengths[-1])]
+    at = np.arange(GRID * (len(lengths) - 1) + 1) / GRID
+    places: Array = np.exp(np.interp(at, np.arange(len(lengths)), np.log(lengths)))
+    places[::GRID] = lengths  # exactly
+    return places

@@ -22,7 +22,6 @@ from results.records.load import Run
 from results.records.versions import one_version
 from results.schema import CLAIM
 from results.statistics.intervals import Estimate, estimate
-from results.statistics.power_law import Fit
 
 PLACE = ("machine", "environment", "device", "dtype", "threads", "allocator")
 """What the values of a verdict have in common."""
@@ -151,9 +150,9 @@ def _value(
         & (fits["is_causal"] == question.is_causal) & (fits["level"] == "attention")
     ]  # fmt: skip
     for row in as_rows(rows):
-        fit, reason = row["fit"], str(row["reason"])
-        if isinstance(fit, Fit):
-            return Estimate(fit.exponent, fit.low, fit.high, reason), reason
+        reason = str(row["reason"])
+        if math.isfinite(row["exponent"]):
+            return Estimate(row["exponent"], row["ci_low"], row["ci_high"], reason), reason
         return None, reason
     return None, ""
 

@@ -15,7 +15,8 @@ from results.analysis.series import SERIES
 from results.records.case_columns import SETTING
 from results.records.frames import as_rows
 from results.schema import FULL_PRECISION
-from results.statistics.intervals import Estimate, ratio
+from results.statistics.intervals import Estimate
+from results.statistics.launches import ratio_of
 
 BASE: Mapping[str, Any] = {
     "matmul_precision": FULL_PRECISION, "compile": False, "checkpointing": False,
@@ -73,7 +74,7 @@ def _with_memory(table: pd.DataFrame) -> list[dict[Any, Any]]:
 def _against(first: Mapping[Any, Any] | None, own: Mapping[Any, Any], base: Any) -> dict[str, Any]:
     got = Estimate(math.nan, math.nan, math.nan)
     if first is not None and first["value"] > 0 and own["value"] > 0:
-        got = ratio(first["launches"], own["launches"])
+        got = ratio_of(first["cell"], own["cell"])
     known: Mapping[Any, Any] = {} if first is None else first
     kept = ("gate_error", "gradient_error", "memory")
     values = known.get("value", math.nan), known.get("converged")

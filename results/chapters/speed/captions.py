@@ -16,13 +16,13 @@ TITLES = {
 }
 _CAPTIONS = {
     "time": (
-        "Median over launches, both axes logarithmic, so that a straight line's slope is the "
-        "exponent p of t = a + c·N^p; it stands behind the name, with its 95 % interval. Bands "
-        "are 95 % intervals between launches, where they are narrower than fourfold. A "
-        "cross marks a length that gave no time, and why."
+        "Mean over launches, both axes logarithmic, so that a line's slope is the exponent; it "
+        "stands behind the name, with its 95 % interval. Bands are 95 % intervals of the times, "
+        "where they are narrower than fourfold. A cross marks a length that gave no time, and why."
     ),
     "memory": (
-        "Peak above the inputs, output included; both axes logarithmic, exponents as above. "
+        "Peak above the inputs, output included; both axes logarithmic; behind the name "
+        "stands the exponent p of a + c·N^p. "
         "Materialised softmax (full) holds all scores at once; fused exact attention (sdpa) "
         "does not."
     ),

@@ -27,48 +27,45 @@ AGREEMENT = 0.1
 WIDEST = 0.5
 """An interval of an exponent wider than this tells linear and quadratic hardly apart."""
 
+FLAT = 0.05
+"""What grows with a smaller exponent than this does not grow."""
+
 
 def exponents(chapter: Chapter, mode: str) -> list[str]:
     """Say how time and memory grow with length, beside what each backend declares."""
-    sentences = []
-    for metric, word in (("latency", "Time"),):
-        rows = chapter.fits
-        rows = rows[(rows["mode"] == mode) & (rows["metric"] == metric)]
-        rows = rows[rows["exponent"].notna() & rows["expected"].notna()]
-        agree: list[str] = []
-        flat: list[str] = []
-        differ, unsure, wide = [], [], []
-        for row in as_rows(rows):
-            text = f"{marked(name(row), row)} {_exponent(row)}"
-            if not math.isfinite(row["ci_low"]):
-                unsure.append(text)
-            elif row["ci_high"] - row["ci_low"] > WIDEST:
-                wide.append(text)
-            elif _agrees(row):
-                (agree if row["expected"] else flat).append(text)
-            else:
-                differ.append(f"{text} against {row['expected']:g}")
-        if agree:
-            sentences.append(
-                f"{word} grows with length as declared, by the exponent: {numbers.listing(agree)}."
-            )
-        if flat:
-            sentences.append(
-                f"{word} does not grow with length, as declared, by the exponent: "
-                f"{numbers.listing(flat)}."
-            )
-        if differ:
-            sentences.append(f"{word} grows otherwise than declared: {numbers.listing(differ)}.")
-        if wide:
-            sentences.append(
-                f"{word}'s exponent is too uncertain to be judged: {numbers.listing(wide)}."
-            )
-        if unsure:
-            sentences.append(
-                f"{word}'s exponent, from too few lengths for an interval: "
-                f"{numbers.listing(unsure)}."
-            )
-    return [*sentences, *memory_growth(chapter, mode)]
+    return [*time_growth(chapter, mode), *memory_growth(chapter, mode)]
+
+
+def _fitted(chapter: Chapter, mode: str, metric: str) -> list[dict[Hashable, Any]]:
+    """Return the exponents of a mode that are held against one that is declared."""
+    rows = chapter.fits
+    rows = rows[(rows["mode"] == mode) & (rows["metric"] == metric)]
+    return as_rows(rows[rows["exponent"].notna() & rows["expected"].notna()])
+
+
+def time_growth(chapter: Chapter, mode: str) -> list[str]:
+    """Say whether time grows as the declared operations do over the same lengths."""
+    said: dict[tuple[int, str], list[str]] = {}
+    for row in _fitted(chapter, mode, "latency"):
+        beside = numbers.exponent(row["expected"])
+        named = f"{marked(name(row), row)} {_exponent(row)} against {beside}"
+        said.setdefault(_verdict(row), []).append(named)
+    return [f"{head}: {numbers.listing(said[place, head])}." for place, head in sorted(said)]
+
+
+def _verdict(row: dict[Hashable, Any]) -> tuple[int, str]:
+    """Return what is said of time's exponent, and its place among the sentences."""
+    what = "its operations" if row["by_operations"] else "declared"
+    if not math.isfinite(row["ci_low"]):
+        return 5, "Time's exponent has no interval, of one launch"
+    if row["ci_high"] - row["ci_low"] > WIDEST:
+        return 4, "Time's exponent is too uncertain to be judged"
+    if not _agrees(row):
+        more = row["exponent"] > row["expected"]
+        return 3 - more, f"Time grows {'more' if more else 'less'} than {what}, by the exponent"
+    if abs(row["expected"]) < FLAT:
+        return 1, f"Time does not grow with length, as {what}, by the exponent"
+    return 0, f"Time grows with length as {what}, by the exponent"
 
 
 def _exponent(row: dict[Hashable, Any]) -> str:

@@ -19,7 +19,7 @@ from results.page.blocks import Paragraph
 from results.page.cells import name
 from results.records.frames import as_rows
 from results.schema import IDENTITY
-from results.statistics.intervals import Estimate, ratio
+from results.statistics.launches import ratio_of
 from results.text import numbers
 from results.text.modes import WORDS
 
@@ -57,10 +57,6 @@ def _longest(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["seq_len"] == shared.index.max()].sort_values("value", kind="stable")
 
 
-def _between(top: dict[Hashable, Any], bottom: dict[Hashable, Any]) -> Estimate:
-    return ratio(top["launches"], bottom["launches"])
-
-
 def _fastest(chapter: Chapter, mode: str) -> list[str]:
     rows = as_rows(_longest(_rows(chapter, mode, "latency")))
     if not rows:
@@ -70,7 +66,7 @@ def _fastest(chapter: Chapter, mode: str) -> list[str]:
     spent = marked(numbers.seconds(best["value"]), best)
     if len(rows) == 1:
         return [f"{place} only {name(best)} was measured: {spent}."]
-    lead = _between(rows[1], best)
+    lead = ratio_of(rows[1]["cell"], best["cell"])
     known = f"{numbers.times(lead.value, lead.low, lead.high)}"
     second = marked(name(rows[1]), rows[1])
     if lead.has_interval and lead.low <= 1:
@@ -84,7 +80,7 @@ def _fastest(chapter: Chapter, mode: str) -> list[str]:
     for baseline in BASELINES:
         other = [r for r in rows[1:] if r["backend"] == baseline]
         if other and best["backend"] != baseline and other[0] is not rows[1]:
-            got = _between(other[0], best)
+            got = ratio_of(other[0]["cell"], best["cell"])
             exact = marked(baseline, other[0])
             against.append(f"{numbers.times(got.value, got.low, got.high)} as fast as {exact}")
     sentence = f"{first}; {name(best)} is {numbers.listing(against)}." if against else f"{first}."

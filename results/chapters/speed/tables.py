@@ -175,7 +175,17 @@ def _interval(row: Row, write: numbers.Write) -> str:
 def _lengths(row: Row) -> str:
     if not math.isfinite(row["exponent"]):
         return numbers.NONE
-    return f"{numbers.tokens(row['seq_len_min'])}–{numbers.tokens(row['seq_len_max'])}"
+    between = f"{numbers.tokens(row['seq_len_min'])}–{numbers.tokens(row['seq_len_max'])}"
+    return f"{between} ({row['num_lengths']:.0f})"
+
+
+def _local(row: Row) -> Cell:
+    between = numbers.interval(row["local_low"], row["local_high"], numbers.exponent)
+    return Cell(numbers.exponent(row["local"]), between)
+
+
+def _declared(row: Row) -> str:
+    return f"{round(row['expected'], 2):g}" if math.isfinite(row["expected"]) else numbers.NONE
 
 
 def _scaling(chapter: Chapter) -> TableView:
@@ -185,12 +195,18 @@ def _scaling(chapter: Chapter) -> TableView:
         "of": lambda row: METRICS[row["metric"]].short,
         "exponent": lambda row: marked(numbers.exponent(row["exponent"]), row),
         "95 % interval": lambda row: _interval(row, numbers.exponent),
-        "declared": of("expected", lambda p: f"{p:g}" if math.isfinite(p) else numbers.NONE),
+        "declared": _declared,
         "lengths": _lengths,
+        "of the last two": _local,
         "remark": of("reason"),
     }
+    notes = [
+        "Of time: the slope of log time on log length over the lengths (how many stands in "
+        "brackets), beside that of the declared operations over the same lengths."
+    ]
     title = "Exponents of time and memory in the length"
-    return table(title, as_rows(chapter.fits), columns, text_columns=3, is_long=False)
+    rows = as_rows(chapter.fits)
+    return table(title, rows, columns, text_columns=3, notes=notes, is_long=False)
 
 
 def _crossovers(chapter: Chapter) -> TableView:

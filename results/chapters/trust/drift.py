@@ -1,19 +1,20 @@
 """The machine's speed through a run: what the sentinel, the same work every time, tells of it.
 
-Two things can be wrong with it, and each is said. It may *drift*: processes differ by a few
-percent whatever the machine does, so the drift is taken from a running median of three, whose ends
-follow Tukey's end-point rule (without it six repetitions would show two thirds of a steady drift).
-Of `MANY` repetitions it is the running median of five of those: with 4 % between processes, a
-running median of three alone calls two of five steady runs disturbed. And it may *jump* from one
-launch to the next, which a running median hides (53 of 120, 53, 16 and 107 ms): the spread of the
-repetitions tells that.
+It is timed in every launch beside what is measured; in older runs it has launches of its own, now
+and then. Two things can be wrong with it, and each is said. It may *drift*: processes differ by a
+few percent whatever the machine does, so the drift is taken from a running median of three, whose
+ends follow Tukey's end-point rule (without it six repetitions would show two thirds of a steady
+drift). Of `MANY` repetitions it runs over five, of more over a sixth of them: with 4 % between
+processes, a running median of three calls two of five steady runs disturbed. And it may *jump*
+from one launch to the next, which a running median hides (53 of 120, 53, 16 and 107 ms): the
+spread of the repetitions tells that.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -38,10 +39,16 @@ FEWEST = 4
 MANY = 15
 """Repetitions from which on the median runs over five."""
 
+PARTS = 6
+"""A running median over more than five runs over so much of a run: a sixth."""
+
 DRAWN = 3
 """Repetitions behind a figure."""
 
 _NAMED = ("device", "threads")
+
+WORK = (*_NAMED, "matmul_precision")
+"""What the sentinel's time in a launch depends on, beside the machine."""
 
 Array = NDArray[np.float64]
 
@@ -56,6 +63,7 @@ class Drift:
         smooth: their running median, shape [n]; as `seconds` where n < `FEWEST`.
         minutes: when each was started, from the first on, shape [n]; NaN where not recorded.
         failed: how many repetitions did not succeed.
+        in_launches: whether it was timed in the launches of the cases.
     """
 
     name: str
@@ -63,6 +71,13 @@ class Drift:
     smooth: Array
     minutes: Array
     failed: int
+    in_launches: bool = False
+
+    @property
+    def counted(self) -> str:
+        """How many repetitions there are, in words."""
+        what = "launches" if self.in_launches else "repetitions"
+        return f"{len(self.seconds)} {what}"
 
     @property
     def drift(self) -> float:
@@ -86,7 +101,7 @@ class Drift:
         if len(self.seconds) >= FEWEST:
             return ""
         lost = f", {self.failed} failed" if self.failed else ""
-        return f"{len(self.seconds)} repetitions{lost}: a drift needs {FEWEST}"
+        return f"{self.counted}{lost}: a drift needs {FEWEST}"
 
     @property
     def is_disturbed(self) -> bool:
@@ -96,7 +111,10 @@ class Drift:
     @property
     def has_clock(self) -> bool:
         """Whether `minutes` are known and in order: clocks may have been set."""
-        return bool(np.all(np.isfinite(self.minutes)) and np.all(np.diff(self.minutes) > 0))
+        return bool(
+            np.all(np.isfinite(self.minutes)) and np.all(np.diff(self.minutes) >= 0)
+            and self.minutes[-1] > 0
+        )  # fmt: skip
 
     @property
     def warning(self) -> str:
@@ -115,33 +133,53 @@ class Drift:
         )
         drift = self.reason if self.reason else f"a drift of {numbers.percent(self.drift)}"
         return (
-            f"The same work (sentinel, {self.name}, {len(self.seconds)} repetitions) took "
+            f"The same work (sentinel, {self.name}, {self.counted}) took "
             f"{' to '.join(ends)}: a spread of {numbers.percent(self.spread)}, {drift}"
         )
 
 
 def drifts(frame: pd.DataFrame) -> tuple[Drift, ...]:
-    """Return the drift of each sentinel case in the tidy rows of one run."""
+    """Return how the sentinel's time changed in the tidy rows of one run.
+
+    It is that of the launches of the cases, where they have one, else that of sentinel cases.
+    """
+    return _in_launches(frame) or _of_cases(frame)
+
+
+def _in_launches(frame: pd.DataFrame) -> tuple[Drift, ...]:
+    rows = frame[frame["sentinel"].notna()].sort_values("started", kind="stable")
+    found = []
+    for _, part in rows.groupby(list(WORK), sort=False):
+        launches = part.groupby(["case_id", "launch"], sort=False)
+        seconds = launches["sentinel"].median().to_numpy(dtype=np.float64)
+        found.append(_drift(_named(part, rows), seconds, list(launches["started"].first()), True))
+    return tuple(found)
+
+
+def _of_cases(frame: pd.DataFrame) -> tuple[Drift, ...]:
     rows = frame[frame["kind"] == SENTINEL].assign(cross_len=0)
-    varying = [c for c in SETTING if c not in _NAMED and rows[c].nunique() > 1]
     found = []
     for _, part in rows.groupby("case_id", sort=False):
-        launches = part.drop_duplicates("launch").sort_values("launch", kind="stable")
+        launches = part.drop_duplicates("launch")
         good = part[(part["status"] == "ok") & (part["metric"] == "latency")]
         good = good.drop_duplicates("launch").sort_values("launch", kind="stable")
         seconds = good["value"].to_numpy(dtype=np.float64)
-        case = launches.iloc[0]
-        words = (str(case["device"]), differing(case, ["threads"]), differing(case, varying))
-        found.append(
-            Drift(
-                name=", ".join(w for w in words if w),
-                seconds=seconds,
-                smooth=running_median(seconds) if len(seconds) >= FEWEST else seconds,
-                minutes=_minutes(list(good["started"])),
-                failed=len(launches) - len(good),
-            )
-        )
+        one = _drift(_named(part, rows, SETTING), seconds, list(good["started"]), False)
+        found.append(replace(one, failed=len(launches) - len(good)))
     return tuple(found)
+
+
+def _named(part: pd.DataFrame, rows: pd.DataFrame, columns: Sequence[str] = WORK) -> str:
+    """Name what a sentinel ran on: device, threads, and what else differs among all rows."""
+    case = part.iloc[0]
+    varying = [c for c in columns if c not in _NAMED and rows[c].nunique() > 1]
+    words = (str(case["device"]), differing(case, ["threads"]), differing(case, varying))
+    return ", ".join(w for w in words if w)
+
+
+def _drift(name: str, seconds: Array, started: Sequence[str], in_launches: bool) -> Drift:
+    smooth = running_median(seconds) if len(seconds) >= FEWEST else seconds
+    return Drift(name, seconds, smooth, _minutes(started), 0, in_launches)
 
 
 def running_median(values: Array) -> Array:
@@ -149,8 +187,12 @@ def running_median(values: Array) -> Array:
 
     It runs over three, and over five from `MANY` on, where the last but one at either end has
     three. An end is the median of itself, its neighbour's median, and the line through the two
-    medians next to it, carried on by one place (Tukey's end-point rule).
+    medians next to it, carried on by one place (Tukey's end-point rule). Where a sixth is more
+    than five it runs over a sixth, and the first and the last such median stand for the ends.
     """
+    if (width := len(values) // PARTS | 1) > 5:
+        middle = np.median(np.lib.stride_tricks.sliding_window_view(values, width), axis=1)
+        return np.pad(middle, width // 2, mode="edge")
     inner = np.median([values[:-2], values[1:-1], values[2:]], axis=0)
     if len(values) >= MANY:
         windows = np.lib.stride_tricks.sliding_window_view(values, 5)

@@ -18,6 +18,7 @@ from results.analysis import warm_up
 from results.analysis.analysis import Analysis
 from results.analysis.exponents import EMPTY_FACTOR
 from results.analysis.roofline import Roofs
+from results.chapters.trust.between_launches import STEADY, BetweenLaunches, between_launches
 from results.chapters.trust.conditions import Conditions, conditions, launch_name
 from results.chapters.trust.drift import Drift, drifts
 from results.chapters.trust.sampling import Sampling, latencies, sampling
@@ -27,6 +28,11 @@ from results.schema import STOPS
 from results.statistics.spread import Span, number, span
 from results.text.clean import clean
 from results.text.settings import differing, machine_name
+
+BIASED = (
+    "The sentinel's own time changes with the length of the case beside it, by more than "
+    f"{STEADY:g} of an exponent: what it takes off the times is not the machine's speed alone."
+)
 
 _KEYS = ("run", "machine", "environment")
 _OVERHEAD = PEAK_COLUMNS[2:]
@@ -101,9 +107,15 @@ class RunTrust:
 
 @dataclass(frozen=True)
 class Trust:
-    """How far to trust the numbers of one or several runs, in the order of their records."""
+    """How far to trust the numbers of one or several runs, in the order of their records.
+
+    Attributes:
+        runs: one by one.
+        between: how far launches scatter, over all series of all runs.
+    """
 
     runs: tuple[RunTrust, ...]
+    between: BetweenLaunches
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -116,7 +128,8 @@ class Trust:
         ]
         cut = sum(run.sampling.not_converged for run in self.runs)
         known = sum(run.sampling.warm_ups for run in self.runs)
-        return (*said, *([warm_up.sentence(cut, known)] if cut else []))
+        biased = [BIASED] if self.between.is_biased else []
+        return (*said, *biased, *([warm_up.sentence(cut, known)] if cut else []))
 
 
 def trust(analysis: Analysis) -> Trust:
@@ -139,7 +152,7 @@ def trust(analysis: Analysis) -> Trust:
                 predictions=_predictions(own),
             )
         )
-    return Trust(tuple(found))
+    return Trust(tuple(found), between_launches(analysis.points))
 
 
 def _cores(about: Mapping[str, Any]) -> int | None:

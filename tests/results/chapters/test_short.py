@@ -107,4 +107,4 @@ def test_the_scaling_preset_gives_exponents_with_intervals(tmp_path: Path) -> No
         low, high = (float(bound) for bound in row[4].text.split("–"))
         assert low <= float(row[3].text) <= high
         assert 0.95 < float(row[3].text) < 1.05
-        assert row[6].text == "4,096–65,536"
+        assert row[6].text == "4,096–65,536 (5)"

@@ -13,6 +13,7 @@ import pytest
 import synthetic
 import synthetic_quality
 
+from results.analysis.series import points
 from results.export.launches import LAUNCH_TABLE
 from results.export.tables import CASE_TABLE, ENVIRONMENT, FORMATS, TABLES, cases, export_table
 from results.records.csv_text import csv_text
@@ -61,6 +62,18 @@ def test_cases_has_measured_and_derived_metrics(folder: Path) -> None:
     assert speed["ci_high"] == pytest.approx(1024 / latency["ci_low"])
     assert one.loc["achieved_rate"]["value"] == pytest.approx(
         one.loc["executed_ops"]["value"] / latency["value"]
+    )
+
+
+def test_times_are_those_of_the_report(folder: Path) -> None:
+    run = load(folder)
+    keys, numbers = ["backend", "mode", "seq_len"], ["value", "ci_low", "ci_high"]
+    exported, shown = (
+        table[(table["metric"] == "latency") & (table["value"] > 0)].set_index(keys)[numbers]
+        for table in (cases(run), points(run))
+    )
+    pd.testing.assert_frame_equal(
+        exported.sort_index(), shown.sort_index(), check_index_type=False
     )
 
 
