@@ -14,7 +14,7 @@ from results.page.blocks import Paragraph
 from results.page.cells import name, time
 from results.page.columns import Row
 from results.records.frames import records
-from results.statistics.intervals import is_less
+from results.statistics.launches import is_less
 from results.text import numbers
 from results.text.numbers import small_number
 
@@ -65,15 +65,15 @@ def _fastest_exact(rows: pd.DataFrame) -> Row | None:
 def beside_exact(rows: pd.DataFrame) -> tuple[list[Row], list[Row], list[Row]]:
     """Return the approximations that are faster than the fastest exact backend, slower, neither.
 
-    `intervals.is_less` tells; what it does not tell is neither.
+    `launches.is_less` tells; what it does not tell is neither.
     """
     sides: tuple[list[Row], list[Row], list[Row]] = [], [], []
     exact = _fastest_exact(rows)
     for row in records(rows[~rows["is_exact"].astype(bool) & (rows["latency"] > 0)]):
         if exact is None:
             break
-        faster = is_less(row["latencies"], exact["latencies"])
-        slower = is_less(exact["latencies"], row["latencies"])
+        faster = is_less(row["cell"], exact["cell"])
+        slower = is_less(exact["cell"], row["cell"])
         sides[0 if faster else 1 if slower else 2].append(row)
     return sides
 
@@ -119,7 +119,7 @@ def _too_dear(rows: pd.DataFrame) -> list[str]:
 
 def _has_launches(rows: pd.DataFrame) -> bool:
     """Whether every latency is of several launches."""
-    return all(len(times) > 1 for times in rows[rows["latency"] > 0]["latencies"])
+    return all(len(launches) > 1 for launches in rows[rows["latency"] > 0]["launches"])
 
 
 def _no_better_than_zeros(rows: pd.DataFrame) -> list[str]:
