@@ -14,10 +14,11 @@ import pytest
 import synthetic
 
 from results.comparison.backend_changes import Member, backend_changes
-from results.comparison.changes import Comparison
+from results.comparison.changes import Change, Comparison
 from results.comparison.compare import compare
 from results.comparison.fitting import Fitted, Sides, fit
 from results.comparison.judging import judge
+from results.comparison.pairing import Side
 from results.records.load import load
 from results.schema import RECORDS
 from results.statistics.inference import Difference, between_runs, beyond_launches
@@ -122,9 +123,6 @@ def test_two_machines_are_compared_as_they_are() -> None:
 
 def called(y: Array, z: Array | None, moved: float) -> tuple[int, bool]:
     """Return how many unchanged cases are called slower, and whether the one that is, is."""
-    from results.comparison.changes import Change
-    from results.comparison.pairing import Side
-
     every = [case for cases in fitted(y, z) for case in cases]
     beyond = beyond_launches([case.difference for case in every])
     changes = []
@@ -199,7 +197,7 @@ def test_a_slower_machine_hides_no_slower_case(tmp_path: Path) -> None:
         f"sdpa forward N={n}" for n in SMALL["lengths"]
     }  # fmt: skip
     (note,) = (n for n in got.notes if "the sentinel" in n)
-    assert "moved by 3" in note or "moved by 2" in note
+    assert note.endswith("every interval allows for it; times are told at its mean speed")
     for change in got.changes:
         base, new = change.values
         assert change.ratio.value == pytest.approx(new.value / base.value)
