@@ -243,9 +243,31 @@ def test_a_crossover_is_where_the_interpolated_difference_is_zero() -> None:
     assert found.low < found.at < found.high
     assert found.has_interval
     assert not found.is_always
+
+
+@pytest.mark.parametrize("sentinel", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_ends_of_a_crossover_are_where_the_lead_is_not_told_from_zero(
+    seed: int, sentinel: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    series = []
+    for power in (1.0, 2.0):
+        cases = []
+        for n in LENGTHS:
+            machine = 0.1 * rng.standard_normal(int(rng.integers(2, 6)))
+            logs = power * math.log(n / 1300) + machine + 0.05 * rng.standard_normal(len(machine))
+            cases.append(Launches.of(np.exp(logs), np.exp(machine) if sentinel else None))
+        series.append(cases)
+    ours, theirs = fit_series(series)
+    found = crossover_of(LENGTHS, ours, theirs)
+    assert found.has_interval
+    assert LENGTHS[0] < found.low < found.at < found.high < LENGTHS[-1]
     for end, sign in ((found.low, -1), (found.high, 1)):
-        lead = lead_between(LENGTHS, linear, square, end)
-        assert sign * lead.centre == pytest.approx(lead.half_width, abs=0.02)
+        lead = lead_between(LENGTHS, ours, theirs, end)
+        assert sign * lead.centre > lead.half_width
+        inside = lead_between(LENGTHS, ours, theirs, end * 1.02**-sign)
+        assert sign * inside.centre < inside.half_width
 
 
 def test_crossovers_at_no_length_at_every_one_and_open_above() -> None:
