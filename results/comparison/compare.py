@@ -90,8 +90,7 @@ def compare(
                 machine, case_id, arm, name, before[place], side, resolution=floor,
                 backend=case.backend, mode=case.mode,
             )  # fmt: skip
-            is_one = pairing.machines[machine] == machine
-            pairs[place] = Pair(change, case, pairing.sentinels[machine], is_one)
+            pairs[place] = Pair(change, case, pairing.sentinels[machine], pairing.alike[machine])
     if not pairs:
         raise IncomparableError(
             f"NEW: it shares no case with {metric.replace('_', ' ')} with BASE; expected runs of "

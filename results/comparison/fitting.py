@@ -10,10 +10,12 @@ changed between the runs. What may be left of the machine's change M (the ratio 
 both runs, over their common cases) is (1 − β) · M, since β is estimated within the runs: that is
 added to the standard error of a case, and taken off a backend that is held against the sentinel
 (`Fitted.taken` is β). *Without one* β is 0, so that the whole of M counts there, from separate
-cases of the sentinel if the runs have some. Either way M counts once.
+cases of the sentinel if the runs have some. Either way M counts once. What is assumed: nothing but
+the machine changes the sentinel.
 
-*Two machines* are compared as they are: their sentinels are set to one mean, so that they tell of
-the noise between launches alone.
+*Two machines, or two versions of torch*, are compared as they are: what their sentinels differ by
+is not one machine's change (`machine.is_alike`). The sentinels of both runs are set to one mean,
+so that they tell of the noise between launches alone, and the whole of M counts as without one.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class Fitted:
         base, new: its cells.
         difference: log of new / base, with the launches' error alone.
         taken: the share of the machine's change that `difference` is free of: β of its series; 0
-            without a sentinel, and between two machines.
+            without a sentinel, and where the sentinels do not compare.
     """
 
     base: Cell
@@ -49,19 +51,19 @@ Sides = tuple[Launches, Launches]
 """Of a case: the launches of BASE and of NEW, two or more a side."""
 
 
-def fit(series: Sequence[Sequence[Sides]], *, is_one_machine: bool = True) -> list[list[Fitted]]:
+def fit(series: Sequence[Sequence[Sides]], *, is_alike: bool = True) -> list[list[Fitted]]:
     """Fit series of cases that two runs share.
 
     Args:
-        series: those of a machine; of each its cases.
-        is_one_machine: whether both runs are of it.
+        series: those of a setting; of each its cases.
+        is_alike: whether what the sentinels of both runs differ by is the machine's own change.
     """
-    if not is_one_machine:
+    if not is_alike:
         series = _levelled(series)
     cells = fit_series([[side for case in cases for side in case] for cases in series])
     return [
         [
-            _fitted(case, base, new, taken=is_one_machine)
+            _fitted(case, base, new, taken=is_alike)
             for case, base, new in zip(cases, own[::2], own[1::2], strict=True)
         ]
         for cases, own in zip(series, cells, strict=True)

@@ -38,13 +38,13 @@ class Pair(NamedTuple):
         change: what is measured of it.
         case: what it is.
         moved: by how much its machine changed between the runs, by the sentinel; None = unknown.
-        is_one_machine: whether both runs are of it.
+        is_alike: whether that is the machine's own change (`machine.is_alike`).
     """
 
     change: Change
     case: Known
     moved: Difference | None
-    is_one_machine: bool
+    is_alike: bool
 
 
 def tested(
@@ -94,19 +94,18 @@ def tested(
 
 def _fitted(pairs: Sequence[Pair]) -> list[Fitted]:
     """Return the cases as the model sees them, in the same order."""
-    series: dict[str, dict[tuple[Any, ...], list[int]]] = {}
+    settings: dict[tuple[Any, ...], dict[tuple[Any, ...], list[int]]] = {}
     for i, pair in enumerate(pairs):
-        series.setdefault(pair.change.machine, {}).setdefault(pair.case.series, []).append(i)
+        series = settings.setdefault((pair.change.machine, pair.case.setting), {})
+        series.setdefault(pair.case.series, []).append(i)
     result: dict[int, Fitted] = {}
-    for own in series.values():
+    for own in settings.values():
         launches = [
             [(_launches(pairs[i].change.base), _launches(pairs[i].change.new)) for i in places]
             for places in own.values()
         ]
-        is_one_machine = all(pairs[i].is_one_machine for places in own.values() for i in places)
-        for places, cases in zip(
-            own.values(), fit(launches, is_one_machine=is_one_machine), strict=True
-        ):
+        is_alike = all(pairs[i].is_alike for places in own.values() for i in places)
+        for places, cases in zip(own.values(), fit(launches, is_alike=is_alike), strict=True):
             result.update(zip(places, cases, strict=True))
     return [result[i] for i in range(len(pairs))]
 

@@ -11,15 +11,40 @@ from results.schema import SENTINEL
 from results.statistics.inference import Difference
 from results.statistics.launches import Launches, contrast, fit_series
 
-_Times = Mapping[tuple[str, int], Sequence[float]]
-"""Of a sentinel, by the case and arm that it was timed in."""
+LIBRARIES = ("torch", "blas", "cuda", "driver", "flags", "glibc")
+"""Of an environment: what the sentinel's own work is done by."""
+
+_Times = Mapping[tuple[str, str, int], Sequence[float]]
+"""Of a sentinel, by the device, case and arm that it was timed in."""
+
+
+def is_alike(base: Run, new: Run, there: str, here: str) -> bool:
+    """Whether what the sentinels of two runs differ by is the machine's own change.
+
+    That is so on one machine, with the same libraries: another torch may do the same work faster.
+
+    Args:
+        base: what it was.
+        new: what it is.
+        there: the machine in BASE.
+        here: in NEW.
+    """
+    return there == here and _libraries(base, there) == _libraries(new, here)
+
+
+def _libraries(run: Run, machine: str) -> set[str]:
+    frame = run.frame
+    addresses = frame[frame["machine"] == machine]["environment"].unique()
+    known = [run.environments.get(address, {}) for address in addresses]
+    return {repr([environment.get(name) for name in LIBRARIES]) for environment in known}
 
 
 def moved(base: Run, new: Run, there: str, here: str) -> Difference | None:
     """Return the log of new / base of a machine's sentinel; None = the runs have none in common.
 
-    Where launches carry one, the mean over the cases that both runs have, since it is the same
-    work in each. Else of the separate cases of the sentinel the one that moved most.
+    Where launches carry one, the mean over the cases of a device that both runs have, since it is
+    the same work in each; else a separate case of the sentinel. Of several, the one that moved
+    most.
 
     Args:
         base: what it was.
@@ -28,14 +53,18 @@ def moved(base: Run, new: Run, there: str, here: str) -> Difference | None:
         here: in NEW.
     """
     before, after = (_in_launches(run, m) for run, m in ((base, there), (new, here)))
-    if shared := [case for case in before if case in after]:
-        return _apart(before, after, shared)
-    before, after = (_separate(run, m) for run, m in ((base, there), (new, here)))
-    alone = [_apart(before, after, [case]) for case in before if case in after]
-    return max(alone, key=lambda d: abs(d.centre), default=None)
+    by_device: dict[str, list[tuple[str, str, int]]] = {}
+    for case in before:
+        if case in after:
+            by_device.setdefault(case[0], []).append(case)
+    found = [_apart(before, after, cases) for cases in by_device.values()]
+    if not found:
+        before, after = (_separate(run, m) for run, m in ((base, there), (new, here)))
+        found = [_apart(before, after, [case]) for case in before if case in after]
+    return max(found, key=lambda d: abs(d.centre), default=None)
 
 
-def _apart(before: _Times, after: _Times, cases: Sequence[tuple[str, int]]) -> Difference:
+def _apart(before: _Times, after: _Times, cases: Sequence[tuple[str, str, int]]) -> Difference:
     """Return the mean change over cases, which share one variance."""
     sides = [Launches.of(times[case]) for case in cases for times in (before, after)]
     (cells,) = fit_series([sides])
@@ -58,5 +87,5 @@ def _separate(run: Run, machine: str) -> _Times:
 
 
 def _by_case(rows: pd.DataFrame, column: str) -> _Times:
-    parts = rows.groupby(["case_id", "arm"], sort=False)[column]
-    return {(str(case), int(arm)): list(part) for (case, arm), part in parts}
+    parts = rows.groupby(["device", "case_id", "arm"], sort=False)[column]
+    return {(str(device), str(case), int(arm)): list(part) for (device, case, arm), part in parts}

@@ -11,7 +11,7 @@ import pandas as pd
 
 from results.analysis.series import with_cross_len
 from results.analysis.warm_up import is_cut_short
-from results.comparison.machine import moved
+from results.comparison.machine import is_alike, moved
 from results.records.case_columns import SETTING
 from results.records.frames import as_rows
 from results.records.load import Run, machine_names
@@ -52,7 +52,8 @@ class Side:
 class Known:
     """A case as people name it, its backend, where it runs, and how its memory is allocated.
 
-    `series` is what it shares with the cases that differ from it in length alone.
+    `setting` is what it shares with all that was measured together, `series` with the cases of
+    the setting that differ from it in length alone.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Known:
     mode: str
     device: str
     allocator: str
+    setting: tuple[Any, ...]
     series: tuple[Any, ...]
 
     @property
@@ -73,6 +75,7 @@ class Pairing:
 
     Attributes:
         machines: machine of NEW to that of BASE.
+        alike: machine of NEW to whether its sentinels compare (`machine.is_alike`).
         sentinels: machine of NEW to what changed in its sentinel; None = unknown.
 
     Raises:
@@ -92,9 +95,13 @@ class Pairing:
             for said in run.incomplete
         ]  # fmt: skip
         self.machines = _pair_machines(base, new)
+        self.alike = {
+            here: is_alike(base, new, there, here) for here, there in self.machines.items()
+        }
         # With sentinels in the launches the model tells times at one speed of the machine.
-        is_one = all(here == there for here, there in self.machines.items())
-        self._are_levelled = is_one and all((r.frame["sentinel"] > 0).any() for r in (base, new))
+        self._at_one_speed = all(self.alike.values()) and all(
+            (run.frame["sentinel"] > 0).any() for run in (base, new)
+        )
         self.sentinels = {
             here: moved(base, new, there, here) for here, there in self.machines.items()
         }
@@ -110,7 +117,7 @@ class Pairing:
                 f"the sentinel, the same work in both runs, moved by {most:.0%}: so much the "
                 "machine itself changed, and every interval allows for it"
                 + "; times are told at its mean speed"
-                * self._are_levelled
+                * self._at_one_speed
             )
         if None in self.sentinels.values():
             yield (
@@ -212,7 +219,8 @@ def named(run: Run) -> dict[tuple[str, int], Known]:
         known[row["case_id"], row["arm"]] = Known(
             ", ".join(parts), label(row["backend"], row["options"]), row["mode"], row["device"],
             row["allocator"],
-            tuple(row[c] for c in (*around, "kind", "mode", "backend", "options")),
+            tuple(row[c] for c in around),
+            tuple(row[c] for c in ("kind", "mode", "backend", "options")),
         )  # fmt: skip
     return known
 

@@ -114,7 +114,7 @@ def test_two_machines_are_compared_as_they_are() -> None:
           Launches(np.exp(y[s, n, 1]), np.exp(z[s, n, 1]))) for n in range(LENGTHS)]
         for s in range(SERIES)
     ]  # fmt: skip
-    for cases in fit(series, is_one_machine=False):
+    for cases in fit(series, is_alike=False):
         for case in cases:
             assert case.difference.centre == pytest.approx(0.7, abs=0.1)
             assert case.taken == 0
@@ -207,6 +207,28 @@ def test_a_slower_machine_hides_no_slower_case(tmp_path: Path) -> None:
     assert set(quiet.values()) <= {"no change", "inconclusive"}
 
 
+def test_settings_have_a_mean_speed_each(tmp_path: Path) -> None:
+    """On four threads the sentinel takes half as long: that says nothing of the machine."""
+    folders = {}
+    for name, seed in (("a", 1), ("b", 2)):
+        for threads, factor in ((2, 1.0), (4, 0.5)):
+            run = synthetic.write_run(
+                tmp_path / f"{name}{threads}", LAWS, **SMALL, seed=seed, run=f"{name}{threads}",
+                case={"threads": threads},
+            )  # fmt: skip
+            folders[name, threads] = on_a_machine(run, seed + threads)
+            records = [json.loads(line) for line in (run / RECORDS).read_text().splitlines()]
+            for record in records:
+                times = record["arms"][0]["metrics"]["latency"]
+                times["sentinel"] = [factor * t for t in times["sentinel"]]
+            (run / RECORDS).write_text("".join(json.dumps(r) + "\n" for r in records))
+    got = compare(*(load(folders[name, 2], folders[name, 4]) for name in "ab"))
+    assert len(got.changes) == 30
+    for change in got.changes:
+        raw = math.exp(np.mean(np.log(change.base.launches)))
+        assert change.values[0].value == pytest.approx(raw, rel=0.2)
+
+
 def test_memory_has_no_sentinel(tmp_path: Path) -> None:
     got = both(tmp_path, LAWS, 1.3)
     base, new = (load(tmp_path / name) for name in "ab")
@@ -216,8 +238,19 @@ def test_memory_has_no_sentinel(tmp_path: Path) -> None:
     assert got.changes[0].cells[0].series.uses_sentinel
 
 
-def test_between_machines_a_ratio_is_that_of_the_times(tmp_path: Path) -> None:
-    got = both(tmp_path, LAWS, 2.0, machine={**synthetic.MACHINE, "cpu": "Another CPU"})
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"machine": {**synthetic.MACHINE, "cpu": "Another CPU"}},
+        {"environment": {**synthetic.ENVIRONMENT, "torch": "9"}},
+    ],
+    ids=["another machine", "another torch"],
+)
+def test_sentinels_that_do_not_compare_leave_the_ratio_of_the_times(
+    tmp_path: Path, other: Mapping[str, Any]
+) -> None:
+    got = both(tmp_path, LAWS, 2.0, **other)
+    assert not any("mean speed" in note for note in got.notes)
     for change in got.changes:
         assert change.ratio.value == pytest.approx(2.0, rel=0.15)
     assert got.regressions == []
