@@ -110,20 +110,37 @@ def points(run: Run) -> pd.DataFrame:
 
 def _fit_times(rows: Sequence[dict[str, Any]]) -> None:
     """Fit the model of launches to the times of each setting, and set what follows from it."""
-    settings: dict[tuple[Any, ...], dict[tuple[Any, ...], list[dict[str, Any]]]] = {}
+    settings: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         if row["metric"] == "latency" and len(row["launches"]):
-            series = settings.setdefault(tuple(row[c] for c in SETTING), {})
-            series.setdefault(tuple(row[c] for c in SERIES), []).append(row)
-    for series in settings.values():
-        fitted = fit_series(
-            [[Launches(row["launches"], row["sentinels"]) for row in part]
-             for part in series.values()]
-        )  # fmt: skip
-        for part, cells in zip(series.values(), fitted, strict=True):
-            for row, cell in zip(part, cells, strict=True):
-                got = time_of(cell)
-                row |= {"cell": cell, "value": got.value, "ci_low": got.low, "ci_high": got.high}
+            settings.setdefault(tuple(row[c] for c in SETTING), []).append(row)
+    for part in settings.values():
+        set_cells(part, SERIES)
+        for row in part:
+            got = time_of(row["cell"])
+            row |= {"value": got.value, "ci_low": got.low, "ci_high": got.high}
+
+
+def set_cells(rows: Sequence[dict[str, Any]], series: Sequence[str]) -> None:
+    """Fit the model of launches to rows that were measured together; set `cell` of each.
+
+    Args:
+        rows: one a case, with `launches` (positive numbers; none: the cell is None) and, where
+            they carry sentinels, `sentinels`, one a launch in seconds.
+        series: names of what tells a series from the others: everything but the length.
+    """
+    parts: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        row["cell"] = None
+        if len(row["launches"]):
+            parts.setdefault(tuple(row[c] for c in series), []).append(row)
+    fitted = fit_series(
+        [[Launches.of(row["launches"], row.get("sentinels")) for row in part]
+         for part in parts.values()]
+    )  # fmt: skip
+    for part, cells in zip(parts.values(), fitted, strict=True):
+        for row, cell in zip(part, cells, strict=True):
+            row["cell"] = cell
 
 
 def _launch(row: _Row) -> tuple[Any, ...]:

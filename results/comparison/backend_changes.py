@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import NamedTuple
 
 from results.comparison.verdicts import FALSE_DISCOVERIES, REGRESSIONS, Verdict, verdict_of
@@ -47,6 +48,8 @@ class Member(NamedTuple):
         mode: of the case.
         difference: with the launches' error alone.
         is_judged: whether it counts for its own backend; else it tells of the others alone.
+        taken: the share of what the machine changed that `difference` is free of already
+            (`results.comparison.fitting`).
     """
 
     machine: str
@@ -54,6 +57,7 @@ class Member(NamedTuple):
     mode: str
     difference: Difference
     is_judged: bool = True
+    taken: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,9 @@ class _Test:
                 least = max(LEAST_BETWEEN, beyond_chance(rest))
                 yield _Row(change, own, apart_from(own, others, least)[0])
             else:
-                yield self._beside_the_sentinel(change, own)
+                yield self._beside_the_sentinel(
+                    change, own, [m.taken for m in judged if m.backend == backend]
+                )
 
     def of_all(
         self, members: Sequence[Member], known: Mapping[str, Difference], mode: str
@@ -184,7 +190,8 @@ class _Test:
         own, *_ = known.values()
         least = max(LEAST_BETWEEN, beyond_chance([m.difference for m in members]))
         shared = apart_from(own, list(known.values()), least)[1]
-        return self._beside_the_sentinel(self._change(EVERY, mode, len(members)), shared)
+        change = self._change(EVERY, mode, len(members))
+        return self._beside_the_sentinel(change, shared, [m.taken for m in members])
 
     def _change(self, backend: str, mode: str, cases: int) -> BackendChange:
         name = f"{backend} {mode}" if mode else backend
@@ -192,14 +199,18 @@ class _Test:
             self.machine, backend, mode, name, cases, threshold=self.threshold(backend)
         )
 
-    def _beside_the_sentinel(self, change: BackendChange, own: Difference) -> _Row:
+    def _beside_the_sentinel(
+        self, change: BackendChange, own: Difference, taken: Sequence[float]
+    ) -> _Row:
         if self.sentinel is None or math.isinf(self.sentinel.error):
             reason = "no sentinel"
             return _Row(replace(change, reason=reason), own, None)
         between = 0.0 if change.backend == EVERY else LEAST_BETWEEN
-        error = math.hypot(own.error, self.sentinel.error, between)
+        left = 1 - fmean(taken)  # of the machine's change, after what the model took off
+        error = math.hypot(own.error, left * self.sentinel.error, between)
         df = min(own.df, self.sentinel.df)
-        return _Row(change, own, Difference(own.centre - self.sentinel.centre, error, df))
+        tested = Difference(own.centre - left * self.sentinel.centre, error, df)
+        return _Row(change, own, tested)
 
 
 def _judged(row: _Row, level: float, tests: int) -> BackendChange:

@@ -10,7 +10,8 @@ from results.comparison.backend_changes import BackendChange
 from results.comparison.pairing import Place, Side
 from results.comparison.verdicts import REGRESSIONS, THRESHOLD, Verdict
 from results.metrics import METRICS
-from results.statistics.intervals import Estimate
+from results.statistics.intervals import Estimate, estimate
+from results.statistics.launches import Cell, time_of
 
 _NONE = Estimate(math.nan, math.nan, math.nan)
 
@@ -36,6 +37,7 @@ class Change:
         mode: of the case.
         threshold: the fraction from which on a change of this case matters.
         smallest: the smallest change that could have been seen, as a ratio; NaN = none.
+        cells: of both runs, by the model of launches; None where a side has fewer than two.
     """
 
     machine: str
@@ -54,6 +56,20 @@ class Change:
     mode: str = ""
     threshold: float = THRESHOLD
     smallest: float = math.nan
+    cells: tuple[Cell, Cell] | None = None
+
+    @property
+    def values(self) -> tuple[Estimate, Estimate]:
+        """What either run took, base first; NaN where it measured nothing.
+
+        With a sentinel in the launches: at the machine's mean speed over both runs.
+        """
+        if self.cells is not None and not self.pairs:
+            return time_of(self.cells[0]), time_of(self.cells[1])
+        base, new = (
+            estimate(side.launches) if side.launches else _NONE for side in (self.base, self.new)
+        )
+        return base, new
 
     @property
     def key(self) -> Place:

@@ -90,7 +90,7 @@ def compare(
                 machine, case_id, arm, name, before[place], side, resolution=floor,
                 backend=case.backend, mode=case.mode,
             )  # fmt: skip
-            pairs[place] = Pair(change, case, pairing.shift(machine))
+            pairs[place] = Pair(change, case, pairing.sentinels[machine], pairing.alike[machine])
     if not pairs:
         raise IncomparableError(
             f"NEW: it shares no case with {metric.replace('_', ' ')} with BASE; expected runs of "
@@ -109,7 +109,7 @@ def compare(
     is_judged = _chosen(measured, new, only)
     if left := len(measured) - sum(is_judged):
         notes.append(f"{counted(left)} not chosen by --only: not judged")
-    changes, members = tested(measured, is_judged, limit)
+    changes, members = tested(measured, is_judged, limit, moves=metric == "latency")
     judged = [
         _doubted(change, pair.case, len(measured)) if metric == "latency" else change
         for change, pair in zip(

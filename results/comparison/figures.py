@@ -26,7 +26,7 @@ LONGEST_TITLE = 34
 """Characters over one of three panels."""
 
 RATIO_CAPTION = (
-    "What the one takes over what the other does, the median over launches; bands are 95 % "
+    "What the one takes over what the other does, the mean over launches; bands are 95 % "
     "intervals, where they are narrower than fourfold. Above the dotted line it takes more. A "
     "ring marks a change that holds over the whole table."
 )

@@ -1,4 +1,4 @@
-"""The verdict of each case, by its launches in both runs.
+"""The verdict of each case, by its launches in both runs (`results.comparison.fitting`).
 
 A case is worse where no change is ruled out, over the whole table, and the best estimate is beyond
 the threshold; it has not changed where its whole interval is within the threshold. A backend's
@@ -12,63 +12,106 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import compress
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from results.comparison.backend_changes import Member
 from results.comparison.changes import Change
-from results.comparison.pairing import Known
+from results.comparison.fitting import Fitted, fit
+from results.comparison.pairing import Known, Side
 from results.comparison.verdicts import FALSE_DISCOVERIES, verdict_of
 from results.schema import Status
-from results.statistics.inference import Difference, adjusted, apart, beyond_launches
+from results.statistics.inference import Difference, adjusted, between_runs, beyond_launches
 from results.statistics.intervals import ONE_LAUNCH, Estimate
-from results.statistics.scatter import MIN_CASES, MOST_DF, scatters
+from results.statistics.launches import Launches
+from results.statistics.scatter import MIN_CASES, MOST_DF
 
 BROKEN: tuple[Status, ...] = ("failed", "crashed", "out_of_memory")
 """Ends of a launch that count against a case that ran before."""
 
 
 class Pair(NamedTuple):
-    """A case in both runs, before it is judged, and by how much its machine moved between them."""
+    """A case in both runs, before it is judged.
+
+    Attributes:
+        change: what is measured of it.
+        case: what it is.
+        moved: by how much its machine changed between the runs, by the sentinel; None = unknown.
+        is_alike: whether that is the machine's own change (`machine.is_alike`).
+    """
 
     change: Change
     case: Known
-    shift: float | None
+    moved: Difference | None
+    is_alike: bool
 
 
 def tested(
-    pairs: Sequence[Pair], is_judged: Sequence[bool], limit: Callable[[str], float]
+    pairs: Sequence[Pair],
+    is_judged: Sequence[bool],
+    limit: Callable[[str], float],
+    *,
+    moves: bool,
 ) -> tuple[list[Change], list[Member]]:
     """Return the judged changes with ratio and p, or with the verdict that needs none.
 
     And what changed in each case, judged or not, by its launches alone.
+
+    Args:
+        pairs: the cases.
+        is_judged: which of them are.
+        limit: the fraction from which on a change matters, by backend.
+        moves: whether the machine may have changed what is compared: times, not memory.
     """
     changes = [
         replace(_without_a_test(pair), threshold=limit(pair.change.backend)) for pair in pairs
     ]
     places = [i for i, c in enumerate(changes) if c.verdict == "inconclusive" and not c.reason]
-    cases = [(changes[i].base.launches, changes[i].new.launches) for i in places]
-    scatter_of = scatters(cases)
-    plain = [apart(*case, scatter) for case, scatter in zip(cases, scatter_of, strict=True)]
+    fitted = _fitted([pairs[i] for i in places])
+    plain = [one.difference for one in fitted]
     beyond = beyond_launches(plain)
     common = float(np.median([d.centre for d in plain])) if len(plain) >= MIN_CASES else 0.0
     tests = sum(is_judged[i] for i in places)
-    for i, case, scatter in zip(places, cases, scatter_of, strict=True):
+    for i, one in zip(places, fitted, strict=True):
+        moved = pairs[i].moved
         # Without a sentinel, what most cases have in common may be the machine's.
-        shift = common if pairs[i].shift is None else pairs[i].shift
-        difference = apart(*case, scatter, beyond=beyond, shift=shift or 0.0)
+        left = common if moved is None else (1 - one.taken) * moved.centre
+        difference = between_runs(one.difference, beyond, left if moves else 0.0)
         smallest = difference.smallest_seen(FALSE_DISCOVERIES / max(1, tests))
         changes[i] = replace(
             changes[i], ratio=difference.ratio, p=difference.p,
-            smallest=max(1 + changes[i].threshold, smallest),
+            smallest=max(1 + changes[i].threshold, smallest), cells=(one.base, one.new),
         )  # fmt: skip
     differences = dict(zip(places, plain, strict=True)) | _unresolved(changes)
+    taken = {i: one.taken for i, one in zip(places, fitted, strict=True)}
     members = [
-        Member(c.machine, c.backend, c.mode, differences[i], is_judged[i])
+        Member(c.machine, c.backend, c.mode, differences[i], is_judged[i], taken.get(i, 0.0))
         for i, c in enumerate(changes) if i in differences
     ]  # fmt: skip
     return list(compress(changes, is_judged)), members
+
+
+def _fitted(pairs: Sequence[Pair]) -> list[Fitted]:
+    """Return the cases as the model sees them, in the same order."""
+    settings: dict[tuple[Any, ...], dict[tuple[Any, ...], list[int]]] = {}
+    for i, pair in enumerate(pairs):
+        series = settings.setdefault((pair.change.machine, pair.case.setting), {})
+        series.setdefault(pair.case.series, []).append(i)
+    result: dict[int, Fitted] = {}
+    for own in settings.values():
+        launches = [
+            [(_launches(pairs[i].change.base), _launches(pairs[i].change.new)) for i in places]
+            for places in own.values()
+        ]
+        is_alike = all(pairs[i].is_alike for places in own.values() for i in places)
+        for places, cases in zip(own.values(), fit(launches, is_alike=is_alike), strict=True):
+            result.update(zip(places, cases, strict=True))
+    return [result[i] for i in range(len(pairs))]
+
+
+def _launches(side: Side) -> Launches:
+    return Launches.of(side.launches, side.sentinels)
 
 
 def _unresolved(changes: Sequence[Change]) -> dict[int, Difference]:

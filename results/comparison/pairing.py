@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,11 @@ import pandas as pd
 
 from results.analysis.series import with_cross_len
 from results.analysis.warm_up import is_cut_short
+from results.comparison.machine import is_alike, moved
 from results.records.case_columns import SETTING
 from results.records.frames import as_rows
 from results.records.load import Run, machine_names
-from results.schema import IDENTITY, PEER, PROJECTIONS, SENTINEL, format_option
-from results.statistics.inference import Difference, medians_apart
+from results.schema import IDENTITY, PEER, PROJECTIONS, format_option
 from results.text import numbers
 from results.text.clean import clean
 from results.text.labels import label
@@ -38,23 +38,31 @@ class Side:
         status: where none did, how the first ended.
         reason: likewise; where some did, how many did not.
         cut_short: how many of the launches had a warm-up that was cut short.
+        sentinels: of a time, the sentinel of each of its launches in s; NaN where it has none.
     """
 
     launches: tuple[float, ...] = ()
     status: str = "ok"
     reason: str = ""
     cut_short: int = 0
+    sentinels: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Known:
-    """A case as people name it, its backend, where it runs, and how its memory is allocated."""
+    """A case as people name it, its backend, where it runs, and how its memory is allocated.
+
+    `setting` is what it shares with all that was measured together, `series` with the cases of
+    the setting that differ from it in length alone.
+    """
 
     name: str
     backend: str
     mode: str
     device: str
     allocator: str
+    setting: tuple[Any, ...]
+    series: tuple[Any, ...]
 
     @property
     def may_fault(self) -> bool:
@@ -67,8 +75,8 @@ class Pairing:
 
     Attributes:
         machines: machine of NEW to that of BASE.
-        sentinels: machine of NEW to what changed in its sentinel, in the one that moved most;
-            None = unknown.
+        alike: machine of NEW to whether its sentinels compare (`machine.is_alike`).
+        sentinels: machine of NEW to what changed in its sentinel; None = unknown.
 
     Raises:
         IncomparableError: if the runs were measured by different versions of the measuring code,
@@ -87,26 +95,29 @@ class Pairing:
             for said in run.incomplete
         ]  # fmt: skip
         self.machines = _pair_machines(base, new)
-        self.sentinels = {
-            here: _moved(_sentinels(base, there), _sentinels(new, here))
-            for here, there in self.machines.items()
+        self.alike = {
+            here: is_alike(base, new, there, here) for here, there in self.machines.items()
         }
-
-    def shift(self, machine: str) -> float | None:
-        """Return the logarithm by which a machine of NEW moved; None = unknown."""
-        moved = self.sentinels[machine]
-        return None if moved is None else moved.centre
+        # With sentinels in the launches the model tells times at one speed of the machine.
+        self._at_one_speed = all(self.alike.values()) and all(
+            (run.frame["sentinel"] > 0).any() for run in (base, new)
+        )
+        self.sentinels = {
+            here: moved(base, new, there, here) for here, there in self.machines.items()
+        }
 
     def notes(self, threshold: float) -> Iterator[str]:
         """Yield what is to be kept in mind, one sentence each."""
         yield from self._incomplete
         if any(here != there for here, there in self.machines.items()):
             yield "the runs are of two machines: a ratio is between them, not between commits"
-        moved = math.expm1(max(abs(d.centre) if d else 0.0 for d in self.sentinels.values()))
-        if moved > threshold:
+        most = math.expm1(max(abs(d.centre) if d else 0.0 for d in self.sentinels.values()))
+        if most > threshold:
             yield (
-                f"the sentinel, the same work in both runs, moved by {moved:.0%}: so much the "
+                f"the sentinel, the same work in both runs, moved by {most:.0%}: so much the "
                 "machine itself changed, and every interval allows for it"
+                + "; times are told at its mean speed"
+                * self._at_one_speed
             )
         if None in self.sentinels.values():
             yield (
@@ -122,14 +133,6 @@ def _version(run: Run) -> int:
     return version
 
 
-def _moved(
-    before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]
-) -> Difference | None:
-    """Return what changed in the sentinels, in the one that moved most."""
-    moved = [medians_apart(before[case], after[case]) for case in before.keys() & after.keys()]
-    return max(moved, key=lambda d: abs(d.centre), default=None)
-
-
 def _pair_machines(base: Run, new: Run) -> dict[str, str]:
     here, there = (list(run.frame["machine"].unique()) for run in (new, base))
     if shared := [machine for machine in here if machine in there]:
@@ -140,18 +143,6 @@ def _pair_machines(base: Run, new: Run) -> dict[str, str]:
         f"NEW: none of its {len(here)} machines is among the {len(there)} of BASE; expected a "
         "machine in common, or one in each"
     )
-
-
-def _sentinels(run: Run, machine: str) -> dict[str, list[float]]:
-    """Return the latencies of a machine's sentinels, by case."""
-    frame = run.frame
-    rows = frame[
-        (frame["kind"] == SENTINEL)
-        & (frame["machine"] == machine)
-        & (frame["metric"] == "latency")
-        & (frame["value"] > 0)
-    ]
-    return {str(case): list(part) for case, part in rows.groupby("case_id")["value"]}
 
 
 # -- what a run holds ----------------------------------------------------------------------------
@@ -196,7 +187,10 @@ def sides(run: Run, metric: str, name: str) -> dict[Place, Side]:
         if len(values):
             cut = sum(is_cut_short(row) for row in as_rows(good[["converged"]]))
             lost = _lost(values, bad)
-            found[key] = Side(tuple(map(float, values)), reason=lost, cut_short=cut)
+            beside = tuple(map(float, good["sentinel"]))
+            found[key] = Side(
+                tuple(map(float, values)), reason=lost, cut_short=cut, sentinels=beside
+            )
         elif len(bad):
             found[key] = Side((), str(bad["status"].iloc[0]), str(bad["reason"].iloc[0]))
     return found
@@ -215,7 +209,8 @@ def named(run: Run) -> dict[tuple[str, int], Known]:
     """Name every case and arm: backend, mode and length, and what else differs between them."""
     frame = with_cross_len(ours(run).drop_duplicates(["case_id", "arm"]))
     places = ("machine", "environment", "version")
-    several = [c for c in SETTING if c not in places and frame[c].nunique() > 1]
+    around = [c for c in SETTING if c not in places]
+    several = [c for c in around if frame[c].nunique() > 1]
     known = {}
     for row in as_rows(frame):
         what = f"{label(row['backend'], row['options'])} {row['mode']} N={row['seq_len']}"
@@ -224,6 +219,8 @@ def named(run: Run) -> dict[tuple[str, int], Known]:
         known[row["case_id"], row["arm"]] = Known(
             ", ".join(parts), label(row["backend"], row["options"]), row["mode"], row["device"],
             row["allocator"],
+            tuple(row[c] for c in around),
+            tuple(row[c] for c in ("kind", "mode", "backend", "options")),
         )  # fmt: skip
     return known
 

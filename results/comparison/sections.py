@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from statistics import median
@@ -29,7 +28,7 @@ from results.records.case_columns import SETTING
 from results.records.frames import as_rows
 from results.records.load import Run, machine_names
 from results.schema import MODES
-from results.statistics.intervals import Estimate, estimate
+from results.statistics.intervals import Estimate
 from results.text import numbers
 from results.text.labels import rank
 from results.text.settings import in_words, names_precision
@@ -144,7 +143,7 @@ def case_table(comparison: Comparison, new: Run) -> pd.DataFrame:
     """Return a row a case of a comparison.
 
     Columns: `SERIES`, `seq_len` and `kind`; `base`, `new` and `value` (new over base), each with
-    its interval (`base_low`, `base_high`, …, `ci_low`, `ci_high`) and the launches of both;
+    its interval (`base_low`, `base_high`, …, `ci_low`, `ci_high`); `cells` of both;
     `verdict`, `word` (what it is called), `note` (what a figure says of it), `remark`, `ringed`;
     `base_cut_short` and `new_cut_short` (launches), and `converged`: whether both are 0.
     """
@@ -158,7 +157,8 @@ def case_table(comparison: Comparison, new: Run) -> pd.DataFrame:
         rows.append(
             {
                 **where, "verdict": change.verdict, "word": word,
-                **_side("base", change.base.launches), **_side("new", change.new.launches),
+                **_side("base", change.values[0]), **_side("new", change.values[1]),
+                "cells": change.cells,
                 "base_status": change.base.status, "new_status": change.new.status,
                 "base_cut_short": change.base.cut_short, "new_cut_short": change.new.cut_short,
                 "value": change.ratio.value, "ci_low": change.ratio.low,
@@ -175,12 +175,8 @@ def case_table(comparison: Comparison, new: Run) -> pd.DataFrame:
     return table.sort_values(order, kind="stable").drop(columns=["rank", "mode_rank"])
 
 
-def _side(name: str, launches: Sequence[float]) -> dict[str, Any]:
-    value = estimate(launches) if launches else Estimate(math.nan, math.nan, math.nan)
-    return {
-        name: value.value, f"{name}_low": value.low, f"{name}_high": value.high,
-        f"{name}_launches": tuple(launches),
-    }  # fmt: skip
+def _side(name: str, value: Estimate) -> dict[str, Any]:
+    return {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
 
 
 def _drawings(

@@ -20,7 +20,8 @@ from results.page.blocks import Cell, TableView
 from results.page.cells import name
 from results.page.columns import Columns, Row, Writer, of, table
 from results.records.frames import as_rows
-from results.statistics.intervals import Estimate, is_less
+from results.statistics.intervals import Estimate
+from results.statistics.launches import is_less
 from results.text import numbers
 from results.text.written import writer
 
@@ -150,13 +151,16 @@ def _best(group: pd.DataFrame, side: str) -> tuple[Cell, Cell]:
     if not measured:
         return Cell(numbers.NONE), Cell(numbers.NONE)
     first, *others = measured
-    launches = f"{side}_launches"
-    alike = [
-        _marked(name(o), o, side) for o in others
-        if not is_less(first[launches], o[launches])
-    ]  # fmt: skip
+    run = ("base", "new").index(side)
+    alike = [_marked(name(o), o, side) for o in others if not _is_less(first, o, run)]
     time = _marked(numbers.seconds(first[side]), first, side)
     return Cell(name(first), ", ".join(alike)), Cell(time)
+
+
+def _is_less(one: Row, other: Row, run: int) -> bool:
+    """Whether a case is told to be faster than another of a run; one launch tells no order."""
+    cells = one["cells"], other["cells"]
+    return all(cells) and is_less(cells[0][run], cells[1][run])
 
 
 def crossover_view(part: pd.DataFrame, sides: Sides) -> TableView:

@@ -10,7 +10,7 @@ from results.comparison.backend_changes import EVERY, BackendChange, counted
 from results.comparison.changes import Change, Comparison
 from results.comparison.pairing import Side
 from results.comparison.verdicts import Verdict
-from results.statistics.intervals import Estimate, estimate
+from results.statistics.intervals import Estimate
 from results.text import numbers
 from results.text.written import writer
 
@@ -115,7 +115,10 @@ def cells_of(comparison: Comparison, change: Change) -> list[str]:
     return [
         comparison.word(change.verdict),
         change.name,
-        f"{_measured(comparison, change.base)} → {_measured(comparison, change.new)}",
+        " → ".join(
+            _measured(comparison, side, value)
+            for side, value in zip((change.base, change.new), change.values, strict=True)
+        ),
         ratio(change.ratio),
         smallest(change.smallest),
         remark(change),
@@ -155,10 +158,10 @@ def ratio(value: Estimate) -> str:
     return f"{value.value:.2f} × ({value.low:.2f}–{value.high:.2f})"
 
 
-def _measured(comparison: Comparison, side: Side) -> str:
+def _measured(comparison: Comparison, side: Side, value: Estimate) -> str:
     if not side.launches:
         return numbers.STATUS_WORDS.get(side.status, side.status)
-    return writer(comparison.metric)(estimate(side.launches).value)
+    return writer(comparison.metric)(value.value)
 
 
 def remark(change: Change) -> str:

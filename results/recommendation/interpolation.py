@@ -15,6 +15,7 @@ import numpy as np
 
 from results.analysis.warm_up import converged
 from results.statistics.intervals import ONE_LAUNCH, Array, Estimate
+from results.statistics.launches import Cell, contrast, estimate_of
 from results.text import numbers
 
 _LARGEST_LOG = 600.0
@@ -37,6 +38,9 @@ class Reading:
         note: what a reader must know of it; where there is no value, why.
         on: what it was measured on, where that is no property of the setting.
         launches: the launches behind a measured value, in its unit.
+        terms: of a time, the cells of the model of launches that its log is a weighted sum of,
+            each with its weight.
+        bend: of an interpolated time, the factors by which the curve may lie below and above it.
         lacking: which part of it has no value, and why; what lacks a part meets no lower limit.
         converged: of a time, whether the warm-ups behind it did; None = not known.
     """
@@ -50,6 +54,8 @@ class Reading:
     launches: Array = field(default_factory=lambda: np.empty(0), compare=False)
     lacking: str = ""
     converged: bool | None = None
+    terms: tuple[tuple[float, Cell], ...] = field(default=(), compare=False)
+    bend: tuple[float, float] = (1.0, 1.0)
 
     @property
     def known(self) -> bool:
@@ -80,11 +86,12 @@ def at_length(rows: Sequence[Row], seq_len: int, *, grows: bool = True) -> Readi
     """Return what one series' rows of one metric say about a length.
 
     Between two lengths that were tried one after the other and both measured, the logarithm of the
-    value is interpolated over that of the length. Its interval is the wider of both ends',
-    relative to their values, on either side, opened as far as the curve may bend in between: to
-    where the neighbouring segments come when they are continued. Where there are none, time and
-    memory may have any exponent from 0 to 2. An error need not follow a power: its interval holds
-    those of both ends in any case.
+    value is interpolated over that of the length. Of a time the interval is that of the contrast
+    of both cells of the model of launches; of others it is the wider of both ends', relative to
+    their values, on either side. It is opened as far as the curve may bend in between: to where
+    the neighbouring segments come when they are continued. Where there are none, time and memory
+    may have any exponent from 0 to 2. An error need not follow a power: its interval holds those
+    of both ends in any case.
 
     What is interpolated has bounds and no level of confidence.
 
@@ -118,9 +125,11 @@ def _measured(row: Row) -> Reading:
     notes = [] if got.has_interval else [ONE_LAUNCH]
     if row["reason"]:
         notes.append(str(row["reason"]))
+    cell = row.get("cell")
     return Reading(
-        got.value, got.low, got.high, note="; ".join(notes), launches=np.asarray(row["launches"])
-    )
+        got.value, got.low, got.high, note="; ".join(notes), launches=np.asarray(row["launches"]),
+        terms=() if cell is None else ((1.0, cell),),
+    )  # fmt: skip
 
 
 def ending(row: Row) -> str:
@@ -155,6 +164,8 @@ def _why_unknown(tried: Sequence[Row], above: int, seq_len: int) -> str:
 def _between(tried: Sequence[Row], above: int, seq_len: int, *, grows: bool) -> Reading:
     a, b = tried[above - 1], tried[above]
     ends = int(a["seq_len"]), int(b["seq_len"])
+    if a.get("cell") is not None and b.get("cell") is not None:
+        return _of_cells(tried, above, seq_len, ends)
     intervals = [(row["ci_low"], row["ci_high"]) for row in (a, b)]
     known = all(math.isfinite(bound) for bounds in intervals for bound in bounds)
     note = "" if known else ONE_LAUNCH
@@ -174,6 +185,18 @@ def _between(tried: Sequence[Row], above: int, seq_len: int, *, grows: bool) -> 
     if not grows:
         low, high = min(low, a["ci_low"], b["ci_low"]), max(high, a["ci_high"], b["ci_high"])
     return Reading(value, low, high, ends)
+
+
+def _of_cells(tried: Sequence[Row], above: int, seq_len: int, ends: tuple[int, int]) -> Reading:
+    """Return a time by the contrast of both ends, opened as far as the curve may bend."""
+    share = math.log(seq_len / ends[0]) / math.log(ends[1] / ends[0])
+    terms = ((1 - share, tried[above - 1]["cell"]), (share, tried[above]["cell"]))
+    got = estimate_of(contrast(terms))
+    bent = [got.value, *_continued(tried, above, seq_len, grows=True)]
+    bend = min(bent) / got.value, max(bent) / got.value
+    return Reading(
+        got.value, got.low * bend[0], got.high * bend[1], ends, got.reason, terms=terms, bend=bend
+    )
 
 
 def _on_line(a: Row, b: Row, seq_len: int) -> float:

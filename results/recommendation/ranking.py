@@ -15,7 +15,8 @@ from typing import Any
 from results.recommendation.interpolation import Reading
 from results.recommendation.question import Question
 from results.recommendation.snippet import python_lines
-from results.statistics.intervals import Estimate, ratio
+from results.statistics.intervals import Estimate
+from results.statistics.launches import contrast, estimate_of
 from results.text.labels import label
 
 UNKNOWN = Estimate(math.nan, math.nan, math.nan)
@@ -160,15 +161,13 @@ class Recommendation:
 def relative_time(candidate: Candidate, first: Candidate) -> Estimate:
     """Return how many times as long a candidate takes as another, faster one.
 
-    Where one of the two is interpolated there are no launches to resample: the ends of both
-    intervals are divided, which is wider.
+    That is a contrast of the cells behind both; where one of the two is interpolated, opened as
+    far as its curve may bend.
     """
     latency, other = candidate.latency, first.latency
     if candidate is first:
         return Estimate(1.0, 1.0, 1.0)
-    if len(latency.launches) and len(other.launches):
-        return ratio(latency.launches, other.launches)
-    value = latency.value / other.value
-    if not (latency.has_interval and other.has_interval):
-        return Estimate(value, math.nan, math.nan)
-    return Estimate(value, latency.low / other.high, latency.high / other.low)
+    behind_other = [(-weight, cell) for weight, cell in other.terms]
+    value, low, high, reason = estimate_of(contrast([*latency.terms, *behind_other]))
+    low, high = low * latency.bend[0] / other.bend[1], high * latency.bend[1] / other.bend[0]
+    return Estimate(value, low, high, reason)

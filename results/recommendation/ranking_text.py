@@ -100,7 +100,7 @@ def _from(reading: Reading) -> str:
 def legend(ranking: Ranking) -> list[str]:
     """Explain the columns that the table has."""
     mode, shown = ranking.question.mode, ranking.qualified
-    lines = [f"  {WORDS[mode].call}: median over launches, each a process of its own; behind "
+    lines = [f"  {WORDS[mode].call}: mean over launches, each a process of its own; behind "
              "it the 95 % interval."]  # fmt: skip
     if ranking.not_told_apart:
         lines += [
@@ -130,8 +130,8 @@ def legend(ranking: Ranking) -> list[str]:
         )  # fmt: skip
     if any(c.latency.between for c in shown):
         lines += prose(
-            "Interpolated: on the line through both lengths, in logarithms. Behind it bounds, the "
-            "wider of theirs, opened as far as the curve may bend between them.", "  ",
+            "Interpolated: on the line through both lengths, in logarithms. Behind it bounds: its "
+            "interval, opened as far as the curve may bend between them.", "  ",
         )  # fmt: skip
     if any(ranking.question.limit(name) is not None for name in LIMITS):
         lines += prose(

@@ -1,10 +1,8 @@
-"""Medians, intervals and ratios, with the launch as the unit.
+"""Values with intervals, with the launch as the unit, and Student's t.
 
 Samples of one process agree with each other more than with the next process, so an interval from
-samples is too narrow: here a launch enters as one number, the median of its samples, and only
-launches are resampled. With the handful of launches a sweep has, drawing them with replacement
-understates the spread (by (n−1)/n, and as if it were known), so a resample draws the centre from
-Student's t with the launches' own spread in the log domain. One launch gives no interval.
+samples is too narrow: here a launch enters as one number, the median of its samples. One launch
+gives no interval.
 """
 
 from __future__ import annotations
@@ -19,15 +17,6 @@ from scipy.special import stdtr, stdtrit
 
 LEVEL = 0.95
 """Two-sided level of every interval."""
-
-DRAWS = 4000
-"""Resamples behind an interval of a ratio or a crossover."""
-
-MEDIAN_COST = math.sqrt(math.pi / 2)
-"""How much wider a median of launches scatters than their mean does, at most."""
-
-ONE_LAUNCH_FACTOR = 1.25
-"""Two medians of which one is of a single launch are in no order within this factor."""
 
 ONE_LAUNCH = "one launch: no interval"
 
@@ -60,13 +49,17 @@ def t_quantile(df: float, level: float = LEVEL) -> float:
     return float(stdtrit(df, (1 + level) / 2))
 
 
-def t_within(t: float, df: float) -> float:
-    """Return P(|T| < t) for Student's t."""
-    return 1.0 - 2.0 * float(stdtr(df, -abs(t)))
+def t_two_sided(t: float, df: float) -> float:
+    """Return P(|T| > |t|) for Student's t: the two-sided p-value."""
+    return 2.0 * float(stdtr(df, -abs(t)))
 
 
 def estimate(launches: ArrayLike, *, level: float = LEVEL) -> Estimate:
-    """Return the median over launches with its interval.
+    """Return the mean over launches with its interval, of numbers that stand alone.
+
+    That is the geometric mean, with Student's t interval of the mean log; where a value is not
+    positive, the arithmetic mean with that of the values. Times of a series have the model of
+    launches (`results.statistics.launches`), which knows their scatter better.
 
     Args:
         launches: one number a launch, in any unit, shape [n].
@@ -76,18 +69,37 @@ def estimate(launches: ArrayLike, *, level: float = LEVEL) -> Estimate:
         ValueError: if `launches` is empty or not finite.
     """
     values = _checked(launches)
-    centre = float(np.median(values))
     if len(values) == 1:
-        return Estimate(centre, math.nan, math.nan, ONE_LAUNCH)
+        return Estimate(float(values[0]), math.nan, math.nan, ONE_LAUNCH)
     if np.ptp(values) == 0:
-        return Estimate(centre, centre, centre)
-    if np.all(values > 0):
-        half = t_quantile(len(values) - 1, level) * _scatter(np.log(values))
-        # Two far-apart launches can ask for more than a float holds.
-        half = min(half, 300.0)
-        return Estimate(centre, centre * math.exp(-half), centre * math.exp(half))
-    half = t_quantile(len(values) - 1, level) * _scatter(values)
-    return Estimate(centre, centre - half, centre + half)
+        return Estimate(float(values[0]), float(values[0]), float(values[0]))
+    in_logs = bool(np.all(values > 0))
+    scale = np.log(values) if in_logs else values
+    centre = float(scale.mean())
+    error = float(scale.std(ddof=1)) / math.sqrt(len(values))
+    half = t_quantile(len(values) - 1, level) * error
+    if not in_logs:
+        return Estimate(centre, centre - half, centre + half)
+    half = min(half, 300.0)  # two far-apart launches can ask for more than a float holds
+    return Estimate(math.exp(centre), math.exp(centre - half), math.exp(centre + half))
+
+
+def _checked(launches: ArrayLike) -> Array:
+    values = np.asarray(launches, dtype=np.float64)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"launches: expected a non-empty list of numbers, got {launches!r}")
+    if not np.all(np.isfinite(values)):
+        raise ValueError("launches: expected finite numbers")
+    return values
+
+
+# -- resampled ratios ----------------------------------------------------------------------------
+
+DRAWS = 4000
+"""Resamples behind an interval of a ratio or a crossover."""
+
+MEDIAN_COST = math.sqrt(math.pi / 2)
+"""How much wider a median of launches scatters than their mean does, at most."""
 
 
 def resample(launches: ArrayLike, rng: np.random.Generator, count: int = DRAWS) -> Array:
@@ -130,31 +142,7 @@ def ratio(numerator: ArrayLike, denominator: ArrayLike, *, seed: int = 0) -> Est
     return Estimate(value, float(low), float(high))
 
 
-def is_less(one: ArrayLike, other: ArrayLike) -> bool:
-    """Whether the median of `one` is told to be below that of `other`.
-
-    With several launches on both sides the interval of their ratio has to be below 1; with one
-    launch on a side the ratio has to be below 1 / `ONE_LAUNCH_FACTOR`.
-
-    Raises:
-        ValueError: as `ratio`.
-    """
-    found = ratio(one, other)
-    if found.has_interval:
-        return found.high < 1
-    return found.value * ONE_LAUNCH_FACTOR < 1
-
-
 def _scatter(values: Array) -> float:
     """Return the standard error of the median of `values`, shape [n], n ≥ 2."""
     cost = MEDIAN_COST if len(values) > 2 else 1.0  # of two, the median is the mean
     return cost * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-
-
-def _checked(launches: ArrayLike) -> Array:
-    values = np.asarray(launches, dtype=np.float64)
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"launches: expected a non-empty list of numbers, got {launches!r}")
-    if not np.all(np.isfinite(values)):
-        raise ValueError("launches: expected finite numbers")
-    return values

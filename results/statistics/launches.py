@@ -210,12 +210,25 @@ def ratio_of(top: Cell, bottom: Cell) -> Estimate:
     return estimate_of(contrast([(1.0, top), (-1.0, bottom)]))
 
 
+def is_less(one: Cell, other: Cell) -> bool:
+    """Whether a case is told to be less than another: the interval of their ratio is below 1.
+
+    Where no case of a series was launched twice there is no interval, and no order.
+    """
+    return ratio_of(one, other).high < 1  # False for NaN
+
+
 def slope_weights(lengths: Sequence[int]) -> Array:
     """Return the weights of the least-squares slope of logs over log length, shape [L].
 
     Args:
         lengths: in tokens, two or more that differ, shape [L].
+
+    Raises:
+        ValueError: if fewer than two differ.
     """
+    if len(set(lengths)) < 2:
+        raise ValueError(f"lengths: expected two or more that differ, got {list(lengths)}")
     x = np.log(np.asarray(lengths, dtype=np.float64))
     x = x - x.mean()
     weights: Array = x / float(x @ x)

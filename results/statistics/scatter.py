@@ -1,4 +1,4 @@
-"""How far the launches of a case scatter, what is usual for all cases taken into account."""
+"""How far launches scatter, what is usual for all of them taken into account."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_DF = 1000
 
 
 class Scatter(NamedTuple):
-    """How far the launches of one case scatter, as a logarithm.
+    """How far launches scatter, as a logarithm.
 
     Attributes:
         variance: of one launch.
@@ -27,18 +27,6 @@ class Scatter(NamedTuple):
 
     variance: float
     df: int
-
-
-def scatters(cases: Sequence[tuple[ArrayLike, ArrayLike]]) -> list[Scatter]:
-    """Return how far the launches of each case scatter, the others taken into account.
-
-    Args:
-        cases: of each the launches of both runs, two or more positive numbers a side.
-
-    Raises:
-        ValueError: if a side has fewer than two launches or a number that is not positive.
-    """
-    return moderated([_within(base, new) for base, new in cases])
 
 
 def moderated(own: Sequence[Scatter]) -> list[Scatter]:
@@ -74,12 +62,6 @@ LEAST_HALF_DF = 1e-3
 def trigamma(x: float) -> float:
     """Return the second derivative of log Γ."""
     return float(polygamma(1, x))
-
-
-def _within(base: ArrayLike, new: ArrayLike) -> Scatter:
-    sides = [logs(name, values) for name, values in (("base", base), ("new", new))]
-    df = sum(len(side) - 1 for side in sides)
-    return Scatter(float(sum(((side - side.mean()) ** 2).sum() for side in sides)) / df, df)
 
 
 def _prior(known: Sequence[Scatter]) -> tuple[float, float]:

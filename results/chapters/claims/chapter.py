@@ -93,7 +93,7 @@ def _grounds(found: Sequence[Ruling]) -> TableView:
         "answer": lambda row: Cell(*_word(row[1])),
     }
     notes = [
-        "Value: the median over seeds and launches, with the 95 % interval; of an exponent that "
+        "Value: the mean over seeds and launches, with the 95 % interval; of an exponent that "
         "of the fit. A question without a range is told, and decides nothing."
     ]
     rows = [(ruling, answer) for ruling in found for answer in ruling.answers]

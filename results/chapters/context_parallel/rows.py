@@ -12,18 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from results.analysis.memory_growth import MemoryGrowth, judge
-from results.analysis.series import summarise
+from results.analysis.series import set_cells, summarise
 from results.chapters.titles import PLACE, joined, named_columns, titled
 from results.metrics import METRICS, of_role
 from results.records.case_columns import SHAPE
 from results.records.frames import rows_by
 from results.records.load import Run
 from results.schema import CONTEXT
-from results.statistics.intervals import Estimate, ratio
+from results.statistics.intervals import Estimate
+from results.statistics.launches import ratio_of, time_of
 from results.text.labels import label
 from results.text.settings import differing
 
@@ -49,8 +49,8 @@ class ContextChapter:
         setting: values of `SETTING`.
         rows: one a backend with options, number of ranks and length: `KEYS`, `status`, `reason`,
             `expected_memory` (the declared exponent of memory),
-            `latency` (s, median over launches of the slowest rank) with `low` and `high`,
-            `launches`, `memory` (B, of the rank that took most), and in bytes over all ranks
+            `latency` (s, mean over launches of the slowest rank) with `low` and `high`,
+            `cell`, `memory` (B, of the rank that took most), and in bytes over all ranks
             `exchanged` (a step), `forward` and `formula` (its forward pass).
     """
 
@@ -89,22 +89,25 @@ def _name(setting: Mapping[str, Any]) -> str:
 
 
 def _rows(part: pd.DataFrame) -> pd.DataFrame:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row, own in rows_by(part, KEYS):
         row |= dict.fromkeys(("expected_memory", *_METRICS.values(), "low", "high"), math.nan)
-        row |= {"launches": np.empty(0), "converged": None}
+        row |= {"launches": (), "converged": None}
         for one in summarise(own):
             row |= {"status": one["status"], "reason": one["reason"]}
             row["expected_memory"] = one["expected_memory"]
             if one["metric"] in _METRICS:
                 row[_METRICS[one["metric"]]] = one["value"]
             if one["metric"] == "latency":
-                row |= {"low": one["ci_low"], "high": one["ci_high"]}
-                row["converged"] = one["converged"]
-                row["launches"] = one["launches"]
+                row |= {"converged": one["converged"], "launches": one["launches"]}
         rows.append(row)
+    # Without sentinels: what several ranks take from one another is no noise of the machine.
+    set_cells(rows, KEYS[:-1])
+    for row in rows:
+        if row["cell"] is not None:
+            row["latency"], row["low"], row["high"], _ = time_of(row["cell"])
     columns = [*KEYS, "status", "reason", "expected_memory", *_METRICS.values(), "low", "high",
-               "launches", "converged"]  # fmt: skip
+               "cell", "converged"]  # fmt: skip
     table = pd.DataFrame.from_records(rows, columns=columns)
     return table.sort_values(list(KEYS), kind="stable").reset_index(drop=True)
 
@@ -142,9 +145,9 @@ def weak_efficiency(chapter: ContextChapter, row: Mapping[Any, Any]) -> Estimate
 
 
 def _ratio(one: Mapping[Any, Any] | None, other: Mapping[Any, Any]) -> Estimate | None:
-    if one is None or not len(one["launches"]) or not len(other["launches"]):
+    if one is None or one["cell"] is None or other["cell"] is None:
         return None
-    return ratio(one["launches"], other["launches"])
+    return ratio_of(one["cell"], other["cell"])
 
 
 CONTEXT_TABLE = (

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from results.analysis.series import outcome
+from results.analysis.series import outcome, set_cells
 from results.analysis.warm_up import converged
 from results.chapters.titles import joined, named_columns, titled
 from results.figures.theme import Look, looks
@@ -126,21 +126,23 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
     """Return a row per inputs, backend with options, and length, over launches and seeds.
 
     Columns: inputs, seq_len, backend, options, rest (of the options without the budget),
-    budget_name, budget, budget_text, the medians of `METRICS` and `COSTS`, latencies (those of
-    each launch), converged (whether their warm-ups did), error_low and error_high (the smallest
-    and largest relative error), is_exact, status, reason.
+    budget_name, budget, budget_text, the medians of `METRICS` and `COSTS`, of the latency its
+    value by the model of launches and its cell, launches (the latency of each), converged
+    (whether their warm-ups did), error_low and error_high (the smallest and largest relative
+    error), is_exact, status, reason.
     """
     budgets = {
         backend: budget_of(sorted(set(own["options"])))
         for backend, own in part.groupby("backend", sort=False)
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
     keys = ["inputs", "backend", "options", "seq_len"]
     for (inputs, backend, options, seq_len), own in part.groupby(keys, sort=False):
         status, reason = outcome(own)
         good = own[own["status"] == "ok"]
         known = good.groupby("metric")["value"].median().to_dict()
-        medians = {m: known.get(m, math.nan) for m in (*METRICS, "latency", "peak_memory")}
+        medians = {m: known.get(m, math.nan) for m in (*METRICS, "peak_memory")}
+        times = good[good["metric"] == "latency"]
         errors = good[good["metric"] == "relative_error"]["value"]
         key = budgets[backend]
         held = options_of(options)
@@ -150,7 +152,8 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
                 "inputs": inputs, "seq_len": seq_len, "backend": backend, "options": options,
                 "rest": ",".join(f"{k}={v}" for k, v in held.items()),
                 "budget_name": key, "budget": number_of(text), "budget_text": text,
-                **medians, "latencies": tuple(good[good["metric"] == "latency"]["value"]),
+                **medians, "launches": tuple(times["value"]),
+                "sentinels": tuple(times["sentinel"]),
                 "converged": converged(good["converged"]),
                 "operations": _median(good["executed_ops"].dropna()),
                 "error_low": float(errors.min()) if len(errors) else math.nan,
@@ -159,6 +162,9 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
                 "status": status, "reason": reason,
             }
         )  # fmt: skip
+    set_cells(rows, ("inputs", "backend", "options"))
+    for row in rows:
+        row["latency"] = math.nan if row["cell"] is None else row["cell"].value
     order = {text: i for i, text in enumerate(dict.fromkeys(part["inputs"]))}
     rows.sort(
         key=lambda r: (order[r["inputs"]], rank(r["backend"]), r["rest"], r["seq_len"],

@@ -14,7 +14,7 @@ from results.page.blocks import Paragraph
 from results.page.cells import name, time
 from results.page.columns import Row
 from results.records.frames import records
-from results.statistics.intervals import is_less
+from results.statistics.launches import is_less
 from results.text import numbers
 from results.text.numbers import small_number
 
@@ -65,15 +65,15 @@ def _fastest_exact(rows: pd.DataFrame) -> Row | None:
 def beside_exact(rows: pd.DataFrame) -> tuple[list[Row], list[Row], list[Row]]:
     """Return the approximations that are faster than the fastest exact backend, slower, neither.
 
-    `intervals.is_less` tells; what it does not tell is neither.
+    `launches.is_less` tells; what it does not tell is neither.
     """
     sides: tuple[list[Row], list[Row], list[Row]] = [], [], []
     exact = _fastest_exact(rows)
     for row in records(rows[~rows["is_exact"].astype(bool) & (rows["latency"] > 0)]):
         if exact is None:
             break
-        faster = is_less(row["latencies"], exact["latencies"])
-        slower = is_less(exact["latencies"], row["latencies"])
+        faster = is_less(row["cell"], exact["cell"])
+        slower = is_less(exact["cell"], row["cell"])
         sides[0 if faster else 1 if slower else 2].append(row)
     return sides
 
@@ -100,26 +100,27 @@ def _too_dear(rows: pd.DataFrame) -> list[str]:
     faster, dear, near = beside_exact(rows)
     count = len(faster) + len(dear) + len(near)
     where = f"exact attention ({who}, {numbers.seconds(latency)})"
-    once = "" if _has_launches(rows) else " (one launch each)"
+    if count and len(near) == count and _are_single(rows):
+        return [f"One launch each tells no order in time beside {where}."]
     if not dear and not near:
-        return [f"All approximations take less time than {where}{once}."] if count else []
+        return [f"All approximations take less time than {where}."] if count else []
     if len(dear) == count:
-        return [f"No approximation takes less time than {where}{once}: here they are of no use."]
+        return [f"No approximation takes less time than {where}: here they are of no use."]
     said = []
     if dear:
         told = _few([f"{name(r)} {time(r, 'latency')}" for r in dear])
         said.append(
-            f"Of no use here, since they take longer than {where}{once} and are not exact: {told}."
+            f"Of no use here, since they take longer than {where} and are not exact: {told}."
         )
     if near:
         told = _few([f"{name(r)} {time(r, 'latency')}" for r in near])
-        said.append(f"Not told apart in time from {where}{once}: {told}.")
+        said.append(f"Not told apart in time from {where}: {told}.")
     return said
 
 
-def _has_launches(rows: pd.DataFrame) -> bool:
-    """Whether every latency is of several launches."""
-    return all(len(times) > 1 for times in rows[rows["latency"] > 0]["latencies"])
+def _are_single(rows: pd.DataFrame) -> bool:
+    """Whether every latency is of one launch."""
+    return all(len(launches) == 1 for launches in rows[rows["latency"] > 0]["launches"])
 
 
 def _no_better_than_zeros(rows: pd.DataFrame) -> list[str]:
@@ -149,7 +150,7 @@ def error_answers(chapters: Sequence[ErrorChapter]) -> list[Paragraph]:
             beside = f" (exact: {numbers.seconds(exact)})" if math.isfinite(exact) else ""
             where = f"{inputs}, {chapter.title}, {numbers.tokens(chapter.seq_len)} tokens"
             faster, _, near = beside_exact(rows)
-            if math.isfinite(exact) and not faster:
+            if math.isfinite(exact) and not faster and not (near and _are_single(rows)):
                 said.append(
                     f"{where}: no approximation is told to be faster than exact attention "
                     f"({numbers.seconds(exact)})."

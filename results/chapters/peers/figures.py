@@ -140,7 +140,7 @@ def _legend(figure: Figure, dots: pd.DataFrame) -> None:
 
 
 CAPTION = (
-    "Time of the peer over time of ours, the arms in alternation in one process; median over "
+    "Time of the peer over time of ours, the arms in alternation in one process; mean over "
     "launches with its 95 % interval, where that is narrower than "
     f"{numbers.digits(WIDEST, 2)}-fold. Right of the dotted line the peer takes longer. layer: "
     "with the projections that the peer carries, in ours with the same weights; attention alone: "

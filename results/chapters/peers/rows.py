@@ -1,27 +1,28 @@
 """Peers: how our backends compare with other libraries' implementations, arm beside arm.
 
-The arms of a case ran in alternation in one process, so a launch gives one ratio, and the
-interval is that of the ratios over the launches. Ratios are the peer's number over ours: above 1,
-ours needs less.
+The arms of a case ran in alternation in one process, so a launch gives one ratio: the machine's
+part is out of it. The ratios of a pair over its lengths are one series of the model of launches
+(`results.statistics.launches`). Ratios are the peer's number over ours: above 1, ours needs less.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from results.analysis.series import outcome
+from results.analysis.series import outcome, set_cells
 from results.analysis.warm_up import converged
 from results.records.case_columns import RESOURCES, RUN, SHAPE
 from results.records.frames import rows_by
 from results.records.load import Run
 from results.schema import PEER, PROJECTIONS
 from results.statistics.intervals import Array, Estimate, estimate
+from results.statistics.launches import time_of
 from results.text.clean import clean
 from results.text.labels import rank
 from results.text.settings import differing, machine_name, names_precision
@@ -72,10 +73,11 @@ def comparisons(run: Run) -> pd.DataFrame:
     """
     frame = run.of("peer")
     claims = _claims(run)
-    rows = []
+    rows: list[dict[str, Any]] = []
     places = ["machine", "environment", "version", "case_id"]
     for (machine, environment, _, case), part in frame.groupby(places, sort=False):
         rows.append(_compare(part, claims.get((machine, environment, case), {})))
+    _set_ratios(rows)
     columns = [*PEER_TABLE, "machine", "environment", "version", "num_kv_heads"]
     table = pd.DataFrame.from_records(rows, columns=columns)
     table["rank"] = [rank(backend) for backend in table["backend"]]
@@ -146,10 +148,12 @@ def _compare(part: pd.DataFrame, claim: Mapping[str, Any]) -> dict[str, Any]:
     named = str(beside["backend"].iloc[0]) if len(beside) else ""
     measured = beside[beside["metric"] == "output_difference"]
     latency, memory = _by_launch(part, "latency"), _by_launch(part, "peak_memory")
-    whole = _ratio(latency[:, 1], latency[:, 0])
-    alone, doubt = _UNKNOWN, ""
+    alone, doubt = np.empty(0), ""
     if (part["backend"] == PROJECTIONS).any() and len(latency):
-        alone, doubt = _without(latency)
+        alone = _ratios(latency[:, 1] - latency[:, 2], latency[:, 0] - latency[:, 2])
+        if not len(alone):
+            doubt = "the projections alone took as long as a whole layer: no ratio without them"
+    memory_ratios = _ratios(memory[:, 1], memory[:, 0])
     kernels = [k for k in dict.fromkeys(beside["kernel"]) if k]
     return {
         **shared,
@@ -158,12 +162,10 @@ def _compare(part: pd.DataFrame, claim: Mapping[str, Any]) -> dict[str, Any]:
         "latency": _median(latency[:, 0]),
         "peer_latency": _median(latency[:, 1]),
         "converged": converged(part["converged"]),
-        "ratio": whole.value, "ratio_low": whole.low, "ratio_high": whole.high,
-        "attention_ratio": alone.value,
-        "attention_low": alone.low, "attention_high": alone.high,
+        "ratios": {"ratio": _ratios(latency[:, 1], latency[:, 0]), "attention": alone},
         "peak_memory": _median(memory[:, 0]),
         "peer_peak_memory": _median(memory[:, 1]),
-        "memory_ratio": _ratio(memory[:, 1], memory[:, 0]).value,
+        "memory_ratio": estimate(memory_ratios).value if len(memory_ratios) else math.nan,
         "output_difference": float(measured["value"].max()) if len(measured) else math.nan,
         "allowed_difference": float(measured["gate_budget"].max()) if len(measured) else math.nan,
         "same_function": claim.get("same_function"),
@@ -193,16 +195,22 @@ def _median(values: Array) -> float:
     return float(np.median(values)) if len(values) else math.nan
 
 
-def _ratio(top: Array, bottom: Array) -> Estimate:
-    if not len(top) or not (np.all(top > 0) and np.all(bottom > 0)):
-        return _UNKNOWN
-    return estimate(top / bottom)
+def _ratios(top: Array, bottom: Array) -> Array:
+    """Return top / bottom of each launch; none where one of them has no ratio."""
+    has_ratios = bool(np.all(top > 0) and np.all(bottom > 0))
+    return top / bottom if has_ratios else np.empty(0)
 
 
-def _without(latency: Array) -> tuple[Estimate, str]:
-    """Return the ratio of what is left without the projections, or why there is none."""
-    ours, theirs = latency[:, 0] - latency[:, 2], latency[:, 1] - latency[:, 2]
-    found = _ratio(theirs, ours)
-    if math.isfinite(found.value):
-        return found, ""
-    return found, "the projections alone took as long as a whole layer: no ratio without them"
+def _set_ratios(rows: Sequence[dict[str, Any]]) -> None:
+    """Set the ratios of all cases with their intervals: of the whole call, of attention alone."""
+    settings: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        settings.setdefault(tuple(row[c] for c in SETTING), []).append(row)
+    names = {"ratio": "ratio", "attention": "attention_ratio"}
+    for part in settings.values():
+        for kind, name in names.items():
+            of_kind = [{**row, "launches": row["ratios"][kind]} for row in part]
+            set_cells(of_kind, [c for c in (*PAIR, *CASE) if c != "seq_len"])
+            for row, fitted in zip(part, of_kind, strict=True):
+                got = _UNKNOWN if fitted["cell"] is None else time_of(fitted["cell"])
+                row |= {name: got.value, f"{kind}_low": got.low, f"{kind}_high": got.high}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results.analysis.series import outcome
+from results.analysis.series import outcome, set_cells
 from results.analysis.warm_up import converged
 from results.chapters.titles import PLACE, joined, place_words, task_name, titled
 from results.figures.theme import Look, looks
@@ -222,11 +222,12 @@ def scores(part: pd.DataFrame, said: _Said, metric: str, chance: float) -> pd.Da
     """Return a row a backend with its options: what it reached and what it cost, over seeds.
 
     Columns: backend, options, score, score_low, score_high, ci_low, ci_high, num_seeds
-    (those with a score), num_tried, at_chance, loss, the medians of `COSTS` and `SPENT`,
+    (those with a score), num_tried, at_chance, loss, the medians of `COSTS` and `SPENT`, of the
+    latency its value by the model of launches and its cell, launches (the latency of each seed),
     parameters, status, reason. NaN where nothing succeeded; launches of one seed count as one, by
     their mean.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (backend, options), own in part.groupby(["backend", "options"], sort=False):
         status, reason = outcome(own)
         seeds = _by_seed(own, metric)
@@ -249,18 +250,22 @@ def scores(part: pd.DataFrame, said: _Said, metric: str, chance: float) -> pd.Da
                 and at_chance(found, chance, min(labels, default=math.nan)),
                 "loss": _mean(_by_seed(own, "loss")),
                 **{c: _median(_by_seed(own, c)) for c in (*COSTS, *SPENT)},
-                "latencies": tuple(_by_seed(own, "latency")),
+                "launches": tuple(_by_seed(own, "latency")),
+                "sentinels": tuple(_by_seed(own, "latency", "sentinel")),
                 "converged": converged(own["converged"]),
                 "parameters": _median(parameters), "status": status, "reason": reason,
             }
         )  # fmt: skip
+    set_cells(rows, ("backend", "options"))
+    for row in rows:
+        row["latency"] = math.nan if row["cell"] is None else row["cell"].value
     rows.sort(key=lambda row: (rank(row["backend"]), row["options"]))
     return pd.DataFrame.from_records(rows)
 
 
-def _by_seed(own: pd.DataFrame, metric: str) -> list[float]:
+def _by_seed(own: pd.DataFrame, metric: str, column: str = "value") -> list[float]:
     rows = own[(own["metric"] == metric) & (own["status"] == "ok")]
-    return [float(v) for v in rows.groupby("seed")["value"].mean()]
+    return [float(v) for v in rows.groupby("seed")[column].mean()]
 
 
 def _mean(values: list[float]) -> float:

@@ -12,7 +12,7 @@ from results.metrics import METRICS
 from results.page.blocks import Paragraph
 from results.page.cells import name
 from results.records.frames import records
-from results.statistics.intervals import is_less
+from results.statistics.launches import is_less
 from results.statistics.seeds import SOLVED, is_solved
 from results.text import numbers
 from results.text.numbers import status_word
@@ -95,13 +95,13 @@ def _cheapest(trial: Trial) -> list[str]:
         rows = solved[solved[cost] > 0].sort_values(cost, kind="stable")
         if len(rows) > 1:
             least = float(rows[cost].iloc[0])
-            first = records(rows)[0]["latencies"]
+            first = records(rows)[0]["cell"]
             who = [
                 marked(name(r), r) if cost == "latency" else name(r)
                 for r in records(rows)
-                if (not is_less(first, r["latencies"]) if cost == "latency" else r[cost] == least)
+                if (not is_less(first, r["cell"]) if cost == "latency" else r[cost] == least)
             ]
-            once = cost == "latency" and min(map(len, rows["latencies"])) == 1
+            once = cost == "latency" and min(map(len, rows["launches"])) == 1
             least_of.append(
                 f"{METRICS[cost].words} {writer(cost)(least)} ({numbers.listing(who)}"
                 f"{', one launch each' if once else ''})"

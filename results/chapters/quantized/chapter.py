@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from results.analysis.analysis import Analysis
-from results.analysis.series import outcome
+from results.analysis.series import outcome, set_cells
 from results.analysis.warm_up import NOTE, converged, marked
 from results.chapters import ReportChapter
 from results.chapters.titles import PLACE, joined, place_words, task_name, titled
@@ -18,7 +18,7 @@ from results.page.cells import name, status_cell, time
 from results.page.columns import Columns, Row, Writer, of, table
 from results.records.frames import as_rows, rows_by
 from results.records.load import Run
-from results.statistics.intervals import ONE_LAUNCH_FACTOR, ratio
+from results.statistics.launches import ratio_of
 from results.text import numbers
 from results.text.labels import label, training_name
 from results.text.numbers import small_number, status_word
@@ -85,9 +85,10 @@ def quantized_table(run: Run) -> pd.DataFrame:
 def rows_of(part: pd.DataFrame) -> pd.DataFrame:
     """Return a row per backend and weights: medians over launches and seeds.
 
-    Columns: backend, options, weights, `METRICS`, num_seeds, kernel, status, reason.
+    Columns: backend, options, weights, `METRICS`, num_seeds, kernel, status, reason; of the
+    latency its value by the model of launches and its cell, launches (the latency of each).
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (backend, options, weights), own in part.groupby(
         ["backend", "options", "weights"], sort=False
     ):
@@ -98,13 +99,17 @@ def rows_of(part: pd.DataFrame) -> pd.DataFrame:
             {
                 "backend": backend, "options": options, "weights": weights,
                 **{m: float(v.median()) if len(v) else math.nan for m, v in known.items()},
-                "latencies": tuple(known["latency"]),
+                "launches": tuple(known["latency"]),
+                "sentinels": tuple(good[good["metric"] == "latency"]["sentinel"]),
                 "converged": converged(good["converged"]),
                 "num_seeds": int(good["seed"].nunique()),
                 "kernel": " / ".join(k for k in dict.fromkeys(good["kernel"]) if k),
                 "status": status, "reason": reason,
             }
         )  # fmt: skip
+    set_cells(rows, ("backend", "options", "weights"))
+    for row in rows:
+        row["latency"] = math.nan if row["cell"] is None else row["cell"].value
     rows.sort(key=lambda r: (r["backend"], r["options"], _place(str(r["weights"]))))
     return pd.DataFrame.from_records(rows)
 
@@ -134,7 +139,8 @@ def _table(rows: pd.DataFrame) -> TableView:
         "Weights: those of the blocks' linear layers; embeddings, logits, norms and biases stay "
         "numbers of the products' type. Parameters: the bytes that hold all of them.",
         "Latency, peak memory: of a call on one sequence. Output difference: relative L2 of the "
-        f"logits from those with {FULL} weights, on the test split. Medians over seeds.",
+        f"logits from those with {FULL} weights, on the test split. "
+        "Latency: the mean over seeds; the others are medians.",
         *(
             ["One training, of one seed: what another would give is not known."]
             if rows["num_seeds"].max() == 1
@@ -174,13 +180,10 @@ def _sentences(rows: pd.DataFrame) -> list[str]:
     return said
 
 
-def _latency_beside(own: Sequence[float], full: Sequence[float]) -> str:
-    found = ratio(own, full)
+def _latency_beside(row: Row, base: Row) -> str:
+    found = ratio_of(row["cell"], base["cell"])
     told = f"{numbers.times(*found[:3])} the latency"
-    if found.has_interval:
-        return told
-    near = 1 / ONE_LAUNCH_FACTOR < found.value < ONE_LAUNCH_FACTOR
-    return f"{told} (one launch each{': no order' if near else ''})"
+    return told if found.has_interval else f"{told} (one launch each: no order)"
 
 
 def _beside(row: Row, base: Mapping[Any, Any]) -> str:
@@ -190,7 +193,7 @@ def _beside(row: Row, base: Mapping[Any, Any]) -> str:
         parts.append(f"{numbers.percent(share)} of the bytes")
     if row["latency"] > 0 and base["latency"] > 0:
         told = {"converged": converged([row["converged"], base["converged"]])}
-        parts.append(marked(_latency_beside(row["latencies"], base["latencies"]), told))
+        parts.append(marked(_latency_beside(row, base), told))
     if math.isfinite(row["output_difference"]):
         parts.append(f"logits differ by {small_number(row['output_difference'])}")
     if math.isfinite(row["bits_per_byte"]) and math.isfinite(base["bits_per_byte"]):

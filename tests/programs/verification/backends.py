@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 
 from results.comparison.backend_changes import BackendChange, Member, backend_changes
-from results.statistics.inference import apart
-from results.statistics.intervals import Array
-from results.statistics.scatter import scatters
+from results.comparison.fitting import Sides, fit
+from results.statistics.launches import Launches
 from verification import Measured, Report, Scale
 from verification.rates import lower, upper
 
@@ -66,23 +65,25 @@ SETTINGS = {
 
 def compared(rng: np.random.Generator, how: Setting, factor: float = 1.0) -> list[BackendChange]:
     """Compare two simulated runs; the first backend became slower by `factor`."""
-    cases: list[tuple[Array, Array]] = []
+    series: list[list[Sides]] = []
     places = []
     for backend in range(BACKENDS):
         moved = how.by_backend * rng.standard_normal()
         moved += how.machine * (1 + rng.standard_normal() / 4)
         moved += math.log(factor) if backend == 0 else 0.0
         for mode in MODES:
+            series.append([])
+            places.append((f"b{backend}", mode))
             for _ in range(LENGTHS):
                 shape = (2, LAUNCHES)
                 drawn = rng.standard_t(3, shape) if how.heavy else rng.standard_normal(shape)
                 base, new = np.exp(how.launches * drawn)
                 change = moved + how.by_case * rng.standard_normal()
-                cases.append((base, new * math.exp(change)))
-                places.append((f"b{backend}", mode))
+                series[-1].append((Launches.of(base), Launches.of(new * math.exp(change))))
     members = [
-        Member("m", backend, mode, apart(*case, scatter))
-        for (backend, mode), case, scatter in zip(places, cases, scatters(cases), strict=True)
+        Member("m", backend, mode, case.difference)
+        for (backend, mode), cases in zip(places, fit(series), strict=True)
+        for case in cases
     ]
     return backend_changes(members, sentinels={}, threshold=lambda backend: 0.03)
 

@@ -6,27 +6,19 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from results.statistics.inference import (
+    Beyond,
     Difference,
     adjusted,
-    apart,
     apart_from,
+    between_runs,
     beyond_launches,
-    medians_apart,
     paired,
     together,
 )
-from results.statistics.scatter import Scatter, digamma, scatters, trigamma
-
-
-def test_digamma_and_trigamma_at_known_values() -> None:
-    euler = 0.5772156649015329
-    assert digamma(1.0) == pytest.approx(-euler, abs=1e-10)
-    assert digamma(0.5) == pytest.approx(-euler - 2 * math.log(2), abs=1e-10)
-    assert digamma(10.0) == pytest.approx(2.251752589066721, abs=1e-11)
-    assert trigamma(1.0) == pytest.approx(math.pi**2 / 6, abs=1e-9)
-    assert trigamma(0.5) == pytest.approx(math.pi**2 / 2, abs=1e-9)
+from results.statistics.scatter import Scatter, moderated
 
 
 def test_adjusted_p_values_are_benjamini_and_hochbergs() -> None:
@@ -57,6 +49,19 @@ def test_a_known_difference_of_pairs() -> None:
 
 
 @pytest.mark.parametrize("count", [5, 10, 28])
+def test_a_trimmed_mean_is_scipys(count: int) -> None:
+    """Of the standard error scipy has another form: it divides by shares, not by pairs left."""
+    logs = np.random.default_rng(count).standard_t(3, count)
+    got = paired(np.ones(count), np.exp(logs))
+    assert got.centre == pytest.approx(stats.trim_mean(logs, 0.1), rel=1e-12)
+    left = count - 2 * (count // 10)
+    winsorised = np.asarray(stats.mstats.winsorize(logs, limits=(0.1, 0.1)))
+    variance = winsorised.var(ddof=1) * (count - 1) / (left * (left - 1))
+    assert got.error == pytest.approx(math.sqrt(variance), rel=1e-12)
+    assert got.df == left - 1
+
+
+@pytest.mark.parametrize("count", [5, 10, 28])
 @pytest.mark.parametrize("bursts", [0.0, 0.15])
 def test_pairs_keep_their_level(count: int, bursts: float) -> None:
     rng = np.random.default_rng(count)
@@ -82,50 +87,57 @@ def test_pairs_of_different_number_are_refused() -> None:
         paired([1.0, -1.0], [1.0, 1.0])
 
 
-def cases(count: int, launches: int, sigma: float, seed: int) -> list[tuple[np.ndarray, ...]]:
+def drawn(count: int, df: int, weight: float, seed: int) -> list[Scatter]:
+    """Return variances of `df` around others, which scatter about 0.0025 with `weight`."""
     rng = np.random.default_rng(seed)
-    return [tuple(np.exp(sigma * rng.standard_normal((2, launches)))) for _ in range(count)]
+    true = 0.0025 * weight / rng.chisquare(weight, count)
+    return [Scatter(float(v), df) for v in true * rng.chisquare(df, count) / df]
 
 
-def test_a_case_is_given_the_usual_scatter_where_its_own_is_smaller() -> None:
-    every = [*cases(120, 3, 0.05, 2), (np.array([1.0, 1.0, 1.0001]), np.array([1.0, 1.0, 1.0]))]
-    got = scatters(every)
-    assert math.sqrt(got[-1].variance) == pytest.approx(0.05, rel=0.25)
-    assert got[-1].df > 20
-    own = [np.var(np.log(b), ddof=1) / 2 + np.var(np.log(n), ddof=1) / 2 for b, n in every]
-    assert all(s.variance >= o * (1 - 1e-12) for s, o in zip(got, own, strict=True))
+@pytest.mark.parametrize("weight", [3.0, 6.0, 30.0])
+def test_what_is_usual_has_the_weight_that_it_was_drawn_with(weight: float) -> None:
+    """The prior of Smyth 2004: its variance, and the degrees of freedom that it is worth."""
+    own = drawn(4000, 8, weight, 2)
+    for got, had in zip(moderated(own), own, strict=True):
+        if got == had:
+            continue
+        found = got.df - had.df
+        assert found == pytest.approx(weight, rel=0.2, abs=1)
+        prior = (got.variance * (found + 8) - 8 * had.variance) / found
+        assert prior == pytest.approx(0.0025, rel=0.15)
+        return
+    pytest.fail("no variance was given what is usual")
 
 
-def test_a_case_that_scatters_more_keeps_its_own() -> None:
-    wild = (np.array([1.0, 1.0, 2.0]), np.array([1.0, 1.1, 1.0]))
-    got = scatters([*cases(40, 3, 0.02, 3), wild])[-1]
-    assert got.df == 4
-    assert got.variance > 0.05
+def test_a_variance_is_never_below_what_is_usual_and_a_larger_one_keeps_its_own() -> None:
+    own = [*drawn(200, 8, 1000.0, 3), Scatter(1.0, 4), Scatter(0.0, 4), Scatter(math.nan, 0)]
+    got = moderated(own)
+    assert all(g.variance >= o.variance for g, o in zip(got[:-1], own[:-1], strict=True))
+    assert got[-3] == own[-3]
+    assert got[-2].variance == pytest.approx(0.0025, rel=0.5)
+    assert got[-2].df > 4
+    assert got[-1].df == 0
 
 
-def test_few_cases_say_nothing_about_the_usual() -> None:
-    every = cases(4, 3, 0.05, 4)
-    assert all(s.df == 4 for s in scatters(every))
-
-
-def test_the_prior_knows_whether_cases_scatter_alike() -> None:
-    alike = scatters(cases(200, 3, 0.05, 5))
-    rng = np.random.default_rng(6)
-    mixed = scatters(
-        [c for i in range(200) for c in cases(1, 3, 0.05 * math.exp(rng.standard_normal()), i)]
-    )
-    largest = [max(s.df for s in found) for found in (alike, mixed)]
-    assert largest[0] > 100
-    assert largest[1] < 20
+def test_few_say_nothing_about_the_usual() -> None:
+    own = drawn(4, 4, 6.0, 4)
+    assert moderated(own) == own
 
 
 def test_the_machine_widens_an_interval() -> None:
-    launches = ([1.0, 1.02, 0.98], [1.1, 1.12, 1.08])
-    scatter = Scatter(4e-4, 4)
-    plain, moved = apart(*launches, scatter), apart(*launches, scatter, shift=0.2)
-    assert plain.centre == moved.centre == pytest.approx(math.log(1.1), abs=1e-3)
+    plain = Difference(math.log(1.1), 0.016, 4)
+    moved = between_runs(plain, Beyond(), 0.2)
+    assert plain.centre == moved.centre
     assert plain.p < 0.01
     assert moved.p > 0.3
+
+
+def test_a_p_value_far_out_is_no_zero() -> None:
+    got = Difference(0.1, 0.01, 1000).p
+    assert got == pytest.approx(2 * stats.t.sf(10, 1000), rel=1e-9)
+    assert 0 < got < 1e-20  # 1 - P(|T| < t) has no such digits
+    assert Difference(0.0, 0.0, 4).p == 1
+    assert Difference(1.0, 0.0, 4).p == 0
 
 
 def test_what_runs_differ_by_beyond_their_launches() -> None:
@@ -138,9 +150,8 @@ def test_what_runs_differ_by_beyond_their_launches() -> None:
     assert math.sqrt(found.variance) == pytest.approx(0.05, rel=0.15)
     assert found.df == 399
     assert beyond_launches(further[:4]).variance == 0
-    launches = ([1.0, 1.02, 0.98], [1.1, 1.12, 1.08])
-    plain = apart(*launches, Scatter(4e-4, 4))
-    wider = apart(*launches, Scatter(4e-4, 4), beyond=found)
+    plain = Difference(0.1, 0.016, 4)
+    wider = between_runs(plain, found, 0.0)
     assert wider.error == pytest.approx(math.hypot(plain.error, math.sqrt(found.variance)))
 
 
@@ -170,13 +181,6 @@ def test_one_beside_most_others() -> None:
     uneven, _ = apart_from(Difference(0.7, 0.01, 1000), moved, 0.02)
     assert uneven.centre == pytest.approx(apart.centre)
     assert uneven.error > 0.1  # the machine moved by 0.4, not alike for all
-
-
-def test_medians_of_a_repeated_thing() -> None:
-    got = medians_apart([1.0, 1.0, 1.1], [2.0, 2.0, 2.2])
-    assert got.centre == pytest.approx(math.log(2))
-    assert got.df == 4
-    assert math.isinf(medians_apart([1.0], [2.0, 2.0]).error)
 
 
 def test_the_smallest_change_that_a_test_sees_is_that_of_its_power() -> None:
