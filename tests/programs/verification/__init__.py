@@ -21,6 +21,7 @@ Report = Callable[[str], None]
 PROMISES = (
     "exponents",
     "intervals",
+    "split_halves",
     "ground_truth",
     "harness_cost",
     "memory",
