@@ -17,20 +17,22 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from results.analysis.series import SERIES, timed_rows, with_cross_len
-from results.records.case_columns import SETTING
-from results.records.load import load
-from results.statistics.inference import Difference, summed
-from results.statistics.launches import Cell, Launches, contrast, fit_series, slope_weights
+from results.statistics.launches import Cell, Launches, fit_series
 from verification import Measured, Report, Scale
+from verification.two_runs import (
+    REFERENCE,
+    Series,
+    agreements,
+    exponents,
+    ratios,
+    series_of,
+    times,
+)
 
-REFERENCE = Path(__file__).parents[3] / "results" / "reference"
 RUNS = {
     "full": (
         "epyc-2-cores", "epyc-2-cores-scaling", "epyc-2-cores-decode", "xeon-2-cores-threads",
@@ -41,44 +43,12 @@ RUNS = {
 LEAST_LAUNCHES = 4
 DRAWN = 20
 AGREE = 0.88
-FIGURES = ("exponent", "time", "ratio")
+FIGURES = {"exponent": exponents, "time": times, "ratio": ratios}
+
+Cells = list[list[Cell]]
 
 
-class Series(NamedTuple):
-    """A series of a run.
-
-    Attributes:
-        setting: what it shares with those that it may stand in a ratio with.
-        lengths: in tokens, shape [L].
-        launches: the times of each length's launches in seconds, and the sentinel's.
-    """
-
-    setting: tuple[Any, ...]
-    lengths: tuple[int, ...]
-    launches: tuple[Launches, ...]
-
-
-def series_of(folder: Path) -> list[Series]:
-    """Return the series of a run whose cases have `LEAST_LAUNCHES` or more."""
-    frame = with_cross_len(timed_rows(load(folder).frame))
-    frame = frame[(frame["metric"] == "latency") & (frame["status"] == "ok")]
-    found = []
-    for key, part in frame.groupby(list(SERIES), sort=True, dropna=False):
-        cases = {
-            int(length): Launches(rows["value"].to_numpy(), rows["sentinel"].to_numpy())
-            for length, rows in _by_length(part) if len(rows) >= LEAST_LAUNCHES
-        }  # fmt: skip
-        if cases:
-            setting = (*key[: len(SETTING)], part["mode"].iloc[0])
-            found.append(Series(setting, tuple(cases), tuple(cases.values())))
-    return found
-
-
-def _by_length(part: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
-    yield from part.sort_values(["seq_len", "launch"]).groupby("seq_len")
-
-
-def halves_of(series: Sequence[Series], rng: np.random.Generator) -> Iterator[tuple[Any, Any]]:
+def halves_of(series: Sequence[Series], rng: np.random.Generator) -> Iterator[tuple[Cells, Cells]]:
     """Yield the run in two halves, again and again: two lists of the cells of each series.
 
     Every case has its own split; of five launches each of the ten comes once.
@@ -109,55 +79,25 @@ def _split(case: Launches, first: tuple[int, ...]) -> tuple[Launches, Launches]:
     )
 
 
-def figures(series: Sequence[Series], cells: Sequence[Sequence[Cell]]) -> dict[Any, Difference]:
-    """Return the exponents, times and ratios of a half, as contrasts, by what they are of."""
-    found: dict[Any, Difference] = {}
-    for at, (one, own) in enumerate(zip(series, cells, strict=True)):
-        if len(one.lengths) > 1:
-            weights = slope_weights(one.lengths).tolist()
-            found["exponent", at] = contrast(list(zip(weights, own, strict=True)))
-        for length, cell in zip(one.lengths, own, strict=True):
-            found["time", at, length] = contrast([(1.0, cell)])
-    for at, (one, other) in enumerate(itertools.pairwise(series)):
-        if one.setting != other.setting:
-            continue
-        for length in set(one.lengths) & set(other.lengths):
-            top = cells[at][one.lengths.index(length)]
-            bottom = cells[at + 1][other.lengths.index(length)]
-            found["ratio", at, length] = contrast([(1.0, top), (-1.0, bottom)])
-    return found
-
-
-def agrees(first: Difference, second: Difference) -> bool:
-    """Say whether two measurements of one thing differ by no more than their intervals allow."""
-    apart = summed(
-        first.centre - second.centre,
-        [(first.error**2, first.df), (second.error**2, second.df)],
-    )
-    return abs(apart.centre) <= apart.half_width
-
-
 def tried_on(name: str) -> list[dict[str, Any]]:
     """Split a run; return a row for each kind of figure."""
-    series = series_of(REFERENCE / name)
-    rng = np.random.default_rng(7)
+    series = series_of(REFERENCE / name, least_launches=LEAST_LAUNCHES)
     tries: Counter[str] = Counter()
     agreed: Counter[str] = Counter()
     splits = 0
-    for cells in halves_of(series, rng):
+    for first, second in halves_of(series, np.random.default_rng(7)):
         splits += 1
-        one, other = (figures(series, half) for half in cells)
-        for key, value in one.items():
-            tries[key[0]] += 1
-            agreed[key[0]] += agrees(value, other[key])
+        for of, figures in FIGURES.items():
+            agree = agreements(figures(series, first), figures(series, second))
+            tries[of] += len(agree)
+            agreed[of] += sum(agree)
     launches = {len(case.values) for one in series for case in one.launches}
     return [
         {
-            "of": figure, "run": name, "launches": max(launches), "splits": splits,
-            "tries": tries[figure], "agreed": agreed[figure],
-            "share": agreed[figure] / tries[figure],
+            "of": of, "run": name, "launches": max(launches), "splits": splits,
+            "tries": tries[of], "agreed": agreed[of], "share": agreed[of] / tries[of],
         }
-        for figure in FIGURES if tries[figure]
+        for of in FIGURES if tries[of]
     ]  # fmt: skip
 
 
