@@ -121,18 +121,15 @@ def order(plan: Plan, cases: Sequence[Case]) -> list[Item]:
     """Return every launch of the sweep in the order it is to be run.
 
     All cases of launch 0 come first, then launch 1, …: a slow change of the machine then spreads
-    over all cases. Each round begins with the roofs and is shuffled under the seed, within
-    the constraint that a series is run in rising length, so that the shorter lengths predict the
-    longer ones.
+    over all cases. Each round begins with the roofs, and has the order of `round_of`.
 
     Between them, at both ends and evenly, stand the launches of the sentinel, counted from 0.
     """
     items: list[Item] = []
     for launch in range(plan.launches):
         roofs = roof_cases(plan, single_thread=launch == 0) if cases else []
-        rng = random.Random(f"{plan.seed}:{launch}")
         again = [case for case in cases if launch < plan.suite.launches_of(plan, case)]
-        items += [Item(case, launch) for case in (*roofs, *_shuffled(again, rng))]
+        items += [Item(case, launch) for case in (*roofs, *round_of(again, launch, plan.seed))]
     return _with_sentinels(items, sentinel_case(plan))
 
 
@@ -146,8 +143,16 @@ def _with_sentinels(items: Sequence[Item], case: Case) -> list[Item]:
     return [item for i, a, b in parts for item in (Item(case, i), *items[a:b])]
 
 
-def _shuffled(every: Sequence[Case], rng: random.Random) -> list[Case]:
-    """Shuffle, then let each series take its places in rising length: a uniform random merge."""
+def round_of(every: Sequence[Case], launch: int, seed: int) -> list[Case]:
+    """Return cases in the order of a round, shuffled under the seed.
+
+    In the first each series is run in rising length, so that the shorter lengths predict the
+    longer ones: a uniform random merge of series. Later ones are shuffled fully: where lengths
+    rise, what changes in the machine within a round would pass for growth.
+    """
+    rng = random.Random(f"{seed}:{launch}")
+    if launch:
+        return rng.sample(every, len(every))
     parts = {key: iter(part) for key, part in group(every).items()}
     places = [series_id(case) for case in every]
     rng.shuffle(places)

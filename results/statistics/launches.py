@@ -303,7 +303,7 @@ def crossover_of(
         ours: cells of one series, shape [L].
         theirs: of the other.
     """
-    at = _last_sign_change(
+    at = last_sign_change(
         lengths, [t.log_value - o.log_value for o, t in zip(ours, theirs, strict=True)]
     )
     is_always = at == lengths[0]
@@ -321,7 +321,7 @@ def crossover_of(
     return Crossover(at, low, high, True, is_always)
 
 
-def _last_sign_change(lengths: Sequence[int], leads: Sequence[float]) -> float:
+def last_sign_change(lengths: Sequence[int], leads: Sequence[float]) -> float:
     """Return where a lead becomes positive for good; NaN = nowhere, the first length = always."""
     behind = [i for i, lead in enumerate(leads) if lead <= 0]
     if not behind:

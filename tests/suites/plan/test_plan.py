@@ -239,7 +239,7 @@ def test_what_is_chosen_holds_for_the_picks_of_a_preset():
 
 
 @given(seed=st.integers(0, 2**32), launches=st.integers(1, 3))
-def test_order_holds_every_launch_once_shorter_lengths_first(seed, launches):
+def test_order_holds_every_launch_once_shorter_lengths_first_in_the_first_round(seed, launches):
     grid = quick(seed=seed, launches=launches, threads=(2,))
     items = order(grid, cases(grid))
     speed = [i for i in items if i.case.kind == "speed"]
@@ -247,8 +247,10 @@ def test_order_holds_every_launch_once_shorter_lengths_first(seed, launches):
     rounds = [i.launch for i in items if i.case.kind != "sentinel"]
     assert rounds == sorted(rounds)
     for _, part in itertools.groupby(
-        sorted(speed, key=lambda i: (i.launch, series_id(i.case))),  # stable: keeps the order
-        key=lambda i: (i.launch, series_id(i.case)),
+        sorted(
+            [i for i in speed if i.launch == 0], key=lambda i: series_id(i.case)
+        ),  # stable: keeps the order
+        key=lambda i: series_id(i.case),
     ):
         lengths = [i.case.seq_len for i in part]
         assert lengths == sorted(lengths)
