@@ -72,38 +72,57 @@ def rates(content: Mapping[str, Any], measured: Mapping[str, Measured]) -> str:
     return f"{where}\n\n{markdown(head, rows, 2)}"
 
 
+def percent(share: float) -> str:
+    """Write a share in whole percent."""
+    return f"{100 * share:.0f} %"
+
+
 def exponents(rows: Sequence[Row]) -> str:
-    """Write the coverage of every law at every noise."""
+    """Write the coverage of every noise and number of launches, without the sentinel and with."""
     head = (
-        "time grows with", "noise between launches", "truth", "sweeps", "covered", "bound",
-        "median width", "covered from samples",
+        "launches", "noise between launches", "covered", "median half-width",
+        "with the sentinel", "median half-width", "covered from samples",
     )  # fmt: skip
-    names = {"1.0": "N", "1.5": "N^1.5", "2.0": "N²", "n log n": "N·log N"}
+    without = [r for r in rows if not r["sentinel"]]
+    with_it = [r for r in rows if r["sentinel"]]
     return markdown(
         head,
         [
             [
-                names[r["law"]], f"{r['noise']:.0%}".replace("%", " %"), f"{r['truth']:.3f}",
-                f"{r['sweeps']:,}", shown(r["coverage"], "1"), shown(r["bound"], "1"),
-                f"{r['width']:.3f}", shown(r["coverage_from_samples"], "1"),
+                str(r["launches"]), percent(r["noise"]), shown(r["coverage"], "1"),
+                f"{r['half_width']:.3f}", shown(s["coverage"], "1"), f"{s['half_width']:.3f}",
+                shown(r["coverage_from_samples"], "1"),
             ]
-            for r in rows
+            for r, s in zip(without, with_it, strict=True)
         ],
-        1,
+        0,
     )  # fmt: skip
 
 
 def intervals(rows: Sequence[Row]) -> str:
-    """Write the least coverage of medians and ratios by launches and tails."""
+    """Write the least coverage of times, ratios and crossovers by launches and tails."""
     counts = sorted({r["launches"] for r in rows})
     written = []
-    for of in ("median", "ratio"):
+    for of in dict.fromkeys(r["of"] for r in rows):
         for tails in dict.fromkeys(r["tails"] for r in rows):
-            own = [r for r in rows if (r["of"], r["tails"]) == (of, tails)]
-            least = [min(r["coverage"] for r in own if r["launches"] == n) for n in counts]
+            some = [r for r in rows if (r["of"], r["tails"]) == (of, tails)]
+            least = [min(r["coverage"] for r in some if r["launches"] == n) for n in counts]
             written.append([of, tails, *(shown(value, "1") for value in least)])
     head = ["of a", "launches scatter", *(f"covered by {n} launches" for n in counts)]
     return markdown(head, written, 2)
+
+
+def split_halves(rows: Sequence[Row]) -> str:
+    """Write how often two halves of a shipped run agree."""
+    kinds = list(dict.fromkeys(r["of"] for r in rows))
+    written = []
+    for run in dict.fromkeys(r["run"] for r in rows):
+        some = {r["of"]: r for r in rows if r["run"] == run}
+        first = next(iter(some.values()))
+        agreed = [shown(some[of]["share"], "1") if of in some else NONE for of in kinds]
+        tries = sum(r["tries"] for r in some.values())
+        written.append([f"`{run}`", str(first["launches"]), f"{tries:,}", *agreed])
+    return markdown(("run", "launches", "tries", *(f"{of}s agree" for of in kinds)), written, 1)
 
 
 def ground_truth(rows: Sequence[Row]) -> str:
@@ -206,6 +225,7 @@ def power(rows: Sequence[Row]) -> str:
 DETAILS: Mapping[str, Callable[[Sequence[Row]], str]] = {
     "exponents": exponents,
     "intervals": intervals,
+    "split_halves": split_halves,
     "ground_truth": ground_truth,
     "harness_cost": harness_cost,
     "memory": memory,

@@ -21,11 +21,16 @@ Report = Callable[[str], None]
 PROMISES = (
     "exponents",
     "intervals",
+    "design",
+    "split_halves",
     "ground_truth",
     "harness_cost",
     "memory",
     "memory_cuda",
+    "sentinel",
     "operations",
+    "repeated_runs",
+    "time_to_answer",
     "alarms",
     "backends",
     "power",
@@ -33,6 +38,10 @@ PROMISES = (
     "fuzz",
 )
 """Modules of this package, in the order they run and are shown."""
+
+IN_PIECES = ("repeated_runs", "time_to_answer")
+"""Those of hours: they keep what is done, and another call goes on. Their ``measure`` takes how
+much of it is to be done as a third argument."""
 
 
 @dataclass(frozen=True)

@@ -16,20 +16,33 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from suites.measure.machine import environment, machine
-from verification import PROMISES, Measured, Report, Scale, broken
+from suites.parsing import parse_span
+from verification import IN_PIECES, PROMISES, Measured, Report, Scale, broken
+from verification.pieces import FOLDER, Pieces
 from verification.show import table
 
 OUT = Path(__file__).parents[3] / "results" / "reference" / "method" / "verified.json"
 
+IN_PIECES_BY = {"--pairs": "repeated_runs", "--repetitions": "time_to_answer"}
+"""Options that say how much of a promise is done."""
 
-def measure(name: str, scale: Scale, report: Report) -> Measured:
-    """Try one promise; a test that cannot run to its end is a broken promise."""
+
+def measure(name: str, scale: Scale, report: Report, pieces: Pieces | None = None) -> Measured:
+    """Try one promise; a test that cannot run to its end is a broken promise.
+
+    Args:
+        name: of the promise.
+        scale: how much is tried.
+        report: told what is being done.
+        pieces: of a promise that is measured in pieces, how much of it; ``None`` = all.
+    """
     started = time.perf_counter()
     promise = ""
     try:
         module = importlib.import_module(f"verification.{name}")
         promise = (module.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-        got = module.measure(scale, report)
+        more = [pieces] if name in IN_PIECES else []
+        got = module.measure(scale, report, *more)
     except Exception as error:
         traceback.print_exc()
         got = broken(f"{type(error).__name__}: {error}")
@@ -86,10 +99,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="what it holds of other promises stays; default: "
         "results/reference/method/verified.json, and nothing with --short or --only",
     )  # fmt: skip
+    for option, name in IN_PIECES_BY.items():
+        parser.add_argument(
+            option, type=int, metavar="N", help=f"of {name}, in all; default: as promised"
+        )
+    long = " and ".join(IN_PIECES)
+    parser.add_argument(
+        "--within",
+        type=parse_span,
+        default=math.inf,
+        metavar="TIME",
+        help=f"of {long}, as 30m or 2h: what would end later is left for the next call",
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, metavar="DIR",
+        help=f"where {long} keep what is done; default: runs/verification",
+    )  # fmt: skip
     given = parser.parse_args(arguments)
     names = given.only.split(",") if given.only else list(PROMISES)
     if unknown := [name for name in names if name not in PROMISES]:
         parser.error(f"--only: no promise {unknown[0]!r}; there are {', '.join(PROMISES)}")
+    counts = {}
+    for option, name in IN_PIECES_BY.items():
+        counts[name] = getattr(given, option.removeprefix("--"))
+        if counts[name] is not None and (name not in names or counts[name] < 1):
+            parser.error(f"{option}: expected 1 or more, with promise {name}")
     scale: Scale = "short" if given.short else "full"
 
     def report(line: str) -> None:
@@ -99,7 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = given.out or (OUT if scale == "full" and not given.only else None)
     for name in names:
         say(f"{name} …", sys.stderr)
-        results.append(measure(name, scale, report))
+        pieces = Pieces(counts.get(name), given.within, given.folder)
+        results.append(measure(name, scale, report, pieces))
         if out is not None:  # after each: what is measured is not lost
             write(results, scale, out)
     say(table(results))

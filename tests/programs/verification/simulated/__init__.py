@@ -1,0 +1,1 @@
+"""Simulated sweeps: curves, machines and launches whose truth is known."""
