@@ -85,6 +85,7 @@ class Machines:
         self._held: set[tuple[str, int]] = set()
         self._serving: set[str] = set()
         self._refused: list[str] = []
+        self._only_answers = False
         self._error: BaseException | None = None
         self._stopped = threading.Event()
         self._changed = threading.Event()
@@ -123,8 +124,8 @@ class Machines:
                 )
             self._changed.wait(LOOK_S)
             self._changed.clear()
-        # The last words of some machines, and what answers questions.
-        while (self._serving or (self._asks and self._held)) and self._error is None:
+        # The last words of some machines; where there is no group at all, what answers questions.
+        while (self._serving or (self._only_answers and self._held)) and self._error is None:
             self._changed.wait(LOOK_S)
             self._changed.clear()
         if self._error is not None:
@@ -145,11 +146,6 @@ class Machines:
             thread.join()
         if self._dealer is not None:
             self._journal.__exit__(None, None, None)
-
-    @property
-    def _asks(self) -> bool:
-        """Whether machines launch beyond their groups what answers questions."""
-        return self._plan.precision is not None
 
     def _meet(self, node: Node) -> None:
         """Start a thread for a machine that was not there before."""
@@ -247,6 +243,7 @@ class Machines:
             wanted = [item for item in every if not rules_of(item.case.kind).of_machine]
             write_plan(self._journal, self._command, wanted, plan.precision)
             left = sum(len(group.items) for group in groups)
+            self._only_answers = plan.precision is not None and not groups
             self.skipped = len(wanted) - left
             broken = told.get("broken", {}).values()
             notices = [

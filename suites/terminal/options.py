@@ -154,8 +154,8 @@ OPTIONS: tuple[Option | str, ...] = (
         ["--launches"],
         type=click.IntRange(1, 1000),
         metavar="N",
-        help="Fresh processes per case. Default by preset: {defaults}, and of speed as many more "
-        "as --precision takes.",
+        help="Fresh processes per case, and no more. Default by preset: {defaults}; of speed then "
+        "as many more as --precision takes.",
     ),
     "precision",
     Option(

@@ -541,8 +541,9 @@ def test_a_resumed_sweep_measures_nothing_twice_and_goes_on_where_it_was(wide, n
 
 
 def test_each_machine_answers_the_questions_of_what_it_measured(nodes, tmp_path):
-    backends = ("linear:scatter=0.1", "quadratic:scatter=0.1,seconds=1e-8")
-    chosen = {"seq_lens": (16, 32), "modes": ("forward",), "launches": None, "precision": 0.2}
+    # Alike, so that on whichever machine a length is, the fastest two are an open question.
+    backends = ("linear:scatter=0.3", "linear:scatter=0.31")
+    chosen = {"seq_lens": (16, 32), "modes": ("forward",), "launches": None, "precision": 0.3}
     folder = tmp_path / "run"
     _, summary, watch = swept(folder, nodes.address, *backends, **chosen)
     ran = launches(folder)
@@ -559,7 +560,7 @@ def test_each_machine_answers_the_questions_of_what_it_measured(nodes, tmp_path)
     assert all(len(machines) == 1 for machines in where.values())
     assert load(folder).unfinished == ()
     # The run is resumed to be known more exactly.
-    again = {**chosen, "precision": 0.1}
+    again = {**chosen, "precision": 0.2}
     _, summary, _ = swept(folder, nodes.address, *backends, resume=True, **again)
     assert summary.standing.open == ()
     assert len(launches(folder)) > len(ran)
