@@ -33,7 +33,7 @@ def short_inputs(points: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The rows of every backend but `EXEMPT`, with `baseline` and `allowed` in s (NaN where
-        `sdpa` was not measured), `over` (true where the median exceeds what is allowed) and `why`
+        `sdpa` was not measured), `over` (true where the time exceeds what is allowed) and `why`
         (the backend's fixed sizes that are larger than the input).
     """
     rows = points[(points["metric"] == "latency") & (points["seq_len"] <= SHORT)]

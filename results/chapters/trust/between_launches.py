@@ -29,7 +29,7 @@ STEADY = 0.02
 """Per unit of log length, by so much the sentinel's log time may change: an exponent then is off
 by as much times its coefficient."""
 
-WIDEST = 0.1
+WIDEST = 0.05
 """Where that is known to no better than this, nothing is said of it."""
 
 ODD = 3.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from results.analysis import warm_up
 from results.analysis.exponents import EMPTY_FACTOR
-from results.chapters.trust.between_launches import STEADY, SURE, WIDEST, BetweenLaunches
+from results.chapters.trust.between_words import between_sentences
 from results.chapters.trust.drift import DRIFT_LIMIT, SPREAD_LIMIT, Drift
 from results.chapters.trust.rows import RunTrust, Trust
 from results.chapters.trust.sampling import TARGET
@@ -26,7 +26,7 @@ TARGET_TEXT, LIMIT_TEXT, SPREAD_TEXT, VISIBLE_TEXT = (
 def trust_paragraphs(trust: Trust) -> list[Paragraph]:
     """Return what the chapter says: of all runs what holds for each of them, then run by run."""
     said = {run.name: _sentences(run) for run in trust.runs}
-    between = _between(trust.between)
+    between = between_sentences(trust.between)
     if len(said) == 1:
         return [
             Paragraph(_headed(name), [*told, *between])
@@ -106,46 +106,6 @@ def _launches(run: RunTrust) -> list[str]:
         f"{between.num_values:,} cases, by {numbers.percent(between.high)} at most "
         f"({between.where}){inside}."
     ]
-
-
-def _between(told: BetweenLaunches) -> list[str]:
-    """Say what the sentinel takes off, whether it can be trusted, and which cases stand out."""
-    said = []
-    if told.series:
-        ends = [one.model.coefficient for one in told.series]
-        without, left = (numbers.percent(told.pooled(sd)) for sd in ("sd_without", "sd"))
-        said.append(
-            f"Beside the sentinel, launches of a case scatter by {left} in place of {without} "
-            f"(standard deviation over {len(ends):,} series, each with a coefficient of its own: "
-            f"{numbers.interval(min(ends), max(ends), numbers.exponent).strip('()')})."
-        )
-    if told.slope is not None:
-        centre, half = told.slope.centre, told.slope.half_width
-        between = numbers.interval(centre - half, centre + half, numbers.exponent)
-        verdict = (
-            "a sign that the case disturbs it" if told.is_biased
-            else "no sign that the case disturbs it" if half <= WIDEST
-            else "too uncertain to say whether the case disturbs it"
-        )  # fmt: skip
-        said.append(
-            "The sentinel's own time grows with the length of the case beside it as "
-            f"N^{numbers.exponent(centre)} {between}: {verdict} (limit {STEADY:g})."
-        )
-        if told.p < SURE:
-            said.append(
-                f"It differs between cases by more than between launches (F test, p < {SURE:g}): "
-                "some cases may have met a slower machine, or disturb it."
-            )
-    if told.odd:
-        named = [
-            f"{one.name} by {numbers.percent(one.sd)}, {numbers.times(one.ratio)} as much"
-            for one in told.odd
-        ]
-        said.append(
-            "Launches of some cases scatter by far more than those of their series' other "
-            f"lengths, so that their intervals are too narrow: {numbers.few(named)}."
-        )
-    return said
 
 
 def _sampling(run: RunTrust) -> list[str]:

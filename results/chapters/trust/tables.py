@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from results.analysis.exponents import EMPTY_FACTOR
-from results.chapters.trust.between_launches import BetweenLaunches, Series
+from results.chapters.trust.between_words import between_table
 from results.chapters.trust.conditions import LOAD
 from results.chapters.trust.drift import DRIFT_LIMIT, SPREAD_LIMIT, Drift
 from results.chapters.trust.figures import CAPTION as FIGURE_CAPTION
@@ -65,7 +65,7 @@ def trust_section(trust: Trust) -> Section:
 def trust_tables(trust: Trust) -> list[TableView]:
     """Return the chapter's tables that have rows; several runs stand in a column of their own."""
     views = [
-        _drift_table(trust), _between_table(trust.between), _spread_table(trust),
+        _drift_table(trust), between_table(trust.between), _spread_table(trust),
         _stop_table(trust), _outlier_table(trust), _condition_table(trust), _harness_table(trust),
         _prediction_table(trust),
     ]  # fmt: skip
@@ -115,36 +115,6 @@ def _drift_table(trust: Trust) -> TableView:
         "is disturbed."
     ]
     return _table(trust, "The sentinel", lambda run: run.drifts, columns, notes, ("remark",))
-
-
-def _between_table(between: BetweenLaunches) -> TableView:
-    """Return how far the launches of each series scatter, without the sentinel and beside it."""
-    columns: Columns[Series] = {
-        "backend": lambda one: one.name,
-        "mode": lambda one: one.mode,
-        "setting": lambda one: one.setting,
-        "launches": lambda one: f"{one.launches:,}",
-        "scatter": lambda one: numbers.percent(one.model.sd_without),
-        "beside the sentinel": lambda one: numbers.percent(one.model.sd),
-        "coefficient": lambda one: Cell(
-            numbers.exponent(one.model.coefficient),
-            f"±{numbers.exponent(one.model.coefficient_error, to='up')}",
-        ),
-    }
-    notes = [
-        "Scatter: standard deviation between launches of a case, of the logarithm. The "
-        "coefficient, with its standard error, says how much of what the sentinel tells is taken "
-        "off a launch's time: 1 = all, 0 = nothing."
-    ]
-    title = "What the sentinel in the launches brings"
-    return table(
-        title,
-        between.series,
-        columns,
-        notes=notes,
-        optional=("setting",),
-        text_columns=2 + any(one.setting for one in between.series),
-    )
 
 
 def _repeated(drift: Drift) -> Cell:
