@@ -34,20 +34,14 @@ def fill(text: str, name: str, content: str) -> str:
     return pattern.sub(lambda _: f"{begin}\n{content}\n{end}", text)
 
 
-def promises() -> str:
-    """Write what each module promises, how it is tested and what a failure is."""
-    parts = []
-    for name in PROMISES:
-        file = MODULES / f"{name}.py"
-        if file.exists():
-            text = ast.get_docstring(ast.parse(file.read_text())) or ""
-            first, *others = (" ".join(part.split()) for part in text.split("\n\n"))
-            parts += [f"**`{name}`.** {first}", *others]
-    return "\n\n".join(parts)
+def promise(name: str) -> str:
+    """Return what a module promises."""
+    text = ast.get_docstring(ast.parse((MODULES / f"{name}.py").read_text())) or ""
+    return f"`{name}`: {' '.join(text.split(chr(10) * 2)[0].split())}"
 
 
 def rates(content: Mapping[str, Any], measured: Mapping[str, Measured]) -> str:
-    """Write one row a promise, and what it was measured on."""
+    """Write what each module promises and what came of it, and what it was measured on."""
     machine, environment = content["machine"], content["environment"]
     where = (
         f"{machine['cpu']}, {machine['cores']} cores, torch {environment['torch']}, Python "
@@ -57,11 +51,11 @@ def rates(content: Mapping[str, Any], measured: Mapping[str, Measured]) -> str:
     for name in PROMISES:
         got = measured.get(name)
         if got is None:
-            rows.append([f"`{name}`", NONE, *[NONE] * 5, "not measured yet"])
+            rows.append([promise(name), NONE, *[NONE] * 5, "not measured yet"])
             continue
         rows.append(
             [
-                f"`{name}`", got.figure or NONE, f"{got.tried:,}", f"{got.failed:,}",
+                promise(name), got.figure or NONE, f"{got.tried:,}", f"{got.failed:,}",
                 shown(got.rate, got.unit), shown(got.bound, got.unit), promised(got),
                 KEPT[got.passed] + (f": {got.reason}" if got.passed is None else ""),
             ]
@@ -74,12 +68,16 @@ def method() -> str:
     """Return docs/method.md with what was measured."""
     content = json.loads(VERIFIED.read_text())
     measured = {one["name"]: Measured(**one) for one in content["promises"]}
-    text = fill(METHOD.read_text(), "promises", promises())
-    text = fill(text, "rates", rates(content, measured))
-    for name, write in DETAILS.items():
-        got = measured.get(name)
-        shown_rows = write(got.details) if got and got.details else NOT_MEASURED
-        text = fill(text, name.replace("_", "-"), shown_rows)
+    text = fill(METHOD.read_text(), "rates", rates(content, measured))
+    for mark in re.findall(r"<!-- method: (\S+) -->", text):
+        if mark == "rates":
+            continue
+        # Marks whose promise was not measured say so.
+        got = measured.get(mark.replace("-", "_"))
+        if got is None or not got.details:
+            text = fill(text, mark, NOT_MEASURED)
+        else:
+            text = fill(text, mark, DETAILS[got.name](got.details))
     return text
 
 

@@ -18,6 +18,11 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: i
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, kinds, *rows))
 
 
+def number(value: float | None, places: int) -> str:
+    """Write a number; what one repetition cannot tell is left out."""
+    return NONE if value is None else f"{value:.{places}f}"
+
+
 def percent(share: float) -> str:
     """Write a share in whole percent."""
     return f"{100 * share:.0f} %"
@@ -123,13 +128,13 @@ def time_to_answer(rows: Sequence[Row]) -> str:
     for r in rows:
         figures = []
         for of in ("slope", "ratio"):
-            figures += [f"{r[f'{of}_stated']:.3f}", f"{r[f'{of}_real']:.3f}"]
+            figures += [number(r[f"{of}_stated"], 3), number(r[f"{of}_real"], 3)]
             figures.append(shown(r[f"{of}_coverage"], "1"))
         written.append(
             [
                 r["tool"], str(r["repetitions"]), f"{r['minutes']:.1f}", *figures,
-                f"{r['runs_needed']:.1f}", f"{r['minutes_to_answer']:.1f}",
-                f"{r['minutes_to_answer'] / ours:.1f}",
+                number(r["runs_needed"], 1), number(r["minutes_to_answer"], 1),
+                NONE if ours is None else f"{r['minutes_to_answer'] / ours:.1f}",
             ]
         )  # fmt: skip
     return markdown(head, written, 1)
@@ -160,18 +165,20 @@ def split_halves(rows: Sequence[Row]) -> str:
 
 
 def ground_truth(rows: Sequence[Row]) -> str:
-    """Write how far the medians were off, by path and duration."""
+    """Write how far the medians were off, by path."""
     written = []
     for path in dict.fromkeys(r["path"] for r in rows):
-        for nominal in sorted({r["nominal"] for r in rows if r["path"] == path}):
-            own = [r for r in rows if (r["path"], r["nominal"]) == (path, nominal)]
-            off = max((r["off"] for r in own), key=abs)
-            empty = max(r["call"] for r in own)
-            written.append(
-                [path, shown(nominal, "s"), shown(empty, "s"), str(len(own)), f"{off:+.2%}"]
-            )
-    head = ("by", "work", "an empty call", "tried", "furthest off")
-    return markdown(head, [[c.replace("%", " %") for c in row] for row in written], 1)
+        some = [r for r in rows if r["path"] == path]
+        nominal = sorted({r["nominal"] for r in some})
+        off = max((r["off"] for r in some), key=abs)
+        empty = max(r["call"] for r in some)
+        written.append(
+            [
+                path, f"{shown(nominal[0], 's')} to {shown(nominal[-1], 's')}", shown(empty, "s"),
+                str(len(some)), f"{off:+.2%}".replace("%", " %"),
+            ]
+        )  # fmt: skip
+    return markdown(("by", "work", "an empty call", "tried", "furthest off"), written, 1)
 
 
 def memory(rows: Sequence[Row]) -> str:
@@ -209,32 +216,32 @@ _ENDS = ("lowest", "highest")
 
 
 def operations(rows: Sequence[Row]) -> str:
-    """Write how many counts were held against every backend's declaration."""
-    kinds = list(dict.fromkeys(r["counted"] for r in rows))
+    """Write how many counts were held against the declarations, by what counted."""
     written = []
-    for backend in dict.fromkeys(r["backend"] for r in rows):
-        own = {r["counted"]: r for r in rows if r["backend"] == backend}
-        counts = [str(own[kind]["tried"]) if kind in own else NONE for kind in kinds]
-        off = sum(r["failed"] for r in own.values())
-        furthest = max(r["worst"] for r in own.values())
-        written.append([f"`{backend}`", *counts, str(off), shown(furthest, "1")])
-    return markdown(("backend", *kinds, "off", "furthest"), written, 1)
+    for kind in dict.fromkeys(r["counted"] for r in rows):
+        some = [r for r in rows if r["counted"] == kind]
+        written.append(
+            [
+                kind, str(len(some)), str(sum(r["tried"] for r in some)),
+                str(sum(r["failed"] for r in some)), shown(max(r["worst"] for r in some), "1"),
+            ]
+        )  # fmt: skip
+    head = ("counted", "backends and options", "counts", "off", "furthest")
+    return markdown(head, written, 1)
 
 
 def alarms(rows: Sequence[Row]) -> str:
-    """Write the verdicts of every pair of runs."""
+    """Write the verdicts over all pairs of runs."""
     verdicts = ("slower", "faster", "no_change", "inconclusive")
+    widths = [r["median_half_width"] for r in rows]
     written = [
-        [
-            str(n),
-            str(r["cases"]),
-            *(str(r[v]) for v in verdicts),
-            shown(r["median_half_width"], "1"),
-        ]
-        for n, r in enumerate(rows, start=1)
-    ]
-    head = ("pair", "cases", "slower", "faster", "no change", "inconclusive", "median half-width")
-    return markdown(head, written, 1)
+        str(len(rows)), str(sum(r["cases"] for r in rows)),
+        *(str(sum(r[v] for r in rows)) for v in verdicts),
+        f"{shown(min(widths), '1')} to {shown(max(widths), '1')}",
+    ]  # fmt: skip
+    head = ("pairs", "cases", "slower", "faster", "no change", "inconclusive",
+            "median half-widths of the pairs")  # fmt: skip
+    return markdown(head, [written], 0)
 
 
 def power(rows: Sequence[Row]) -> str:
@@ -270,4 +277,4 @@ DETAILS: Mapping[str, Callable[[Sequence[Row]], str]] = {
     "fewer_launches": fewer_launches,
     "power": power,
 }
-"""Promises whose details are shown."""
+"""What writes the details of a promise, at its marks."""
