@@ -37,7 +37,7 @@ PAGE_SCRIPTS := jquery@3.3.1 bootstrap@3.1.1 jquery.flot@0.8.3 flot-orderbars@1.
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
 
-bench: $(VENV)/.installed-run ## quick sweep and report
+bench: $(VENV)/.installed-run ## quick sweep, of four minutes at most, and report
 	$(BIN)/attnbench run --preset $(PRESET) $(BENCH) --resume --out $(OUT)
 	@$(BIN)/attnbench report $(OUT) >/dev/null
 	@echo "The report lies in $(abspath $(OUT))/report.html and report.md"

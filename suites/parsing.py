@@ -54,6 +54,24 @@ def parse_span(text: str) -> float:
     raise ValueError(f"expected a span of time as 4m, 1h30m or 90s, got {text!r}")
 
 
+def parse_precision(text: str) -> float:
+    """Read a share in percent, whose sign may be left out: ``10%``.
+
+    Returns:
+        A fraction.
+
+    Raises:
+        ValueError: if the text does not have this form.
+    """
+    try:
+        percent = float(text.strip().removesuffix("%"))
+    except ValueError:
+        percent = math.nan
+    if not 0 < percent <= 100:
+        raise ValueError(f"expected a share in percent, above 0 to 100, as 10%, got {text!r}")
+    return percent / 100
+
+
 def parse_threshold(text: str) -> tuple[str, float]:
     """Read ``[NAME[:key=value,…]=]PERCENT``, the percent sign may stand: ``sdpa=5%``.
 

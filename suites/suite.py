@@ -30,6 +30,9 @@ SHARED: Mapping[str, str] = {
 }  # fmt: skip
 """Options of `attnbench run` that a suite may take, by the name of their value."""
 
+BASE_ROUNDS = 3
+"""Launches of every case before a run's questions are asked: fewer say too little of scatter."""
+
 EVERYWHERE = ("device", "threads", "seed", "launches", "budget_s", "case_timeout_s", "shard")
 """Options that every suite takes."""
 
@@ -61,7 +64,11 @@ class Plan(Limits):
         seq_lens: in tokens.
         matmul_precisions: of float32 products; other dtypes have `FULL_PRECISION` alone.
         compiles: whether the module goes through ``torch.compile``.
-        launches: fresh processes per case.
+        launches: fresh processes per case; with a precision, those before questions are asked.
+        precision: to which a run's questions are answered, as a fraction, by as many more launches
+            as that takes (`suites.engine.planner`); ``None`` = no more.
+        within_s: seconds of the sweep where the command does not say, from which on no questions
+            are asked any more; ``None`` = no limit.
         shard: ``(i, n)``, from 1: this sweep is the i-th of n parts.
     """
 
@@ -80,6 +87,8 @@ class Plan(Limits):
     is_causal: bool = False
     seed: int = 0
     launches: int = 1
+    precision: float | None = None
+    within_s: float | None = None
     shard: tuple[int, int] = (1, 1)
 
     def precisions(self, dtype: str) -> tuple[MatmulPrecision, ...]:

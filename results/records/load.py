@@ -16,7 +16,7 @@ import pandas as pd
 
 from results.form import Id, checked
 from results.records.json_lines import MOST_FAULTS, Line, json_lines, open_regular, short
-from results.records.plans import Unfinished, unfinished
+from results.records.plans import Begun, Unfinished, begun, plans_of, unfinished
 from results.records.tidy import tidy
 from results.records.validation import drop_faults
 from results.records.versions import one_measurement, versions
@@ -55,6 +55,7 @@ class Run:
         warnings: what was left out or mended, one sentence each.
         folders: where it came from.
         unfinished: the runs that lack launches they were to have.
+        begun: how the runs began, as far as they say.
     """
 
     frame: pd.DataFrame
@@ -64,6 +65,7 @@ class Run:
     warnings: tuple[str, ...] = ()
     folders: tuple[Path, ...] = field(default=())
     unfinished: tuple[Unfinished, ...] = field(default=())
+    begun: tuple[Begun, ...] = field(default=())
 
     def of(self, *kinds: str) -> pd.DataFrame:
         """Return the rows of the tidy frame that are of these kinds."""
@@ -93,7 +95,8 @@ def load(*folders: str | Path) -> Run:
     paths = tuple(Path(f) for f in folders)
     warnings: list[str] = []
     records = read_records(paths, warnings)
-    lacking = unfinished(paths, records, warnings)
+    plans = plans_of(paths, warnings)
+    lacking = unfinished(plans, records)
     records = one_measurement(records, warnings)
     record_versions = versions(records)
     _note_commits(records, record_versions, warnings)
@@ -103,7 +106,9 @@ def load(*folders: str | Path) -> Run:
     _note_unknown(records, "environment", environments, warnings)
     messages = tuple(clean(w) for w in warnings)  # a folder's name is a stranger's text too
     frame = tidy(records, record_versions, plugin_marks(records, environments))
-    return Run(frame, tuple(records), machines, environments, messages, paths, lacking)
+    return Run(
+        frame, tuple(records), machines, environments, messages, paths, lacking, begun(plans)
+    )
 
 
 def read_records(paths: tuple[Path, ...], warnings: list[str]) -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ draws no more launches.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,12 @@ UNKNOWN_VARIANCE = 0.15**2
 """Of a launch's log, where no case was launched twice: what a shared machine usually has."""
 
 
+FULL_LAUNCHES = 3
+"""The first launches of a case, which do more than time it; the first does most."""
+
+LEAST_S = 1e-3
+"""Seconds that a launch counts as, at least."""
+
 LEAST_VARIANCE = 1e-12
 """Launches that agree to the last place."""
 
@@ -47,6 +54,18 @@ class Allocation(NamedTuple):
     keys: tuple[Hashable, ...]
     seconds: float
     is_enough: bool
+
+
+def seconds_of_next(walls: Iterable[tuple[int, float]]) -> float:
+    """Return the seconds of a case's next launch: the first ones check and measure more.
+
+    Args:
+        walls: index and seconds of each of its launches, one at least.
+    """
+    every = list(walls)
+    later = [wall for index, wall in every if index >= FULL_LAUNCHES]
+    later = later or [wall for index, wall in every if index > 0]
+    return max(LEAST_S, median(later or [wall for _, wall in every]))
 
 
 def allocate(

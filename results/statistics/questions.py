@@ -132,6 +132,28 @@ class Question:
         return self.difference.half_width
 
     @property
+    def known(self) -> str:
+        """How exactly it is known: ``±0.13``, of a ratio or a length ``±12 %``."""
+        return self._shown(self.half_width)
+
+    @property
+    def wanted(self) -> str:
+        """How exactly it is to be known, likewise."""
+        return self._shown(self.target)
+
+    def _shown(self, half: float) -> str:
+        if not math.isfinite(half):
+            return "no interval"
+        if self.kind == "exponent":
+            return f"±{half:.2f}"
+        factor = math.exp(min(9.0, half / self.per_unit))
+        if factor >= 2:
+            return f"a factor of {factor:.2g}"
+        # Of a ratio the mean of both sides, of a length the longer one.
+        share = (factor - 1 / factor) / 2 if self.kind == "fastest" else factor - 1
+        return f"±{100 * share:.2g} %"
+
+    @property
     def is_open(self) -> bool:
         """Whether the interval is wider than the target, or is not there."""
         return not self.half_width <= self.target

@@ -179,6 +179,11 @@ class Dealer:
                 self._changed.wait(LOOK_S)
             return False
 
+    def has_for(self, place: Place) -> bool:
+        """Say whether there is a group for a machine now."""
+        with self._changed:
+            return not self._stopped and any(self._is_for(group, place) for group in self._left)
+
     def items(self, place: Place) -> Iterator[Item]:
         """Walk the launches of the group that a machine holds; each is off it when it is done."""
         group = self._held[place.id]

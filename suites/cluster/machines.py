@@ -5,6 +5,7 @@ A machine that joins late is found by looking, and takes what is left.
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 from results.schema import MACHINES, Case, content_id
 from suites.cluster import facts, link
+from suites.cluster.answering import agenda_of
 from suites.cluster.deal import Dealer, Own, Place, groups_of
 from suites.cluster.link import LostError, Node, Remote
 from suites.cluster.shared import SharedHistory, SharedJournal, machines_of_kind
@@ -78,11 +80,13 @@ class Machines:
         self._opening = threading.Lock()
         self._histories: dict[str, SharedHistory] = {}
         self._of_machine: dict[str, set[tuple[str, int]]] = defaultdict(set)
+        self._measured: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
         self._seen: dict[tuple[str, int], threading.Thread] = {}
         self._remotes: dict[tuple[str, int], Remote] = {}
         self._held: set[tuple[str, int]] = set()
         self._serving: set[str] = set()
         self._refused: list[str] = []
+        self._only_answers = False
         self._error: BaseException | None = None
         self._stopped = threading.Event()
         self._changed = threading.Event()
@@ -121,7 +125,8 @@ class Machines:
                 )
             self._changed.wait(LOOK_S)
             self._changed.clear()
-        while self._serving and self._error is None:  # the last words of some machines
+        # The last words of some machines; where there is no group at all, what answers questions.
+        while (self._serving or (self._only_answers and self._held)) and self._error is None:
             self._changed.wait(LOOK_S)
             self._changed.clear()
         if self._error is not None:
@@ -231,13 +236,15 @@ class Machines:
             done = self._journal.done
             for record in self._journal.records:
                 homes[record["case"]["id"]] = record["machine"]
+                self._measured[record["machine"]].append(record)
                 self._of_machine[record["machine"]].add(
                     (record["case"]["id"], record["launch"]["index"])
                 )
             groups = groups_of(plan, every, done, homes)
             wanted = [item for item in every if not rules_of(item.case.kind).of_machine]
-            write_plan(self._journal, self._command, wanted)
+            write_plan(self._journal, self._command, wanted, plan.precision)
             left = sum(len(group.items) for group in groups)
+            self._only_answers = plan.precision is not None and not groups
             self._expected = max(1, left // self._count)
             self.skipped = len(wanted) - left
             broken = told.get("broken", {}).values()
@@ -285,6 +292,7 @@ class Machines:
         self._serving.add(place.id)
         dealer.join(place)
         try:
+            self._answer(place, session)  # what a run that is resumed left open
             while dealer.await_more(place):
                 began = False
                 while (group := dealer.take(place)) is not None:
@@ -294,11 +302,26 @@ class Machines:
                         self._of_itself(session, own.before_launch())
                         self._run(node, place, session, item)
                     del group
+                self._answer(place, session)
                 if began and not self._stopped.is_set():
                     self._of_itself(session, own.at_end())
         finally:
             dealer.leave(place)
             self._serving.discard(place.id)
+
+    def _answer(self, place: Place, session: Session) -> None:
+        """Launch what answers the questions of a machine, as long as it has no group to run."""
+        dealer = self._dealer
+        assert dealer is not None
+        agenda = agenda_of(self._plan, cases(self._plan), self._measured[place.id])
+        while agenda is not None and not self._stopped.is_set() and not dealer.has_for(place):
+            count = agenda.plan(math.inf)
+            if (standing := agenda.standing(None)) is not None:
+                self._telling.planned(place.id, count, standing)
+            if not count:
+                return
+            while agenda.left and not self._stopped.is_set():
+                agenda.add(self._tell(agenda.take(), session))
 
     def _of_itself(self, session: Session, items: Any) -> None:
         """Run what tells of a machine."""
@@ -328,10 +351,13 @@ class Machines:
                 self._finished(record, session)
             raise
 
-    def _tell(self, item: Item, session: Session) -> None:
-        """Run a launch and tell of it."""
+    def _tell(self, item: Item, session: Session) -> Mapping[str, Any]:
+        """Run a launch, tell of it and return its record."""
         self._telling.starting(item)
-        self._finished(session.launch(item), session)
+        record = session.launch(item)
+        self._measured[record["machine"]].append(record)
+        self._finished(record, session)
+        return record
 
     def _finished(self, record: Mapping[str, Any], session: Session) -> None:
         dealer = self._dealer

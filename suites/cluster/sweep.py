@@ -62,6 +62,9 @@ def run_on_cluster(
 ) -> Summary:
     """Measure the plan on a cluster's machines and append every launch to the journal here.
 
+    With a precision each machine answers the questions of what it measured, however long that
+    takes: a budget is of one machine's time.
+
     Args:
         plan: the sweep; without backends, all that are registered.
         folder: the run's folder, of this machine.
@@ -104,4 +107,7 @@ def run_on_cluster(
         machines = Machines(plan, journal, files, telling, benchmark_dir, command)
         with contextlib.closing(machines):
             machines.go(lambda: link.nodes(plan.device, kind), len(there))
-        return Summary(folder, telling.statuses, machines.skipped, time.perf_counter() - started)
+        return Summary(
+            folder, telling.statuses, machines.skipped, time.perf_counter() - started,
+            standing=telling.standing,
+        )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from suites.engine.driver import Progress
 from suites.engine.session import Session
 from suites.plan import Item
+from suites.terminal.standing import Standing, joined
 
 ESTIMATE_SHARE = 50
 """The time left is estimated anew after so many times the seconds that the last estimate took."""
@@ -44,6 +45,7 @@ class Telling:
         self._lock = threading.RLock()
         self._has_begun = False
         self._early_notes: list[str] = []
+        self._standings: dict[str, Standing] = {}
         self._estimate: tuple[float, float | None, float] = (0.0, None, 0.0)
         self.statuses: Counter[str] = Counter()
 
@@ -67,6 +69,19 @@ class Telling:
         """Tell of launches that were not counted at the beginning."""
         with self._lock:
             self._progress.more(count)
+
+    def planned(self, machine: str, count: int, standing: Standing) -> None:
+        """Tell of launches that a machine chose, and how far the questions of all are answered."""
+        with self._lock:
+            self._standings[machine] = standing
+            whole = joined(self._standings.values())
+            self._progress.planned(count, whole, whole.remaining_s)
+
+    @property
+    def standing(self) -> Standing | None:
+        """How far the questions of all machines are answered; ``None`` = none was asked."""
+        with self._lock:
+            return joined(self._standings.values()) if self._standings else None
 
     def starting(self, item: Item) -> None:
         """Tell of a launch that begins."""

@@ -12,8 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from suites.engine.agenda import Agenda, planner_of
 from suites.engine.continuity import PluginFiles, check_plugins, other_commits
 from suites.engine.journal import Journal
 from suites.engine.provenance import commit_of
@@ -27,6 +28,7 @@ from suites.processes.signals import terminable
 from suites.registry import rules_of
 from suites.suite import Plan
 from suites.terminal.progress import Summary, label
+from suites.terminal.standing import Standing
 
 
 class Progress(Protocol):
@@ -34,6 +36,9 @@ class Progress(Protocol):
 
     def begin(self, folder: Path, total: int, done: int, notices: Sequence[str]) -> None:
         """Take note of the launches in all and of those that the folder holds already."""
+
+    def planned(self, count: int, standing: Standing, remaining_s: float | None) -> None:
+        """Take note of so many further launches, how far questions are answered, the time left."""
 
     def starting(self, item: Item) -> None:
         """Take note of what runs now."""
@@ -68,7 +73,8 @@ def run_sweep(
         resume: go on with the run in `folder`: launches that it holds are skipped. They may have
             been sampled for another time.
         command: that began the sweep, without ``--resume`` and ``--out``: the run's plan has it.
-        within_s: seconds from now; no launch is started that is foretold to end later.
+        within_s: seconds from now; no launch is started that is foretold to end later. ``None``
+            = as the plan says, its first rounds in any case.
         benchmark_dir: the suites.
 
     Raises:
@@ -91,7 +97,7 @@ def run_sweep(
         with journal:
             commit = commit_of(benchmark_dir.parent)
             apart = [*check_plugins(journal, told), *other_commits(journal, commit)]
-            write_plan(journal, command, every)
+            write_plan(journal, command, every, plan.precision)
             session = Session(plan, told, files, launcher, journal, commit)
             going_on = _unfinished(journal, session.kept, every)
             journal.reopen(going_on)
@@ -105,11 +111,12 @@ def run_sweep(
             done = journal.done
             left = [item for item in every if (item.case.id, item.launch) not in done]
             progress.begin(folder, len(every), len(every) - len(left), notices)
-            until = math.inf if within_s is None else started + within_s
-            statuses = _run(session, left, progress, plugin_files, until)
+            agenda = Agenda(left, planner_of(plan, cases(plan)), journal.records)
+            clock = _Clock(started, within_s, plan.within_s)
+            statuses = _run(session, agenda, progress, plugin_files, clock)
     return Summary(
         folder, statuses, len(every) - len(left), time.perf_counter() - started,
-        len(left) - statuses.total(),
+        agenda.num_left_out, agenda.standing(clock.budget_s),
     )  # fmt: skip
 
 
@@ -123,10 +130,12 @@ def early_of(plan: Plan) -> tuple[str, ...]:
     return (BACKWARD, *compiler)
 
 
-def write_plan(journal: Journal, command: Sequence[str], every: Sequence[Item]) -> None:
-    """Write the launches of a sweep into its run's plan."""
+def write_plan(
+    journal: Journal, command: Sequence[str], every: Sequence[Item], precision: float | None
+) -> None:
+    """Write the launches that a sweep begins with, and its precision, into its run's plan."""
     launches = ((item.case.id, label(item.case), item.launch) for item in every)
-    journal.plan([scrub(word) for word in command], launches)
+    journal.plan([scrub(word) for word in command], launches, precision)
 
 
 # -- before the first launch ---------------------------------------------------------------------
@@ -164,27 +173,68 @@ def completed(plan: Plan, told: Mapping[str, Any]) -> Plan:
 # -- the sweep -----------------------------------------------------------------------------------
 
 
-def _run(
-    session: Session, left: Sequence[Item], progress: Progress, plugins: PluginFiles, until: float
-) -> Counter[str]:
-    """Run the launches that are left, one after the other; return how they ended.
+class _Clock(NamedTuple):
+    """When a sweep began, by `time.perf_counter`, and the seconds it may take.
 
-    What is foretold to end after `until` is left out, by the clock of `time.perf_counter`.
+    Attributes:
+        started: when.
+        chosen_s: that the whole of it may take; ``None`` = no limit.
+        usual_s: likewise of its preset, which never cuts the first rounds short: they are what
+            any run has.
+    """
+
+    started: float
+    chosen_s: float | None
+    usual_s: float | None
+
+    @property
+    def budget_s(self) -> float | None:
+        """The seconds that it may take; ``None`` = no limit."""
+        return self.usual_s if self.chosen_s is None else self.chosen_s
+
+    def left_s(self, *, asks: bool) -> float:
+        """Return the seconds that are left, for the first rounds or for what questions ask."""
+        budget = self.budget_s if asks else self.chosen_s
+        return math.inf if budget is None else self.started + budget - time.perf_counter()
+
+
+def _run(
+    session: Session, agenda: Agenda, progress: Progress, plugins: PluginFiles, clock: _Clock
+) -> Counter[str]:
+    """Run what is on the agenda, one launch after the other; return how they ended.
+
+    What is foretold to end too late is left out.
     """
     statuses: Counter[str] = Counter()
-    for position, item in enumerate(left, start=1):
+    if agenda.left and (standing := agenda.standing(clock.budget_s)):
+        progress.planned(0, standing, session.remaining(agenda.left))
+    while agenda.left or _plan(agenda, progress, clock):
+        item = agenda.take()
         plugins.check()
-        if time.perf_counter() + (session.remaining([item]) or 0.0) > until:
+        if (session.remaining([item]) or 0.0) > clock.left_s(asks=agenda.asks):
+            agenda.leave_out(item)
             continue
         progress.starting(item)
         with _hearing(session, item, progress):
             record = session.launch(item)
+        agenda.add(record)
         statuses[record["status"]] += 1
-        remaining = session.remaining(left[position:])
+        remaining = session.remaining(agenda.left)
         if remaining is not None:
-            remaining = min(remaining, max(0.0, until - time.perf_counter()))
+            remaining = min(remaining, max(0.0, clock.left_s(asks=agenda.asks)))
         progress.finished(record, remaining)
     return statuses
+
+
+def _plan(agenda: Agenda, progress: Progress, clock: _Clock) -> bool:
+    """Let the agenda choose further launches, and tell of it; return whether there are any."""
+    left_s = clock.left_s(asks=True)
+    count = agenda.plan(left_s)
+    if standing := agenda.standing(clock.budget_s):
+        needed = standing.remaining_s
+        remaining = None if needed is None else max(0.0, min(needed, left_s))
+        progress.planned(count, standing, remaining)
+    return count > 0
 
 
 def _hearing(

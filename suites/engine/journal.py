@@ -129,12 +129,19 @@ class Journal:
             self._addresses.add(address)
         return address
 
-    def plan(self, command: Sequence[str], launches: Iterable[tuple[str, str, int]]) -> None:
+    def plan(
+        self,
+        command: Sequence[str],
+        launches: Iterable[tuple[str, str, int]],
+        precision: float | None = None,
+    ) -> None:
         """Write down what the run is to hold, so that its readers can tell what is missing.
 
         Args:
             command: that began the sweep.
             launches: case id, name and launch index of each.
+            precision: to which its questions are to be answered by launches beyond these;
+                ``None`` = there are none.
 
         Raises:
             OSError: if it cannot be written.
@@ -143,7 +150,11 @@ class Journal:
         for case, name, index in launches:
             one = cases.setdefault(case, {"id": case, "name": name, "launches": []})
             one["launches"].append(index)
-        content = {"run": self.run, "command": list(command), "cases": list(cases.values())}
+        content: dict[str, Any] = {
+            "run": self.run, "command": list(command), "cases": list(cases.values()),
+        }  # fmt: skip
+        if precision is not None:
+            content["precision"] = precision
         self._files[PLANS] = self._exit.enter_context(FileIO(self.folder / PLANS, "a+"))
         sync_folder(self.folder)
         if self.records:

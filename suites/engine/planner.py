@@ -16,14 +16,12 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from results.schema import Case, canonical, sentinel_of
-from results.statistics.allocation import allocate
+from results.statistics.allocation import allocate, seconds_of_next
 from results.statistics.launches import Launches, fit_series
 from results.statistics.questions import BASELINES, Curve, Point, Question, Targets, questions_of
 from suites.plan import Item, group, round_of
 from suites.registry import rules_of
-
-BASE_ROUNDS = 3
-"""Launches of every case before any question is asked: fewer say too little of their scatter."""
+from suites.suite import BASE_ROUNDS, Plan
 
 BATCH_S = 12.0
 """Seconds of launches that are chosen at once; then all is estimated anew."""
@@ -115,6 +113,15 @@ class Planner:
             name for name, values in zip(_SHOWN, shown, strict=True) if len(values) > 1
         ]
 
+    @classmethod
+    def of(cls, plan: Plan, cases: Sequence[Case], precision: float) -> Planner:
+        """Return the planner of a sweep whose questions are answered to a precision.
+
+        Cases that a sweep launches less often than others ask no questions.
+        """
+        timed = [case for case in cases if plan.suite.launches_of(plan, case) >= plan.launches]
+        return cls(timed, Targets.at(precision), base_rounds=plan.launches, seed=plan.seed)
+
     def base(self) -> list[Item]:
         """Return the launches of the rounds that come first, in their order."""
         every = list(self._cases.values())
@@ -144,7 +151,7 @@ class Planner:
             for item in self.base()
             if (item.case.id, item.launch) not in done
             and item.case.id not in without
-            and self._cost(measured.get(item.case.id, ()), 0.0) <= within_s
+            and (not (there := measured.get(item.case.id)) or _seconds_of_next(there) <= within_s)
         ]
         if lacking:
             return [item for item in lacking if item.launch == lacking[0].launch]
@@ -163,15 +170,10 @@ class Planner:
             indices[key] += 1
         return items
 
-    def outlook(self, measured: Measured, *, without: Collection[str] = ()) -> Outlook:
-        """Return how far the questions are answered, and how long the others will take.
-
-        Args:
-            measured: what was launched so far.
-            without: ids of cases that are not to be launched again.
-        """
+    def outlook(self, measured: Measured) -> Outlook:
+        """Return how far the questions are answered, and how long the others will take."""
         questions = self.questions(measured)
-        got = allocate(questions, self._costs(measured, without))
+        got = allocate(questions, self._costs(measured, ()))
         return Outlook(tuple(questions), got.seconds if got.is_enough else None)
 
     def questions(self, measured: Measured) -> list[Question]:
@@ -211,16 +213,14 @@ class Planner:
         One that failed, in any launch, gets no more.
         """
         return {
-            key: self._cost(launches, math.inf)
+            key: _seconds_of_next(launches)
             for key, launches in measured.items()
             if key in self._cases and key not in without and all(one.is_ok for one in launches)
         }
 
-    def _cost(self, launches: Sequence[Launched], unknown: float) -> float:
-        """Return the seconds of a case's next launch: the first checks more than later ones."""
-        walls = [one.wall_s for one in launches if one.launch > 0]
-        walls = walls or [one.wall_s for one in launches]
-        return max(1e-3, median(walls)) if walls else unknown
+
+def _seconds_of_next(launches: Sequence[Launched]) -> float:
+    return seconds_of_next((one.launch, one.wall_s) for one in launches)
 
 
 def _launches(launches: Sequence[Launched]) -> Launches:

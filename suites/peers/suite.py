@@ -19,6 +19,9 @@ from suites.speed.presets import PRESETS, Preset
 from suites.suite import Plan, Suite
 from suites.words import measured
 
+NOT_OF_PEERS = ("choices", "backends", "levels", "models", "precision", "within_s")
+"""Fields of a preset that say nothing of peers."""
+
 
 @dataclass(frozen=True)
 class PeerRow:
@@ -162,7 +165,7 @@ class PeersSuite(Suite[PeersPlan]):
         """Return the sweep of a preset and options; a preset gives the lengths."""
         device = chosen.get("device", PeersPlan.device)
         taken = USUAL if preset is None else self.preset(preset)
-        fields = taken.fields(device, but=("choices", "backends", "levels", "models"))
+        fields = taken.fields(device, but=NOT_OF_PEERS)
         if device == "cpu":
             fields["allocators"] = ALLOCATORS
         plan = PeersPlan(suite=self, **{**fields, **chosen})

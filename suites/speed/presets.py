@@ -72,6 +72,9 @@ class Preset:
         models: configurations of level model, which the command line writes as it does backends.
         by_device: further fields of a plan on a device, or on `ANY`, in place of its
             defaults.
+        precision: to which a run's questions are answered where no option says otherwise, as a
+            fraction (`results.statistics.questions`); ``None`` = `launches` alone decide.
+        within_s: seconds of such a sweep, if its first rounds leave some; ``None`` = no limit.
     """
 
     seq_lens: tuple[int, ...]
@@ -84,6 +87,8 @@ class Preset:
     levels: tuple[Level, ...] = ("attention",)
     models: tuple[Arm, ...] = PUBLISHED
     by_device: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    precision: float | None = None
+    within_s: float | None = None
 
     def fields(self, device: str, *, but: Collection[str] = ()) -> dict[str, Any]:
         """Return the fields of a plan on a device, all but some."""
@@ -96,9 +101,17 @@ class Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
-    "quick": Preset(_QUICK, _BOTH, launches=3, budget_s=0.25, case_timeout_s=60.0),
-    "standard": Preset(_STANDARD, _BOTH, launches=3, budget_s=0.5, case_timeout_s=180.0),
-    "full": Preset(_FULL, _BOTH, launches=3, budget_s=1.0, case_timeout_s=600.0),
+    "quick": Preset(
+        _QUICK, _BOTH, launches=3, budget_s=0.25, case_timeout_s=60.0,
+        precision=0.10, within_s=4 * 60,
+    ),
+    "standard": Preset(
+        _STANDARD, _BOTH, launches=3, budget_s=0.5, case_timeout_s=180.0,
+        precision=0.10, within_s=40 * 60,
+    ),
+    "full": Preset(
+        _FULL, _BOTH, launches=3, budget_s=1.0, case_timeout_s=600.0, precision=0.05,
+    ),
     "scaling": Preset(
         _SCALING, ("forward",), launches=5, budget_s=0.5, case_timeout_s=120.0,
         choices=(

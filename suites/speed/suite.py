@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from click import Option
 
 from results.schema import IDENTITY, Arm, Case, Level, Mode
 from suites.content_names import hf_config_name
-from suites.parameters import FILE
+from suites.parameters import FILE, Parsed
+from suites.parsing import parse_precision
 from suites.speed.presets import ANY, PRESETS, PUBLISHED, BackendChoice
-from suites.suite import SHARED, Plan, Suite, by_preset, listed
+from suites.suite import BASE_ROUNDS, SHARED, Plan, Suite, by_preset, listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,13 @@ def _by_device(name: str) -> str:
     return "; ".join([listed(getattr(SpeedPlan, name)), *others])
 
 
+def _of_presets(name: str, shown: Callable[[float], str]) -> str:
+    """Say a field's values in the presets that have one."""
+    values = {preset: getattr(one, name) for preset, one in PRESETS.items()}
+    told = [f"{p} {shown(value)}" for p, value in values.items() if value is not None]
+    return f"{', '.join(told)}, others none"
+
+
 def _defaults() -> dict[str, str]:
     """Return what the help of options says of the presets."""
     usual, parts = PRESETS["quick"].models, PRESETS["models"].models
@@ -62,6 +70,8 @@ def _defaults() -> dict[str, str]:
         "models": f"{shown[0]}; of preset models on a CPU {shown[1]}",
         **{name: by_preset(PRESETS, name) for name in limits},
         **{name: _by_device(name) for name in axes},
+        "precision": _of_presets("precision", lambda value: f"{100 * value:g}%"),
+        "within_s": _of_presets("within_s", lambda value: f"{value / 60:g}m"),
     }
 
 
@@ -88,6 +98,16 @@ class SpeedSuite(Suite[SpeedPlan]):
             "after all that is measured. Of each case the run's folder keeps a trace, for "
             "Perfetto, and a table of operators, in traces. Only with suite speed.",
         ),
+        Option(
+            ["--precision"],
+            type=Parsed("PERCENT", parse_precision),
+            help="How exactly a run is to answer its questions: at 10% exponents to ±0.10, the "
+            "fastest two to ±8.5 % or half of what they differ by, crossovers to ±15 %, other "
+            f"values in proportion. After {BASE_ROUNDS} launches of each case, launches go where "
+            "an interval that is wider is shortened most per second, until none is or --budget "
+            "is spent. Not with --launches, which measures each case as often as it says. Only "
+            "with suite speed. Default by preset: {defaults}.",
+        ),
     )
     run_name = "quick"
     compares_all = True
@@ -100,6 +120,7 @@ class SpeedSuite(Suite[SpeedPlan]):
         Modes that are chosen, and causality if it is, hold for the preset's choices too.
         """
         fields = self.preset(preset).fields(chosen.get("device", SpeedPlan.device)) | chosen
+        fields |= _launches(fields, chosen)
         if configs := fields.pop("hf_configs", ()):
             fields |= _with_configs(configs, chosen)
         plan = SpeedPlan(suite=self, **fields)
@@ -130,6 +151,22 @@ class SpeedSuite(Suite[SpeedPlan]):
     def builds_models(self, plan: SpeedPlan) -> bool:
         """Say whether there are cases of level model."""
         return "model" in plan.levels
+
+
+def _launches(fields: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a plan that decide how often cases are launched.
+
+    Raises:
+        ValueError: if both a number of launches and a precision are chosen.
+    """
+    if "launches" not in chosen:
+        return {} if fields["precision"] is None else {"launches": BASE_ROUNDS}
+    if "precision" in chosen:
+        raise ValueError(
+            "precision: chooses how often each case is launched, expected no --launches beside "
+            f"it; got {100 * chosen['precision']:g}% and {chosen['launches']}"
+        )
+    return {"precision": None, "within_s": None}
 
 
 def _fixed(plan: SpeedPlan, arm: Arm, level: Level, mode: Mode) -> Iterator[dict[str, Any]]:

@@ -118,16 +118,8 @@ OPTIONS: tuple[Option | str, ...] = (
         type=COUNTS,
         help="Sequences at a time. Default: {speed}. A training's: {quality}; {quantized}.",
     ),
-    Option(
-        ["--num-heads"],
-        type=COUNTS,
-        help="Heads. Default: {speed}. With error: {error}.",
-    ),
-    Option(
-        ["--head-dim", "head_dims"],
-        type=COUNTS,
-        help="Width of a head. Default: {speed}.",
-    ),
+    Option(["--num-heads"], type=COUNTS, help="Heads. Default: {speed}. With error: {error}."),
+    Option(["--head-dim", "head_dims"], type=COUNTS, help="Width of a head. Default: {speed}."),
     Option(
         ["--causal", "is_causal"],
         is_flag=True,
@@ -162,8 +154,10 @@ OPTIONS: tuple[Option | str, ...] = (
         ["--launches"],
         type=click.IntRange(1, 1000),
         metavar="N",
-        help="Fresh processes per case. Default by preset: {defaults}.",
+        help="Fresh processes per case, and no more. Default by preset: {defaults}; of speed then "
+        "as many more as --precision takes.",
     ),
+    "precision",
     Option(
         ["--sample-time", "budget_s"],
         type=SAMPLE_TIME,
@@ -190,7 +184,8 @@ OPTIONS: tuple[Option | str, ...] = (
         ["--budget", "within_s"],
         type=Parsed("TIME", parse_span),
         help="Time of the whole command, as 4m, 1h30m or 90s: a launch that is predicted to end "
-        "later is not started. --resume measures those left. Default: no limit.",
+        "later is not started. --resume measures those left, and answers what is open. Default "
+        "by preset, for what --precision adds alone: {defaults}.",
     ),
     Option(
         ["--shard"],

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 from results.schema import Case
 from suites.plan import Item
 from suites.registry import rules_of
+from suites.terminal.standing import Standing, duration
 from suites.terminal.stream import Stream
 
 if TYPE_CHECKING:  # a log needs no rich, which takes a tenth of a second
@@ -51,6 +52,7 @@ class Console:
         self._bar = _live_on(self._stream, colour=colour is not False) if is_live else None
         self._total = self._count = 0
         self._remaining: float | None = None
+        self._standing: Standing | None = None
         self._told_at = 0.0
         self._now = self._said = ""
         self._line_at = 0.0
@@ -72,6 +74,15 @@ class Console:
         """Take note of launches that were not counted at the beginning."""
         self._total += count
 
+    def planned(self, count: int, standing: Standing, remaining_s: float | None) -> None:
+        """Say how far the questions are answered, and take note of further launches."""
+        self._total += count
+        self._standing = standing
+        self._remaining, self._told_at = remaining_s, time.monotonic()
+        if self._bar is None and count and standing.num_questions:  # the end is told by `closing`
+            self._line(printable(standing.told(remaining_s)))
+        self._draw()
+
     def starting(self, item: Item) -> None:
         """Show what runs now."""
         self._now = f"{label(item.case)} · launch {item.launch + 1}"
@@ -89,10 +100,13 @@ class Console:
     def finished(self, record: Mapping[str, Any], remaining_s: float | None) -> None:
         """Print how it ended, and the time left."""
         self._count += 1
-        self._remaining, self._told_at = remaining_s, time.monotonic()
+        asks = self._standing is not None and self._standing.num_questions > 0
+        if not asks:  # else the time left is that of the questions, until it is told anew
+            self._remaining, self._told_at = remaining_s, time.monotonic()
         case = Case.from_json(record["case"])
         width = len(str(self._total))
-        left = f"  {self._time_left()}" if self._bar is None else ""
+        # A log has the time left of questions in a line for each batch of launches.
+        left = f"  {self._time_left()}" if self._bar is None and not asks else ""
         self._line(
             f"[{self._count:>{width}}/{self._total}] {printable(label(case))}  ",
             record["status"],
@@ -108,10 +122,14 @@ class Console:
     def _time_left(self) -> str:
         if self._count >= self._total:
             return ""
-        if self._remaining is None:
+        remaining = self._remaining
+        if remaining is not None:
+            remaining = max(0.0, remaining - (time.monotonic() - self._told_at))
+        if self._standing is not None:
+            return self._standing.told(remaining)
+        if remaining is None:
             return "time left: not known yet"
-        passed = time.monotonic() - self._told_at
-        return f"about {duration(max(0.0, self._remaining - passed))} left"
+        return f"about {duration(remaining)} left"
 
     def _line(self, text: str, status: str = "", rest: str = "") -> None:
         self._line_at = time.monotonic()
@@ -169,28 +187,27 @@ def describe(record: Mapping[str, Any]) -> str:
     return rules_of(record["case"]["kind"]).describe(record)
 
 
-def duration(value: float) -> str:
-    """Write a span of time in the units that people say: ``1 h 5 min``, ``3 min 20 s``."""
-    whole = round(value)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
-
-
 def closing(summary: Summary) -> str:
     """Say at the end what was done, where it lies and what comes next."""
     counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))
     skipped = f"; {summary.skipped} were there already" if summary.skipped else ""
+    going_on = f"--resume --out {shlex.quote(str(summary.folder))}"
+    lines = []
     if summary.left_out:
         skipped += (
             f"; {summary.left_out} launch{'es'[: 2 * (summary.left_out != 1)]} not started: no "
-            "time left of --budget\n"
-            f"go on with the same command and --resume --out {shlex.quote(str(summary.folder))}"
+            "time left of --budget"
         )
-    return (
-        f"{counts or 'nothing to measure'} in {duration(summary.wall_s)}{skipped}\n"
-        f"records: {summary.folder}\n"
-        f"report:  attnbench report {shlex.quote(str(summary.folder))}"
+        lines = [f"go on with the same command and {going_on}"]
+    elif summary.standing is not None:
+        lines = [summary.standing.closing(going_on)]
+    return "\n".join(
+        [
+            f"{counts or 'nothing to measure'} in {duration(summary.wall_s)}{skipped}",
+            *lines,
+            f"records: {summary.folder}",
+            f"report:  attnbench report {shlex.quote(str(summary.folder))}",
+        ]
     )
 
 
@@ -204,6 +221,7 @@ class Summary:
         skipped: launches that the folder held already.
         wall_s: seconds in all.
         left_out: launches that were not started, since they would have ended too late.
+        standing: how far the questions of the sweep are answered; ``None`` = it asked none.
     """
 
     folder: Path
@@ -211,3 +229,4 @@ class Summary:
     skipped: int
     wall_s: float
     left_out: int = 0
+    standing: Standing | None = None

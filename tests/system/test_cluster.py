@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ from results.records.load import load
 from suites.cluster import connection, facts, link
 from suites.cluster import machines as machines_module
 from suites.cluster import sweep as sweep_module
+from suites.cluster.answering import agenda_of
 from suites.cluster.deal import Dealer, Group, Own, Place, groups_of
 from suites.cluster.sweep import run_on_cluster
 from suites.engine.driver import run_sweep
@@ -31,7 +33,8 @@ from suites.plan import Item, cases, order, plan_sweep
 from suites.processes.launcher import LaunchError
 from suites.processes.signals import Terminated
 from suites.registry import find
-from suites.suite import Plan
+from suites.suite import BASE_ROUNDS, Plan
+from suites.terminal.standing import Standing, joined
 
 ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.2"  # Ray takes 127.0.0.1 for the address by which others reach this machine
@@ -146,6 +149,40 @@ def test_whoever_waits_is_let_go_at_the_end():
     assert answers == [False]
 
 
+def test_a_machine_answers_what_it_has_measured_whole():
+    grid = made_grid("linear", "quadratic", seq_lens=(16, 32), launches=None, precision=0.1)
+    every = cases(grid)
+    whole, half = every[:3], every[3:]
+    ran = [record(one, n, latency=1.0 + 0.5 * n) for one in whole for n in range(BASE_ROUNDS)]
+    ran += [record(one, 0) for one in half]
+    agenda = agenda_of(grid, every, ran)
+    assert agenda.plan(math.inf) > 0
+    assert {item.case.id for item in agenda.left} <= {one.id for one in whole}
+    assert {item.launch for item in agenda.left} >= {BASE_ROUNDS}
+    assert agenda_of(grid, every, ran[-1:]) is None
+    fixed = made_grid("linear", "quadratic", seq_lens=(16, 32), launches=BASE_ROUNDS)
+    assert agenda_of(fixed, every, ran) is None
+
+
+def test_a_machine_is_told_whether_there_is_a_group_for_it():
+    dealer = dealer_of(group_of("forward", 16), group_of("forward", 32, home="two"))
+    assert dealer.has_for(ONE)
+    dealer.take(ONE)
+    assert not dealer.has_for(ONE)
+    assert dealer.has_for(TWO)
+    dealer.leave(TWO)
+    assert dealer.has_for(ONE)
+    dealer.stop()
+    assert not dealer.has_for(ONE)
+
+
+def test_machines_tell_of_their_questions_together():
+    one = Standing(4, ("a", "b"), 30.0, None)
+    two = Standing(3, (), 0.0, None)
+    assert joined([one, two]) == Standing(7, ("a", "b"), 30.0, None)
+    assert joined([one, Standing(2, ("c",), None, None)]).remaining_s is None
+
+
 def test_each_machine_tells_of_itself_first_between_and_last():
     grid = made_grid("linear", launches=3)
     own = Own(grid, expected=30)
@@ -178,9 +215,13 @@ class Watch:
 
     def __init__(self, act=None):
         self.begun, self.records, self.notes, self.added, self.act = None, [], [], 0, act
+        self.standings = []
 
     def begin(self, folder, total, done, notices):
         self.begun = (total, done, list(notices))
+
+    def planned(self, count, standing, remaining_s):
+        self.standings.append(standing)
 
     def starting(self, item):
         if self.act:
@@ -509,6 +550,32 @@ def test_a_resumed_sweep_measures_nothing_twice_and_goes_on_where_it_was(wide, n
     assert load(torn).warnings == ()
     assert watch.begun[:2] == (24, len(launches(torn)) - sum(
         one["case"]["kind"] == "speed" for one in watch.records))  # fmt: skip
+
+
+def test_each_machine_answers_the_questions_of_what_it_measured(nodes, tmp_path):
+    # Alike, so that on whichever machine a length is, the fastest two are an open question.
+    backends = ("linear:scatter=0.3", "linear:scatter=0.31")
+    chosen = {"seq_lens": (16, 32), "modes": ("forward",), "launches": None, "precision": 0.3}
+    folder = tmp_path / "run"
+    _, summary, watch = swept(folder, nodes.address, *backends, **chosen)
+    ran = launches(folder)
+    assert max(ran.values()) == 1
+    assert len(ran) > BASE_ROUNDS * 4
+    assert summary.standing.open == ()
+    assert summary.standing.num_questions > 0
+    assert watch.standings[-1] == summary.standing
+    # Every launch beyond the first rounds is on the machine that has those.
+    where = defaultdict(set)
+    for one in records(folder):
+        if one["case"]["kind"] == "speed":
+            where[one["case"]["id"]].add(one["machine"])
+    assert all(len(machines) == 1 for machines in where.values())
+    assert load(folder).unfinished == ()
+    # The run is resumed to be known more exactly.
+    again = {**chosen, "precision": 0.2}
+    _, summary, _ = swept(folder, nodes.address, *backends, resume=True, **again)
+    assert summary.standing.open == ()
+    assert len(launches(folder)) > len(ran)
 
 
 def test_a_plugin_is_sent_and_its_path_stays_here(nodes, tmp_path):

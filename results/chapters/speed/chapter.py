@@ -8,6 +8,7 @@ from results.analysis.analysis import Analysis
 from results.chapters import ReportChapter
 from results.chapters.speed.captions import TITLES, figure_caption
 from results.chapters.speed.figures import FIGURES
+from results.chapters.speed.open_questions import answered, answers_of, open_tables
 from results.chapters.speed.rows import Chapter, chapters
 from results.chapters.speed.sentences import summarise
 from results.chapters.speed.tables import tables
@@ -27,8 +28,12 @@ def _section(chapter: Chapter, run: Run) -> Section:
         Drawing(name, TITLES[name], _caption(name, run, chapter), partial(draw, shown))
         for name, draw in FIGURES.items()
     ]
+    answers = answers_of(chapter)
     return Section(
-        chapter.title, paragraphs=summarise(chapter), drawings=drawings, tables=tables(chapter)
+        chapter.title,
+        paragraphs=[*summarise(chapter), *answered(answers)],
+        drawings=drawings,
+        tables=[*tables(chapter), *open_tables(answers)],
     )
 
 

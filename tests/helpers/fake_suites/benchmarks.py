@@ -2,7 +2,9 @@
 
 import ctypes
 import fcntl
+import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -136,6 +138,8 @@ def _arm(arm, one):
     """Latency and memory by a formula of the length, so that a test knows what to expect."""
     power = 2 if arm.name == "quadratic" else 1
     scale = float(arm.options.get("seconds", 1e-6))
+    # Not by a seed: children of one fork server would all draw the same.
+    scale *= math.exp(random.SystemRandom().gauss(0, float(arm.options.get("scatter", 0))))
     return {
         "kernel": arm.name,
         "gate": None,

@@ -47,7 +47,7 @@ def test_the_top_of_the_report_says_what_is_missing_and_how_to_go_on(
 ) -> None:
     (lacking,) = load(folder).unfinished
     assert (lacking.launches, lacking.cases) == ((17, 24), (1, 8))
-    assert shlex.split(lacking.resume) == [*COMMAND, "--resume", "--out", str(folder)]
+    assert shlex.split(lacking.resume()) == [*COMMAND, "--resume", "--out", str(folder)]
     files = write_report([folder], ["html", "md"], tmp_path)
     for file, end in zip(files, ("<h2>Summary", "## Summary"), strict=True):
         text = file.read_text()

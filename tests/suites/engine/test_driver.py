@@ -85,7 +85,7 @@ def test_a_sweep_that_was_ended_is_known_to_be_incomplete(tmp_path):
     assert sum(count for _, count in lacking.missing) == planned - 3
     assert ("quadratic forward N=32", 2) in lacking.missing
     # The record of a command names nobody's home, and a shell still finds it.
-    assert lacking.resume == (f"attnbench run --plugin ~/'my file.py' --resume --out '{folder}'")
+    assert lacking.resume() == (f"attnbench run --plugin ~/'my file.py' --resume --out '{folder}'")
     sweep(folder, "linear", "quadratic", launches=2, resume=True)
     assert load(folder).unfinished == ()
     assert len((folder / "plans.jsonl").read_text().splitlines()) == 2

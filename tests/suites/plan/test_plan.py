@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from results.schema import IDENTITY, Arm
 from suites.machine.cases import roof_cases, sentinel_case
-from suites.parsing import parse_backend, parse_shard, parse_span
+from suites.parsing import parse_backend, parse_precision, parse_shard, parse_span
 from suites.plan import (
     available_cores,
     cases,
@@ -20,6 +20,7 @@ from suites.plan import (
 )
 from suites.registry import suites
 from suites.speed.presets import PRESETS
+from suites.suite import BASE_ROUNDS
 
 ARMS = (Arm("full"), Arm("longformer", {"window": 64}), Arm("longformer", {"window": 128}))
 
@@ -233,6 +234,49 @@ def test_what_is_chosen_holds_for_the_picks_of_a_preset():
     everything = cases(plan_sweep("million", num_heads=(2,), backends=(), **chosen))
     assert {c.num_heads for c in everything} == {2}
     assert len(everything) == 7
+
+
+# -- precision ----------------------------------------------------------------------------------
+
+
+def test_presets_have_a_precision_of_their_own_and_launches_have_none():
+    said = {name: (quick_of(name).precision, quick_of(name).within_s) for name in PRESETS}
+    assert said["quick"] == (0.1, 240)
+    assert said["standard"] == (0.1, 2400)
+    assert said["full"] == (0.05, None)
+    assert {said[name] for name in ("scaling", "million", "decode", "models")} == {(None, None)}
+    fixed = quick(launches=5)
+    assert (fixed.launches, fixed.precision, fixed.within_s) == (5, None, None)
+    # Questions are asked after as many launches in every preset.
+    chosen = quick_of("million", precision=0.2)
+    assert (chosen.launches, chosen.precision, chosen.within_s) == (BASE_ROUNDS, 0.2, None)
+
+
+def quick_of(preset, **chosen):
+    return plan_sweep(preset, backends=ARMS, **chosen)
+
+
+def test_launches_are_either_counted_or_chosen():
+    with pytest.raises(ValueError, match=r"precision: .* no --launches beside it; got 10% and 3"):
+        quick(precision=0.1, launches=3)
+
+
+@pytest.mark.parametrize("suite", [one.name for one in suites() if one.name != "speed"])
+def test_only_speed_asks_questions(suite):
+    with pytest.raises(ValueError, match="precision: only with suite speed"):
+        plan_sweep(None, suite=suite, precision=0.1)
+    assert plan_sweep(None, suite=suite).precision is None
+
+
+@pytest.mark.parametrize(("text", "share"), [("10%", 0.1), ("5", 0.05), (" 2.5 % ", 0.025)])
+def test_precision_is_a_share_in_percent(text, share):
+    assert parse_precision(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "0%", "-1%", "101%", "nan", "ten"])
+def test_precision_of_another_form_is_refused(text):
+    with pytest.raises(ValueError, match="expected a share in percent, above 0 to 100, as 10%"):
+        parse_precision(text)
 
 
 # -- order --------------------------------------------------------------------------------------

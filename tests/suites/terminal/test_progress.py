@@ -17,6 +17,7 @@ from suites.terminal.progress import (
     duration,
     label,
 )
+from suites.terminal.standing import Standing
 from suites.words import seconds
 
 GONE = "\r\x1b[1A\x1b[2K"
@@ -121,6 +122,61 @@ def test_closing_says_what_the_budget_left_out():
     first, second, *_ = closing(Summary(Path("runs/x"), {"ok": 3}, 0, 75.0, 2)).splitlines()
     assert first == "3 ok in 1 min 15 s; 2 launches not started: no time left of --budget"
     assert second == "go on with the same command and --resume --out runs/x"
+
+
+OPEN = tuple(f"the exponent of x{number}, forward (±0.13 of ±0.10)" for number in range(7))
+
+
+def asked(stream, budget_s=240.0):
+    """Tell of a sweep whose questions are asked after its first rounds."""
+    console = Console(stream)
+    console.begin(Path("runs/x"), 2, 0, [])
+    console.planned(0, Standing(0, (), None, budget_s), 9.0)
+    for _ in range(2):
+        console.starting(Item(case(), 0))
+        console.finished(record(case()), 7.0)
+    console.planned(1, Standing(20, OPEN, 100.0, budget_s), 100.0)
+    console.starting(Item(case(), 1))
+    console.finished(record(case()), 1.0)
+    console.planned(0, Standing(20, (), 0.0, budget_s), 0.0)
+    console.end()
+    return stream.getvalue()
+
+
+def test_a_log_says_what_is_open_when_launches_are_chosen():
+    assert asked(io.StringIO()).splitlines() == [
+        "2 launches into runs/x",
+        "[1/2] linear forward N=64  ok  1 s  0.0 MiB  first rounds: about 7 s left (budget 4 min)",
+        "[2/2] linear forward N=64  ok  1 s  0.0 MiB",
+        "7 of 20 questions open · about 1 min 40 s left (budget 4 min)",
+        "[3/3] linear forward N=64  ok  1 s  0.0 MiB",
+    ]
+
+
+def test_a_bar_says_what_is_open_and_how_long_it_takes():
+    shown = asked(Terminal(), budget_s=None)
+    assert " 0/2  first rounds: about 9 s left  now:" in shown
+    assert " 2/3  7 of 20 questions open · about 1 min 40 s left  now:" in shown
+
+
+@pytest.mark.parametrize(
+    ("standing", "lines"),
+    [
+        (Standing(20, (), 0.0, 240.0), ["all 20 questions are answered"]),
+        (Standing(20, OPEN, 130.0, 240.0), [
+            "7 of 20 questions are open:", *(f"  {text}" for text in OPEN[:5]), "  and 2 more",
+            "they would take about 2 min 10 s: go on with the same command and --resume "
+            "--out 'my run' --budget 3m",
+        ]),
+        (Standing(20, OPEN[:1], None, None), [
+            "1 of 20 questions are open:", f"  {OPEN[0]}",
+            "more launches would not answer them: those of their cases failed",
+        ]),
+    ],
+)  # fmt: skip
+def test_closing_says_which_questions_are_open_and_how_to_go_on(standing, lines):
+    text = closing(Summary(Path("my run"), {"ok": 3}, 0, 75.0, standing=standing))
+    assert text.splitlines()[1:-2] == lines
 
 
 def test_a_model_is_named_and_its_checkpoints_are() -> None:
