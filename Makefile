@@ -10,7 +10,7 @@ OUT ?= runs/$(PRESET)
 JOBS ?= auto
 # Further options of the sweep: make bench BENCH="--seq-len 512,1024".
 BENCH ?=
-# For verify-method: --short, --only NAME,…, --out FILE.
+# For verify-method: --short, --only NAME,…, --out FILE, --within 2h, --pairs N, --repetitions N.
 VERIFY ?=
 COUNT ?= 1000000
 # For test: folders, files or options of pytest, as TEST="tests/results -x".
@@ -53,7 +53,7 @@ test-serial: $(VENV)/.installed-test ## those of time and memory, which run alon
 
 test-all: test test-slow test-serial ## every test: below twenty minutes
 
-verify-method: $(VENV)/.installed-test ## measure the method's promises, on a quiet machine: docs/method.md
+verify-method: $(VENV)/.installed-verify ## measure the method's promises, on a quiet machine: docs/method.md
 	PYTHONPATH=tests/programs $(BIN)/python -m verification $(VERIFY)
 
 gpu: ## on a CUDA machine, without network: tests and sweeps, resumable; docs/gpu.md
@@ -93,7 +93,7 @@ format: $(VENV)/.installed-dev ## let ruff format
 constraints: ## pin what the newest allowed versions resolve to: make constraints TORCH=2.13.0
 	rm -rf $(VENV)-pin
 	$(MAKE) VENV=$(VENV)-pin $(VENV)-pin/bin/python
-	$(VENV)-pin/bin/python -m pip install -e ".[test,dev]" "torch==$(TORCH)"
+	$(VENV)-pin/bin/python -m pip install -e ".[test,verify,dev]" "torch==$(TORCH)"
 	{ sed -n '/^#/p' constraints.txt; \
 	  { $(VENV)-pin/bin/python -m pip freeze --exclude-editable \
 	    | grep -viE '^(#|nvidia-|cuda-|triton=|torch=)'; echo "torch==$(TORCH)"; } | sort -f; \
@@ -136,9 +136,11 @@ COMPILE_AHEAD = $(BIN)/python -W ignore -m compileall -q $(VENV)/lib/python*/sit
 
 $(VENV)/.installed-run: EXTRA :=
 $(VENV)/.installed-test: EXTRA := [test]
+$(VENV)/.installed-verify: EXTRA := [test,verify]
 $(VENV)/.installed-dev: EXTRA := [test,dev]
 # What one brings beyond its own: with it those are installed too.
 $(VENV)/.installed-test: ALSO := $(VENV)/.installed-run
+$(VENV)/.installed-verify: ALSO := $(VENV)/.installed-run $(VENV)/.installed-test
 $(VENV)/.installed-dev: ALSO := $(VENV)/.installed-run $(VENV)/.installed-test
 
 $(VENV)/.installed-%: $(INPUTS) | $(VENV)/bin/python

@@ -102,11 +102,12 @@ def test_a_promise_says_how_it_is_tested_and_what_is_a_failure(name: str) -> Non
     assert [p.split(":")[0] for p in paragraphs[1:]] == ["How", "Failure"]
 
 
-OF_MINUTES = ("alarms", "power")
+OF_MINUTES = ("alarms", "power", "repeated_runs", "time_to_answer")
 """Promises that take minutes in the short form too: `make verify-method VERIFY=--short`."""
 
 COMPUTED = (
-    "backends", "exponents", "faults", "fuzz", "intervals", "operations", "split_halves",
+    "backends", "design", "exponents", "faults", "fewer_launches", "fuzz", "intervals",
+    "operations", "split_halves",
 )  # fmt: skip
 """Promises that are tested without a clock: beside other tests as well as alone."""
 

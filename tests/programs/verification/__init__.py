@@ -33,6 +33,7 @@ PROMISES = (
     "time_to_answer",
     "alarms",
     "backends",
+    "fewer_launches",
     "power",
     "faults",
     "fuzz",

@@ -65,9 +65,15 @@ def sweep(folder: Path, scale: Scale) -> float:
 
 
 def compared(first: Path, second: Path) -> dict[str, tuple[int, int]]:
-    """Return of each kind of figure how many both runs have, and how many differ."""
+    """Return of each kind of figure how many both runs have, and how many differ.
+
+    Series that were measured at the same lengths are compared.
+    """
     by_key = [{one.key: one for one in series_of(folder)} for folder in (first, second)]
-    shared = [key for key in by_key[0] if key in by_key[1]]
+    shared = [
+        key for key, one in by_key[0].items()
+        if key in by_key[1] and by_key[1][key].lengths == one.lengths
+    ]  # fmt: skip
     runs = [[of_run[key] for key in shared] for of_run in by_key]
     cells = [fit_series([one.launches for one in series]) for series in runs]
     counts = {}

@@ -12,10 +12,9 @@ count. How often do these intervals hold the mean of all repetitions of the same
 mean holds the repetition itself, its distance is taken √(R/(R-1)) as far. And how long does it
 take until the answer holds: as many runs as the real scatter between repetitions asks for,
 (1.96 · scatter / half-width)², one at least, times the minutes of a run. The scatter of the
-exponents is the root mean square over the six functions.
-
-All repetitions take hours, by far the most of them pyperf's: `--repetitions N` and `--within 1h`
-do a part, and the next call goes on. Needs attnbench[verify].
+exponents is the root mean square over the six functions. All repetitions take hours, by far the
+most of them pyperf's: `--repetitions N` and `--within 1h` do a part, and the next call goes on.
+Needs attnbench[verify].
 
 Failure: a tool has the answer in less than five times our minutes.
 """
