@@ -111,5 +111,4 @@ def planner_of(plan: Plan, cases: Sequence[Case]) -> Planner | None:
         return None
     from suites.engine.planner import Planner
 
-    timed = [case for case in cases if plan.times(case)]
-    return Planner.of(plan, timed, plan.precision)
+    return Planner.of(plan, cases, plan.precision)
