@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from results.schema import UNITS, Case
+from results.schema import UNITS, Case, warm_up_converged
 
 ENVELOPE = ("do", "case", "cases", "lock")
 """Keys of a request in JSON that are no field of `Request`."""
@@ -56,9 +56,10 @@ class FirstLaunch:
             return None
         arms = []
         for one in record["arms"]:
-            warm_up = one["metrics"].get("latency", {}).get("warm_up", {})
-            needed = warm_up.get("needed") if warm_up.get("converged") else None
-            arms.append(ArmBefore(needed, (one.get("gate") or {}).get("fingerprint")))
+            latency = one["metrics"].get("latency", {})
+            needed = latency["warm_up"].get("needed") if warm_up_converged(latency) else None
+            calls = needed if isinstance(needed, int) else None  # a plug-in's may be anything
+            arms.append(ArmBefore(calls, (one.get("gate") or {}).get("fingerprint")))
         if all(arm.fingerprint is None for arm in arms):
             return None
         return cls(record["launch"]["index"], arms)

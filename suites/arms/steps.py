@@ -20,7 +20,7 @@ from suites.arms.levels import (
     placed,
     unsupported_reasons,
 )
-from suites.kind import Inspection, Request
+from suites.kind import FirstLaunch, Inspection, Request
 from suites.measure.clock import Timing, sample_in_turn
 from suites.measure.compile import compile_by_calling
 from suites.measure.conditions import Watch
@@ -88,7 +88,7 @@ def arms_timed(runners: Sequence[ArmRunner], case: Case, request: Request) -> Ti
             request.stage("compiling")
             compiled = [compile_by_calling(c, case.device) for c in runners]
         request.stage("timing")
-        timings, conditions = timed(runners, case, request)
+        timings, conditions = timed(runners, case, budget_s=request.budget_s, first=request.first)
     return TimedArms(timings, compiled, conditions)
 
 
@@ -102,24 +102,24 @@ def arms_called(runners: Sequence[ArmRunner], case: Case) -> None:
 
 
 def timed(
-    arms: Sequence[Timed], case: Case, request: Request
+    arms: Sequence[Timed], case: Case, *, budget_s: float, first: FirstLaunch | None = None
 ) -> tuple[list[Timing], dict[str, Any]]:
     """Time the arms of a case in alternation, with the sentinel beside every sample.
 
     Args:
         arms: what is compared.
         case: gives the device and the seed.
-        request: gives the sampling time per arm, and how long the warm-ups take where that is
-            known from the case's first launch.
+        budget_s: sampling time per arm.
+        first: what the case's first launch found out, if it found how long the warm-ups take.
 
     Returns:
         The timings; the record's ``conditions``.
     """
     timer, sentinel = timer_for(case.device), sentinel_of(case.device)
-    known = [arm.warm_up_calls for arm in request.first.arms] if request.first else []
+    known = [arm.warm_up_calls for arm in first.arms] if first else []
     watch = Watch(case.device)
     timings = sample_in_turn(
-        arms, timer, budget_s=request.budget_s, seed=case.seed, companion=sentinel,
+        arms, timer, budget_s=budget_s, seed=case.seed, companion=sentinel,
         warm_up_calls=known, search_s=SEARCH_S,
     )  # fmt: skip
     return timings, watch.conditions()

@@ -263,9 +263,8 @@ class Session:
         return os.getloadavg()[0], memory_for_case(case, self._machine)
 
     def _launch(self, item: Item, memory_limit: int | None) -> Outcome:
-        case = item.case
+        case, deadline = item.case, self._limits.case_timeout_s
         method: Method = "spawn" if case.device == "cuda" else "forkserver"
-        deadline = self._limits.case_timeout_s
         request = {
             "do": "case",
             "case": case.to_json(),

@@ -29,14 +29,7 @@ from results.schema import UNITS
 from suites.measure.process import seconds_left
 from suites.measure.sentinel import Turn, call_untimed, take_turn
 from suites.measure.timers import HostTimer, Timed, Timer
-from suites.measure.warm_up import (
-    SPARED_CALLS,
-    WARM_SHARE,
-    WarmUp,
-    few_calls,
-    has_fallen,
-    warm_up,
-)
+from suites.measure.warm_up import SPARED_CALLS, WARM_SHARE, WarmUp, few_calls, has_fallen, warm_up
 
 MAX_SAMPLES = 512
 """Of an arm: a record keeps all of them, and a sweep's records are to stay below a mebibyte. The
@@ -252,9 +245,13 @@ def _sample(
             break
     while short := [index for index in range(len(arms)) if is_short(index)]:
         take_round(short)
+    ends: list[Stop] = [
+        "spread" if len(samples) >= FIRST_LOOK and is_narrow(samples) else ended
+        for samples in _times(turns)
+    ]
     return [
         Timing(
-            samples, timer.cache, warm_ups[i], "spread" if is_known(samples) else ended, every,
+            samples, timer.cache, warm_ups[i], ends[i], every,
             [turn.sentinel for turn in turns[i] if turn.sentinel is not None], spent[i], calls[i],
         )
         for i, samples in enumerate(_times(turns))
@@ -276,11 +273,6 @@ def calls_per_sample(warm_ups: Sequence[WarmUp], timer: Timer, *, budget_s: floa
     round_s = sum(max(min(w.last, default=w.latest), SHORTEST_S) for w in warm_ups)
     rounds = LEAST_SHARE * budget_s * len(warm_ups) / round_s
     return max(1, math.ceil(rounds / (MAX_SAMPLES // 2)))
-
-
-def is_known(samples: Sequence[float]) -> bool:
-    """Say whether there are enough samples to judge by, and they are narrow."""
-    return len(samples) >= FIRST_LOOK and is_narrow(samples)
 
 
 def is_narrow(samples: Sequence[float]) -> bool:

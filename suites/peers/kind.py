@@ -151,7 +151,7 @@ def _measure(case: Case, peer: Peer, attention: Attention, request: Request) -> 
                 runner.call()
                 runner.settle()
         stage("timing")
-        timings, conditions = timed(runners, case, request)
+        timings, conditions = timed(runners, case, budget_s=request.budget_s, first=request.first)
     stage("checking the output")
     kernel = attention.kernel
     theirs = others[0]

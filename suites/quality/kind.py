@@ -67,7 +67,7 @@ def run(case: Case, request: Request) -> Measured:
     )
     stage("timing")
     model = setup.model.to(dtype_of(case)).eval()
-    costs, gate, conditions = cost_of_call(setup, as_call(case, setup.task), request)
+    costs, gate, conditions = cost_of_call(setup, as_call(case, setup.task), request.budget_s)
     if setup.task.architecture == "decoder" and not no_state(setup.mixer):
         costs |= metrics(state_bytes=_state_bytes(model, one_sequence(setup).ids))
     trained = arm(
@@ -108,18 +108,18 @@ def quality(task: Task, score: Score, trainer: Trainer) -> dict[str, Any]:
 
 
 def cost_of_call(
-    setup: Setup, call: Case, request: Request
+    setup: Setup, call: Case, budget_s: float
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None, dict[str, Any]]:
     """Return latency and peak memory of a call on one sequence; the gate's verdict; conditions.
 
     Args:
         setup: whose model is called, as it is.
         call: by `as_call`, with the dtype of the model's products.
-        request: gives the sampling time.
+        budget_s: sampling time.
     """
     with torch.inference_mode():
         runner = Forward(setup.mixer, setup.model, one_sequence(setup), call)
-        (timing,), conditions = timed([runner], call, request)
+        (timing,), conditions = timed([runner], call, budget_s=budget_s)
         gate = runner.gate()
         runner.prepare()
     return {"latency": timing.metric(), **runner.memory()}, gate, conditions

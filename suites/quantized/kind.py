@@ -94,8 +94,9 @@ def run(case: Case, request: Request) -> Measured:
         score = evaluate(model, setup.task, batch=case.batch, seed=TEST_SEED)
     del reference
     stage("timing")
-    call = call_of(case, setup, scheme.products)
-    costs, gate, conditions = cost_of_call(setup, call, request)
+    costs, gate, conditions = cost_of_call(
+        setup, call_of(case, setup, scheme.products), request.budget_s
+    )
     lost = metrics(parameter_bytes=model_bytes(model), output_difference=distance.relative_l2)
     quantized = arm(
         {**lost, **scored(setup.task, score), **costs},

@@ -100,6 +100,13 @@ def test_a_first_launch_that_never_converged_says_of_no_warm_up_how_long_it_take
     assert [arm.warm_up_calls for arm in first_of(told).arms] == [None]
 
 
+@pytest.mark.parametrize("warm_up", [None, 3, {}, {"converged": True, "needed": "many"}])
+def test_a_plug_ins_kind_may_record_any_warm_up(warm_up: Any):
+    told = record(case())
+    told["arms"][0]["metrics"]["latency"]["warm_up"] = warm_up
+    assert [arm.warm_up_calls for arm in first_of(told).arms] == [None]
+
+
 @pytest.mark.parametrize("change", [{"status": "failed"}, {"arms": [{"metrics": {}}]}])
 def test_what_failed_or_compared_nothing_is_no_first_launch(change: dict[str, Any]):
     told = {"status": "ok", "launch": {"index": 0}, "arms": [], **change}
