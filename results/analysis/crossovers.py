@@ -17,11 +17,11 @@ from results.records.case_columns import SERIES_COLUMNS, SETTING
 from results.records.frames import as_rows
 from results.records.load import Run
 from results.schema import IDENTITY
+from results.statistics.crossover import crossover_of
 from results.statistics.intervals import ONE_LAUNCH, Estimate
-from results.statistics.launches import crossover_of, ratio_of
+from results.statistics.launches import ratio_of
+from results.statistics.questions import BASELINES
 from results.text import numbers
-
-BASELINES = ("full", "sdpa")
 
 CROSSOVER_COLUMNS = (
     *SERIES_COLUMNS, "metric", "baseline", "seq_len", "ci_low", "ci_high", "converged", "reason",

@@ -18,13 +18,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from results.statistics.crossover import last_sign_change
 from results.statistics.inference import Difference
-from results.statistics.launches import (
-    Cell,
-    contrast,
-    last_sign_change,
-    slope_weights,
-)
+from results.statistics.launches import Cell, contrast, slope_weights
 
 BASELINES = ("full", "sdpa")
 """The exact backends that the others are held against."""

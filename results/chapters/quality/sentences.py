@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from results.analysis.crossovers import BASELINES
 from results.analysis.warm_up import marked
 from results.chapters.quality.rows import COSTS, QualityChapter, Trial
 from results.chapters.quality.scores import MOST_NAMED, compressors, named, score
@@ -13,6 +12,7 @@ from results.page.blocks import Paragraph
 from results.page.cells import name
 from results.records.frames import records
 from results.statistics.launches import is_less
+from results.statistics.questions import BASELINES
 from results.statistics.seeds import SOLVED, is_solved
 from results.text import numbers
 from results.text.numbers import status_word

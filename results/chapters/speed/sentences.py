@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from results.analysis.crossovers import BASELINES
 from results.analysis.warm_up import is_cut_short, marked
 from results.chapters.speed.attention_share import worth
 from results.chapters.speed.growth import exponents, reach, short
@@ -20,6 +19,7 @@ from results.page.cells import name
 from results.records.frames import as_rows
 from results.schema import IDENTITY
 from results.statistics.launches import ratio_of
+from results.statistics.questions import BASELINES
 from results.text import numbers
 from results.text.modes import WORDS
 

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from results.statistics.launches import crossover_of, ratio_of, time_of
+from results.statistics.crossover import crossover_of
+from results.statistics.launches import ratio_of, time_of
 from verification import Measured, Report, Scale
 from verification.rates import is_possible, lower
 from verification.simulated.jobs import JOBS, run_all

@@ -14,15 +14,9 @@ import pandas as pd
 from results.analysis.series import SERIES, timed_rows, with_cross_len
 from results.records.case_columns import SETTING
 from results.records.load import load
+from results.statistics.crossover import crossover_of, lead_between
 from results.statistics.inference import Difference, summed
-from results.statistics.launches import (
-    Cell,
-    Launches,
-    contrast,
-    crossover_of,
-    lead_between,
-    slope_weights,
-)
+from results.statistics.launches import Cell, Launches, contrast, slope_weights
 
 BASELINES = ("full", "sdpa")
 

@@ -23,7 +23,8 @@ from results.analysis.crossovers import (
 )
 from results.analysis.series import points
 from results.records.load import load
-from results.statistics.launches import GRID, Launches, fit_series
+from results.statistics.crossover import GRID
+from results.statistics.launches import Launches, fit_series
 
 LENGTHS = (512, 1024, 2048, 4096)
 

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from statsmodels.regression.linear_model import OLS
 
+from results.statistics.crossover import crossover_of, lead_between
 from results.statistics.intervals import ONE_LAUNCH, Array
 from results.statistics.launches import (
     Cell,
     Launches,
     contrast,
-    crossover_of,
     fit_series,
     is_less,
-    lead_between,
     ratio_of,
     slope_of,
     slope_weights,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from results.statistics.allocation import FORETOLD_SHARE, allocate
-from results.statistics.launches import Launches, contrast, crossover_of, fit_series, slope_of
+from results.statistics.crossover import crossover_of
+from results.statistics.launches import Launches, contrast, fit_series, slope_of
 from results.statistics.questions import Curve, Point, Targets, questions_of
 
 LENGTHS = (512, 1024, 2048, 4096)

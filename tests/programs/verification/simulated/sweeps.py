@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from results.schema import Arm, Case
+from results.statistics.crossover import crossover_of
 from results.statistics.intervals import Array
-from results.statistics.launches import Cell, Launches, crossover_of, fit_series, slope_of
+from results.statistics.launches import Cell, Launches, fit_series, slope_of
 from results.statistics.questions import BASELINES, Question, Targets
 from suites.engine.planner import Launched, Planner
 from suites.speed.suite import SUITE, SpeedPlan
