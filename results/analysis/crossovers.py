@@ -38,7 +38,7 @@ WarmUps = Mapping[int, bool | None]
 
 
 def crossover(own: Curve, other: Curve, *, name: str = "baseline") -> Estimate:
-    """Return the length from which on one is faster than another, see `launches.crossover_of`.
+    """Return the length from which on one is faster than another, see `crossover.crossover_of`.
 
     "From which on" means at every longer measured length too.
 

@@ -1,4 +1,4 @@
-"""Where one series overtakes another: the length at which their interpolated difference is zero."""
+"""Where one series overtakes another: where their interpolated difference is zero."""
 
 from __future__ import annotations
 
