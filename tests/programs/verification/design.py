@@ -138,6 +138,6 @@ def verdict(rows: Sequence[dict[str, Any]], scale: Scale) -> Measured:
         tried=tries, failed=tries - covered, rate=least,
         bound=lower(covered, tries) if scale == "short" else None, limit=COVERAGE,
         side="at least", passed=is_kept, details=list(rows),
-        reason=f"the worst backend on a machine {worst:.1%}; equal ones called apart {alarms / looks:.1%} "
-        f"(at most {upper(alarms, looks):.1%})",
+        reason=f"the worst backend on a machine {worst:.1%}; equal ones called apart "
+        f"{alarms / looks:.1%} (at most {upper(alarms, looks):.1%})",
     )  # fmt: skip
