@@ -32,6 +32,9 @@ LEAST_SLOPE = 0.3
 """A difference that changes less with the log of length has no sharp crossover: the target is not
 made stricter for it."""
 
+CLEAR_LEAD = 3.0
+"""A lead of so many times its half-width needs no more launches."""
+
 Kind = Literal["exponent", "fastest", "crossover"]
 
 
@@ -41,7 +44,8 @@ class Targets:
 
     Attributes:
         exponent: of the slope of log time over log length.
-        fastest: of the log of the ratio of the fastest two; half of that log where it is more.
+        fastest: of the log of the ratio of the fastest two; a third of that log where it is more
+            (half would close too often on leads that are overestimated by chance).
         crossover: of the log of a crossover's length.
     """
 
@@ -206,7 +210,7 @@ def _fastest_two(curves: Sequence[Curve], targets: Targets) -> list[Question]:
     terms = [Term(next_best.key, 1.0, next_best.cell), Term(best.key, -1.0, best.cell)]
     lead = next_best.cell.log_value - best.cell.log_value
     words = f"the fastest two at {longest:,} tokens, {first.place}: {first.name} and {second.name}"
-    return [_question("fastest", words, terms, max(targets.fastest, lead / 2))]
+    return [_question("fastest", words, terms, max(targets.fastest, lead / CLEAR_LEAD))]
 
 
 def _crossovers(curves: Sequence[Curve], targets: Targets) -> list[Question]:

@@ -105,7 +105,7 @@ class SpeedSuite(Suite[SpeedPlan]):
             ["--precision"],
             type=Parsed("PERCENT", parse_precision),
             help="How exactly a run is to answer its questions: at 10% exponents to ±0.10, the "
-            "fastest two to ±8.5 % or half of what they differ by, crossovers to ±15 %, other "
+            "fastest two to ±8.5 % or a third of what they differ by, crossovers to ±15 %, other "
             f"values in proportion. After {BASE_ROUNDS} launches of each case, launches go where "
             "an interval that is wider is shortened most per second, until none is or --budget "
             "is spent. Not with --launches, which measures each case as often as it says. Only "

@@ -90,7 +90,7 @@ def answered(answers: Answers) -> list[Paragraph]:
     targets = Targets.at(answers.precision)
     wanted = (
         f"exponents to ±{targets.exponent:.2g}, the fastest two to "
-        f"±{numbers.percent(targets.fastest)} or half of what they differ by, crossovers to "
+        f"±{numbers.percent(targets.fastest)} or a third of what they differ by, crossovers to "
         f"±{numbers.percent(math.expm1(targets.crossover))}"
     )
     if not unanswered:

@@ -39,7 +39,7 @@ def test_what_is_answered_is_said_in_one_sentence(tmp_path):
     (paragraph,) = answered(answers)
     assert paragraph.sentences == [
         f"All {len(answers.questions)} questions are answered: exponents to ±0.1, the fastest two "
-        "to ±8.5 % or half of what they differ by, crossovers to ±15 %."
+        "to ±8.5 % or a third of what they differ by, crossovers to ±15 %."
     ]
     assert open_tables(answers) == []
 

@@ -136,7 +136,7 @@ def test_the_budget_of_a_preset_never_cuts_the_first_rounds_short(tmp_path, nois
 
 def test_resume_goes_on_with_what_is_open(tmp_path, noisy):
     with pytest.raises(KeyboardInterrupt):
-        sweep(tmp_path, precision=0.1, progress=Watch(stop_after=BASE + 12))
+        sweep(tmp_path, precision=0.1, progress=Watch(stop_after=BASE + 5))
     before = timed(tmp_path)
     summary, _ = sweep(tmp_path, precision=0.1, resume=True)
     launches = timed(tmp_path)
