@@ -29,6 +29,7 @@ from suites.parsing import parse_threshold
 from suites.terminal.completion import RunFolder, backend_or_path
 from suites.terminal.confirm_options import confirm_options
 from suites.terminal.group import (
+    HELP_NAMES,
     NotComparedError,
     OneLineGroup,
     StoppedError,
@@ -52,9 +53,7 @@ COUNT = click.IntRange(1, 2**53)
 SETTING_HELP = "Choose among the records' settings"
 
 
-@click.group(
-    "attnbench", cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.group("attnbench", cls=OneLineGroup, context_settings={"help_option_names": HELP_NAMES})
 @click.version_option(package_name="attnbench")
 def main() -> None:
     """Measure attention: which one to use, at your length, on your hardware, at what cost."""

@@ -11,9 +11,16 @@ import click
 
 from suites.terminal.stream import Stream
 
+HELP_NAMES = ("-h", "--help")
+
 
 class OneLineGroup(click.Group):
     """A group whose errors are one line on standard error."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command, with the help's names: also where it is called without the group."""
+        cmd.context_settings["help_option_names"] = HELP_NAMES
+        super().add_command(cmd, name)
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command; by itself (`standalone_mode`), end the process with its exit code."""
