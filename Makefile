@@ -54,7 +54,7 @@ test-serial: $(VENV)/.installed-test ## those of time and memory, which run alon
 test-all: test test-slow test-serial ## every test: below twenty minutes
 
 verify-method: $(VENV)/.installed-verify ## measure the method's promises, on a quiet machine: docs/method.md
-	PYTHONPATH=tests/programs $(BIN)/python -m verification $(VERIFY)
+	PYTHONPATH=tests/programs:tests/helpers $(BIN)/python -m verification $(VERIFY)
 
 gpu: ## on a CUDA machine, without network: tests and sweeps, resumable; docs/gpu.md
 	$(or $(PYTHON),python3) tests/programs/measure_gpu.py $(if $(WHEELS),--wheels "$(WHEELS)") $(GPU)
