@@ -31,6 +31,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
     return [record for record in found if record["case"]["kind"] == "peer"]
 
 
+@pytest.mark.slow
 def test_run_measures_the_peers_that_are_named(tmp_path: Path):
     out = tmp_path / "run"
     modes = ("--mode", "training")

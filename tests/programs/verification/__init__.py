@@ -1,9 +1,9 @@
 """The method's promises, measured by injecting what they promise to survive.
 
-`python -m verification` (with tests/programs and tests/helpers on the path; `make verify-method`) runs them all and
-writes what it found. Each promise is one module of this package: its docstring says what is
-promised, how it is tested and what counts as a failure; ``measure(scale, report)`` returns a
-`Measured`.
+`make verify-method` runs them all (`python -m verification`, with tests/programs and tests/helpers
+on the path) and writes what it found. Each promise is one module of this package: its docstring
+says what is promised, how it is tested and what counts as a failure; ``measure(scale, report)``
+returns a `Measured`.
 """
 
 from __future__ import annotations
