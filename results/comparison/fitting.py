@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from results.statistics.inference import Difference
-from results.statistics.launches import Cell, Launches, contrast, fit_series
+from results.statistics.launches import Cell, Launches, contrast, fit_series, residual_squares
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,6 @@ def _own_error(case: Sides, cell: Cell) -> tuple[float, int]:
 
     Of the launches, what is left once the sentinel's part is taken off.
     """
-    squares, df = 0.0, 0
-    for side in case:
-        left = np.log(side.values)
-        if cell.series.uses_sentinel:
-            left = left - cell.series.coefficient * np.log(side.sentinels)
-        squares += float(((left - left.mean()) ** 2).sum())
-        df += len(left) - 1
+    squares = sum(residual_squares(side, cell.series) for side in case)
+    df = sum(len(side.values) - 1 for side in case)
     return math.sqrt(squares / df * sum(1 / len(side.values) for side in case)), df

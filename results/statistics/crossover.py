@@ -28,14 +28,14 @@ def lead_between(
         theirs: likewise.
         at: a length within them, in tokens.
     """
-    weights = _interpolation(lengths, [at])[0].tolist()
+    weights = interpolation(lengths, [at])[0].tolist()
     return contrast(
         [(w, cell) for w, cell in zip(weights, theirs, strict=True) if w]
         + [(-w, cell) for w, cell in zip(weights, ours, strict=True) if w]
     )
 
 
-def _interpolation(lengths: Sequence[int], places: Sequence[float] | Array) -> Array:
+def interpolation(lengths: Sequence[int], places: Sequence[float] | Array) -> Array:
     """Return the weights of the lengths that interpolate over log length at places, [P, L]."""
     x, at = np.log(np.asarray(lengths, dtype=np.float64)), np.log(places)
     right = np.clip(np.searchsorted(x, at), 1, len(x) - 1)
@@ -111,7 +111,7 @@ def crossover_of(
     )
     is_always = at == lengths[0]
     grid = _grid(lengths)
-    weights = _interpolation(lengths, grid)
+    weights = interpolation(lengths, grid)
     centres, halves = _bands(np.hstack([weights, -weights]), [*theirs, *ours])
     if not np.all(np.isfinite(halves)):
         return Crossover(at, math.nan, math.nan, False, is_always)

@@ -166,6 +166,19 @@ def _fit_one(logs: Sequence[Array], sentinels: Sequence[Array]) -> SeriesModel:
     )
 
 
+def residual_squares(case: Launches, series: SeriesModel) -> float:
+    """Return the sum of squares of a case's logs about their mean, the sentinel's part taken off.
+
+    Args:
+        case: its launches.
+        series: the model of its series.
+    """
+    logs = np.log(case.values)
+    if series.uses_sentinel:
+        logs = logs - series.coefficient * np.log(case.sentinels)
+    return float(((logs - logs.mean()) ** 2).sum())
+
+
 def contrast(terms: Sequence[tuple[float, Cell]]) -> Difference:
     """Return the weighted sum of cells' logs, with its standard error and degrees of freedom.
 

@@ -18,7 +18,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from results.statistics.crossover import last_sign_change
+from results.statistics.crossover import interpolation, last_sign_change
 from results.statistics.inference import Difference
 from results.statistics.launches import Cell, contrast, slope_weights
 
@@ -242,15 +242,14 @@ def _crossover(
         return None
     right = next(i for i, n in enumerate(lengths) if n >= at)
     left = right - 1
-    x0, x1 = math.log(lengths[left]), math.log(lengths[right])
-    share = (math.log(at) - x0) / (x1 - x0)
+    weights = interpolation(lengths, [at])[0].tolist()
     terms = [
-        Term(point.key, sign * weight, point.cell)
+        Term(points[n].key, sign * weight, points[n].cell)
         for sign, points in ((1.0, theirs), (-1.0, curve.points))
-        for weight, index in ((1 - share, left), (share, right))
-        for point in (points[lengths[index]],)
+        for n, weight in zip(lengths, weights, strict=True)
         if weight
     ]
-    per_unit = max(LEAST_SLOPE, abs(leads[right] - leads[left]) / (x1 - x0))
+    rise = (leads[right] - leads[left]) / math.log(lengths[right] / lengths[left])
+    per_unit = max(LEAST_SLOPE, abs(rise))
     words = f"where {curve.name} becomes faster than {baseline}, {curve.place}"
     return _question("crossover", words, terms, targets.crossover * per_unit, per_unit)

@@ -21,7 +21,7 @@ from results.chapters.trust.drift import WORK
 from results.records.case_columns import RUN, SETTING
 from results.records.frames import as_rows
 from results.statistics.inference import Difference
-from results.statistics.launches import Cell, SeriesModel
+from results.statistics.launches import Launches, SeriesModel, residual_squares
 from results.text.labels import label
 from results.text.settings import differing
 
@@ -138,7 +138,9 @@ def _odd(rows: Rows, name: str) -> list[Odd]:
         rows: of the series.
         name: of a case, with a place for its length.
     """
-    parts = [(_left(row, row["cell"]), len(row["launches"]) - 1) for row in rows]
+    cases = [Launches(row["launches"], row["sentinels"]) for row in rows]
+    model = rows[0]["cell"].series
+    parts = [(residual_squares(case, model), len(case.values) - 1) for case in cases]
     found = []
     for (squares, df), row in zip(parts, rows, strict=True):
         others = sum(d for _, d in parts) - df
@@ -150,14 +152,6 @@ def _odd(rows: Rows, name: str) -> list[Odd]:
             length = f"{row['seq_len']:,}"
             found.append(Odd(name.format(length), math.sqrt(squares / df), math.sqrt(ratio)))
     return found
-
-
-def _left(row: Mapping[Any, Any], cell: Cell) -> float:
-    """Return the sum of squares of a case's logs, what the sentinel tells taken off."""
-    logs = np.log(row["launches"])
-    if cell.series.uses_sentinel:
-        logs = logs - cell.series.coefficient * np.log(row["sentinels"])
-    return float(((logs - logs.mean()) ** 2).sum())
 
 
 def _depends(times: pd.DataFrame) -> tuple[Difference | None, float]:

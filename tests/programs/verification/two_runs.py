@@ -17,8 +17,7 @@ from results.records.load import load
 from results.statistics.crossover import crossover_of, lead_between
 from results.statistics.inference import Difference, summed
 from results.statistics.launches import Cell, Launches, contrast, slope_weights
-
-BASELINES = ("full", "sdpa")
+from results.statistics.questions import BASELINES
 
 REFERENCE = Path(__file__).parents[3] / "results" / "reference"
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,15 +12,6 @@ from helpers_speed import ask, case, record
 from attention import registry
 from attention.backends.full import FullAttention
 from suites.kind import FirstLaunch, Request
-
-
-@pytest.fixture(autouse=True)
-def unchanged_process() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision("highest")
-    gc.unfreeze()
 
 
 def first_of(told: dict[str, Any], launch: int = 0) -> FirstLaunch:

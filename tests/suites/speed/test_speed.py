@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import gc
 import gzip
 import json
 import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +31,6 @@ from suites.measure.gate import INPUT_SCALE
 from suites.measure.process import TimeLimitError
 from suites.speed import kind as speed
 from suites.worker.run import answer, is_out_of_memory
-
-
-@pytest.fixture(autouse=True)
-def unchanged_process() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision("highest")
-    gc.unfreeze()
 
 
 @pytest.fixture
