@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+
+import pytest
+import torch
 
 from results.schema import (
     SCHEMA,
@@ -49,3 +54,13 @@ def record(of: Case, **more: Any) -> dict[str, Any]:
 def told_of(*cases: Case, plugins: tuple[str, ...] = ()) -> dict[str, Any]:
     request = {"do": "preflight", "cases": [c.to_json() for c in cases], "plugins": list(plugins)}
     return dict(answer(request)["record"])
+
+
+@pytest.fixture(autouse=True)
+def unchanged_process() -> Iterator[None]:
+    """Let what an answer sets in its process not outlive the test."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("highest")
+    gc.unfreeze()

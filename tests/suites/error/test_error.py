@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_speed import unchanged_process  # noqa: F401
 from helpers_sweep import record as sweep_record
 from torch import Tensor
 
@@ -34,7 +35,7 @@ from suites.training import trainer as trainer_module
 from suites.training.prepare import prepare
 from suites.training.trainer import Trainer
 from suites.worker.preflight import inspect_case
-from tests.suites.speed.test_speed import case, record, registered, unchanged_process  # noqa: F401
+from tests.suites.speed.test_speed import case, record, registered  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("in_process")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_speed import unchanged_process  # noqa: F401
 from helpers_sweep import wait_until
 from helpers_training import LISTOPS, SHAPE, one_thread, stopping_at, trained, training
 
@@ -33,7 +34,6 @@ from suites.training.prepare import prepare, train
 from suites.training.trainer import Trainer
 from suites.worker.preflight import inspect_case
 from suites.worker.run import answer
-from tests.suites.speed.test_speed import unchanged_process  # noqa: F401
 from tests.suites.tasks.test_lra import LISTOPS as LRA_FILES
 from tests.suites.tasks.test_lra import listops_rows, written
 

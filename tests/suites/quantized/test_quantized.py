@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers_speed import unchanged_process  # noqa: F401
 from torch import nn
 
 from models import TransformerModel
@@ -27,7 +28,7 @@ from suites.quantized.suite import WEIGHTS
 from suites.training.plan import training_of
 from suites.training.prepare import prepare
 from suites.worker.preflight import inspect_case
-from tests.suites.speed.test_speed import record, unchanged_process  # noqa: F401
+from tests.suites.speed.test_speed import record
 
 pytestmark = pytest.mark.usefixtures("in_process")
 

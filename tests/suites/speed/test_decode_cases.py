@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_speed import unchanged_process  # noqa: F401
 
 from attention.backends.full import FullAttention
 from attention.backends.sdpa import SDPAAttention
@@ -18,7 +19,7 @@ from suites.arms.build import draw_inputs, problem_of
 from suites.arms.decode import CHUNK, Stepper
 from suites.arms.levels import build_light, cost_of
 from suites.worker.preflight import inspect_case
-from tests.suites.speed.test_speed import case, record, registered, unchanged_process  # noqa: F401
+from tests.suites.speed.test_speed import case, record, registered  # noqa: F401
 
 SMALL = "num_layers=2,d_model=64,num_heads=2,d_ff=96,vocab_size=101"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_speed import ask, case, record
+from helpers_speed import ask, case, record, unchanged_process  # noqa: F401
 
 from attention import registry
 from attention.backends.full import FullAttention

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_speed import CASE, ask, case, record, told_of
+from helpers_speed import CASE, ask, case, record, told_of, unchanged_process  # noqa: F401
 from torch import Tensor
 
 from attention import registry
