@@ -44,7 +44,7 @@ __all__ = ["COSTS", "RecordError", "Status", "format_option", "parse_option"]
 SCHEMA = 1
 """Version of the record's layout. Readers refuse a newer one."""
 
-MEASUREMENT = 3
+MEASUREMENT = 4
 """Version of the measuring code. Raised when old numbers are no longer comparable."""
 
 RECORDS = "records.jsonl"

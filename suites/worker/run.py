@@ -16,7 +16,7 @@ from attention.base import UnsupportedError
 from results.schema import FULL_PRECISION, Case
 from suites.arms.transformers_config import files_given
 from suites.kind import Measured, Request
-from suites.measure.heap_layout import stir_heap
+from suites.measure.heap_layout import settle_heap, stir_heap
 from suites.measure.memory import is_out_of_memory
 from suites.measure.process import TimeLimitError, deadline, memory_limit
 from suites.worker import kinds
@@ -92,6 +92,7 @@ def _run(case: Case, request: Request) -> Measured:
     if case.device == "cuda":  # an LSTM has a switch of its own, which stands on TF32
         full = case.matmul_precision == FULL_PRECISION
         torch.backends.cudnn.rnn.fp32_precision = "ieee" if full else "tf32"  # type: ignore[attr-defined]
+    settle_heap()
     stir_heap()
     start_threads(case.threads)
     kind = kinds.find(case.kind)
