@@ -26,7 +26,9 @@ TRAINED_TOKENS = 1024
 
 def measure_command(asked: Question, plugins: Sequence[Path] = ()) -> str:
     """Return the command that measures what was asked for, and answers."""
-    words = ["attnbench", "recommend", "--seq-len", str(asked.seq_len), "--mode", asked.mode]
+    words = ["attnbench", "recommend", "--seq-len", str(asked.seq_len)]
+    usual = "decode" if asked.use == "decode" else "forward"
+    words += ["--mode", asked.mode] if asked.mode != usual else []
     words += ["--use", asked.use] if asked.use else []
     words += _causal(asked) + _setting(asked) + _plugins(plugins)
     for name in ("max_error", "min_recall", "max_memory", "error_inputs", "recall_task"):

@@ -87,7 +87,8 @@ class Evidences:
 
     def _score(self, task: str, backend: str, options: str, is_causal: bool) -> Evidence | None:
         for trainings in self._tasks:
-            found = [t for t in trainings if name_of(str(t[0]["task"])) == task]
+            is_text = task == LANGUAGE
+            found = [t for t in trainings if (name_of(str(t[0]["task"])) == LANGUAGE) == is_text]
             of = [t for t in found if (t[1]["backend"] == backend).any()]
             if of:
                 at, rows = min(of, key=lambda t: _order(t, backend, options, is_causal))
@@ -115,16 +116,18 @@ _Training = tuple[Mapping[str, Any], pd.DataFrame]
 def _trainings(frame: pd.DataFrame, recall_task: str | None) -> list[_Training]:
     """Return the trainings of the tasks that count, each with its rows."""
     rows = frame[frame["kind"] == "task"]
-    named = rows["task"].astype(str)
-    is_recall = named.map(name_of) == RECALL if recall_task is None else named == recall_task
-    is_text = (named.map(name_of) == LANGUAGE) & named.map(
-        lambda task: options_of(task).get("objective", "") in OBJECTIVES
-    )
-    rows = rows[is_recall | is_text]
+    rows = rows[np.array([_counts(str(t), recall_task) for t in rows["task"]], dtype=bool)]
     if rows.empty:
         return []
     parts = rows.groupby(list(_TRAINING), sort=False)
     return [(dict(zip(_TRAINING, key, strict=True)), part) for key, part in parts]
+
+
+def _counts(task: str, recall_task: str | None) -> bool:
+    """Whether a task says something of an attention: text of one sequence, or the recall asked."""
+    if name_of(task) == LANGUAGE:
+        return options_of(task).get("objective", "") in OBJECTIVES
+    return name_of(task) == RECALL if recall_task is None else task == recall_task
 
 
 def _order(training: _Training, backend: str, options: str, is_causal: bool) -> tuple[Any, ...]:
@@ -132,9 +135,10 @@ def _order(training: _Training, backend: str, options: str, is_causal: bool) -> 
     at, rows = training
     answered = rows[rows["value"].notna() & (rows["metric"] != "")]
     takers = set(zip(answered["backend"], answered["options"], strict=True))
+    names = {name for name, _ in takers}
     view = str(at["training"]).partition(":")[0]
     return (
-        bool(at["is_causal"]) != is_causal, not any(name == backend for name, _ in takers),
+        bool(at["is_causal"]) != is_causal, backend not in names, SDPA not in names,
         (backend, options) not in takers, -len(takers),
         _VIEWS.index(view) if view in _VIEWS else len(_VIEWS), -int(at["seq_len"]), str(at),
     )  # fmt: skip
@@ -148,7 +152,7 @@ def _score(
     taken = list(dict.fromkeys(own["options"]))
     chosen = options if options in taken else taken[0]
     own = own[own["options"] == chosen]
-    metric = "accuracy" if name_of(str(at["task"])) == RECALL else "bits_per_byte"
+    metric = "bits_per_byte" if name_of(str(at["task"])) == LANGUAGE else "accuracy"
     good = own[own["metric"] == metric]
     scores = good.groupby("seed")["value"].mean().to_numpy(np.float64)
     if not len(scores):

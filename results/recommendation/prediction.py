@@ -37,6 +37,30 @@ _ENDS = ("out_of_memory", "unsupported", "failed", "crashed")
 _LARGEST_LOG = 600.0
 
 
+CAUSAL_PART = (0.5, 1.0)
+"""Of a call's time, that of the causal one: it computes half of the scores and saves no more."""
+
+HALVED = ("sdpa", "longformer", "bigbird")
+"""Backends of which that is known."""
+
+
+def as_causal(reading: Reading, seq_len: int) -> Reading:
+    """Return the time of a causal call, predicted from that of a bidirectional one.
+
+    Both of a ratio are to be such times: the share that is taken off is not in `terms`.
+    """
+    if not reading.known:
+        return reading
+    least, most = CAUSAL_PART
+    middle = math.sqrt(least * most)
+    bend = reading.bend[0] * least / middle, reading.bend[1] * most / middle
+    return replace(
+        reading, value=reading.value * middle, low=reading.low * least, high=reading.high * most,
+        between=None, fitted=reading.between or reading.fitted or (seq_len,), bend=bend,
+        launches=np.empty(0), note="of bidirectional calls, whose half a causal one computes",
+    )  # fmt: skip
+
+
 def at_any_length(
     rows: Sequence[Row], seq_len: int, declared: str, *, reach: float = REACH
 ) -> Reading:

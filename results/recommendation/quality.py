@@ -14,7 +14,7 @@ from typing import Literal
 
 from results.text import numbers
 from results.text.clean import clean
-from results.text.labels import options_of
+from results.text.labels import name_of, options_of
 from results.text.method_types import MethodType
 
 Use = Literal["swap", "finetune", "scratch", "decode"]
@@ -116,10 +116,15 @@ class Evidence:
         return self.counts
 
     @property
+    def brief(self) -> str:
+        """The evidence without its setting."""
+        return self._what + self._beside
+
+    @property
     def text(self) -> str:
         """The evidence in words: ``masked text 1.97 bits/byte, sdpa 2.08 (256 tokens)``."""
         where = [part for part in (self.setting, self.lacking) if part]
-        return self._what + self._beside + (f" ({', '.join(where)})" if where else "")
+        return self.brief + (f" ({', '.join(where)})" if where else "")
 
     @property
     def _what(self) -> str:
@@ -127,14 +132,11 @@ class Evidence:
             masked = options_of(self.on).get("objective") == "masked"
             return f"{'masked ' if masked else ''}text {self.value:.2f} bits/byte"
         if self.metric == "accuracy":
-            return f"{RECALL} {numbers.percent(self.value)}"
-        inputs = (
-            "trained inputs" if self.source == "trained inputs"
-            else f"random inputs, {clean(self.on)}"
-        )  # fmt: skip
-        if not self.counts:
-            return f"error on {inputs} {error_digits(self.value)}: {SAYS_NOTHING}"
-        return f"error on {inputs} {error_digits(self.value)}"
+            return f"{clean(name_of(self.on))} {numbers.percent(self.value)}"
+        of = "trained" if self.source == "trained inputs" else f"random ({clean(self.on)})"
+        little = ", says little" if self.source == "random inputs" else ""
+        said = little if self.counts else f", {SAYS_NOTHING}"
+        return f"error {error_digits(self.value)} on {of} inputs{said}"
 
     @property
     def _beside(self) -> str:
@@ -182,20 +184,26 @@ class Quality:
         )
 
     @property
-    def text(self) -> str:
-        """All that matters in one line, the best first; random inputs where there is no other."""
+    def lines(self) -> list[str]:
+        """What was learnt, then the error that counts: random inputs where there is no other."""
         if self.type == "exact":
-            return "exact"
-        matters = [e for e in self.evidence if e.source != "random inputs"]
-        return "; ".join(e.text for e in (matters or self.evidence[:1])) or UNKNOWN
+            return ["exact"]
+        learnt = [e for e in self.evidence if e.source == "learnt"]
+        errors = [e for e in self.evidence if e.source != "learnt"][:1]
+        return [e.text for e in (*learnt, *errors)] or [UNKNOWN]
+
+    @property
+    def text(self) -> str:
+        """The same in one line."""
+        return "; ".join(self.lines)
 
     @property
     def short(self) -> str:
-        """The best evidence alone, as a table's cell has room for it."""
+        """The best evidence alone, without its setting, as a table's cell has room for it."""
         if self.type == "exact":
             return "exact"
         first = self.best or next(iter(self.evidence), None)
-        return first.text if first else UNKNOWN
+        return first.brief if first else UNKNOWN
 
 
 def error_digits(value: float, *, to: numbers.To = "nearest") -> str:

@@ -87,7 +87,7 @@ def others_table(ranking: Ranking) -> list[str]:
     rows = [["method", "type", "time", "speed-up", memory, "why not"]]
     rows += [
         [
-            clean(c.label), c.type, f"{_approximately(c.latency)}{latency_text(c)}",
+            clean(c.label), c.type, _short_time(c),
             numbers.times(c.speedup.value) if c.speedup.value == c.speedup.value else numbers.NONE,
             numbers.size(c.memory.value), why(c),
         ]
@@ -100,8 +100,11 @@ def others_table(ranking: Ranking) -> list[str]:
     ]
 
 
-def _approximately(reading: Reading) -> str:
-    return "" if reading.basis == "measured" else "≈ "
+def _short_time(one: Candidate) -> str:
+    """Write a time without its interval; one that was not measured begins with ≈."""
+    told = {"converged": one.latency.converged}
+    about = "" if one.latency.basis == "measured" else "≈ "
+    return about + marked(numbers.seconds(one.latency.value), told)
 
 
 def why(one: Candidate) -> str:

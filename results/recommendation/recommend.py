@@ -18,7 +18,7 @@ from results.recommendation.candidates import (
     speed_rows,
 )
 from results.recommendation.evidence import Evidences
-from results.recommendation.prediction import REACH, at_any_length
+from results.recommendation.prediction import HALVED, REACH, as_causal, at_any_length
 from results.recommendation.quality import Quality, serves, unfit
 from results.recommendation.question import Question
 from results.recommendation.ranking import Candidate, Ranking, Recommendation, ratio
@@ -105,14 +105,18 @@ def recommend(
         error_inputs=error_inputs, recall_task=recall_task, setting=chosen,
     )  # fmt: skip
     speed = speed_rows(frame)
-    wanted = (speed["device"] == device) & (speed["is_causal"] == asked.is_causal)
+    wanted = speed["device"] == device
     for name, value in asked.setting.items():
         wanted &= speed[name] == value
     rows = speed[wanted & (speed["mode"] == asked.mode)]
     check_values(rows)
+    rows, others = rows[rows["is_causal"] == asked.is_causal], rows[~rows["is_causal"]]
     evidence = evidences(frame, asked, shipped=shipped)
     of_settings = settings(points(Run(rows, (), {}, {})), evidence, asked)
     rankings = sorted((setting.ranking(asked) for setting in of_settings), key=_coverage)
+    if asked.is_causal and not any(r.baseline for r in rankings):
+        rankings += _of_bidirectional(others, evidence, asked)
+        rankings.sort(key=_coverage)
     return Recommendation(asked, tuple(rankings), () if rankings else held(speed))
 
 
@@ -122,12 +126,28 @@ def evidences(frame: pd.DataFrame, asked: Question, *, shipped: bool) -> Evidenc
     return Evidences(*frames, error_inputs=asked.error_inputs, recall_task=asked.recall_task)
 
 
+def _of_bidirectional(rows: pd.DataFrame, evidence: Evidences, asked: Question) -> list[Ranking]:
+    """Return rankings of causal calls whose times are predicted from bidirectional ones.
+
+    Args:
+        rows: of bidirectional calls, in the mode asked for.
+        evidence: of quality.
+        asked: of causal calls.
+    """
+    rows = rows[rows["backend"].isin(HALVED)]
+    found = settings(points(Run(rows, (), {}, {})), evidence, asked)
+    causal = (replace(s, values={**s.values, "is_causal": True}, is_halved=True) for s in found)
+    return [setting.ranking(asked) for setting in causal]
+
+
 def _coverage(ranking: Ranking) -> tuple[Any, ...]:
     known = [c.latency for c in ranking.candidates if c.latency.known]
     told = [r for r in known if r.basis != "predicted"]
     exact = [r for r in known if r.basis == "measured"]
-    first = (-len(told), -len(exact), -sum(len(r.launches) for r in known), -len(known),
-             -len(ranking.lengths))  # fmt: skip
+    first = (
+        ranking.baseline is None, -len(told), -len(exact), -sum(len(r.launches) for r in known),
+        -len(known), -len(ranking.lengths),
+    )  # fmt: skip
     return (*first, *(str(ranking.setting[c]) for c in SETTING))
 
 
@@ -152,16 +172,18 @@ class Setting:
         series: its candidates.
         evidence: of their quality.
         lengths: at which anything was measured, in tokens.
+        is_halved: whether the times are of bidirectional calls, and causal ones asked for.
     """
 
     values: Mapping[str, Any]
     series: Sequence[_Series]
     evidence: Evidences
     lengths: tuple[int, ...]
+    is_halved: bool = False
 
     def ranking(self, asked: Question) -> Ranking:
         """Return the ranking of a question of the mode and causality that this was made for."""
-        found = [_candidate(one, self.evidence, asked) for one in self.series]
+        found = [_candidate(one, self.evidence, asked, self.is_halved) for one in self.series]
         found.sort(key=lambda c: c.latency.value if c.latency.known else math.inf)
         made = Ranking(self.values, tuple(found), asked, self.lengths)
         if (baseline := made.baseline) is None:
@@ -198,13 +220,17 @@ def _setting(values: dict[str, Any], timed: pd.DataFrame, evidence: Evidences) -
     return Setting(values, series, evidence, tuple(sorted({*timed[has_time]["seq_len"]})))
 
 
-def _candidate(series: _Series, evidence: Evidences, asked: Question) -> Candidate:
+def _candidate(
+    series: _Series, evidence: Evidences, asked: Question, is_halved: bool
+) -> Candidate:
     quality = evidence.quality(
         series.backend, series.options, is_causal=asked.is_causal, seq_len=asked.seq_len
     )
     reach = math.inf if quality.type == "exact" else REACH
     memory = series.rows(WORDS[asked.mode].memory)
     latency = at_any_length(series.rows("latency"), asked.seq_len, "expected_time", reach=reach)
+    if is_halved:
+        latency = as_causal(latency, asked.seq_len)
     need = at_any_length(memory, asked.seq_len, "expected_memory", reach=reach)
     uses = serves(series.backend, quality, asked.mode, judged=not asked.bounds_quality)
     reasons = {} if latency.known else {"latency": latency.note}

@@ -14,7 +14,6 @@ from results.recommendation.ranking import Candidate, Ranking, Recommendation
 from results.recommendation.ranking_text import (
     basis_text,
     latency_text,
-    measured,
     others_table,
     prose,
     speedup_text,
@@ -27,7 +26,7 @@ from results.text.clean import clean
 from results.text.method_types import CHANGES
 from results.text.method_types import WORDS as TYPE_WORDS
 from results.text.modes import WORDS
-from results.text.settings import differing, in_short, names_precision
+from results.text.settings import in_short, names_precision
 
 Machines = Mapping[str, Mapping[str, Any]]
 """Content id to what the machine is: `Run.machines`."""
@@ -35,9 +34,12 @@ Machines = Mapping[str, Mapping[str, Any]]
 MOST_HELD, MOST_GIVEN, MOST_OTHERS = 12, 3, 4
 """So many lines of one kind are shown."""
 
+_SHORT = 70
+"""Letters of a reason that is said in full."""
+
 _PLACE = ("machine", "environment", "version")
 
-_NO_OPTION = (*_PLACE, "num_kv_heads")
+_NO_OPTION = ("num_kv_heads", "cross_len", "model", "checkpointing", "level")
 """What of a setting the command cannot choose."""
 
 _MODES = {"forward": "forward pass", "training": "training step", "decode": "one more token"}
@@ -112,9 +114,7 @@ def _ranking(
     shipped = " (shipped with attnbench, not your machine)" if reference else ""
     lines = [
         *prose(f"Question: {_asked(ranking.question)}."),
-        *prose(
-            f"Results:  {place}{shipped}; {in_short(ranking.setting, with_precision=precise)}."
-        ),
+        *prose(f"Results: {place}{shipped}; {in_short(ranking.setting, with_precision=precise)}."),
         "",
         *_exact(ranking),
         "",
@@ -124,10 +124,9 @@ def _ranking(
         lines += ["", *prose(NOTE)]
     if table := others_table(ranking):
         lines += ["", "Also measured:", *table]
-    if silent := [c for c in ranking.candidates if not c.latency.known]:
-        lines += [""] if not table else []
-        for one in silent:
-            lines += prose(f"{clean(one.label)}: {why(one)}", "  ")
+    if silent := [f"{clean(c.label)} ({_in_short(c)})" for c in ranking.candidates
+                  if not c.latency.known]:  # fmt: skip
+        lines += [*([] if table else [""]), *prose(f"No time here: {', '.join(silent)}.", "  ")]
     if not ranking.answers:
         lines += ["", *_would_give(ranking)]
     for answer in ranking.answers[-1:]:
@@ -142,6 +141,12 @@ def _ranking(
         lines += ["", "Measure it on this machine (some minutes), and answer again:",
                   f"  {measure_command(ranking.question, plugins)}"]  # fmt: skip
     return lines
+
+
+def _in_short(one: Candidate) -> str:
+    """Say in a few words why a candidate has no time at the length."""
+    said = why(one)
+    return said if len(said) <= _SHORT else said.partition(":")[0]
 
 
 def _is_guessed(ranking: Ranking) -> bool:
@@ -181,14 +186,14 @@ def _other(ranking: Ranking, plugins: Sequence[Path]) -> list[str]:
                f"{_tied(ranking, answer)}."),
         *(prose("slower than the exact one here: take that", "  ", 0) if slower else []),
         *prose(f"{answer.type}: {caveat}; {basis_text(answer.latency)}", "  ", 0),
-        *prose(f"quality: {answer.quality.text}", "  ", 0),
+        *(f"  quality: {line}" if i == 0 else f"           {line}"
+          for i, line in enumerate(answer.quality.lines)),
     ]  # fmt: skip
 
 
 def _memory(answer: Candidate, ranking: Ranking) -> str:
-    return (
-        f"{measured(answer.memory, numbers.size)} {WORDS[ranking.question.mode].memory_sentence}"
-    )
+    words = WORDS[ranking.question.mode].memory_sentence
+    return f"{numbers.size(answer.memory.value)} {words}"
 
 
 def _tied(ranking: Ranking, answer: Candidate) -> str:
@@ -260,18 +265,17 @@ def _others(rankings: Sequence[Ranking], shown: Sequence[Ranking]) -> list[str]:
     if not here:
         return []
     first = {r.setting["machine"]: r.setting for r in shown}
-    lines = ["Other settings in these results:"]
-    for one in here[:MOST_OTHERS]:
+    ways: list[str] = []
+    for one in here:
         base = first[one.setting["machine"]]
-        columns = [c for c in SETTING if one.setting[c] != base[c]]
-        options = " ".join(_choice(c, one.setting[c]) for c in columns if c not in _NO_OPTION)
-        best = numbers.listing([clean(c.label) for c in one.answers])
-        lines += [
-            f"  {differing(one.setting, columns)}: {best}" + (f" ({options})" if options else "")
-        ]
-    if len(here) > MOST_OTHERS:
-        lines += [f"  … and {len(here) - MOST_OTHERS} more in --json"]
-    return lines
+        columns = [c for c in SETTING if one.setting[c] != base[c] and c not in _PLACE]
+        if columns and not {*columns} & {*_NO_OPTION}:
+            ways.append(" ".join(_choice(c, one.setting[c]) for c in columns))
+    ways = list(dict.fromkeys(ways))
+    if not ways:
+        return []
+    more = f" and {len(ways) - MOST_OTHERS} more (--json)" if len(ways) > MOST_OTHERS else ""
+    return prose(f"Other settings in these results: {', '.join(ways[:MOST_OTHERS])}{more}.")
 
 
 def _choice(column: str, value: Any) -> str:
