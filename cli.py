@@ -24,7 +24,7 @@ from results.metrics import COMPARED
 from results.schema import ALLOCATORS, DEVICES, DTYPES, MATMUL_PRECISIONS, SPEED_MODES
 from suites.error.suite import input_names
 from suites.names import tasks
-from suites.parameters import Parsed, one_of
+from suites.parameters import PLUGIN, Length, Parsed, one_of
 from suites.parsing import parse_threshold
 from suites.terminal.completion import RunFolder, backend_or_path
 from suites.terminal.confirm_options import confirm_options
@@ -42,6 +42,7 @@ from suites.terminal.stream import Stream
 
 if TYPE_CHECKING:
     from results.comparison.changes import Comparison
+    from results.recommendation.question import Question
     from results.records.load import Run
 
 
@@ -454,13 +455,20 @@ def _confirmed(
 @click.argument("folders", metavar="[DIR…]", nargs=-1, type=FOLDERS)
 @click.option(
     "--seq-len",
-    type=COUNT,
-    metavar="N",
+    type=Length(2**53),
     required=True,
-    help="Tokens; with --mode decode of the context.",
+    help="Tokens: 4096, 16k; with --mode decode of the context.",
 )
 @click.option(
-    "--mode", type=click.Choice(SPEED_MODES), required=True, help="What it is needed for."
+    "--mode",
+    type=click.Choice(SPEED_MODES),
+    help="Default: forward; with --use decode that.",
+)
+@click.option(
+    "--use",
+    type=click.Choice(["swap", "finetune", "scratch", "decode"]),
+    help="swap = into a trained model as it is; finetune = into one that is trained on; scratch = "
+    "in a model trained with it; decode = token by token. Default: any.",
 )
 @click.option(
     "--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="Where."
@@ -481,14 +489,14 @@ def _confirmed(
     "--error-inputs",
     metavar="NAME:key=value",
     shell_complete=one_of(input_names),
-    help="Inputs of suite error on which the error counts. Default: those of suite speed, else "
-    "the Gaussian ones nearest to them.",
+    help="Inputs of suite error on which the error counts. Default: those of a trained model, "
+    "else random ones.",
 )
 @click.option(
     "--recall-task",
     metavar="NAME:key=value",
     shell_complete=one_of(tasks),
-    help="The task whose accuracy counts. Default: the recall that most backends were asked.",
+    help="The task whose accuracy counts. Default: any recall.",
 )
 @click.option("--dtype", type=click.Choice(DTYPES), help=f"{SETTING_HELP}: of the inputs.")
 @click.option("--batch", type=COUNT, metavar="N", help=f"{SETTING_HELP}: sequences at a time.")
@@ -506,6 +514,22 @@ def _confirmed(
 @click.option(
     "--compile", "compiled", type=click.Choice(["off", "on"]), help=f"{SETTING_HELP}: compiled."
 )
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="Measure what is missing on this machine first: the time of every backend at this "
+    "length, and the quality of those of which none is known.",
+)
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    type=PLUGIN,
+    help="With --measure: a Python file that registers backends. Repeatable.",
+)
+@click.option(
+    "--out", type=FOLDER, help="With --measure: a new folder. Default: a new one in runs/."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def recommend(
@@ -513,15 +537,19 @@ def recommend(
     /,
     folders: tuple[Path, ...],
     compiled: str | None,
+    measure: bool,
+    plugins: tuple[Path, ...],
+    out: Path | None,
     as_json: bool,
     **asked: Any,
 ) -> None:
-    """Say which attention to use, from measured records; without DIR from the reference ones.
+    """Say which attention to use: the fastest exact one, and the fastest of the others.
 
-    What was not measured does not qualify; between two measured lengths is interpolated, and said
-    so. Of the settings in the records the one with the most evidence counts, unless an option
-    chooses; a setting or machine is never mixed with another. The exit code is 0 if a backend
-    qualifies there, 1 if none does, and 2 on misuse.
+    Times are of the runs in DIR, without one of the results that ship with attnbench; between
+    two measured lengths they are interpolated, beyond them predicted, and said to be. A method
+    that computes something else is an answer only if it is known to learn what exact attention
+    does, or to be near it on a trained model's inputs. The exit code is 0 if there is an answer,
+    1 if there is none, and 2 on misuse.
     """
     from results import recommend as recommended
     from results.recommendation.as_json import as_json as json_of
@@ -533,19 +561,24 @@ def recommend(
     from suites.terminal.stream import open_standard
 
     open_standard()
-    reference = not folders
+    reference = not folders and not measure
     asked["compile"] = None if compiled is None else compiled == "on"
+    if not measure and out is not None:
+        raise click.UsageError("--out: goes with --measure", ctx)
     try:
-        checked(
+        question = checked(
             **{name: value for name, value in asked.items() if name not in SETTINGS},
             setting={name: value for name, value in asked.items() if name in SETTINGS},
         )
     except (ValueError, TypeError) as error:
         name, _, message = str(error).partition(":")
         raise click.UsageError(f"--{name.replace('_', '-')}:{message}", ctx) from None
+    if measure:
+        folders = _measured_for(question, folders, plugins, out, asked)
     with misuse(ctx):
         run = load(*(folders or reference_folders()))
-        _say(run.warnings, Stream(sys.stderr))  # what is incomplete stands in the answer
+        if not reference:  # what is incomplete stands in the answer
+            _say(run.warnings, Stream(sys.stderr))
         answer = recommended(run.frame, **asked)
     page = Page()
     page.write(
@@ -558,11 +591,49 @@ def recommend(
         )
         if as_json
         else page.emphasised(
-            text(answer, machines=run.machines, reference=reference, incomplete=run.incomplete),
-            ("Question: ", "Answer: "),
+            text(
+                answer, machines=run.machines, reference=reference, incomplete=run.incomplete,
+                plugins=plugins,
+            ),
+            ("Question: ", "Answer, exact: ", "Answer, not exact: ", "Answer: "),
         )
-    )
-    ctx.exit(0 if answer.winner else 1)
+    )  # fmt: skip
+    ctx.exit(0 if answer.exact or answer.other else 1)
+
+
+def _measured_for(
+    question: Question,
+    folders: tuple[Path, ...],
+    plugins: tuple[Path, ...],
+    out: Path | None,
+    asked: Mapping[str, Any],
+) -> tuple[Path, ...]:
+    """Measure the times that a question needs, and the quality of those of which none is known.
+
+    Returns:
+        The folders that answer it: what was measured, then those that were named.
+    """
+    from results import recommend as recommended
+    from results.recommendation.commands import quality_words, speed_words
+    from results.records.load import load
+
+    place = out or RUNS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-recommend"
+    found = (place / "speed", *folders)
+    _sweep(speed_words(question, found[0], plugins))
+    ranking = recommended(load(*found).frame, **asked).ranking
+    unknown = [c for c in ranking.candidates if c.quality.verdict == "unknown"] if ranking else []
+    if unknown:
+        found = (*found, place / "quality")
+        _sweep(quality_words(question, unknown, found[-1], plugins))
+    return found
+
+
+def _sweep(words: Sequence[str]) -> None:
+    """Run a sweep as if it had been typed; one that is stopped stops this command, too."""
+    Stream(sys.stderr).write(f"$ {shlex.join(['attnbench', *words])}\n")
+    code = main.main([*words], "attnbench", standalone_mode=False)
+    if isinstance(code, int) and code:
+        raise click.exceptions.Exit(code)
 
 
 @main.command()

@@ -1,8 +1,9 @@
-"""Options as the command line writes them."""
+"""Options and lengths as the command line writes them."""
 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 
@@ -35,3 +36,26 @@ def _literal(text: str) -> int | float | bool | str | None:
         if math.isfinite(number):
             return number
     return text
+
+
+LONGEST = 2**53
+"""The longest length that a record may have."""
+
+_LENGTH = re.compile(r"([0-9]{1,16}(?:\.[0-9]{1,6})?)([kKmM]?)", re.ASCII)
+
+_TOKENS = {"": 1, "k": 2**10, "m": 2**20}
+
+
+def parse_length(text: str) -> int:
+    """Read a length in tokens, as ``16384``, ``16k`` (k = 1,024) or ``1m`` (m = 1,048,576).
+
+    Raises:
+        ValueError: if the text is no such length, or no whole number of tokens from 1.
+    """
+    match = _LENGTH.fullmatch(text.strip())
+    tokens = float(match[1]) * _TOKENS[match[2].lower()] if match else math.nan
+    if match and match[1].isdecimal():
+        tokens = int(match[1]) * _TOKENS[match[2].lower()]
+    if not (1 <= tokens <= LONGEST and tokens == int(tokens)):
+        raise ValueError(f"expected tokens as 16384, 16k or 1m, got {text[:60]!r}")
+    return int(tokens)

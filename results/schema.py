@@ -36,9 +36,11 @@ from results.form import (
     shown,
 )
 from results.metrics import METRICS, RECORDED
-from results.option_text import format_option, parse_option
+from results.option_text import LONGEST, format_option, parse_length, parse_option
 
-__all__ = ["COSTS", "RecordError", "Status", "format_option", "parse_option"]
+__all__ = [
+    "COSTS", "LONGEST", "RecordError", "Status", "format_option", "parse_length", "parse_option",
+]  # fmt: skip
 """What is of a floor below, and known by this module's name."""
 
 SCHEMA = 1

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from results.schema import parse_length
+
 if TYPE_CHECKING:
     _Type = click.ParamType[Any]
 else:  # in older versions of click the class takes no parameters
@@ -101,6 +103,33 @@ class Parsed(_Type):
             self.fail(str(error), param, ctx)
 
 
+class Length(_Type):
+    """A length in tokens, as ``16384``, ``16k`` or ``1m``.
+
+    Args:
+        most: the longest that is accepted.
+    """
+
+    name = "tokens"
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Show the form."""
+        return "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the value."""
+        try:
+            length = parse_length(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if length > self.most:
+            self.fail(f"{value} is above the longest length, {self.most:,}", param, ctx)
+        return length
+
+
 class Switch(_Type):
     """``on``, ``off`` or both, as booleans."""
 
@@ -126,6 +155,7 @@ class Switch(_Type):
 
 SAMPLE_TIME = Number(0, 600, min_open=True)
 COUNTS = Several(click.IntRange(1, 2**30))
+LENGTHS = Several(Length(2**30))
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 PLUGIN = click.Path(exists=True, path_type=Path)
 """A file, or a folder."""

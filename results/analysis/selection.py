@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from results.records.frames import as_rows
+from results.schema import parse_length
 from results.text.labels import label, name_of
 
 CHOICES = (
@@ -20,6 +21,8 @@ CHOICES = (
 """What cases are chosen by, in the words of the sweep's options."""
 
 _COLUMNS = {"causal": "is_causal"}
+
+_LENGTHS = ("seq_len", "key_len")
 
 _SWITCHES = ("causal", "compile", "checkpointing")
 
@@ -48,6 +51,8 @@ def parse(texts: Sequence[str]) -> Selection:
         values = (rest,) if ":" in rest else tuple(part.strip() for part in rest.split(","))
         if not all(values):
             raise ValueError(f"expected NAME=VALUE,…, got {text!r}")
+        if name in _LENGTHS:
+            values = tuple(str(parse_length(value)) for value in values)
         found[name] = (*found.get(name, ()), *values)
     return found
 

@@ -28,97 +28,107 @@ def as_json(
 ) -> str:
     """Return the answer as JSON text; numbers that are not known are null.
 
-    - ``question``: `seq_len`, `mode`, `device`, `is_causal`, `max_error`, `min_recall`,
+    - ``question``: `seq_len`, `mode`, `use`, `device`, `is_causal`, `max_error`, `min_recall`,
       `max_memory` (B), `error_inputs`, `recall_task`, and `setting`: what was chosen of it.
-    - ``reference``: whether the records are those that ship with attnbench; ``folders``: theirs.
-    - ``incomplete``: a sentence for each run of which launches are missing.
-    - ``winner``: null, or `backend` and `options` (the text of the command line) of the first in
-      the first ranking; ``python``: lines that use it, null without one.
+    - ``reference``: whether the times are of the results that ship with attnbench; ``folders``:
+      theirs.
+    - ``incomplete``: a sentence for each run of which processes are missing.
+    - ``exact`` and ``other``: both answers of the first ranking: null, or `backend`, `options`
+      (the text of the command line) and `python`, lines that use it.
     - ``rankings``: one a setting, the best covered first; each with `setting` (all columns),
-      `machine` (in words), `winner`, `python`, `never_measured` (names of what no candidate has a
-      value of), `would_qualify`, `lengths` (tokens; where a time was measured), `candidates`.
-    - a candidate: `backend`, `options`, `qualifies`, `rank` (from 1; null if it does not),
-      `told_apart` (from the first; null if it does not qualify), `times` (latency / the first's:
-      `value`, `low`, `high`), `reasons` (``latency`` or a limit's name, to a sentence), and the
-      readings `latency` (s), `memory` (B), `error` (relative L2), `recall` (accuracy), and
-      `errors`: readings of the error on further inputs, by their name.
-    - a reading: `value`, `low`, `high`, `unit`, `metric`, `interpolated_between` (two lengths, or
-      null: measured), `launches` (how many launches or seeds are behind a measured value),
-      `converged` (of a time: whether the warm-ups behind it did; null = not known), `on` (inputs
-      or task), `note`.
+      `machine` (in words), `exact`, `other`, `baseline` (that speed-ups are against; its name or
+      null), `would_qualify`, `lengths` (tokens; where a time was measured), `candidates`.
+    - a candidate: `backend`, `options`, `type` (``exact``, ``sparse``, ``approximate``, ``own``),
+      `qualifies`, `uses` (names), `speedup` (`value`, `low`, `high`), `reasons` (``latency``, a
+      limit's name, ``use`` or ``quality``, to a sentence), `quality`, and the readings `latency`
+      (s) and `memory` (B).
+    - a quality: `verdict` (``exact``, ``good``, ``poor``, ``unknown``), `text`, and `evidence`,
+      the best first: `source` (``learnt``, ``trained inputs``, ``random inputs``), `metric`,
+      `value`, `low`, `high`, `exact` (what sdpa reached), `chance`, `on` (task or inputs),
+      `setting`, `lacking`, `counts` (whether it says something).
+    - a reading: `value`, `low`, `high`, `unit`, `metric`, `basis` (``measured``,
+      ``interpolated``, ``predicted``; null = not known), `lengths` (that it was interpolated or
+      predicted from), `launches` (how many processes are behind a measured value), `converged` (of
+      a time: whether the warm-ups behind it did; null = not known), `note`.
     - `would_qualify`: of candidates with a latency that met some limit not: `backend`, `options`,
       `limits` (name to the nearest one it meets; null = only without), `never_measured` (limits
       on what was never measured of it).
-    - ``held``: where there is no ranking, what the records hold, in words.
+    - ``held``: where there is no ranking, what the results hold, in words.
 
     Args:
         found: by `recommendation.recommend`.
         machines: `Run.machines`.
-        reference: whether the records are those that ship with attnbench.
+        reference: whether the times are of the results that ship with attnbench.
         folders: where they came from.
         incomplete: `Run.incomplete`.
     """
+    first = found.ranking
     told = {
         "question": asdict(found.question),
         "reference": reference,
         "folders": [str(f) for f in folders],
         "incomplete": list(incomplete),
-        "winner": _name(found.winner),
-        "python": found.python or None,
+        "exact": _answer(first, found.exact),
+        "other": _answer(first, found.other),
         "rankings": [_ranking(r, machines) for r in found.rankings],
         "held": list(found.held),
     }
     return json.dumps(_plain(told), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _name(candidate: Candidate | None) -> dict[str, str] | None:
-    if candidate is None:
-        return None
+def _name(candidate: Candidate) -> dict[str, str]:
     return {"backend": candidate.backend, "options": candidate.options}
+
+
+def _answer(ranking: Ranking | None, answer: Candidate | None) -> dict[str, str] | None:
+    if ranking is None or answer is None:
+        return None
+    return {**_name(answer), "python": ranking.python(answer)}
 
 
 def _ranking(ranking: Ranking, machines: Machines) -> dict[str, Any]:
     address = str(ranking.setting["machine"])
     memory = WORDS[ranking.question.mode].memory
-    places = {id(c): place for place, c in enumerate(ranking.qualified, 1)}
     return {
         "setting": dict(ranking.setting),
         "machine": machine_words(machines.get(address), address),
-        "winner": _name(ranking.winner),
-        "python": ranking.python or None,
-        "never_measured": list(ranking.never_measured),
+        "exact": _answer(ranking, ranking.exact),
+        "other": _answer(ranking, ranking.other),
+        "baseline": _name(ranking.baseline) if ranking.baseline else None,
         "would_qualify": [
-            {**(_name(r.candidate) or {}), "limits": r.limits, "never_measured": r.unmeasured}
+            {**_name(r.candidate), "limits": r.limits, "never_measured": r.unmeasured}
             for r in relaxations(ranking)
         ],
         "lengths": list(ranking.lengths),
-        "candidates": [_candidate(c, places.get(id(c)), memory) for c in ranking.candidates],
+        "candidates": [_candidate(c, memory) for c in ranking.candidates],
     }
 
 
-def _candidate(candidate: Candidate, place: int | None, memory: str) -> dict[str, Any]:
+def _candidate(candidate: Candidate, memory: str) -> dict[str, Any]:
+    quality = candidate.quality
     return {
-        "backend": candidate.backend,
-        "options": candidate.options,
+        **_name(candidate),
+        "type": candidate.type,
         "qualifies": candidate.qualifies,
-        "rank": place,
-        "told_apart": candidate.told_apart if place else None,
-        "times": dict(zip(("value", "low", "high"), candidate.times[:3], strict=True)),
+        "uses": [use for use, why in candidate.uses.items() if not why],
+        "speedup": dict(zip(("value", "low", "high"), candidate.speedup[:3], strict=True)),
         "reasons": dict(candidate.reasons),
+        "quality": {
+            "verdict": quality.verdict,
+            "text": quality.text,
+            "evidence": [asdict(one) for one in quality.evidence],
+        },
         "latency": _reading(candidate.latency, "latency"),
         "memory": _reading(candidate.memory, memory),
-        "error": _reading(candidate.error, "relative_error"),
-        "recall": _reading(candidate.recall, "accuracy"),
-        "errors": {n: _reading(r, "relative_error") for n, r in candidate.errors.items()},
     }
 
 
 def _reading(reading: Reading, metric: str) -> dict[str, Any]:
     return {
         "value": reading.value, "low": reading.low, "high": reading.high, "unit": UNITS[metric],
-        "metric": metric, "interpolated_between": reading.between,
-        "launches": len(reading.launches), "converged": reading.converged, "on": reading.on,
-        "note": reading.note,
+        "metric": metric, "basis": reading.basis if reading.known else None,
+        "lengths": list(reading.between or reading.fitted), "launches": len(reading.launches),
+        "converged": reading.converged, "note": reading.note,
     }  # fmt: skip
 
 

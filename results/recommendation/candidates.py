@@ -1,12 +1,15 @@
-"""The rows of a frame that a recommendation ranks: of kind speed, level attention; checked."""
+"""The rows that a recommendation reads: those it ranks, checked, and the evidence that ships."""
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pandas as pd
 
 from results.records.frames import rows_by
+from results.records.load import load
+from results.records.reference_runs import REFERENCE
 from results.records.tidy import COLUMNS
 from results.schema import IDENTITY
 
@@ -71,3 +74,19 @@ def held(rows: pd.DataFrame) -> tuple[str, ...]:
             f"{lengths}{longest:,} tokens"
         )
     return tuple(lines)
+
+
+# -- evidence that ships --------------------------------------------------------------------------
+
+SHIPPED = ("epyc-2-cores-error", "epyc-2-cores-quality", "epyc-2-cores-text")
+"""The reference records of quality: it is a backend's, whatever the machine."""
+
+
+@functools.cache
+def shipped_evidence() -> pd.DataFrame:
+    """Return the tidy rows of kinds task and error that ship with attnbench.
+
+    Raises:
+        NoRunError: if they are not there: the installation is not whole.
+    """
+    return load(*(REFERENCE / name for name in SHIPPED)).of("task", "error")

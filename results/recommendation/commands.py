@@ -1,61 +1,104 @@
-"""The commands that measure what a recommendation lacks."""
+"""The commands that measure what a recommendation lacks, as they are run and printed."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from results.recommendation.evidence import RECALL, SPEED_INPUTS
+from results.recommendation.quality import TRAINED
 from results.recommendation.question import Question
-from results.recommendation.ranking import Ranking
-from results.schema import FULL_PRECISION
+from results.recommendation.ranking import Candidate, Ranking
+from results.schema import LSTM
 from results.text.clean import clean
+from results.text.labels import BACKENDS
+
+SHORTEST = 64
+"""No length below is measured for a fit."""
+
+MINE = Path("runs/mine")
+"""Where what is printed puts what it measures."""
+
+TRAINED_TOKENS = 1024
+"""The longest that the inputs of a trained model are."""
 
 
-def speed_command(asked: Question) -> str:
-    """Return the command that measures what was asked for."""
-    causal = " --causal" if asked.is_causal and asked.mode != "decode" else ""
-    return f"attnbench run --mode {asked.mode} --seq-len {asked.seq_len}{causal}{_device(asked)}"
+def measure_command(asked: Question, plugins: Sequence[Path] = ()) -> str:
+    """Return the command that measures what was asked for, and answers."""
+    words = ["attnbench", "recommend", "--seq-len", str(asked.seq_len)]
+    usual = "decode" if asked.use == "decode" else "forward"
+    words += ["--mode", asked.mode] if asked.mode != usual else []
+    words += ["--use", asked.use] if asked.use else []
+    words += _causal(asked) + _setting(asked) + _plugins(plugins)
+    for name in ("max_error", "min_recall", "max_memory", "error_inputs", "recall_task"):
+        if (value := getattr(asked, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", f"{value:g}" if name != "max_memory"
+                      and isinstance(value, float) else str(value)]  # fmt: skip
+    return shlex.join([*words, "--measure"])
 
 
-def error_command(ranking: Ranking) -> str:
-    """Return the command that measures the error of what is ranked, where it counts as theirs."""
-    asked, setting = ranking.question, ranking.setting
-    inputs = shlex.quote(clean(asked.error_inputs or SPEED_INPUTS))
-    own = [
-        f" --{name.replace('_', '-')} {setting[name]}"
-        for name, default in _ERROR_DEFAULTS.items()
-        if setting[name] != default
-    ]
-    compiled = " --compile on" if setting["compile"] else ""
-    causal = " --causal" if asked.is_causal else ""
-    return (
-        f"attnbench run --suite error --inputs {inputs} --seq-len {asked.seq_len}{causal}"
-        f"{''.join(own)}{compiled}{_device(asked)}{_backends(ranking)}"
-    )
+def speed_words(asked: Question, out: Path, plugins: Sequence[Path] = ()) -> list[str]:
+    """Return the words of the sweep that times every backend at the length asked for.
+
+    Two shorter lengths are timed with it: where the length itself takes too long, a fit to them
+    says what it would take.
+    """
+    lengths = {
+        asked.seq_len,
+        *(asked.seq_len // k for k in (2, 4) if asked.seq_len // k >= SHORTEST),
+    }
+    return [
+        "run", "--mode", asked.mode, "--seq-len", ",".join(map(str, sorted(lengths))),
+        *_causal(asked), *_setting(asked), *_plugins(plugins), "--out", str(out),
+    ]  # fmt: skip
 
 
-def recall_command(ranking: Ranking) -> str:
-    """Return the command that trains what is ranked on recall."""
-    asked = ranking.question
-    task = shlex.quote(clean(asked.recall_task or RECALL))
-    form = "causal" if asked.is_causal else "bidirectional"
-    return (
-        f"attnbench run --suite quality --task {task} --form {form}{_device(asked)}"
-        f"{_backends(ranking)}"
-    )
+def quality_words(
+    asked: Question, candidates: Sequence[Candidate], out: Path, plugins: Sequence[Path] = ()
+) -> list[str]:
+    """Return the words of the sweep that measures how far from softmax some backends are.
+
+    That is on the inputs of a trained model, which are of at most `TRAINED_TOKENS`.
+    """
+    backends = [word for c in candidates for word in ("--backend", clean(c.label))]
+    device = ["--device", asked.device] if asked.device != "cpu" else []
+    causal = ["--causal"] if asked.is_causal else []
+    return [
+        "run", "--suite", "error", "--inputs", asked.error_inputs or TRAINED,
+        "--seq-len", str(min(asked.seq_len, TRAINED_TOKENS)), *causal, *device, *backends,
+        *_plugins(plugins), "--out", str(out),
+    ]  # fmt: skip
 
 
-_ERROR_DEFAULTS: Mapping[str, Any] = {
-    "dtype": "float32", "head_dim": 64, "matmul_precision": FULL_PRECISION,
-}  # fmt: skip
-"""What suite error takes by itself."""
+def quality_command(
+    ranking: Ranking, candidates: Sequence[Candidate], plugins: Sequence[Path] = ()
+) -> str:
+    """Return the same as it is printed; a plug-in whose file is not known is a placeholder."""
+    named = any(c.backend not in (*BACKENDS, LSTM) for c in candidates)
+    files = plugins or ((Path("FILE.py"),) if named else ())
+    words = quality_words(ranking.question, candidates, MINE.with_name("quality"), files)
+    return shlex.join(["attnbench", *words])
 
 
-def _backends(ranking: Ranking) -> str:
-    return "".join(f" --backend {shlex.quote(clean(c.label))}" for c in ranking.candidates)
+def _causal(asked: Question) -> list[str]:
+    return ["--causal"] if asked.is_causal and asked.mode != "decode" else []
 
 
-def _device(asked: Question) -> str:
-    return f" --device {asked.device}" if asked.device != "cpu" else ""
+def _setting(asked: Question) -> list[str]:
+    """Return the options of what was chosen of a setting."""
+    words = ["--device", asked.device] if asked.device != "cpu" else []
+    for name, value in asked.setting.items():
+        if name != "num_kv_heads":
+            words += [f"--{name.replace('_', '-')}", _shown(value)]
+    return words
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value)
+
+
+def _plugins(plugins: Sequence[Path]) -> list[str]:
+    return [word for path in plugins for word in ("--plugin", str(path))]

@@ -1,217 +1,229 @@
-"""What is known of a backend's quality: its error against exact softmax, and what it recalls.
-
-Both are looked up for the same backend with the same options and causality, or they are not known:
-another window's error is no evidence.
-"""
+"""Evidence looked up in frames: what models learnt with a backend, and its errors, by options."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from results.analysis.series import summarise
-from results.recommendation.interpolation import Reading, Row, at_length
+from results.recommendation.quality import (
+    LANGUAGE,
+    OBJECTIVES,
+    RECALL,
+    SPEED_INPUTS,
+    TRAINED,
+    Evidence,
+    Quality,
+)
+from results.records.frames import as_rows
 from results.statistics.seeds import labels_of, of_seeds, spread
 from results.text import numbers
 from results.text.clean import clean
-from results.text.labels import name_of
+from results.text.labels import name_of, options_of
+from results.text.method_types import method_type, needs_training
 
-SPEED_SCALE = 0.3
-SPEED_INPUTS = f"gaussian:scale={SPEED_SCALE:g}"
-"""What the errors in records of kind speed are taken on: normal q, k and v of this scale."""
+SDPA = "sdpa"
+"""Whose score stands beside that of others."""
 
-RECALL = "recall"
-"""The task whose accuracy is recall, with any options."""
-
-_MOST_OTHERS = 3
+_TRAINING = ("machine", "environment", "version", "task", "is_causal", "seq_len", "training",
+             "model", "batch", "device", "dtype")  # fmt: skip
+"""What is equal of two scores that stand beside each other."""
 
 _VIEWS = ("steps", "operations", "time")
 """Views of a training, the one first that does not depend on the machine."""
 
-
-# -- error ---------------------------------------------------------------------------------------
-
-
-def error_rows(kind_error: pd.DataFrame) -> dict[str, list[Row]]:
-    """Return the relative L2 errors of one backend by the inputs of kind error, a row a length.
-
-    Args:
-        kind_error: the tidy rows of kind error of one backend with its options; several cases of
-            one length and inputs are launches of one.
-    """
-    return {
-        str(inputs): _rows(rows, "relative_error") for inputs, rows in kind_error.groupby("inputs")
-    }
+_Row = Mapping[Any, Any]
 
 
-def errors_of(by_inputs: Mapping[str, Sequence[Row]], seq_len: int) -> dict[str, Reading]:
-    """Return the relative L2 errors at a length, by inputs.
+class Evidences:
+    """All evidence of some frames, looked up by backend and options.
 
     Args:
-        by_inputs: of `error_rows`.
-        seq_len: in tokens.
+        frames: tidy frames; what stands in an earlier one counts before a later one's.
+        error_inputs: the inputs on which an error counts, as ``gaussian:scale=1``; None = those
+            of a trained model first, then random ones.
+        recall_task: the task whose accuracy counts, as ``recall:num_pairs=8``; None = any recall.
     """
-    return {
-        inputs: replace(at_length(rows, seq_len, grows=False), on=f"{inputs} (kind error)")
-        for inputs, rows in by_inputs.items()
-    }
 
+    def __init__(
+        self,
+        *frames: pd.DataFrame,
+        error_inputs: str | None = None,
+        recall_task: str | None = None,
+    ) -> None:
+        self._tasks = [_trainings(frame, recall_task) for frame in frames]
+        self._errors = [_errors(frame, error_inputs) for frame in frames]
+        self._scores: dict[tuple[str, str, str, bool], Evidence | None] = {}
 
-def error_of(
-    own: Sequence[Sequence[Row]],
-    by_inputs: Mapping[str, Reading],
-    seq_len: int,
-    inputs: str | None,
-) -> Reading:
-    """Return the relative L2 error of one series at a length.
+    def quality(self, backend: str, options: str, *, is_causal: bool, seq_len: int = 0) -> Quality:
+        """Return what is known of a backend with its options.
 
-    Args:
-        own: its rows of metric ``relative_error`` in the records of kind speed, a list a mode; the
-            first that says something of this length counts.
-        by_inputs: of `errors_of`.
-        seq_len: in tokens.
-        inputs: of kind error, as ``gaussian:scale=1``; None takes kind speed's own, and where it
-            has none at this length the Gaussian inputs of the scale nearest to those.
-    """
-    unknown = Reading(note="never measured")
-    if inputs is not None:
-        return by_inputs.get(inputs, unknown)
-    speed = [at_length(rows, seq_len, grows=False) for rows in own if rows]
-    for read in speed:
-        if read.known:
-            return replace(read, on=f"{SPEED_INPUTS} (kind speed)")
-    nearest = sorted((d, text) for text in by_inputs if (d := _distance(text)) < math.inf)
-    gaussian = [by_inputs[text] for _, text in nearest]
-    return next((read for read in gaussian if read.known), (*gaussian, *speed, unknown)[0])
+        What was learnt may be of other options, as a window of a shorter text: they are named. An
+        error is of the same ones. The same form, causal or bidirectional, comes first.
 
+        Args:
+            backend: its name.
+            options: as the command line writes them.
+            is_causal: the form that is asked for.
+            seq_len: tokens: an error is that at the nearest length; 0 = at the longest.
+        """
+        learnt = [
+            found
+            for task in (LANGUAGE, RECALL)
+            if (found := self._learnt(task, backend, options, is_causal)) is not None
+        ]
+        errors = list(self._of_inputs(backend, options, is_causal, seq_len))
+        known = min((one.value for one in errors), default=None)
+        return Quality(method_type(backend, options, known), (*learnt, *errors))
 
-def _distance(inputs: str) -> float:
-    """Return how far Gaussian inputs are from kind speed's, by the factor; inf = no Gaussian."""
-    name, _, rest = inputs.partition(":")
-    options = dict(part.partition("=")[::2] for part in rest.split(","))
-    try:
-        scale = float(options.get("scale", "1"))
-    except ValueError:
-        return math.inf
-    if name != "gaussian" or not 0 < scale < math.inf:
-        return math.inf
-    return abs(math.log(scale / SPEED_SCALE))
+    def _learnt(self, task: str, backend: str, options: str, is_causal: bool) -> Evidence | None:
+        asked = task, backend, options, is_causal
+        if asked not in self._scores:  # a page asks for hundreds of lengths
+            self._scores[asked] = self._score(*asked)
+        return self._scores[asked]
 
-
-def _rows(frame: pd.DataFrame, metric: str) -> list[Row]:
-    """Return a row a length, as `series.points` has them."""
-    found: list[Row] = []
-    for length, part in frame.groupby("seq_len"):
-        rows = [r for r in summarise(part) if r["metric"] == metric or math.isnan(r["value"])]
-        found += [{**row, "seq_len": length} for row in rows[:1]]
-    return found
-
-
-# -- recall --------------------------------------------------------------------------------------
-
-
-class Exam(NamedTuple):
-    """One question put to several backends: only answers to the same one compare."""
-
-    machine: str
-    version: str
-    task: str
-    training: str
-    seq_len: int
-    batch: int
-    device: str
-    dtype: str
-    model: str
-
-    @property
-    def words(self) -> str:
-        """What accuracy was measured on, with its length and training."""
-        return f"{self.task} at {self.seq_len:,} tokens, {self.training}"
-
-
-def recall_rows(frame: pd.DataFrame, task: str | None) -> pd.DataFrame:
-    """Return the rows of kind task that say how much is recalled.
-
-    Args:
-        frame: the tidy frame.
-        task: the one that counts, as ``recall:num_pairs=8``; None = every recall task.
-    """
-    named = frame["task"].astype(str)
-    wanted = (named.map(name_of) == RECALL) if task is None else named == task
-    return frame[(frame["kind"] == "task") & wanted]
-
-
-def choose_exam(
-    rows: pd.DataFrame, series: Sequence[tuple[str, str]], machine: str, seq_len: int
-) -> Exam | None:
-    """Return the question that most of the series answered; None if none of them answered any.
-
-    Of those, the one put on the same machine, the nearest in length, trained by equal steps before
-    equal operations and equal time.
-
-    Args:
-        rows: of `recall_rows`.
-        series: backends with their options.
-        machine: that of the ranking.
-        seq_len: the length asked for, in tokens.
-    """
-    answered = rows[rows["metric"] == "accuracy"]
-    if answered.empty:
+    def _score(self, task: str, backend: str, options: str, is_causal: bool) -> Evidence | None:
+        for trainings in self._tasks:
+            is_text = task == LANGUAGE
+            found = [t for t in trainings if (name_of(str(t[0]["task"])) == LANGUAGE) == is_text]
+            of = [t for t in found if (t[1]["backend"] == backend).any()]
+            if of:
+                at, rows = min(of, key=lambda t: _order(t, backend, options, is_causal))
+                return _score(at, rows, backend, options, is_causal)
         return None
-    best: tuple[Any, ...] | None = None
-    found: Exam | None = None
-    for key, part in answered.groupby(list(Exam._fields)):
-        exam = Exam(*key)
-        takers = set(zip(part["backend"], part["options"], strict=True))
-        view = exam.training.partition(":")[0]
-        order = (
-            -len(takers & set(series)), exam.machine != machine,
-            abs(math.log(max(exam.seq_len, 1) / seq_len)),
-            _VIEWS.index(view) if view in _VIEWS else len(_VIEWS), exam,
-        )  # fmt: skip
-        if order[0] and (best is None or order < best):
-            best, found = order, exam
-    return found
+
+    def _of_inputs(
+        self, backend: str, options: str, is_causal: bool, seq_len: int
+    ) -> Iterator[Evidence]:
+        found: dict[str, list[_Row]] = {}
+        for by_name in self._errors:
+            own: dict[str, list[_Row]] = {}
+            for row in by_name.get((backend, options), []):
+                own.setdefault(str(row["inputs"]), []).append(row)
+            found = {**own, **found}
+        for inputs in sorted(found, key=_rank_of_inputs):
+            yield _error(found[inputs], backend, options, is_causal, seq_len)
 
 
-def recall_of(rows: pd.DataFrame, exam: Exam | None, backend: str, options: str) -> Reading:
-    """Return the mean accuracy over seeds with the interval of `seeds.spread`."""
+# -- what was learnt -----------------------------------------------------------------------------
+
+_Training = tuple[Mapping[str, Any], pd.DataFrame]
+
+
+def _trainings(frame: pd.DataFrame, recall_task: str | None) -> list[_Training]:
+    """Return the trainings of the tasks that count, each with its rows."""
+    rows = frame[frame["kind"] == "task"]
+    rows = rows[np.array([_counts(str(t), recall_task) for t in rows["task"]], dtype=bool)]
     if rows.empty:
-        return Reading(note="never measured")
-    own = rows[(rows["backend"] == backend) & (rows["options"] == options)]
-    if exam is not None:
-        for name, value in exam._asdict().items():
-            own = own[own[name] == value]
-    if exam is None or own.empty:
-        return Reading(note=_unanswered(rows[rows["backend"] == backend], options))
-    answers = own[own["metric"] == "accuracy"]
-    scores = answers.groupby("seed")["value"].mean().to_numpy(np.float64)
-    bad = own[~own["seed"].isin(answers["seed"])]
-    failed = f"{bad['status'].iloc[0]}: {bad['reason'].iloc[0]}" if len(bad) else ""
-    if not len(scores):
-        return Reading(note=failed or "never measured", on=exam.words)
-    found = spread(scores, low=0.0, high=1.0, num_labels=labels_of(answers))
-    few = of_seeds(len(scores), own["seed"].nunique())
-    count = few or ("one seed" if len(scores) == 1 else f"{len(scores)} seeds")
-    has_interval = math.isfinite(found.ci_low)
-    return Reading(
-        found.mean, found.ci_low, found.ci_high,
-        note=count if has_interval else f"{count}: no interval", on=exam.words, launches=scores,
-        lacking=f"{few}, {failed}" if few else "",
+        return []
+    parts = rows.groupby(list(_TRAINING), sort=False)
+    return [(dict(zip(_TRAINING, key, strict=True)), part) for key, part in parts]
+
+
+def _counts(task: str, recall_task: str | None) -> bool:
+    """Whether a task says something of an attention: text of one sequence, or the recall asked."""
+    if name_of(task) == LANGUAGE:
+        return options_of(task).get("objective", "") in OBJECTIVES
+    return name_of(task) == RECALL if recall_task is None else task == recall_task
+
+
+def _order(training: _Training, backend: str, options: str, is_causal: bool) -> tuple[Any, ...]:
+    """Return the sort key of a training: that which says most of a backend first."""
+    at, rows = training
+    answered = rows[rows["value"].notna() & (rows["metric"] != "")]
+    takers = set(zip(answered["backend"], answered["options"], strict=True))
+    names = {name for name, _ in takers}
+    view = str(at["training"]).partition(":")[0]
+    return (
+        bool(at["is_causal"]) != is_causal, backend not in names, SDPA not in names,
+        (backend, options) not in takers, -len(takers),
+        _VIEWS.index(view) if view in _VIEWS else len(_VIEWS), -int(at["seq_len"]), str(at),
     )  # fmt: skip
 
 
-def _unanswered(of_backend: pd.DataFrame, options: str) -> str:
-    """Say that a backend has no recall with its options, and with which others it has."""
-    answered = list(dict.fromkeys(of_backend[of_backend["metric"] == "accuracy"]["options"]))
-    if options in answered:
-        return "never measured by the question that counts, only by another"
-    others = [clean(o) or "its defaults" for o in answered]
-    more = len(others) - _MOST_OTHERS
-    named = [*others[:_MOST_OTHERS], *([f"{more} more"] if more > 0 else [])]
-    return f"never measured; only with {numbers.listing(named)}" if others else "never measured"
+def _score(
+    at: Mapping[str, Any], rows: pd.DataFrame, backend: str, options: str, is_causal: bool
+) -> Evidence | None:
+    """Return what a backend reached in a training, beside `sdpa`; None if it has no score."""
+    own = rows[rows["backend"] == backend]
+    taken = list(dict.fromkeys(own["options"]))
+    chosen = options if options in taken else taken[0]
+    own = own[own["options"] == chosen]
+    metric = "bits_per_byte" if name_of(str(at["task"])) == LANGUAGE else "accuracy"
+    good = own[own["metric"] == metric]
+    scores = good.groupby("seed")["value"].mean().to_numpy(np.float64)
+    if not len(scores):
+        return None
+    top = 1.0 if metric == "accuracy" else math.inf
+    labels = labels_of(good) if metric == "accuracy" else math.nan
+    found = spread(scores, low=0.0, high=top, num_labels=labels)
+    beside = rows[(rows["backend"] == SDPA) & (rows["metric"] == metric)]
+    few = of_seeds(len(scores), own["seed"].nunique())
+    return Evidence(
+        "learnt", metric, found.mean, found.ci_low, found.ci_high,
+        exact=float(beside.groupby("seed")["value"].mean().mean()) if len(beside) else math.nan,
+        chance=float(good["chance"].median()) if metric == "accuracy" else math.nan,
+        on=str(at["task"]),
+        setting=_setting(at, "" if chosen == options else chosen, is_causal),
+        lacking=few,
+        is_itself=backend == SDPA,
+    )  # fmt: skip
+
+
+# -- errors --------------------------------------------------------------------------------------
+
+
+def _errors(frame: pd.DataFrame, inputs: str | None) -> dict[tuple[str, str], list[_Row]]:
+    """Return the rows of relative errors by backend and options; kind speed's own among them."""
+    rows = frame[
+        frame["kind"].isin(["error", "speed"]) & (frame["metric"] == "relative_error")
+        & (frame["level"] == "attention") & (frame["key_len"] == frame["seq_len"])
+    ]  # fmt: skip
+    rows = rows.assign(inputs=rows["inputs"].where(rows["kind"] == "error", SPEED_INPUTS))
+    if inputs is not None:
+        rows = rows[rows["inputs"] == inputs]
+    found: dict[tuple[str, str], list[_Row]] = {}
+    columns = ["backend", "options", "inputs", "seq_len", "is_causal", "num_heads", "head_dim",
+               "dtype", "value"]  # fmt: skip
+    for row in as_rows(rows[columns]):
+        found.setdefault((row["backend"], row["options"]), []).append(row)
+    return found
+
+
+def _rank_of_inputs(inputs: str) -> tuple[bool, bool, str]:
+    return name_of(inputs) != TRAINED, inputs != SPEED_INPUTS, inputs
+
+
+def _error(
+    rows: Sequence[_Row], backend: str, options: str, is_causal: bool, seq_len: int
+) -> Evidence:
+    """Return the error on some inputs, at the nearest length: the median over launches."""
+
+    def far(row: _Row) -> tuple[bool, float]:
+        length = int(row["seq_len"])
+        away = abs(math.log(length / seq_len)) if seq_len else -length
+        return bool(row["is_causal"]) != is_causal, away
+
+    nearest = min(map(far, rows))
+    own = [row for row in rows if far(row) == nearest]
+    values = [float(row["value"]) for row in own]
+    inputs, value = str(own[0]["inputs"]), float(np.median(values))
+    return Evidence(
+        "trained inputs" if name_of(inputs) == TRAINED else "random inputs",
+        "relative_error", value, min(values), max(values), on=inputs,
+        setting=_setting(own[0], "", is_causal),
+        counts=value <= 1.0 and not needs_training(backend, options),
+    )  # fmt: skip
+
+
+def _setting(at: Mapping[str, Any], options: str, is_causal: bool) -> str:
+    """Return the setting that evidence was taken in, in words: ``256 tokens, window=32``."""
+    form = "causal" if at["is_causal"] else "bidirectional"
+    parts = [
+        f"{numbers.tokens(at['seq_len'])} tokens", clean(options.replace(",", ", ")),
+        form if bool(at["is_causal"]) != is_causal else "",
+    ]  # fmt: skip
+    return ", ".join(part for part in parts if part)

@@ -1,7 +1,7 @@
 """One quantity of one series at one length: measured there, between two lengths, or not known.
 
-Never an extrapolation: outside the lengths tried, and beside one that failed, nothing is said but
-what was measured nearest.
+What lies outside the lengths tried, or beside one that failed, is not said here but predicted
+(`prediction`), and marked as such.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,23 +25,26 @@ LEAST_EXPONENT, GREATEST_EXPONENT = 0.0, 2.0
 """How time and memory may grow with length where no third length says so."""
 
 
+Basis = Literal["measured", "interpolated", "predicted"]
+
+
 @dataclass(frozen=True)
 class Reading:
     """A value at the length asked for, or why there is none.
 
     Attributes:
         value: in the metric's unit; NaN = not known.
-        low: of its 95 % interval, of an interpolated value its lower bound; NaN = there is none,
-            and `note` says why.
+        low: of its 95 % interval, of a value that was not measured its lower bound; NaN = there is
+            none, and `note` says why.
         high: likewise.
-        between: the two measured lengths that it was interpolated between; None = measured.
+        between: the two measured lengths that it was interpolated between; None = it was not.
+        fitted: the measured lengths that it was predicted from; empty = it was not.
         note: what a reader must know of it; where there is no value, why.
-        on: what it was measured on, where that is no property of the setting.
         launches: the launches behind a measured value, in its unit.
         terms: of a time, the cells of the model of launches that its log is a weighted sum of,
             each with its weight.
-        bend: of an interpolated time, the factors by which the curve may lie below and above it.
-        lacking: which part of it has no value, and why; what lacks a part meets no lower limit.
+        bend: of a time that was not measured, the factors by which the curve may lie below and
+            above it.
         converged: of a time, whether the warm-ups behind it did; None = not known.
     """
 
@@ -49,10 +52,9 @@ class Reading:
     low: float = math.nan
     high: float = math.nan
     between: tuple[int, int] | None = None
+    fitted: tuple[int, ...] = ()
     note: str = ""
-    on: str = ""
     launches: Array = field(default_factory=lambda: np.empty(0), compare=False)
-    lacking: str = ""
     converged: bool | None = None
     terms: tuple[tuple[float, Cell], ...] = field(default=(), compare=False)
     bend: tuple[float, float] = (1.0, 1.0)
@@ -61,6 +63,11 @@ class Reading:
     def known(self) -> bool:
         """Whether there is a value."""
         return math.isfinite(self.value)
+
+    @property
+    def basis(self) -> Basis:
+        """Where a known value is from."""
+        return "interpolated" if self.between else "predicted" if self.fitted else "measured"
 
     @property
     def has_interval(self) -> bool:
@@ -82,23 +89,21 @@ Row = Mapping[Any, Any]
 """Of `series.points` or `series.summarise`, with its `seq_len`."""
 
 
-def at_length(rows: Sequence[Row], seq_len: int, *, grows: bool = True) -> Reading:
+def at_length(rows: Sequence[Row], seq_len: int) -> Reading:
     """Return what one series' rows of one metric say about a length.
 
     Between two lengths that were tried one after the other and both measured, the logarithm of the
     value is interpolated over that of the length. Of a time the interval is that of the contrast
     of both cells of the model of launches; of others it is the wider of both ends', relative to
     their values, on either side. It is opened as far as the curve may bend in between: to where
-    the neighbouring segments come when they are continued. Where there are none, time and memory
-    may have any exponent from 0 to 2. An error need not follow a power: its interval holds those
-    of both ends in any case.
+    the neighbouring segments come when they are continued. Where there are none, the curve may
+    have any exponent from 0 to 2.
 
     What is interpolated has bounds and no level of confidence.
 
     Args:
         rows: one a length.
         seq_len: the length asked for, in tokens.
-        grows: whether the quantity is a time or an amount of memory, and not an error.
 
     Returns:
         The value with its interval, or the reason why there is none.
@@ -110,7 +115,7 @@ def at_length(rows: Sequence[Row], seq_len: int, *, grows: bool = True) -> Readi
     above = next((i for i, row in enumerate(tried) if row["seq_len"] > seq_len), len(tried))
     if 0 < above < len(tried) and _has(tried[above - 1]) and _has(tried[above]):
         told = converged(row.get("converged") for row in tried[above - 1 : above + 1])
-        return replace(_between(tried, above, seq_len, grows=grows), converged=told)
+        return replace(_between(tried, above, seq_len), converged=told)
     return Reading(note=_why_unknown(tried, above, seq_len))
 
 
@@ -161,7 +166,7 @@ def _why_unknown(tried: Sequence[Row], above: int, seq_len: int) -> str:
 # -- between two lengths -------------------------------------------------------------------------
 
 
-def _between(tried: Sequence[Row], above: int, seq_len: int, *, grows: bool) -> Reading:
+def _between(tried: Sequence[Row], above: int, seq_len: int) -> Reading:
     a, b = tried[above - 1], tried[above]
     ends = int(a["seq_len"]), int(b["seq_len"])
     if a.get("cell") is not None and b.get("cell") is not None:
@@ -175,15 +180,13 @@ def _between(tried: Sequence[Row], above: int, seq_len: int, *, grows: bool) -> 
         low, high = min(i[0] for i in intervals), max(i[1] for i in intervals)
         if not known:
             low = high = math.nan
-        return Reading(value, low, high, ends, note)
-    value = _on_line(a, b, seq_len)
+        return Reading(value, low, high, ends, note=note)
+    value = on_line(a, b, seq_len)
     if not known:
         return Reading(value, between=ends, note=note)
-    bent = [value, *_continued(tried, above, seq_len, grows=grows)]
+    bent = [value, *_continued(tried, above, seq_len)]
     low = min(bent) * min(row["ci_low"] / row["value"] for row in (a, b))
     high = max(bent) * max(row["ci_high"] / row["value"] for row in (a, b))
-    if not grows:
-        low, high = min(low, a["ci_low"], b["ci_low"]), max(high, a["ci_high"], b["ci_high"])
     return Reading(value, low, high, ends)
 
 
@@ -192,30 +195,31 @@ def _of_cells(tried: Sequence[Row], above: int, seq_len: int, ends: tuple[int, i
     share = math.log(seq_len / ends[0]) / math.log(ends[1] / ends[0])
     terms = ((1 - share, tried[above - 1]["cell"]), (share, tried[above]["cell"]))
     got = estimate_of(contrast(terms))
-    bent = [got.value, *_continued(tried, above, seq_len, grows=True)]
+    bent = [got.value, *_continued(tried, above, seq_len)]
     bend = min(bent) / got.value, max(bent) / got.value
     return Reading(
-        got.value, got.low * bend[0], got.high * bend[1], ends, got.reason, terms=terms, bend=bend
-    )
+        got.value, got.low * bend[0], got.high * bend[1], ends, note=got.reason, terms=terms,
+        bend=bend,
+    )  # fmt: skip
 
 
-def _on_line(a: Row, b: Row, seq_len: int) -> float:
+def on_line(a: Row, b: Row, seq_len: int) -> float:
     """Return where the line through two rows, in logarithms, is at a length."""
     x, y = math.log(b["seq_len"] / a["seq_len"]), math.log(b["value"] / a["value"])
     rise = y / x * math.log(seq_len / a["seq_len"])
     return float(a["value"] * math.exp(max(-_LARGEST_LOG, min(_LARGEST_LOG, rise))))
 
 
-def _continued(tried: Sequence[Row], above: int, seq_len: int, *, grows: bool) -> list[float]:
+def _continued(tried: Sequence[Row], above: int, seq_len: int) -> list[float]:
     """Return where the segments beside one, or else the exponents, would be at a length in it."""
     pairs = ((above - 2, above - 1), (above, above + 1))
     inside = [(i, j) for i, j in pairs if i >= 0 and j < len(tried)]
     found = [
-        _on_line(tried[i], tried[j], seq_len)
+        on_line(tried[i], tried[j], seq_len)
         for i, j in inside
         if min(tried[i]["value"], tried[j]["value"]) > 0  # false for NaN
     ]
-    if found or not grows:
+    if found:
         return found
     a, b = tried[above - 1], tried[above]
     up, down = seq_len / a["seq_len"], seq_len / b["seq_len"]

@@ -1,13 +1,11 @@
-"""The page's question "which attention?": every answer that a run's records give, made beforehand.
+"""The page's *your case*: both answers at every length, as texts that its script only picks from.
 
-One answer is a ranking of `recommendation.ranked`, at a length that was measured or in the middle
-between two that were; the page's script only looks it up, so that it says what
+One point of the grid is a ranking of `recommendation.ranked`, so that the page says what
 ``attnbench recommend`` says.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,29 +13,24 @@ from typing import Any
 
 import pandas as pd
 
-from results.analysis.warm_up import WORDS, marked
-from results.page.blocks import Cell, TableView
+from results.page.blocks import TableView
 from results.page.columns import Columns, table
 from results.recommendation import question
-from results.recommendation.interpolation import Reading
-from results.recommendation.question import error_digits
-from results.recommendation.ranking import Candidate, Ranking, relative_time
-from results.recommendation.recommend import settings
-from results.recommendation.snippet import python_lines
+from results.recommendation.prediction import REACH
+from results.recommendation.ranking import Candidate, Ranking
+from results.recommendation.ranking_text import latency_text, speedup_text
+from results.recommendation.recommend import evidences, settings
 from results.records.load import Run
 from results.schema import IDENTITY, MODES
-from results.statistics.intervals import Estimate
 from results.text import numbers
 from results.text.clean import clean
-from results.text.settings import in_words, machine_name, names_precision
+from results.text.settings import in_short, machine_name, names_precision
 
-NEIGHBOURS = 2.5
-"""Two measured lengths within this factor have one length in the middle that can be asked for."""
+PER_DOUBLING = 8
+"""Lengths of the grid from one to twice as many tokens."""
 
 MOST_SETTINGS = 12
 """Settings of a device, a mode and a causality that the page answers for, the best covered."""
-
-_EVERY = "every one measured"
 
 
 @dataclass(frozen=True)
@@ -75,17 +68,19 @@ def _of_mode(
 ) -> list[Group]:
     def asked(seq_len: int) -> question.Question:
         return question.checked(
-            seq_len=seq_len, mode=mode, device=device, is_causal=is_causal, max_error=None,
-            min_recall=None, max_memory=None, error_inputs=None, recall_task=None, setting={},
+            seq_len=seq_len, mode=mode, use=None, device=device, is_causal=is_causal,
+            max_error=None, min_recall=None, max_memory=None, error_inputs=None, recall_task=None,
+            setting={},
         )  # fmt: skip
 
-    every = settings(points, run.frame, asked(1))
+    evidence = evidences(run.frame, asked(1), shipped=True)
+    every = settings(points, evidence, asked(1))
     kept = sorted(every, key=lambda s: -len(s.lengths) * len(s.series))[:MOST_SETTINGS]
     precise = names_precision(s.values for s in kept)
     return [
         Group(
             device, mode, is_causal, _words(run, setting.values, precise),
-            tuple(setting.ranking(asked(n)) for n in _lengths(setting.lengths)),
+            tuple(setting.ranking(asked(n)) for n in grid(setting.lengths)),
         )
         for setting in kept
         if setting.lengths
@@ -94,17 +89,15 @@ def _of_mode(
 
 def _words(run: Run, setting: Mapping[str, Any], precise: bool) -> str:
     machine = machine_name(run.machines.get(setting["machine"], {}))
-    return ": ".join(part for part in (machine, in_words(setting, with_precision=precise)) if part)
+    return ": ".join(part for part in (machine, in_short(setting, with_precision=precise)) if part)
 
 
-def _lengths(measured: Iterable[int]) -> list[int]:
-    """Return the measured lengths, and one in the middle of each two neighbours."""
+def grid(measured: Iterable[int]) -> list[int]:
+    """Return the lengths that can be asked for: those measured, between, and a little beyond."""
     ends = sorted({int(n) for n in measured})
-    between = [
-        round(math.sqrt(a * b) / 2) * 2 if b != 2 * a else 3 * a // 2
-        for a, b in itertools.pairwise(ends)
-        if 1.2 < b / a <= NEIGHBOURS
-    ]
+    first, last = max(1.0, ends[0] / REACH), ends[-1] * REACH
+    steps = round(PER_DOUBLING * math.log2(last / first))
+    between = (round(first * 2 ** (i / PER_DOUBLING)) for i in range(steps + 1))
     return sorted({*ends, *between})
 
 
@@ -114,93 +107,74 @@ def _lengths(measured: Iterable[int]) -> list[int]:
 def as_data(found: Sequence[Group]) -> dict[str, Any]:
     """Return the answers as the page's script reads them.
 
-    The programs that use a candidate stand once each in ``texts``, and a candidate has the place.
+    ``modes``: one a group, with ``mode``, ``device``, ``causal``, ``setting`` (in words) and
+    ``points``, by length ``n``, each with its ``candidates``. The script shows the first that is
+    exact, and the first of the others, that has the use and fits the memory; what can be neither
+    is left out. A candidate without uses is one whose quality was not measured.
     """
-    texts: dict[str, int] = {}
-    listed = [
-        {
-            "device": group.device, "mode": group.mode, "causal": group.is_causal,
-            "setting": group.setting,
-            "answers": [_answer(ranking, texts) for ranking in group.rankings],
-        }
-        for group in found
-    ]  # fmt: skip
-    return {"groups": listed, "texts": list(texts)}
-
-
-def _answer(ranking: Ranking, texts: dict[str, int]) -> dict[str, Any]:
-    asked, good = ranking.question, ranking.qualified
     return {
-        "tokens": asked.seq_len,
-        "measured": asked.seq_len in ranking.lengths,
-        "qualified": [
+        "modes": [
             {
-                **_candidate(candidate),
-                "alike": [c.label for c in good[:place] if _alike(candidate, c)],
-                "python": texts.setdefault(_python(candidate, ranking), len(texts)),
+                "mode": group.mode, "device": group.device, "causal": group.is_causal,
+                "setting": group.setting,
+                "points": [
+                    {
+                        "n": ranking.question.seq_len,
+                        "candidates": [_candidate(c, ranking) for c in _shown(ranking)],
+                    }
+                    for ranking in group.rankings
+                ],
             }
-            for place, candidate in enumerate(good)
-        ],
-        "rejected": [
-            {"label": clean(c.label), "why": clean("; ".join(c.reasons.values()))}
-            for c in ranking.rejected
-        ],
-    }
-
-
-def _python(candidate: Candidate, ranking: Ranking) -> str:
-    return python_lines(
-        candidate.backend, candidate.options, setting=ranking.setting,
-        mode=ranking.question.mode, seq_len=ranking.question.seq_len,
-    )  # fmt: skip
-
-
-def _alike(candidate: Candidate, faster: Candidate) -> bool:
-    """Whether a candidate may be as fast as one before it."""
-    times = relative_time(candidate, faster)
-    return not (times.has_interval and not times.low <= 1.0 <= times.high)
-
-
-def _candidate(candidate: Candidate) -> dict[str, Any]:
-    error, times = candidate.error, candidate.times
-    first = times == Estimate(1.0, 1.0, 1.0)
-    return {
-        "label": clean(candidate.label),
-        "time": _time(candidate),
-        "between": _interval(candidate.latency),
-        "times": "1 ×" if first else f"{numbers.ratio_digits(times.value)} ×",
-        "times_between": "" if first else numbers.interval(
-            times.low, times.high, numbers.ratio_digits
-        ).strip("()"),
-        "memory": numbers.size(candidate.memory.value),
-        "error": error_digits(error.value) if error.known else numbers.NONE,
-        "error_most": error.greatest if error.known else None,
-        "remark": clean(_remark(candidate)),
+            for group in found
+        ]
     }  # fmt: skip
 
 
-def _interval(reading: Reading) -> str:
-    return numbers.interval(reading.low, reading.high, numbers.seconds).strip("()")
+def _shown(ranking: Ranking) -> list[Candidate]:
+    """Return the candidates that may be shown for some use and memory limit, as they are picked.
+
+    That is by time, but the exact answer comes before those that it is statistically tied with.
+    """
+    kept: list[Candidate] = []
+    first = [] if ranking.exact is None else [ranking.exact]
+    for one in (*first, *(c for c in ranking.candidates if c is not ranking.exact)):
+        wanted = _uses(one) or one.is_untested
+        if one.latency.known and wanted and not any(_is_beaten(one, c) for c in kept):
+            kept.append(one)
+    return kept
 
 
-def _remark(candidate: Candidate) -> str:
-    latency = candidate.latency
-    between = latency.between
-    interpolated = f"between {between[0]:,} and {between[1]:,} tokens" if between else ""
-    short = WORDS if candidate.is_cut_short else ""
-    return "; ".join(part for part in (interpolated, latency.note, short) if part)
+def _uses(one: Candidate) -> list[str]:
+    return [use for use, why in one.uses.items() if not why]
 
 
-def _time(candidate: Candidate) -> str:
-    told = {"converged": candidate.latency.converged}
-    return marked(numbers.seconds(candidate.latency.value), told)
+def _is_beaten(one: Candidate, faster: Candidate) -> bool:
+    """Whether a faster one is shown wherever this one could be."""
+    return (
+        one.is_exact == faster.is_exact
+        and set(_uses(one)) <= set(_uses(faster))
+        and faster.memory.known
+        and not one.memory.value < faster.memory.value
+    )
+
+
+def _candidate(one: Candidate, ranking: Ranking) -> dict[str, Any]:
+    is_baseline = ranking.baseline is not None and one.label == ranking.baseline.label
+    return {
+        "name": clean(one.backend), "options": clean(one.options), "type": one.type,
+        "uses": _uses(one), "seconds": one.latency.value, "time": latency_text(one),
+        "memory_bytes": one.memory.greatest if one.memory.known else None,
+        "memory": numbers.size(one.memory.value),
+        "speedup": "" if is_baseline else speedup_text(one, ranking),
+        "quality": one.quality.text, "basis": one.latency.basis, "code": ranking.python(one),
+    }  # fmt: skip
 
 
 # -- without scripts -----------------------------------------------------------------------------
 
 
 def tables(found: Sequence[Group]) -> list[TableView]:
-    """Return the fastest at each measured length, a table a setting and causality."""
+    """Return both answers at each measured length, a table a setting and causality."""
     by_setting: dict[str, list[Group]] = {}
     for group in found:
         by_setting.setdefault(group.setting, []).append(group)
@@ -209,25 +183,19 @@ def tables(found: Sequence[Group]) -> list[TableView]:
 
 def _table(setting: str, of_setting: Sequence[Group]) -> TableView:
     rows = [
-        (ranking, ranking.winner)
+        ranking
         for group in of_setting
         for ranking in group.rankings
-        if ranking.question.seq_len in ranking.lengths and ranking.winner is not None
+        if ranking.question.seq_len in ranking.lengths and ranking.answers
     ]
-    columns: Columns[tuple[Ranking, Candidate]] = {
-        "mode": lambda row: row[0].question.mode,
-        "tokens": lambda row: numbers.tokens(row[0].question.seq_len),
-        "fastest": lambda row: row[1].label,
-        "time": lambda row: Cell(_time(row[1]), _interval(row[1].latency)),
-        "not surely slower": lambda row: _not_slower(row[0]),
+    columns: Columns[Ranking] = {
+        "mode": lambda r: r.question.mode,
+        "tokens": lambda r: numbers.tokens(r.question.seq_len),
+        "fastest exact": lambda r: r.exact.label if r.exact else numbers.NONE,
+        "time": lambda r: latency_text(r.exact) if r.exact else numbers.NONE,
+        "fastest of the others": lambda r: r.other.label if r.other else numbers.NONE,
+        "its time": lambda r: latency_text(r.other) if r.other else numbers.NONE,
+        "speed-up": lambda r: speedup_text(r.other, r) if r.other else numbers.NONE,
+        "quality": lambda r: r.other.quality.text if r.other else numbers.NONE,
     }
-    return table(f"The fastest at each length: {setting}", rows, columns)
-
-
-def _not_slower(ranking: Ranking) -> str:
-    alike = [
-        marked(c.label, {"converged": c.latency.converged}) for c in ranking.not_told_apart
-    ]  # fmt: skip
-    if len(alike) > 1 and len(alike) == len(ranking.qualified) - 1:
-        return _EVERY
-    return ", ".join(alike) or numbers.NONE
+    return table(f"Both answers at each length: {setting}", rows, columns)

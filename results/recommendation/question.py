@@ -6,18 +6,23 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, get_args
 
 from results.recommendation.interpolation import Reading
-from results.schema import ALLOCATORS, DEVICES, DTYPES, MATMUL_PRECISIONS, SPEED_MODES
+from results.recommendation.quality import USELESS, Evidence, Use, error_digits
+from results.schema import (
+    ALLOCATORS,
+    DEVICES,
+    DTYPES,
+    LONGEST,
+    MATMUL_PRECISIONS,
+    SPEED_MODES,
+    parse_length,
+)
 from results.text import numbers
 from results.text.amounts import parse_size, write_size
-from results.text.clean import clean
 
 LIMITS = ("max_error", "min_recall", "max_memory")
-
-LONGEST = 2**53
-"""The longest length that a record may have."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +32,20 @@ class Question:
     Attributes:
         seq_len: tokens.
         mode: one of `SPEED_MODES`.
+        use: what it is wanted for; None = any.
         device: one of `DEVICES`.
         is_causal: true in mode decode.
         max_error: None = no limit, as of the other two.
         min_recall: likewise.
         max_memory: bytes.
-        error_inputs: of kind error; None = kind speed's own first.
-        recall_task: None = the one most candidates were asked.
+        error_inputs: on which an error counts; None = those of a trained model first.
+        recall_task: None = any recall.
         setting: columns of `case_columns.SETTING` to the values chosen.
     """
 
     seq_len: int
     mode: str
+    use: Use | None
     device: str
     is_causal: bool
     max_error: float | None
@@ -53,11 +60,17 @@ class Question:
         value: float | None = getattr(self, name)
         return value
 
+    @property
+    def bounds_quality(self) -> bool:
+        """Whether a limit says which quality will do: then no other judgement is made."""
+        return self.max_error is not None or self.min_recall is not None
+
 
 def checked(
     *,
     seq_len: Any,
     mode: Any,
+    use: Any,
     device: Any,
     is_causal: Any,
     max_error: Any,
@@ -81,11 +94,23 @@ def checked(
     choose = {name: value for name, value in setting.items() if value is not None}
     for name, value in choose.items():
         choose[name] = SETTINGS[name](name, value)
+    if use is not None:
+        use = _choice(get_args(Use))("use", use)
+    if mode is None:
+        mode = "decode" if use == "decode" else "forward"
     mode = _choice(SPEED_MODES)("mode", mode)
+    if isinstance(seq_len, str):
+        try:
+            seq_len = parse_length(seq_len)
+        except ValueError as error:
+            raise ValueError(f"seq_len: {error}") from None
+    if use == "decode" and mode != "decode":
+        raise ValueError(f"use: decode goes with mode decode, got mode {mode}")
     causal = _bool("is_causal", is_causal)
     return Question(
         seq_len=_count("seq_len", seq_len),
         mode=mode,
+        use=use,
         device=_choice(DEVICES)("device", device),
         is_causal=causal or mode == "decode",
         max_error=_number("max_error", max_error),
@@ -176,37 +201,51 @@ _SHORT = 8
 """Letters of an amount that a user may have written."""
 
 
-def error_digits(value: float, *, to: numbers.To = "nearest") -> str:
-    """Write an error: two digits, those of rounding with an exponent."""
-    if 0 < value < 1e-3:
-        places = 1 - math.floor(math.log10(value))
-        return f"{numbers.rounded(value, places, to):.1e}".replace("e-0", "e-")
-    return numbers.digits(value, 2, to=to)
+def too_much_memory(memory: Reading, limit: float | None) -> str:
+    """Return why a memory does not meet a limit, "" if it does or there is none.
 
-
-def shortfall(name: str, reading: Reading, limit: float | None) -> str:
-    """Return why a reading does not meet a limit, "" if it does or there is none.
-
-    The worse end of the interval decides, the value where there is no interval.
+    The upper end of the interval decides, the value where there is no interval.
     """
     if limit is None:
         return ""
-    what = QUANTITIES[name]
-    on = f" on {clean(reading.on)}" if reading.on else ""
-    if not reading.known:
-        return f"{what}{on}: {reading.note or 'never measured'}"
-    floor = name == "min_recall"
-    value, at_most = write(name, reading.value), write_limit(name, limit)
-    if floor and reading.lacking:
-        return f"{what} {value}{on} is of {reading.lacking}"
-    decisive = reading.least if floor else reading.greatest
-    if (decisive >= limit) if floor else (decisive <= limit):
+    if not memory.known:
+        return f"memory: {memory.note or 'never measured'}"
+    if memory.greatest <= limit:
         return ""
-    side, end = ("below", "lower") if floor else ("above", "upper")
-    missed = (reading.value < limit) if floor else (reading.value > limit)
-    if missed:
-        return f"{what} {value}{on} is {side} {at_most}"
-    return (
-        f"{what} {value}{on} meets {at_most}, the {end} end of its interval, "
-        f"{write(name, decisive, to='down' if floor else 'up')}, does not"
-    )
+    value, most = write("max_memory", memory.value), write_limit("max_memory", limit)
+    if memory.value > limit:
+        return f"memory {value} is above {most}"
+    end = write("max_memory", memory.greatest, to="up")
+    return f"memory {value} meets {most}, the upper end of its interval, {end}, does not"
+
+
+def too_far(error: Evidence | None, limit: float | None) -> str:
+    """Return why an error does not meet a limit, "" if it does or there is none.
+
+    One that says nothing meets a limit above 1 alone: who gives it, asks for it.
+    """
+    if limit is None:
+        return ""
+    if error is None:
+        return "error: not measured"
+    if not error.counts and limit <= USELESS:
+        return error.text
+    return "" if error.greatest <= limit else f"{error.text} is above {limit:g}"
+
+
+def too_forgetful(recall: Evidence | None, limit: float | None) -> str:
+    """Return why a recall does not meet a limit, "" if it does or there is none.
+
+    The lower end of the interval decides, the value where there is no interval.
+    """
+    if limit is None:
+        return ""
+    if recall is None:
+        return "recall: not measured"
+    least = write_limit("min_recall", limit)
+    if recall.lacking or recall.value < limit:
+        return f"{recall.text} is below {least}" if recall.value < limit else recall.text
+    if recall.least >= limit:
+        return ""
+    end = write("min_recall", recall.least, to="down")
+    return f"{recall.text} meets {least}, the lower end of its interval, {end}, does not"

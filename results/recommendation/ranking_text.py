@@ -1,39 +1,37 @@
-"""One ranking as lines of text: its table, and what the columns mean."""
+"""One ranking as lines of text: its numbers, and the table of what else was measured."""
 
 from __future__ import annotations
 
 import re
 import textwrap
 
-from results.analysis.warm_up import NOTE, marked
+from results.analysis.warm_up import marked
 from results.recommendation.interpolation import Reading
-from results.recommendation.question import LIMITS, error_digits
-from results.recommendation.ranking import Candidate, Ranking
-from results.statistics.intervals import Estimate
+from results.recommendation.ranking import Candidate, Ranking, may_be_equal
 from results.text import numbers
 from results.text.clean import clean
-from results.text.modes import WORDS
 
 WIDTH = 100
 """Characters of a line of prose; tables and commands are as wide as they are."""
 
 
-def prose(sentence: str, indent: str = "") -> list[str]:
+def prose(sentence: str, indent: str = "", hang: int = 2) -> list[str]:
     """Return a sentence as lines; what follows the first is indented further."""
     whole = _AMOUNT.sub("\\1\N{NO-BREAK SPACE}", sentence)
     lines = textwrap.wrap(
-        whole, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  " if indent else "",
+        whole, WIDTH, initial_indent=indent,
+        subsequent_indent=f"{indent}{' ' * hang}" if indent else "",
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
-_AMOUNT = re.compile(r"([0-9]) (?=%|[mµn]?s\b|[KMGT]?i?B\b|tokens?\b)")
+_AMOUNT = re.compile(r"([0-9]) (?=%|×|[mµn]?s\b|[KMGT]?i?B\b|tokens?\b)")
 """Where a line is not broken: between a number and its unit."""
 
 
 def latency_text(one: Candidate) -> str:
-    """Write a candidate's latency, marked where its warm-up was cut short."""
+    """Write a candidate's latency with its interval, marked where its warm-up was cut short."""
     told = {"converged": one.latency.converged}
     return marked(measured(one.latency, numbers.seconds), told)
 
@@ -53,27 +51,48 @@ def measured(reading: Reading, write: numbers.Write) -> str:
     return f"{value} ({number if high.endswith(f' {unit}') else low}–{high})"
 
 
-def ranking_table(ranking: Ranking) -> list[str]:
-    """Return the candidates that qualify as lines of aligned columns."""
+def speedup_text(one: Candidate, ranking: Ranking) -> str:
+    """Write how many times as fast as the exact baseline: ``8.5 × (7.6–9.5) as fast as sdpa``."""
+    if ranking.baseline is None:
+        return "speed-up not known: no exact method was measured"
+    found = one.speedup
+    tied = ", statistically tied" if may_be_equal(one, ranking.baseline) else ""
+    name = clean(ranking.baseline.label)
+    return f"{numbers.times(found.value, found.low, found.high)} as fast as {name}{tied}"
+
+
+def basis_text(reading: Reading) -> str:
+    """Say where a time is from: how many processes, or which lengths."""
+    if reading.between:
+        a, b = reading.between
+        said = f"interpolated between {a:,} and {b:,} tokens"
+    elif reading.fitted:
+        a, b = reading.fitted[0], reading.fitted[-1]
+        said = (
+            f"predicted from {a:,} to {b:,} tokens" if a != b else f"predicted from {a:,} tokens"
+        )
+    else:
+        count = len(reading.launches)
+        said = f"measured in {count} processes" if count > 1 else "measured in one process"
+    return f"{said}; {clean(reading.note)}" if reading.note else said
+
+
+def others_table(ranking: Ranking) -> list[str]:
+    """Return every candidate with a time that is no answer as lines of aligned columns."""
+    answers = ranking.answers
+    shown = [c for c in ranking.candidates if c.latency.known and c not in answers]
+    if not shown:
+        return []
     memory = "state" if ranking.question.mode == "decode" else "memory"
-    known = {n: any(getattr(c, n).known for c in ranking.qualified) for n in ("error", "recall")}
-    head = ["rank", "backend", "latency (interval)", "× the first", memory]
-    head += [name for name, there in known.items() if there]
-    rows = [[*head, "from"]]
-    for place, one in enumerate(ranking.qualified, 1):
-        cells = [
-            f"{place}" if place == 1 or one.told_apart else f"{place} ~",
-            clean(one.label),
-            latency_text(one),
-            numbers.NONE if place == 1 else _times(one.times),
-            measured(one.memory, numbers.size),
+    rows = [["method", "type", "time", "speed-up", memory, "why not"]]
+    rows += [
+        [
+            clean(c.label), c.type, _short_time(c),
+            numbers.times(c.speedup.value) if c.speedup.value == c.speedup.value else numbers.NONE,
+            numbers.size(c.memory.value), why(c),
         ]
-        if known["error"]:
-            cells.append(measured(one.error, error_digits))
-        if known["recall"]:
-            few = one.recall.lacking.partition(",")[0]
-            cells.append(measured(one.recall, numbers.percent) + (f" ({few})" if few else ""))
-        rows.append([*cells, _from(one.latency)])
+        for c in shown
+    ]  # fmt: skip
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
@@ -81,61 +100,15 @@ def ranking_table(ranking: Ranking) -> list[str]:
     ]
 
 
-def _times(times: Estimate) -> str:
-    return numbers.times(times.value, times.low, times.high).replace(" ×", "")
+def _short_time(one: Candidate) -> str:
+    """Write a time without its interval; one that was not measured begins with ≈."""
+    told = {"converged": one.latency.converged}
+    about = "" if one.latency.basis == "measured" else "≈ "
+    return about + marked(numbers.seconds(one.latency.value), told)
 
 
-def _from(reading: Reading) -> str:
-    if reading.between is not None:
-        return f"interpolated between {reading.between[0]:,} and {reading.between[1]:,}" + (
-            f"; {reading.note}" if reading.note else ""
-        )
-    count = len(reading.launches)
-    more = f"; {clean(reading.note)}" if reading.note and count > 1 else ""
-    return (
-        f"measured, {count} launches{more}" if count > 1 else "measured, one launch: no interval"
-    )
-
-
-def legend(ranking: Ranking) -> list[str]:
-    """Explain the columns that the table has."""
-    mode, shown = ranking.question.mode, ranking.qualified
-    lines = [f"  {WORDS[mode].call}: mean over launches, each a process of its own; behind "
-             "it the 95 % interval."]  # fmt: skip
-    if ranking.not_told_apart:
-        lines += [
-            "  ~ not told apart from the first: the ratio's interval holds 1, or there is none."
-        ]
-    if any(c.is_cut_short for c in shown):
-        lines += prose(NOTE, "  ")
-    lines += [
-        "  State: what is kept of the context, in bytes."
-        if mode == "decode"
-        else "  Memory: peak above the inputs."
-    ]
-    for name, words in (
-        ("error", "Error: relative L2 distance from exact softmax attention, on"),
-        ("recall", "Recall: accuracy, mean over seeds, on"),
-    ):
-        on = sorted({getattr(c, name).on for c in shown if getattr(c, name).known})
-        if on:
-            lines += [f"  {words} {' / '.join(map(clean, on))}."]
-    if shown[0].errors:
-        others = ", ".join(
-            f"{clean(n)} {measured(r, error_digits)}" for n, r in shown[0].errors.items()
-        )
-        lines += prose(
-            f"{clean(shown[0].label)}'s error on other inputs: {others} (--error-inputs "
-            "chooses which counts).", "  ",
-        )  # fmt: skip
-    if any(c.latency.between for c in shown):
-        lines += prose(
-            "Interpolated: on the line through both lengths, in logarithms. Behind it bounds: its "
-            "interval, opened as far as the curve may bend between them.", "  ",
-        )  # fmt: skip
-    if any(ranking.question.limit(name) is not None for name in LIMITS):
-        lines += prose(
-            "Limits: the worse end of an interval has to meet them; where there is no interval, "
-            "the value.", "  ",
-        )  # fmt: skip
-    return lines
+def why(one: Candidate) -> str:
+    """Say why a candidate is no answer; of what has no time at the length nothing more."""
+    if not one.reasons:
+        return "slower"
+    return clean(one.reasons.get("latency") or "; ".join(one.reasons.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,15 +10,21 @@ from typing import Any
 import pandas as pd
 
 from results.analysis.series import points
-from results.recommendation import evidence, question
-from results.recommendation.candidates import check_values, held, speed_rows
-from results.recommendation.interpolation import Reading, Row, at_length
+from results.recommendation import question
+from results.recommendation.candidates import (
+    check_values,
+    held,
+    shipped_evidence,
+    speed_rows,
+)
+from results.recommendation.evidence import Evidences
+from results.recommendation.prediction import HALVED, REACH, as_causal, at_any_length
+from results.recommendation.quality import Quality, serves, unfit
 from results.recommendation.question import Question
-from results.recommendation.ranking import Candidate, Ranking, Recommendation, relative_time
+from results.recommendation.ranking import Candidate, Ranking, Recommendation, ratio
 from results.records.case_columns import SETTING
 from results.records.frames import as_rows, rows_by
 from results.records.load import Run
-from results.records.versions import one_version
 from results.text.labels import rank
 from results.text.modes import WORDS
 
@@ -26,8 +33,9 @@ def recommend(
     frame: pd.DataFrame,
     *,
     seq_len: int,
-    mode: str,
-    device: str,
+    mode: str | None = None,
+    use: str | None = None,
+    device: str = "cpu",
     is_causal: bool = False,
     max_error: float | None = None,
     min_recall: float | None = None,
@@ -43,30 +51,32 @@ def recommend(
     allocator: str | None = None,
     matmul_precision: str | None = None,
     compile: bool | None = None,
+    shipped: bool = True,
 ) -> Recommendation:
-    """Rank the backends that were measured at a length and meet the limits.
+    """Return the fastest exact method at a length, and the fastest that computes something else.
 
     Candidates are the series of kind speed and level attention, on whole sequences of their own
-    (no cross-attention). One qualifies that was measured at `seq_len`, or at the two lengths tried
-    next to it (`at_length.at_length` says how its interval widens), and meets every limit. The
-    worse end of an interval decides: the upper one of an error and of memory, the lower one of
-    recall; the value alone where one launch or one seed gives no interval. What was never measured
-    meets no limit. Each interval of a measured value
-    holds at 95 % by itself; an interpolated one has bounds.
+    (no cross-attention). Their time is measured at `seq_len`, interpolated between two lengths
+    tried one after the other, or predicted from a fit up to twice beyond the lengths measured; of
+    exact methods, against which speed-ups are, at any length. Their quality is known from what
+    models learnt with them or from inputs of a trained model (`evidence`); one whose quality is
+    poor or unknown is no answer, unless a limit says what will do. An exact method meets every
+    limit on the error. The worse end of an interval decides. Each interval of a measured value
+    holds at 95 % by itself; others have bounds.
 
     Args:
         frame: ``results.load(…).frame``.
         seq_len: N, tokens; in mode decode those of the context.
-        mode: ``forward``, ``training`` or ``decode``.
+        mode: ``forward``, ``training`` or ``decode``; None = ``forward``, for use ``decode`` that.
+        use: ``swap``, ``finetune``, ``scratch`` or ``decode`` (`question.USES`); None = any.
         device: ``cpu`` or ``cuda``.
         is_causal: in mode decode attention is causal whatever is said here.
         max_error: the largest relative L2 distance from exact softmax attention.
         min_recall: the least accuracy of a recall task, mean over seeds.
         max_memory: bytes, or text such as ``4GB``: of peak memory, in mode decode of the state.
-        error_inputs: inputs of kind error on which the error counts, as ``gaussian:scale=1``.
-            None: kind speed's own, ``gaussian:scale=0.3``, else the nearest Gaussian ones.
-        recall_task: the task whose accuracy counts, as ``recall:num_pairs=8``. None: the one that
-            most candidates were asked (`evidence.choose_exam`).
+        error_inputs: inputs on which the error counts, as ``gaussian:scale=1``. None: those of a
+            trained model, where there are none random ones.
+        recall_task: the task whose accuracy counts, as ``recall:num_pairs=8``. None: any recall.
         dtype: this and all that follow choose among the settings of the records; None = any.
         batch: sequences at a time.
         num_heads: H.
@@ -76,6 +86,8 @@ def recommend(
         allocator: ``default`` or ``retained``.
         matmul_precision: ``highest``, ``high`` or ``medium``.
         compile: whether the module was compiled.
+        shipped: whether the evidence of quality that ships with attnbench counts, too, after that
+            of the frame.
 
     Raises:
         TypeError: if an argument is of the wrong type, or `frame` no frame.
@@ -88,39 +100,67 @@ def recommend(
         "matmul_precision": matmul_precision, "compile": compile,
     }  # fmt: skip
     asked = question.checked(
-        seq_len=seq_len, mode=mode, device=device, is_causal=is_causal, max_error=max_error,
-        min_recall=min_recall, max_memory=max_memory, error_inputs=error_inputs,
-        recall_task=recall_task, setting=chosen,
+        seq_len=seq_len, mode=mode, use=use, device=device, is_causal=is_causal,
+        max_error=max_error, min_recall=min_recall, max_memory=max_memory,
+        error_inputs=error_inputs, recall_task=recall_task, setting=chosen,
     )  # fmt: skip
     speed = speed_rows(frame)
-    wanted = (speed["device"] == device) & (speed["is_causal"] == asked.is_causal)
+    wanted = speed["device"] == device
     for name, value in asked.setting.items():
         wanted &= speed[name] == value
-    rows = speed[wanted & speed["mode"].isin([mode, "forward"])]
+    rows = speed[wanted & (speed["mode"] == asked.mode)]
     check_values(rows)
-    of_settings = settings(points(Run(rows, (), {}, {})), frame, asked)
+    rows, others = rows[rows["is_causal"] == asked.is_causal], rows[~rows["is_causal"]]
+    evidence = evidences(frame, asked, shipped=shipped)
+    of_settings = settings(points(Run(rows, (), {}, {})), evidence, asked)
     rankings = sorted((setting.ranking(asked) for setting in of_settings), key=_coverage)
+    if asked.is_causal and not any(r.baseline for r in rankings):
+        rankings += _of_bidirectional(others, evidence, asked)
+        rankings.sort(key=_coverage)
     return Recommendation(asked, tuple(rankings), () if rankings else held(speed))
+
+
+def evidences(frame: pd.DataFrame, asked: Question, *, shipped: bool) -> Evidences:
+    """Return the evidence of a frame, and after it that which ships with attnbench."""
+    frames = [frame, shipped_evidence()] if shipped else [frame]
+    return Evidences(*frames, error_inputs=asked.error_inputs, recall_task=asked.recall_task)
+
+
+def _of_bidirectional(rows: pd.DataFrame, evidence: Evidences, asked: Question) -> list[Ranking]:
+    """Return rankings of causal calls whose times are predicted from bidirectional ones.
+
+    Args:
+        rows: of bidirectional calls, in the mode asked for.
+        evidence: of quality.
+        asked: of causal calls.
+    """
+    rows = rows[rows["backend"].isin(HALVED)]
+    found = settings(points(Run(rows, (), {}, {})), evidence, asked)
+    causal = (replace(s, values={**s.values, "is_causal": True}, is_halved=True) for s in found)
+    return [setting.ranking(asked) for setting in causal]
 
 
 def _coverage(ranking: Ranking) -> tuple[Any, ...]:
     known = [c.latency for c in ranking.candidates if c.latency.known]
-    exact = [r for r in known if r.between is None]
-    first = (-len(known), -len(exact), -sum(len(r.launches) for r in known), -len(ranking.lengths))
+    told = [r for r in known if r.basis != "predicted"]
+    exact = [r for r in known if r.basis == "measured"]
+    first = (
+        ranking.baseline is None, -len(told), -len(exact), -sum(len(r.launches) for r in known),
+        -len(known), -len(ranking.lengths),
+    )  # fmt: skip
     return (*first, *(str(ranking.setting[c]) for c in SETTING))
 
 
 @dataclass(frozen=True)
 class _Series:
-    """One backend with its options in one setting: its points and its errors by inputs."""
+    """One backend with its options in one setting: its points."""
 
     backend: str
     options: str
     points: Sequence[Mapping[Any, Any]]
-    errors: Mapping[str, Sequence[Row]]
 
-    def rows(self, metric: str, mode: str) -> list[Mapping[Any, Any]]:
-        return [r for r in self.points if r["metric"] == metric and r["mode"] == mode]
+    def rows(self, metric: str) -> list[Mapping[Any, Any]]:
+        return [r for r in self.points if r["metric"] == metric]
 
 
 @dataclass(frozen=True)
@@ -130,92 +170,87 @@ class Setting:
     Attributes:
         values: of `case_columns.SETTING`.
         series: its candidates.
-        exams: rows of recall tasks that may count.
+        evidence: of their quality.
         lengths: at which anything was measured, in tokens.
+        is_halved: whether the times are of bidirectional calls, and causal ones asked for.
     """
 
     values: Mapping[str, Any]
     series: Sequence[_Series]
-    exams: pd.DataFrame
+    evidence: Evidences
     lengths: tuple[int, ...]
+    is_halved: bool = False
 
     def ranking(self, asked: Question) -> Ranking:
         """Return the ranking of a question of the mode and causality that this was made for."""
-        names = [(one.backend, one.options) for one in self.series]
-        exam = evidence.choose_exam(self.exams, names, str(self.values["machine"]), asked.seq_len)
-        candidates = []
-        for one in self.series:
-            recall = evidence.recall_of(self.exams, exam, one.backend, one.options)
-            candidates.append(_candidate(one, recall, asked))
-        good = sorted((c for c in candidates if c.qualifies), key=lambda c: c.latency.value)
-        bad = sorted(
-            (c for c in candidates if not c.qualifies),
-            key=lambda c: (not c.latency.known, c.latency.value if c.latency.known else 0.0),
-        )
-        timed = tuple(replace(c, times=relative_time(c, good[0])) for c in good)
-        return Ranking(self.values, timed, tuple(bad), asked, self.lengths)
+        found = [_candidate(one, self.evidence, asked, self.is_halved) for one in self.series]
+        found.sort(key=lambda c: c.latency.value if c.latency.known else math.inf)
+        made = Ranking(self.values, tuple(found), asked, self.lengths)
+        if (baseline := made.baseline) is None:
+            return made
+        told = (replace(c, speedup=ratio(baseline, c)) for c in found)
+        return replace(made, candidates=tuple(told))
 
 
-def settings(table: pd.DataFrame, frame: pd.DataFrame, asked: Question) -> list[Setting]:
+def settings(table: pd.DataFrame, evidence: Evidences, asked: Question) -> list[Setting]:
     """Return the settings that hold anything of a question's mode.
 
     Args:
         table: `series.points` of the question's device and causality.
-        frame: as of `recommend`: evidence of errors and recall is looked up there.
+        evidence: of quality.
         asked: the question; its length does not count.
     """
     return [
-        _setting(values, part, frame, asked)
+        _setting(values, part[part["mode"] == asked.mode], evidence)
         for values, part in rows_by(table, SETTING)
         if (part["mode"] == asked.mode).any()
     ]
 
 
-def _setting(
-    values: dict[str, Any], table: pd.DataFrame, frame: pd.DataFrame, asked: Question
-) -> Setting:
-    timed = table[table["mode"] == asked.mode]
+def _setting(values: dict[str, Any], timed: pd.DataFrame, evidence: Evidences) -> Setting:
     names = sorted(
         {(str(b), str(o)) for b, o in zip(timed["backend"], timed["options"], strict=True)},
         key=lambda name: (rank(name[0]), name[1]),
     )
-    exams = evidence.recall_rows(frame, asked.recall_task)
-    errors = frame[
-        (frame["kind"] == "error") & (frame["is_causal"] == asked.is_causal)
-        & (frame["dtype"] == values["dtype"]) & (frame["head_dim"] == values["head_dim"])
-        & (frame["matmul_precision"] == values["matmul_precision"])
-        & (frame["compile"] == values["compile"])
-    ]  # fmt: skip
-    errors = one_version(errors)  # no launches of two versions in one value
     series = [
-        _Series(
-            backend, options, as_rows(table[_named(table, backend, options)]),
-            evidence.error_rows(errors[_named(errors, backend, options)]),
-        )
-        for backend, options in names
-    ]  # fmt: skip
+        _Series(b, o, as_rows(timed[(timed["backend"] == b) & (timed["options"] == o)]))
+        for b, o in names
+    ]
     has_time = (timed["metric"] == "latency") & timed["value"].notna()
-    lengths = sorted({int(n) for n in timed[has_time]["seq_len"]})
-    return Setting(values, series, exams[exams["is_causal"] == asked.is_causal], tuple(lengths))
+    return Setting(values, series, evidence, tuple(sorted({*timed[has_time]["seq_len"]})))
 
 
-def _named(rows: pd.DataFrame, backend: str, options: str) -> Any:
-    return (rows["backend"] == backend) & (rows["options"] == options)
-
-
-def _candidate(series: _Series, recall: Reading, asked: Question) -> Candidate:
-    latency = at_length(series.rows("latency", asked.mode), asked.seq_len)
-    memory = at_length(series.rows(WORDS[asked.mode].memory, asked.mode), asked.seq_len)
-    by_mode = [series.rows("relative_error", m) for m in dict.fromkeys([asked.mode, "forward"])]
-    by_inputs = evidence.errors_of(series.errors, asked.seq_len)
-    error = evidence.error_of(by_mode, by_inputs, asked.seq_len, asked.error_inputs)
-    counted = error.on.partition(" (")[0]
-    others = {n: r for n, r in by_inputs.items() if r.known and n != counted}
-    reasons = {} if latency.known else {"latency": latency.note}
-    readings = {"max_error": error, "min_recall": recall, "max_memory": memory}
-    for name, reading in readings.items():
-        if said := question.shortfall(name, reading, asked.limit(name)):
-            reasons[name] = said
-    return Candidate(
-        series.backend, series.options, latency, memory, error, recall, reasons, others
+def _candidate(
+    series: _Series, evidence: Evidences, asked: Question, is_halved: bool
+) -> Candidate:
+    quality = evidence.quality(
+        series.backend, series.options, is_causal=asked.is_causal, seq_len=asked.seq_len
     )
+    reach = math.inf if quality.type == "exact" else REACH
+    memory = series.rows(WORDS[asked.mode].memory)
+    latency = at_any_length(series.rows("latency"), asked.seq_len, "expected_time", reach=reach)
+    if is_halved:
+        latency = as_causal(latency, asked.seq_len)
+    need = at_any_length(memory, asked.seq_len, "expected_memory", reach=reach)
+    uses = serves(series.backend, quality, asked.mode, judged=not asked.bounds_quality)
+    reasons = {} if latency.known else {"latency": latency.note}
+    reasons |= _unmet(quality, asked)
+    if said := question.too_much_memory(need, asked.max_memory):
+        reasons["max_memory"] = said
+    if asked.use is not None and uses[asked.use]:
+        reasons["use"] = uses[asked.use]
+    return Candidate(series.backend, series.options, latency, need, quality, uses, reasons)
+
+
+def _unmet(quality: Quality, asked: Question) -> dict[str, str]:
+    """Return why a quality does not do, by the limits or, without one, by its verdict."""
+    if not asked.bounds_quality:
+        said = {"quality": "" if asked.use else unfit(quality)}
+    else:
+        error, recall = quality.find("relative_error"), quality.find("accuracy")
+        said = {
+            "max_error": "" if quality.type == "exact" else
+            question.too_far(error, asked.max_error),
+            "min_recall": question.too_forgetful(recall, asked.min_recall),
+        }  # fmt: skip
+    return {name: text for name, text in said.items() if text}

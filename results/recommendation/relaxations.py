@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import NamedTuple
 
-from results.recommendation.interpolation import Reading
+from results.recommendation.question import LIMITS
 from results.recommendation.ranking import Candidate, Ranking
 from results.text.amounts import write_size
 
@@ -31,27 +31,41 @@ def relaxations(ranking: Ranking) -> list[Relaxation]:
     """Return what would have to give, what needs no further measurement and the fewest first."""
     found = []
     for candidate in ranking.rejected:
-        if "latency" in candidate.reasons:
+        if candidate.reasons.keys() - set(LIMITS):
             continue
-        readings = {name: getattr(candidate, name.partition("_")[2]) for name in candidate.reasons}
-        limits = {name: relaxed(name, r) for name, r in readings.items() if r.known}
-        unknown = tuple(name for name, r in readings.items() if not r.known)
+        ends = {name: decisive(candidate, name) for name in candidate.reasons}
+        limits = {n: relaxed(n, end) for n, end in ends.items() if not math.isnan(end)}
+        unknown = tuple(name for name, end in ends.items() if math.isnan(end))
         found.append(Relaxation(candidate, limits, unknown))
     return sorted(
         found, key=lambda f: (len(f.unmeasured), len(f.limits), f.candidate.latency.value)
     )
 
 
-def relaxed(name: str, reading: Reading) -> float | None:
-    """Return the nearest limit, of two digits, that a known reading meets; None = none does."""
+def decisive(candidate: Candidate, name: str) -> float:
+    """Return the end of an interval that a limit is held against; NaN = never measured.
+
+    Of a recall some of whose seeds have no value it is 0: no limit above meets it.
+    """
+    if name == "max_memory":
+        return candidate.memory.greatest
+    if name == "max_error":
+        error = candidate.quality.find("relative_error")
+        return error.greatest if error else math.nan
+    recall = candidate.quality.find("accuracy")
+    if recall is None:
+        return math.nan
+    return 0.0 if recall.lacking else recall.least
+
+
+def relaxed(name: str, end: float) -> float | None:
+    """Return the nearest limit, of two digits, that the end of an interval meets; None = none."""
     floor = name == "min_recall"
-    if floor and reading.lacking:
+    exact = Decimal(repr(float(end)))
+    if not exact.is_finite() or exact <= 0:
         return None
-    decisive = Decimal(repr(float(reading.least if floor else reading.greatest)))
-    if not decisive.is_finite() or decisive <= 0:
-        return None
-    step = Decimal(1).scaleb(decisive.adjusted() - 1)
-    rounded = decisive.quantize(step, ROUND_FLOOR if floor else ROUND_CEILING)
+    step = Decimal(1).scaleb(exact.adjusted() - 1)
+    rounded = exact.quantize(step, ROUND_FLOOR if floor else ROUND_CEILING)
     return math.ceil(rounded) if name == "max_memory" else float(rounded)
 
 

@@ -45,7 +45,7 @@ def python_lines(
         arguments["seq_len"] = seq_len
     arguments |= chosen
     shown = "".join(f", {name}={_literal(value)}" for name, value in arguments.items())
-    lines = ["import torch", "", "import attention", ""]
+    lines = ["import torch", "import attention"]
     if backend not in BACKENDS:
         lines += [f"# {clean(backend)}: a plug-in that is a file of yours is imported first"]
     if setting["matmul_precision"] != FULL_PRECISION:

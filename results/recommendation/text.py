@@ -1,31 +1,48 @@
-"""A recommendation as people read it: the winner, why, what is not known, and how to use it."""
+"""A recommendation as people read it: both answers, what they cost, and how to use them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from results.recommendation.commands import error_command, recall_command, speed_command
+from results.analysis.warm_up import NOTE
+from results.recommendation.commands import measure_command, quality_command
+from results.recommendation.quality import USES, WINDOW_SWAP
 from results.recommendation.question import LIMITS, QUANTITIES, Question, write_limit
-from results.recommendation.ranking import Ranking, Recommendation
-from results.recommendation.ranking_text import latency_text, legend, prose, ranking_table
+from results.recommendation.ranking import Candidate, Ranking, Recommendation
+from results.recommendation.ranking_text import (
+    basis_text,
+    latency_text,
+    others_table,
+    prose,
+    speedup_text,
+    why,
+)
 from results.recommendation.relaxations import Relaxation, as_option, option, relaxations
 from results.records.case_columns import SETTING
 from results.text import numbers
 from results.text.clean import clean
+from results.text.method_types import CHANGES
+from results.text.method_types import WORDS as TYPE_WORDS
 from results.text.modes import WORDS
-from results.text.settings import differing, in_words, names_precision
+from results.text.settings import in_short, names_precision
 
 Machines = Mapping[str, Mapping[str, Any]]
 """Content id to what the machine is: `Run.machines`."""
 
-MOST_HELD, MOST_GIVEN, MOST_OTHERS = 12, 3, 8
+MOST_HELD, MOST_GIVEN, MOST_OTHERS = 12, 3, 4
 """So many lines of one kind are shown."""
+
+_SHORT = 70
+"""Letters of a reason that is said in full."""
 
 _PLACE = ("machine", "environment", "version")
 
-_NO_OPTION = (*_PLACE, "num_kv_heads")
+_NO_OPTION = ("num_kv_heads", "cross_len", "model", "checkpointing", "level")
 """What of a setting the command cannot choose."""
+
+_MODES = {"forward": "forward pass", "training": "training step", "decode": "one more token"}
 
 
 def text(
@@ -34,22 +51,24 @@ def text(
     machines: Machines,
     reference: bool,
     incomplete: Sequence[str] = (),
+    plugins: Sequence[Path] = (),
 ) -> str:
     """Return the answer as lines for a terminal.
 
     Args:
         found: by `recommendation.recommend`.
         machines: `Run.machines`.
-        reference: whether the records are those that ship with attnbench.
-        incomplete: `Run.incomplete`: what the records lack.
+        reference: whether the times are of the results that ship with attnbench.
+        incomplete: `Run.incomplete`: what the results lack.
+        plugins: files that the suggested commands name.
     """
     lines = [line for said in incomplete for line in (clean(said), "")]
     if not found.rankings:
-        return "\n".join([*lines, *_nothing(found, machines, reference)]) + "\n"
-    precise = names_precision(r.setting for r in found.rankings)
+        return "\n".join([*lines, *_nothing(found, machines, reference, plugins)]) + "\n"
     shown = _one_a_machine(found.rankings)
+    precise = names_precision(r.setting for r in found.rankings)
     for ranking in shown:
-        lines += [*_ranking(ranking, machines, reference, precise), ""]
+        lines += [*_ranking(ranking, machines, reference, precise, plugins), ""]
     lines += _others(found.rankings, shown)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -63,13 +82,10 @@ def _one_a_machine(rankings: Sequence[Ranking]) -> list[Ranking]:
 
 
 def _asked(asked: Question) -> str:
-    what = {
-        "forward": "forward pass", "training": "training step (forward and backward)",
-        "decode": "one token more, with a state",
-    }[asked.mode]  # fmt: skip
-    causal = "causal" if asked.is_causal else "not causal"
+    causal = "causal" if asked.is_causal else "bidirectional"
     place = WORDS[asked.mode].place.lower()
-    parts = [f"{place} {asked.seq_len:,} tokens", what, asked.device, causal]
+    parts = [f"{place} {asked.seq_len:,} tokens", _MODES[asked.mode], causal, asked.device]
+    parts += [USES[asked.use]] if asked.use else []
     for name in LIMITS:
         if (limit := asked.limit(name)) is not None:
             bound = "at least" if name == "min_recall" else "at most"
@@ -80,89 +96,120 @@ def _asked(asked: Question) -> str:
 def machine_words(about: Mapping[str, Any] | None, address: str) -> str:
     """Return a machine in a few words; its id where nothing is known."""
     about = about or {}
-    parts = [clean(about.get("cpu") or "")[:60]]
+    parts = [clean(about.get("gpu") or about.get("cpu") or "")[:60]]
     cores = about.get("cores")
-    if isinstance(cores, int):
+    if isinstance(cores, int) and not about.get("gpu"):
         parts.append(f"{cores} core{'s' if cores != 1 else ''}")
-    ram = about.get("ram_bytes")
-    if isinstance(ram, int | float) and 0 < ram < 1e30:
-        parts.append(f"{numbers.size(float(ram))} of memory")
-    parts += [clean(about.get(k) or "")[:60] for k in ("gpu", "os")]
     return ", ".join(p for p in parts if p) or f"machine {clean(address)[:16]}"
-
-
-def _source(address: str, machines: Machines, reference: bool) -> list[str]:
-    sentence = f"Measured on: {machine_words(machines.get(address), address)}."
-    if reference:
-        sentence += (
-            " These are the reference records that ship with attnbench, of that machine and not "
-            "of yours: on yours the order may be another. Measure it with attnbench run --out "
-            "DIR, and give DIR to this command."
-        )
-    return prose(sentence)
 
 
 # -- one ranking ---------------------------------------------------------------------------------
 
 
-def _ranking(ranking: Ranking, machines: Machines, reference: bool, precise: bool) -> list[str]:
-    setting, first = ranking.setting, ranking.winner
+def _ranking(
+    ranking: Ranking, machines: Machines, reference: bool, precise: bool, plugins: Sequence[Path]
+) -> list[str]:
+    address = str(ranking.setting["machine"])
+    place = machine_words(machines.get(address), address)
+    shipped = " (shipped with attnbench, not your machine)" if reference else ""
     lines = [
         *prose(f"Question: {_asked(ranking.question)}."),
-        *prose(f"Answer: {_verdict(ranking)}"),
+        *prose(f"Results: {place}{shipped}; {in_short(ranking.setting, with_precision=precise)}."),
         "",
-        *_source(str(setting["machine"]), machines, reference),
-        *prose(f"Setting: {in_words(setting, with_precision=precise)}."),
+        *_exact(ranking),
+        "",
+        *_other(ranking, plugins),
     ]
-    if ranking.qualified:
-        lines += ["", *ranking_table(ranking), "", *legend(ranking)]
-    if ranking.rejected:
-        lines += ["", "Did not qualify:"]
-        for one in ranking.rejected:
-            lines += prose(f"{clean(one.label)}: {_why(one.reasons)}", "  ")
-    lines += _unmeasured(ranking)
-    if first is None:
-        return [*lines, "", *_would_give(ranking)]
-    lines += ["", f"{clean(first.label)} in Python:", ""]
-    return [*lines, *(f"    {line}".rstrip() for line in ranking.python.splitlines())]
+    if any(c.is_cut_short for c in ranking.candidates if c.latency.known):
+        lines += ["", *prose(NOTE)]
+    if table := others_table(ranking):
+        lines += ["", "Also measured:", *table]
+    if silent := [f"{clean(c.label)} ({_in_short(c)})" for c in ranking.candidates
+                  if not c.latency.known]:  # fmt: skip
+        lines += [*([] if table else [""]), *prose(f"No time here: {', '.join(silent)}.", "  ")]
+    if not ranking.answers:
+        lines += ["", *_would_give(ranking)]
+    for answer in ranking.answers[-1:]:
+        code = ranking.python(answer).splitlines()
+        lines += [
+            "",
+            f"{clean(answer.label)} in Python:",
+            "",
+            *(f"    {c}".rstrip() for c in code),
+        ]
+    if reference or _is_guessed(ranking):
+        lines += ["", "Measure it on this machine (some minutes), and answer again:",
+                  f"  {measure_command(ranking.question, plugins)}"]  # fmt: skip
+    return lines
 
 
-def _verdict(ranking: Ranking) -> str:
-    first = ranking.winner
-    if first is None:
-        return "no backend qualifies."
-    answer = f"{clean(first.label)}, {latency_text(first)}"
-    if first.latency.between:
-        answer += ", interpolated"
-    if tied := [clean(c.label) for c in ranking.not_told_apart]:
-        answer += f". Not told apart from it: {numbers.listing(tied)}"
-    if short := [clean(c.label) for c in ranking.qualified if c.is_cut_short]:
-        times = "time may be too long" if len(short) == 1 else "times may be too long"
-        answer += (
-            f". The warm-up of {numbers.listing(short)} was cut short: the {times}, and the order "
-            "another"
-        )
-    return f"{answer}."
+def _in_short(one: Candidate) -> str:
+    """Say in a few words why a candidate has no time at the length."""
+    said = why(one)
+    return said if len(said) <= _SHORT else said.partition(":")[0]
 
 
-def _why(reasons: Mapping[str, str]) -> str:
-    """Say why a candidate fell out; of what was not measured at the length nothing more."""
-    return clean(reasons["latency"] if "latency" in reasons else "; ".join(reasons.values()))
+def _is_guessed(ranking: Ranking) -> bool:
+    """Whether an answer, or the baseline, was not measured at the length."""
+    shown = (*ranking.answers, *([ranking.baseline] if ranking.baseline else []))
+    return not ranking.answers or any(c.latency.basis == "predicted" for c in shown)
 
 
-def _unmeasured(ranking: Ranking) -> list[str]:
-    """Say what of no candidate is known at this length, and how to measure it."""
-    asked = ranking.question
-    missing = [n for n in ranking.never_measured if n != "latency"]
-    if not missing or "latency" in ranking.never_measured:  # `_would_give` says it
-        return []
-    how = {
-        "memory": speed_command(asked),
-        "error": error_command(ranking),
-        "recall": recall_command(ranking),
-    }
-    lines = ["", "Not known of any of these, and how to measure it:"]
-    return [*lines, *(f"  {name}: {how[name]}" for name in missing)]
+def _exact(ranking: Ranking) -> list[str]:
+    head = "Answer, exact: "
+    if (answer := ranking.exact) is None:
+        return prose(f"{head}none{_because(ranking, exact=True)}.")
+    return [
+        *prose(f"{head}{clean(answer.label)}, {latency_text(answer)}, {_memory(answer, ranking)}"
+               f"{_tied(ranking, answer)}."),
+        *prose(f"{TYPE_WORDS['exact']}; fits any model; {basis_text(answer.latency)}", "  ", 0),
+    ]  # fmt: skip
+
+
+def _other(ranking: Ranking, plugins: Sequence[Path]) -> list[str]:
+    head = "Answer, not exact: "
+    if (answer := ranking.other) is None:
+        lines = prose(f"{head}none{_because(ranking, exact=False)}.")
+        if (one := ranking.untested) is not None:
+            lines += prose(
+                f"fastest of those whose quality is not measured: {clean(one.label)}, "
+                f"{latency_text(one)}, {speedup_text(one, ranking)}. To measure it, then name "
+                "both folders:", "  ", 0,
+            )  # fmt: skip
+            lines += [f"  {quality_command(ranking, [one], plugins)}"]
+        return lines
+    slower = answer.speedup.has_interval and answer.speedup.high < 1
+    caveat = WINDOW_SWAP if ranking.question.use == "swap" else CHANGES
+    return [
+        *prose(f"{head}{clean(answer.label)}, {latency_text(answer)}, "
+               f"{speedup_text(answer, ranking)}, {_memory(answer, ranking)}"
+               f"{_tied(ranking, answer)}."),
+        *(prose("slower than the exact one here: take that", "  ", 0) if slower else []),
+        *prose(f"{answer.type}: {caveat}; {basis_text(answer.latency)}", "  ", 0),
+        *(f"  quality: {line}" if i == 0 else f"           {line}"
+          for i, line in enumerate(answer.quality.lines)),
+    ]  # fmt: skip
+
+
+def _memory(answer: Candidate, ranking: Ranking) -> str:
+    words = WORDS[ranking.question.mode].memory_sentence
+    return f"{numbers.size(answer.memory.value)} {words}"
+
+
+def _tied(ranking: Ranking, answer: Candidate) -> str:
+    tied = [clean(c.label) for c in ranking.tied(answer)]
+    return f" (statistically tied: {numbers.listing(tied)})" if tied else ""
+
+
+def _because(ranking: Ranking, *, exact: bool) -> str:
+    """Say in short why there is no answer of a kind."""
+    of_kind = [c for c in ranking.candidates if c.is_exact == exact]
+    if not of_kind:
+        return ": none was measured"
+    names = {"max_memory": "the memory", "max_error": "the error", "min_recall": "the recall",
+             "quality": "the quality", "use": "the use", "latency": "the length"}  # fmt: skip
+    reasons = list(dict.fromkeys(names[r] for c in of_kind for r in c.reasons))
+    return f" ({numbers.listing(reasons)} does not do)" if reasons else ""
 
 
 # -- where none qualifies ------------------------------------------------------------------------
@@ -171,17 +218,7 @@ def _unmeasured(ranking: Ranking) -> list[str]:
 def _would_give(ranking: Ranking) -> list[str]:
     ways = relaxations(ranking)
     if not ways:
-        lengths = ranking.lengths
-        if not lengths:
-            return ["Nothing was measured in this setting."]
-        return [
-            *prose(
-                f"What would have to give: the length. In this setting {lengths[0]:,} to "
-                f"{lengths[-1]:,} tokens were measured; what lies outside is not guessed. "
-                "To measure it:"
-            ),
-            f"  {speed_command(ranking.question)}",
-        ]
+        return []
     lines = ["What would have to give:"]
     for one in ways[:MOST_GIVEN]:
         lines += [f"  {clean(one.candidate.label)} qualifies {_steps(one)}"]
@@ -194,23 +231,27 @@ def _steps(one: Relaxation) -> str:
     """Say what would do: the options to change, then those to leave out."""
     changed = [as_option(name, value) for name, value in one.limits.items() if value is not None]
     dropped = [option(name) for name, value in one.limits.items() if value is None]
-    dropped += [f"{option(name)} (never measured)" for name in one.unmeasured]
+    dropped += [f"{option(name)} (not measured)" for name in one.unmeasured]
     steps = [f"with {' '.join(changed)}"] if changed else []
     steps += [f"without {' and '.join(dropped)}"] if dropped else []
     return " and ".join(steps)
 
 
-def _nothing(found: Recommendation, machines: Machines, reference: bool) -> list[str]:
+def _nothing(
+    found: Recommendation, machines: Machines, reference: bool, plugins: Sequence[Path]
+) -> list[str]:
     chosen = "".join(f", {k} {v}" for k, v in found.question.setting.items())
     lines = [
         *prose(f"Question: {_asked(found.question)}{chosen}."),
         "Answer: nothing of this was measured, so nothing is recommended.",
-    ]
-    for address in list(machines)[:MOST_OTHERS]:
-        lines += ["", *_source(address, machines, reference)]
+        "", "Measure it on this machine (some minutes), and answer:",
+        f"  {measure_command(found.question, plugins)}",
+    ]  # fmt: skip
     if not found.held:
-        return [*lines, "", "The records hold no attention of kind speed."]
-    lines += ["", "What the records hold of kind speed, level attention:"]
+        return [*lines, "", "The results hold no attention of kind speed."]
+    places = [machine_words(machines[address], address) for address in list(machines)[:1]]
+    of = f" ({', '.join([*places, *(['shipped'] if reference else [])])})" if places else ""
+    lines += ["", f"What the results{of} hold of kind speed, level attention:"]
     lines += [f"  {line}" for line in found.held[:MOST_HELD]]
     if len(found.held) > MOST_HELD:
         lines += [f"  … and {len(found.held) - MOST_HELD} more"]
@@ -218,32 +259,23 @@ def _nothing(found: Recommendation, machines: Machines, reference: bool) -> list
 
 
 def _others(rankings: Sequence[Ranking], shown: Sequence[Ranking]) -> list[str]:
-    """Name the settings that have a ranking of their own, and how to see it."""
+    """Name the settings that have answers of their own, and how to see them."""
     rest = [r for r in rankings if not any(r is one for one in shown)]
-    here = [r for r in rest if any(c.latency.known for c in r.candidates)]
-    if not rest:
+    here = [r for r in rest if r.answers]
+    if not here:
         return []
     first = {r.setting["machine"]: r.setting for r in shown}
-    lines = ["Other settings in these records, each a ranking of its own:"] if here else []
-    for one in here[:MOST_OTHERS]:
+    ways: list[str] = []
+    for one in here:
         base = first[one.setting["machine"]]
-        columns = [c for c in SETTING if one.setting[c] != base[c]]
-        options = " ".join(_choice(c, one.setting[c]) for c in columns if c not in _NO_OPTION)
-        known = sum(c.latency.known for c in one.candidates)
-        best = f", {clean(one.winner.label)} first" if one.winner else ", none qualifies"
-        lines += [
-            f"  {differing(one.setting, columns)}: {known} backend{'s'[: known != 1]}{best}"
-            + (f" ({options})" if options else "")
-        ]
-    if len(here) > MOST_OTHERS:
-        lines += [f"  … and {len(here) - MOST_OTHERS} more in --json"]
-    if further := len(rest) - len(here):
-        also = "further " if here else "other "
-        lines += [
-            f"{further} {also}setting{'s'[: further != 1]} in these records: nothing measured at "
-            "this length."
-        ]
-    return lines
+        columns = [c for c in SETTING if one.setting[c] != base[c] and c not in _PLACE]
+        if columns and not {*columns} & {*_NO_OPTION}:
+            ways.append(" ".join(_choice(c, one.setting[c]) for c in columns))
+    ways = list(dict.fromkeys(ways))
+    if not ways:
+        return []
+    more = f" and {len(ways) - MOST_OTHERS} more (--json)" if len(ways) > MOST_OTHERS else ""
+    return prose(f"Other settings in these results: {', '.join(ways[:MOST_OTHERS])}{more}.")
 
 
 def _choice(column: str, value: Any) -> str:

@@ -21,7 +21,7 @@ COLUMNS = (
     "backend", "options", "launch", "started", "status", "reason", "kernel", *COSTS,
     "expected_time", "expected_memory", "gate_error", "gate_budget", "gradient_error", "reduced",
     *COMPILED, "fixed_size", "metric", "unit", "value",
-    "samples", "stopped", "converged", "sentinel", "num_labels",
+    "samples", "stopped", "converged", "sentinel", "num_labels", "chance",
 )  # fmt: skip
 """Columns of the tidy frame: one row per case, launch, arm and metric.
 
@@ -30,8 +30,8 @@ COLUMNS = (
 precision only; `fixed_size` holds pairs of a name and a count. Of a latency `stopped` is why
 sampling ended (`STOPS`), `converged` whether the warm-up did, and `sentinel` the median in seconds
 of the fixed work that was timed in turn with it; "", None and NaN where the record does not say.
-`num_labels` is how many labels an accuracy is of, NaN where that is not said. An arm without
-results has one row with an empty `metric`.
+`num_labels` is how many labels an accuracy is of and `chance` what a guess reaches, NaN where that
+is not said. An arm without results has one row with an empty `metric`.
 """
 
 
@@ -57,7 +57,7 @@ def tidy(
     frame = pd.DataFrame.from_records(rows, columns=list(COLUMNS))
     numbers = [
         *COSTS, "expected_time", "expected_memory", "gate_error", "gate_budget", "gradient_error",
-        *COMPILED, "value", "sentinel", "num_labels",
+        *COMPILED, "value", "sentinel", "num_labels", "chance",
     ]  # fmt: skip
     return with_plain_texts(frame.astype(dict.fromkeys(numbers, "float64")))
 
@@ -134,9 +134,11 @@ def _arm_columns(results: Mapping[str, Any]) -> dict[str, Any]:
     gradient = gate.get("gradient") or {}
     compiled = results.get("compiled") or {}
     sizes = results.get("fixed_size") or {}
-    groups = (results.get("quality") or {}).get("groups") or {}
+    quality = results.get("quality") or {}
+    groups = quality.get("groups") or {}
     return {
         "num_labels": sum(groups["count"]) if groups else None,
+        "chance": quality.get("chance"),
         "kernel": clean(results.get("kernel") or "")[:_LONGEST_OPTIONS],
         **{c: cost.get(c) for c in COSTS},
         "expected_time": expected.get("time"),

@@ -64,6 +64,21 @@ def in_words(setting: Mapping[str, Any], *, with_precision: bool) -> str:
     return f"{_joined(setting, names)}{f', {version}' if version else ''}"
 
 
+_USUAL = {"level": "attention", "allocator": "default"}
+
+
+def in_short(setting: Mapping[str, Any], *, with_precision: bool) -> str:
+    """Return a setting in a few words: its shape, and what is unusual; not its form or version.
+
+    Args:
+        setting: values of `case_columns.SETTING`.
+        with_precision: as of `in_words`.
+    """
+    hidden = {"is_causal", *(() if with_precision else ("matmul_precision",))}
+    hidden |= {name for name, usual in _USUAL.items() if setting[name] == usual}
+    return _joined(setting, [n for n in _WORDS if n not in hidden])
+
+
 def differing(setting: Mapping[str, Any], columns: Iterable[str]) -> str:
     """Return what some columns of a setting say, in words; machine and environment by their id.
 

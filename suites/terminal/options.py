@@ -14,7 +14,17 @@ from click import Option
 from results.schema import ALLOCATORS, DEVICES, DTYPES, LEVELS, MATMUL_PRECISIONS, SPEED_MODES
 from suites import registry
 from suites.names import arms, models
-from suites.parameters import COUNTS, PLUGIN, SAMPLE_TIME, Number, Parsed, Several, Switch, one_of
+from suites.parameters import (
+    COUNTS,
+    LENGTHS,
+    PLUGIN,
+    SAMPLE_TIME,
+    Number,
+    Parsed,
+    Several,
+    Switch,
+    one_of,
+)
 from suites.parsing import LARGEST_LIMIT_S, parse_backend, parse_shard, parse_span
 from suites.suite import Suite
 
@@ -68,7 +78,7 @@ OPTIONS: tuple[Option | str, ...] = (
         help="A Python file that registers backends, peers or tasks, or the folder of a suite. "
         "Repeatable.",
     ),
-    Option(["--seq-len", "seq_lens"], type=COUNTS, help="Lengths in tokens."),
+    Option(["--seq-len", "seq_lens"], type=LENGTHS, help="Lengths in tokens: 4096, 16k."),
     Option(
         ["--mode", "modes"],
         type=Several(click.Choice(SPEED_MODES)),
