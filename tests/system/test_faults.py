@@ -79,7 +79,7 @@ def test_a_case_that_spoils_its_surroundings_does_not_spoil_the_next(launcher, m
 def test_a_case_that_goes_on_for_ever_is_ended(launcher, method, name):
     outcome = launcher.ask(request(name), timeout_s=1.5, method=method)
     assert (outcome.status, outcome.reason) == (
-        "timeout", "killed after 1.5 s without an answer"
+        "timeout", "killed after 1.5 s without a result"
     )  # fmt: skip
     assert outcome.wall_s < 10
     if name == "hangs_printing":

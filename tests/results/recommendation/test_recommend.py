@@ -227,7 +227,7 @@ def test_some_launches_that_failed_are_told_of(tmp_path: Path) -> None:
     a_run(tmp_path / "b", law, run="b", launches=1)
     found = ask(frame_of(tmp_path / "a", tmp_path / "b"))
     assert one(found, "sdpa").qualifies
-    assert "1 of 4 launches: crashed (SIGSEGV)" in text(found, machines={}, reference=False)
+    assert "1 of 4 processes: crashed (SIGSEGV)" in text(found, machines={}, reference=False)
 
 
 def test_another_mode_device_or_causality_is_no_evidence(frame: pd.DataFrame) -> None:

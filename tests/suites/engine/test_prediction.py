@@ -97,7 +97,7 @@ def test_case_predicted_too_large_is_objected_to():
 def test_inputs_that_alone_do_not_fit_are_objected_to():
     huge = case(seq_len=1 << 20)
     told = objection(History({}), huge, free=GIB)
-    assert "predicted 6 GiB of memory (its inputs alone)" in told  # q, k and v
+    assert "predicted 6 GiB of memory (inputs only)" in told  # q, k and v
     assert objection(History({}), case(seq_len=1 << 10), free=GIB) is None
 
 
@@ -109,7 +109,7 @@ def test_inputs_that_alone_do_not_fit_are_objected_to():
         (
             {"status": "crashed", "reason": "killed by signal 9 (SIGKILL), likely the "
              "out-of-memory killer"},
-            "out of memory at length 128 (launch 0)",
+            "out of memory at length 128 (process 0)",
         ),
         ({"status": "crashed", "reason": "killed by signal 11 (SIGSEGV)"}, None),
         ({"status": "failed", "reason": "RuntimeError: x"}, None),

@@ -23,8 +23,8 @@ RAISED = "Traceback (most recent call last):\n  x\nValueError: no, in {home}/x\n
 @pytest.mark.parametrize(
     ("code", "late", "out", "status", "reason"),
     [
-        (TIMEOUT_CODE, False, "", "timeout", "killed after 1.5 s without an answer"),
-        (-signal.SIGKILL, True, "", "timeout", "killed after 1.5 s without an answer"),
+        (TIMEOUT_CODE, False, "", "timeout", "killed after 1.5 s without a result"),
+        (-signal.SIGKILL, True, "", "timeout", "killed after 1.5 s without a result"),
         (-signal.SIGVTALRM, False, "", "timeout", "one operation went on beyond the time limit"),
         (None, False, "", "crashed", "the server that runs the cases ended with it; a new one"),
         (-signal.SIGKILL, False, "", "crashed", "signal 9 (SIGKILL), likely the out-of-memory"),
@@ -32,7 +32,7 @@ RAISED = "Traceback (most recent call last):\n  x\nValueError: no, in {home}/x\n
         (-99, False, "", "crashed", "killed by signal 99 (unknown)"),
         (1, False, "x" * OUTPUT_LIMIT, "failed", "printed more than 64 MiB"),
         (1, False, RAISED.format(home=Path.home()), "failed", "ValueError: no, in ~/x"),
-        (7, False, "bye", "crashed", "exited with code 7 without an answer"),
+        (7, False, "bye", "crashed", "exited with code 7 without a result"),
     ],
 )
 def test_an_end_without_an_answer(

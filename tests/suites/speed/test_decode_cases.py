@@ -143,7 +143,7 @@ def test_a_wrong_recurrence_has_no_speed(monkeypatch: pytest.MonkeyPatch):
     ):
         told = record(of)
         assert told["status"] == "failed"
-        assert "lstm: output is off its reference" in told["reason"]
+        assert "lstm: output differs from the reference" in told["reason"]
 
 
 @pytest.mark.parametrize(
