@@ -45,9 +45,9 @@ def method(request):
     ("name", "options", "status", "reason", "last"),
     [
         ("dies", {"signal": 6}, "crashed", "killed by signal 6 (SIGABRT)", "last words"),
-        ("exits_content", {}, "failed", "no readable answer (it left none)", "thank you"),
+        ("exits_content", {}, "failed", "no readable result (none was written)", "thank you"),
         ("interrupts_itself", {}, "failed", "KeyboardInterrupt", "KeyboardInterrupt"),
-        ("writes_answer", {"what": "torn"}, "failed", "no readable answer (JSONDecodeError", None),
+        ("writes_answer", {"what": "torn"}, "failed", "no readable result (JSONDecodeError", None),
         ("writes_answer", {"what": "pipe"}, "failed", "expected a regular file", None),
     ],
 )
