@@ -61,7 +61,7 @@ def _one(ruling: Ruling) -> str:
     lines = [f"## {claim.id}", "", f"{claim.text} **{WORDS[ruling.verdict].capitalize()}.**", ""]
     if claim.note:
         lines += [claim.note, ""]
-    lines += ["| asked | value | expected | answer |", "| :-- | --: | --: | :-- |"]
+    lines += ["| question | value | expected | answer |", "| :-- | --: | --: | :-- |"]
     for answer in ruling.answers:
         word = WORDS[answer.verdict] if answer.question.decides else "–"
         cells = (answer.question.says, in_words(answer.value), answer.question.wanted, word)

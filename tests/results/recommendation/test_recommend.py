@@ -102,7 +102,7 @@ def test_close_ones_are_not_told_apart(tmp_path: Path) -> None:
 def test_one_launch_tells_nothing_apart(tmp_path: Path) -> None:
     found = ask(frame_of(a_run(tmp_path / "run", launches=1)))
     assert not one(found, "sdpa").told_apart
-    assert "one launch" in one(found, "sdpa").latency.note
+    assert "one process" in one(found, "sdpa").latency.note
     assert "one launch: no interval" in text(found, machines={}, reference=False)
 
 
