@@ -292,7 +292,7 @@ def report(
     type=click.Choice(["worse", "inconclusive"]),
     default="worse",
     show_default=True,
-    help="inconclusive = the exit code is 1, too, where a case may have become worse.",
+    help="inconclusive = exit with 1 also where the runs cannot tell whether a case became worse.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
@@ -330,9 +330,9 @@ def compare(
 ) -> None:
     """Compare two runs by case and by backend: slower, faster, no change or inconclusive.
 
-    The exit code is 1 if a case or a whole backend became worse, 0 if none is known to have, 2 on
-    misuse, and 3 if something could not be read or measured. A verdict holds over the whole table:
-    false alarms are accounted for.
+    The exit code is 1 if a case or a whole backend became worse (with --fail-on inconclusive also
+    if one may have), else 0; 2 on misuse, 3 if something could not be read or measured. Verdicts
+    hold over the whole table: false alarms are accounted for.
     """
     from results.analysis.selection import parse
     from results.comparison import text as changes_text

@@ -362,7 +362,7 @@ def steps_table(run: Run) -> str:
     """Write time per token by context, and the state at the longest, a row a backend."""
     (chapter,) = chaptered(run)
     views = {view.title: view for view in tables(chapter)}
-    times, states = views["Time per token, decode"], views["State kept of the context, decode"]
+    times, states = views["Time per token, decode"], views["KV cache or recurrent state, decode"]
     longest = {row[0].text: row[-1].text for row in states.rows}
     rows = [
         [row[0].text, *(f"{c.text} {c.small}".strip() for c in row[2:]), longest[row[0].text]]
@@ -472,7 +472,7 @@ def performance() -> str:
     short = loaded(XEON["short"], XEON["short-causal"])
     text = fill(text, "short", f"{on_machine(short)}\n\n{by_peer(short)}")
     steps = [
-        "Time per token, decode", "State kept of the context, decode",
+        "Time per token, decode", "KV cache or recurrent state, decode",
         "Exponents of time and memory in the length", "From which length on a backend is faster",
     ]  # fmt: skip
     text = fill(text, "decode", from_chapters(runs["decode"], *steps))

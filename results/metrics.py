@@ -66,6 +66,12 @@ class Metric:
     leads: bool = False
     asv: tuple[str, str, str] | tuple[()] = ()
 
+    @property
+    def in_sentence(self) -> str:
+        """The title as it is written within a sentence: *peak memory*, *KV cache or state*."""
+        is_word = not self.title[1:2].isupper()
+        return f"{self.title[:1].lower()}{self.title[1:]}" if is_word else self.title
+
 
 _ROWS = (
     Metric(
@@ -80,7 +86,7 @@ _ROWS = (
     ),
     # What is kept of the tokens so far: mode decode's in place of the peak, kind task's beside it.
     Metric(
-        "state_bytes", "B", "bytes", "cost", title="Decoding state", words="decoding state",
+        "state_bytes", "B", "bytes", "cost", title="KV cache or state", words="KV cache or state",
         short="state", declared="expected_memory", worse="larger", better="smaller",
         asv=("track", "bytes", "state"),
     ),
@@ -117,14 +123,14 @@ _ROWS = (
     # What training took; the throughput of kind task is that of the training.
     Metric("training_time", "s", "seconds", "training", words="time"),
     Metric("training_steps", "1", "tokens", "training", words="steps"),
-    Metric("training_ops", "op", "operations", "training", words="operations"),
+    Metric("training_ops", "op", "operations", "training", words="FLOPs"),
     Metric("throughput", "tokens/s", "number", "training", words="tokens/s"),
     Metric("parameter_bytes", "B", "bytes", words="parameters"),  # a quantised model's
     # A roof case's; `torch_matmul_rate`: products by the library that torch takes by itself.
-    Metric("matmul_rate", "op/s", "number", "peak", words="matrix products"),
-    Metric("torch_matmul_rate", "op/s", words="matrix products by torch's choice"),
+    Metric("matmul_rate", "op/s", "number", "peak", words="matmul"),
+    Metric("torch_matmul_rate", "op/s", words="matmul, torch's default library"),
     Metric("exp_rate", "op/s", "number", "peak", words="exponentials"),
-    Metric("bandwidth", "B/s", "number", "peak", words="memory traffic"),
+    Metric("bandwidth", "B/s", "number", "peak", words="memory bandwidth"),
     Metric("empty_latency", "s", "seconds", words="empty call"),
     # Of kind context, counted by the ranks: what all of them received in a training step, the part
     # of its forward pass, and that part by the backend's formula. `latency` is then that of the
@@ -134,7 +140,7 @@ _ROWS = (
     Metric("exchanged_formula", "B", "bytes", "exchange", short="formula"),
     # Of exports alone.
     Metric("pattern_ops", "op", "operations", "declared"),
-    Metric("executed_ops", "op", "operations", "declared", axis="operations per call"),
+    Metric("executed_ops", "op", "operations", "declared", axis="FLOPs per call"),
     Metric("exponentials", "1", "tokens", "declared"),
     Metric("bytes", "B", "bytes", "declared"),
     Metric("achieved_rate", "op/s", "number", "derived"),

@@ -84,7 +84,7 @@ def _fit_time(part: pd.DataFrame, series: Mapping[str, Any], roofs: Roofs) -> di
         good, note = _above_empty(good, roofs.empty_latency(series))
     if len(good) < 2:
         reason = (
-            f"every latency is below {EMPTY_FACTOR:g} × an empty case" if good.empty
+            f"every latency is below {EMPTY_FACTOR:g} × an empty call" if good.empty
             else f"one length ({good['seq_len'].iloc[0]}): no slope"
         )  # fmt: skip
         return {"expected": declared, "reason": reason}
@@ -109,6 +109,6 @@ def _fit_time(part: pd.DataFrame, series: Mapping[str, Any], roofs: Roofs) -> di
 def _above_empty(good: pd.DataFrame, empty: float) -> tuple[pd.DataFrame, str]:
     """Return the rows from the first on that is well above an empty case, and a note."""
     if not math.isfinite(empty):
-        return good, "no empty case was measured, so short lengths are not excluded"
+        return good, "no empty call was measured, so short lengths are not excluded"
     above = good["value"] > EMPTY_FACTOR * empty
     return good[above.iloc[::-1].cummin().iloc[::-1]], ""

@@ -146,8 +146,8 @@ def judge(lengths: Sequence[int], values: Sequence[float], expected: float) -> M
     growth: Verdict = ""
     if not (len(lengths) >= MIN_LENGTHS and lengths[-1] >= MIN_FACTOR * lengths[0]):
         reason = (
-            f"{len(lengths)} lengths from {lengths[0]} to {lengths[-1]}: growth is judged from "
-            f"{MIN_LENGTHS} over a factor of {MIN_FACTOR:g} on"
+            f"{len(lengths)} lengths from {lengths[0]} to {lengths[-1]}: needs {MIN_LENGTHS} "
+            f"over a factor of {MIN_FACTOR:g} to judge growth"
         )
     elif math.isfinite(expected):
         has_constant = expected != 0

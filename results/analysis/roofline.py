@@ -67,10 +67,10 @@ class Roofs:
         rates = (products, *RATES[1:])
         missing = [r for r in rates if not peaks.get(r, 0) > 0]
         if missing:
-            return Limit(math.nan, reason=f"no roof measured for {', '.join(missing)}")
+            return Limit(math.nan, reason=f"no peak measured for {', '.join(missing)}")
         costs = [_number(case[c]) for c in ("pattern_ops", "exponentials", "bytes")]
         if not all(math.isfinite(c) for c in costs):
-            return Limit(math.nan, reason="the record states no cost")
+            return Limit(math.nan, reason="no cost declared")
         multiplied, exponentials, moved = (c / peaks[r] for c, r in zip(costs, rates, strict=True))
         parts = {"products": multiplied, "exponentials": exponentials, "bytes": moved}
         if case["device"] == "cpu":
@@ -79,7 +79,7 @@ class Roofs:
         else:
             seconds = max(parts.values())
         if not seconds > 0:
-            return Limit(math.nan, reason="the stated cost is nothing")
+            return Limit(math.nan, reason="the declared cost is zero")
         return Limit(seconds, max(parts, key=lambda k: parts[k]))
 
 

@@ -212,7 +212,7 @@ def _outcome(part: Sequence[_Row]) -> tuple[str, str]:
     status, reason = bad[0]
     if len(bad) == len(launches):
         return status, reason
-    return "ok", f"{len(bad)} of {len(launches)} launches: {status} ({reason})"
+    return "ok", f"{len(bad)} of {len(launches)} processes: {status} ({reason})"
 
 
 def _details(part: Sequence[_Row]) -> dict[str, Any]:

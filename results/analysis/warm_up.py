@@ -18,14 +18,14 @@ MARK = "†"
 WORDS = "warm-up cut short"
 
 NOTE = (
-    f"{MARK} The warm-up of a launch was cut short before its calls stopped getting faster: the "
-    "time may be too long, and the order of such times another."
+    f"{MARK} A warm-up was cut short before calls stopped getting faster: the time may be too "
+    "long, and the order of such times wrong."
 )
 """What a table or a paragraph says that has the mark."""
 
 HOLLOW = (
-    "A hollow mark is a time that may be too long: the warm-up of a launch was cut short before "
-    "its calls stopped getting faster."
+    "Hollow marks: a warm-up was cut short before calls stopped getting faster, so the time may "
+    "be too long."
 )
 """What a figure says that has such a time."""
 
@@ -53,9 +53,9 @@ def marked(text: str, row: Mapping[Any, Any]) -> str:
 def sentence(cut: int, known: int) -> str:
     """Say how many of the warm-ups of a run were cut short."""
     return (
-        f"{cut:,} of {known:,} warm-ups were cut short before their calls stopped getting faster: "
-        f"a time that rests on one is marked {MARK} (hollow in figures) and may be too long; a "
-        "longer --case-timeout gives them time."
+        f"{cut:,} of {known:,} warm-ups were cut short before calls stopped getting faster: such "
+        f"times are marked {MARK} (hollow in figures) and may be too long; a longer "
+        "--case-timeout prevents that."
     )
 
 

@@ -167,7 +167,7 @@ class _Test:
             cases = sum(m.backend == backend for m in judged)
             change = self._change(backend, mode, cases)
             if backend not in known:
-                reason = f"{counted(cases)}: a backend is judged from {MIN_GROUP} on"
+                reason = f"{counted(cases)}: needs {MIN_GROUP} for a verdict"
                 yield _Row(replace(change, reason=reason), None, None)
                 continue
             own = known[backend]
@@ -203,7 +203,7 @@ class _Test:
         self, change: BackendChange, own: Difference, taken: Sequence[float]
     ) -> _Row:
         if self.sentinel is None or math.isinf(self.sentinel.error):
-            reason = "no sentinel"
+            reason = "no control benchmark"
             return _Row(replace(change, reason=reason), own, None)
         between = 0.0 if change.backend == EVERY else LEAST_BETWEEN
         left = 1 - fmean(taken)  # of the machine's change, after what the model took off
@@ -229,8 +229,8 @@ def _judged(row: _Row, level: float, tests: int) -> BackendChange:
     if found == by_itself:
         return replace(change, verdict=found)
     if by_itself in ("worse", "better") and found == "no change":
-        like = "the sentinel" if change.backend == EVERY else "the others"
-        return replace(change, reason=f"as {like}: the machine's, or what they share")
+        like = "the control benchmark" if change.backend == EVERY else "the other backends"
+        return replace(change, reason=f"like {like}: the machine, or something shared")
     return change
 
 

@@ -34,13 +34,15 @@ from results.statistics.scatter import MIN_CASES
 from results.text.labels import name_of
 
 LAYOUTS = 5
-"""Launches from which on two runs are judged where memory's layout may decide (`may_fault`)."""
+"""Launches from which on two runs are judged where memory's layout may decide (`may_fault`).
 
+It did before measurement 4: of processes with equal code one gave freed memory back to the system
+after each call, and faulted its pages in anew, and the next did not, so that three launches all
+had the same layout now and then. Since then each launch starts with a settled heap
+(`suites.measure.heap_layout`), and the rule holds for older results only."""
 
 LAYOUT_FACTOR = 2.5
-"""So much may lie between two layouts: a larger change is judged from fewer launches too. Of
-processes with equal code one may give freed memory back to the system after each call, and fault
-its pages in anew, and the next may not; three launches all have the same fortune now and then."""
+"""So much may lie between two layouts: a larger change is judged from fewer launches too."""
 
 
 def compare(
@@ -158,15 +160,16 @@ def _chosen(pairs: Sequence[Pair], new: Run, only: Selection | None) -> list[boo
 def _doubted(change: Change, case: Known, cases: int) -> Change:
     """Return a change without a verdict where more than its launches is needed for one.
 
-    Layouts of memory alone may account for it, or there are too few cases to tell what two runs
-    differ by beyond their launches.
+    Before measurement 4 the layout of memory alone may account for it (`LAYOUTS`); with few cases
+    it is unknown what two runs differ by beyond their launches.
     """
     launches = min(len(change.base.launches), len(change.new.launches))
     if case.may_fault and launches < LAYOUTS:
-        reason = f"{launches} launches may share a layout of memory: {LAYOUTS} tell, or --confirm"
+        reason = f"{launches} processes may share a memory layout: needs {LAYOUTS}, or --confirm"
     elif cases < MIN_CASES:
         reason = (
-            f"{counted(cases)} do not tell what two runs differ by: {MIN_CASES} do, or --confirm"
+            f"{counted(cases)}: too few to know the noise between runs; needs {MIN_CASES}, or "
+            "--confirm"
         )
     else:
         return change

@@ -26,14 +26,14 @@ LONGEST_TITLE = 34
 """Characters over one of three panels."""
 
 RATIO_CAPTION = (
-    "What the one takes over what the other does, the mean over launches; bands are 95 % "
-    "intervals, where they are narrower than fourfold. Above the dotted line it takes more. A "
-    "ring marks a change that holds over the whole table."
+    "Ratio of the means over processes; bands are 95 % intervals, where they are narrower than "
+    "fourfold. Above the dotted line the new run takes more. Rings mark changes that hold over "
+    "the whole table."
 )
 
 BESIDE_CAPTION = (
-    "A panel a backend, all with the same axes; bands are 95 % intervals over launches, where "
-    "they are narrower than fourfold."
+    "One panel per backend, all with the same axes; bands are 95 % intervals over processes, "
+    "where they are narrower than fourfold."
 )
 
 Looks = Mapping[tuple[str, str], Look]

@@ -144,7 +144,7 @@ def _without_a_test(pair: Pair) -> Change:
 def unresolved(change: Change, before: Sequence[float], after: Sequence[float]) -> Change | None:
     """Return the change where its values have no ratio that says anything; else None."""
     if change.resolution and abs(fmean(after) - fmean(before)) <= change.resolution:
-        reason = "apart by less than a peak on a CPU is known to"
+        reason = "differs by less than the resolution of peak memory on a CPU"
         return replace(change, verdict="no change", reason=reason)
     if min(*before, *after) <= 0:
         return replace(change, verdict="inconclusive", reason="a value of 0 has no ratio")

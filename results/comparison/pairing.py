@@ -24,6 +24,9 @@ from results.text.settings import differing
 Place = tuple[str, str, int]
 """Machine, case id and arm."""
 
+SETTLED = 4
+"""Version of the measuring code from which on launches start with a settled heap."""
+
 
 class IncomparableError(ValueError):
     """The two runs cannot be compared; the message says what differs and what is accepted."""
@@ -52,8 +55,9 @@ class Side:
 class Known:
     """A case as people name it, its backend, where it runs, and how its memory is allocated.
 
-    `setting` is what it shares with all that was measured together, `series` with the cases of
-    the setting that differ from it in length alone.
+    `measurement` is the version of the measuring code; `setting` is what it shares with all that
+    was measured together, `series` with the cases of the setting that differ from it in length
+    alone.
     """
 
     name: str
@@ -61,13 +65,15 @@ class Known:
     mode: str
     device: str
     allocator: str
+    measurement: int
     setting: tuple[Any, ...]
     series: tuple[Any, ...]
 
     @property
     def may_fault(self) -> bool:
         """Whether a process may give freed memory back, and have it faulted in again."""
-        return self.device == "cpu" and self.allocator == "default"
+        is_settled = self.measurement >= SETTLED
+        return self.device == "cpu" and self.allocator == "default" and not is_settled
 
 
 class Pairing:
@@ -114,15 +120,15 @@ class Pairing:
         most = math.expm1(max(abs(d.centre) if d else 0.0 for d in self.sentinels.values()))
         if most > threshold:
             yield (
-                f"the sentinel, the same work in both runs, moved by {most:.0%}: so much the "
-                "machine itself changed, and every interval allows for it"
-                + "; times are told at its mean speed"
+                f"the control benchmark, the same work in both runs, moved by {most:.0%}: the "
+                "machine itself changed by that much, and every interval allows for it"
+                + "; times are given at its mean speed"
                 * self._at_one_speed
             )
         if None in self.sentinels.values():
             yield (
-                "the runs have no sentinel in common: what most cases share counts as a change "
-                "of the machine"
+                "the runs share no control benchmark: a change that most cases share counts as "
+                "the machine's"
             )
 
 
@@ -177,7 +183,7 @@ def sides(run: Run, metric: str, name: str) -> dict[Place, Side]:
             )
     if measured := [v for v in frame["version"].unique() if v]:
         raise IncomparableError(
-            f"{name}: holds launches of the same cases by several versions: "
+            f"{name}: holds results of the same cases by several versions: "
             f"{numbers.listing(measured)}; expected one: each version in a folder of its own"
         )
     found: dict[Place, Side] = {}
@@ -202,7 +208,7 @@ def _lost(values: pd.Series, bad: pd.DataFrame) -> str:
     if failed.empty:
         return ""
     status = str(failed["status"].iloc[0])
-    return f"{len(failed)} of {len(failed) + len(values)} launches {status}"
+    return f"{len(failed)} of {len(failed) + len(values)} processes {status}"
 
 
 def named(run: Run) -> dict[tuple[str, int], Known]:
@@ -211,6 +217,7 @@ def named(run: Run) -> dict[tuple[str, int], Known]:
     places = ("machine", "environment", "version")
     around = [c for c in SETTING if c not in places]
     several = [c for c in around if frame[c].nunique() > 1]
+    measurement = _version(run)
     known = {}
     for row in as_rows(frame):
         what = f"{label(row['backend'], row['options'])} {row['mode']} N={row['seq_len']}"
@@ -218,7 +225,7 @@ def named(run: Run) -> dict[tuple[str, int], Known]:
         parts = [part for part in (what, beside, differing(row, several)) if part]
         known[row["case_id"], row["arm"]] = Known(
             ", ".join(parts), label(row["backend"], row["options"]), row["mode"], row["device"],
-            row["allocator"],
+            row["allocator"], measurement,
             tuple(row[c] for c in around),
             tuple(row[c] for c in ("kind", "mode", "backend", "options")),
         )  # fmt: skip

@@ -89,12 +89,12 @@ def summary(comparison: Comparison, sides: Sides) -> Paragraph:
     sentences += filter(None, (_named(comparison, verdict) for verdict in REMARKABLE))
     ratios = [c.ratio.value for c in comparison.changes if c.ratio.value > 0]
     if ratios:
-        what = METRICS[comparison.metric].title.lower()
+        what = METRICS[comparison.metric].in_sentence
         middle = numbers.times(median(ratios))
         between = f"{numbers.times(min(ratios))} to {numbers.times(max(ratios))}"
         sentences.append(
-            f"In the median over {counted(len(ratios))} {sides.new} takes "
-            f"{middle} the {what} of {sides.base}: from {between}."
+            f"Over {counted(len(ratios))}, {sides.new} takes {middle} the {what} of "
+            f"{sides.base} (median; range {between})."
         )
     return Paragraph(METRICS[comparison.metric].title, sentences)
 
@@ -192,7 +192,7 @@ def _drawings(
             f"ratio-{metric.replace('_', '-')}",
             f"{title}: {sides.new} over {sides.base}",
             RATIO_CAPTION,
-            partial(ratio_figure, part, drawn, names, title.lower()),
+            partial(ratio_figure, part, drawn, names, METRICS[metric].in_sentence),
         )
     if metric != "latency":
         return

@@ -26,9 +26,9 @@ from results.text import numbers
 from results.text.written import writer
 
 BACKENDS_NOTE = (
-    "The mean over a backend's cases. A backend changed where it did so by itself and more than "
-    "the others did, or the sentinel where they are few; what all share may be the machine's. "
-    "Seen from: the smallest change that could have been seen, in four tries of five."
+    "Mean over a backend's cases. A backend counts as changed if it changed on its own and by "
+    "more than the other backends (or the control benchmark, where there are few): what all share "
+    "may be the machine's. Detectable: the smallest change seen with a probability of 80 %."
 )
 
 
@@ -92,7 +92,7 @@ def case_view(metric: str, part: pd.DataFrame, sides: Sides) -> TableView:
         (sides.base, lambda row: _measured(row, "base", write)),
         (sides.new, lambda row: _measured(row, "new", write)),
         ("new / base", _ratio),
-        ("seen from", of("smallest")),
+        ("detectable", of("smallest")),
         ("verdict", lambda row: Cell(row["word"], is_status=row["verdict"] in REGRESSIONS)),
         ("remark", of("remark")),
     ]
@@ -135,7 +135,7 @@ def fastest_view(part: pd.DataFrame, sides: Sides) -> TableView:
         ("time", lambda row: row["new"][1]),
         ("remark", _another),
     ]
-    notes = ["Whatever its error is. Below a name: what is not surely slower."]
+    notes = ["By time alone, whatever its error. Below a name: statistically tied with it."]
     return table("The fastest at each length", rows, columns, notes=notes)
 
 
@@ -143,7 +143,7 @@ def _another(row: Row) -> str:
     """Say whether another backend is fastest, and surely so in the old run."""
     was, now = row["base"][0], row["new"][0]
     alike = was.small.replace(f" {MARK}", "").split(", ")
-    return "another one" if was.text != now.text and now.text not in alike else ""
+    return "changed" if was.text != now.text and now.text not in alike else ""
 
 
 def _best(group: pd.DataFrame, side: str) -> tuple[Cell, Cell]:

@@ -80,7 +80,7 @@ def markdown(comparison: Comparison) -> str:
         parts.append(_table(HEAD[:-1], [cells_of(comparison, c) for c in changed]))
     if rest:
         parts += [
-            f"<details><summary>{len(rest)} without a change that is certain</summary>",
+            f"<details><summary>{len(rest)} without a certain change</summary>",
             _table(HEAD[:-1], [cells_of(comparison, c) for c in rest]),
             "</details>",
         ]
@@ -94,6 +94,7 @@ def as_json(comparison: Comparison) -> str:
         "metric": comparison.metric,
         "threshold": comparison.threshold,
         "thresholds": dict(comparison.thresholds),
+        "headline": headline(comparison),
         "regression": comparison.is_regression,
         "undecided": len(comparison.undecided),
         "differences": [

@@ -31,11 +31,11 @@ def summary(comparison: Comparison) -> str:
     return "; ".join([of_cases, *of_backends])
 
 
-HEAD = ("verdict", "case", "base → new", "new / base", "seen from", "")
-"""Of the columns. *Seen from*: the smallest change that could have been seen."""
+HEAD = ("verdict", "case", "base → new", "new / base", "detectable", "")
+"""Of the columns. *Detectable*: the smallest change that could have been seen."""
 
 
-BACKEND_HEAD = ("verdict", "backend", "cases", "new / base", "over the others", "seen from", "")
+BACKEND_HEAD = ("verdict", "backend", "cases", "new / base", "vs. the others", "detectable", "")
 """Of the columns of whole backends."""
 
 
@@ -44,17 +44,24 @@ LARGEST_SEEN = 10.0
 
 
 def headline(comparison: Comparison) -> str:
-    """Say in a few words how a comparison ended: undecided is never called fine."""
+    """Say in a few words how a comparison ended: what was not decided is never called fine."""
     worse = list(dict.fromkeys(b.backend for b in comparison.worse_backends))
     parts = [f"{counted(n)} became worse" for n in [len(comparison.regressions)] if n]
     if worse:
         whose = "its" if len(worse) == 1 else "their"
         parts.append(f"{numbers.listing(worse)} became worse over {whose} cases")
-    return "; ".join(parts) or undecided(comparison) or "no case became worse"
+    if parts:
+        return "; ".join(parts)
+    if not any(change.base.launches for change in comparison.changes):
+        return f"nothing to compare with: BASE measured none of {counted(len(comparison.changes))}"
+    return undecided(comparison) or "no case became worse"
 
 
 def undecided(comparison: Comparison) -> str:
-    """Say how many cases may have become worse, and what could have been seen; "" for none."""
+    """Say how many cases may have become worse, and what could have been seen; "" for none.
+
+    Cases that have their pairs of launches already need less noise, not more of them.
+    """
     left = comparison.undecided
     if not left:
         return ""
@@ -68,13 +75,14 @@ def undecided(comparison: Comparison) -> str:
         f"{numbers.percent(median(ratios) - 1)} in a {what}"
         for what, ratios in (("case", seen), ("whole backend", of_backends)) if ratios
     ]  # fmt: skip
-    least = "the smallest change that could have been seen is"
     could = (
-        f"{least} {' and '.join(least_seen)}, at the median"
+        f"a change of {' or '.join(least_seen)} could have been seen (median)"
         if least_seen
-        else "no change could be seen"
+        else "no change could have been seen"
     )
-    return "; ".join([how_many, could, "more --launches, or --confirm, tell more"])
+    has_pairs = any(change.pairs for change in left)
+    remedy = "a quieter machine" if has_pairs else "more --launches, or --confirm,"
+    return "; ".join([how_many, could, f"{remedy} can decide more"])
 
 
 def in_order(comparison: Comparison) -> list[Change]:
@@ -105,9 +113,9 @@ def backends_in_order(comparison: Comparison, *, brief: bool = False) -> list[Ba
 def terms(comparison: Comparison) -> str:
     """Say what the verdicts are about."""
     least = numbers.percent(comparison.threshold)
-    others = [f"of {n} from {numbers.percent(t)}" for n, t in comparison.thresholds.items()]
+    others = [f"of {n} {numbers.percent(t)}" for n, t in comparison.thresholds.items()]
     what = comparison.metric.replace("_", " ")
-    return ", ".join([f"{what}, changes from {least} on", *others])
+    return ", ".join([f"{what}, changes of at least {least}", *others])
 
 
 def cells_of(comparison: Comparison, change: Change) -> list[str]:
@@ -128,7 +136,7 @@ def cells_of(comparison: Comparison, change: Change) -> list[str]:
 def backend_cells(comparison: Comparison, change: BackendChange) -> list[str]:
     """Return a backend's row, in the columns of `BACKEND_HEAD`."""
     is_known = math.isfinite(change.apart.value)
-    beside = "over the sentinel" if is_known and change.backend == EVERY else ""
+    beside = "vs. the control benchmark" if is_known and change.backend == EVERY else ""
     return [
         comparison.word(change.verdict),
         change.name,
@@ -174,7 +182,7 @@ def _cut_short(change: Change) -> list[str]:
     """Say how many launches had a warm-up that was cut short: their times may be too long."""
     sides = (("base", change.base), ("new", change.new))
     return [
-        f"{name}: {WORDS} in {side.cut_short} of {len(side.launches)} launches"
+        f"{name}: {WORDS} in {side.cut_short} of {len(side.launches)} processes"
         for name, side in sides
         if side.cut_short
     ]

@@ -153,7 +153,7 @@ def unmarked(run: Run) -> list[str]:
     if not cut:
         return []
     return [
-        f"{warm_up.WORDS} in {cut:,} of {len(told):,} launches' arms, and asv's files have no "
+        f"{warm_up.WORDS} in {cut:,} of {len(told):,} measurements, and asv's files have no "
         "mark for it: attnbench export names them (column converged)"
     ]
 

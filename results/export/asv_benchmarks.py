@@ -53,7 +53,7 @@ def benchmarks_of(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
                 "name": name, "pretty_name": f"{level} {mode}: {words}", "type": kind,
                 "unit": unit, "params": [[repr(b) for b in backends], lengths],
                 "param_names": list(AXES), "timeout": 60.0, "version": content_id(name),
-                "code": f"{_measured(mode, metric)}, at level {level}: mean over launches.",
+                "code": f"{_measured(mode, metric)}, at level {level}: mean over processes.",
             }  # fmt: skip
     return described
 

@@ -34,7 +34,7 @@ from results.text.settings import machine_name
 
 _MOST_NAMED = 10
 
-OF_COMMITS = "the records are of several commits"
+OF_COMMITS = "the results are of several commits"
 """How the remark begins that says so."""
 
 
@@ -141,16 +141,16 @@ def read_records(paths: tuple[Path, ...], warnings: list[str]) -> list[dict[str,
                 duplicates += 1
             else:
                 warnings.append(
-                    f"{line.place}: another record of launch {of[3]} of case {of[2]} says "
-                    "something else; the first is kept, this one left out"
+                    f"{line.place}: another result of process {of[3]} of case {of[2]} differs "
+                    "from the first, which is kept; left out"
                 )
     if faults > MOST_FAULTS:
-        warnings.append(f"{faults - MOST_FAULTS:,} further records have faults; left out")
+        warnings.append(f"{faults - MOST_FAULTS:,} further results have faults; left out")
     if duplicates:
-        warnings.append(f"{duplicates} duplicate record{'s'[: duplicates != 1]} dropped")
+        warnings.append(f"{duplicates} duplicate result{'s'[: duplicates != 1]} dropped")
     if not by_launch:
         detail = f": {clean(warnings[0])}" if warnings else ""
-        raise NoRunError(f"{', '.join(map(clean, paths))}: no record that can be read{detail}")
+        raise NoRunError(f"{', '.join(map(clean, paths))}: no readable result{detail}")
     return list(by_launch.values())
 
 
@@ -229,8 +229,8 @@ def _note_commits(records: list[dict[str, Any]], told: list[str], warnings: list
         warnings.append(f"{OF_COMMITS}: {numbers.few(commits, _MOST_NAMED)}")
     if found := list(dict.fromkeys(version for version in told if version)):
         warnings.append(
-            f"cases were measured by several versions, {numbers.few(found, _MOST_NAMED)}: each is "
-            "shown by itself, and attnbench compare says what changed between two"
+            f"cases were measured with several versions, {numbers.few(found, _MOST_NAMED)}: they "
+            "are shown separately; attnbench compare says what changed between two"
         )
 
 
@@ -241,7 +241,7 @@ def _note_unknown(
     warnings: list[str],
 ) -> None:
     for address in sorted({clean(r[what]) for r in records} - known.keys()):
-        warnings.append(f"{what} {address[:40]}: not described in the run's folder")
+        warnings.append(f"{what} {address[:40]}: not described in the run folder")
 
 
 def machine_names(run: Run) -> dict[str, str]:

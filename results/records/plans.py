@@ -91,11 +91,11 @@ class Unfinished(Begun):
         """
         (there, planned), (whole, cases) = self.launches, self.cases
         names = [f"{name} ({lacks:,})" for name, lacks in self.missing]
-        how = "" if self.command else " (with the command that began it)"
+        how = "" if self.command else " (with the command that started it)"
         return (
             f"{f'run {self.run[:60]}' if by_name else 'This run'} is incomplete: {there:,} of "
-            f"{planned:,} launches are there, {whole:,} of {cases:,} cases have all of theirs. "
-            f"Missing launches: {numbers.few(names, MOST_NAMED)}. To go on{how}: {self.resume()}"
+            f"{planned:,} processes were measured, {whole:,} of {cases:,} cases are complete. "
+            f"Missing: {numbers.few(names, MOST_NAMED)}. To continue{how}: {self.resume()}"
         )
 
 

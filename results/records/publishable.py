@@ -65,19 +65,19 @@ def _strangers(folder: Path) -> list[Path]:
 def _unsound(run: Run) -> Iterator[str]:
     """Say what a reader could not believe."""
     if not (run.frame["status"] == "ok").any():
-        yield "no record is ok"
+        yield "no case was measured successfully"
     for machine in run.frame["machine"].unique():
         about = run.machines.get(machine, {})
         if not about.get("cpu"):
             yield f"machines.jsonl: machine {machine} is not described"
     failed = run.frame[run.frame["status"].isin(("failed", "crashed"))]
     for reason in dict.fromkeys(failed["reason"]):
-        yield f"a case failed, which is a defect and no result: {str(reason)[:120]}"
+        yield f"a case failed, which is a defect: {str(reason)[:120]}"
     with_sentinel = all(r["measurement"] >= SENTINELS_SINCE for r in run.records)
     is_timed = (run.frame["metric"] == "latency").any()
     has_sentinel = (run.frame["kind"] == "sentinel") | run.frame["sentinel"].notna()
     if with_sentinel and is_timed and not has_sentinel.any():
-        yield "no sentinel: nothing says how the machine changed meanwhile"
+        yield "no control benchmark: whether the machine's speed changed is unknown"
 
 
 def _private(folder: Path) -> Iterator[str]:

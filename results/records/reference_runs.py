@@ -27,5 +27,5 @@ def reference_folders(root: Path = REFERENCE) -> tuple[Path, ...]:
     every = sorted(f.parent for f in root.glob(f"*/{RECORDS}"))
     found = tuple(folder for folder in every if not folder.name.endswith(APART))
     if not found:
-        raise NoRunError(f"{root}: no reference records here; name a run folder")
+        raise NoRunError(f"{root}: no reference results here; give a run folder")
     return found

@@ -151,7 +151,7 @@ def _newest(
     ):
         if left := len(other):
             warnings.append(
-                f"{left} record{'s'[: left != 1]} of {word} measuring code left out{of}: their "
-                f"numbers are not comparable with measurement {newest}"
+                f"{left} result{'s'[: left != 1]} of {word} version of the measuring code "
+                f"left out{of}: not comparable with version {newest}"
             )
     return [r for r in records if r["measurement"] == newest]

@@ -18,7 +18,7 @@ from scipy.special import stdtr, stdtrit
 LEVEL = 0.95
 """Two-sided level of every interval."""
 
-ONE_LAUNCH = "one launch: no interval"
+ONE_LAUNCH = "one process: no interval"
 
 Array = NDArray[np.float64]
 

@@ -36,7 +36,7 @@
   };
   const SIZES = [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"], [1, "B"]];
   const TIMES = [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]];
-  const RATES = [[1e15, "Pop"], [1e12, "Top"], [1e9, "Gop"], [1e6, "Mop"], [1e3, "kop"], [1, "op"]];
+  const RATES = [[1e15, "PFLOP"], [1e12, "TFLOP"], [1e9, "GFLOP"], [1e6, "MFLOP"], [1e3, "kFLOP"], [1, "FLOP"]];
   const WRITE = {
     tokens: (n) => (n >= 1024 && n % 512 === 0 ? `${n / 1024}k` : digits(n)),
     seconds: scaled(TIMES),

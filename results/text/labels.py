@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from results.schema import IDENTITY
 from results.text import numbers
 
-_VIEWS = {"steps": "equal steps", "time": "equal time", "operations": "equal operations"}
+_VIEWS = {"steps": "equal steps", "time": "equal time", "operations": "equal FLOPs"}
 
 
 def name_of(text: str) -> str:

@@ -32,48 +32,31 @@ def miss(value: float) -> str:
 def sentences(rows: Iterable[tuple[str, Mapping[Any, Any]]]) -> list[str]:
     """Say of each series how its memory grows, those of one verdict in a sentence.
 
+    What could not be told stands in the table of memory alone.
+
     Args:
         rows: name to the fields of `results.analysis.memory_growth.MemoryGrowth`.
     """
     declared: dict[float, list[str]] = {}
-    otherwise, irregular, too_few = [], [], []
+    otherwise = []
     for name, row in rows:
         if row["growth"] == "declared":
             declared.setdefault(row["expected"], []).append(
-                f"{name} {miss(row['miss'])} ({_WORDS[row['other']]} would miss by "
+                f"{name} {miss(row['miss'])} ({_WORDS[row['other']]} growth would deviate by "
                 f"{_at_least(row['other_miss'])}{_exponent(row)})"
             )
         elif row["growth"] == "otherwise":
             otherwise.append(
-                f"{name} as {form(row['other'])} within {miss(row['other_miss'])} at every length "
-                f"(declared {form(row['expected'])} misses by {_at_least(row['miss'])}"
+                f"{name} as {form(row['other'])}, largest deviation {miss(row['other_miss'])} "
+                f"(declared {form(row['expected'])} deviates by {_at_least(row['miss'])}"
                 f"{_exponent(row)})"
             )
-        elif row["growth"] == "irregular":
-            irregular.append(
-                f"{name} ({form(row['expected'])} misses by {_at_least(row['miss'])}, "
-                f"{form(row['other'])} by {_at_least(row['other_miss'])})"
-            )
-        elif math.isfinite(row["exponent"]) and math.isfinite(row["expected"]):
-            too_few.append(name)
     told = []
     for expected, texts in sorted(declared.items()):
-        how = "grows as declared" if expected else "does not grow with length, as declared"
-        told.append(
-            f"Memory {how}, {form(expected)}, at every length within: {numbers.listing(texts)}."
-        )
+        how = f"grows as declared, {form(expected)}" if expected else "is constant, as declared"
+        told.append(f"Memory {how}; largest deviation: {numbers.listing(texts)}.")
     if otherwise:
-        told.append(f"Memory grows otherwise than declared: {numbers.listing(otherwise)}.")
-    if irregular:
-        told.append(
-            "Memory is too irregular for its growth to be told at these lengths: "
-            f"{numbers.listing(irregular)}."
-        )
-    if too_few:
-        told.append(
-            f"Memory was measured at too few lengths to tell how it grows: "
-            f"{numbers.listing(too_few)}."
-        )
+        told.append(f"Memory does not grow as declared: {numbers.listing(otherwise)}.")
     return told
 
 

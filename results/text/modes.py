@@ -36,8 +36,8 @@ WORDS: Mapping[str, ModeWords] = {
     "forward": ModeWords("Forward pass", "Time per call", *_CALL),
     "training": ModeWords("Training step", "Time per call", *_CALL),
     "decode": ModeWords(
-        "Decoding with a state", "Time per token", "context (tokens)", "After a context of",
-        "state_bytes", "State kept of the context", "of state",
+        "Decoding", "Time per token", "context (tokens)", "After a context of",
+        "state_bytes", "KV cache or recurrent state", "of KV cache or state",
     ),
     "context_parallel": ModeWords("Training step over several ranks", "Time per step", *_CALL),
 }  # fmt: skip

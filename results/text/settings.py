@@ -26,7 +26,7 @@ def _heads(setting: Mapping[str, Any]) -> str:
 def _precision(setting: Mapping[str, Any]) -> str:
     """Name the precision of products; only float32 has a choice."""
     precision = setting["matmul_precision"]
-    return f"products at {precision} precision" if setting["dtype"] == "float32" else ""
+    return f"matmul precision {precision}" if setting["dtype"] == "float32" else ""
 
 
 _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
@@ -39,11 +39,11 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "threads": _threads,
     "allocator": lambda s: f"{s['allocator']} allocator" if s["device"] == "cpu" else "",
     "num_kv_heads": lambda s: (
-        f"{s['num_kv_heads']} key heads" if s["num_kv_heads"] != s["num_heads"] else ""
+        f"{s['num_kv_heads']} KV heads" if s["num_kv_heads"] != s["num_heads"] else ""
     ),
-    "is_causal": lambda s: "" if s["model"] else "causal" if s["is_causal"] else "not causal",
+    "is_causal": lambda s: "" if s["model"] else "causal" if s["is_causal"] else "bidirectional",
     "compile": lambda s: "compiled" if s["compile"] else "",
-    "checkpointing": lambda s: "activations checkpointed" if s["checkpointing"] else "",
+    "checkpointing": lambda s: "activation checkpointing" if s["checkpointing"] else "",
     "cross_len": lambda s: f"{s['cross_len']} keys" if s["cross_len"] else "",
 }
 """In the order of a title; `device` stands with the level, `head_dim` with the heads."""

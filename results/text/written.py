@@ -24,8 +24,8 @@ def error(value: float, /, *, to: numbers.To = "nearest") -> str:
 
 
 def operations(value: float, /, *, to: numbers.To = "nearest") -> str:
-    """Write operations: 180 Gop."""
-    return f"{numbers.rate(value)}op"
+    """Write floating-point operations: 180 GFLOP."""
+    return f"{numbers.rate(value)}FLOP"
 
 
 WRITERS: Mapping[str, numbers.Write] = {

@@ -272,6 +272,6 @@ def check_same(what: str, timed: Tensor | None, again: Tensor | None, budget: fl
         return
     if not (error := relative_l2(timed, again)) <= budget:
         raise WrongOutputError(
-            f"{what}: the timed call and a second one differ by {error:.3g} (relative L2), "
-            f"allowed is {budget:.3g}"
+            f"reference check: {what} of the timed call and of a repetition differ by "
+            f"{error:.3g} (relative L2), allowed {budget:.3g}"
         )

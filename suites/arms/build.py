@@ -84,18 +84,18 @@ def check_case(case: Case) -> None:
         raise ValueError(f"threads: expected at least 1, got {case.threads}")
     if case.matmul_precision != FULL_PRECISION and case.dtype != "float32":
         raise ValueError(
-            f"matmul_precision: for {case.dtype} products only {FULL_PRECISION} is accepted; "
+            f"matmul_precision: for {case.dtype} only {FULL_PRECISION} is accepted; "
             f"got {case.matmul_precision}"
         )
     if case.checkpointing and (case.level, case.mode) != ("model", "training"):
         raise ValueError(
-            f"checkpointing: only a model's training has it; got level {case.level}, mode "
+            f"checkpointing: only at level model, mode training; got level {case.level}, mode "
             f"{case.mode}"
         )
     if case.mode == "decode" and case.compile:
-        raise ValueError("compile: a step of a decoder runs as it is; got on")
+        raise ValueError("compile: not available in mode decode; expected off, got on")
     if case.mode == "decode" and case.level != "model" and not case.is_causal:
-        raise ValueError("is_causal: a decoder sees the past alone; got false")
+        raise ValueError("is_causal: mode decode is causal; expected true, got false")
     if case.level != "attention" and case.key_len != case.seq_len:
         raise ValueError(
             f"key_len: level {case.level} attends within one sequence of {case.seq_len} tokens; "
@@ -104,11 +104,14 @@ def check_case(case: Case) -> None:
     if case.level == "attention":
         for arm in case.arms:
             if arm.name == IDENTITY:
-                raise ValueError(f"backend: {IDENTITY} is the floor of layers, blocks and models")
+                raise ValueError(
+                    f"backend: {IDENTITY} is the baseline of levels layer, block and model; got "
+                    "attention"
+                )
             if arm.name == LSTM:
                 raise ValueError(
-                    f"backend: {LSTM} stands in the place of a whole layer; expected level layer, "
-                    "block or model, got attention"
+                    f"backend: {LSTM} replaces a whole layer; expected level layer, block or "
+                    "model, got attention"
                 )
 
 
@@ -119,7 +122,9 @@ def refuse_inputs(case: Case) -> None:
         ValueError: if it does.
     """
     if case.inputs:
-        raise ValueError(f"inputs: kind {case.kind} draws its own; got {case.inputs}")
+        raise ValueError(
+            f"inputs: kind {case.kind} makes its own; expected none, got {case.inputs}"
+        )
 
 
 def _check_shape(case: Case) -> None:
@@ -129,7 +134,9 @@ def _check_shape(case: Case) -> None:
         if not case.model:
             raise ValueError("model: expected a configuration at level model, got none")
         if any(getattr(case, name) for name in shape) or case.is_causal:
-            raise ValueError("num_heads: a model's configuration says it; expected 0 and false")
+            raise ValueError(
+                "num_heads, is_causal: a model's configuration sets them; expected 0 and false"
+            )
         return
     if case.model:
         raise ValueError(f"model: only at level model; got {case.model} at level {case.level}")
@@ -153,7 +160,7 @@ def build_attention(arm: Arm, case: Case) -> Attention:
     fixed: dict[str, Any] = {"num_heads": case.num_heads, "head_dim": case.head_dim}
     for name in fixed:
         if name in arm.options:
-            raise TypeError(f"{name}: it is a property of the case, not an option of {arm.name}")
+            raise TypeError(f"{name}: a property of the case, not an option of {arm.name}")
     if arm.name == IDENTITY:
         if arm.options:
             raise TypeError(f"{next(iter(arm.options))}: {IDENTITY} takes no option")
@@ -180,8 +187,8 @@ def unsupported_reasons(mixer: Mixer, case: Case) -> list[str]:
     reasons = mixer.unsupported_reasons(problem_of(case))
     if case.mode == "training" and mixer.dropout_p:
         reasons.append(
-            f"dropout_p: a measured output is held against the formula without dropout; "
-            f"got {mixer.dropout_p}, accepted is 0"
+            f"dropout_p: expected 0, as outputs are checked against the formula without dropout; "
+            f"got {mixer.dropout_p}"
         )
     return reasons
 
@@ -190,7 +197,7 @@ def no_state(mixer: Mixer) -> str:
     """Say why a mixer decodes with no state; "" = it has one."""
     if mixer.supports.state:
         return ""
-    return f"state: {mixer.name} decodes with none{mixer.why_not('state')}"
+    return f"state: {mixer.name} has no cache or state to decode with{mixer.why_not('state')}"
 
 
 def module_is_mixer(mixer: Mixer, case: Case) -> bool:

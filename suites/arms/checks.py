@@ -70,7 +70,8 @@ def same_as(runner: ArmRunner, first: Mapping[str, Any]) -> dict[str, Any]:
     name, parts = runner.mixer.name, _parts(runner)
     if parts.keys() != first.keys():
         raise WrongOutputError(
-            f"{name}: the first launch gave {', '.join(first)}, this one {', '.join(parts)}"
+            f"reference check: {name}: the first process gave {', '.join(first)}, this one "
+            f"{', '.join(parts)}"
         )
     verdicts = {
         part: compared(f"{name}: {part}", x, first[part], seed=runner.case.seed)

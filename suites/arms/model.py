@@ -115,7 +115,7 @@ def unsupported_reasons(mixer: Mixer, case: Case) -> list[str]:
     config = config_of(case)
     if case.mode == "decode" and config.architecture != "decoder":
         kind = config.architecture.replace("_", "-")
-        return [f"mode: decode is measured of decoders; {case.model} is an {kind}"]
+        return [f"mode: decode needs a decoder; {case.model} is an {kind}"]
     return build.unsupported_reasons(mixer, layer_case(config, case))
 
 

@@ -155,7 +155,7 @@ def relative_error(runner: ArmRunner, case: Case, *, on: str) -> dict[str, Any]:
         on: which inputs, for the reason of a failure.
 
     Raises:
-        WrongOutputError: if the output holds NaN or infinity.
+        WrongOutputError: if the output contains NaN or infinity.
     """
     attention, (q, k, v) = runner.mixer, runner.inputs.tensors
     assert isinstance(attention, Attention)
@@ -163,6 +163,6 @@ def relative_error(runner: ArmRunner, case: Case, *, on: str) -> dict[str, Any]:
     call = Call(attention, q, k, v, case.is_causal, runner.output)
     value = error_against_softmax(call, seed=case.seed)
     if not math.isfinite(value):
-        raise WrongOutputError(f"{attention.name}: {on} the output holds NaN or infinity")
+        raise WrongOutputError(f"{attention.name}: {on} the output contains NaN or infinity")
     unit = UNITS["relative_error"]
     return {"unit": unit, "value": value, "rows": min(ERROR_ROWS, case.seq_len)}

@@ -167,11 +167,11 @@ def _is_dropout(name: str, value: Any) -> bool:
 def _unsupported(case: Case, config: Any) -> list[str]:
     reasons = []
     if case.mode == "decode":
-        reasons.append("mode: of transformers' models forward and training are measured")
+        reasons.append("mode: transformers' models have forward and training")
     if case.compile:
-        reasons.append("compile: transformers' models run as they are; accepted is off")
+        reasons.append("compile: not available for transformers' models; expected off")
     if case.checkpointing:
-        reasons.append("checkpointing: of our own models alone; accepted is off")
+        reasons.append("checkpointing: not available for transformers' models; expected off")
     for name in _ROOM:
         room = count_of(config, name)
         if room and case.seq_len > room:

@@ -144,7 +144,7 @@ def _ranks(case: Case, asked: Mapping[str, Any], folder: Path) -> Sequence[Mappi
     }
     if missing := [str(rank) for rank in range(case.ranks) if rank not in answers]:
         raise RuntimeError(
-            f"rank {', '.join(missing)} left no answer; torchrun ended with exit code {code}"
+            f"rank {', '.join(missing)} gave no result; torchrun ended with exit code {code}"
         )
     if failed := [(one["at"], rank) for rank, one in answers.items() if "error" in one]:
         _, first = min(failed)  # the others only miss the one that ended

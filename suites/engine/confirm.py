@@ -133,7 +133,7 @@ class PairedSession:
             if other := [key for key in ORIGIN if record.get(key) != session.origin[key]]:
                 raise MisuseError(
                     f"--out: {self._folder} holds pairs of another version ({other[0]} "
-                    f"{record.get(other[0])}, here {session.origin[other[0]]}); name a new folder"
+                    f"{record.get(other[0])}, here {session.origin[other[0]]}); choose a new one"
                 )
             self._held[name, record["case"]["id"], record["launch"]["index"]] = record
 
@@ -151,8 +151,8 @@ class PairedSession:
             for name, run in finished.items():
                 if (then := run.plugins.get(arm, now)) != now:
                     raise MisuseError(
-                        f"--confirm: {name.upper()} was measured with {arm} of {then}, and here, "
-                        f"on both sides, it is of {now}; expected the same"
+                        f"--confirm: {name.upper()} was measured with {arm} of {then}, but here "
+                        f"both versions have that of {now}; expected the same"
                     )
         origins = {name: self._sessions[name].origin for name in NAMES}
         notes = []
@@ -165,7 +165,7 @@ class PairedSession:
                     f"{commits}"
                 )
             if origin["machine"] not in run.machines:
-                notes.append(f"{name.upper()} was measured on another machine than this")
+                notes.append(f"{name.upper()} was measured on a different machine")
         if all(origins["base"][key] == origins["new"][key] for key in ORIGIN):
             notes.append("both versions are the same")
         return notes
@@ -236,7 +236,7 @@ def run_pairs(
     """
     by_id = {case.id: case for case in cases}
     if not judge.undecided:
-        tell("nothing to confirm: no case may have become worse")
+        tell("nothing to confirm: every case is shown not to have become worse")
         return
     versions = {
         "base": version_at(base_from),

@@ -37,13 +37,13 @@ def check_plugins(journal: Journal, told: Mapping[str, Any]) -> list[str]:
             if before[name] != now[name]:
                 raise MisuseError(
                     f"--resume: the run in {journal.folder} was measured with {name} of "
-                    f"{before[name]}, and now it is of {now[name]}: two versions would be pooled; "
-                    "go on with the one it began with, or name another folder by --out"
+                    f"{before[name]}, and now it is of {now[name]}: two versions would be mixed; "
+                    "use the one that it began with, or another folder (--out)"
                 )
         if other := sorted(before.keys() ^ now.keys()):
             notices[
-                f"--resume: the run has records with and without the plug-in of "
-                f"{', '.join(other)}: reports show them apart, as of two environments"
+                f"--resume: the run has results with and without the plug-in of "
+                f"{', '.join(other)}: reports show them separately, as two environments"
             ] = None
     return list(notices)
 
@@ -55,8 +55,8 @@ def other_commits(journal: Journal, commit: str) -> list[str]:
     if not others:
         return []
     return [
-        f"--resume: the run has records of commit {', '.join(others)}, and now it is {commit}: "
-        "reports show cases with launches of both apart"
+        f"--resume: the run has results of commit {', '.join(others)}, and now it is {commit}: "
+        "reports show cases measured by both separately"
     ]
 
 

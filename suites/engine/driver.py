@@ -265,9 +265,8 @@ def _said_of(count: int) -> list[str]:
     if not count:
         return []
     return [
-        f"--resume: {count} of the trainings that are there ran out of time and "
-        f"{'goes' if count == 1 else 'go'} on from {'its' if count == 1 else 'their'} checkpoint; "
-        "the new record takes the place of the old"
+        f"--resume: {count} unfinished training{'s' if count != 1 else ''} will continue from "
+        f"{'its checkpoint' if count == 1 else 'their checkpoints'} and replace the old result"
     ]
 
 
@@ -287,6 +286,6 @@ def _without_profile(plan: Plan, journal: Journal, every: Sequence[Item]) -> lis
     if not count:
         return []
     return [
-        f"--profile: {count} of the launches that are there already have no profile and are "
-        "not run again; name another folder to have them profiled"
+        f"--profile: {count} finished measurement{'s have' if count != 1 else ' has'} no profile "
+        "and will not be repeated; use another folder (--out) to profile everything"
     ]

@@ -92,5 +92,5 @@ def scaled(
     more = (case.seq_len / shorter) ** excess
     source = f"from length {shorter}"
     if more >= TOLD_FACTOR:
-        source += f", times {more:.3g}: it grew faster than declared before"
+        source += f", × {more:.3g} as it grew faster than declared so far"
     return value * declared * more, source

@@ -172,8 +172,8 @@ class Journal:
         held = self.folder / RECORDS
         if not self._resume and held.is_file() and held.stat().st_size:
             raise JournalError(
-                f"--out: {self.folder} holds a run; add --resume to go on with it, "
-                "or name another folder"
+                f"--out: {self.folder} holds a run; add --resume to continue it, "
+                "or choose another folder"
             )
 
     # -- opening ---------------------------------------------------------------------------------
@@ -225,7 +225,9 @@ class Journal:
             json.loads(content[whole:])
         except (ValueError, RecursionError):
             file.truncate(whole)
-            self.notices.append(f"{name}: a torn last line was cut off; its case is measured anew")
+            self.notices.append(
+                f"{name}: an incomplete last line was removed; its case is measured again"
+            )
         else:
             file.write(b"\n")  # append mode: at the end, wherever the file was read
         os.fsync(file.fileno())
@@ -276,8 +278,7 @@ class Journal:
         if there is None or not os.path.samestat(there, os.fstat(file.fileno())):
             raise OSError(
                 errno.ESTALE,
-                "the file was removed or replaced while the run went on; what was written to it "
-                "is lost",
+                "the file was removed or replaced during the run; what was written to it is lost",
             )
 
 

@@ -130,12 +130,12 @@ class History:
         for seen in self._series[series_id(case)]:
             if seen.case.seq_len > case.seq_len:
                 continue
-            where = f"at length {seen.case.seq_len} (launch {seen.launch})"
+            where = f"at length {seen.case.seq_len} (process {seen.launch})"
             if seen.status == "timeout" and seen.wall_s >= timeout_s:
                 return f"timed out {where}: {seen.reason}"
             killed = seen.status == "crashed" and "out-of-memory" in seen.reason
             if seen.status == "out_of_memory" or killed:
-                room = "" if free is None else f"; {size(free)} are free for it now"
+                room = "" if free is None else f"; {size(free)} are free now"
                 return f"out of memory {where}: {seen.reason}{room}"
         return None
 
@@ -151,8 +151,8 @@ class History:
         if needed <= timeout_s:
             return None
         return (
-            f"predicted {seconds:.3g} s a call ({source}), {needed:.3g} s for the "
-            f"{calls} calls of a measurement; the limit of a case is {timeout_s:g} s"
+            f"predicted {seconds:.3g} s per call ({source}), {needed:.3g} s for the "
+            f"{calls} calls of a measurement; the limit is {timeout_s:g} s (--case-timeout)"
         )
 
     def _too_long_a_context(self, case: Case, timeout_s: float) -> str | None:
@@ -167,21 +167,18 @@ class History:
         if needed <= timeout_s:
             return None
         return (
-            f"predicted {needed:.3g} s to feed the context (from length {base.case.seq_len}); the "
-            f"limit of a case is {timeout_s:g} s"
+            f"predicted {needed:.3g} s to fill the context (from length {base.case.seq_len}); the "
+            f"limit is {timeout_s:g} s (--case-timeout)"
         )
 
     def _too_large(self, case: Case, free_bytes: int | None) -> str | None:
         if free_bytes is None:
             return None
         inputs = inputs_bytes(case)
-        peak, source = self._scaled_peak(case) or (0.0, "its inputs alone")
+        peak, source = self._scaled_peak(case) or (0.0, "inputs only")
         if inputs + peak <= free_bytes:
             return None
-        return (
-            f"predicted {size(inputs + peak)} of memory ({source}); "
-            f"{size(free_bytes)} are free for it"
-        )
+        return f"predicted {size(inputs + peak)} of memory ({source}); {size(free_bytes)} are free"
 
     # -- how long it takes -----------------------------------------------------------------------
 
@@ -202,7 +199,7 @@ class History:
         exponentials = sum(c["exponentials"] for c in costs) / rates["exp_rate"]
         parts = (products, exponentials)
         bound = max(parts) if case.device == "cuda" else sum(parts)
-        return bound, "at least, by the declared operations and the machine's peak rates"
+        return bound, "lower bound, from declared FLOPs and the machine's peak rates"
 
     def _scaled_latency(self, case: Case) -> tuple[float, str] | None:
         """Predict the seconds of one call from the longest length measured, and say from which."""

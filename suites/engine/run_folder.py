@@ -36,12 +36,12 @@ def held(folder: Path) -> Iterator[None]:
             if error.errno not in (errno.EAGAIN, errno.EACCES):  # ENOLCK, EOPNOTSUPP
                 raise JournalError(
                     f"--out: {folder}: its file system cannot lock files ({error.strerror}), "
-                    "and two runs would mix; name a folder on a local disk"
+                    "so two runs could mix; choose a folder on a local disk"
                 ) from None
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise JournalError(
-                f"--out: {folder} is in use by {holder}; wait for it or name another folder"
+                f"--out: {folder} is in use by {holder}; wait for it, or choose another folder"
             ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()}, started {utc_now()}\n")
@@ -63,8 +63,8 @@ def wait_for_children(folder: Path) -> None:
             except BlockingIOError:
                 if time.monotonic() > end:
                     raise JournalError(
-                        f"--out: a case of an earlier run in {folder} is still going on; "
-                        "wait for its end or end it"
+                        f"--out: a case of an earlier run in {folder} is still running; "
+                        "wait for it, or stop it"
                     ) from None
                 time.sleep(0.1)
             else:

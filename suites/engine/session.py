@@ -101,7 +101,7 @@ def ask_about(
     outcome = launcher.ask(request, timeout_s=PREFLIGHT_TIMEOUT_S)
     if outcome.record is None:
         printed = f"\n{outcome.log_tail}" if outcome.log_tail else ""
-        raise LaunchError(f"the suites cannot be asked about the cases: {outcome.reason}{printed}")
+        raise LaunchError(f"the worker cannot describe the cases: {outcome.reason}{printed}")
     return outcome.record
 
 
@@ -255,7 +255,7 @@ class Session:
         try:
             return check_record(made)
         except RecordError as error:
-            reason = f"the answer is no record: {error}"
+            reason = f"the worker's answer is not a valid result: {error}"
             return record(outcome.wall_s, reason=reason, log_tail=outcome.log_tail)
 
     def _look_here(self, case: Case) -> tuple[float, int | None]:

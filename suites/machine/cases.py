@@ -20,7 +20,7 @@ class RoofRules(CaseRules):
     def label(self, case: Case) -> str:
         """Name a roof by its setting."""
         threads = f"{case.threads} thread{'s'[: case.threads != 1]}"
-        return f"roof {case.dtype}{precision(case)} {threads}"
+        return f"peaks of the machine {case.dtype}{precision(case)} {threads}"
 
     def describe(self, record: Mapping[str, Any]) -> str:
         """Write the peaks."""

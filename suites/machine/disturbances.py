@@ -69,7 +69,8 @@ def clocks(*, proc: Path = PROC, sys: Path = SYS) -> list[Finding]:
     findings: list[Finding] = []
     if not governor.is_file():
         text = f"the system shows no frequency scaling (usual in a virtual machine){at}"
-        findings.append(Finding("frequency", "note", text, "take several launches: --launches 3"))
+        advice = "take several processes per case: --launches 3"
+        findings.append(Finding("frequency", "note", text, advice))
     elif (name := governor.read_text().strip()) == "performance":
         findings.append(Finding("frequency", "fine", f"governor performance{at}"))
     else:
@@ -92,7 +93,7 @@ def throttling(*, sys: Path = SYS) -> list[Finding]:
     if not count:
         return [Finding("throttling", "fine", "no processor slowed down since the start")]
     text = f"processors slowed down {count} times since the start, for heat or power"
-    advice = "cool the machine, or measure with fewer --threads; `throttled` in the records counts"
+    advice = "cool the machine, or measure with fewer --threads; the report counts it"
     return [Finding("throttling", "note", text, advice)]
 
 
@@ -108,8 +109,8 @@ def steal(*, wait: Callable[[float], None] = time.sleep) -> list[Finding]:
     text = f"{share:.1%} of the processors' time went to other virtual machines"
     if share <= MUCH_STOLEN:
         return [Finding("steal", "fine", text)]
-    return [Finding("steal", "problem", text, "measure at another time, or on a machine of one's "
-                    "own; take several launches: --launches 5")]  # fmt: skip
+    advice = "measure at another time or on a dedicated machine; take more processes: --launches 5"
+    return [Finding("steal", "problem", text, advice)]
 
 
 def affinities(usable: int | None = None, total: int | None = None) -> list[Finding]:

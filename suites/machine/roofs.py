@@ -35,11 +35,11 @@ def run(case: Case, request: Request) -> Measured:
     with torch.inference_mode():
         stage("measuring an empty call")
         empty = roofs.empty_latency(timer, **common)
-        stage("measuring matrix products")
+        stage("measuring the matmul peak")
         products, by_torch = roofs.matmul_rates(dtype, case.device, timer, **common)
-        stage("measuring exponentials")
+        stage("measuring the peak of exponentials")
         exponentials = roofs.exp_rate(dtype, case.device, timer, **common)
-        stage("measuring memory traffic")
+        stage("measuring memory bandwidth")
         traffic = roofs.bandwidth(case.device, timer, **common)
     peaks = {
         "matmul_rate": products,

@@ -76,13 +76,15 @@ def compared(what: str, output: Tensor, first: Mapping[str, Any], *, seed: int) 
     before = torch.tensor(first["projections"], dtype=torch.float64)
     if numbers.shape != before.shape:
         raise WrongOutputError(
-            f"{what}: the first launch gave {len(before)} numbers, this one {len(numbers)}"
+            f"reference check: {what}: the first process gave {len(before)} numbers, this one "
+            f"{len(numbers)}"
         )
     apart, norm = float((numbers - before).norm()), first["norm"]
     difference = apart / norm if norm > 0 else apart
     if not difference <= first["allowed"]:  # so that NaN fails
         raise WrongOutputError(
-            f"{what} differs from that of the first launch by {difference:.3g} (relative L2 over "
-            f"{len(numbers)} numbers), allowed is {first['allowed']:.3g}"
+            f"reference check: {what} differs from that of the first process by "
+            f"{difference:.3g} (relative L2 over {len(numbers)} numbers), allowed "
+            f"{first['allowed']:.3g}"
         )
     return {"difference": difference, "allowed": first["allowed"]}

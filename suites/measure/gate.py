@@ -114,9 +114,9 @@ def check_call(
     """
     name = call.attention.name
     if not bool(torch.isfinite(call.output).all()):
-        raise WrongOutputError(f"{name}: the output holds NaN or infinity")
+        raise WrongOutputError(f"{name}: the output contains NaN or infinity")
     if call.output_grad is not None and call.query_grad is None:
-        raise WrongOutputError(f"{name}: the backward pass left no gradient of q")
+        raise WrongOutputError(f"{name}: the backward pass gave no gradient of q")
     at, actual = call.rows, {"output": call.output}
     if at is None:
         at = sampled_rows(call.q.shape[2], rows, seed=seed).to(call.q.device)
@@ -140,8 +140,8 @@ def check_call(
     for part, error in errors.items():
         if not error <= budgets[part]:  # so that NaN fails
             raise WrongOutputError(
-                f"{name}: {part} is off its reference by {error:.3g} (relative L2 over "
-                f"{len(at)} query rows), allowed is {budgets[part]:.3g}"
+                f"reference check: {name}: {part} differs from the reference by {error:.3g} "
+                f"(relative L2 over {len(at)} query rows), allowed {budgets[part]:.3g}"
             )
     verdicts: dict[str, dict[str, Any]] = {
         p: {"relative_l2": errors[p], "budget": budgets[p]} for p in expected
@@ -162,8 +162,8 @@ def check_rows(name: str, output: Tensor, expected: Tensor, budget: float) -> di
     error = relative_l2(output, expected)
     if not error <= budget:  # so that NaN fails
         raise WrongOutputError(
-            f"{name}: output is off its reference by {error:.3g} (relative L2 over "
-            f"{output.shape[1]} tokens), allowed is {budget:.3g}"
+            f"reference check: {name}: output differs from the reference by {error:.3g} "
+            f"(relative L2 over {output.shape[1]} tokens), allowed {budget:.3g}"
         )
     return {"relative_l2": error, "budget": budget, "rows": output.shape[1]}
 

@@ -259,15 +259,15 @@ def _difference(peer: Peer, theirs: Runner, ours: Runner, least: float = 0.0) ->
             f"{tuple(theirs.output.shape)}"
         )
     if not bool(torch.isfinite(theirs.output).all()):
-        raise WrongOutputError(f"{peer.name}: the output holds NaN or infinity")
+        raise WrongOutputError(f"{peer.name}: the output contains NaN or infinity")
     return relative_l2(theirs.output, ours.output, least=least)
 
 
 def _check(peer: Peer, what: str, error: float, budget: float) -> None:
     if not error <= budget:  # so that NaN fails
         raise WrongOutputError(
-            f"{peer.name}: {what} differs from that of {peer.counterpart} by {error:.3g} "
-            f"(relative L2), allowed is {budget:.3g}: both compute the same function"
+            f"reference check: {peer.name}: {what} differs from that of {peer.counterpart} by "
+            f"{error:.3g} (relative L2), allowed {budget:.3g}: both compute the same function"
         )
 
 

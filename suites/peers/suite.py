@@ -145,14 +145,14 @@ class PeersSuite(Suite[PeersPlan]):
 
     name = "peers"
     kind = "peer"
-    summary = "other libraries, each beside our counterpart on the same inputs and weights"
+    summary = "other libraries compared with ours, on the same inputs and weights"
     presets = PRESETS
     takes = frozenset(
         {"backends", "seq_lens", "modes", "dtypes", "batches", "num_heads", "head_dims",
          "is_causal", "allocators", "matmul_precisions", "compiles"}
     )  # fmt: skip
     refusals: Mapping[str, str] = {
-        "levels": "a peer sets its own, layer where it carries projections, else attention"
+        "levels": "set by the peer: layer if it has projections, else attention"
     }
     options = (
         Option(
@@ -208,12 +208,12 @@ class PeersSuite(Suite[PeersPlan]):
 
     def arms_label(self, case: Case) -> str:
         """Name our arm and the peer."""
-        return f"{case.arms[0].label} beside {case.arms[1].name.removeprefix(PEER)}"
+        return f"{case.arms[0].label} and {case.arms[1].name.removeprefix(PEER)}"
 
     def describe(self, record: Mapping[str, Any]) -> str:
         """Write what ours took, and what the peer did."""
         ours, peer = (measured(arm["metrics"]) for arm in record["arms"][:2])
-        return f"{ours}, the peer {peer}"
+        return f"ours {ours}, theirs {peer}"
 
 
 SUITE = PeersSuite()

@@ -56,7 +56,7 @@ class MemoryGuard(Watcher):
             return
         if self.reason is None:
             self.reason = (
-                f"ended by the memory guard: {_size(free)} of the machine's memory were left; "
+                f"stopped to protect the machine's memory: {_size(free)} were left; "
                 f"{_size(self._reserve)} are kept free"
             )
         self._kill()

@@ -70,12 +70,12 @@ def read_outcome(
         try:
             return Outcome(_read_answer(answer), None, None, printed, wall)
         except FileNotFoundError:
-            problem = "it left none"
+            problem = "none was written"
         except OSError as error:  # its text would name a folder of this machine
             problem = error.strerror or type(error).__name__
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             problem = f"{type(error).__name__}: {error}"
-        return Outcome(None, "failed", scrub(f"no readable answer ({problem})"), printed, wall)
+        return Outcome(None, "failed", scrub(f"no readable result ({problem})"), printed, wall)
     status, reason = _explain(code, out, late, timeout_s)
     return Outcome(None, status, reason, printed, wall)
 
@@ -108,16 +108,16 @@ def _read_answer(answer: Path) -> dict[str, Any]:
 def _explain(code: int | None, out: str, late: bool, timeout_s: float) -> tuple[str, str]:
     """Return status and reason of a child without an answer."""
     if late or code == TIMEOUT_CODE:
-        return "timeout", f"killed after {timeout_s:g} s without an answer"
+        return "timeout", f"killed after {timeout_s:g} s without a result"
     if code is None:
-        return "crashed", "the server that runs the cases ended with it; a new one was started"
+        return "crashed", "the process that starts the cases died with it; a new one was started"
     if code < 0:
         try:
             name = signal.Signals(-code).name
         except ValueError:
             name = "unknown"
         if -code == signal.SIGVTALRM:  # the child's own guard, inside one long operation
-            return "timeout", "one operation went on beyond the time limit"
+            return "timeout", "one operation took longer than the time limit"
         hint = ", likely the out-of-memory killer" if -code == signal.SIGKILL else ""
         return "crashed", f"killed by signal {-code} ({name}){hint}"
     if len(out) >= OUTPUT_LIMIT - TAIL_BYTES:
@@ -125,7 +125,7 @@ def _explain(code: int | None, out: str, late: bool, timeout_s: float) -> tuple[
     lines = [line for line in out.splitlines() if line.strip()]
     if "Traceback (most recent call last)" in out and lines:
         return "failed", scrub(lines[-1].strip())[:500]
-    return "crashed", f"exited with code {code} without an answer"
+    return "crashed", f"exited with code {code} without a result"
 
 
 PACKAGES = re.compile(r"/[^\s'\"`]*/site-packages")

@@ -100,7 +100,7 @@ class Server:
             process.send_signal(IMPORT_SIGNAL)
             imported, out = self._asv.preimport()  # answered when the imports are done
             if not imported:
-                raise LaunchError(f"what the cases need cannot be imported: {tail(out)}")
+                raise LaunchError(f"modules that the cases need cannot be imported: {tail(out)}")
 
     def run(
         self, request: Mapping[str, Any], answer: Path, cwd: Path, timeout_s: float

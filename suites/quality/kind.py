@@ -61,7 +61,7 @@ def run(case: Case, request: Request) -> Measured:
     setup = prepare(case, request.files)
     stage("training")
     trainer = train(setup, request.store, HeartbeatWriter(request.heartbeat))
-    stage("asking the test split")
+    stage("evaluating the test split")
     score = evaluate(
         trainer.model, setup.task, batch=case.batch, seed=TEST_SEED, dtype=dtype_of(case)
     )

@@ -89,7 +89,7 @@ def run(case: Case, request: Request) -> Measured:
     one = one_sequence(setup)
     ids = (one.ids,) if one.decoder_ids is None else (one.ids, one.decoder_ids)
     kernel = kernel_of(scheme, model, ids)
-    stage("asking the test split")
+    stage("evaluating the test split")
     with Distance(model, reference) as distance:
         score = evaluate(model, setup.task, batch=case.batch, seed=TEST_SEED)
     del reference

@@ -67,7 +67,7 @@ def read(
         if isinstance(content, dict) and content.get("signature") == signature:
             return content
         why = "is of another training"
-    message = f"the checkpoint {file.name} {why}: trained anew"
+    message = f"the checkpoint {file.name} {why}: training starts again"
     sys.stderr.write(f"{message}\n")
     tell(message)
     return None

@@ -54,7 +54,7 @@ def config_for(text: str, task: Task) -> ModelConfig:
         if name in _FROM_TASK:
             raise TypeError(f"{name}: the task gives it; got {named.options[name]!r}")
         if name in _NO_DROPOUT:
-            raise ValueError(f"{name}: a training is resumed exactly, so nothing is dropped")
+            raise ValueError(f"{name}: not accepted, as a training must resume exactly")
     shape = {**SHAPE, **named.options}
     shape.setdefault("d_ff", FEED_FORWARD_FACTOR * shape["d_model"])
     small: Any = ModelConfig(

@@ -111,7 +111,7 @@ def check_case(case: Case) -> None:
     if case.dtype == "float16" and case.device == "cpu":
         raise ValueError("dtype: float16 is trained on CUDA, where gradients are scaled; got cpu")
     if case.compile:
-        raise ValueError("compile: a training runs as it is; got on")
+        raise ValueError("compile: not available for trainings; expected off, got on")
 
 
 def as_whole(case: Case, task: Task) -> Case:

@@ -113,8 +113,8 @@ def start_threads(count: int) -> None:
 
 def _memory_reason(error: Exception, limit: int | None, stage: str) -> str:
     tried = TRIED.search(str(error))
-    what = f"could not allocate {_size(tried[1])}" if tried else "an allocation was refused"
-    allowed = "" if limit is None else f"; {_size(str(limit))} were free for the case"
+    what = f"could not allocate {_size(tried[1])}" if tried else "an allocation failed"
+    allowed = "" if limit is None else f"; {_size(str(limit))} were free"
     return f"{what} while {stage}{allowed}"
 
 

@@ -214,7 +214,7 @@ def test_the_reference_records_lie_where_the_package_is() -> None:
 
 
 def test_an_installation_without_them_says_so(tmp_path: Path) -> None:
-    with pytest.raises(NoRunError, match="no reference records here; name a run folder"):
+    with pytest.raises(NoRunError, match="no reference results here; give a run folder"):
         reference_folders(tmp_path)
 
 

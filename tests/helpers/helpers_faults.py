@@ -67,7 +67,7 @@ class Faults:
 
     Attributes:
         moment: seconds from its start until it was killed.
-        alive: whether it was still going on then.
+        alive: whether it was still running then.
         printed: launches that it had told of by then.
         kept: records in the folder by then.
         torn: 1 if the last line was torn, which is allowed.

@@ -67,7 +67,7 @@ def test_json_and_markdown(folders: tuple[Path, Path]) -> None:
 
 def test_the_threshold_is_in_percent(folders: tuple[Path, Path]) -> None:
     assert invoke("compare", *folders, "--threshold", 80).exit_code == 0
-    assert "changes from 80 % on" in invoke("compare", *folders, "--threshold", 80).stdout
+    assert "changes of at least 80 %" in invoke("compare", *folders, "--threshold", 80).stdout
 
 
 def test_a_backend_has_a_threshold_of_its_own(folders: tuple[Path, Path]) -> None:

@@ -45,9 +45,9 @@ def method(request):
     ("name", "options", "status", "reason", "last"),
     [
         ("dies", {"signal": 6}, "crashed", "killed by signal 6 (SIGABRT)", "last words"),
-        ("exits_content", {}, "failed", "no readable answer (it left none)", "thank you"),
+        ("exits_content", {}, "failed", "no readable result (none was written)", "thank you"),
         ("interrupts_itself", {}, "failed", "KeyboardInterrupt", "KeyboardInterrupt"),
-        ("writes_answer", {"what": "torn"}, "failed", "no readable answer (JSONDecodeError", None),
+        ("writes_answer", {"what": "torn"}, "failed", "no readable result (JSONDecodeError", None),
         ("writes_answer", {"what": "pipe"}, "failed", "expected a regular file", None),
     ],
 )
@@ -79,7 +79,7 @@ def test_a_case_that_spoils_its_surroundings_does_not_spoil_the_next(launcher, m
 def test_a_case_that_goes_on_for_ever_is_ended(launcher, method, name):
     outcome = launcher.ask(request(name), timeout_s=1.5, method=method)
     assert (outcome.status, outcome.reason) == (
-        "timeout", "killed after 1.5 s without an answer"
+        "timeout", "killed after 1.5 s without a result"
     )  # fmt: skip
     assert outcome.wall_s < 10
     if name == "hangs_printing":

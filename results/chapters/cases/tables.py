@@ -49,11 +49,11 @@ def _others(frame: pd.DataFrame) -> TableView:
         "of": lambda rows: _what(rows[0]),
         "tokens": lambda rows: numbers.tokens(rows[0]["seq_len"]),
         "value": _value,
-        "launches": _launches,
+        "processes": _launches,
         "status": lambda rows: status_cell(_end(rows)),
         "reason": lambda rows: _end(rows)["reason"],
     }
-    notes = ["Value: the median over launches of the metric that the kind is about."]
+    notes = ["Value: the kind's main metric, its median over processes."]
     return table("Cases of other kinds", cases.values(), columns, text_columns=3, notes=notes)
 
 
@@ -118,24 +118,24 @@ def every_case(chapter: SettingAnalysis) -> TableView:
             value(row, WORDS[row["mode"]].memory) / (row["batch"] * row["seq_len"])
         ),
         "relative error": lambda row: small_number(value(row, "relative_error")),
-        "gate error": lambda row: _gate(row["metrics"].get("latency", {})),
-        "of the limit": lambda row: Cell(
+        "reference check": lambda row: _gate(row["metrics"].get("latency", {})),
+        "% of peak": lambda row: Cell(
             numbers.percent(row["fraction_of_limit"]), row["bound"] or ""
         ),
-        "tiles": of("tile_efficiency", numbers.percent),
+        "useful FLOPs": of("tile_efficiency", numbers.percent),
         "kernel": of("kernel_efficiency", numbers.percent),
-        "launches / samples": lambda row: _counts(row["metrics"].get("latency", {})),
+        "processes / samples": lambda row: _counts(row["metrics"].get("latency", {})),
         "status": status_cell,
         "reason": of("reason"),
     }
     notes = [
-        "Of the limit: the time that the pattern's products, exponentials and bytes need at this "
-        "machine's measured peaks, over the time taken, with the roof that decides. It is tiles "
-        "(operations of the pattern over those executed) times kernel.",
-        *(f"Memory, {mode}: {WORDS[mode].memory_title.lower()}." for mode in chapter.modes),
-        "Gate error: relative L2 distance of the timed output (in training the larger of it and "
-        "the gradient of q) from the method's own formula in float64; reduced: more than full "
-        "precision allows, within what the reduced precision of products does.",
+        "% of peak: the shortest possible time by the roofline (FLOPs, exponentials and bytes of "
+        "the pattern, at this machine's measured peaks) over the time taken, and what limits it. "
+        "It is useful FLOPs (of the pattern over executed ones) times kernel efficiency.",
+        *(f"Memory, {mode}: {WORDS[mode].memory_title}." for mode in chapter.modes),
+        "Reference check: relative L2 distance of the timed output (in training the larger of it "
+        "and the gradient of q) from the method's formula in float64; reduced: within the budget "
+        "of reduced matmul precision only.",
     ]
     return table("Every case", cases, columns, text_columns=2, notes=notes)
 

@@ -53,14 +53,15 @@ def claims_part(analysis: Analysis) -> Part | None:
     ]
     summary = Paragraph("Claims", [f"Of {len(found)} claims: {told}.", *names])
     section = Section(
-        "What is said of attention",
-        lead="Each claim is a small seeded experiment, or a growth fitted to the calls of this "
-        "run, and its verdict is where the interval lies.",
+        "Common claims about attention",
+        lead="Each claim is tested by a small seeded experiment or by an exponent fitted to this "
+        "run. It is supported or refuted where the whole 95 % interval is inside or outside the "
+        "expected range.",
         paragraphs=[Paragraph("", [f"{told.capitalize()}."])],
         drawings=_drawings(analysis, found),
         tables=[_verdicts(found), _grounds(found)],
     )
-    return Part("claims", "Claims, put to the test", [section], [summary])
+    return Part("claims", "Claims tested", [section], [summary])
 
 
 def _verdicts(found: Sequence[Ruling]) -> TableView:
@@ -70,8 +71,8 @@ def _verdicts(found: Sequence[Ruling]) -> TableView:
             WORDS[ruling.verdict], is_status=ruling.verdict != "supported"
         ),
         "claim": lambda ruling: ruling.claim.text,
-        "because": _leading,
-        "to know": lambda ruling: ruling.claim.note or numbers.NONE,
+        "evidence": _leading,
+        "note": lambda ruling: ruling.claim.note or numbers.NONE,
     }
     return table("Verdicts", found, columns, text_columns=5, is_long=False)
 
@@ -93,8 +94,8 @@ def _grounds(found: Sequence[Ruling]) -> TableView:
         "answer": lambda row: Cell(*_word(row[1])),
     }
     notes = [
-        "Value: the mean over seeds and launches, with the 95 % interval; of an exponent that "
-        "of the fit. A question without a range is told, and decides nothing."
+        "Value: mean over seeds and processes with its 95 % interval; of an exponent, that of the "
+        "fit. Questions without an expected range do not count for the verdict."
     ]
     rows = [(ruling, answer) for ruling in found for answer in ruling.answers]
     return table("Every question", rows, columns, text_columns=2, notes=notes, is_long=True)
@@ -115,8 +116,8 @@ def _drawings(analysis: Analysis, found: Sequence[Ruling]) -> list[Drawing]:
     return [
         Drawing(
             f"claims-{number}",
-            f"What the verdicts rest on, {number} of {len(groups)}",
-            f"Medians over seeds and launches: {', '.join(p[0].id for p in group)}.",
+            f"Evidence, {number} of {len(groups)}",
+            f"Medians over seeds and processes: {', '.join(p[0].id for p in group)}.",
             partial(_draw, group),
         )
         for number, group in enumerate(groups, 1)
@@ -150,7 +151,7 @@ def _growth(
         name = f"{question.backend}, causal" if question.is_causal else question.backend
         lines[name] = sorted(zip(rows["seq_len"], rows["value"], strict=True))
     row = METRICS[metric]
-    return ("tokens", f"{row.title.lower()} ({row.unit})"), lines
+    return ("tokens", f"{row.in_sentence} ({row.unit})"), lines
 
 
 def _draw(panels: Sequence[Panel]) -> Figure | None:

@@ -116,7 +116,7 @@ def _verdict(answers: Sequence[Answer]) -> Verdict:
 def _reason(answers: Sequence[Answer], own: pd.DataFrame) -> str:
     reasons = [*own.loc[own["status"] != "ok", "reason"], *(a.reason for a in answers)]
     found = [reason for reason in dict.fromkeys(reasons) if reason]
-    return found[0] if found else "not asked in this run"
+    return found[0] if found else "not tested in this run"
 
 
 def _answer(question: Question, own: pd.DataFrame, fits: pd.DataFrame) -> Answer:

@@ -28,18 +28,17 @@ from results.text import numbers
 from results.text.labels import label
 from results.text.memory_growth import sentences
 
-HEADING = "One sequence over several ranks"
+HEADING = "Context parallelism"
 
 CAPTION = (
-    "Left: a training step over the longest sequence, by the number of ranks. Right: what a rank "
-    "receives on average in a step, by the length of the whole sequence, at the most ranks. Both "
-    "axes are logarithmic; bands are 95 % intervals over launches."
+    "Left: time of a training step over the longest sequence, by the number of ranks. Right: "
+    "bytes that a rank receives per step (average), by the length of the whole sequence, at the "
+    "most ranks. Log-log; bands are 95 % intervals over processes."
 )
 
 SHARED = (
-    "On a CPU the ranks share its cores and its memory's bandwidth: the times say what the "
-    "exchange costs beside one another, not what more machines would bring. Bytes do not depend "
-    "on that."
+    "On a CPU the ranks share cores and memory bandwidth: compare the times of the methods with "
+    "one another, not with those of several machines. Bytes do not depend on that."
 )
 
 
@@ -82,8 +81,8 @@ def _sentences(chapter: ContextChapter) -> list[str]:
         for r in as_rows(at)
     ]
     told = [
-        f"Over {most} ranks a training step on {numbers.tokens(longest)} tokens exchanges, a "
-        f"token: {numbers.listing(named)}."
+        f"Bytes exchanged per token, in a training step on {numbers.tokens(longest)} tokens over "
+        f"{most} ranks: {numbers.listing(named)}."
     ]
     off = [
         f"{label(r['backend'], r['options'])} over {r['ranks']} ranks at "
@@ -94,13 +93,16 @@ def _sentences(chapter: ContextChapter) -> list[str]:
     count = len(rows)
     if off:
         told.append(
-            f"In {len(off)} of {count} cases the bytes of a forward pass are not those of the "
-            f"formula: {numbers.listing(off[:3])}."
+            f"In {len(off)} of {count} cases the bytes of a forward pass differ from the formula: "
+            f"{numbers.listing(off[:3])}."
         )
     else:
-        told.append(f"The bytes of a forward pass are those of the formula in all {count} cases.")
+        told.append(f"The bytes of a forward pass match the formula in all {count} cases.")
     growths = [(name, vars(growth)) for name, growth in memory_growths(chapter, most)]
-    return [*told, *(f"Of the rank that takes most, over {most}: {s}" for s in sentences(growths))]
+    return [
+        *told,
+        *(f"Memory of the rank that takes most, of {most}: {s}" for s in sentences(growths)),
+    ]
 
 
 # -- figure --------------------------------------------------------------------------------------
@@ -133,7 +135,7 @@ def _figure(chapter: ContextChapter) -> Figure | None:
         part = shared.assign(value=sent, ci_low=sent, ci_high=sent)
         lines(axes[1], part, look)
         finish(
-            axes[1], f"Received over {most} ranks", "bytes a rank and step", part, size_ticks,
+            axes[1], f"Received over {most} ranks", "bytes per rank and step", part, size_ticks,
             CONTEXT_MODE,
         )  # fmt: skip
     shared_legend(figure, keys(rows), look)

@@ -84,7 +84,7 @@ def context_chapters(run: Run) -> list[ContextChapter]:
 
 
 def _name(setting: Mapping[str, Any]) -> str:
-    form = "causal" if setting["is_causal"] else "not causal"
+    form = "causal" if setting["is_causal"] else "bidirectional"
     return f"{form}, {setting['num_heads']} heads × {setting['head_dim']}"
 
 

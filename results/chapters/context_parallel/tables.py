@@ -29,8 +29,8 @@ def _strong(chapter: ContextChapter) -> TableView:
         *across(ends, lambda count: f"memory, {_ranks(count)}", of("memory", numbers.size)),
     ]
     notes = [
-        "Time of a training step (forward and backward), the slowest rank's; behind it, how many "
-        "times as fast as on one rank. Memory: above the inputs, of the rank that took most."
+        "Time of a training step (forward and backward) of the slowest rank; below it the "
+        "speed-up over one rank. Memory: above the inputs, of the rank that took most."
     ]
     rows = spread(chapter.rows, ("backend", "options", "seq_len"), "ranks")
     return table("Strong scaling: one sequence over more ranks", rows, columns, notes=notes)
@@ -47,19 +47,18 @@ def _weak(chapter: ContextChapter) -> TableView:
     even = even.sort_values(["backend", "options", "own"], kind="stable")
     columns: Columns[Spread] = [
         ("backend", lambda row: name(row[0])),
-        ("tokens a rank", lambda row: numbers.tokens(row[0]["own"])),
+        ("tokens per rank", lambda row: numbers.tokens(row[0]["own"])),
         *across(sorted(set(rows["ranks"])), _ranks, efficiency),
     ]
     notes = [
-        "As many tokens a rank: the whole sequence grows with the ranks. Behind a time, that of "
-        "one rank over it: 100 % = the exchange, and what grows with the whole sequence, cost "
-        "nothing."
+        "The sequence grows with the ranks. Below a time: efficiency, the time on one rank over "
+        "it; 100 % = communication and what grows with the whole sequence cost nothing."
     ]
     several = [
         row for row in spread(even, ("backend", "options", "own"), "ranks")
         if len(row[1]) > 1 and 1 in row[1]
     ]  # fmt: skip
-    title = "Weak scaling: tokens a rank stay"
+    title = "Weak scaling: constant tokens per rank"
     return table(title, several, columns, notes=notes, is_long=False)
 
 
@@ -68,16 +67,16 @@ def _bytes(chapter: ContextChapter) -> TableView:
         "backend": name,
         "ranks": of("ranks"),
         "tokens": of("seq_len", numbers.tokens),
-        "forward, a token": lambda row: numbers.size(row["forward"] / row["seq_len"]),
+        "forward, per token": lambda row: numbers.size(row["forward"] / row["seq_len"]),
         "by formula": lambda row: numbers.size(row["formula"] / row["seq_len"]),
-        "a step, a token": lambda row: numbers.size(row["exchanged"] / row["seq_len"]),
-        "a step, all ranks": of("exchanged", numbers.size),
+        "step, per token": lambda row: numbers.size(row["exchanged"] / row["seq_len"]),
+        "step, all ranks": of("exchanged", numbers.size),
         "status": status_cell,
         "reason": of("reason"),
     }
     notes = [
-        "Bytes that ranks receive from one another, counted where they are sent, over all ranks; "
-        "an all-reduce counts as a ring moves it."
+        "Bytes that ranks receive from one another, summed over all ranks, counted when sent; an "
+        "all-reduce counts as a ring all-reduce."
     ]
     rows = as_rows(chapter.rows[chapter.rows["ranks"] > 1])
     return table("Bytes exchanged", rows, columns, notes=notes)

@@ -58,7 +58,7 @@ def provenance(analysis: Analysis) -> list[Facts]:
                 (METRICS["empty_latency"].words, numbers.seconds(one.peaks["empty_latency"]))
             )
         where = f"{setting['device']}, {setting['dtype']}, {setting['threads']} threads, "
-        how = f", products at {setting['matmul_precision']} precision" if precise else ""
+        how = f", matmul precision {setting['matmul_precision']}" if precise else ""
         facts.append(
             Facts(f"Measured peaks ({where}{setting['allocator']} allocator{how})", pairs)
         )
@@ -66,7 +66,9 @@ def provenance(analysis: Analysis) -> list[Facts]:
 
 
 def _per_second(peak: str) -> str:
-    return "/s" if peak == "exp_rate" else METRICS[peak].unit  # they are what is counted
+    if peak == "exp_rate":  # they are what is counted
+        return "/s"
+    return METRICS[peak].unit.replace("op/s", "FLOP/s")
 
 
 def _run_facts(run: Run) -> list[tuple[str, str]]:
@@ -79,7 +81,7 @@ def _run_facts(run: Run) -> list[tuple[str, str]]:
         ("commits", _few(frame["commit"].unique())),
         ("started", started[0] if started else ""),
         ("cases", f"{frame['case_id'].nunique():,}"),
-        ("launches", f"{len(launches):,}"),
+        ("processes", f"{len(launches):,}"),
         ("not ok", ", ".join(f"{n} {numbers.STATUS_WORDS[s]}" for s, n in failed.items())),
         ("measuring code", f"version {run.records[0]['measurement']}"),
         ("seeds", _few(sorted(frame["seed"].unique()))),

@@ -30,7 +30,7 @@ def error_part(analysis: Analysis) -> Part | None:
         )
         for index, chapter in enumerate(chapters)
     ]
-    return Part("error", "Error at a budget", sections, error_answers(chapters))
+    return Part("error", "Approximation error", sections, error_answers(chapters))
 
 
 def _error_drawings(chapter: ErrorChapter) -> Iterator[Drawing]:
@@ -38,7 +38,7 @@ def _error_drawings(chapter: ErrorChapter) -> Iterator[Drawing]:
         ("relative_error", "latency"), ("relative_error", "operations"),
         ("weights_error", "latency"), ("weights_kl", "latency"),
     ):  # fmt: skip
-        against = {"latency": "against time", "operations": "against operations"}[cost]
+        against = {"latency": "against time", "operations": "against FLOPs"}[cost]
         yield Drawing(
             f"{metric.replace('_', '')}{cost}", f"{METRICS[metric].title} {against}",
             caption(metric, cost, chapter), partial(against_cost, chapter, metric, cost),
@@ -53,5 +53,5 @@ CHAPTER = ReportChapter(
     kinds=("error",),
     order=40,
     part=error_part,
-    method="An error at a budget is taken at sampled rows, against exact softmax\nin float64.",
+    method="Errors are taken at sampled rows, against exact softmax attention\nin float64.",
 )

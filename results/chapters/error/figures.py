@@ -54,7 +54,7 @@ def caption(metric: str, cost: str, chapter: ErrorChapter) -> str:
         if cost == "latency"
         else " The dashed line is what exact attention takes."
     )
-    marks = f" A mark's number is the budget: {budgets}; d is the default." if budgets else ""
+    marks = f" Numbers at the marks: {budgets}; d is the default." if budgets else ""
     return (
         f"{METRICS[metric].meaning}, at {numbers.tokens(chapter.seq_len)} tokens, against "
         f"{_cost(cost).axis}; low and left is better.{marks}{exact}{zeros}"
@@ -159,10 +159,9 @@ def _error_axis(ax: Axes, values: pd.Series, metric: str) -> None:
 
 
 LENGTH_CAPTION = (
-    "Relative L2 distance of the output from exact softmax attention against length, each family "
-    "at the budget that the legend names: its default, where that was measured at as many lengths "
-    "as any other, else the middle one of those measured at most lengths (of an even number the "
-    "smaller of the two)."
+    "Relative L2 distance of the output from exact softmax attention against length. The legend "
+    "names each method's setting: its default, or the middle one of those measured at most "
+    "lengths."
 )
 
 

@@ -118,7 +118,7 @@ def error_table(run: Run) -> pd.DataFrame:
 
 
 def _name(setting: Mapping[str, Any]) -> str:
-    form = "causal" if setting["is_causal"] else "not causal"
+    form = "causal" if setting["is_causal"] else "bidirectional"
     return form if setting["mode"] == "forward" else f"{form}, {setting['mode']}"
 
 

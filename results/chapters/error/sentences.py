@@ -87,8 +87,8 @@ def _closest(rows: pd.DataFrame, seq_len: int) -> list[str]:
         for r in closest_within(rows, latency)[:_MOST_NAMED]
     ]
     return [
-        f"Within {numbers.seconds(latency)} at {numbers.tokens(seq_len)} tokens, where each "
-        f"family has a point, the closest to exact attention is {told[0]}"
+        f"Smallest error within {numbers.seconds(latency)} at {numbers.tokens(seq_len)} tokens, "
+        f"a time that each method can meet: {told[0]}"
         f"{f'; then {numbers.listing(told[1:])}' if told[1:] else ''}."
     ]
 
@@ -101,20 +101,18 @@ def _too_dear(rows: pd.DataFrame) -> list[str]:
     count = len(faster) + len(dear) + len(near)
     where = f"exact attention ({who}, {numbers.seconds(latency)})"
     if count and len(near) == count and _are_single(rows):
-        return [f"One launch each tells no order in time beside {where}."]
+        return [f"Whether they are faster than {where} is unknown: one process each."]
     if not dear and not near:
-        return [f"All approximations take less time than {where}."] if count else []
+        return [f"All approximations are faster than {where}."] if count else []
     if len(dear) == count:
-        return [f"No approximation takes less time than {where}: here they are of no use."]
+        return [f"No approximation is faster than {where}: here they bring nothing."]
     said = []
     if dear:
         told = _few([f"{name(r)} {time(r, 'latency')}" for r in dear])
-        said.append(
-            f"Of no use here, since they take longer than {where} and are not exact: {told}."
-        )
+        said.append(f"Slower than {where}, so of no use here: {told}.")
     if near:
         told = _few([f"{name(r)} {time(r, 'latency')}" for r in near])
-        said.append(f"Not told apart in time from {where}: {told}.")
+        said.append(f"Statistically tied in time with {where}: {told}.")
     return said
 
 
@@ -128,7 +126,7 @@ def _no_better_than_zeros(rows: pd.DataFrame) -> list[str]:
     if not lost:
         return []
     told = _few([f"{name(r)} {small_number(r['relative_error'])}" for r in lost])
-    return [f"No closer than an output of zeros (relative error {USELESS:g}): {told}."]
+    return [f"No better than an output of zeros (relative error {USELESS:g}): {told}."]
 
 
 def _few(names: Sequence[str]) -> str:
@@ -152,7 +150,7 @@ def error_answers(chapters: Sequence[ErrorChapter]) -> list[Paragraph]:
             faster, _, near = beside_exact(rows)
             if math.isfinite(exact) and not faster and not (near and _are_single(rows)):
                 said.append(
-                    f"{where}: no approximation is told to be faster than exact attention "
+                    f"{where}: no approximation is measurably faster than exact attention "
                     f"({numbers.seconds(exact)})."
                     if near
                     else f"{where}: exact attention ({numbers.seconds(exact)}) is faster than "
@@ -160,10 +158,10 @@ def error_answers(chapters: Sequence[ErrorChapter]) -> list[Paragraph]:
                 )
                 continue
             said.append(
-                f"{where}: within "
-                f"{numbers.seconds(latency)}{beside} {marked(name(best[0]), best[0])} is closest, "
-                f"relative error {small_number(best[0]['relative_error'])}."
+                f"{where}: within {numbers.seconds(latency)}{beside} "
+                f"{marked(name(best[0]), best[0])} has the smallest relative error, "
+                f"{small_number(best[0]['relative_error'])}."
             )
     more = len(said) - _MOST_LINES
     said = [*said[:_MOST_LINES], *([f"{more} more below."] if more > 0 else [])]
-    return [Paragraph("Error at a budget", said)] if said else []
+    return [Paragraph("Approximation error", said)] if said else []

@@ -25,15 +25,14 @@ def _by_inputs(chapter: ErrorChapter) -> TableView:
     """Return a row a backend at a budget, a column a distribution."""
     rows = chapter.rows[chapter.rows["seq_len"] == chapter.seq_len]
     notes = [
-        "Relative L2 distance of the output from exact softmax attention, at sampled rows; "
-        f"{USELESS:g} is that of an output of zeros. Latency and operations (those that the code "
-        "runs): medians over the inputs."
+        "Relative L2 distance of the output from exact softmax attention, at sampled rows; an "
+        f"output of zeros has {USELESS:g}. Latency and executed FLOPs: medians over the inputs."
     ]
     title = f"Relative error at {numbers.tokens(chapter.seq_len)} tokens, by inputs"
     columns: Columns[Spread] = [
         ("backend", lambda row: name(row[0])),
         ("latency", _latency),
-        ("operations", lambda row: _operations(_median(row, "operations"))),
+        ("FLOPs", lambda row: _operations(_median(row, "operations"))),
         *across(chapter.inputs[:MOST_INPUTS], lambda inputs: inputs or "inputs", _error),
     ]
     return table(title, spread(rows, ("backend", "options"), "inputs"), columns, notes=notes)
@@ -62,7 +61,7 @@ def _every(chapter: ErrorChapter) -> TableView:
         "inputs": of("inputs"),
         "tokens": of("seq_len", numbers.tokens),
         "latency": lambda row: time(row, "latency"),
-        "operations": of("operations", _operations),
+        "FLOPs": of("operations", _operations),
         "memory": of("peak_memory", numbers.size),
         "relative error": lambda row: Cell(small_number(row["relative_error"]), _apart(row)),
         "weights' error": of("weights_error", small_number),
@@ -71,16 +70,16 @@ def _every(chapter: ErrorChapter) -> TableView:
         "reason": of("reason"),
     }
     notes = [
-        "Weights' error: relative L2 distance of the rows of attention weights from exact "
-        "softmax's; KL: mean divergence of a method's row from the exact one, where its weights "
-        "are a distribution. Below an error: the smallest and largest over launches and seeds."
+        "Weights' error: relative L2 distance of the attention weights from those of exact "
+        "softmax; KL: mean divergence of their rows, where they are distributions. Below an "
+        "error: its range over processes and seeds."
     ]
     rows = records(chapter.rows)
     return table("Every error", rows, columns, text_columns=3, notes=notes, is_long=True)
 
 
 def _operations(value: float) -> str:
-    return f"{numbers.rate(value)}op" if math.isfinite(value) else numbers.NONE
+    return f"{numbers.rate(value)}FLOP" if math.isfinite(value) else numbers.NONE
 
 
 def _apart(row: Row) -> str:

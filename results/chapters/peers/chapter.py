@@ -11,7 +11,7 @@ from results.chapters.peers.rows import peer_chapters
 from results.chapters.peers.tables import peer_tables
 from results.page.blocks import Drawing, Part, Section
 
-TITLE = "Other libraries beside ours"
+TITLE = "Compared with other libraries"
 
 
 def peer_part(analysis: Analysis) -> Part | None:
@@ -24,7 +24,7 @@ def peer_part(analysis: Analysis) -> Part | None:
         )
         for chapter in peer_chapters(analysis.run)
     ]
-    return Part("peers", "Peers", sections) if sections else None
+    return Part("peers", "Other libraries", sections) if sections else None
 
 
 CHAPTER = ReportChapter(kinds=("peer",), order=20, part=peer_part)

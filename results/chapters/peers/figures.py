@@ -140,9 +140,8 @@ def _legend(figure: Figure, dots: pd.DataFrame) -> None:
 
 
 CAPTION = (
-    "Time of the peer over time of ours, the arms in alternation in one process; mean over "
-    "launches with its 95 % interval, where that is narrower than "
-    f"{numbers.digits(WIDEST, 2)}-fold. Right of the dotted line the peer takes longer. layer: "
-    "with the projections that the peer carries, in ours with the same weights; attention alone: "
-    "both without the time of those projections, measured in the same process."
+    "Time of the other library over ours, measured in alternation in one process: mean over "
+    f"processes with its 95 % interval, where that is narrower than {numbers.digits(WIDEST, 2)}"
+    "-fold. Right of the dotted line the other library is slower. Layer: with projections, of the "
+    "same weights; attention alone: without their time, measured in the same process."
 )

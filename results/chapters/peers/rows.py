@@ -152,7 +152,7 @@ def _compare(part: pd.DataFrame, claim: Mapping[str, Any]) -> dict[str, Any]:
     if (part["backend"] == PROJECTIONS).any() and len(latency):
         alone = _ratios(latency[:, 1] - latency[:, 2], latency[:, 0] - latency[:, 2])
         if not len(alone):
-            doubt = "the projections alone took as long as a whole layer: no ratio without them"
+            doubt = "no ratio of attention alone: the projections took as long as a whole layer"
     memory_ratios = _ratios(memory[:, 1], memory[:, 0])
     kernels = [k for k in dict.fromkeys(beside["kernel"]) if k]
     return {

@@ -26,7 +26,7 @@ def _pair(rows: Sequence[Row]) -> TableView:
     first = rows[0]
     causal = ", causal" if first["is_causal"] else ""
     around = ", with projections" if first["level"] == "layer" else ""
-    title = f"{label(first['backend'], first['options'])} beside {first['peer']}{causal}{around}"
+    title = f"{label(first['backend'], first['options'])} and {first['peer']}{causal}{around}"
     is_cpu = first["device"] == "cpu"
     columns: Columns[Row] = {
         "mode": of("mode"),
@@ -40,7 +40,7 @@ def _pair(rows: Sequence[Row]) -> TableView:
         ),
         "memory ratio": of("memory_ratio", _times),
         "output difference": of("output_difference", small_number),
-        "launches": of("num_launches"),
+        "processes": of("num_launches"),
     }
     return table(title, rows, columns, text_columns=2, notes=_notes(rows), is_long=False)
 
@@ -62,15 +62,15 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if math.isfinite(row["input_scale"]):
             notes.append(
-                f"Output difference: relative L2, inputs of scale {row['input_scale']:g}."
+                f"Output difference: relative L2, for inputs of scale {row['input_scale']:g}."
             )
         if row["same_function"] is True:
             allowed = small_number(row["allowed_difference"])
             notes.append(
-                f"The same function: as timed, a difference beyond {allowed} fails the case."
+                f"Both compute the same function (a difference above {allowed} fails the case)."
             )
         elif row["same_function"] is False:
-            notes.append(f"Not the same function: {row['difference']}.")
+            notes.append(f"They compute different functions: {row['difference']}.")
     for row in rows:
         if row["reason"]:
             word = "" if row["status"] == "ok" else f", {status_word(row['status'])}"

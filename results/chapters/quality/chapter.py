@@ -88,7 +88,7 @@ CHAPTER = ReportChapter(
     kinds=("task",),
     order=30,
     part=task_part,
-    method="A model of each backend learns a task from the same\n"
-    "data, with the same to spend; a score is that of a test split, the mean over seeds, and a "
-    "seed draws\nweights and data alike.",
+    method="Tasks: a model with each backend is trained on the\n"
+    "same data with the same budget. Scores are on a test split, means over seeds; a seed sets "
+    "both weights\nand data.",
 )

@@ -42,20 +42,14 @@ MOST_GROUPS = 12
 CURVE_POINTS = 120
 
 COST_CAPTION = (
-    "Mean over seeds, bars from the smallest to the largest seed. The stepped line is the "
-    "frontier of the means: of what lies on it, ringed, no other is at least as good at no more "
-    "cost, and better in one of the two. "
-    "Latency and peak memory are of the trained model's forward on one sequence, state is what it "
-    "keeps of that sequence to decode on."
+    "Mean over seeds; bars: range over seeds. Stepped line: Pareto frontier of the means, its "
+    "methods ringed. Latency and peak memory: the trained model's forward pass on one sequence; "
+    "KV cache or state: what it keeps of that sequence for decoding."
 )
 GROUP_CAPTION = (
-    "Share of the answers that are right, by {group}: the mean over seeds, bands from the "
-    "smallest to the largest seed. The dotted line is chance."
+    "Accuracy by {group}: mean over seeds; bands: range over seeds. Dotted line: chance."
 )
-CURVE_CAPTION = (
-    "Loss on training batches while learning: the mean over seeds, bands from the smallest to the "
-    "largest."
-)
+CURVE_CAPTION = "Training loss: mean over seeds; bands: range over seeds."
 
 _DOTTED = (0, (1, 2))
 _LINES: Mapping[str, Any] = {"zlib": (0, (5, 2)), "xz": (0, (1, 1.5))}
@@ -81,7 +75,7 @@ def cost_figure(chapter: QualityChapter, trial: Trial) -> Figure | None:
         log_cost(ax, list(shown[cost]), cost)
         _score_axis(ax, trial, rows, beside)
         ax.set_title(f"against {what}")
-        ax.set_xlabel(what if cost == "state_bytes" else f"{what} of a forward")
+        ax.set_xlabel(what if cost == "state_bytes" else f"{what}, forward pass")
     handles = [(ink_line("-"), "frontier"), *_extra(trial, beside)]
     shared_legend(figure, keys(rows), chapter.looks, with_lines=False, others=handles)
     return figure

@@ -71,7 +71,7 @@ def _overview(view: str, metric: str, pairs: Sequence[tuple[QualityChapter, Tria
         if backend in follows and backend in shown
     ]
     if len(every) > len(shown):
-        notes.append(f"Of {len(every)} backends the first {len(shown)}.")
+        notes.append(f"The first {len(shown)} of {len(every)} backends.")
     what = METRICS[metric].title
     title = f"{what} by task, {view if several else trainings[0]}"
     return table(title, rows, columns, text_columns=2, notes=notes)
@@ -118,20 +118,20 @@ def _in_short(trial: Trial) -> str:
         return ""
     if trial.lower:
         beside = [f"{word} {bits:.3f}" for word, bits in compressors(trial).items()]
-        end = f" (beside {numbers.listing(beside)})" if beside else ""
+        end = f" (for comparison: {numbers.listing(beside)})" if beside else ""
         return f"bits per byte {named(rows[:4], trial.metric)}{end}"
     solved = [name(r) for r in rows if is_solved(r)]
     lost = [name(r) for r in rows if r["at_chance"] and r["score"] < SOLVED]
     parts = [
         f"solved by {numbers.listing(solved[:MOST_NAMED])}"
         if solved
-        else f"not solved, best {named(rows[:1], 'accuracy')}"
+        else f"not solved, best: {named(rows[:1], 'accuracy')}"
     ]
     others = [r for r in rows[bool(not solved) :] if not is_solved(r)]
     if short := [r for r in others if r["score"] >= SOLVED]:
-        parts.append(f"a seed without result {named(short, 'accuracy')}")
+        parts.append(f"a seed failed: {named(short, 'accuracy')}")
     if rest := [r for r in others if r["score"] < SOLVED and not r["at_chance"]]:
-        parts.append(f"below it {named(rest, 'accuracy')}")
+        parts.append(f"partly learnt: {named(rest, 'accuracy')}")
     if lost:
-        parts.append(f"not told from chance {numbers.listing(lost[:MOST_NAMED])}")
+        parts.append(f"at chance: {numbers.listing(lost[:MOST_NAMED])}")
     return "; ".join(parts)

@@ -84,14 +84,14 @@ def _beside(task: str, chapters: Sequence[QualityChapter]) -> TableView:
     several = len({c.title for c, _ in trials}) > 1
     ours = [f"ours: {f'{c.title}, ' if several else ''}{t.name}" for c, t in trials]
     head = [
-        "method", "theirs: accuracy", "theirs: steps/s, text 4K", "theirs: peak memory, text 4K",
+        "method", "LRA: accuracy", "LRA: steps/s, text 4K", "LRA: peak memory, text 4K",
         *ours,
     ]  # fmt: skip
     notes = [
-        "Theirs: Long Range Arena (Tay et al. 2020, arXiv 2011.04006). Accuracy: the table of its "
-        "code's README, of models of its own sizes. Steps per second and peak memory a device: "
-        "its Table 2, byte-level text of 4K tokens, batch 32, on 4×4 TPU v3.",
-        "Ours: this report's own accuracy, of the models, lengths and training above. Hardware, "
-        "data, model and training differ: nothing here is a ratio of theirs and ours.",
+        "LRA: Long Range Arena (Tay et al. 2020, arXiv 2011.04006). Accuracy: from its code's "
+        "README, with its own model sizes. Steps per second and peak memory per device: its "
+        "Table 2, byte-level text of 4K tokens, batch 32, on 4×4 TPU v3.",
+        "Ours: accuracies of this report. Hardware, data, model and training differ, so the two "
+        "are not comparable as ratios.",
     ]
-    return TableView(f"Published beside ours: {task}", head, rows, notes=notes)
+    return TableView(f"Published and ours: {task}", head, rows, notes=notes)

@@ -40,27 +40,25 @@ def _of_accuracy(trial: Trial) -> list[str]:
     sentences = []
     at = f"a mean of {SOLVED:.0%} or more".replace("%", " %")
     if solved:
-        sentences.append(f"Solved, by {at}: {named(solved, 'accuracy')}.")
+        sentences.append(f"Solved ({at}): {named(solved, 'accuracy')}.")
     elif short:
         sentences.append(f"No backend reaches {at} with all of its seeds.")
     else:
         sentences.append(f"No backend reaches {at}; the best is {named(rows[:1], 'accuracy')}.")
         rest = [r for r in rest if r is not rows[0]]
     if short:
-        sentences.append(
-            f"Not counted as solved, for a seed has no result: {named(short, 'accuracy')}."
-        )
+        sentences.append(f"Not counted as solved, as a seed failed: {named(short, 'accuracy')}.")
     exact = [r for r in rows if r["backend"] in BASELINES]
     if exact and not any(r in solved for r in exact):
         sentences.append(
-            f"Exact attention ({named(exact, 'accuracy')}) does not solve it either: here a "
-            "failure of another says nothing of its attention alone."
+            f"Exact attention does not solve it either ({named(exact, 'accuracy')}), so the task "
+            "does not tell methods apart with this model and training."
         )
     if rest:
-        sentences.append(f"Between chance and that: {named(rest, 'accuracy')}.")
+        sentences.append(f"Better than chance: {named(rest, 'accuracy')}.")
     if lost:
         chance = score(trial.chance, "accuracy")
-        sentences.append(f"Not told from chance ({chance}): {named(lost, 'accuracy')}.")
+        sentences.append(f"At chance ({chance}): {named(lost, 'accuracy')}.")
     return sentences
 
 
@@ -73,13 +71,13 @@ def _of_text(trial: Trial) -> list[str]:
         sentences.append(f"Then {named(rows[1:], trial.metric)}.")
     for word, bits in compressors(trial).items():
         beaten = [name(r) for r in rows if r["score"] < bits]
-        mark = f"{word}'s {bits:.3f} bits per byte of the same test split"
+        mark = f"{word} ({bits:.3f} on the same test split)"
         if not beaten:
-            sentences.append(f"No backend gets below {mark}.")
+            sentences.append(f"No backend beats {mark}.")
         elif len(beaten) == len(rows) > 1:
-            sentences.append(f"All get below {mark}.")
+            sentences.append(f"All beat {mark}.")
         else:
-            sentences.append(f"Below {mark}: {numbers.listing(beaten[:MOST_NAMED])}.")
+            sentences.append(f"Better than {mark}: {numbers.listing(beaten[:MOST_NAMED])}.")
     return sentences
 
 
@@ -104,9 +102,9 @@ def _cheapest(trial: Trial) -> list[str]:
             once = cost == "latency" and min(map(len, rows["launches"])) == 1
             least_of.append(
                 f"{METRICS[cost].words} {writer(cost)(least)} ({numbers.listing(who)}"
-                f"{', one launch each' if once else ''})"
+                f"{', one process each' if once else ''})"
             )
-    return [f"Least of those that solve it: {numbers.listing(least_of)}."] if least_of else []
+    return [f"Cheapest that solves it: {numbers.listing(least_of)}."] if least_of else []
 
 
 def _failures(trial: Trial) -> list[str]:
@@ -114,4 +112,4 @@ def _failures(trial: Trial) -> list[str]:
     names = [f"{name(r)} ({status_word(r['status'])})" for r in failed[:MOST_NAMED]]
     more = len(failed) - len(names)
     names += [f"{more} more"] if more else []
-    return [f"No result: {numbers.listing(names)}; the table has the reasons."] if names else []
+    return [f"No result: {numbers.listing(names)}; reasons are in the table."] if names else []

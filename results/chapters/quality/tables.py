@@ -46,14 +46,14 @@ def _from_scratch(chapter: QualityChapter) -> str:
         if number_of(options_of(trial.training).get("pretrain", "")) > 0 and len(trial.good)
     ]
     told = (
-        f"Rows of {numbers.listing(pretrained)} have."
+        f"Here that holds for: {numbers.listing(pretrained)}."
         if pretrained
-        else "There are none here that have."
+        else "Here no model was pretrained so."
     )
     return (
-        "Training from random initialisation alone overstates the differences between "
-        "architectures (Amos et al. 2023, arXiv 2310.02980); less so those that were trained on "
-        f"the task's own inputs first. {told}"
+        "Training from random initialisation overstates differences between architectures (Amos "
+        "et al. 2023, arXiv 2310.02980); pretraining on the task's own inputs reduces that. "
+        f"{told}"
     )
 
 
@@ -75,12 +75,12 @@ def _results(trial: Trial) -> TableView:
     columns: dict[str, Writer[Row]] = {
         "backend": name,
         METRICS[trial.metric].words: lambda row: score_cell(row, trial),
-        "95 % of the mean": lambda row: _interval(row, trial.metric),
+        "95 % interval": lambda row: _interval(row, trial.metric),
         "seeds": lambda row: (seeds_of(row) or f"{row['num_seeds']}").removesuffix(" seeds"),
         "loss": of("loss", numbers.digits),
         "latency": cost("latency"),
         "peak memory": cost("peak_memory"),
-        "state": cost("state_bytes"),
+        "KV cache or state": cost("state_bytes"),
         "reason": of("reason"),
     }
     return table(
@@ -94,12 +94,12 @@ def _spent(trial: Trial) -> TableView:
         "backend": name,
         "time": of("training_time", numbers.seconds),
         "steps": of("training_steps", numbers.tokens),
-        "operations": lambda row: _rate(row["training_ops"], "op"),
+        "FLOPs": lambda row: _rate(row["training_ops"], "FLOP"),
         "tokens/s": lambda row: numbers.digits(row["throughput"], 2),
         "parameters": lambda row: _rate(row["parameters"], ""),
     }
     view = table(
-        f"What learning took, {trial.name}", records(trial.rows[trial.rows["score"].notna()]),
+        f"Training cost, {trial.name}", records(trial.rows[trial.rows["score"].notna()]),
         columns, notes=["Medians over seeds."], optional=list(columns)[1:], is_long=True,
     )  # fmt: skip
     return view if len(view.head) > 1 else replace(view, rows=[])
@@ -132,20 +132,19 @@ def _notes(trial: Trial) -> list[str]:
         notes.append(f"The task: {written(every)}.")
     if math.isfinite(trial.chance):
         notes.append(
-            f"Chance is {score(trial.chance, 'accuracy')}: a guess that knows the task and not "
-            "the sequence."
+            f"Chance: {score(trial.chance, 'accuracy')}, the best guess without looking at the "
+            "sequence."
         )
     if (trial.rows["num_seeds"] > 1).any():
         notes.append(
-            "Mean over seeds, below it the smallest and largest of them; 95 % of the mean: "
-            f"Student's interval, from {FEWEST} seeds on; of an accuracy at least Wilson's, of "
-            "the labels of one seed."
+            "Mean over seeds, below it their range. 95 % interval of the mean: Student's, from "
+            f"{FEWEST} seeds on; of an accuracy at least as wide as Wilson's of one seed."
         )
     if trial.rows[list(COSTS)].notna().any(axis=None):
         notes.append(
-            "Latency and peak memory: the trained model's forward on one sequence. State: what it "
-            "keeps of the sequence to decode on. Frontier: no other is at least as good at no "
-            "more cost, and better in one of the two."
+            "Latency and peak memory: the trained model's forward pass on one sequence. KV cache "
+            "or state: what it keeps of the sequence for decoding. Frontier: Pareto-optimal, no "
+            "other is as good and as cheap, and better in one of the two."
         )
     if corpus := _corpus(trial.facts):
         notes.append(corpus)

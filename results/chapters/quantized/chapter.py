@@ -1,4 +1,4 @@
-"""Quantised weights: records of kind quantized as a table and a sentence."""
+"""Quantized weights: records of kind quantized as a table and a sentence."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ORDER = (FULL, "bfloat16", "float16", "int8", "int4")
 
 
 def quantized_part(analysis: Analysis) -> Part | None:
-    """Return the part of the report that has quantised weights."""
+    """Return the part of the report that has quantized weights."""
     groups = _groups(analysis.run)
     if not groups:
         return None
@@ -68,8 +68,8 @@ def quantized_part(analysis: Analysis) -> Part | None:
         for text in p.sentences
         if text != NOTE
     ]
-    answers = [Paragraph("Quantised weights", said[:8])] if said else []
-    return Part("quantized", "Quantised weights", sections, answers)
+    answers = [Paragraph("Quantized weights", said[:8])] if said else []
+    return Part("quantized", "Quantized weights", sections, answers)
 
 
 def _groups(run: Run) -> list[tuple[dict[str, Any], pd.DataFrame]]:
@@ -136,13 +136,12 @@ def _table(rows: pd.DataFrame) -> TableView:
         f"{row['weights']}: {row['kernel']}": None for row in as_rows(rows) if row["kernel"]
     }
     notes = [
-        "Weights: those of the blocks' linear layers; embeddings, logits, norms and biases stay "
-        "numbers of the products' type. Parameters: the bytes that hold all of them.",
-        "Latency, peak memory: of a call on one sequence. Output difference: relative L2 of the "
-        f"logits from those with {FULL} weights, on the test split. "
-        "Latency: the mean over seeds; the others are medians.",
+        "Weights: of the blocks' linear layers; embeddings, logits, norms and biases are not "
+        "quantized. Parameters: bytes of all of them.",
+        "Latency (mean over seeds) and peak memory: a call on one sequence. Output difference: "
+        f"relative L2 of the logits from those with {FULL} weights, on the test split.",
         *(
-            ["One training, of one seed: what another would give is not known."]
+            ["One seed: how far trainings differ is unknown."]
             if rows["num_seeds"].max() == 1
             else []
         ),
@@ -176,14 +175,14 @@ def _sentences(rows: pd.DataFrame) -> list[str]:
             text for row in as_rows(own) if row["weights"] != FULL and (text := _beside(row, base))
         ]
         if told:
-            said.append(f"Beside {FULL} ({label(backend, options)}): {'; '.join(told)}.")
+            said.append(f"Against {FULL} ({label(backend, options)}): {'; '.join(told)}.")
     return said
 
 
 def _latency_beside(row: Row, base: Row) -> str:
     found = ratio_of(row["cell"], base["cell"])
     told = f"{numbers.times(*found[:3])} the latency"
-    return told if found.has_interval else f"{told} (one launch each: no order)"
+    return told if found.has_interval else f"{told} (one process each: no interval)"
 
 
 def _beside(row: Row, base: Mapping[Any, Any]) -> str:

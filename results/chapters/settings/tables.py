@@ -64,7 +64,7 @@ def _threads(points: pd.DataFrame) -> list[TableView]:
         base = part["base"].iloc[0]
         note = (
             f"Time with {base} thread{'s' if base != 1 else ''} over time with {count}, "
-            "in the same run, with the 95 % interval over launches."
+            "in the same run, with the 95 % interval over processes."
         )
         views.append(
             table(
@@ -108,13 +108,13 @@ def _precision(points: pd.DataFrame) -> TableView:
         "kept": _kept,
     }
     notes = [
-        f"Precision of float32 matrix products, in torch's words; speed-up over {base}, with the "
-        "95 % interval over launches.",
+        "Precision of float32 matmuls (torch.set_float32_matmul_precision); speed-up over "
+        f"{base}, with the 95 % interval over processes.",
         "Error: relative L2 distance of the output (in training the larger of it and the "
-        "gradient of q) from the method's formula in float64. Kept: full = within the budget of "
-        "full precision, whatever was allowed; reduced = within that of the reduced one only.",
+        "gradient of q) from the method's formula in float64. Kept: full = within the error "
+        "budget of full precision; reduced = within that of the reduced one only.",
     ]
-    title = "Precision of matrix products"
+    title = "Matmul precision"
     return table(title, as_rows(rows), columns, text_columns=len(naming), notes=notes)
 
 
@@ -153,8 +153,8 @@ def _compiled(points: pd.DataFrame) -> TableView:
         "remark": lambda row: _remark(row) if row["value"] > 0 else row["reason"],
     }
     notes = [
-        "Compile time: the first call less the second. Graphs and breaks are those of the first "
-        "call; recompiled: graphs that the second call at the same shape compiled anew."
+        "Compile time: the first call less the second. Graphs and graph breaks: of the first "
+        "call. Recompiled: graphs that the second call at the same shape compiled again."
     ]
     return table(
         "torch.compile", as_rows(rows), columns, text_columns=len(naming), notes=notes,
@@ -171,15 +171,15 @@ def _checkpointed(points: pd.DataFrame) -> TableView:
     columns: Columns[Row] = {
         **naming,
         "tokens": of("seq_len", numbers.tokens),
-        "time, kept": _base_time,
-        "time, computed anew": _time,
+        "time, off": _base_time,
+        "time, on": _time,
         "speed-up": ratio_cell,
-        "memory, kept": of("base_memory", numbers.size),
-        "memory, computed anew": of("memory", numbers.size),
+        "memory, off": of("base_memory", numbers.size),
+        "memory, on": of("memory", numbers.size),
     }
     notes = [
-        "A training step that keeps all activations, beside one that keeps the blocks' inputs and "
-        "computes the rest anew in the backward pass."
+        "A training step without and with activation checkpointing (blocks keep their inputs and "
+        "recompute the rest in the backward pass)."
     ]
     title = "Activation checkpointing"
     return table(title, as_rows(rows), columns, text_columns=len(naming), notes=notes)
@@ -244,5 +244,5 @@ def _count(value: float) -> str:
 
 def _remark(row: Row) -> str:
     if row["graphs"] == 0:
-        return "nothing was compiled: it ran as it is"
+        return "nothing was compiled: it ran in eager mode"
     return "compiles at every call" if row["recompiles"] > 0 else str(row["reason"])

@@ -1,4 +1,4 @@
-"""What is said of how far launches scatter: sentences, and a table of what the sentinel brings."""
+"""How far launches scatter, in sentences, and a table of what the sentinel takes off."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ def between_sentences(told: BetweenLaunches) -> list[str]:
         ends = [one.model.coefficient for one in told.series]
         without, left = (numbers.percent(told.pooled(sd)) for sd in ("sd_without", "sd"))
         said.append(
-            f"Beside the sentinel, launches of a case scatter by {left} in place of {without} "
-            f"(standard deviation over {len(ends):,} series, each with a coefficient of its own: "
+            "Between the processes of a case, times scatter by "
+            f"{without}, and by {left} once the control benchmark's own changes are removed "
+            f"(standard deviation over {len(ends):,} series; each has its own coefficient, "
             f"{numbers.interval(min(ends), max(ends), numbers.exponent).strip('()')})."
         )
     if told.slope is not None:
@@ -25,49 +26,49 @@ def between_sentences(told: BetweenLaunches) -> list[str]:
         verdict = (
             "a sign that the case disturbs it" if told.is_biased
             else "no sign that the case disturbs it" if half <= WIDEST
-            else "too uncertain to say whether the case disturbs it"
+            else "too uncertain to tell whether the case disturbs it"
         )  # fmt: skip
         said.append(
-            "The sentinel's own time grows with the length of the case beside it as "
+            "The control benchmark's time grows with the length of the case that it runs with as "
             f"N^{numbers.exponent(centre)} {between}: {verdict} (limit {STEADY:g})."
         )
         if told.p < SURE:
             said.append(
-                f"It differs between cases by more than between launches (F test, p < {SURE:g}): "
-                "some cases may have met a slower machine, or disturb it."
+                "It differs between cases by more than between processes (F test, "
+                f"p < {SURE:g}): some cases met a slower machine, or disturb it."
             )
     if told.odd:
         named = [
-            f"{one.name} by {numbers.percent(one.sd)}, {numbers.times(one.ratio)} as much"
+            f"{one.name} ({numbers.percent(one.sd)}, {numbers.times(one.ratio)} as much)"
             for one in told.odd
         ]
         said.append(
-            "Launches of some cases scatter by far more than those of their series' other "
-            f"lengths, so that their intervals are too narrow: {numbers.few(named)}."
+            "The intervals of some cases are too narrow, as their processes scatter far more than "
+            f"at other lengths of the same series: {numbers.few(named)}."
         )
     return said
 
 
 def between_table(between: BetweenLaunches) -> TableView:
-    """Return how far the launches of each series scatter, without the sentinel and beside it."""
+    """Return how far the launches of each series scatter, without the sentinel and with it."""
     columns: Columns[Series] = {
         "backend": lambda one: one.name,
         "mode": lambda one: one.mode,
         "setting": lambda one: one.setting,
-        "launches": lambda one: f"{one.launches:,}",
+        "processes": lambda one: f"{one.launches:,}",
         "scatter": lambda one: numbers.percent(one.model.sd_without),
-        "beside the sentinel": lambda one: numbers.percent(one.model.sd),
+        "corrected": lambda one: numbers.percent(one.model.sd),
         "coefficient": lambda one: Cell(
             numbers.exponent(one.model.coefficient),
             f"±{numbers.exponent(one.model.coefficient_error, to='up')}",
         ),
     }
     notes = [
-        "Scatter: standard deviation between launches of a case, of the logarithm. The "
-        "coefficient, with its standard error, says how much of what the sentinel tells is taken "
-        "off a launch's time: 1 = all, 0 = nothing."
+        "Scatter: standard deviation of the log time between processes of a case; corrected: "
+        "after removing what follows the control benchmark. Coefficient, with its standard "
+        "error: which part of the control benchmark's change is removed, 1 = all, 0 = nothing."
     ]
-    title = "What the sentinel in the launches brings"
+    title = "Correction by the control benchmark"
     return table(
         title,
         between.series,

@@ -62,44 +62,44 @@ class Conditions:
             told = self.spans[name]
             if self.busy[name] > DISTURBED_SHARE:
                 said.append(
-                    f"While cases were timed {who} {numbers.digits(told.median, 2)} of "
-                    f"{self._processors} at the median, {numbers.digits(told.high, 2)} at most "
-                    f"({told.where}), and more than {BUSY:g} in "
-                    f"{numbers.percent(self.busy[name])} of the launches: {remedy}."
+                    f"While cases were timed, {who} {numbers.digits(told.median, 2)} of "
+                    f"{self._processors} (median; at most {numbers.digits(told.high, 2)}, in "
+                    f"{told.where}), and more than {BUSY:g} in "
+                    f"{numbers.percent(self.busy[name])} of the processes: {remedy}."
                 )
         if self.spans[LOAD].median > MOST_LOAD * self.threads:
             said.append(
-                f"{numbers.digits(self.spans[LOAD].median, 2)} programs were running as launches "
-                "started, at the median, more than the sweep's own: end them."
+                f"{numbers.digits(self.spans[LOAD].median, 2)} programs were running when "
+                "processes started (median), more than the sweep's own: stop the others."
             )
         clock = self.spans["frequency"]
         if clock.high > CLOCK_SPREAD * clock.low > 0:
             said.append(
-                f"The processors' clock went from {numbers.digits(clock.low / 1e9)} to "
-                f"{numbers.digits(clock.high / 1e9)} GHz between launches (slowest in "
-                f"{clock.where}): fix it, with the governor performance and turbo off."
+                f"The CPU clock varied from {numbers.digits(clock.low / 1e9)} to "
+                f"{numbers.digits(clock.high / 1e9)} GHz between processes (slowest in "
+                f"{clock.where}): fix it (governor performance, turbo off)."
             )
         if self.throttled > 0:
             said.append(
-                f"Processors slowed themselves down {self.throttled:,.0f} "
+                f"The CPU throttled {self.throttled:,.0f} "
                 f"time{'s' if self.throttled != 1 else ''} for heat or power "
-                f"(most in {self.spans['throttled'].where}): see to cooling, or cap the clock."
+                f"(most in {self.spans['throttled'].where}): improve cooling, or cap the clock."
             )
         if self.shared:
             said.append(
-                f"{_launches(self.shared)} shared the GPU with other processes: end them, or "
-                "measure on a GPU of your own."
+                f"{_processes(self.shared)} shared the GPU with other programs: stop them, or "
+                "use a GPU that is free."
             )
         for reason, count in self.gpu_throttled.items():
             said.append(
-                f"The GPU held its clock back in {_launches(count)} ({reason}): lock its clock "
-                "below the limit, or see to power and cooling."
+                f"The GPU throttled in {_processes(count)} ({reason}): lock its clock below the "
+                "limit, or improve power and cooling."
             )
         return said
 
     @property
     def _processors(self) -> str:
-        return f"{self.cores} processors" if self.cores else "a processor"
+        return f"{self.cores} cores" if self.cores else "a core"
 
     def slight(self) -> list[str]:
         """Say what happened in too few launches to be a disturbance; empty for nothing."""
@@ -108,25 +108,25 @@ class Conditions:
             told = self.spans[name]
             if 0 < self.busy[name] <= DISTURBED_SHARE:
                 said.append(
-                    f"In {numbers.percent(self.busy[name])} of the launches {who} more than "
-                    f"{BUSY:g} of a processor, {numbers.digits(told.high, 2)} at most "
-                    f"({told.where})."
+                    f"In {numbers.percent(self.busy[name])} of the processes {who} more than "
+                    f"{BUSY:g} of a core (at most {numbers.digits(told.high, 2)}, in "
+                    f"{told.where})."
                 )
         load = self.spans[LOAD]
         if load.high > MOST_LOAD * self.threads >= load.median:
             said.append(
-                f"As a launch started, up to {numbers.digits(load.high, 2)} programs were running "
-                f"({load.where})."
+                f"Up to {numbers.digits(load.high, 2)} programs were running when a process "
+                f"started ({load.where})."
             )
         return said
 
 
 _TAKEN = {
     "steal": (
-        "the hypervisor gave others",
-        "measure on a machine of your own, or when its host is quiet",
+        "the hypervisor took",
+        "use a dedicated machine, or measure when its host is quiet",
     ),
-    "other_cpu": ("other programs took", "end them, or measure when they are done"),
+    "other_cpu": ("other programs took", "stop them, or measure when they are done"),
 }
 """Of `CONDITIONS` those that are processors' time which goes elsewhere: in words, and a remedy."""
 
@@ -177,9 +177,9 @@ def launch_name(record: Mapping[str, Any]) -> str:
     arm = Arm(case["arms"][0]["name"], case["arms"][0].get("options", {}))
     length = f"{case['seq_len']:,} tokens" if case["seq_len"] else ""
     mode = case["mode"] if case["seq_len"] else ""
-    parts = (clean(arm.label)[:100], mode, length, f"launch {index}")
+    parts = (clean(arm.label)[:100], mode, length, f"process {index}")
     return ", ".join(part for part in parts if part)
 
 
-def _launches(count: int) -> str:
-    return f"{count:,} launch{'es' if count != 1 else ''}"
+def _processes(count: int) -> str:
+    return f"{count:,} process{'es' if count != 1 else ''}"

@@ -76,7 +76,7 @@ class Drift:
     @property
     def counted(self) -> str:
         """How many repetitions there are, in words."""
-        what = "launches" if self.in_launches else "repetitions"
+        what = "processes" if self.in_launches else "repetitions"
         return f"{len(self.seconds)} {what}"
 
     @property
@@ -101,7 +101,7 @@ class Drift:
         if len(self.seconds) >= FEWEST:
             return ""
         lost = f", {self.failed} failed" if self.failed else ""
-        return f"{self.counted}{lost}: a drift needs {FEWEST}"
+        return f"{self.counted}{lost}: needs {FEWEST} to tell a drift"
 
     @property
     def is_disturbed(self) -> bool:
@@ -119,7 +119,7 @@ class Drift:
     @property
     def warning(self) -> str:
         """Say what a disturbed run is worth."""
-        return f"{self.told}. Compare with care; measure again on a quiet machine."
+        return f"Noisy machine: {self.told}. Measure again on a quiet one."
 
     @property
     def told(self) -> str:
@@ -133,7 +133,7 @@ class Drift:
         )
         drift = self.reason if self.reason else f"a drift of {numbers.percent(self.drift)}"
         return (
-            f"The same work (sentinel, {self.name}, {self.counted}) took "
+            f"the control benchmark ({self.name}, {self.counted}), always the same work, took "
             f"{' to '.join(ends)}: a spread of {numbers.percent(self.spread)}, {drift}"
         )
 

@@ -24,9 +24,9 @@ PANEL_HEIGHT = 2.5
 """Inches."""
 
 CAPTION = (
-    "Time of the sentinel, the same work every time, relative to its median over the run: "
-    "marks are repetitions, each a process of its own, the line is their running median, "
-    "or joins them where there are three alone. A machine that keeps its speed gives a level line."
+    "Time of the control benchmark, always the same work, relative to its median over the run. "
+    "Marks: repetitions, each in a process of its own; line: their running median (of three, the "
+    "repetitions themselves). A steady machine gives a level line."
 )
 
 
@@ -81,7 +81,7 @@ def _panel(ax: Axes, drawn: list[Drift]) -> None:
     ax.set_ylim(min(low, -2.0), max(high, 2.0))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:+g} %" if y else "0 %"))
     plot_data.kind(ax.yaxis, "percent")
-    ax.set_ylabel("time against the median")
+    ax.set_ylabel("time, relative to median")
     ax.set_xlabel("minutes since the first" if by_clock else "repetition")
     if not by_clock:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -30,8 +30,8 @@ from results.text.clean import clean
 from results.text.settings import differing, machine_name
 
 BIASED = (
-    "The sentinel's own time changes with the length of the case beside it, by more than "
-    f"{STEADY:g} of an exponent: what it takes off the times is not the machine's speed alone."
+    "The control benchmark's time depends on the length of the case that it runs with (by more "
+    f"than {STEADY:g} of an exponent): correcting times by it may distort exponents."
 )
 
 _KEYS = ("run", "machine", "environment")
@@ -60,9 +60,9 @@ class Harness:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the driver foretold of one run's cases, against what they took.
+    """What the driver predicted of one run's cases, against what they took.
 
-    Only a case's first launch counts: the others are foretold from it.
+    Only a case's first launch counts: the others are predicted from it.
 
     Attributes:
         latency: measured over predicted; the worst is the farthest from 1.

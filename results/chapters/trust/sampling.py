@@ -88,7 +88,7 @@ def latencies(frame: pd.DataFrame) -> pd.DataFrame:
 def sampling(frame: pd.DataFrame) -> Sampling:
     """Return how the latencies in the tidy rows of one run were sampled."""
     rows = latencies(frame)
-    launches = [f"{n}, launch {i}" for n, i in zip(rows["name"], rows["launch"], strict=True)]
+    launches = [f"{n}, process {i}" for n, i in zip(rows["name"], rows["launch"], strict=True)]
     words = rows["stopped"].value_counts()
     known = rows["converged"].map(lambda told: told is not None)
     looked = [len(s) >= FEWEST for s in rows["samples"]]

@@ -61,32 +61,32 @@ def _sentences(run: RunTrust) -> list[str]:
 def _drift(run: RunTrust) -> list[str]:
     """Say what the sentinels tell that no disturbance is."""
     if not run.drifts:
-        return ["No sentinel was measured: whether the machine's speed changed is not known."]
+        return ["No control benchmark was run: whether the machine's speed changed is unknown."]
     return [_kept(drift) for drift in run.drifts if not drift.is_disturbed]
 
 
 def _kept(drift: Drift) -> str:
     if not len(drift.seconds):
         return (
-            f"Whether the machine's speed changed is not known (sentinel, {drift.name}): "
-            f"{drift.reason}."
+            "Whether the machine's speed changed is unknown (control benchmark, "
+            f"{drift.name}): {drift.reason}."
         )
-    limits = f" Above {SPREAD_TEXT} of spread or {LIMIT_TEXT} of drift a run counts as disturbed."
-    return f"{drift.told}.{'' if drift.reason else limits}"
+    limits = f" (limits: spread {SPREAD_TEXT}, drift {LIMIT_TEXT})"
+    return f"{_headed(drift.told)}{'' if drift.reason else limits}."
 
 
 def _conditions(run: RunTrust) -> list[str]:
     """Say what else went on that is no disturbance; that there was none, only where it is so."""
     known = run.conditions
     if not known.launches:
-        return ["What else the machine did while cases were timed was not recorded."]
+        return ["Load, clock and throttling of the machine were not recorded."]
     if slight := known.slight():
         return slight
     if run.disturbances:
         return []
     return [
-        f"Nothing disturbed the {known.launches:,} "
-        f"launch{'es' if known.launches != 1 else ''} whose conditions were recorded."
+        f"No disturbance in the {known.launches:,} "
+        f"process{'es' if known.launches != 1 else ''} whose conditions were recorded."
     ]
 
 
@@ -95,16 +95,17 @@ def _launches(run: RunTrust) -> list[str]:
     if not run.sampling.arms:
         return []
     if not between.num_values:
-        return ["No case has several launches: how far processes differ is not known."]
+        return ["Each case was measured in one process: how far processes differ is unknown."]
     inside = (
-        f"; half of a launch's samples lie within {numbers.percent(within.median)} of each other"
+        "; within a process, the interquartile range of the samples is "
+        f"{numbers.percent(within.median)} (median)"
         if within.num_values
         else ""
     )
     return [
-        f"Launches of a case differ by {numbers.percent(between.median)} at the median of "
-        f"{between.num_values:,} cases, by {numbers.percent(between.high)} at most "
-        f"({between.where}){inside}."
+        f"Processes of a case differ by {numbers.percent(between.median)} (median of "
+        f"{between.num_values:,} cases; at most {numbers.percent(between.high)}, in "
+        f"{between.where}){inside}."
     ]
 
 
@@ -113,16 +114,16 @@ def _sampling(run: RunTrust) -> list[str]:
     if run.has_stops:
         known = sum(told.stopped[w] for w in STOPS)
         said.append(
-            f"{share(told.stopped['spread'], known)} of the launches' arms were sampled until "
+            f"{share(told.stopped['spread'], known)} of the measurements were sampled until "
             f"their median was known to ±{TARGET_TEXT}, "
-            f"{share(told.stopped['budget'], known)} until their time was spent."
+            f"{share(told.stopped['budget'], known)} until their time ran out."
         )
     if told.not_converged:
         said.append(warm_up.sentence(told.not_converged, told.warm_ups))
     width = told.half_width
     if width.num_values and width.high > TARGET:
         said.append(
-            f"The least certain median of a launch is known to ±{numbers.percent(width.high)} "
+            f"The least certain median of a process is known to ±{numbers.percent(width.high)} "
             f"({width.where})."
         )
     return said
@@ -152,14 +153,14 @@ def _harness(run: RunTrust) -> list[str]:
         more = len(cost.small) - _NAMED
         named = [*cost.small[:_NAMED], *([f"{more:,} more"] if more > 0 else [])]
         said.append(
-            f"An empty call takes {numbers.seconds(cost.empty)} ({cost.name}): more than "
-            f"{VISIBLE_TEXT} of the time of {'; '.join(named)}."
+            f"Overhead of measuring: an empty call takes {numbers.seconds(cost.empty)} "
+            f"({cost.name}), more than {VISIBLE_TEXT} of the time of {'; '.join(named)}."
         )
     if run.harness and not said:
         largest = max(cost.share.high for cost in run.harness)
         said.append(
-            f"An empty call takes at most {tiny_share(largest)} of any case's time: what "
-            "measuring costs does not show."
+            "The overhead of measuring is negligible: an empty call takes at most "
+            f"{tiny_share(largest)} of any case's time."
         )
     return said
 
@@ -169,14 +170,14 @@ def _predictions(run: RunTrust) -> list[str]:
     for what, ratio in (("Latency", told.latency), ("Memory", told.memory)):
         if ratio.num_values:
             said.append(
-                f"{what} was {numbers.times(ratio.median)} what had been foretold at the median "
-                f"of {ratio.num_values:,} cases, {numbers.times(ratio.low)} to "
-                f"{numbers.times(ratio.high)} over all."
+                f"{what} was {numbers.times(ratio.median)} the prediction (median of "
+                f"{ratio.num_values:,} cases; range {numbers.times(ratio.low)} to "
+                f"{numbers.times(ratio.high)})."
             )
     if told.not_run:
         said.append(
-            f"{told.not_run:,} launch{'es were' if told.not_run != 1 else ' was'} not started, "
-            "because a prediction said that memory or time would not do."
+            f"{told.not_run:,} process{'es were' if told.not_run != 1 else ' was'} not started: "
+            "the prediction exceeded memory or time."
         )
     return said
 

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 _STOPPED = {
     "spread": f"within ±{TARGET_TEXT}",
-    "budget": "time spent",
+    "budget": "time ran out",
     "count": "enough samples",
     "": "not recorded",
 }
@@ -43,8 +43,8 @@ _STOPPED = {
 _CONDITIONS: dict[str, tuple[str, Callable[[float], str]]] = {
     "steal": ("hypervisor", lambda v: numbers.digits(v, 2)),
     "other_cpu": ("other programs", lambda v: numbers.digits(v, 2)),
-    "frequency": ("processors' clock", lambda v: f"{numbers.rate(v)}Hz"),
-    "throttled": ("slow-downs", lambda v: f"{v:,.0f}"),
+    "frequency": ("CPU clock", lambda v: f"{numbers.rate(v)}Hz"),
+    "throttled": ("CPU throttling events", lambda v: f"{v:,.0f}"),
     "switches": ("context switches", lambda v: f"{v:,.0f}"),
     LOAD: ("load at the start", lambda v: numbers.digits(v, 2)),
     "gpu_users": ("GPU: other processes", lambda v: f"{v:,.0f}"),
@@ -108,13 +108,11 @@ def _drift_table(trust: Trust) -> TableView:
         "remark": lambda d: Cell("disturbed" if d.is_disturbed else d.reason, "", d.is_disturbed),
     }
     notes = [
-        "The same work every time; below the time its shortest and longest. Drift: largest over "
-        "smallest running median of the repetitions, less 1, so that one odd process does not "
-        "count. Spread: their 90 % quantile over their 10 % quantile, less 1. "
-        f"A run that drifted by more than {LIMIT_TEXT} or spread by more than {SPREAD_TEXT} "
-        "is disturbed."
+        "The same work every time; below the time its range. Drift: largest over smallest running "
+        "median, less 1. Spread: 90 % quantile over 10 % quantile, less 1. A run with more than "
+        f"{LIMIT_TEXT} of drift or {SPREAD_TEXT} of spread counts as disturbed."
     ]
-    return _table(trust, "The sentinel", lambda run: run.drifts, columns, notes, ("remark",))
+    return _table(trust, "Control benchmark", lambda run: run.drifts, columns, notes, ("remark",))
 
 
 def _repeated(drift: Drift) -> Cell:
@@ -130,26 +128,27 @@ def _repeated(drift: Drift) -> Cell:
 def _spread_table(trust: Trust) -> TableView:
     def rows(run: RunTrust) -> Iterable[tuple[str, Span]]:
         spans = {
-            "of launches": run.sampling.between, "of samples": run.sampling.within,
+            "between processes": run.sampling.between,
+            "within a process": run.sampling.within,
             "of a median": run.sampling.half_width,
         }  # fmt: skip
         return [(what, span) for what, span in spans.items() if span.num_values]
 
     columns: Columns[tuple[str, Span]] = {
         "spread": lambda row: row[0],
-        "of": lambda row: f"{row[1].num_values:,}",
+        "count": lambda row: f"{row[1].num_values:,}",
         "median": lambda row: numbers.percent(row[1].median),
         "worst": lambda row: numbers.percent(row[1].high),
         "where": lambda row: row[1].where,
     }
     notes = [
-        "Of launches: largest over smallest median of a case's launches, less 1. Of samples: "
-        f"interquartile range of a launch's samples over their median, from {FEWEST} samples on. "
-        "Of a median: half-width of its 95 % interval by order statistics, from 6 samples "
-        "on.",
-        "Intervals elsewhere on this page come from launches, never from samples.",
+        "Between processes: largest over smallest median of a case's processes, less 1. Within a "
+        f"process: interquartile range of its samples over their median (at least {FEWEST} "
+        "samples). Of a median: half-width of its 95 % interval by order statistics (at least 6 "
+        "samples).",
+        "All other intervals on this page are between processes, never between samples.",
     ]
-    return _table(trust, "Spread of launches and samples", rows, columns, notes)
+    return _table(trust, "Spread between and within processes", rows, columns, notes)
 
 
 def _stop_table(trust: Trust) -> TableView:
@@ -165,21 +164,21 @@ def _stop_table(trust: Trust) -> TableView:
     has_stops = any(run.has_stops for run in trust.runs)
     columns: Columns[tuple[str, int, int]] = {
         "sampling ended by" if has_stops else "sampling": lambda row: row[0],
-        "arms of launches": lambda row: f"{row[1]:,}",
+        "measurements": lambda row: f"{row[1]:,}",
         "share": lambda row: share(row[1], row[2]),
     }
     notes = [
-        f"Sampling ends once the 95 % interval of an arm's median is within ±{TARGET_TEXT} of "
-        "it, or when its time is spent, or with enough samples for any purpose."
+        f"Sampling ends once the median's 95 % interval is within ±{TARGET_TEXT}, when its time "
+        "runs out, or at the largest number of samples. A measurement: a variant in a process."
     ] * has_stops
-    notes.append("Warm-up cut short: its time was spent before calls stopped getting faster.")
+    notes.append("Warm-up cut short: its time ran out before calls stopped getting faster.")
     return _table(trust, "How sampling ended", rows, columns, notes)
 
 
 def _outlier_table(trust: Trust) -> TableView:
     columns: Columns[Row] = {
         "backend": of("name"),
-        "launches": lambda row: f"{row['looked']:,} of {row['launches']:,}",
+        "processes": lambda row: f"{row['looked']:,} of {row['launches']:,}",
         "samples": of("samples", _count),
         "low, severe": of(FENCES[0], _count),
         "low, mild": of(FENCES[1], _count),
@@ -188,10 +187,9 @@ def _outlier_table(trust: Trust) -> TableView:
         "share": lambda row: share(sum(row[fence] for fence in FENCES), row["samples"]),
     }
     notes = [
-        f"Samples beyond Tukey's fences: mild from {MILD:g} interquartile ranges beyond the "
-        f"quartiles of their launch, severe from {SEVERE:g}. Launches with {FEWEST} samples at "
-        "least were looked at.",
-        "Nothing is dropped: outliers stay in the records and in every median.",
+        f"Tukey's fences: mild from {MILD:g} interquartile ranges beyond the quartiles of a "
+        f"process, severe from {SEVERE:g}; only processes with at least {FEWEST} samples. Nothing "
+        "is dropped: outliers stay in the data and in every median.",
     ]
     return _table(
         trust, "Outliers among the samples",
@@ -213,17 +211,16 @@ def _condition_table(trust: Trust) -> TableView:
         return lambda row: _CONDITIONS[row[0]][1](value(row[1]))
 
     columns: Columns[tuple[str, Span]] = {
-        "while cases were timed": lambda row: _CONDITIONS[row[0]][0],
-        "launches": lambda row: f"{row[1].num_values:,}",
+        "condition": lambda row: _CONDITIONS[row[0]][0],
+        "processes": lambda row: f"{row[1].num_values:,}",
         "median": written(lambda span: span.median),
         "lowest": written(lambda span: span.low),
         "highest": written(lambda span: span.high),
         "where": lambda row: row[1].where if row[1].low != row[1].high else "",
     }
     explained = {
-        "steal": "Hypervisor: processors' time that it gave to others, 0.5 is half of one's.",
-        "other_cpu": "Other programs: processors' time that they took.",
-        "throttled": "Slow-downs: times a processor held its clock back for heat or power.",
+        "steal": "Hypervisor: CPU time that it gave to others (steal); 0.5 = half a core.",
+        "other_cpu": "Other programs: CPU time that they took, in cores.",
         "switches": "Context switches: involuntary ones.",
     }
     notes = [
@@ -231,7 +228,7 @@ def _condition_table(trust: Trust) -> TableView:
         for name, note in explained.items()
         if any(run.conditions.spans[name].num_values for run in trust.runs)
     ]
-    return _table(trust, "What else the machine did", rows, columns, notes)
+    return _table(trust, "Machine conditions while measuring", rows, columns, notes)
 
 
 def _harness_table(trust: Trust) -> TableView:
@@ -245,11 +242,11 @@ def _harness_table(trust: Trust) -> TableView:
         f"below {EMPTY_FACTOR:g} ×": lambda cost: f"{len(cost.small):,} of {cost.cases:,}",
     }
     notes = [
-        "An empty call is measured as a case is and does nothing: its time is part of every "
+        "An empty call is measured like a case but does nothing; its time is part of every "
         f"latency. Below {EMPTY_FACTOR:g} ×: cases that take less than {EMPTY_FACTOR:g} empty "
-        "calls; no exponent is fitted to them."
+        "calls; they are left out of exponents."
     ]
-    return _table(trust, "What measuring itself costs", lambda run: run.harness, columns, notes)
+    return _table(trust, "Overhead of measuring", lambda run: run.harness, columns, notes)
 
 
 def _prediction_table(trust: Trust) -> TableView:
@@ -258,7 +255,7 @@ def _prediction_table(trust: Trust) -> TableView:
         return [(metric, span) for metric, span in spans.items() if span.num_values]
 
     columns: Columns[tuple[str, Span]] = {
-        "measured over foretold": lambda row: METRICS[row[0]].words,
+        "measured / predicted": lambda row: METRICS[row[0]].words,
         "cases": lambda row: f"{row[1].num_values:,}",
         "median": lambda row: numbers.times(row[1].median),
         "lowest": lambda row: numbers.times(row[1].low),
@@ -266,7 +263,7 @@ def _prediction_table(trust: Trust) -> TableView:
         "where": lambda row: row[1].where,
     }
     notes = [
-        "Of a case's first launch, since later ones are foretold from it. A prediction only keeps "
-        "a case from being started; it is never a result."
+        "First process of each case (later ones are predicted from it). Predictions only keep "
+        "cases from being started; they are never results."
     ]
-    return _table(trust, "Predictions against what cases took", rows, columns, notes)
+    return _table(trust, "Predicted and measured cost", rows, columns, notes)

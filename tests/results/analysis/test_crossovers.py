@@ -93,7 +93,7 @@ def test_one_launch_gives_no_interval() -> None:
     got = crossover(*pair(linear, quadratic, launches=1))
     assert got.value == pytest.approx(1300.0)
     assert math.isnan(got.low)
-    assert got.reason == "one launch: no interval"
+    assert got.reason == "one process: no interval"
 
 
 def test_an_interval_beyond_the_lengths_is_open() -> None:
@@ -180,7 +180,7 @@ def test_one_failed_launch_of_three_is_a_remark(tmp_path: Path) -> None:
     bad = synthetic.write_run(tmp_path / "2", {"sdpa": law}, launches=1, run="run-2")
     table = points(load(good, bad))
     assert (table["status"] == "ok").all()
-    assert (table["reason"] == "1 of 3 launches: timeout (60 s)").all()
+    assert (table["reason"] == "1 of 3 processes: timeout (60 s)").all()
 
 
 def test_the_limit_of_a_cpu_adds_products_and_exponentials(tmp_path: Path) -> None:
@@ -215,4 +215,4 @@ def test_without_roofs_there_is_no_limit_but_a_reason(tmp_path: Path) -> None:
     run = load(synthetic.write_run(tmp_path, roof=None))
     table = Analysis(run).limits
     assert table["limit"].isna().all()
-    assert table["limit_reason"].str.startswith("no roof measured").all()
+    assert table["limit_reason"].str.startswith("no peak measured").all()

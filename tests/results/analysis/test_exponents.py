@@ -56,7 +56,7 @@ def test_nothing_above_an_empty_case_is_said(tmp_path: Path) -> None:
     table = scaling_table(load(synthetic.write_run(tmp_path, laws, roof=roof)))
     row = table[table["metric"] == "latency"].iloc[0]
     assert math.isnan(row["exponent"])
-    assert "below 20 × an empty case" in row["reason"]
+    assert "below 20 × an empty call" in row["reason"]
 
 
 def test_it_is_held_against_the_operations_over_the_same_lengths(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_one_length_and_one_launch_are_said(tmp_path: Path) -> None:
     row = scaling_table(load(once)).set_index("metric").loc["latency"]
     assert row["exponent"] == pytest.approx(1, abs=0.05)
     assert math.isnan(row["ci_low"])
-    assert row["reason"] == "one launch: no interval"
+    assert row["reason"] == "one process: no interval"
 
 
 def test_a_sentinel_narrows_what_the_machine_scattered(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_exports_have_a_column(run: Run, table: str) -> None:
 
 def test_asvs_files_cannot_mark_it_and_the_command_says_so(folder: Path, tmp_path: Path) -> None:
     words = ["export", str(folder), "--format", "asv", "--out", str(tmp_path)]
-    assert "warm-up cut short in 1 of 48 launches' arms" in CliRunner().invoke(main, words).stderr
+    assert "warm-up cut short in 1 of 48 measurements" in CliRunner().invoke(main, words).stderr
 
 
 def test_a_comparison_says_it_of_each_case(folder: Path, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_comparison_says_it_of_each_case(folder: Path, tmp_path: Path) -> None
     found = compare(load(whole), load(folder))
     said = {change.name: remark(change) for change in found.changes}
     own = said.pop(f"{TIED} forward N=4096")
-    assert "new: warm-up cut short in 1 of 3 launches" in own
+    assert "new: warm-up cut short in 1 of 3 processes" in own
     assert not any("cut short" in text for text in said.values())
     (section,) = sections(load(whole), load(folder), [found], Sides())
     marked = [

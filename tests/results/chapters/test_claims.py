@@ -35,7 +35,7 @@ def test_verdicts_come_from_the_records(tmp_path: Path) -> None:
     held = row(run, "head-dim")
     assert held["verdict"] == "supported"
     assert (held["value"], held["ci_low"], held["ci_high"]) == (1.0, 1.0, 1.0)
-    told = "operations of products, 8 heads by 1: 1; time: 1 (0.881 to 1.14); "
+    told = "matmul FLOPs, 8 heads / 1 head: 1; time, 8 heads / 1 head: 1 (0.881 to 1.14); "
     assert f"{held['evidence']}; " == told
     failed = row(run, "dropout-place")
     assert failed["verdict"] == "refuted"
@@ -43,7 +43,7 @@ def test_verdicts_come_from_the_records(tmp_path: Path) -> None:
     others = table[~table["id"].isin(["head-dim", "dropout-place"])]
     assert set(others["verdict"]) == {"not_run"}
     assert others["value"].isna().all()
-    assert set(others["evidence"]) == {"not asked in this run"}
+    assert set(others["evidence"]) == {"not tested in this run"}
 
 
 def test_values_may_lie_below_zero(tmp_path: Path) -> None:
@@ -103,9 +103,9 @@ def test_the_chapter_has_verdicts_grounds_and_a_figure(tmp_path: Path) -> None:
     assert len(section.drawings) == 1
     pages = write_report([tmp_path], out=tmp_path / "out")
     html = unscripted(pages[0])
-    assert "Claims, put to the test" in html
+    assert "Claims tested" in html
     assert "claims-1" in html
-    assert "put to the test" in pages[1].read_text()
+    assert "Claims tested" in pages[1].read_text()
 
 
 def test_a_run_without_claims_has_no_chapter(tmp_path: Path) -> None:

@@ -84,12 +84,12 @@ def test_tables_show_both_scalings_and_the_bytes(tmp_path: Path) -> None:
 
 def test_sentences_hold_the_count_against_the_formula(tmp_path: Path) -> None:
     (answer,) = part_of(run_of(tmp_path / "a")).answers
-    assert answer.sentences[0].startswith("Over 4 ranks a training step on 4,096 tokens exchanges")
+    assert answer.sentences[0].startswith("Bytes exchanged per token, in a training step on 4,096")
     assert answer.sentences[0].index("performer") < answer.sentences[0].index("sdpa")
-    assert "are those of the formula in all 12 cases" in answer.sentences[1]
+    assert "match the formula in all 12 cases" in answer.sentences[1]
     (other,) = part_of(run_of(tmp_path / "b", formula=0.5)).answers
     assert "In 12 of 12 cases" in other.sentences[1]
-    assert "not those of the formula" in other.sentences[1]
+    assert "differ from the formula" in other.sentences[1]
 
 
 def test_what_failed_has_its_status_and_reason(tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_the_report_has_the_chapter_and_says_that_cores_are_shared(tmp_path: Pat
     page, markdown = (p.read_text() for p in write_report([tmp_path], out=tmp_path / "out"))
     for text in (unscripted(page), markdown):
         assert HEADING in text
-        assert "the ranks share its cores" in text
-        assert "Weak scaling: tokens a rank stay" in text
+        assert "the ranks share cores" in text
+        assert "Weak scaling: constant tokens per rank" in text
     assert (tmp_path / "out" / "figures" / "ranks-1-light.png").exists()
 
 

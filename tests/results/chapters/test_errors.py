@@ -120,19 +120,19 @@ def test_the_sentences_say_who_is_closest_and_who_is_of_no_use(tmp_path: Path) -
         return launched(made.error_records(inputs=ONE, **exact), THREE)
 
     text = told(tmp_path / "1", three())
-    closest = r"where each family has a point, the closest to exact attention is performer:num_f"
+    closest = r"Smallest error within .*, a time that each method can meet: performer:num_f"
     assert re.search(closest, text)
-    assert "All approximations take less time than exact attention (sdpa, 62.9 ms)" in text
-    assert "No closer than an output of zeros (relative error 1): linformer:rank=64 2.6" in text
+    assert "All approximations are faster than exact attention (sdpa, 62.9 ms)" in text
+    assert "No better than an output of zeros (relative error 1): linformer:rank=64 2.6" in text
     quick = {"full": 4e-8, "sdpa": 1e-9}
     text = told(tmp_path / "2", three(exact=quick))
-    said = "Of no use here, since they take longer than exact attention (sdpa, 4.19 ms) and are"
+    said = "Slower than exact attention (sdpa, 4.19 ms), so of no use here: "
     assert said in text
-    dear = text.split("Of no use here")[1].split("\n")[0]
+    dear = text.split("of no use here")[1].split("\n")[0]
     assert "longformer:window=256" in dear
     assert "longformer:window=32 " not in dear
     text = told(tmp_path / "3", three(exact={"sdpa": 1e-12}))
-    assert "No approximation takes less time than exact attention" in text
+    assert "No approximation is faster than exact attention" in text
     (paragraph,) = error_answers(error_chapters(load(tmp_path / "3")))
     assert paragraph.sentences[0].endswith("is faster than every approximation.")
 
@@ -140,9 +140,9 @@ def test_the_sentences_say_who_is_closest_and_who_is_of_no_use(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("factors", "said"),
     [
-        ((1.0,), "One launch each tells no order in time beside exact attention (sdpa, 798 µs)."),
-        ((0.8, 1.0, 1.25), "Not told apart in time from exact attention (sdpa, 798 µs): linform"),
-        (THREE, "No approximation takes less time than exact attention (sdpa, 798 µs)"),
+        ((1.0,), "Whether they are faster than exact attention (sdpa, 798 µs) is unknown: one"),
+        ((0.8, 1.0, 1.25), "Statistically tied in time with exact attention (sdpa, 798 µs): lin"),
+        (THREE, "No approximation is faster than exact attention (sdpa, 798 µs)"),
     ],
 )
 def test_an_order_needs_launches_that_tell_it(
@@ -158,13 +158,13 @@ def test_an_order_needs_launches_that_tell_it(
 def test_without_exact_attention_nothing_is_called_useless(tmp_path: Path) -> None:
     text = told(tmp_path, made.error_records(inputs=ONE, exact={}))
     assert "exact attention (" not in text
-    assert "closest to exact attention is" in text
+    assert "Smallest error within" in text
 
 
 def test_one_family_is_compared_with_none(tmp_path: Path) -> None:
     families = {"performer": made.FAMILIES["performer"]}
     text = told(tmp_path, made.error_records(families, inputs=ONE, exact={}))
-    assert "closest" not in text
+    assert "Smallest error" not in text
 
 
 def test_variants_of_a_family_are_lines_of_their_own(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_tables_have_every_case_and_the_reasons(tmp_path: Path) -> None:
     reason = "causal | a projection mixes *all* positions"
     records = made.error_records(fails={"linformer": ("unsupported", reason)})
     by_inputs, every = error_tables(chapter_of(tmp_path, records))
-    assert by_inputs.head == ["backend", "latency", "operations", *made.INPUTS]
+    assert by_inputs.head == ["backend", "latency", "FLOPs", *made.INPUTS]
     assert len(by_inputs.rows) == 2 + 4 + 3 + 3
     cells = {row[0].text: row for row in by_inputs.rows}
     assert all(cell.text == "unsupported" for cell in cells["linformer:rank=64"][3:])
@@ -288,7 +288,7 @@ def test_forms_and_shapes_are_chapters_of_their_own(tmp_path: Path) -> None:
     ]  # fmt: skip
     found = error_chapters(load(made.write_quality(tmp_path, records)))
     assert [c.title for c in found] == [
-        "causal", "not causal, 8 heads × 64", "not causal, 8 heads × 32"
+        "causal", "bidirectional, 8 heads × 64", "bidirectional, 8 heads × 32"
     ]  # fmt: skip
 
 

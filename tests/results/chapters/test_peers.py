@@ -70,7 +70,7 @@ def test_projections_as_slow_as_the_layer_leave_no_ratio(tmp_path: Path):
     row = rows(write_peer_run(tmp_path, {"x": pair}, noise=0.0))["x", "forward", "default"]
     assert row["ratio"] == pytest.approx(3.0)
     assert math.isnan(row["attention_ratio"])
-    assert "the projections alone took as long" in row["reason"]
+    assert "the projections took as long as a whole" in row["reason"]
 
 
 def test_a_strangers_claims_break_nothing(tmp_path: Path):
@@ -88,18 +88,18 @@ def test_tables_say_what_stands_against_what(tmp_path: Path):
     assert chapter.title == "on cpu, float32, batch 1, 8 heads × 64, 2 threads"
     views = {view.title: view for view in peer_tables(chapter)}
     assert set(views) == {
-        "sdpa beside torch-sdpa",
-        "longformer beside transformers-longformer, with projections",
-        "longformer beside local-attention",
-        "performer beside performer-pytorch, causal",
+        "sdpa and torch-sdpa",
+        "longformer and transformers-longformer, with projections",
+        "longformer and local-attention",
+        "performer and performer-pytorch, causal",
     }
-    local = views["longformer beside local-attention"]
+    local = views["longformer and local-attention"]
     assert "The peer: local-attention 1.0: function." in local.notes
-    assert "Not the same function: sees whole blocks." in local.notes
-    assert "Output difference: relative L2, inputs of scale 0.3." in local.notes
+    assert "They compute different functions: sees whole blocks." in local.notes
+    assert "Output difference: relative L2, for inputs of scale 0.3." in local.notes
     assert "training, unsupported: no | backward *pass*." in local.notes
     assert all(len(row) == len(local.head) for row in local.rows)
-    layer = views["longformer beside transformers-longformer, with projections"]
+    layer = views["longformer and transformers-longformer, with projections"]
     assert {row[layer.head.index("attention alone")].text for row in layer.rows} == {"5.00 ×"}
 
 
@@ -108,7 +108,7 @@ def test_two_precisions_of_products_are_two_chapters(tmp_path: Path):
     plain = write_peer_run(tmp_path / "1", {"torch-sdpa": PAIRS["torch-sdpa"]})
     medium = write_peer_run(tmp_path / "2", slower, case={"matmul_precision": "medium"})
     ratios = {
-        f"on cpu, float32, products at {name} precision, batch 1, 8 heads × 64, 2 threads": ratio
+        f"on cpu, float32, matmul precision {name}, batch 1, 8 heads × 64, 2 threads": ratio
         for name, ratio in (("highest", 1.0), ("medium", 3.0))
     }
     found = {c.title: c.rows for c in peer_chapters(load(plain, medium))}
@@ -126,7 +126,7 @@ def test_report_has_the_chapter_in_both_forms(tmp_path: Path):
     assert '<section id="peers">' in page
     assert page.count("<svg") == 1
     assert "transformers-longformer" in page
-    assert "## Peers" in text
+    assert "## Other libraries" in text
     assert "no \\| backward \\*pass\\*" in text
     files = re.findall(r"figures/peers-1-(?:dark|light)\.png", text)
     assert len(files) == 2
@@ -173,7 +173,7 @@ def test_nothing_measured_nothing_drawn(tmp_path: Path):
     pairs = {name: replace(pair, fails=failed) for name, pair in PAIRS.items()}
     (chapter,) = peer_chapters(load(write_peer_run(tmp_path, pairs)))
     assert peer_figure(chapter) is None
-    assert "## Peers" in write_report([tmp_path], formats=["md"])[0].read_text()
+    assert "## Other libraries" in write_report([tmp_path], formats=["md"])[0].read_text()
 
 
 def test_export_has_the_documented_columns(tmp_path: Path):

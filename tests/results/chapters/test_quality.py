@@ -225,7 +225,7 @@ def test_curves_are_compared_over_what_all_seeds_reached(tmp_path: Path) -> None
         ("steps:amount=400,lr=0.002", "equal steps (400), lr 0.002"),
         ("time:amount=60", "equal time (60.0 s)"),
         ("operations:amount=500,lr=0.1,pretrain=0.5",
-         "equal operations (500 steps of exact attention), lr 0.1, pretrain 0.5"),
+         "equal FLOPs (500 steps of exact attention), lr 0.1, pretrain 0.5"),
         ("odd", "odd"), ("steps:amount=x", "equal steps"), ("steps:amount=nan,=,a", "equal steps"),
     ],
 )  # fmt: skip
@@ -253,11 +253,11 @@ def test_scores_are_written_so_that_all_is_all() -> None:
 
 def test_the_sentences_say_who_solves_it_and_who_does_not(tmp_path: Path) -> None:
     text = told(tmp_path, made.task_records())
-    assert re.search(r"Solved, by a mean of 99 % or more: full 100.0 % and sdpa 99\.\d %", text)
-    assert re.search(r"Between chance and that: longformer \d\d\.\d %", text)
-    assert re.search(r"Not told from chance \(6\.2 %\): performer", text)
+    assert re.search(r"Solved \(a mean of 99 % or more\): full 100.0 % and sdpa 99\.\d %", text)
+    assert re.search(r"Better than chance: longformer \d\d\.\d %", text)
+    assert re.search(r"At chance \(6\.2 %\): performer", text)
     assert "latency 4.00 ms (sdpa)" in text
-    assert "decoding state 256 KiB (full and sdpa)" in text
+    assert "KV cache or state 256 KiB (full and sdpa)" in text
     assert "No result: xformers (unsupported) and linformer (failed)" in text
     assert "Exact attention" not in text
 
@@ -267,14 +267,14 @@ def test_a_seed_that_failed_is_said_and_solves_nothing(tmp_path: Path) -> None:
            "performer": made.Learner(lambda d: 0.5, only_seeds=(1,))}  # fmt: skip
     records = made.task_records(two)
     text = told(tmp_path / "a", records)
-    assert "Solved, by a mean of 99 % or more: sdpa 100.0 %." in text
-    said = "Not counted as solved, for a seed has no result: longformer 100.0 % (2 of 3 seeds)."
+    assert "Solved (a mean of 99 % or more): sdpa 100.0 %." in text
+    said = "Not counted as solved, as a seed failed: longformer 100.0 % (2 of 3 seeds)."
     assert said in text
     assert "performer 50.0 % (1 of 3 seeds)" in text
-    assert "Least of those that solve it" not in text
+    assert "Cheapest that solves it" not in text
     chapters = chapters_of_tasks(load(tmp_path / "a"))
     (sentence,) = answers(chapters)[0].sentences
-    assert "solved by sdpa; a seed without result longformer 100.0 % (2 of 3 seeds); " in sentence
+    assert "solved by sdpa; a seed failed: longformer 100.0 % (2 of 3 seeds); " in sentence
     rows = {row[0].text: row for row in quality_tables(chapters[0])[0].rows}
     assert rows["longformer"][1].small == "2 of 3 seeds"
     assert {rows["sdpa"][3].text, rows["longformer"][3].text} == {"3", "2 of 3"}
@@ -291,7 +291,7 @@ def test_training_from_scratch_is_said_to_overstate(tmp_path: Path, task: str, s
     (chapter,) = chapters_of_tasks(load(made.write_quality(tmp_path, records)))
     notes = [note for table in quality_tables(chapter) for note in table.notes]
     (said,) = [note for note in notes if "Amos et al. 2023, arXiv 2310.02980" in note]
-    pointed = "pretrain 0.5 have" if share else "There are none here"
+    pointed = "pretrain 0.5." if share else "Here no model was pretrained so."
     assert pointed in said
     records = made.task_records({"sdpa": made.Learner()}, seeds=(0,))
     (chapter,) = chapters_of_tasks(load(made.write_quality(tmp_path / "other", records)))
@@ -302,16 +302,16 @@ def test_a_task_that_exact_attention_fails_says_so(tmp_path: Path) -> None:
     weak = {name: made.Learner(lambda d: 0.5) for name in ("sdpa", "longformer")}
     text = told(tmp_path, made.task_records(weak))
     assert "No backend reaches a mean of 99 % or more; the best is sdpa 50.0 %." in text
-    assert "Exact attention (sdpa 50.0 %) does not solve it either" in text
-    assert "Least of those that solve it" not in text
+    assert "Exact attention does not solve it either (sdpa 50.0 %)" in text
+    assert "Cheapest that solves it" not in text
 
 
 def test_bits_per_byte_stand_beside_the_compressors(tmp_path: Path) -> None:
     text = told(tmp_path, made.task_records(task=made.TEXT))
     assert "Fewest bits per byte: full 2.100." in text
-    below = "Below zlib's 2.310 bits per byte of the same test split: full, sdpa and longformer."
+    below = "Better than zlib (2.310 on the same test split): full, sdpa and longformer."
     assert below in text
-    assert "No backend gets below xz's 2.050 bits per byte" in text
+    assert "No backend beats xz (2.050 on the same test split)" in text
     assert "Solved" not in text
 
 
@@ -321,7 +321,7 @@ def test_the_summary_has_a_sentence_a_trial(tmp_path: Path) -> None:
     (paragraph,) = answers(chapters_of_tasks(run))
     assert len(paragraph.sentences) == 2
     assert "equal time (60.0 s), lr 0.002: solved by full and sdpa;" in paragraph.sentences[1]
-    assert "not told from chance performer." in paragraph.sentences[1]
+    assert "at chance: performer." in paragraph.sentences[1]
 
 
 def test_two_views_of_one_setting_are_two_trials_and_never_one_row(tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_one_distance_makes_no_figure(tmp_path: Path) -> None:
 def test_the_table_has_what_the_records_have_alone(tmp_path: Path) -> None:
     run = load(made.write_quality(tmp_path, made.task_records(is_causal=False)))
     results, spent = quality_tables(chapters_of_tasks(run)[0])
-    assert "state" not in results.head
+    assert "KV cache or state" not in results.head
     assert results.head[-1] == "reason"
     cells = {row[0].text: row for row in results.rows}
     assert cells["linformer"][-1].text == "loss is not finite | at *step* 12"
@@ -400,7 +400,7 @@ def test_costs_have_a_panel_each_with_bars_frontier_and_chance(tmp_path: Path) -
     figure = cost_figure(chapter, chapter.trials[0])
     assert figure is not None
     assert [ax.get_xlabel() for ax in figure.axes] == [
-        "latency of a forward", "peak memory of a forward", "decoding state"
+        "latency, forward pass", "peak memory, forward pass", "KV cache or state"
     ]  # fmt: skip
     for ax in figure.axes:
         assert ax.get_ylabel() == "accuracy"
@@ -497,9 +497,9 @@ def test_published_figures_stand_beside_ours_with_their_hardware(tmp_path: Path)
     records = made.task_records(task="listops:max_length=64")
     (view,) = published_tables(chapters_of_tasks(load(made.write_quality(tmp_path, records))))
     notes = " ".join(view.notes)
-    for source in ("arXiv 2011.04006", "TPU v3", "nothing here is a ratio of theirs and ours"):
+    for source in ("arXiv 2011.04006", "TPU v3", "not comparable as ratios"):
         assert source in notes
-    assert view.head[:2] == ["method", "theirs: accuracy"]
+    assert view.head[:2] == ["method", "LRA: accuracy"]
     assert view.head[4:] == ["ours: equal steps (400), lr 0.002"]
     rows = {row[0].text: [cell.text for cell in row[1:]] for row in view.rows}
     assert len(rows) == len(rows_of("lra_accuracy.csv")) == 11
@@ -507,7 +507,7 @@ def test_published_figures_stand_beside_ours_with_their_hardware(tmp_path: Path)
     assert re.fullmatch(r"longformer \d\d\.\d %", rows["Longformer"][3])
     assert rows["Transformer"][:3] == ["36.37 %", "1.4", "9.48 GB"]
     assert rows["Reformer"][3] == "–"
-    for kind, title in (("retrieval", "Published beside ours: retrieval"), ("odd", "")):
+    for kind, title in (("retrieval", "Published and ours: retrieval"), ("odd", "")):
         records = made.task_records(task="lra:data=x", quality={"facts": {"format": kind}})
         run = load(made.write_quality(tmp_path / kind, records))
         assert [v.title for v in published_tables(chapters_of_tasks(run))] == [title] * bool(title)
@@ -609,8 +609,8 @@ def test_quantised_weights_have_a_table_and_a_sentence(tmp_path: Path) -> None:
         0
     ].read_text()
     assert "bfloat16 50 % of the bytes, 0.80 × the latency" in text
-    assert "int8 25 % of the bytes, 1.20 × the latency (one launch each: no order)" in text
-    assert "One training, of one seed" in text
+    assert "int8 25 % of the bytes, 1.20 × the latency (one process each: no interval)" in text
+    assert "One seed: how far trainings differ is unknown." in text
     assert "+0.004 bits per byte" in text
     assert "int4 unsupported" in text
     row = next(line for line in text.splitlines() if line.startswith("| int4"))

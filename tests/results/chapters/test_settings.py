@@ -71,9 +71,9 @@ def test_only_equal_cases_are_compared(tmp_path: Path) -> None:
     ]  # fmt: skip
     view = views(*runs(tmp_path, *parts))["Threads: speed-up from 1 to 2"]
     shown = {row[2].text: row[3].text.split()[0] for row in view.rows}
-    assert float(shown["batch 1, not causal"]) == pytest.approx(2, rel=0.05)
+    assert float(shown["batch 1, bidirectional"]) == pytest.approx(2, rel=0.05)
     assert float(shown["batch 1, causal"]) == pytest.approx(3, rel=0.05)
-    assert shown["batch 4, not causal"] == "–"
+    assert shown["batch 4, bidirectional"] == "–"
 
 
 def test_precision_tells_what_was_lost(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_precision_tells_what_was_lost(tmp_path: Path) -> None:
         (law(1, gate=kept), {"matmul_precision": "medium"}),
     ]
     folders = runs(tmp_path, *parts)
-    view = views(*folders)["Precision of matrix products"]
+    view = views(*folders)["Matmul precision"]
     assert view.head[2:4] == ["tokens", "precision"]
     shown = [(row[3], *row[7:]) for row in texts(view)]
     assert sorted(shown) == [
@@ -97,13 +97,13 @@ def test_precision_tells_what_was_lost(tmp_path: Path) -> None:
     ]
     assert float(texts(view)[0][6].split()[0]) == pytest.approx(2, rel=0.05)
     page = write_report(folders, ["html"], tmp_path / "out")[0].read_text()
-    assert "products at high precision" in page
+    assert "matmul precision high" in page
     assert "Between settings" in page
 
 
 def test_full_precision_alone_is_not_mentioned(tmp_path: Path) -> None:
     page = write_report(runs(tmp_path, (law(1), {})), ["html"])[0].read_text()
-    assert "products at" not in page
+    assert "matmul precision highest" not in page
     assert "Between settings" not in page
 
 
@@ -114,10 +114,10 @@ def test_each_precision_has_its_own_limit(tmp_path: Path) -> None:
         tmp_path / "2", law(1), **SHAPE, case={"matmul_precision": "medium"}, run="2", roof=faster
     )
     text = write_report([first, second], ["md"], tmp_path / "out")[0].read_text()
-    assert "products at highest precision): " not in text
+    assert "matmul precision highest): " not in text
     for precision, rate in (("highest", "180 G"), ("medium", "360 G")):
-        place = text.index(f"products at {precision} precision)")
-        assert f"matrix products: {rate}op/s" in text[place : place + 200]
+        place = text.index(f"matmul precision {precision})")
+        assert f"matmul: {rate}FLOP/s" in text[place : place + 200]
 
 
 COMPILED = {"first_call": 2.5, "compile_time": 2.4, "graphs": 3, "breaks": 2, "recompiles": 0}
@@ -136,7 +136,7 @@ def test_compile_tells_time_graphs_and_breaks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "remark"),
     [
-        ({"graphs": 0}, "nothing was compiled: it ran as it is"),
+        ({"graphs": 0}, "nothing was compiled: it ran in eager mode"),
         ({"recompiles": 1}, "compiles at every call"),
     ],
 )
@@ -177,8 +177,8 @@ def test_checkpointing_tells_time_and_memory(tmp_path: Path) -> None:
     assert [row["tokens"] for row in rows] == ["512", "2,048"]
     for row, size in zip(rows, ("512 KiB", "2.00 MiB"), strict=True):
         assert float(row["speed-up"].split()[0]) == pytest.approx(0.8, rel=0.02)
-        assert row["memory, computed anew"] == size
-    assert [row["memory, kept"] for row in rows] == ["2.00 MiB", "8.00 MiB"]
+        assert row["memory, on"] == size
+    assert [row["memory, off"] for row in rows] == ["2.00 MiB", "8.00 MiB"]
 
 
 def test_machines_stand_side_by_side_at_the_longest_length_they_share(tmp_path: Path) -> None:

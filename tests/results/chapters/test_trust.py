@@ -83,9 +83,9 @@ def test_a_machine_that_jumps_is_disturbed_though_its_running_median_stands(
     # Quantiles of 16, 53, 107 and 120 ms at 0.3 and 2.7 of the three gaps.
     assert drift.spread == pytest.approx(116.1 / 27.1 - 1)
     (warning,) = trusted(folder).warnings
-    assert "took 16.0 ms to 120 ms: a spread of 328 %, a drift of 0 %. Compare" in warning
-    assert "below the limit" not in told(folder)
-    (table,) = [v for v in trust_tables(trusted(folder)) if v.title == "The sentinel"]
+    assert "took 16.0 ms to 120 ms: a spread of 328 %, a drift of 0 %. Measure again" in warning
+    assert "limits: " not in told(folder)
+    (table,) = [v for v in trust_tables(trusted(folder)) if v.title == "Control benchmark"]
     assert [c.is_status for c in table.rows[0][3:5]] == [False, True]
 
 
@@ -105,7 +105,7 @@ def test_a_steady_drift_is_found_from_end_to_end(tmp_path: Path, count: int) -> 
     drift = drift_of(tmp_path, list(np.linspace(1.0, 1.2, count)))
     assert drift.drift == pytest.approx(0.2)
     assert drift.is_disturbed
-    assert "a drift of 20 %. Compare with care" in drift.warning
+    assert "a drift of 20 %. Measure again" in drift.warning
 
 
 def test_a_step_is_found(tmp_path: Path) -> None:
@@ -135,8 +135,8 @@ def test_few_repetitions_have_no_drift_but_a_reason(tmp_path: Path, count: int) 
     drift = drift_of(tmp_path, [1.0, 2.0, 3.0][:count])
     assert math.isnan(drift.drift)
     assert drift.is_disturbed == (count > 1)  # they spread
-    assert drift.reason == f"{count} repetitions: a drift needs 4"
-    assert f"{count} repetitions) took 1.00 s" in told(tmp_path)
+    assert drift.reason == f"{count} repetitions: needs 4 to tell a drift"
+    assert f"{count} repetitions), always the same work, took 1.00 s" in told(tmp_path)
     assert f" %, {drift.reason}." in told(tmp_path)
 
 
@@ -145,7 +145,7 @@ def test_failed_repetitions_are_counted_and_not_used(tmp_path: Path) -> None:
     for record in records[1:4]:
         record |= {"status": "crashed", "reason": "killed", "arms": []}
     drift = read(made(tmp_path, extra=records)).drifts[0]
-    assert drift.reason == "2 repetitions, 3 failed: a drift needs 4"
+    assert drift.reason == "2 repetitions, 3 failed: needs 4 to tell a drift"
 
 
 def test_sentinels_of_several_settings_stand_apart(tmp_path: Path) -> None:
@@ -161,10 +161,12 @@ def test_sentinels_of_several_settings_stand_apart(tmp_path: Path) -> None:
 def test_a_disturbed_run_is_said_before_everything_else(tmp_path: Path) -> None:
     extra = synthetic.sentinels([1.0, 1.0, 1.2, 1.2])
     page, markdown = (f.read_text() for f in write_report([made(tmp_path, extra=extra)]))
-    sentence = "(sentinel, cpu, 2 threads, 4 repetitions) took 1.00 s to 1.20 s: a spread of 20 %"
+    sentence = (
+        "(cpu, 2 threads, 4 repetitions), always the same work, took 1.00 s to 1.20 s: a spread"
+    )
     for text, summary in ((html.unescape(page), "<h2>Summary"), (markdown, "## Summary")):
         assert sentence in text[: text.index(summary)]
-        assert "measure again on a quiet machine" in text[: text.index(summary)]
+        assert "Measure again on a quiet one" in text[: text.index(summary)]
     assert markdown.count(sentence) == 2
 
 
@@ -172,14 +174,14 @@ def test_a_run_within_the_limit_is_not_called_disturbed(tmp_path: Path) -> None:
     near = 1 + DRIFT_LIMIT
     folder = made(tmp_path, extra=synthetic.sentinels([1.0, 1.0, near * 0.999, near * 0.999]))
     assert trusted(folder).warnings == ()
-    assert "or 10 % of drift a run counts as disturbed" in told(folder)
+    assert "(limits: spread 30 %, drift 10 %)." in told(folder)
 
 
 def test_only_the_disturbed_run_of_two_is_named(tmp_path: Path) -> None:
     quiet = made(tmp_path / "1", extra=synthetic.sentinels([1.0] * 4))
     loud = synthetic.sentinels([1.0, 1.0, 1.5, 1.5], run="run-2")
     (warning,) = trusted(quiet, made(tmp_path / "2", extra=loud, run="run-2")).warnings
-    assert warning.startswith("run run-2: The same work (sentinel, cpu, 2 threads, 4 repetitions)")
+    assert warning.startswith("run run-2: Noisy machine: the control benchmark (cpu, 2 threads")
     assert "a drift of 50 %" in warning
 
 
@@ -217,7 +219,7 @@ def test_the_drift_is_that_of_the_launches_where_they_have_a_sentinel(tmp_path: 
     assert drift.seconds == pytest.approx([4e-3] * 12)  # the median of each
     assert drift.minutes.tolist() == list(range(12))
     assert (drift.drift, drift.spread) == (0, 0)
-    assert "The same work (sentinel, cpu, 2 threads, 12 launches) took 4.00 ms" in told(folder)
+    assert "The control benchmark (cpu, 2 threads, 12 processes), always the same" in told(folder)
 
 
 def test_a_drift_over_many_launches_is_no_noise() -> None:
@@ -240,14 +242,13 @@ def test_what_the_sentinel_takes_off_is_told_by_series(tmp_path: Path) -> None:
     assert 0.12 < found.pooled("sd_without") < 0.3
     assert 0.01 < found.pooled("sd") < 0.03
     text = told(folder)
-    assert re.search(r"launches of a case scatter by \d\.\d % in place of \d\d %", text)
-    assert "too uncertain to say whether the case disturbs it (limit 0.02)" in text  # it swings
+    assert re.search(r"times scatter by \d\d %, and by \d\.\d % once the control", text)
+    assert "too uncertain to tell whether the case disturbs it (limit 0.02)" in text  # it swings
     assert "F test" not in text
-    title = "What the sentinel in the launches brings"
+    title = "Correction by the control benchmark"
     (view,) = [v for v in trust_tables(trusted(folder)) if v.title == title]
     assert [row[0].text for row in view.rows] == ["sdpa", "performer"]
-    assert view.head == ["backend", "mode", "launches", "scatter", "beside the sentinel",
-                         "coefficient"]  # fmt: skip
+    assert view.head == ["backend", "mode", "processes", "scatter", "corrected", "coefficient"]
 
 
 def test_a_sentinel_that_long_cases_slow_down_is_a_warning(tmp_path: Path) -> None:
@@ -268,7 +269,7 @@ def test_a_sentinel_that_long_cases_slow_down_is_a_warning(tmp_path: Path) -> No
     assert found.between.slope is not None
     assert found.between.slope.centre == pytest.approx(0.3, abs=0.02)
     assert found.between.p < 1e-3
-    assert any("sentinel's own time changes with the length" in w for w in found.warnings)
+    assert any("benchmark's time depends on the length" in w for w in found.warnings)
     assert "a sign that the case disturbs it" in told(folder)
     assert "F test, p < 0.001" in told(folder)
 
@@ -307,9 +308,9 @@ def test_a_case_that_scatters_more_than_its_series_is_named(tmp_path: Path) -> N
     assert odd.name == "sdpa, forward, 1,024 tokens"
     assert odd.sd == pytest.approx(math.log(1.3) * math.sqrt(2.5), rel=0.1)
     assert odd.ratio > 10
-    assert "so that their intervals are too narrow: sdpa, forward, 1,024 tokens by 4" in told(
-        folder
-    )
+    text = told(folder)
+    assert "intervals of some cases are too narrow" in text
+    assert "other lengths of the same series: sdpa, forward, 1,024 tokens (4" in text
 
 
 # -- samples and launches ------------------------------------------------------------------------
@@ -387,7 +388,7 @@ def test_the_spread_between_launches_names_the_worst_case(tmp_path: Path) -> Non
     assert (between.num_values, between.median) == (4, 0)
     assert between.high == pytest.approx(0.5)
     assert between.where == "sdpa, forward, 2,048 tokens"
-    assert "by 50 % at most (sdpa, forward, 2,048 tokens)" in told(folder)
+    assert "at most 50 %, in sdpa, forward, 2,048 tokens)" in told(folder)
 
 
 def test_an_arm_is_named_with_the_first_of_its_case(tmp_path: Path) -> None:
@@ -398,7 +399,7 @@ def test_an_arm_is_named_with_the_first_of_its_case(tmp_path: Path) -> None:
 
 
 def test_a_single_launch_says_that_processes_are_not_compared(tmp_path: Path) -> None:
-    assert "No case has several launches" in told(made(tmp_path, launches=1))
+    assert "Each case was measured in one process" in told(made(tmp_path, launches=1))
 
 
 def test_why_sampling_ended_is_counted(tmp_path: Path) -> None:
@@ -415,8 +416,8 @@ def test_why_sampling_ended_is_counted(tmp_path: Path) -> None:
     assert sampling.stopped == {"spread": 6, "budget": 2, "count": 2, "": 2}
     assert (sampling.not_converged, sampling.warm_ups, sampling.arms) == (6, 12, 12)
     text = told(folder)
-    assert "60 % of the launches' arms were sampled until their median was known to ±2 %" in text
-    assert "6 of 12 warm-ups were cut short before their calls stopped getting faster" in text
+    assert "60 % of the measurements were sampled until their median was known to ±2 %" in text
+    assert "6 of 12 warm-ups were cut short before calls stopped getting faster" in text
 
 
 # -- the harness and what the machine did --------------------------------------------------------
@@ -430,24 +431,24 @@ def test_cases_next_to_an_empty_call_are_named(tmp_path: Path) -> None:
     assert cost.cases == 4
     assert cost.share.high == pytest.approx(2e-4 / 3.46e-3, rel=0.1)
     text = told(folder)
-    assert "An empty call takes 200 µs (cpu): more than 5 % of the time of sdpa, forward" in text
+    assert "an empty call takes 200 µs (cpu), more than 5 % of the time of sdpa, forward" in text
 
 
 def test_a_cheap_empty_call_does_not_show(tmp_path: Path) -> None:
-    assert "An empty call takes at most 0.1 % of any case's time" in told(made(tmp_path))
+    assert "an empty call takes at most 0.1 % of any case's time" in told(made(tmp_path))
     assert read(made(tmp_path, roof=None)).harness == ()
 
 
-QUIET = "Nothing disturbed the 13 launches whose conditions were recorded."
+QUIET = "No disturbance in the 13 processes whose conditions were recorded."
 
 DISTURBED = {
-    "steal": ({"steal": 0.3}, "hypervisor gave others 0.30 of 2 processors at the median"),
-    "other_cpu": ({"other_cpu": 0.2}, "other programs took 0.20 of 2 processors at the median"),
-    "throttled": ({"throttled": 2}, "Processors slowed themselves down 26 times"),
-    "gpu_users": ({"gpu_users": 1}, "13 launches shared the GPU with other processes"),
+    "steal": ({"steal": 0.3}, "the hypervisor took 0.30 of 2 cores (median; at most"),
+    "other_cpu": ({"other_cpu": 0.2}, "other programs took 0.20 of 2 cores (median; at most"),
+    "throttled": ({"throttled": 2}, "The CPU throttled 26 times"),
+    "gpu_users": ({"gpu_users": 1}, "13 processes shared the GPU with other programs"),
     "gpu_throttled": (
         {"gpu_throttled": ["sw_power_cap", "gpu_idle"]},
-        "The GPU held its clock back in 13 launches (sw_power_cap)",
+        "The GPU throttled in 13 processes (sw_power_cap)",
     ),
 }  # fmt: skip
 
@@ -462,7 +463,7 @@ def test_each_disturbance_has_its_sentence(tmp_path: Path, name: str) -> None:
     folder = made(tmp_path, change)
     text = told(folder)
     assert sentence in text
-    assert "Nothing disturbed" not in text
+    assert "No disturbance" not in text
     (warning,) = trusted(folder).warnings  # it stands at the top of the report too
     assert sentence in warning
     others = [s for n, (_, s) in DISTURBED.items() if n != name]
@@ -474,8 +475,8 @@ def test_a_minority_of_launches_that_lost_much_is_said(tmp_path: Path) -> None:
         record["conditions"] = synthetic.conditions(steal=0.9 if index % 4 == 0 else 0.0)
 
     text = told(made(tmp_path, change))
-    assert "gave others 0 of 2 processors at the median, 0.90 at most" in text
-    assert "and more than 0.1 in 31 % of the launches" in text
+    assert "took 0 of 2 cores (median; at most 0.90" in text
+    assert "and more than 0.1 in 31 % of the processes" in text
     assert QUIET not in text
 
 
@@ -486,8 +487,8 @@ def test_what_happened_in_few_launches_is_said_and_nothing_is_called_quiet(tmp_p
     folder = made(tmp_path, change)
     assert trusted(folder).warnings == ()
     text = told(folder)
-    assert "In 7.7 % of the launches other programs took more than 0.1 of a processor, 1.6" in text
-    assert "Nothing disturbed" not in text
+    assert "In 7.7 % of the processes other programs took more than 0.1 of a core (at" in text
+    assert "No disturbance" not in text
 
 
 def test_a_drift_keeps_the_run_from_being_called_quiet(tmp_path: Path) -> None:
@@ -495,7 +496,7 @@ def test_a_drift_keeps_the_run_from_being_called_quiet(tmp_path: Path) -> None:
         record["conditions"] = synthetic.conditions()
 
     extra = synthetic.sentinels([1.0, 1.0, 1.5, 1.5])
-    assert "Nothing disturbed" not in told(made(tmp_path, change, extra=extra))
+    assert "No disturbance" not in told(made(tmp_path, change, extra=extra))
 
 
 def test_a_clock_that_changes_and_a_busy_machine_are_said(tmp_path: Path) -> None:
@@ -504,15 +505,15 @@ def test_a_clock_that_changes_and_a_busy_machine_are_said(tmp_path: Path) -> Non
         record["launch"]["load"] = 7.5
 
     text = told(made(tmp_path, change))
-    assert "The processors' clock went from 2.40 to 3.00 GHz between launches" in text
-    assert "7.5 programs were running as launches started, at the median" in text
+    assert "The CPU clock varied from 2.40 to 3.00 GHz between processes" in text
+    assert "7.5 programs were running when processes started (median)" in text
 
 
 def test_conditions_without_a_value_are_none(tmp_path: Path) -> None:
     def change(_: int, record: dict[str, Any]) -> None:
         record["conditions"] = dict.fromkeys(CONDITIONS)
 
-    assert "was not recorded" in told(made(tmp_path, change))
+    assert "were not recorded" in told(made(tmp_path, change))
 
 
 @pytest.mark.parametrize(
@@ -533,9 +534,9 @@ def test_conditions_have_a_median_ends_and_the_worst_place(tmp_path: Path) -> No
 
     known = read(made(tmp_path, change)).conditions
     assert known.spans["frequency"][:4] == (13, 3e9, 1e9, 3e9)
-    assert known.spans["frequency"].where == "performer, forward, 2,048 tokens, launch 0"
+    assert known.spans["frequency"].where == "performer, forward, 2,048 tokens, process 0"
     assert known.spans["switches"][:4] == (13, 6, 0, 12)
-    assert known.spans["switches"].where == "performer, forward, 2,048 tokens, launch 2"
+    assert known.spans["switches"].where == "performer, forward, 2,048 tokens, process 2"
     assert known.spans["gpu_temperature"].num_values == 0
 
 
@@ -558,10 +559,10 @@ def test_predictions_are_held_against_what_was_taken(tmp_path: Path) -> None:
     found = read(synthetic.write_records(folder, records)).predictions
     assert found.latency.num_values == 3
     assert found.latency[1:4] == pytest.approx((1.0, 0.1, 2.0))
-    assert found.latency.where == "performer, forward, 512 tokens, launch 0"
+    assert found.latency.where == "performer, forward, 512 tokens, process 0"
     assert found.memory[:4] == (4, 0.5, 0.5, 0.5)  # of the first launches
     assert found.not_run == 1
-    assert "1 launch was not started" in told(folder)
+    assert "1 process was not started" in told(folder)
 
 
 # -- records that lack all this, and records that lie --------------------------------------------
@@ -572,14 +573,14 @@ def test_an_old_run_shows_what_it_has_and_no_empty_table(tmp_path: Path) -> None
     assert drift_figure(trusted(folder)) is None
     views = trust_tables(trusted(folder))
     assert [v.title for v in views] == [
-        "Spread of launches and samples", "What else the machine did",
-        "What measuring itself costs",
+        "Spread between and within processes", "Machine conditions while measuring",
+        "Overhead of measuring",
     ]  # fmt: skip
     assert all(len(row) == len(view.head) for view in views for row in view.rows)
     text = told(folder)
-    assert "No sentinel was measured" in text
+    assert "No control benchmark was run" in text
     assert "outlier" not in text  # 7 samples a launch are too few to say
-    assert "was not recorded" in text
+    assert "were not recorded" in text
     assert not re.search(r"\b(nan|inf|None)\b", text)
 
 
@@ -594,7 +595,7 @@ def test_several_runs_have_a_column_and_shared_sentences_once(tmp_path: Path) ->
     found = trusted(one, two)
     first, *rest = trust_paragraphs(found)
     assert first.heading == "All runs"
-    assert first.sentences[0].startswith("No sentinel was measured")
+    assert first.sentences[0].startswith("No control benchmark was run")
     assert [p.heading for p in rest] == ["Run run-1", "Run run-2"]
     assert all(view.head[0] == "run" for view in trust_tables(found))
 
@@ -690,7 +691,9 @@ def test_page_and_markdown_hold_the_chapter_and_escape_names(tmp_path: Path) -> 
     assert html.unescape(chapter).count(hostile) >= 3
     assert chapter.count("<figure>") == 1
     assert chapter.count("<svg") == 1
-    for heading in ("The sentinel", "Outliers among the samples", "What else the machine did"):
+    for heading in (
+        "Control benchmark", "Outliers among the samples", "Machine conditions while measuring",
+    ):  # fmt: skip
         assert f"<h3>{heading}</h3>" in chapter
         assert f"#### {heading}" in markdown
     for theme in ("light", "dark"):

@@ -20,7 +20,7 @@ from results.chapters.environment.facts import provenance
 from results.comparison.backend_changes import EVERY
 from results.comparison.changes import Comparison
 from results.comparison.compare import compare
-from results.comparison.pairing import IncomparableError
+from results.comparison.pairing import IncomparableError, Side
 from results.comparison.text import as_json, markdown, text
 from results.comparison.verdicts import verdict_of
 from results.comparison.words import headline
@@ -104,29 +104,32 @@ def test_a_change_below_the_threshold_is_none(tmp_path: Path) -> None:
 def test_one_launch_has_a_ratio_and_no_verdict(tmp_path: Path) -> None:
     got = both(tmp_path, slowed("sdpa", 1.5), launches=1)
     assert set(verdicts(got).values()) == {"inconclusive"}
-    assert all(c.reason == "one launch: no interval" for c in got.changes)
+    assert all(c.reason == "one process: no interval" for c in got.changes)
     assert len(got.suspects) == 15
 
 
 @pytest.mark.parametrize(
-    ("case", "factor", "verdict"),
+    ("case", "measurement", "factor", "verdict"),
     [
-        ({}, 1.5, "inconclusive"),
-        ({}, 3.5, "worse"),  # no layout does that
-        ({"allocator": "retained"}, 1.5, "worse"),  # pages stay
-        ({"device": "cuda"}, 1.5, "worse"),
+        ({}, 3, 1.5, "inconclusive"),
+        ({}, 3, 3.5, "worse"),  # no layout does that
+        ({"allocator": "retained"}, 3, 1.5, "worse"),  # pages stay
+        ({"device": "cuda"}, 3, 1.5, "worse"),
+        ({}, 4, 1.5, "worse"),  # the heap is settled
     ],
 )
 def test_few_launches_may_share_a_layout_of_memory(
-    tmp_path: Path, case: dict[str, Any], factor: float, verdict: str
+    tmp_path: Path, case: dict[str, Any], measurement: int, factor: float, verdict: str
 ) -> None:
-    few: dict[str, Any] = {**SMALL, "launches": 3, "case": case, "noise": 0.01}
+    few: dict[str, Any] = {
+        **SMALL, "launches": 3, "case": case, "noise": 0.01, "measurement": measurement,
+    }  # fmt: skip
     base = synthetic.write_run(tmp_path / "a", LAWS, **few)
     new = synthetic.write_run(tmp_path / "b", slowed("sdpa", factor), **few, seed=3, run="r2")
     got = compare(load(base), load(new))
     found = next(c for c in got.changes if c.name == "sdpa forward N=1024")
     assert found.verdict == verdict
-    assert ("3 launches may share a layout" in found.reason) == (verdict == "inconclusive")
+    assert ("3 processes may share a memory layout" in found.reason) == (verdict == "inconclusive")
     assert (found in got.suspects) == (verdict in ("worse", "inconclusive"))
 
 
@@ -187,8 +190,8 @@ def test_launches_that_failed_beside_good_ones_are_said(tmp_path: Path) -> None:
     (new / RECORDS).write_text("".join(json.dumps(r) + "\n" for r in records))
     got = compare(load(base), load(new))
     change = next(c for c in got.changes if c.name == "sdpa forward N=512")
-    assert change.new.reason == "2 of 5 launches crashed"
-    assert "new: 2 of 5 launches crashed" in text(got)
+    assert change.new.reason == "2 of 5 processes crashed"
+    assert "new: 2 of 5 processes crashed" in text(got)
     assert change in got.suspects
 
 
@@ -201,7 +204,9 @@ def test_few_cases_do_not_tell_what_runs_differ_by(tmp_path: Path) -> None:
     got = compare(load(base), load(new))
     assert got.regressions == []
     change = next(c for c in got.changes if c.name.startswith("sdpa"))
-    assert change.reason == "2 cases do not tell what two runs differ by: 5 do, or --confirm"
+    assert change.reason == (
+        "2 cases: too few to know the noise between runs; needs 5, or --confirm"
+    )
     assert change in got.suspects
 
 
@@ -350,7 +355,9 @@ def test_what_the_sentinel_shares_is_the_machines_and_no_regression(tmp_path: Pa
         add_sentinels(new, 0.01 * moved)
         found[name] = compare(load(base), load(new))
     assert found["machine"].regressions == []
-    assert any("the sentinel" in note and "30%" in note for note in found["machine"].notes)
+    assert any(
+        "the control benchmark" in note and "30%" in note for note in found["machine"].notes
+    )
     assert len(found["code"].regressions) == 15
     assert found["code"].notes == ()
 
@@ -360,7 +367,7 @@ def test_without_a_sentinel_what_most_cases_share_is_no_regression(tmp_path: Pat
     got = both(tmp_path, slow)
     assert got.regressions == []
     assert len(got.suspects) == 15
-    assert any("no sentinel in common" in note for note in got.notes)
+    assert any("share no control benchmark" in note for note in got.notes)
 
 
 # -- whole backends ------------------------------------------------------------------------------
@@ -423,10 +430,10 @@ def test_what_all_backends_share_is_the_machines_unless_its_sentinel_stayed(
     assert {name: row.verdict for name, row in every.items()} == {
         "unknown": "inconclusive", "machine": "inconclusive", "code": "worse",
     }  # fmt: skip
-    assert every["unknown"].reason == "no sentinel"
+    assert every["unknown"].reason == "no control benchmark"
     assert every["machine"].ratio.value == pytest.approx(1.3, rel=0.15)
     assert every["machine"].apart.value == pytest.approx(1.0, rel=0.15)
-    assert headline(alike["code"]).startswith("every backend became worse")
+    assert "every backend became worse over its cases" in headline(alike["code"])
 
 
 def test_a_backend_that_others_overtook_is_not_slower(tmp_path: Path) -> None:
@@ -450,7 +457,7 @@ def test_few_backends_are_held_against_the_sentinel(
             add_sentinels(base, 0.01)
             add_sentinels(new, 0.01 * moved)
         found[name] = compare(load(base), load(new))
-    assert {b.reason for b in found["none"].backends} == {"no sentinel"}
+    assert {b.reason for b in found["none"].backends} == {"no control benchmark"}
     assert found["none"].worse_backends == found["moved"].worse_backends == []
     assert {b.backend for b in found["stayed"].worse_backends} == set(names)
 
@@ -466,15 +473,25 @@ def test_undecided_is_never_called_fine(tmp_path: Path) -> None:
     got = noisy(tmp_path, SIX)
     assert not got.is_regression
     # Of one case the interval ends below the threshold: that it is slower is ruled out.
-    assert headline(got).startswith("undecided: 59 of 60 cases; the smallest change that ")
-    assert " % in a whole backend, at the median; " in headline(got)
-    assert headline(got).endswith("more --launches, or --confirm, tell more")
+    assert headline(got).startswith("undecided: 59 of 60 cases; a change of ")
+    assert " % in a whole backend could have been seen (median); " in headline(got)
+    assert headline(got).endswith("more --launches, or --confirm, can decide more")
     assert markdown(got).startswith("### attnbench: undecided: 59 of 60 cases\n")
     assert "no change could" not in headline(got)
+    measured = tuple(replace(c, pairs=40) for c in got.changes)
+    assert headline(replace(got, changes=measured)).endswith("a quieter machine can decide more")
     told = json.loads(as_json(got))
     assert (told["regression"], told["undecided"]) == (False, 59)
+    assert told["headline"] == headline(got)
     one = both(tmp_path / "one", launches=1)
-    assert "no change could be seen" in headline(one)
+    assert "no change could have been seen" in headline(one)
+
+
+def test_a_base_that_measured_nothing_is_not_called_fine(tmp_path: Path) -> None:
+    got = both(tmp_path)
+    gone = tuple(replace(c, base=Side((), "crashed", "boom")) for c in got.changes)
+    told = headline(replace(got, changes=tuple(replace(c, verdict="inconclusive") for c in gone)))
+    assert told == "nothing to compare with: BASE measured none of 15 cases"
 
 
 def test_the_smallest_change_that_could_have_been_seen_is_seen(tmp_path: Path) -> None:
@@ -488,8 +505,6 @@ def test_the_smallest_change_that_could_have_been_seen_is_seen(tmp_path: Path) -
             assert of_backend.smallest > max(half, 1.03)
     told = json.loads(as_json(got))
     assert all(c["smallest_seen"] > 1.03 for c in told["cases"])
-    few = noisy(tmp_path / "few", SIX)
-    assert all(c.smallest >= 2.5 for c in few.changes), "three launches may share a layout"
 
 
 # -- thresholds and cases by choice --------------------------------------------------------------
@@ -502,7 +517,7 @@ def test_a_backend_has_a_threshold_of_its_own(tmp_path: Path) -> None:
     assert {c.threshold for c in got.changes if c.backend == "sdpa"} == {0.6}
     assert {c.threshold for c in got.changes if c.backend != "sdpa"} == {0.03}
     assert got.worse_backends == []
-    assert "changes from 3.0 % on, of sdpa from 60 %)" in text(got)
+    assert "changes of at least 3.0 %, of sdpa 60 %)" in text(got)
     strict = both(tmp_path / "b", slow, options={"threshold": 0.6, "thresholds": {"sdpa": 0.05}})
     assert {c.backend for c in strict.regressions} == {"sdpa"}
     with pytest.raises(ValueError, match="threshold: no case of NEW is of sdp; there are full"):

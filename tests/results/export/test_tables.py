@@ -275,7 +275,7 @@ def test_merging_shards_gives_the_whole_run(tmp_path: Path) -> None:
         shards.append(shard)
     merged = merge(shards, tmp_path / "out")
     assert merged.num_records == len(lines)
-    assert merged.warnings == ("1 duplicate record dropped",)
+    assert merged.warnings == ("1 duplicate result dropped",)
     one, two = cases(load(merged.folder)), cases(load(whole))
     keys = ["backend", "mode", "seq_len", "metric"]
     pd.testing.assert_frame_equal(

@@ -102,7 +102,7 @@ def test_close_ones_are_not_told_apart(tmp_path: Path) -> None:
 def test_one_launch_tells_nothing_apart(tmp_path: Path) -> None:
     found = ask(frame_of(a_run(tmp_path / "run", launches=1)))
     assert not one(found, "sdpa").told_apart
-    assert "one launch" in one(found, "sdpa").latency.note
+    assert "one process" in one(found, "sdpa").latency.note
     assert "one launch: no interval" in text(found, machines={}, reference=False)
 
 
@@ -227,7 +227,7 @@ def test_some_launches_that_failed_are_told_of(tmp_path: Path) -> None:
     a_run(tmp_path / "b", law, run="b", launches=1)
     found = ask(frame_of(tmp_path / "a", tmp_path / "b"))
     assert one(found, "sdpa").qualifies
-    assert "1 of 4 launches: crashed (SIGSEGV)" in text(found, machines={}, reference=False)
+    assert "1 of 4 processes: crashed (SIGSEGV)" in text(found, machines={}, reference=False)
 
 
 def test_another_mode_device_or_causality_is_no_evidence(frame: pd.DataFrame) -> None:

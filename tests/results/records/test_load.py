@@ -60,7 +60,7 @@ def test_duplicates_are_dropped(tmp_path: Path) -> None:
     append(folder, *[json.dumps(r) for r in lines(folder)[:3]])
     run = load(folder)
     assert len(run.records) == count
-    assert run.warnings == ("3 duplicate records dropped",)
+    assert run.warnings == ("3 duplicate results dropped",)
     assert len(load(folder, folder).records) == count
 
 
@@ -70,7 +70,7 @@ def test_another_measurement_is_not_mixed_in(tmp_path: Path) -> None:
     run = load(old, new)
     assert {r["measurement"] for r in run.records} == {MEASUREMENT}
     assert len(run.records) == len(lines(new))
-    assert any("older measuring code left out" in w for w in run.warnings)
+    assert any("older version of the measuring code left out" in w for w in run.warnings)
     assert len(load(old).records) == len(lines(old))
 
 
@@ -86,7 +86,9 @@ def test_older_times_stand_beside_newer_accuracies(tmp_path: Path) -> None:
     newer = synthetic.write_run(tmp_path / "n", TWO, **SMALL, run="n")
     run = load(times, learnt, newer)
     assert "t" not in {r["run"] for r in run.records}  # its roofs and its sentinel neither
-    assert any("older measuring code left out (speed, peer)" in w for w in run.warnings)
+    assert any(
+        "older version of the measuring code left out (speed, peer)" in w for w in run.warnings
+    )
 
 
 def test_a_machines_peaks_alone_are_kept_beside_others(tmp_path: Path) -> None:

@@ -52,9 +52,9 @@ def test_the_top_of_the_report_says_what_is_missing_and_how_to_go_on(
     for file, end in zip(files, ("<h2>Summary", "## Summary"), strict=True):
         text = file.read_text()
         top = text[: text.index(end)]
-        assert "This run is incomplete: 17 of 24 launches are there, 1 of 8 cases" in top
-        assert "Missing launches: sdpa N=4096 (1), longformer N=2048 (1)," in top
-        assert "and 2 more. To go on: attnbench run" in top
+        assert "This run is incomplete: 17 of 24 processes were measured, 1 of 8 cases" in top
+        assert "Missing: sdpa N=4096 (1), longformer N=2048 (1)," in top
+        assert "and 2 more. To continue: attnbench run" in top
     markdown = files[1].read_text()
     first = markdown[markdown.index("**Left out") :].split("\n- ")[1]
     assert first.startswith("This run is incomplete")
@@ -65,7 +65,7 @@ def invoke(*words: object) -> Any:
 
 
 def test_the_commands_say_it(folder: Path, tmp_path: Path) -> None:
-    said = "incomplete: 17 of 24 launches"
+    said = "incomplete: 17 of 24 processes"
     asked = ["--seq-len", 4096, "--mode", "forward", "--device", "cpu"]
     assert said in invoke("recommend", folder, *asked).stdout.partition("\n")[0]
     assert (
@@ -82,7 +82,7 @@ def test_several_runs_are_named_and_a_merged_one_keeps_its_plans(tmp_path: Path)
     merged = merge([one, two], tmp_path / "both").folder
     for run in (load(one, two), load(merged)):
         (said,) = run.incomplete
-        assert said.startswith("run run-1 is incomplete: 20 of 24 launches")
+        assert said.startswith("run run-1 is incomplete: 20 of 24 processes")
     assert len((merged / PLANS).read_text().splitlines()) == 2
 
 

@@ -80,8 +80,8 @@ def test_failed_cases_and_missing_sentinels_are_found(tmp_path: Path) -> None:
     made = synthetic.write_run(tmp_path)
     change(made, RECORDS, status="failed", reason="WrongOutputError: off", arms=[])
     found = " ".join(faults(made))
-    assert "no result: WrongOutputError: off" in found
-    assert "no sentinel" in found
+    assert "a defect: WrongOutputError: off" in found
+    assert "no control benchmark: whether the machine's speed changed is unknown" in found
 
 
 def test_a_torn_line_and_an_empty_folder_are_named(folder: Path, tmp_path: Path) -> None:

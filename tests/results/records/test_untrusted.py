@@ -227,8 +227,10 @@ def test_a_second_record_of_a_launch_is_said_where_it_says_something_else(tmp_pa
     run = load(rewrite(folder, *good, good[1], other))
     assert len(run.records) == len(good)
     other_said, same_said = run.warnings
-    assert other_said.startswith(f"{folder / RECORDS}:{len(good) + 2}: another record of launch 0")
-    assert same_said == "1 duplicate record dropped"
+    assert other_said.startswith(
+        f"{folder / RECORDS}:{len(good) + 2}: another result of process 0"
+    )
+    assert same_said == "1 duplicate result dropped"
     assert 123.0 not in {s for samples in run.frame["samples"] for s in samples}
 
 
@@ -269,8 +271,12 @@ def test_versions_of_the_measuring_code_are_not_compared_and_all_merged(tmp_path
         said = [w for w in run.warnings if "measuring code" in w]
         assert len(said) == 2
         # With its times goes what tells of a run: its machine's peaks.
-        assert said[0].startswith(f"{timed} records of an older measuring code left out (speed,")
-        assert said[1].startswith(f"{timed} records of a newer measuring code left out (speed,")
+        assert said[0].startswith(
+            f"{timed} results of an older version of the measuring code left out (speed,"
+        )
+        assert said[1].startswith(
+            f"{timed} results of a newer version of the measuring code left out (speed,"
+        )
     merged = lines(tmp_path / "merged")
     assert Counter(r["measurement"] for r in merged) == dict.fromkeys(versions, count)
 

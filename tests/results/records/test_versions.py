@@ -54,8 +54,8 @@ def test_two_commits_are_two_settings(tmp_path: Path) -> None:
     run = load(before, after)
     assert set(run.frame["version"]) == {"commit 11111111", "commit 22222222"}
     told = " ".join(run.warnings)
-    assert "the records are of several commits: 11111111 and 22222222" in told
-    assert "by several versions, commit 11111111 and commit 22222222: each is shown by" in told
+    assert "the results are of several commits: 11111111 and 22222222" in told
+    assert "with several versions, commit 11111111 and commit 22222222: they are shown" in told
     assert "pooled" not in told
 
 
@@ -63,7 +63,7 @@ def test_the_report_has_a_chapter_for_each(tmp_path: Path) -> None:
     (file,) = write_report(two(tmp_path), ["md"], tmp_path / "both")
     written = file.read_text()
     for commit, best in (("11111111", "linformer"), ("22222222", "longformer")):
-        start = written.index(f", not causal, commit {commit}**")
+        start = written.index(f", bidirectional, commit {commit}**")
         assert f"{best} is the fastest" in written[start : start + 600]
         assert re.search(
             rf"The fastest at each length: .*, commit {commit}$", written, re.MULTILINE
@@ -75,7 +75,7 @@ def test_every_reader_keeps_them_apart(tmp_path: Path) -> None:
     found = recommend(run.frame, seq_len=4096, mode="forward", device="cpu")
     assert {r.winner.backend for r in found.rankings if r.winner} == {"linformer", "longformer"}
     said = " ".join(text(found, machines=run.machines, reference=False).split())
-    assert "not causal, commit " in said
+    assert "bidirectional, commit " in said
     assert "Other settings in these records, each a ranking of its own: commit " in said
     table = cases(run)
     assert set(table[table["metric"] == "latency"]["num_launches"]) == {3}
@@ -86,7 +86,7 @@ def test_every_reader_keeps_them_apart(tmp_path: Path) -> None:
 def test_compare_takes_no_side_of_two_commits(tmp_path: Path) -> None:
     before, after = two(tmp_path)
     merged = merge([before, after], tmp_path / "merged").folder
-    with pytest.raises(IncomparableError, match=r"BASE: holds launches of .* commit 11111111 and"):
+    with pytest.raises(IncomparableError, match=r"BASE: holds results of .* commit 11111111 and"):
         compare(load(merged), load(after))
 
 
@@ -125,7 +125,7 @@ def test_asvs_files_do_not_call_them_pooled(tmp_path: Path) -> None:
     )
     assert done.exit_code == 0
     assert "pooled" not in done.stderr
-    assert "the records are of several commits" in done.stderr
+    assert "the results are of several commits" in done.stderr
 
 
 def test_details_of_tasks_stay_with_their_run(tmp_path: Path) -> None:

@@ -72,15 +72,15 @@ def test_where_a_constant_state_overtakes_the_cache(decoded: Path):
 def test_what_the_report_says_of_decoding(decoded: Path):
     (chapter,) = chapters(Analysis(load(decoded)))
     (decoding, *_) = summarise(chapter)
-    assert decoding.heading == "Decoding with a state"
+    assert decoding.heading == "Decoding"
     text = " ".join(decoding.sentences)
     assert "After a context of 32,768 tokens longformer is the fastest" in text
     assert "Faster than sdpa: longformer from 1," in text or "longformer from 9" in text
-    assert "performer with 512 KiB of state" in text
+    assert "performer with 512 KiB of KV cache or state" in text
     assert "Time does not grow with length, as declared, by the exponent: longformer" in text
     assert "Materialised softmax" not in text  # that is about peaks
     titles = [view.title for view in tables(chapter)]
-    assert titles[:2] == ["Time per token, decode", "State kept of the context, decode"]
+    assert titles[:2] == ["Time per token, decode", "KV cache or recurrent state, decode"]
 
 
 @pytest.mark.drawn
@@ -88,7 +88,7 @@ def test_pages_of_decoding_name_the_context(decoded: Path, tmp_path: Path):
     html, markdown = write_report([decoded], out=tmp_path / "out")
     page = html.read_text()
     assert "context (tokens)" in page
-    assert "state kept of the context" in page
+    assert "KV cache or recurrent state" in page
     assert "Time per token, decode" in markdown.read_text()
     for text in (page, markdown.read_text()):
         assert "a flat line is a state that does not grow" in text
@@ -178,7 +178,7 @@ def test_models_and_checkpointing_are_settings_of_their_own(tmp_path: Path):
     ]  # fmt: skip
     titles = [chapter.title for chapter in chapters(Analysis(load(*folders)))]
     assert len(titles) == 3
-    assert sum("activations checkpointed" in t for t in titles) == 1
+    assert sum("activation checkpointing" in t for t in titles) == 1
     assert sum("gpt2-small" in t for t in titles) == 1
     table = cases(load(*folders))
     assert isinstance(table, pd.DataFrame)

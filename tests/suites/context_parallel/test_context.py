@@ -114,7 +114,9 @@ def test_a_rank_that_is_wrong_says_so(tmp_path: Path) -> None:
     file.write_text(WRONG)
     found = ask(replace(CASE, arms=(Arm("off_by_rank"),)), plugins=[str(file)])
     assert found["status"] == "failed"
-    assert found["reason"].startswith("WrongOutputError: rank 1: off_by_rank: output is off its")
+    assert found["reason"].startswith(
+        "WrongOutputError: rank 1: reference check: off_by_rank: output differs"
+    )
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_cases_predicted_too_slow_are_not_run_with_the_prediction(tmp_path):
     sweep(tmp_path, "quadratic:seconds=1e-6", seq_lens=(1000, 10_000), case_timeout_s=60.0)
     assert ends(tmp_path, "quadratic") == ["ok", "not_run"]
     (refused,) = (r for r in records(tmp_path) if r["status"] == "not_run")
-    assert "predicted 100 s a call (from length 1000)" in refused["reason"]
+    assert "predicted 100 s per call (from length 1000)" in refused["reason"]
     assert refused["launch"]["wall_s"] == 0.0
     assert refused["launch"]["predicted"]["latency"] == 100.0
 
@@ -227,7 +227,7 @@ def test_a_resumed_run_says_that_its_records_are_of_another_commit(tmp_path, mon
     assert not sweep(tmp_path, "linear", seq_lens=(16,), resume=True)[2].begun[2]
     monkeypatch.setattr("suites.engine.driver.commit_of", lambda _: "b" * 40)
     (said,) = sweep(tmp_path, "linear", resume=True)[2].begun[2]
-    assert said.startswith(f"--resume: the run has records of commit {'a' * 40}, and now it is bb")
+    assert said.startswith(f"--resume: the run has results of commit {'a' * 40}, and now it is bb")
 
 
 def test_a_resumed_run_says_what_stays_without_a_profile(tmp_path):
@@ -235,7 +235,7 @@ def test_a_resumed_run_says_what_stays_without_a_profile(tmp_path):
     _, summary, watch = sweep(tmp_path, "linear", seq_lens=(16, 32), resume=True, profile=True)
     assert summary.statuses == {}
     (notice,) = watch.begun[2]
-    assert "2 of the launches that are there already have no profile" in notice
+    assert "2 finished measurements have no profile" in notice
     _, _, watch = sweep(tmp_path, "linear", seq_lens=(64,), resume=True, profile=True)
     assert watch.begun[2] == []  # none of those that are asked for is there
     _, _, watch = sweep(tmp_path, "linear", seq_lens=(64,), resume=True, profile=True)

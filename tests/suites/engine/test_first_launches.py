@@ -108,7 +108,7 @@ def test_a_backend_whose_output_is_another_in_its_second_process_fails_there(tmp
     swept(tmp_path, 1.001, 3)
     told = written(tmp_path)
     assert [r["status"] for r in told] == ["ok", "failed", "failed"], told
-    assert all("differs from that of the first launch by 0.001" in r["reason"] for r in told[1:])
+    assert all("differs from that of the first process by 0.001" in r["reason"] for r in told[1:])
 
 
 @pytest.mark.slow

@@ -209,7 +209,7 @@ def test_a_driver_waits_for_a_child_of_the_last_one(tmp_path, monkeypatch):
     with Journal(tmp_path) as journal:
         child = journal.child_lock.open("a")
     fcntl.flock(child, fcntl.LOCK_SH)
-    with pytest.raises(JournalError, match="still going on"):
+    with pytest.raises(JournalError, match="still running"):
         fill(tmp_path, 1)
     child.close()
     fill(tmp_path, 1)

@@ -49,8 +49,8 @@ def test_case_predicted_too_slow_is_objected_to_with_the_prediction():
     history = History(declared(short, long))
     history.add(record(short, latency=1.0))
     reason = objection(history, long, timeout_s=250)
-    assert "predicted 100 s a call (from length 100)" in reason
-    assert "the limit of a case is 250 s" in reason
+    assert "predicted 100 s per call (from length 100)" in reason
+    assert "the limit is 250 s (--case-timeout)" in reason
     assert objection(history, long, timeout_s=350) is None
     assert objection(history, short, timeout_s=4) is None
 
@@ -80,7 +80,7 @@ def test_without_shorter_lengths_the_peak_rates_give_a_lower_bound():
     metrics = {name: {"unit": "op/s", "samples": found} for name, found in rates.items()}
     history.add({**record(roof), "arms": [{"metrics": metrics}]})
     assert history.latency(one)[0] == pytest.approx(2.0 + 10.0)
-    assert "at least" in objection(history, one, timeout_s=30)
+    assert "lower bound" in objection(history, one, timeout_s=30)
     assert history.latency(case(seq_len=1000, threads=2)) is None  # no such roof
 
 
@@ -97,7 +97,7 @@ def test_case_predicted_too_large_is_objected_to():
 def test_inputs_that_alone_do_not_fit_are_objected_to():
     huge = case(seq_len=1 << 20)
     told = objection(History({}), huge, free=GIB)
-    assert "predicted 6 GiB of memory (its inputs alone)" in told  # q, k and v
+    assert "predicted 6 GiB of memory (inputs only)" in told  # q, k and v
     assert objection(History({}), case(seq_len=1 << 10), free=GIB) is None
 
 
@@ -109,7 +109,7 @@ def test_inputs_that_alone_do_not_fit_are_objected_to():
         (
             {"status": "crashed", "reason": "killed by signal 9 (SIGKILL), likely the "
              "out-of-memory killer"},
-            "out of memory at length 128 (launch 0)",
+            "out of memory at length 128 (process 0)",
         ),
         ({"status": "crashed", "reason": "killed by signal 11 (SIGSEGV)"}, None),
         ({"status": "failed", "reason": "RuntimeError: x"}, None),
@@ -179,9 +179,8 @@ def test_a_context_that_takes_too_long_to_be_fed_is_objected_to():
     history = History({c.id: Declared((), (None,), 1.0, 1.0) for c in cases})
     history.add(record(cases[0], latency=1e-4, wall_s=4.0))
     said = objection(history, cases[1], timeout_s=100.0)
-    assert said == (
-        "predicted 200 s to feed the context (from length 1000); the limit of a case is 100 s"
-    )
+    limit = "the limit is 100 s (--case-timeout)"
+    assert said == f"predicted 200 s to fill the context (from length 1000); {limit}"
     assert objection(history, cases[1], timeout_s=300.0) is None
     short = History({c.id: Declared((), (None,), 1.0, 1.0) for c in cases})
     short.add(record(cases[0], latency=1e-4, wall_s=1.9))  # no more than any launch takes
@@ -206,9 +205,9 @@ def test_a_backend_that_declares_n_and_takes_n_squared_is_foreseen():
     history.add(record(c, latency=16.0, peak=16 << 20))
     assert history.foretold(d) == {"latency": 256.0, "peak_memory": 256 << 20}
     reason = objection(history, d, timeout_s=500)
-    assert "predicted 256 s a call (from length 4000, times 4: it grew faster" in reason
+    assert "predicted 256 s per call (from length 4000, × 4 as it grew faster" in reason
     assert objection(history, d, timeout_s=1000) is None
-    assert "of memory (from length 4000, times 4" in objection(history, d, 1000, free=300 << 20)
+    assert "of memory (from length 4000, × 4" in objection(history, d, 1000, free=300 << 20)
 
 
 def test_a_prediction_is_never_scaled_down():

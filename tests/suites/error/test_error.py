@@ -421,7 +421,7 @@ MISUSES = [
     ({"level": "layer"}, "level: expected attention, got layer"),
     ({"key_len": 64}, "key_len: queries and keys are of one sequence; expected 128, got 64"),
     ({"arms": (Arm("sdpa"), Arm("full"))}, "arms: expected one, got 2"),
-    ({"kind": "speed"}, "inputs: kind speed draws its own; got gaussian"),
+    ({"kind": "speed"}, "inputs: kind speed makes its own; expected none, got gaussian"),
 ]  # fmt: skip
 
 

@@ -148,7 +148,10 @@ def test_turbo_is_read_where_the_system_tells(tmp_path: Path):
 
 def test_doctor_says_what_to_do_about_clocks(tmp_path: Path):
     (hidden,) = disturbances.clocks(proc=tmp_path, sys=tmp_path)
-    assert (hidden.level, hidden.advice) == ("note", "take several launches: --launches 3")
+    assert (hidden.level, hidden.advice) == (
+        "note",
+        "take several processes per case: --launches 3",
+    )
     cpus = "devices/system/cpu"
     write(tmp_path, f"{cpus}/cpu0/cpufreq/scaling_governor", "powersave\n")
     write(tmp_path, f"{cpus}/cpu0/cpufreq/scaling_cur_freq", "1200000\n")

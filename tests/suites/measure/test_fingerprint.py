@@ -40,7 +40,7 @@ def test_a_difference_is_told_as_its_relative_l2(shape: tuple[int, ...], size: f
 @pytest.mark.parametrize("size", [2e-6, math.nan])
 def test_one_that_is_off_is_refused(size: float):
     output = drawn(1, 4, 200, 16)
-    with pytest.raises(WrongOutputError, match="x differs from that of the first launch by"):
+    with pytest.raises(WrongOutputError, match="x differs from that of the first process by"):
         compared("x", output + size * drawn(1, 4, 200, 16, seed=1), printed(output), seed=3)
     with pytest.raises(WrongOutputError, match="gave 64 numbers, this one 1"):
         compared("x", torch.tensor(1.0), printed(output), seed=3)

@@ -111,7 +111,7 @@ def test_options_go_before_the_rows_own():
 def test_what_a_suite_would_ignore_is_misuse():
     with pytest.raises(ValueError, match="peers: only with suite peers; got local"):
         plan_sweep(None, peers=("local",))
-    with pytest.raises(ValueError, match="level: a peer sets its own"):
+    with pytest.raises(ValueError, match="level: set by the peer"):
         plan_sweep(None, suite="peers", levels=("layer",))
     with pytest.raises(ValueError, match=r"suite: expected one of speed, peers, .*got 'races'"):
         plan_sweep(None, suite="races")

@@ -47,7 +47,7 @@ def test_answer_comes_back_whole(launcher, method):
         ("raises", "failed", "RuntimeError: no luck at 64, in ~"),
         ("segfaults", "crashed", "killed by signal 11 (SIGSEGV)"),
         ("is_killed", "crashed", "killed by signal 9 (SIGKILL), likely the out-of-memory killer"),
-        ("exits", "crashed", "exited with code 7 without an answer"),
+        ("exits", "crashed", "exited with code 7 without a result"),
     ],
 )
 def test_a_case_that_breaks_gets_status_and_reason(launcher, method, name, status, reason):
@@ -85,7 +85,7 @@ def test_a_hanging_case_is_killed_with_its_children(launcher, method, tmp_path):
     pids = tmp_path / "pids"
     outcome = launcher.ask(request("hangs", pids=str(pids)), timeout_s=1.5, method=method)
     assert outcome.status == "timeout"
-    assert outcome.reason == "killed after 1.5 s without an answer"
+    assert outcome.reason == "killed after 1.5 s without a result"
     assert outcome.wall_s < 10
     wait_until(lambda: not any(is_alive(pid) for pid in pids_in(pids)))
     assert launcher.ask(request("linear"), timeout_s=20).record["status"] == "ok"

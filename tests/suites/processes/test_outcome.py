@@ -23,16 +23,16 @@ RAISED = "Traceback (most recent call last):\n  x\nValueError: no, in {home}/x\n
 @pytest.mark.parametrize(
     ("code", "late", "out", "status", "reason"),
     [
-        (TIMEOUT_CODE, False, "", "timeout", "killed after 1.5 s without an answer"),
-        (-signal.SIGKILL, True, "", "timeout", "killed after 1.5 s without an answer"),
-        (-signal.SIGVTALRM, False, "", "timeout", "one operation went on beyond the time limit"),
-        (None, False, "", "crashed", "the server that runs the cases ended with it; a new one"),
+        (TIMEOUT_CODE, False, "", "timeout", "killed after 1.5 s without a result"),
+        (-signal.SIGKILL, True, "", "timeout", "killed after 1.5 s without a result"),
+        (-signal.SIGVTALRM, False, "", "timeout", "one operation took longer than the time limit"),
+        (None, False, "", "crashed", "the process that starts the cases died with it; a new one"),
         (-signal.SIGKILL, False, "", "crashed", "signal 9 (SIGKILL), likely the out-of-memory"),
         (-signal.SIGABRT, False, "", "crashed", "killed by signal 6 (SIGABRT)"),
         (-99, False, "", "crashed", "killed by signal 99 (unknown)"),
         (1, False, "x" * OUTPUT_LIMIT, "failed", "printed more than 64 MiB"),
         (1, False, RAISED.format(home=Path.home()), "failed", "ValueError: no, in ~/x"),
-        (7, False, "bye", "crashed", "exited with code 7 without an answer"),
+        (7, False, "bye", "crashed", "exited with code 7 without a result"),
     ],
 )
 def test_an_end_without_an_answer(
@@ -65,7 +65,7 @@ def put(file: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
-        (None, "it left none"), ("torn", "JSONDecodeError"), ("deep", "RecursionError"),
+        (None, "none was written"), ("torn", "JSONDecodeError"), ("deep", "RecursionError"),
         ("bytes", "UnicodeDecodeError"), ("infinite", "ValueError"), ("other", "KeyError"),
         ("huge", "bytes; at most 33554432 are read"), ("pipe", "expected a regular file"),
         ("link", "Too many levels"), ("list", "expected an object, got list"),
@@ -79,7 +79,7 @@ def test_what_is_no_answer_fails_the_case(tmp_path: Path, what: str | None, reas
     found = read_outcome(answer, "last words\n", 0, False, 1.5, 2.0)
     assert (found.record, found.status, found.log_tail) == (None, "failed", "last words")
     assert found.reason is not None
-    assert found.reason.startswith("no readable answer (")
+    assert found.reason.startswith("no readable result (")
     assert reason in found.reason
     assert str(tmp_path) not in found.reason
 

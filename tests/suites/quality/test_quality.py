@@ -292,7 +292,7 @@ def test_an_output_that_is_off_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stages_are_told_in_their_order() -> None:
     told: list[str] = []
     run(training(), Request(budget_s=0.005, stage=told.append))
-    assert told == ["building", "training", "asking the test split", "timing"]
+    assert told == ["building", "training", "evaluating the test split", "timing"]
 
 
 # -- what is kept --------------------------------------------------------------------------------

@@ -546,7 +546,7 @@ def test_what_is_no_checkpoint_of_this_training_is_trained_anew(
     done = trained(case, tmp_path, tell=heard.append)
     assert_same(done, plain)
     assert heard[0].startswith(f"the checkpoint {case.id}.pt ")
-    assert heard[0].endswith("trained anew")
+    assert heard[0].endswith("training starts again")
     assert heard[0] in capsys.readouterr().err
     assert torch.load(file, weights_only=True)["finished"]
 
@@ -699,14 +699,14 @@ def test_a_test_split_that_asks_nothing_is_an_error() -> None:
         ({"model": "encoder:d_model=1.5"}, "d_model"),
         ({"model": "encoder:num_layers=0"}, "num_layers"),
         ({"model": "encoder:positions=none"}, "positions"),
-        ({"model": "encoder:dropout_p=0.1"}, "dropout_p: a training is resumed exactly"),
+        ({"model": "encoder:dropout_p=0.1"}, "dropout_p: not accepted, as a training must"),
         ({"model": "encoder:vocab_size=9"}, "vocab_size: the task gives it; got 9"),
         ({"arms": (parse_backend("longformer:windw=3"),)}, "did you mean 'window'"),
         ({"arms": (parse_backend("lstm:width=3"),)}, "width: lstm takes no option"),
         ({"batch": 0}, "batch: expected at least 1, got 0"),
         ({"dtype": "float64"}, "dtype"),
         ({"dtype": "float16"}, "dtype: float16 is trained on CUDA"),
-        ({"compile": True}, "compile: a training runs as it is; got on"),
+        ({"compile": True}, "compile: not available for trainings; expected off, got on"),
     ],
 )
 def test_misuse_names_the_argument_before_anything_is_trained(

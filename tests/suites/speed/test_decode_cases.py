@@ -112,7 +112,7 @@ def test_a_wrong_step_has_no_speed(registered):  # noqa: F811
     for level, arms in (("attention", (name,)), ("block", (name, "identity"))):
         told = record(decode(*arms, level=level, seq_len=64))
         assert told["status"] == "failed"
-        assert "off its reference" in told["reason"]
+        assert "differs from the reference" in told["reason"]
 
 
 def test_a_step_that_is_not_the_same_twice_has_no_speed(registered):  # noqa: F811
@@ -125,7 +125,7 @@ def test_a_step_that_is_not_the_same_twice_has_no_speed(registered):  # noqa: F8
 
     told = record(decode(registered(Drifting), "identity", level="layer", seq_len=64))
     assert told["status"] == "failed"
-    assert "a second one differ" in told["reason"]
+    assert "of a repetition differ" in told["reason"]
 
 
 def test_a_wrong_recurrence_has_no_speed(monkeypatch: pytest.MonkeyPatch):
@@ -143,19 +143,19 @@ def test_a_wrong_recurrence_has_no_speed(monkeypatch: pytest.MonkeyPatch):
     ):
         told = record(of)
         assert told["status"] == "failed"
-        assert "lstm: output is off its reference" in told["reason"]
+        assert "lstm: output differs from the reference" in told["reason"]
 
 
 @pytest.mark.parametrize(
     ("of", "status", "said"),
     [
-        (decode("linformer"), "unsupported", "state: linformer decodes with none (each projected"),
-        (decode("sdpa", is_causal=False), "failed", "is_causal: a decoder sees the past alone"),
-        (decode("sdpa", compile=True), "failed", "compile: a step of a decoder runs as it is"),
-        (case("lstm"), "failed", "lstm stands in the place of a whole layer"),
+        (decode("linformer"), "unsupported", "state: linformer has no cache or state"),
+        (decode("sdpa", is_causal=False), "failed", "is_causal: mode decode is causal"),
+        (decode("sdpa", compile=True), "failed", "compile: not available in mode decode"),
+        (case("lstm"), "failed", "lstm replaces a whole layer"),
         (case("sdpa", model="bert-base"), "failed", "model: only at level model"),
         (model("bert-base", "sdpa", "identity", mode="decode"), "unsupported",
-         "decode is measured of decoders"),
+         "decode needs a decoder"),
         (replace(model("bert-base", "sdpa", "identity"), model=""), "failed",
          "model: expected a configuration"),
         (replace(model("bert-base", "sdpa", "identity"), model="bert-huge"), "failed",
@@ -165,9 +165,9 @@ def test_a_wrong_recurrence_has_no_speed(monkeypatch: pytest.MonkeyPatch):
         (replace(model("bert-base", "sdpa", "identity"), model="bert-base:dropout_p=0.1"),
          "failed", "dropout_p: what is dropped cannot be checked"),
         (model("bert-base", "sdpa", "identity", num_heads=4), "failed",
-         "num_heads: a model's configuration says it"),
+         "num_heads, is_causal: a model's configuration sets"),
         (model("bert-base", "sdpa", "identity", checkpointing=True), "failed",
-         "checkpointing: only a model's training"),
+         "checkpointing: only at level model, mode training"),
         (model("gpt2-small", "linformer", "identity"), "unsupported",
          "linformer cannot be causal"),
     ],
@@ -230,7 +230,7 @@ def test_a_wrong_backward_pass_of_a_model_has_no_speed(
     monkeypatch.setattr(stack, "checkpoint", wrong)
     told = record(model("bert-base", backend, "identity", mode="training", checkpointing=True))
     assert told["status"] == "failed"
-    assert "gradient: the timed call and a second one differ" in told["reason"]
+    assert "gradient of the timed call and of a repetition differ" in told["reason"]
 
 
 def test_a_decoder_is_trained_on_as_many_tokens_as_it_is_asked_for():

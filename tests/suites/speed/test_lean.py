@@ -69,7 +69,7 @@ def test_an_output_that_changed_since_the_first_launch_is_given_no_time(
     Drifting.by = 1e-5
     told = record(one, first=first)
     assert told["status"] == "failed"
-    assert "differs from that of the first launch" in told["reason"]
+    assert "differs from that of the first process" in told["reason"]
     assert told["arms"] == []
 
 

@@ -126,8 +126,8 @@ def test_dropout_is_off_and_weights_are_equal(tmp_path: Path) -> None:
     ("config", "changes", "reason"),
     [
         (BERT, {"seq_len": 129, "key_len": 129}, "seq_len: max_position_embeddings of the conf"),
-        (BERT, {"mode": "decode"}, "mode: of transformers' models forward and training"),
-        (BERT, {"compile": True}, "compile: transformers' models run as they are"),
+        (BERT, {"mode": "decode"}, "mode: transformers' models have forward and training"),
+        (BERT, {"compile": True}, "compile: not available for transformers' models"),
         (BERT, {"arms": (Arm("lstm"),)}, "backend: lstm has no place in transformers' models"),
     ],
 )

@@ -103,7 +103,7 @@ def test_labels():
     layer = case(arms=arms, level="layer", mode="training")
     assert label(layer) == "longformer:dilation=1+2,window=64 layer training N=64"
     roof = case(kind="roof", arms=(Arm("roof"),), threads=2)
-    assert label(roof) == "roof float32 2 threads"
+    assert label(roof) == "peaks of the machine float32 2 threads"
     rates = {"matmul_rate": {"unit": "op/s", "samples": [1.0e9, 2.0e9]}}
     assert describe({**record(roof), "arms": [{"metrics": rates}]}) == "matmul_rate 2e+09 op/s"
 
