@@ -1,4 +1,4 @@
-"""Write docs/claims.md: the claims, and what the reference records say of them.
+"""Write docs/claims.md and docs/claims_measured.md: the claims, and what was measured of each.
 
 python docs/build_claims.py
 """
@@ -15,17 +15,18 @@ from results.records.load import load
 from results.text.settings import machine_name
 
 PAGE = Path(__file__).with_name("claims.md")
+VALUES = Path(__file__).with_name("claims_measured.md")
 REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "epyc-2-cores-claims"
 
 HEAD = """\
-# Claims about attention, tested
+# Claims, put to the test
 
 <!-- Made from the reference records by `python docs/build_claims.py`; a test compares. -->
 
-What introductions to transformers say about attention, each tested by a small seeded experiment.
-The range in which a claim holds was fixed before it was measured. The verdict is *supported* where
-the 95 % interval is inside the range, *refuted* where it is outside, else *inconclusive*. To test
-them on your machine:
+What introductions to transformers say of attention, each as one small seeded experiment with a
+number, an interval and a verdict. A claim holds in a range that was fixed before it was measured;
+the verdict is *supported* where the interval lies within it, *refuted* where it lies outside, and
+*inconclusive* where it does neither. To test them on your machine:
 
 ```sh
 attnbench run --suite claims --out claims
@@ -34,24 +35,37 @@ attnbench export claims --table claims --format json
 ```
 
 `--claim ID` tests one, `--preset standard` takes more seeds and time, `attnbench list --claims`
-shows the questions.
+says what is asked.
 """
 
 
-def text() -> str:
-    """Return the page."""
+VALUES_HEAD = """\
+# Claims: what was measured
+
+<!-- Made from the reference records by `python docs/build_claims.py`; a test compares. -->
+
+Of each [claim](claims.md) what was asked, the value with its interval, and the range in which the
+claim holds. What has no verdict behind it decides nothing.
+"""
+
+
+def pages() -> dict[Path, str]:
+    """Return both pages."""
     run = load(REFERENCE)
     (machine,) = {str(m) for m in run.frame["machine"]}
     name = machine_name(run.machines.get(machine, {}))
     found = rulings(Analysis(run))
-    parts = [HEAD, f"The numbers below were measured on two cores of an {name}.", _table(found)]
-    parts += [_one(ruling) for ruling in found]
-    return "\n".join(parts)
+    where = f"These verdicts are of two cores of an {name}; each leads to its values."
+    return {
+        PAGE: "\n".join([HEAD, where, _table(found)]),
+        VALUES: "\n".join([VALUES_HEAD, *map(_one, found)]),
+    }
 
 
 def _table(found: list[Ruling]) -> str:
     rows = [
-        f"| [{r.claim.id}](#{r.claim.id}) | {r.claim.text} | {WORDS[r.verdict]} |" for r in found
+        f"| [{r.claim.id}]({VALUES.name}#{r.claim.id}) | {r.claim.text} | {WORDS[r.verdict]} |"
+        for r in found
     ]
     return "\n".join(["", "| id | claim | verdict |", "| :-- | :-- | :-- |", *rows, ""])
 
@@ -61,15 +75,16 @@ def _one(ruling: Ruling) -> str:
     lines = [f"## {claim.id}", "", f"{claim.text} **{WORDS[ruling.verdict].capitalize()}.**", ""]
     if claim.note:
         lines += [claim.note, ""]
-    lines += ["| question | value | expected | answer |", "| :-- | --: | --: | :-- |"]
     for answer in ruling.answers:
-        word = WORDS[answer.verdict] if answer.question.decides else "–"
-        cells = (answer.question.says, in_words(answer.value), answer.question.wanted, word)
-        lines.append(f"| {' | '.join(str(escape_markdown(c)) for c in cells)} |")
+        word = f": {WORDS[answer.verdict]}" if answer.question.decides else ""
+        said, value = (escape_markdown(t) for t in (answer.question.says, in_words(answer.value)))
+        wanted = escape_markdown(answer.question.wanted)
+        lines.append(f"- {said}: **{value}**; expected {wanted}{word}")
     if ruling.verdict == "not_run":
         lines += ["", f"Not run: {ruling.reason}."]
     return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":
-    PAGE.write_text(text(), encoding="utf-8")
+    for page, text in pages().items():
+        page.write_text(text, encoding="utf-8")

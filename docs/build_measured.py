@@ -1,4 +1,4 @@
-"""Put what the reference sweeps measured into README.md and docs: performance.md, quality.md.
+"""Put what the reference sweeps measured into README.md and the pages of docs/ that have marks.
 
 python docs/build_measured.py
 """
@@ -6,505 +6,222 @@ python docs/build_measured.py
 from __future__ import annotations
 
 import json
-import math
-import re
+import sys
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
-from results.analysis.analysis import Analysis
-from results.analysis.series import points
-from results.analysis.warm_up import MARK, NOTE
-from results.chapters.context_parallel.chapter import context_part
-from results.chapters.error.rows import error_chapters
-from results.chapters.error.tables import error_tables
-from results.chapters.peers.rows import comparisons, peer_chapters
-from results.chapters.peers.tables import peer_tables
-from results.chapters.quality.overview import overview
-from results.chapters.quality.rows import chapters_of_tasks
-from results.chapters.quality.tables import quality_tables
-from results.chapters.quantized.chapter import quantized_part
-from results.chapters.settings.tables import axis_tables
-from results.chapters.speed import figures
-from results.chapters.speed.rows import Chapter, chapters
-from results.chapters.speed.sentences import summarise
-from results.chapters.speed.tables import tables
-from results.figures.svg import drawn
-from results.page.blocks import TableView
-from results.page.markdown import escape_markdown
-from results.records.frames import as_rows
-from results.records.load import Run, load
-from results.schema import ALLOCATORS, CALL_MODES
-from results.text import numbers
-from results.text.settings import machine_name
-
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-PERFORMANCE = ROOT / "docs" / "performance.md"
-QUALITY = ROOT / "docs" / "quality.md"
-CONTEXT = ROOT / "docs" / "context_parallel.md"
-CLUSTER = ROOT / "docs" / "cluster.md"
-CLUSTER_COST = ROOT / "results" / "reference" / "cluster"
+sys.path.insert(0, str(ROOT / "docs"))
+
+from measured_answer import answer  # noqa: E402
+from measured_tables import (  # noqa: E402
+    beside,
+    by_dtype,
+    chaptered,
+    fill,
+    from_chapters,
+    limits,
+    loaded,
+    markdown_rows,
+    noted,
+    on_machine,
+    peaks,
+    ran,
+    some_columns,
+    titled,
+    titles,
+    views_of,
+    with_notes,
+    with_rows,
+)
+
+from results.analysis.analysis import Analysis  # noqa: E402
+from results.analysis.series import points  # noqa: E402
+from results.chapters.context_parallel.chapter import context_part  # noqa: E402
+from results.chapters.error.rows import error_chapters  # noqa: E402
+from results.chapters.error.tables import error_tables  # noqa: E402
+from results.chapters.peers.rows import peer_chapters  # noqa: E402
+from results.chapters.peers.tables import peer_tables  # noqa: E402
+from results.chapters.quality.overview import overview  # noqa: E402
+from results.chapters.quality.rows import chapters_of_tasks  # noqa: E402
+from results.chapters.quality.tables import quality_tables  # noqa: E402
+from results.chapters.quantized.chapter import quantized_part  # noqa: E402
+from results.chapters.settings.tables import axis_tables  # noqa: E402
+from results.chapters.speed import figures  # noqa: E402
+from results.figures.svg import drawn  # noqa: E402
+from results.page.markdown import escape_markdown  # noqa: E402
+from results.records.load import Run  # noqa: E402
+from results.text import numbers  # noqa: E402
+from results.text.settings import machine_name  # noqa: E402
+
+DOCS = ROOT / "docs"
+FIGURES = DOCS / "figures"
+RUNS = ROOT / "results" / "reference"
+CLUSTER = RUNS / "cluster"
 """What tests/programs/measure_cluster.py has measured."""
-REFERENCE = ROOT / "results" / "reference" / "epyc-2-cores"
-BESIDE = {
-    name: REFERENCE.with_name(f"{REFERENCE.name}-{name}")
-    for name in (
-        "profile",
-        "peers",
-        "scaling",
-        "million",
-        "settings",
-        "compile",
-        "decode",
-        "decode-block",
-        "models",
-    )
-}
-"""Further sweeps on that machine, each by a command that docs/performance.md names."""
 
-XEON = {
-    name: REFERENCE.with_name(f"xeon-2-cores-{name}")
-    for name in ("context", "threads", "short", "short-causal")
-}
-"""What another machine measured: over ranks, on one thread and two, and sdpa at short lengths."""
-
-OF_QUALITY = {
-    "tasks": ("quality",),
-    "text": ("text",),
-    "errors": ("error", "error-512-2048"),
-    "quantized": ("quantized",),
-}
-"""By a place in docs/quality.md, the sweeps that fill it."""
-GOALS = {
-    (backend, peer, causal, mode): aims
-    for backend, peer, causal, *both in (
-        ("longformer", "transformers-longformer", False, (5.5, 2.8), (4.5, 2)),
-        ("longformer", "local-attention", False, (2.4, 1.9), (1.6, 1.3)),
-        ("bigbird", "transformers-bigbird", False,
-         (6, 2.7), (4, 2)),
-        ("linformer", "linformer", False, (1.6, 1.4), (1.5, 1.3)),
-        ("linformer", "linformer-layer", False, (1.5, 1.4), (1.5, 1.4)),
-        ("performer", "performer-pytorch", False, (3.8, 1.4), (2, 1.3)),
-        ("performer", "performer-pytorch", True, (27, 25), (10, 10)),
-    )
-    for mode, aims in zip(CALL_MODES, both, strict=True)
-} | {("longformer", "torch-flex-attention", False, "forward"): (1.2, 1.2)}  # fmt: skip
-"""What was aimed at: how many times as long a peer takes, by allocator."""
-FRACTIONS = {
-    (backend, causal, mode): aim
-    for backend, causal, *both in (
-        ("longformer", False, 0.7, 0.55),
-        ("bigbird", False, 0.7, 0.55),
-        ("linformer", False, 0.8, 0.6),
-        ("performer", False, 0.7, 0.55),
-        ("performer", True, 0.6, 0.45),
-    )
-    for mode, aim in zip(CALL_MODES, both, strict=True)
-}
-"""What was aimed at: the share of the limit."""
-FRACTION_LENGTHS = (4096, 8192)
-FIGURES = ROOT / "docs" / "figures"
 LENGTHS = ("512", "1,024", "2,048", "4,096", "8,192")
-"""Columns of the README's table: as many as a page is wide."""
+"""Columns of the tables by length: as many as a page is wide."""
+
+EXPONENTS, CROSSOVERS = "Exponents of time", "From which length on"
+WORTH, PARTS = "What the attention is worth", "Where the time goes"
+"""How the titles of a chapter's tables begin."""
+
+BASELINE = "sdpa"
 
 
-@cache
-def loaded(*folders: Path) -> Run:
-    """Read run folders, once each."""
-    return load(*folders)
+def epyc(*names: str) -> Run:
+    """Return sweeps of the machine that most pages are of; without a name the first one."""
+    folders = [f"epyc-2-cores-{name}" for name in names] or ["epyc-2-cores"]
+    return loaded(*(RUNS / folder for folder in folders))
 
 
-_CHAPTERS: dict[int, list[Chapter]] = {}
-"""By the identity of a run that `loaded` keeps."""
+def xeon(*names: str) -> Run:
+    """Return sweeps of another machine."""
+    return loaded(*(RUNS / f"xeon-2-cores-{name}" for name in names))
 
 
-def chaptered(run: Run) -> list[Chapter]:
-    """Return the chapters of a loaded run, made once."""
-    if id(run) not in _CHAPTERS:
-        _CHAPTERS[id(run)] = chapters(Analysis(run))
-    return _CHAPTERS[id(run)]
+def the_answer() -> str:
+    """Return the answer in three sentences."""
+    folders = (RUNS / f"epyc-2-cores{end}" for end in ("", "-text", "-error"))
+    return answer(*folders)
 
 
-def fill(text: str, name: str, content: str) -> str:
-    """Replace what stands between the marks of `name`."""
-    begin, end = f"<!-- measured: {name} -->", f"<!-- /measured: {name} -->"
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    assert pattern.search(text), f"no marks for {name}"
-    if MARK in content and NOTE not in content:
-        content += f"\n\n{NOTE}"
-    return pattern.sub(lambda _: f"{begin}\n{content}\n{end}", text)
-
-
-def table(view: TableView) -> str:
-    """Write the columns of `LENGTHS` as Markdown."""
-    keep = [0, *(view.head.index(n) for n in LENGTHS)]
-    rows = [[f"{row[i].text} {row[i].small}".strip() for i in keep] for row in view.rows]
-    return markdown_rows([view.head[i] for i in keep], rows, 1)
-
-
-def whole(view: TableView) -> str:
-    """Write a table as Markdown, its columns without any content left out."""
-    rows = [[f"{c.text} {c.small}".strip() for c in row] for row in view.rows]
-    keep = [i for i in range(len(view.head)) if any(row[i] != numbers.NONE for row in rows)]
-    head = [view.head[i] for i in keep]
-    return markdown_rows(head, [[row[i] for i in keep] for row in rows], view.text_columns)
-
-
-def titled(views: list[TableView]) -> str:
-    """Write tables under their titles."""
-    return "\n\n".join(f"{view.title}:\n\n{whole(view)}" for view in views)
-
-
-def with_notes(views: list[TableView]) -> str:
-    """Write tables under their titles, and below them what is to be known of them."""
-    notes = dict.fromkeys(escape_markdown(note) for view in views for note in view.notes)
-    said = "\n".join(f"- {note}" for note in notes)
-    return "\n\n".join(part for part in (titled(views), said) if part)
-
-
-def by_peer(run: Run) -> str:
-    """Write the tables of the suite peers that have numbers."""
-    return titled(
-        [
-            view
-            for chapter in peer_chapters(run)
-            for view in peer_tables(chapter)
-            if any(row[5].text != numbers.NONE for row in view.rows)
-        ]
-    )
-
-
-def beside(run: Run) -> str:
-    """Write how many times as long each peer takes as our counterpart, a row a pair."""
-    rows = comparisons(run)
-    rows = rows[rows["status"] == "ok"]
-    columns = [(mode, allocator) for mode in CALL_MODES for allocator in ALLOCATORS]
-    written = []
-    pairs = rows.groupby(["backend", "peer", "is_causal"], sort=False)
-    for (backend, peer, causal), part in pairs:
-        found = {(r["mode"], r["allocator"]): r for r in as_rows(part)}
-        cells = [f"{backend}, causal" if causal else backend, peer]
-        for at in columns:
-            row = found.get(at)
-            alone = row is not None and math.isfinite(row["attention_ratio"])
-            ratio = row["attention_ratio" if alone else "ratio"] if row is not None else math.nan
-            cells.append(f"{ratio:.2f}" if math.isfinite(ratio) else numbers.NONE)
-        written.append(cells)
-    return markdown_rows(["ours", "beside", *(f"{m}, {a}" for m, a in columns)], written, 2)
-
-
-def from_chapters(run: Run, *wanted: str) -> str:
-    """Write the tables of these titles, setting by setting."""
-    parts = []
-    for chapter in chaptered(run):
-        views = [view for view in tables(chapter) if view.title in wanted]
-        parts.append(f"**{chapter.title}**\n\n{titled(views)}")
-    return "\n\n".join(parts)
-
-
-def by_dtype(run: Run) -> str:
-    """Write each backend's time and memory in bfloat16 beside float32, on all threads."""
-    rows = points(run)
-    rows = rows[(rows["threads"] == rows["threads"].max()) & ~rows["compile"]]
-    rows = rows[rows["matmul_precision"] == "highest"]
-    keys = ["backend", "mode", "is_causal", "seq_len"]
-    wide = rows.pivot_table("value", keys, ["metric", "dtype"], sort=False)
-    written = []
-    for (backend, mode, causal, length), row in wide.iterrows():
-        time, memory = row["latency"], row["peak_memory"]
-        cells = [
-            f"{backend}, causal" if causal else backend,
-            mode,
-            numbers.tokens(length),
-            numbers.seconds(time["float32"]),
-            numbers.seconds(time["bfloat16"]),
-            f"{time['float32'] / time['bfloat16']:.2f} ×",
-            f"{memory['bfloat16'] / memory['float32']:.2f} ×",
-        ]
-        written.append(cells)
-    head = ["backend", "mode", "tokens", "float32", "bfloat16", "as fast", "memory"]
-    return markdown_rows(head, written, 2)
-
-
-def figure(chapter: Chapter, name: str, alt: str, *, write: bool) -> str:
-    """Draw a figure, for light pages and dark ones, and return what shows it."""
-    if write:
-        FIGURES.mkdir(exist_ok=True)
-        made = drawn(partial(figures.FIGURES[name], chapter), inline=False, pngs=True)
-        assert made is not None
-        assert made.pngs is not None
-        (FIGURES / f"{name}-light.png").write_bytes(made.pngs.light)
-        (FIGURES / f"{name}-dark.png").write_bytes(made.pngs.dark)
+def figure(folder: str) -> str:
+    """Return what shows the figure of time against length."""
     return (
         "<picture>\n"
-        f'<source media="(prefers-color-scheme: dark)" srcset="docs/figures/{name}-dark.png">\n'
-        f'<img alt="{alt}" src="docs/figures/{name}-light.png">\n'
+        f'<source media="(prefers-color-scheme: dark)" srcset="{folder}/time-dark.png">\n'
+        f'<img alt="Time against length, by backend" src="{folder}/time-light.png">\n'
         "</picture>"
     )
 
 
-def limits(chapter: Chapter) -> str:
-    """Write how near the limit each backend runs at the longest length that all have."""
-    rows = chapter.limits[chapter.limits["fraction_of_limit"].notna()]
-    longest = rows.groupby(["backend", "mode"])["seq_len"].max().min()
-    lines = [
-        f"At {numbers.tokens(longest)} tokens:",
-        "",
-        "| backend | mode | time | limit | bound by | share | by torch's | tiles | kernel "
-        "| op/s |",
-        "| :-- | :-- | --: | --: | :-- | --: | --: | --: | --: | --: |",
-    ]
-    for row in as_rows(rows[rows["seq_len"] == longest]):
-        cells = [
-            row["backend"],
-            row["mode"],
-            numbers.seconds(row["value"]),
-            numbers.seconds(row["limit"]),
-            row["bound"],
-            *(
-                numbers.percent(row[c])
-                for c in (
-                    "fraction_of_limit",
-                    "fraction_of_torch",
-                    "tile_efficiency",
-                    "kernel_efficiency",
-                )
-            ),
-            f"{row['achieved_rate'] / 1e9:,.0f}·10⁹",
+def draw() -> None:
+    """Draw the figure of time against length, for light pages and dark ones."""
+    (chapter,) = chaptered(epyc())
+    made = drawn(partial(figures.FIGURES["time"], chapter), inline=False, pngs=True)
+    assert made is not None
+    assert made.pngs is not None
+    (FIGURES / "time-light.png").write_bytes(made.pngs.light)
+    (FIGURES / "time-dark.png").write_bytes(made.pngs.dark)
+
+
+def readme(text: str) -> str:
+    """Return README.md with what was measured."""
+    text = fill(text, "figure", figure("docs/figures"))
+    return fill(text, "answer", the_answer())
+
+
+def home(text: str) -> str:
+    """Return docs/index.md with what was measured."""
+    text = fill(text, "figure", figure("figures"))
+    return fill(text, "answer", the_answer())
+
+
+def performance(text: str) -> str:
+    """Return docs/performance.md with what was measured."""
+    (chapter,) = chaptered(epyc())
+    (machine,) = epyc().machines.values()
+    text = fill(text, "answer", the_answer())
+    text = fill(text, "where", f"{machine_name(machine)}, {chapter.title}")
+    for mode in ("forward", "training"):
+        shown = [
+            f"{view.title}:\n\n{some_columns(view, LENGTHS)}"
+            for view in views_of(chapter, *titles(mode))
         ]
-        lines.append("| " + " | ".join(escape_markdown(str(c)) for c in cells) + " |")
-    return "\n".join(lines)
-
-
-def against_goals(run: Run) -> str:
-    """Write the peers' ratios beside what was aimed at, a row a pair and mode."""
-    rows = comparisons(run)
-    rows = rows[rows["status"] == "ok"]
-    lines = [
-        "| ours | beside | mode | aim, default / retained | measured | met |",
-        "| :-- | :-- | :-- | --: | --: | :-- |",
-    ]
-    for (backend, peer, causal, mode), aims in GOALS.items():
-        part = rows[(rows["backend"] == backend) & (rows["peer"] == peer)]
-        part = part[(part["is_causal"] == causal) & (part["mode"] == mode)]
-        found = []
-        for allocator in ALLOCATORS:
-            (row,) = as_rows(part[part["allocator"] == allocator])
-            alone = row["attention_ratio"]
-            found.append(alone if math.isfinite(alone) else row["ratio"])
-        met = ["yes" if ratio >= aim else "no" for ratio, aim in zip(found, aims, strict=True)]
-        cells = [
-            f"{backend}, causal" if causal else backend,
-            peer,
-            mode,
-            " / ".join(f"{aim:g}" for aim in aims),
-            " / ".join(f"{ratio:.2f}" for ratio in found),
-            met[0] if len(set(met)) == 1 else " / ".join(met),
-        ]
-        lines.append("| " + " | ".join(escape_markdown(c) for c in cells) + " |")
-    return "\n".join(lines)
-
-
-def against_limits(*runs: Run) -> str:
-    """Write the shares of the limit beside what was aimed at; of the first run that has each."""
-    written = []
-    shown = set[tuple[object, ...]]()
-    for chapter in (c for run in runs for c in chaptered(run) if c.setting["dtype"] == "float32"):
-        causal = bool(chapter.setting["is_causal"])
-        for row in as_rows(chapter.limits):
-            key = (row["backend"], causal, row["mode"])
-            aim = FRACTIONS.get(key)
-            if aim is None or row["options"] or row["seq_len"] not in FRACTION_LENGTHS:
-                continue
-            if (*key, row["seq_len"]) in shown:
-                continue
-            shown.add((*key, row["seq_len"]))
-            cells = [
-                f"{row['backend']}, causal" if causal else row["backend"],
-                row["mode"],
-                numbers.tokens(row["seq_len"]),
-                numbers.percent(aim),
-                numbers.percent(row["fraction_of_limit"]),
-                numbers.percent(row["fraction_of_torch"]),
-            ]
-            written.append(cells)
-    return markdown_rows(
-        ["backend", "mode", "tokens", "aim", "share", "by torch's products"], written, 2
-    )
-
-
-def where_time_goes(run: Run) -> str:
-    """Write, setting by setting, shares of the limit, parts of a call, and its products."""
-    wanted = ("Where the time goes", "Matrix products by shape")
-    parts, notes = [], dict[str, None]()
-    for chapter in chaptered(run):
-        views = [view for view in tables(chapter) if view.title in wanted]
-        notes |= dict.fromkeys(escape_markdown(n) for view in views for n in view.notes)
-        parts.append(f"**{chapter.title}**\n\n{limits(chapter)}\n\n{titled(views)}")
-    return "\n\n".join([*parts, *notes])
-
-
-def peaks(chapter: Chapter) -> str:
-    """Write the machine's peaks."""
-    shown = {
-        "matmul_rate": "matrix products, op/s",
-        "torch_matmul_rate": "matrix products as torch runs them, op/s",
-        "exp_rate": "exponentials, 1/s",
-        "bandwidth": "bytes, B/s",
-    }
-    lines = ["| peak | measured |", "| :-- | --: |"]
-    lines += [f"| {word} | {chapter.peaks[k] / 1e9:,.1f}·10⁹ |" for k, word in shown.items()]
-    return "\n".join(lines)
-
-
-def steps_table(run: Run) -> str:
-    """Write time per token by context, and the state at the longest, a row a backend."""
-    (chapter,) = chaptered(run)
-    views = {view.title: view for view in tables(chapter)}
-    times, states = views["Time per token, decode"], views["KV cache or recurrent state, decode"]
-    longest = {row[0].text: row[-1].text for row in states.rows}
-    rows = [
-        [row[0].text, *(f"{c.text} {c.small}".strip() for c in row[2:]), longest[row[0].text]]
-        for row in times.rows
-        if not row[1].is_status
-    ]
-    head = ["backend", *times.head[2:], f"state at {states.head[-1]}"]
-    return markdown_rows(head, rows, 1)
-
-
-def models_table(run: Run) -> str:
-    """Write what an attention is worth in BERT, at the longest length of each mode."""
-    chapter = next(c for c in chaptered(run) if is_plain_bert(c))
-    (view,) = (v for v in tables(chapter) if v.title.startswith("What the attention is worth"))
-    by_mode: dict[str, dict[int, list[list[str]]]] = {}
-    for row in view.rows:
-        cells = [f"{c.text} {c.small}".strip() for c in row]
-        length = int(row[2].text.replace(",", ""))
-        by_mode.setdefault(row[1].text, {}).setdefault(length, []).append(cells)
-    rows = [cells for lengths in by_mode.values() for cells in lengths[max(lengths)]]
-    return markdown_rows(view.head, rows, 2)
-
-
-def is_plain_bert(chapter: Chapter) -> bool:
-    """Say whether a chapter is of BERT, neither compiled nor with checkpoints."""
-    setting = chapter.setting
-    named = str(setting["model"]).startswith("bert-base")
-    return named and not setting["compile"] and not setting["checkpointing"]
-
-
-def markdown_rows(head: list[str], rows: list[list[str]], text_columns: int) -> str:
-    """Write a table as Markdown."""
-    lines = [
-        "| " + " | ".join(head) + " |",
-        "|" + "|".join(" :-- " if i < text_columns else " --: " for i in range(len(head))) + "|",
-    ]
-    lines += ["| " + " | ".join(escape_markdown(c) for c in row) + " |" for row in rows]
-    return "\n".join(lines)
-
-
-def on_machine(run: Run) -> str:
-    """Return where a run of one machine was measured."""
-    (machine,) = run.machines.values()
-    return f"On an {machine_name(machine)}, {machine['cores']} cores:"
-
-
-def reference() -> tuple[Chapter, str]:
-    """Return the reference sweep and where it was measured."""
-    run = loaded(REFERENCE)
-    (chapter,) = chaptered(run)
-    (machine,) = run.machines.values()
-    return chapter, f"{machine_name(machine)}, {chapter.title}"
-
-
-def readme(*, write: bool = False) -> str:
-    """Return README.md with what the reference says; with `write`, draw its figures too."""
-    chapter, where = reference()
-    views = {view.title: view for view in tables(chapter)}
-    text = README.read_text()
-    text = fill(text, "figure", figure(chapter, "time", "Time against length", write=write))
-    shown = [
-        f"Time per call, forward, with the 95 % interval between launches ({where}):",
-        "",
-        table(views["Time per call, forward"]),
-        "",
-        "Peak memory above the inputs, forward:",
-        "",
-        table(views["Peak memory above the inputs, forward"]),
-    ]
-    text = fill(text, "table", "\n".join(shown))
-    text = fill(text, "decode", steps_table(loaded(BESIDE["decode"])))
-    text = fill(text, "models", models_table(loaded(BESIDE["models"])))
-    text = fill(text, "peers", beside(loaded(BESIDE["peers"])))
-    sentences = [
-        f"- {escape_markdown(sentence)}"
-        for paragraph in summarise(chapter)
-        if paragraph.heading == "Forward pass"
-        for sentence in paragraph.sentences
-    ]
-    return fill(text, "summary", "\n".join(sentences))
-
-
-def performance() -> str:
-    """Return docs/performance.md with what the reference says."""
-    chapter, where = reference()
-    text = fill(PERFORMANCE.read_text(), "where", where)
+        text = fill(text, mode, "\n\n".join(shown))
+    (crossed,) = views_of(chapter, CROSSOVERS)
+    rows = [[*row[:2], *row[3:5]] for row in ran(crossed) if row[2] == BASELINE]
+    rows = [row for row in rows if row[0] != "full"]
+    head = [*crossed.head[:2], *crossed.head[3:5]]
+    text = fill(text, "crossovers", markdown_rows(head, rows, 2))
     text = fill(text, "peaks", peaks(chapter))
-    text = fill(text, "limits", limits(chapter))
-    runs = {name: loaded(folder) for name, folder in BESIDE.items()}
-    text = fill(text, "profile", where_time_goes(runs["profile"]))
-    text = fill(text, "goals", against_goals(runs["peers"]))
-    text = fill(text, "shares", against_limits(loaded(REFERENCE), runs["profile"]))
-    text = fill(text, "peers", by_peer(runs["peers"]))
-    exponents = from_chapters(runs["scaling"], "Exponents of time and memory in the length")
-    text = fill(text, "scaling", exponents)
-    million = [
-        f"{what}, {mode}"
-        for what in ("Time per call", "Peak memory above the inputs")
-        for mode in ("forward", "training")
+    return fill(text, "limits", limits(chapter))
+
+
+def long_sequences(text: str) -> str:
+    """Return docs/performance_long.md with what was measured."""
+    text = fill(text, "scaling", from_chapters(epyc("scaling"), EXPONENTS))
+    million = [title for mode in ("forward", "training") for title in titles(mode)]
+    return fill(text, "million", from_chapters(epyc("million"), *million))
+
+
+def decoding(text: str) -> str:
+    """Return docs/performance_decoding.md with what was measured."""
+    steps = titles("decode")
+    text = fill(text, "decode", from_chapters(epyc("decode"), *steps, EXPONENTS, CROSSOVERS))
+    return fill(text, "decode-block", from_chapters(epyc("decode-block"), *steps))
+
+
+def models(text: str) -> str:
+    """Return docs/performance_models.md with what was measured."""
+    plain = from_chapters(epyc("models"), WORTH)
+    return fill(text, "models", f"{plain}\n\n{titled(axis_tables(points(epyc('models'))))}")
+
+
+def settings(text: str) -> str:
+    """Return docs/performance_settings.md with what was measured."""
+    text = fill(text, "dtypes", by_dtype(epyc("settings")))
+    by_threads, by_precision = axis_tables(points(epyc("settings")))
+    some = [
+        with_rows(by_threads, "setting", "float32, products at highest"),
+        with_rows(by_precision, "setting", "2 threads"),
     ]
-    text = fill(text, "million", from_chapters(runs["million"], *million))
-    text = fill(text, "dtypes", by_dtype(runs["settings"]))
-    text = fill(text, "settings", titled(axis_tables(points(runs["settings"]))))
-    threads = loaded(XEON["threads"])
-    by_threads = titled(axis_tables(points(threads)))
-    text = fill(text, "threads", f"{on_machine(threads)}\n\n{by_threads}")
-    short = loaded(XEON["short"], XEON["short-causal"])
-    text = fill(text, "short", f"{on_machine(short)}\n\n{by_peer(short)}")
-    steps = [
-        "Time per token, decode", "KV cache or recurrent state, decode",
-        "Exponents of time and memory in the length", "From which length on a backend is faster",
-    ]  # fmt: skip
-    text = fill(text, "decode", from_chapters(runs["decode"], *steps))
-    text = fill(text, "decode-block", from_chapters(runs["decode-block"], *steps[:2]))
-    worth = "What the attention is worth in a model"
-    plain = from_chapters(runs["models"], worth)
-    axes = titled(axis_tables(points(runs["models"])))
-    text = fill(text, "models", f"{plain}\n\n{axes}")
-    return fill(text, "compile", titled(axis_tables(points(runs["compile"]))))
+    text = fill(text, "settings", titled(some))
+    text = fill(text, "compile", titled(axis_tables(points(epyc("compile"))), of_speed=True))
+    threads = titled(axis_tables(points(xeon("threads"))))
+    return fill(text, "threads", f"{on_machine(xeon('threads'))}\n\n{threads}")
 
 
-def quality() -> str:
-    """Return docs/quality.md with what the reference says."""
-    runs = {
-        place: loaded(*(REFERENCE.with_name(f"{REFERENCE.name}-{name}") for name in names))
-        for place, names in OF_QUALITY.items()
-    }
-    tasks = overview(chapters_of_tasks(runs["tasks"]))
-    text = fill(QUALITY.read_text(), "tasks", with_notes(tasks))
-    of_text = chapters_of_tasks(runs["text"])
-    parts = [f"#### {c.title}\n\n{with_notes(quality_tables(c))}" for c in of_text]
+def peers(text: str) -> str:
+    """Return docs/performance_peers.md with what was measured."""
+    text = fill(text, "peers", beside(epyc("peers")))
+    run = xeon("short", "short-causal")
+    views = [view for chapter in peer_chapters(run) for view in peer_tables(chapter)]
+    views = [view for view in views if any(row[5].text != numbers.NONE for row in view.rows)]
+    return fill(text, "short", f"{on_machine(run)}\n\n{titled(views)}")
+
+
+def kernels(text: str) -> str:
+    """Return docs/kernels.md with what was measured."""
+    chapter = next(
+        c for c in chaptered(epyc("profile"))
+        if c.setting["dtype"] == "float32" and not c.setting["is_causal"]
+    )  # fmt: skip
+    return fill(text, "profile", titled(views_of(chapter, PARTS)))
+
+
+def quality(text: str) -> str:
+    """Return docs/quality.md with what was measured."""
+    tasks = overview(chapters_of_tasks(epyc("quality")))
+    text = fill(text, "answer", the_answer().splitlines()[-1].removeprefix("- "))
+    return fill(text, "tasks", with_notes(tasks))
+
+
+def quality_text(text: str) -> str:
+    """Return docs/quality_text.md with what was measured."""
+    parts = [
+        f"### {chapter.title}\n\n{titled(quality_tables(chapter))}"
+        for chapter in chapters_of_tasks(epyc("text"))
+    ]
     text = fill(text, "text", "\n\n".join(parts))
-    by_inputs = [error_tables(c)[0] for c in error_chapters(runs["errors"])]
-    text = fill(text, "errors", titled(by_inputs))
-    part = quantized_part(Analysis(runs["quantized"]))
+    part = quantized_part(Analysis(epyc("quantized")))
     assert part is not None
     return fill(text, "quantized", titled([view for s in part.sections for view in s.tables]))
 
 
-def context() -> str:
-    """Return docs/context_parallel.md with what the reference says: times are of shared cores."""
-    run = loaded(XEON["context"])
+def quality_error(text: str) -> str:
+    """Return docs/quality_error.md with what was measured: trained inputs first."""
+    chapters = error_chapters(epyc("error", "error-512-2048"))
+    chapters.sort(key=lambda chapter: "trained" not in chapter.inputs)
+    return fill(text, "errors", titled([error_tables(chapter)[0] for chapter in chapters]))
+
+
+def context(text: str) -> str:
+    """Return docs/context_parallel.md with what was measured: times are of shared cores."""
+    run = xeon("context")
     part = context_part(Analysis(run))
     assert part is not None
     (section,) = part.sections
@@ -513,15 +230,13 @@ def context() -> str:
     (sent,) = (view for view in section.tables if view.title == "Bytes exchanged")
     few = replace(sent, head=sent.head[:7], rows=[row[:7] for row in sent.rows])
     where = f"{machine_name(machine)}; {section.title}."
-    text = "\n".join([where, "", *told, "", with_notes([few])])
-    return fill(CONTEXT.read_text(), "ranks", text)
+    return fill(text, "ranks", "\n".join([where, "", *told, "", with_notes([few])]))
 
 
-def cluster() -> str:
-    """Return docs/cluster.md with what a launch costs there beyond its case."""
-    text = CLUSTER.read_text()
+def cluster(text: str) -> str:
+    """Return docs/cluster.md with what a repetition costs there beyond its case."""
     cost, many = (
-        json.loads((CLUSTER_COST / f"{name}.json").read_text()) for name in ("overhead", "many")
+        json.loads((CLUSTER / f"{name}.json").read_text()) for name in ("overhead", "many")
     )
     rows = [
         [
@@ -532,7 +247,7 @@ def cluster() -> str:
         ]
         for row in cost["rows"]
     ]
-    head = ["machines", "launches", "median, ms", "95th of 100, ms"]
+    head = ["machines", "repetitions", "median, ms", "95th of 100, ms"]
     where = (
         f"{machine_name(cost['machine'])}, {cost['machine']['cores']} cores, Ray {cost['ray']}."
     )
@@ -542,16 +257,38 @@ def cluster() -> str:
     ]
     each = 1e3 * many["seconds"] / many["launches"]
     told = (
-        f"{machine_name(many['machine'])}: {numbers.tokens(many['launches'])} launches on "
+        f"{machine_name(many['machine'])}: {numbers.tokens(many['launches'])} repetitions on "
         f"{many['machines']} machines took {each:.2f} ms each, {many['seconds']:.0f} s in all. "
         f"The driver's memory: {numbers.listing(memory)}."
     )
     return fill(text, "many", told)
 
 
+PAGES = {
+    ROOT / "README.md": readme,
+    DOCS / "index.md": home,
+    DOCS / "performance.md": performance,
+    DOCS / "performance_long.md": long_sequences,
+    DOCS / "performance_decoding.md": decoding,
+    DOCS / "performance_models.md": models,
+    DOCS / "performance_settings.md": settings,
+    DOCS / "performance_peers.md": peers,
+    DOCS / "kernels.md": kernels,
+    DOCS / "quality.md": quality,
+    DOCS / "quality_text.md": quality_text,
+    DOCS / "quality_error.md": quality_error,
+    DOCS / "context_parallel.md": context,
+    DOCS / "cluster.md": cluster,
+}
+"""Pages with marks, to what fills these."""
+
+
+def built(page: Path) -> str:
+    """Return a page with what was measured."""
+    return noted(PAGES[page](page.read_text()))
+
+
 if __name__ == "__main__":
-    CONTEXT.write_text(context())
-    CLUSTER.write_text(cluster())
-    README.write_text(readme(write=True))
-    PERFORMANCE.write_text(performance())
-    QUALITY.write_text(quality())
+    draw()
+    for page in PAGES:
+        page.write_text(built(page))

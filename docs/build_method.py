@@ -1,4 +1,4 @@
-"""Put what `make verify-method` measured into docs/method.md.
+"""Put what `make verify-method` measured into docs/method.md and the pages beside it.
 
 python docs/build_method.py
 """
@@ -20,7 +20,7 @@ from method_tables import DETAILS, NONE, markdown  # noqa: E402
 from verification import PROMISES, Measured  # noqa: E402
 from verification.show import KEPT, promised, shown  # noqa: E402
 
-METHOD = ROOT / "docs" / "method.md"
+PAGES = sorted((ROOT / "docs").glob("method*.md"))
 VERIFIED = ROOT / "results" / "reference" / "method" / "verified.json"
 MODULES = ROOT / "tests" / "programs" / "verification"
 NOT_MEASURED = "Not measured yet."
@@ -64,16 +64,16 @@ def rates(content: Mapping[str, Any], measured: Mapping[str, Measured]) -> str:
     return f"{where}\n\n{markdown(head, rows, 2)}"
 
 
-def method() -> str:
-    """Return docs/method.md with what was measured."""
+def method(page: Path) -> str:
+    """Return a page of the method with what was measured."""
     content = json.loads(VERIFIED.read_text())
     measured = {one["name"]: Measured(**one) for one in content["promises"]}
-    text = fill(METHOD.read_text(), "rates", rates(content, measured))
+    text = page.read_text()
     for mark in re.findall(r"<!-- method: (\S+) -->", text):
-        if mark == "rates":
-            continue
         got = measured.get(mark.replace("-", "_"))
-        if got is None or not got.details:
+        if mark == "rates":
+            text = fill(text, mark, rates(content, measured))
+        elif got is None or not got.details:
             text = fill(text, mark, NOT_MEASURED)
         else:
             text = fill(text, mark, DETAILS[got.name](got.details))
@@ -81,4 +81,5 @@ def method() -> str:
 
 
 if __name__ == "__main__":
-    METHOD.write_text(method())
+    for page in PAGES:
+        page.write_text(method(page))

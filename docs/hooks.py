@@ -1,8 +1,9 @@
 """What mkdocs is told beyond docs/: pages of the root, and the files that pages link to.
 
 The site is made of the files that are read in the repository too, and a link that works there
-works here. README.md is the first page. A file outside docs/ that a page links to becomes a page
-where it is source text, and is copied where not; a folder becomes a list of its files.
+works here. README.md is no page of it: docs/index.md is the first. A file outside docs/ that a
+page links to becomes a page where it is source text, and is copied where not; a folder becomes a
+list of its files.
 
 mkdocs calls the functions ``on_…``; `mkdocs.yml` names this file.
 """
@@ -21,7 +22,6 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 
 PAGES = {
-    "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }

@@ -1,7 +1,7 @@
 """What README, CONTRIBUTING and docs/ show: code runs, commands are taken, links lead somewhere.
 
 The blocks of a page are one program, in a folder that holds the files and runs that pages name.
-No mark leaves a block out. What a page takes for given stands in `GIVEN`.
+No mark leaves a block out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,7 +42,7 @@ import attention
 import cli
 import results
 from attention import registry
-from models import CONFIGS, LSTMLayer
+from models import LSTMLayer
 from results.schema import ENVIRONMENTS, LSTM, MACHINES, RECORDS
 from suites.plan import plan_sweep
 
@@ -140,29 +140,14 @@ def registries(suites_restored: None) -> Iterator[None]:
 # -- code -----------------------------------------------------------------------------------------
 
 
-def _of_readme(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Return a prompt and a small model; the published shape is made small too."""
-    from transformers import BertConfig, BertForMaskedLM
-
-    small = CONFIGS["gpt2-small"].scaled(num_layers=1, d_model=128, num_heads=2, vocab_size=500)
-    monkeypatch.setitem(CONFIGS, "gpt2-small", small)
-    config = BertConfig(vocab_size=99, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-                        intermediate_size=64, max_position_embeddings=64)  # fmt: skip
-    return {"prompt_ids": torch.randint(500, (1, 5)), "hf_bert": BertForMaskedLM(config).eval()}
-
-
-GIVEN: Mapping[str, Callable[[pytest.MonkeyPatch], dict[str, Any]]] = {"README.md": _of_readme}
-"""What a page takes for given: the reader's own prompt and model."""
-
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("registries", "desk")
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
-def test_the_python_of_a_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = GIVEN.get(name_of(page))
-    scope: dict[str, Any] = given(monkeypatch) if given else {}
+def test_the_python_of_a_page_runs(page: Path) -> None:
+    scope: dict[str, Any] = {}
     for number, block in enumerate(blocks(page, "python"), 1):
         exec(compile(block.text, f"{name_of(page)}, block {number}", "exec"), scope)
     plt.close("all")  # what a page draws for its reader
@@ -174,6 +159,24 @@ def test_blocks_are_of_a_language_that_is_tested(page: Path) -> None:
     assert prose(page).count("```") == 0  # every fence was found
     for block in blocks(page, "toml"):
         assert tomllib.loads(block.text)
+
+
+WIDEST, LONGEST = 90, 2000
+"""Characters of a line of code, which is not to be wider than its column; words of a page."""
+
+LOOKED_UP = ("docs/cli.md", "docs/architecture.md")
+"""Pages that nobody reads from end to end."""
+
+READ = [
+    p for p in PAGES if name_of(p).startswith(("docs/", "README")) and name_of(p) not in LOOKED_UP
+]
+
+
+@pytest.mark.parametrize("page", READ, ids=name_of)
+def test_a_page_is_short_and_its_code_narrow(page: Path) -> None:
+    assert len(re.findall(r"\S*\w\S*", page.read_text())) <= LONGEST
+    wide = [line for b in blocks(page) for line in b.text.splitlines() if len(line) > WIDEST]
+    assert wide == []
 
 
 def test_the_example_of_the_reference_runs() -> None:

@@ -1,4 +1,4 @@
-"""docs/method.md: its tables are those of what was measured, and none stands for what was not."""
+"""docs/method*.md: the tables are those of what was measured, and none stands for what was not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
-METHOD = ROOT / "docs" / "method.md"
+PAGES = sorted((ROOT / "docs").glob("method*.md"))
+TEXT = "".join(page.read_text() for page in PAGES)
 
 
 @pytest.fixture
@@ -24,12 +25,13 @@ def build() -> ModuleType:
     return module
 
 
-def test_the_tables_are_those_of_what_was_measured(build: ModuleType) -> None:
-    assert build.method() == METHOD.read_text()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_tables_are_those_of_what_was_measured(build: ModuleType, page: Path) -> None:
+    assert build.method(page) == page.read_text()
 
 
 def test_every_promise_with_details_has_a_place(build: ModuleType) -> None:
-    marks = set(re.findall(r"<!-- method: (\S+) -->", METHOD.read_text()))
+    marks = set(re.findall(r"<!-- method: (\S+) -->", TEXT))
     assert {name.replace("_", "-") for name in build.DETAILS} <= marks
 
 
@@ -39,7 +41,7 @@ def test_what_was_not_measured_has_no_table(
     content = json.loads(build.VERIFIED.read_text()) | {"promises": []}
     (tmp_path / "verified.json").write_text(json.dumps(content))
     monkeypatch.setattr(build, "VERIFIED", tmp_path / "verified.json")
-    text = build.method()
+    text = "".join(map(build.method, PAGES))
     parts = re.findall(r"<!-- method: (\S+) -->\n(.*?)\n<!-- /method: \1 -->", text, re.DOTALL)
     assert len(parts) > 8
     for name, content in parts:
@@ -52,6 +54,5 @@ def test_what_was_not_measured_has_no_table(
 
 
 def test_no_estimator_is_described_that_is_gone() -> None:
-    text = METHOD.read_text()
     for word in ("resampl", "asymptotic", "with replacement"):
-        assert word not in text
+        assert word not in TEXT

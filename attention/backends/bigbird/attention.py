@@ -52,7 +52,9 @@ class BigBirdAttention(Attention):
     Args:
         num_heads: H.
         head_dim: D.
-        block_size: tokens in a block.
+        block_size: tokens in a block, as Hugging Face's BigBird counts: the window is the query's
+            block and one on each side, 192 keys of 64; with ``is_causal`` its own block up to the
+            query and the one before it.
         num_random_blocks: random blocks each row of blocks sees beside its window; fewer where
             the sequence has not as many others.
         num_global_tokens: the first so many positions are extra global tokens (ETC): outside the

@@ -1,8 +1,8 @@
 """Longformer: softmax attention over a sliding window and a few global tokens.
 
 Beltagy, Peters and Cohan 2020, arXiv 2004.05150, section 3.1: query i sees the keys j with
-``|i - j| <= W·d`` and ``(i - j) mod d = 0`` (window W on each side, dilation d), all see the
-global tokens, and the global tokens see all, through projections of their own. Time
+``|i - j| <= W·d`` and ``(i - j) mod d = 0`` (window W on each side, 2·W + 1 keys, dilation d), all
+see the global tokens, and the global tokens see all, through projections of their own. Time
 ``O(N·W·D)``, memory ``O(N·D)``.
 """
 
@@ -47,7 +47,10 @@ class LongformerAttention(Attention):
     Args:
         num_heads: H.
         head_dim: D.
-        window: keys seen on each side of the query; with ``is_causal`` the left half only.
+        window: W, keys seen on each side of the query: 2·W + 1 keys with its own, 513 of 256; with
+            ``is_causal`` the W before it and its own, 257. Hugging Face's Longformer counts both
+            sides (``attention_window=512``), Mistral all keys of the causal window
+            (``sliding_window=257``).
         dilation: gap between the keys of a window: one number, or one per head.
         kernel: ``tiled`` runs anywhere; ``flex`` is FlexAttention, compiled, without dropout and,
             on a CPU, without a backward pass; ``auto`` is flex on CUDA, else tiled, decided by

@@ -1,6 +1,6 @@
 """The same code compared with itself: in less than 2 % of comparisons a whole backend is called
 slower or faster (95 % bound). One backend that became slower by 30 % in all its cases is found in
-at least 75 % of comparisons, with 3 launches that scatter by 15 % and no case decided by itself.
+at least 75 % of comparisons, with 3 processes that scatter by 15 % and no case decided by itself.
 
 How: simulated tables of six backends, five lengths and two modes, three launches in each run, as
 `attnbench compare BASE NEW` judges them. The launches scatter by 3 % or 15 %, log-normal or with

@@ -1,7 +1,7 @@
 """On simulated machines, quiet, usual and bad ones, the sweep that `attnbench run --preset quick`
 plans covers the truth in at least 93 % of its exponents, ratios and crossovers over all machines,
 and in at least 90 % of those of the worst backend on the worst machine, after it has stopped by
-itself; two equal backends are called apart in at most 6 % of sweeps.
+itself; two equal backends are called different in at most 6 % of sweeps.
 
 How: whole sweeps of six backends, forward and training, at 512 to 4,096 tokens, with 4 minutes to
 spend. The true times are those of a shipped run, each moved by 2 %, so that no curve is a power

@@ -1,6 +1,6 @@
 """The 95 % interval of an exponent of time covers the truth in at least 93 % of tries, whatever
-the noise between launches and with or without the sentinel in the launch; with three launches,
-four lengths and 3 % noise its median half-width is below 0.05.
+the noise between processes and with or without the control benchmark in them; with three
+processes, four lengths and 3 % noise its median half-width is below 0.05.
 
 How: simulated sweeps of six series over 512 to 4,096 tokens: times that grow with N, N^1.5, N² or
 N·log N, plus a constant part of 5 % of the shortest time, each time off its law by 2 %. So no

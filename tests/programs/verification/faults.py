@@ -1,5 +1,5 @@
 """A driver killed at any moment loses no finished case, leaves no file unreadable and nothing that
-goes on measuring, and `--resume` ends with the table of an unbroken run, each launch once.
+goes on measuring, and `--resume` ends with the table of an unbroken run, each repetition once.
 
 How: kill -9 of the driver at random moments of a sweep whose cases end well and badly and leave
 processes behind, then `--resume` to its end; compared with the same sweep undisturbed

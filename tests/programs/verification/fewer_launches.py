@@ -1,5 +1,6 @@
-"""`attnbench compare` knows a case's change as exactly from four launches in each run, with the
-sentinel in them, as it did from five before a series had one variance and launches a sentinel.
+"""`attnbench compare` knows a case's change as exactly from four processes in each run, with the
+control benchmark in them, as it did from five before a series had one variance and processes a
+control.
 
 How: two simulated runs of the same code, of twelve series at four lengths, with 3 %, 10 % or 15 %
 between launches, of which the machine has a part that the sentinel sees: in some series nearly

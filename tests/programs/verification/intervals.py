@@ -1,6 +1,6 @@
 """The 95 % intervals of times, ratios and crossovers cover the truth in at least 93 % of tries,
-with or without the sentinel in the launch, and in at least 90 % where launches scatter in the
-worst of ways: normally, with heavy tails or with outliers.
+with or without the control benchmark in the process, and in at least 90 % where processes scatter
+in the worst of ways: normally, with heavy tails or with outliers.
 
 How: the simulated sweeps of `exponents`, with 3, 5 or 10 launches of each case and 3 %, 10 % or
 15 % between them: log-normal; with Student's t of 3 degrees of freedom in place of the normal; or

@@ -1,5 +1,5 @@
-"""Each backend's declared operations equal those that torch's FlopCounterMode counts where it can
-see them, and a counted reference where it cannot.
+"""Each backend's declared FLOPs equal those that torch's FlopCounterMode counts where it can see
+them, and a counted reference where it cannot.
 
 How: every backend that runs here, with options that change its products, forward and training,
 causal and not, at several lengths. Executed operations are held against the counter over the

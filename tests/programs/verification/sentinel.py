@@ -1,5 +1,5 @@
-"""The sentinel's own time does not depend on the arm beside it: within 1 % beside arms of 1 MiB to
-1 GiB, forward and training.
+"""The control benchmark's own time does not depend on the variant beside it: within 1 % beside
+variants of 1 MiB to 1 GiB, forward and training.
 
 How: in processes of their own, as launches are, the sentinel is timed as in every launch
 (`suites.measure.sentinel.take_turn`) right behind a call that allocates, writes, multiplies or
