@@ -70,7 +70,8 @@ def at_any_length(
         rows: one a length, as of `at_length`.
         seq_len: the length asked for, in tokens.
         declared: the column of the exponent that the backend declares.
-        reach: how far beyond the lengths measured it goes, as a factor; infinite = any length.
+        reach: how far beyond the lengths measured it goes, as a factor; infinite = any length,
+            that of a baseline, which is predicted where measuring it took too long, too.
     """
     found = at_length(rows, seq_len)
     measured = sorted(
@@ -81,6 +82,8 @@ def at_any_length(
         return found
     if any(row["status"] in _ENDS and row["seq_len"] <= seq_len for row in rows):
         return found
+    if reach < math.inf and any(row["seq_len"] == seq_len for row in rows):
+        return found  # it was tried, in vain
     beyond = max(seq_len / measured[-1]["seq_len"], measured[0]["seq_len"] / seq_len)
     return found if beyond > reach else _fitted(rows, measured, seq_len, declared)
 

@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import NamedTuple
 
+from results.recommendation.quality import USELESS, unfit
 from results.recommendation.question import LIMITS
 from results.recommendation.ranking import Candidate, Ranking
 from results.text.amounts import write_size
+
+_ASKED_FOR = 1.1 * USELESS
+"""The least limit on an error that one meets which says nothing."""
 
 
 class Relaxation(NamedTuple):
@@ -36,7 +40,10 @@ def relaxations(ranking: Ranking) -> list[Relaxation]:
         ends = {name: decisive(candidate, name) for name in candidate.reasons}
         limits = {n: relaxed(n, end) for n, end in ends.items() if not math.isnan(end)}
         unknown = tuple(name for name, end in ends.items() if math.isnan(end))
-        found.append(Relaxation(candidate, limits, unknown))
+        dropped = {*unknown, *(name for name, limit in limits.items() if limit is None)}
+        kept = {n for n in LIMITS[:2] if ranking.question.limit(n) is not None} - dropped
+        if kept or not unfit(candidate.quality):  # without a limit its quality is judged
+            found.append(Relaxation(candidate, limits, unknown))
     return sorted(
         found, key=lambda f: (len(f.unmeasured), len(f.limits), f.candidate.latency.value)
     )
@@ -51,7 +58,9 @@ def decisive(candidate: Candidate, name: str) -> float:
         return candidate.memory.greatest
     if name == "max_error":
         error = candidate.quality.find("relative_error")
-        return error.greatest if error else math.nan
+        if error is None:
+            return math.nan
+        return error.greatest if error.counts else max(error.greatest, _ASKED_FOR)
     recall = candidate.quality.find("accuracy")
     if recall is None:
         return math.nan

@@ -68,7 +68,7 @@ _USUAL = {"level": "attention", "allocator": "default"}
 
 
 def in_short(setting: Mapping[str, Any], *, with_precision: bool) -> str:
-    """Return a setting in a few words: its shape, and what is unusual; not its form or version.
+    """Return a setting in a few words: its shape, and what is unusual; not its form.
 
     Args:
         setting: values of `case_columns.SETTING`.
@@ -76,7 +76,9 @@ def in_short(setting: Mapping[str, Any], *, with_precision: bool) -> str:
     """
     hidden = {"is_causal", *(() if with_precision else ("matmul_precision",))}
     hidden |= {name for name, usual in _USUAL.items() if setting[name] == usual}
-    return _joined(setting, [n for n in _WORDS if n not in hidden])
+    version = setting.get("version", "")
+    words = _joined(setting, [n for n in _WORDS if n not in hidden])
+    return f"{words}{f', {version}' if version else ''}"
 
 
 def differing(setting: Mapping[str, Any], columns: Iterable[str]) -> str:
