@@ -120,7 +120,7 @@ def every_case(chapter: SettingAnalysis) -> TableView:
         "relative error": lambda row: small_number(value(row, "relative_error")),
         "reference check": lambda row: _gate(row["metrics"].get("latency", {})),
         "% of peak": lambda row: Cell(
-            numbers.percent(row["fraction_of_limit"]), row["bound"] or ""
+            numbers.percent(row["fraction_of_limit"]), _BOUNDS.get(row["bound"], "")
         ),
         "useful FLOPs": of("tile_efficiency", numbers.percent),
         "kernel": of("kernel_efficiency", numbers.percent),
@@ -145,6 +145,9 @@ _NO_LIMIT = {
     "bound": "",
 }  # fmt: skip
 _NO_TIME = {"value": math.nan}
+
+_BOUNDS = {"products": "matmul", "exponentials": "exp", "bytes": "memory"}
+"""What limits a case, by the words of `results.analysis.roofline`."""
 
 
 def _gate(latency: Row) -> Cell:

@@ -254,7 +254,7 @@ def test_scores_are_written_so_that_all_is_all() -> None:
 def test_the_sentences_say_who_solves_it_and_who_does_not(tmp_path: Path) -> None:
     text = told(tmp_path, made.task_records())
     assert re.search(r"Solved \(a mean of 99 % or more\): full 100.0 % and sdpa 99\.\d %", text)
-    assert re.search(r"Better than chance: longformer \d\d\.\d %", text)
+    assert re.search(r"Above chance: longformer \d\d\.\d %", text)
     assert re.search(r"At chance \(6\.2 %\): performer", text)
     assert "latency 4.00 ms (sdpa)" in text
     assert "KV cache or state 256 KiB (full and sdpa)" in text
