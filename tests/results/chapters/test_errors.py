@@ -124,9 +124,6 @@ def test_the_sentences_say_who_is_closest_and_who_is_of_no_use(tmp_path: Path) -
     assert re.search(closest, text)
     assert "All approximations are faster than exact attention (sdpa, 62.9 ms)" in text
     assert "an output of zeros (relative error 1): linformer (3 of 3 settings)." in text
-        "No better than an output of zeros (relative error 1): linformer (3 of 3 settings)."
-        in text
-    )
     quick = {"full": 4e-8, "sdpa": 1e-9}
     text = told(tmp_path / "2", three(exact=quick))
     said = "Slower than exact attention (sdpa, 4.19 ms), so of no use here: "

@@ -609,7 +609,8 @@ def test_quantised_weights_have_a_table_and_a_sentence(tmp_path: Path) -> None:
         0
     ].read_text()
     assert "bfloat16 50 % of the bytes, 0.80 × the latency" in text
-    assert "int8 25 % of the bytes, 1.20 × the latency (one process each: no interval)" in text
+    assert "int8 25 % of the bytes, 1.20 × the latency, logits" in text
+    assert "One process per latency: their ratios have no interval." in text
     assert "One seed: how far trainings differ is unknown." in text
     assert "+0.004 bits per byte" in text
     assert "int4 unsupported" in text
