@@ -17,15 +17,12 @@ MARK = "†"
 
 WORDS = "warm-up cut short"
 
-NOTE = (
-    f"{MARK} A warm-up was cut short before calls stopped getting faster: the time may be too "
-    "long, and the order of such times wrong."
-)
+NOTE = f"{MARK} Warm-up cut short before calls stopped getting faster: the time may be too long."
 """What a table or a paragraph says that has the mark."""
 
 HOLLOW = (
-    "Hollow marks: a warm-up was cut short before calls stopped getting faster, so the time may "
-    "be too long."
+    "Hollow marks: warm-up cut short before calls stopped getting faster; the time may be too "
+    "long."
 )
 """What a figure says that has such a time."""
 

@@ -50,7 +50,7 @@ def comparison_page(base: Run, new: Run, found: Comparison, only: Selection | No
         "about": {name: _about(run) for name, run in runs.items()},
         "headline": _capital(headline(found)),
         "backends": backend_views(every),
-        "paragraphs": [summary(one, sides) for one in every],
+        "paragraphs": [summary(one, sides, is_headed=one is found) for one in every],
         "differences": found.differences,
         "warnings": grouped([*found.notes, *warnings]),
         "most_warnings": MOST,

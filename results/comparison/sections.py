@@ -80,11 +80,18 @@ def every_metric(
     return every
 
 
-def summary(comparison: Comparison, sides: Sides) -> Paragraph:
-    """Count the verdicts of a comparison, and name what changed most."""
+def summary(comparison: Comparison, sides: Sides, *, is_headed: bool = False) -> Paragraph:
+    """Count the verdicts of a comparison, and name what changed most.
+
+    Args:
+        comparison: by one metric.
+        sides: what the runs are called.
+        is_headed: whether its headline stands above, which is not said again.
+    """
     count = len(comparison.changes)
     sentences = [f"{words.summary(comparison)}, of {counted(count)} ({words.terms(comparison)})."]
-    if open_cases := words.undecided(comparison):
+    open_cases = words.undecided(comparison)
+    if open_cases and not (is_headed and open_cases == words.headline(comparison)):
         sentences.append(f"{open_cases[:1].upper()}{open_cases[1:]}.")
     sentences += filter(None, (_named(comparison, verdict) for verdict in REMARKABLE))
     ratios = [c.ratio.value for c in comparison.changes if c.ratio.value > 0]

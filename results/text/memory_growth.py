@@ -12,8 +12,6 @@ _FORMS = {0.0: "constant", 1.0: "a + c·N", 2.0: "a + c·N²"}
 LEAST = 1e-3
 """A smaller miss is written as this one."""
 
-_WORDS = {1.0: "linear", 2.0: "quadratic"}
-
 
 def form(exponent: float) -> str:
     """Write the curve of an exponent: ``a + c·N²``."""
@@ -37,24 +35,21 @@ def sentences(rows: Iterable[tuple[str, Mapping[Any, Any]]]) -> list[str]:
     Args:
         rows: name to the fields of `results.analysis.memory_growth.MemoryGrowth`.
     """
-    declared: dict[float, list[str]] = {}
+    declared: dict[float, dict[str, float]] = {}
     otherwise = []
     for name, row in rows:
         if row["growth"] == "declared":
-            declared.setdefault(row["expected"], []).append(
-                f"{name} {miss(row['miss'])} ({_WORDS[row['other']]} growth would deviate by "
-                f"{_at_least(row['other_miss'])}{_exponent(row)})"
-            )
+            declared.setdefault(row["expected"], {})[name] = row["miss"]
         elif row["growth"] == "otherwise":
             otherwise.append(
                 f"{name} as {form(row['other'])}, largest deviation {miss(row['other_miss'])} "
-                f"(declared {form(row['expected'])} deviates by {_at_least(row['miss'])}"
-                f"{_exponent(row)})"
+                f"(declared {form(row['expected'])} deviates by {_at_least(row['miss'])})"
             )
     told = []
-    for expected, texts in sorted(declared.items()):
+    for expected, misses in sorted(declared.items()):
         how = f"grows as declared, {form(expected)}" if expected else "is constant, as declared"
-        told.append(f"Memory {how}; largest deviation: {numbers.listing(texts)}.")
+        within = miss(max(misses.values()))
+        told.append(f"Memory {how} within {within}: {numbers.listing(list(misses))}.")
     if otherwise:
         told.append(f"Memory does not grow as declared: {numbers.listing(otherwise)}.")
     return told
@@ -62,11 +57,3 @@ def sentences(rows: Iterable[tuple[str, Mapping[Any, Any]]]) -> list[str]:
 
 def _at_least(value: float) -> str:
     return f"{numbers.digits(value * 100, 2, to='down')} %"
-
-
-def _exponent(row: Mapping[Any, Any]) -> str:
-    """Return the exponent with its interval, where it has one and memory may grow."""
-    if not math.isfinite(row["ci_low"]) or row["expected"] == 0:
-        return ""
-    between = numbers.interval(row["ci_low"], row["ci_high"], numbers.exponent)
-    return f"; exponent {numbers.exponent(row['exponent'])} {between}"

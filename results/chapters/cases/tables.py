@@ -15,7 +15,7 @@ from results.page.blocks import Cell, Section, TableView
 from results.page.cells import gate_error, name, status_cell, time_cell
 from results.page.columns import Columns, Row, of, table
 from results.records.frames import as_rows
-from results.schema import CONTEXT
+from results.schema import CONTEXT, SENTINEL
 from results.text import numbers
 from results.text.clean import clean
 from results.text.modes import WORDS
@@ -24,6 +24,9 @@ from results.text.numbers import small_number
 _IN_CHAPTERS = ("speed",)
 
 _CASE = ("kind", "machine", "environment", "version", "case_id", "arm")
+
+_KINDS = {SENTINEL: "control benchmark", "roof": "peaks of the machine"}
+"""Kinds that measure the machine, in words: they have no backend."""
 
 _LEADING = tuple(name for name, row in METRICS.items() if row.leads)
 """Of several metrics the first of these that a case has is shown, else its own first."""
@@ -44,8 +47,10 @@ def _others(frame: pd.DataFrame) -> TableView:
     for row in as_rows(frame.drop(columns="samples")):
         cases.setdefault(tuple(row[column] for column in _CASE), []).append(row)
     columns: Columns[list[Row]] = {
-        "kind": lambda rows: rows[0]["kind"],
-        "backend": lambda rows: name(rows[0]) or numbers.NONE,
+        "kind": lambda rows: _KINDS.get(rows[0]["kind"], rows[0]["kind"]),
+        "backend": lambda rows: (
+            numbers.NONE if rows[0]["kind"] in _KINDS else name(rows[0]) or numbers.NONE
+        ),
         "of": lambda rows: _what(rows[0]),
         "tokens": lambda rows: numbers.tokens(rows[0]["seq_len"]),
         "value": _value,
@@ -89,6 +94,8 @@ def _value(rows: list[Row]) -> str:
         return marked(numbers.seconds(value), {"converged": told})
     if written == "bytes":
         return numbers.size(value)
+    if unit.endswith("/s") and value >= 1e6:
+        return f"{numbers.rate(value)}{unit.replace('op/s', 'FLOP/s')}"
     text = f"{value:.1e}" if 0 < abs(value) < 1e-3 else numbers.digits(value)
     return f"{text} {unit}" if unit not in ("", "1") else text
 
@@ -120,7 +127,7 @@ def every_case(chapter: SettingAnalysis) -> TableView:
         "relative error": lambda row: small_number(value(row, "relative_error")),
         "reference check": lambda row: _gate(row["metrics"].get("latency", {})),
         "% of peak": lambda row: Cell(
-            numbers.percent(row["fraction_of_limit"]), row["bound"] or ""
+            numbers.percent(row["fraction_of_limit"]), _BOUNDS.get(row["bound"], "")
         ),
         "useful FLOPs": of("tile_efficiency", numbers.percent),
         "kernel": of("kernel_efficiency", numbers.percent),
@@ -145,6 +152,9 @@ _NO_LIMIT = {
     "bound": "",
 }  # fmt: skip
 _NO_TIME = {"value": math.nan}
+
+_BOUNDS = {"products": "matmul", "exponentials": "exp", "bytes": "memory"}
+"""What limits a case, by the words of `results.analysis.roofline`."""
 
 
 def _gate(latency: Row) -> Cell:

@@ -18,7 +18,7 @@ from results.statistics.launches import is_less
 from results.text import numbers
 from results.text.numbers import small_number
 
-_MOST_NAMED, _MOST_LINES = 8, 8
+_MOST_NAMED, _MOST_CLOSEST, _MOST_LINES = 8, 4, 8
 
 
 def error_paragraphs(chapter: ErrorChapter) -> list[Paragraph]:
@@ -84,8 +84,11 @@ def _closest(rows: pd.DataFrame, seq_len: int) -> list[str]:
         return []
     told = [
         f"{marked(name(r), r)} {small_number(r['relative_error'])}"
-        for r in closest_within(rows, latency)[:_MOST_NAMED]
+        for r in closest_within(rows, latency)[:_MOST_CLOSEST]
+        if r["relative_error"] < USELESS
     ]
+    if not told:
+        return []
     return [
         f"Smallest error within {numbers.seconds(latency)} at {numbers.tokens(seq_len)} tokens, "
         f"a time that each method can meet: {told[0]}"
@@ -100,8 +103,8 @@ def _too_dear(rows: pd.DataFrame) -> list[str]:
     faster, dear, near = beside_exact(rows)
     count = len(faster) + len(dear) + len(near)
     where = f"exact attention ({who}, {numbers.seconds(latency)})"
-    if count and len(near) == count and _are_single(rows):
-        return [f"Whether they are faster than {where} is unknown: one process each."]
+    if count and len(near) == count and are_single(rows):
+        return []  # a note of the table says it
     if not dear and not near:
         return [f"All approximations are faster than {where}."] if count else []
     if len(dear) == count:
@@ -116,17 +119,22 @@ def _too_dear(rows: pd.DataFrame) -> list[str]:
     return said
 
 
-def _are_single(rows: pd.DataFrame) -> bool:
+def are_single(rows: pd.DataFrame) -> bool:
     """Whether every latency is of one launch."""
     return all(len(launches) == 1 for launches in rows[rows["latency"] > 0]["launches"])
 
 
 def _no_better_than_zeros(rows: pd.DataFrame) -> list[str]:
-    lost = records(rows[rows["relative_error"] >= USELESS])
-    if not lost:
-        return []
-    told = _few([f"{name(r)} {small_number(r['relative_error'])}" for r in lost])
-    return [f"No better than an output of zeros (relative error {USELESS:g}): {told}."]
+    """Say of each backend how many of its settings are no better than an output of zeros."""
+    known = rows[rows["relative_error"].notna()]
+    told = []
+    for backend, own in known.groupby("backend", sort=False):
+        lost = int((own["relative_error"] >= USELESS).sum())
+        if lost:
+            settings = f" ({lost} of {len(own)} settings)" if len(own) > 1 else ""
+            told.append(f"{backend}{settings}")
+    zeros = f"No better than an output of zeros (relative error {USELESS:g})"
+    return [f"{zeros}: {numbers.listing(told)}."] if told else []
 
 
 def _few(names: Sequence[str]) -> str:
@@ -148,13 +156,19 @@ def error_answers(chapters: Sequence[ErrorChapter]) -> list[Paragraph]:
             beside = f" (exact: {numbers.seconds(exact)})" if math.isfinite(exact) else ""
             where = f"{inputs}, {chapter.title}, {numbers.tokens(chapter.seq_len)} tokens"
             faster, _, near = beside_exact(rows)
-            if math.isfinite(exact) and not faster and not (near and _are_single(rows)):
+            if math.isfinite(exact) and not faster and not (near and are_single(rows)):
                 said.append(
                     f"{where}: no approximation is measurably faster than exact attention "
                     f"({numbers.seconds(exact)})."
                     if near
                     else f"{where}: exact attention ({numbers.seconds(exact)}) is faster than "
                     "every approximation."
+                )
+                continue
+            if best[0]["relative_error"] >= USELESS:
+                said.append(
+                    f"{where}: within {numbers.seconds(latency)}{beside} no approximation is "
+                    "better than an output of zeros."
                 )
                 continue
             said.append(

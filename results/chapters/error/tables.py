@@ -7,6 +7,7 @@ from statistics import median
 
 from results.analysis.warm_up import converged, marked
 from results.chapters.error.rows import MOST_INPUTS, USELESS, ErrorChapter, budget_text, line_name
+from results.chapters.error.sentences import are_single
 from results.page.blocks import Cell, TableView
 from results.page.cells import name, status_cell, time
 from results.page.columns import Columns, Row, Spread, across, of, spread, table
@@ -28,6 +29,8 @@ def _by_inputs(chapter: ErrorChapter) -> TableView:
         "Relative L2 distance of the output from exact softmax attention, at sampled rows; an "
         f"output of zeros has {USELESS:g}. Latency and executed FLOPs: medians over the inputs."
     ]
+    if are_single(rows):
+        notes.append("One process each: differences in latency have no interval.")
     title = f"Relative error at {numbers.tokens(chapter.seq_len)} tokens, by inputs"
     columns: Columns[Spread] = [
         ("backend", lambda row: name(row[0])),

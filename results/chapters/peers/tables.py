@@ -33,8 +33,8 @@ def _pair(rows: Sequence[Row]) -> TableView:
         "allocator": lambda row: row["allocator"] if is_cpu else numbers.NONE,
         "tokens": of("seq_len", numbers.tokens),
         "ours": lambda row: time(row, "latency") if row["status"] == "ok" else status_cell(row),
-        "peer": lambda row: time(row, "peer_latency"),
-        "peer / ours": lambda row: _ratio(row, "ratio", "ratio_low", "ratio_high"),
+        "theirs": lambda row: time(row, "peer_latency"),
+        "theirs / ours": lambda row: _ratio(row, "ratio", "ratio_low", "ratio_high"),
         "attention alone": lambda row: _ratio(
             row, "attention_ratio", "attention_low", "attention_high"
         ),
@@ -58,7 +58,7 @@ def _times(value: float) -> str:
 def _notes(rows: Sequence[Row]) -> list[str]:
     """Say which library ran, whether both compute the same function, and what went wrong."""
     libraries = dict.fromkeys(row["library"] for row in rows if row["library"])
-    notes = [f"The peer: {library}." for library in libraries]
+    notes = [f"Theirs: {library}." for library in libraries]
     for row in rows:
         if math.isfinite(row["input_scale"]):
             notes.append(

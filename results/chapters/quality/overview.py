@@ -131,7 +131,7 @@ def _in_short(trial: Trial) -> str:
     if short := [r for r in others if r["score"] >= SOLVED]:
         parts.append(f"a seed failed: {named(short, 'accuracy')}")
     if rest := [r for r in others if r["score"] < SOLVED and not r["at_chance"]]:
-        parts.append(f"partly learnt: {named(rest, 'accuracy')}")
+        parts.append(f"above chance: {named(rest, 'accuracy')}")
     if lost:
         parts.append(f"at chance: {numbers.listing(lost[:MOST_NAMED])}")
     return "; ".join(parts)

@@ -55,7 +55,7 @@ def _of_accuracy(trial: Trial) -> list[str]:
             "does not tell methods apart with this model and training."
         )
     if rest:
-        sentences.append(f"Better than chance: {named(rest, 'accuracy')}.")
+        sentences.append(f"Above chance: {named(rest, 'accuracy')}.")
     if lost:
         chance = score(trial.chance, "accuracy")
         sentences.append(f"At chance ({chance}): {named(lost, 'accuracy')}.")

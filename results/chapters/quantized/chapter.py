@@ -141,6 +141,11 @@ def _table(rows: pd.DataFrame) -> TableView:
         "Latency (mean over seeds) and peak memory: a call on one sequence. Output difference: "
         f"relative L2 of the logits from those with {FULL} weights, on the test split.",
         *(
+            ["One process per latency: their ratios have no interval."]
+            if max(map(len, rows["launches"])) == 1
+            else []
+        ),
+        *(
             ["One seed: how far trainings differ is unknown."]
             if rows["num_seeds"].max() == 1
             else []
@@ -181,8 +186,7 @@ def _sentences(rows: pd.DataFrame) -> list[str]:
 
 def _latency_beside(row: Row, base: Row) -> str:
     found = ratio_of(row["cell"], base["cell"])
-    told = f"{numbers.times(*found[:3])} the latency"
-    return told if found.has_interval else f"{told} (one process each: no interval)"
+    return f"{numbers.times(*found[:3])} the latency"
 
 
 def _beside(row: Row, base: Mapping[Any, Any]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from results.schema import CONDITIONS, Arm
+from results.schema import CONDITIONS, SENTINEL, Arm
 from results.statistics.spread import Span, number, span
 from results.text import numbers
 from results.text.clean import clean
@@ -62,10 +62,10 @@ class Conditions:
             told = self.spans[name]
             if self.busy[name] > DISTURBED_SHARE:
                 said.append(
-                    f"While cases were timed, {who} {numbers.digits(told.median, 2)} of "
-                    f"{self._processors} (median; at most {numbers.digits(told.high, 2)}, in "
-                    f"{told.where}), and more than {BUSY:g} in "
-                    f"{numbers.percent(self.busy[name])} of the processes: {remedy}."
+                    f"{who} more than {BUSY:g} of a core in "
+                    f"{numbers.percent(self.busy[name])} of the processes (median "
+                    f"{numbers.digits(told.median, 2)} of {self._processors}, at most "
+                    f"{numbers.digits(told.high, 2)} in {told.where}): {remedy}."
                 )
         if self.spans[LOAD].median > MOST_LOAD * self.threads:
             said.append(
@@ -108,9 +108,9 @@ class Conditions:
             told = self.spans[name]
             if 0 < self.busy[name] <= DISTURBED_SHARE:
                 said.append(
-                    f"In {numbers.percent(self.busy[name])} of the processes {who} more than "
-                    f"{BUSY:g} of a core (at most {numbers.digits(told.high, 2)}, in "
-                    f"{told.where})."
+                    f"{who} more than {BUSY:g} of a core in "
+                    f"{numbers.percent(self.busy[name])} of the processes (at most "
+                    f"{numbers.digits(told.high, 2)} in {told.where})."
                 )
         load = self.spans[LOAD]
         if load.high > MOST_LOAD * self.threads >= load.median:
@@ -123,10 +123,10 @@ class Conditions:
 
 _TAKEN = {
     "steal": (
-        "the hypervisor took",
+        "The hypervisor took",
         "use a dedicated machine, or measure when its host is quiet",
     ),
-    "other_cpu": ("other programs took", "stop them, or measure when they are done"),
+    "other_cpu": ("Other programs took", "stop them, or measure when they are done"),
 }
 """Of `CONDITIONS` those that are processors' time which goes elsewhere: in words, and a remedy."""
 
@@ -177,7 +177,8 @@ def launch_name(record: Mapping[str, Any]) -> str:
     arm = Arm(case["arms"][0]["name"], case["arms"][0].get("options", {}))
     length = f"{case['seq_len']:,} tokens" if case["seq_len"] else ""
     mode = case["mode"] if case["seq_len"] else ""
-    parts = (clean(arm.label)[:100], mode, length, f"process {index}")
+    label = "control benchmark" if case["kind"] == SENTINEL else clean(arm.label)[:100]
+    parts = (label, mode, length, f"process {index}")
     return ", ".join(part for part in parts if part)
 
 

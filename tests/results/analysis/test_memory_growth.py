@@ -95,13 +95,9 @@ def test_what_is_said() -> None:
     ]
     told = sentences(rows)
     assert len(told) == 4, "rough and short stand in the table alone"
-    assert told[0] == (
-        "Memory is constant, as declared; largest deviation: "
-        "flat 0.1 % (linear growth would deviate by 180 %)."
-    )
-    assert "a + c·N; largest deviation: sdpa 0.1 % (quadratic growth would deviate" in told[1]
-    assert "exponent 1.00 (1.00–1.00)" in told[1]
-    assert "a + c·N²; largest deviation: full" in told[2]
+    assert told[0] == "Memory is constant, as declared within 0.1 %: flat."
+    assert told[1] == "Memory grows as declared, a + c·N within 0.1 %: sdpa."
+    assert told[2] == "Memory grows as declared, a + c·N² within 0.1 %: full."
     assert told[3].startswith("Memory does not grow as declared: odd as a + c·N², largest")
 
 
@@ -142,8 +138,8 @@ def test_table_and_sentences_of_a_chapter(tmp_path: Path) -> None:
     (chapter,) = chapters(Analysis(load(synthetic.write_run(tmp_path))))
     told = memory_growth(chapter, "forward")
     assert [s.split(":")[0] for s in told] == [
-        "Memory grows as declared, a + c·N; largest deviation",
-        "Memory grows as declared, a + c·N²; largest deviation",
+        "Memory grows as declared, a + c·N within 0.1 %",
+        "Memory grows as declared, a + c·N² within 0.1 %",
     ]
     view = memory_table(chapter)
     cells = [[getattr(cell, "text", cell) for cell in row] for row in view.rows]

@@ -94,7 +94,7 @@ def test_tables_say_what_stands_against_what(tmp_path: Path):
         "performer and performer-pytorch, causal",
     }
     local = views["longformer and local-attention"]
-    assert "The peer: local-attention 1.0: function." in local.notes
+    assert "Theirs: local-attention 1.0: function." in local.notes
     assert "They compute different functions: sees whole blocks." in local.notes
     assert "Output difference: relative L2, for inputs of scale 0.3." in local.notes
     assert "training, unsupported: no | backward *pass*." in local.notes

@@ -254,7 +254,7 @@ def test_scores_are_written_so_that_all_is_all() -> None:
 def test_the_sentences_say_who_solves_it_and_who_does_not(tmp_path: Path) -> None:
     text = told(tmp_path, made.task_records())
     assert re.search(r"Solved \(a mean of 99 % or more\): full 100.0 % and sdpa 99\.\d %", text)
-    assert re.search(r"Better than chance: longformer \d\d\.\d %", text)
+    assert re.search(r"Above chance: longformer \d\d\.\d %", text)
     assert re.search(r"At chance \(6\.2 %\): performer", text)
     assert "latency 4.00 ms (sdpa)" in text
     assert "KV cache or state 256 KiB (full and sdpa)" in text
@@ -609,7 +609,8 @@ def test_quantised_weights_have_a_table_and_a_sentence(tmp_path: Path) -> None:
         0
     ].read_text()
     assert "bfloat16 50 % of the bytes, 0.80 × the latency" in text
-    assert "int8 25 % of the bytes, 1.20 × the latency (one process each: no interval)" in text
+    assert "int8 25 % of the bytes, 1.20 × the latency, logits" in text
+    assert "One process per latency: their ratios have no interval." in text
     assert "One seed: how far trainings differ is unknown." in text
     assert "+0.004 bits per byte" in text
     assert "int4 unsupported" in text

@@ -442,8 +442,8 @@ def test_a_cheap_empty_call_does_not_show(tmp_path: Path) -> None:
 QUIET = "No disturbance in the 13 processes whose conditions were recorded."
 
 DISTURBED = {
-    "steal": ({"steal": 0.3}, "the hypervisor took 0.30 of 2 cores (median; at most"),
-    "other_cpu": ({"other_cpu": 0.2}, "other programs took 0.20 of 2 cores (median; at most"),
+    "steal": ({"steal": 0.3}, "of the processes (median 0.30 of 2 cores, at most"),
+    "other_cpu": ({"other_cpu": 0.2}, "of the processes (median 0.20 of 2 cores, at most"),
     "throttled": ({"throttled": 2}, "The CPU throttled 26 times"),
     "gpu_users": ({"gpu_users": 1}, "13 processes shared the GPU with other programs"),
     "gpu_throttled": (
@@ -475,8 +475,8 @@ def test_a_minority_of_launches_that_lost_much_is_said(tmp_path: Path) -> None:
         record["conditions"] = synthetic.conditions(steal=0.9 if index % 4 == 0 else 0.0)
 
     text = told(made(tmp_path, change))
-    assert "took 0 of 2 cores (median; at most 0.90" in text
-    assert "and more than 0.1 in 31 % of the processes" in text
+    assert "(median 0 of 2 cores, at most 0.90 in" in text
+    assert "took more than 0.1 of a core in 31 % of the processes" in text
     assert QUIET not in text
 
 
@@ -487,7 +487,7 @@ def test_what_happened_in_few_launches_is_said_and_nothing_is_called_quiet(tmp_p
     folder = made(tmp_path, change)
     assert trusted(folder).warnings == ()
     text = told(folder)
-    assert "In 7.7 % of the processes other programs took more than 0.1 of a core (at" in text
+    assert "Other programs took more than 0.1 of a core in 7.7 % of the processes (at" in text
     assert "No disturbance" not in text
 
 
