@@ -1,4 +1,4 @@
-"""Write docs/claims.md and docs/claims_measured.md: the claims, and what was measured of each.
+"""Write docs/claims.md and the two pages beside it: the claims, and what was measured of each.
 
 python docs/build_claims.py
 """
@@ -15,7 +15,14 @@ from results.records.load import load
 from results.text.settings import machine_name
 
 PAGE = Path(__file__).with_name("claims.md")
-VALUES = Path(__file__).with_name("claims_measured.md")
+OF_COST, OF_BEHAVIOUR = (PAGE.with_name(f"claims_{of}.md") for of in ("cost", "behaviour"))
+COSTS = (
+    "attention-quadratic", "memory-quadratic", "ffn-linear", "sparse-nlogn", "low-rank-linear",
+    "kernel-linear", "heads-cost", "head-dim", "rnn-sequential", "dot-vs-additive", "kv-cache",
+    "decode-state", "quantization", "sequential-depth",
+)  # fmt: skip
+"""The claims that are of time and memory; the others are of what a model does and learns."""
+
 REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "epyc-2-cores-claims"
 
 HEAD = """\
@@ -40,17 +47,17 @@ says what is asked.
 
 
 VALUES_HEAD = """\
-# Claims: what was measured
+# Claims of {of}
 
 <!-- Made from the reference records by `python docs/build_claims.py`; a test compares. -->
 
 Of each [claim](claims.md) what was asked, the value with its interval, and the range in which the
-claim holds. What has no verdict behind it decides nothing.
+claim holds. *–*: tells more, and decides nothing.
 """
 
 
 def pages() -> dict[Path, str]:
-    """Return both pages."""
+    """Return the pages."""
     run = load(REFERENCE)
     (machine,) = {str(m) for m in run.frame["machine"]}
     name = machine_name(run.machines.get(machine, {}))
@@ -58,28 +65,38 @@ def pages() -> dict[Path, str]:
     where = f"These verdicts are of two cores of an {name}; each leads to its values."
     return {
         PAGE: "\n".join([HEAD, where, _table(found)]),
-        VALUES: "\n".join([VALUES_HEAD, *map(_one, found)]),
+        OF_COST: _values("time and memory", [r for r in found if r.claim.id in COSTS]),
+        OF_BEHAVIOUR: _values("behaviour", [r for r in found if r.claim.id not in COSTS]),
     }
+
+
+def _values(of: str, found: list[Ruling]) -> str:
+    return "\n".join([VALUES_HEAD.format(of=of), *map(_one, found)])
+
+
+def _place(ruling: Ruling) -> str:
+    """Return where the values of a claim stand."""
+    page = OF_COST if ruling.claim.id in COSTS else OF_BEHAVIOUR
+    return f"{page.name}#{ruling.claim.id}"
 
 
 def _table(found: list[Ruling]) -> str:
     rows = [
-        f"| [{r.claim.id}]({VALUES.name}#{r.claim.id}) | {r.claim.text} | {WORDS[r.verdict]} |"
-        for r in found
+        f"| [{r.claim.id}]({_place(r)}) | {r.claim.text} | {WORDS[r.verdict]} |" for r in found
     ]
     return "\n".join(["", "| id | claim | verdict |", "| :-- | :-- | :-- |", *rows, ""])
 
 
 def _one(ruling: Ruling) -> str:
     claim = ruling.claim
-    lines = [f"## {claim.id}", "", f"{claim.text} **{WORDS[ruling.verdict].capitalize()}.**", ""]
+    lines = [f"### {claim.id}", "", f"{claim.text} **{WORDS[ruling.verdict].capitalize()}.**", ""]
     if claim.note:
         lines += [claim.note, ""]
+    lines += ["| asked | value | expected | answer |", "| :-- | --: | --: | :-- |"]
     for answer in ruling.answers:
-        word = f": {WORDS[answer.verdict]}" if answer.question.decides else ""
-        said, value = (escape_markdown(t) for t in (answer.question.says, in_words(answer.value)))
-        wanted = escape_markdown(answer.question.wanted)
-        lines.append(f"- {said}: **{value}**; expected {wanted}{word}")
+        word = WORDS[answer.verdict] if answer.question.decides else "–"
+        cells = (answer.question.says, in_words(answer.value), answer.question.wanted, word)
+        lines.append(f"| {' | '.join(str(escape_markdown(c)) for c in cells)} |")
     if ruling.verdict == "not_run":
         lines += ["", f"Not run: {ruling.reason}."]
     return "\n".join([*lines, ""])

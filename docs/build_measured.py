@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 
-from measured_answer import answer  # noqa: E402
+from measured_answer import answer, figure  # noqa: E402
 from measured_tables import (  # noqa: E402
     beside,
     by_dtype,
@@ -32,8 +32,10 @@ from measured_tables import (  # noqa: E402
     titled,
     titles,
     views_of,
+    whole,
     with_notes,
     with_rows,
+    without,
 )
 
 from results.analysis.analysis import Analysis  # noqa: E402
@@ -67,6 +69,8 @@ LENGTHS = ("512", "1,024", "2,048", "4,096", "8,192")
 EXPONENTS, CROSSOVERS = "Exponents of time", "From which length on"
 WORTH, PARTS = "What the attention is worth", "Where the time goes"
 """How the titles of a chapter's tables begin."""
+COMPARED = ("products, of peak", "exponentials, of peak")
+"""Columns of the parts of a call that say how fast two of them ran."""
 
 BASELINE = "sdpa"
 
@@ -86,16 +90,6 @@ def the_answer() -> str:
     """Return the answer in three sentences."""
     folders = (RUNS / f"epyc-2-cores{end}" for end in ("", "-text", "-error"))
     return answer(*folders)
-
-
-def figure(folder: str) -> str:
-    """Return what shows the figure of time against length."""
-    return (
-        "<picture>\n"
-        f'<source media="(prefers-color-scheme: dark)" srcset="{folder}/time-dark.png">\n'
-        f'<img alt="Time against length, by backend" src="{folder}/time-light.png">\n'
-        "</picture>"
-    )
 
 
 def draw() -> None:
@@ -190,14 +184,15 @@ def kernels(text: str) -> str:
         c for c in chaptered(epyc("profile"))
         if c.setting["dtype"] == "float32" and not c.setting["is_causal"]
     )  # fmt: skip
-    return fill(text, "profile", titled(views_of(chapter, PARTS)))
+    (parts,) = views_of(chapter, PARTS)
+    return fill(text, "profile", whole(without(parts, "tokens", *COMPARED)))
 
 
 def quality(text: str) -> str:
     """Return docs/quality.md with what was measured."""
     tasks = overview(chapters_of_tasks(epyc("quality")))
     text = fill(text, "answer", the_answer().splitlines()[-1].removeprefix("- "))
-    return fill(text, "tasks", with_notes(tasks))
+    return fill(text, "tasks", with_notes([without(view, "full", "xformers") for view in tasks]))
 
 
 def quality_text(text: str) -> str:
@@ -216,7 +211,8 @@ def quality_error(text: str) -> str:
     """Return docs/quality_error.md with what was measured: trained inputs first."""
     chapters = error_chapters(epyc("error", "error-512-2048"))
     chapters.sort(key=lambda chapter: "trained" not in chapter.inputs)
-    return fill(text, "errors", titled([error_tables(chapter)[0] for chapter in chapters]))
+    views = [without(error_tables(chapter)[0], "operations", "FLOPs") for chapter in chapters]
+    return fill(text, "errors", titled(views))
 
 
 def context(text: str) -> str:

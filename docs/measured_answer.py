@@ -1,4 +1,4 @@
-"""The answer in three sentences: where exact attention wins, what wins above, what it costs."""
+"""The answer: a figure, and where exact attention wins, what wins above, and what it costs."""
 
 from __future__ import annotations
 
@@ -22,6 +22,16 @@ def answer(speed: Path, text: Path, error: Path) -> str:
     """Return three sentences as a list, from runs of the suites speed, quality and error."""
     (chapter,) = chaptered(loaded(speed))
     return "\n".join([_below(chapter), _above(chapter), f"{_quality(text)} {_error(error)}"])
+
+
+def figure(folder: str) -> str:
+    """Return what shows the figure of time against length."""
+    return (
+        "<picture>\n"
+        f'<source media="(prefers-color-scheme: dark)" srcset="{folder}/time-dark.png">\n'
+        f'<img alt="Time against length, by backend" src="{folder}/time-light.png">\n'
+        "</picture>"
+    )
 
 
 def _below(chapter: Chapter) -> str:

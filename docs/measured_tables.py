@@ -136,6 +136,15 @@ def from_chapters(run: Run, *wanted: str) -> str:
     )
 
 
+def without(view: TableView, *columns: str) -> TableView:
+    """Return a table without columns, as far as it has them."""
+    keep = [i for i, name in enumerate(view.head) if name not in columns]
+    rows = [[row[i] for i in keep] for row in view.rows]
+    dropped = sum(i not in keep for i in range(view.text_columns))
+    head = [view.head[i] for i in keep]
+    return replace(view, head=head, rows=rows, text_columns=view.text_columns - dropped)
+
+
 def with_rows(view: TableView, column: str, has: str) -> TableView:
     """Return a table with the rows alone whose cell in a column holds these words."""
     at = view.head.index(column)
