@@ -24,6 +24,7 @@ from suites.parameters import Parsed, one_of
 from suites.parsing import parse_threshold
 from suites.terminal.completion import RunFolder, backend_or_path
 from suites.terminal.confirm_options import confirm_options
+from suites.terminal.export_options import check_export, export_options
 from suites.terminal.group import HELP_NAMES, NotComparedError, OneLineGroup, given_option, misuse
 from suites.terminal.run_group import RunGroup, load_plugin
 from suites.terminal.stream import Stream
@@ -37,7 +38,7 @@ FOLDERS = RunFolder()
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(1, 2**53)
-SETTING_HELP = "Choose among the records' settings"
+SETTING_HELP = "Choose among the results' settings"
 
 
 IN_ORDER_OF_USE = (
@@ -184,7 +185,7 @@ def _say(notes: Sequence[str], errors: Stream) -> None:
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="A suite's folder, whose chapter.py shows records of its kinds. Repeatable.",
+    help="A suite's folder, whose chapter.py shows results of its kinds. Repeatable.",
 )
 @click.pass_context
 def report(
@@ -359,7 +360,7 @@ def _confirmed(
     out: Path | None,
     **settings: Any,
 ) -> Comparison:
-    """Return the comparison as pairs of launches settle it; tell the way on standard error."""
+    """Return the comparison as pairs of processes settle it; tell the way on standard error."""
     from results.comparison.confirmation import Confirmation
     from results.comparison.pairing import plugins_of
     from results.schema import Case
@@ -514,63 +515,12 @@ def merge(ctx: click.Context, /, folders: tuple[Path, ...], out: Path) -> None:
     with misuse(ctx):
         merged = join(folders, out)
     _say(merged.warnings, Stream(sys.stderr))
-    click.echo(f"{merged.num_records} records in {merged.folder}")
+    click.echo(f"{merged.num_records} results in {merged.folder}")
 
 
 @main.command()
 @click.argument("folders", metavar="DIR…", nargs=-1, required=True, type=FOLDERS)
-@click.option(
-    "--table",
-    type=click.Choice(
-        [
-            "cases",
-            "launches",
-            "scaling",
-            "crossover",
-            "peers",
-            "tasks",
-            "errors",
-            "quantized",
-            "claims",
-            "context",
-        ]
-    ),
-    default=None,
-    help="cases = a row per case, arm and metric; launches = a row per launch and arm; "
-    "scaling = exponents; crossover = from "
-    "which length on a backend wins; peers = other libraries beside ours; tasks = what was "
-    "learnt at which cost; errors = error at a budget; quantized = quantised weights; "
-    "claims = what is said of attention, with verdicts; context = a sequence over several "
-    "ranks. Default: cases.",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["csv", "json", "parquet", "asv"]),
-    default="csv",
-    show_default=True,
-    help="asv = the result files that asv publish and asv compare read.",
-)
-@click.option(
-    "--out",
-    type=ANY_PATH,
-    help="The file; for asv the folder. Default: standard output; for asv DIR.",
-)
-@click.option(
-    "--delimiter",
-    type=click.Choice([",", ";", "tab", "|"]),
-    default=",",
-    show_default=True,
-    help="Of csv: what stands between cells.",
-)
-@click.option(
-    "--decimal",
-    type=click.Choice([".", ","]),
-    default=".",
-    show_default=True,
-    help="Of csv: the decimal mark of numbers. Spreadsheets of countries with decimal commas "
-    "read ; and , as they are.",
-)
+@export_options
 @click.pass_context
 def export(
     ctx: click.Context,
@@ -585,17 +535,8 @@ def export(
     """Write a table for other programs, or asv's files."""
     from results.records.load import load
 
-    if form != "csv" and (given := given_option(ctx, "delimiter", "decimal")):
-        raise click.UsageError(f"{given}: goes with --format csv; got {form}", ctx)
-    if delimiter == decimal:
-        raise click.UsageError(
-            f"--decimal: expected another mark than --delimiter, got {decimal} for both", ctx
-        )
-
-    if form == "asv" and table is not None:
-        raise click.UsageError("--table: goes with csv, json and parquet; asv has all in one", ctx)
-    if form == "asv" and out is None and len(folders) > 1:
-        raise click.UsageError("--out: name the folder for asv's files of several runs", ctx)
+    check_export(ctx, len(folders), table=table, form=form, out=out,
+                 delimiter=delimiter, decimal=decimal)  # fmt: skip
     with misuse(ctx):
         loaded = load(*folders)
         _say(loaded.notes, Stream(sys.stderr))
@@ -625,11 +566,11 @@ def export(
 )
 @click.pass_context
 def check(ctx: click.Context, /, backend: str, as_json: bool, timing: bool) -> None:
-    """Hold a backend against the contract, or records against what is shipped.
+    """Hold a backend against the contract, or a run against those that are shipped.
 
-    The exit code is 1 if a check failed; it says what failed and how to see it. A file is imported
-    and must register its backends. Of a run folder it is checked that its records are sound and
-    name no path, user or machine, as those in results/reference do not.
+    The exit code is 1 if a check failed; it says what failed, with Python that fails in the same
+    way. A file is imported and must register its backends. Of a run folder it is checked that its
+    results are sound and name no path, user or machine, as those in results/reference do not.
     """
     from suites.terminal import listing
 

@@ -26,7 +26,7 @@ def parse_backend(text: str) -> Arm:
     if not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
         raise ValueError(f"{form}, got {text!r}")
     if name == IDENTITY:
-        raise ValueError(f"{IDENTITY!r} is the floor that layer and block cases hold anyway")
+        raise ValueError(f"{IDENTITY!r} is the baseline that layer and block cases hold anyway")
     options: dict[str, Any] = {}
     for part in rest.split(",") if colon else ():
         key, equals, value = part.partition("=")

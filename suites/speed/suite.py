@@ -181,7 +181,7 @@ def _launches(fields: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str,
         return {} if fields["precision"] is None else {"launches": BASE_ROUNDS}
     if "precision" in chosen:
         raise ValueError(
-            "precision: chooses how often each case is launched, expected no --launches beside "
+            "precision: chooses the processes per case, expected no --launches beside "
             f"it; got {100 * chosen['precision']:g}% and {chosen['launches']}"
         )
     return {"precision": None, "within_s": None}

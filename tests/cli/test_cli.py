@@ -186,11 +186,11 @@ def test_run_writes_records_and_a_line_per_case(tmp_path, fake):
     folder = tmp_path / "run"
     result = invoke("run", *QUICK, "--backend", "linear", "--backend", "raises", "--out", folder)
     assert result.exit_code == 0
-    assert f"records: {folder}" in result.stdout
+    assert f"results: {folder}" in result.stdout
     assert f"attnbench report {folder}" in result.stdout
     assert "2 failed, 3 ok" in result.stdout  # the roof is among them
     told = result.stderr.splitlines()
-    assert told[0] == f"5 launches into {folder}"
+    assert told[0] == f"5 processes into {folder}"
     assert sum("linear forward N=16  ok  16 µs" in line for line in told) == 1
     assert sum("failed  RuntimeError: no luck" in line for line in told) == 2
     assert all("left" in line for line in told[1:-1])
@@ -303,7 +303,7 @@ def test_run_of_an_unknown_option_of_a_backend_names_the_valid_ones(tmp_path):
         (["--budget", "soon"], "4m, 1h30m or 90s"),
         (["--budget", "4m", "--cluster", "127.0.0.1:1"], "not with --cluster"),
         (["--backend", "full:window"], "NAME:key=value"),
-        (["--backend", "identity"], "floor"),
+        (["--backend", "identity"], "baseline"),
         (["--plugin", "missing.py"], "missing.py"),
         (["--prset", "quick"], "--preset"),
         (["--unknown"], "--seq-len"),
@@ -361,7 +361,7 @@ def test_report_writes_one_format_where_it_is_told(run_folder, tmp_path):
 def test_merge_joins_and_drops_duplicates(run_folder, tmp_path):
     result = invoke("merge", run_folder, run_folder, "--out", tmp_path / "whole")
     assert result.exit_code == 0
-    assert f"24 records in {tmp_path / 'whole'}" in result.output
+    assert f"24 results in {tmp_path / 'whole'}" in result.output
     said = one_line_of_misuse(invoke("merge", run_folder, "--out", run_folder))
     assert "expected a new folder" in said
 
