@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 import cli
+from suites.terminal.run_group import USUAL, RunGroup, SuiteCommand
 
 PAGE = Path(__file__).with_name("cli.md")
 
@@ -77,10 +78,13 @@ def page() -> str:
         command = cli.main.commands[name]
         own = context_of(command, group, name)
         parts.append(_chapter(f"attnbench {name}", own, EXAMPLES[name]))
-        if isinstance(command, click.Group):
-            for suite in command.list_commands(own):
-                of_suite = context_of(command.get_command(own, suite), own, suite)
-                parts.append(_chapter(f"attnbench {name} {suite}", of_suite))
+        if isinstance(command, RunGroup):
+            suites = [
+                context_of(command.get_command(own, suite), own, suite)
+                for suite in command.list_commands(own)
+            ]
+            parts.append(_chapter(f"attnbench {name} {USUAL}", suites[0]))
+            parts += [_apart(f"attnbench {name} {one.info_name}", one) for one in suites[1:]]
     return "\n".join(parts)
 
 
@@ -89,6 +93,26 @@ def context_of(command: click.Command, parent: click.Context | None, name: str) 
     context = click.Context(command, parent, name, **cli.main.context_settings)
     context.max_content_width = context.terminal_width = 96
     return context
+
+
+def _apart(title: str, context: click.Context) -> str:
+    """Return the help of a suite without the options that say the same of the usual one."""
+    command, parent = context.command, context.parent
+    assert isinstance(command, SuiteCommand)
+    assert parent is not None
+    assert isinstance(parent.command, RunGroup)
+    usual = parent.command.get_command(parent, USUAL)
+    known = {row for rows in usual.records(context).values() for row in rows}
+    every = [row for rows in command.records(context).values() for row in rows]
+    formatter = context.make_formatter()
+    command.format_usage(context, formatter)
+    command.format_help_text(context, formatter)
+    with formatter.section("Options"):
+        formatter.write_dl([row for row in every if row not in known])
+    command.format_epilog(context, formatter)
+    same = ", ".join(f"`{term.split()[0].rstrip(',')}`" for term, _ in every if (term, _) in known)
+    lines = [f"## {title}", "", "```text", formatter.getvalue().rstrip("\n"), "```", ""]
+    return "\n".join([*lines, f"As of `attnbench run {USUAL}`: {same}.", ""])
 
 
 def _chapter(title: str, context: click.Context, examples: Sequence[str] = ()) -> str:

@@ -164,6 +164,7 @@ class PeersSuite(Suite[PeersPlan]):
     }
     defaults: Mapping[str, str] = {
         "preset": "a length of each peer's own",
+        "seq_lens": "each peer's own",
         "modes": listed(USUAL.modes),
         "allocators": f"{listed(ALLOCATORS)} on a CPU",
         "launches": f"{USUAL.launches}",

@@ -69,7 +69,6 @@ def _defaults() -> dict[str, str]:
     limits = ("launches", "budget_s", "case_timeout_s")
     axes = ("dtypes", "batches", "num_heads", "head_dims")
     return {
-        "seq_lens": "the preset's",
         "backends": "all that run on the device, or the preset's",
         "modes": "forward,training, or the preset's",
         "levels": "attention, or the preset's",

@@ -24,7 +24,7 @@ from suites.parameters import (
     flattened,
 )
 from suites.parsing import LARGEST_LIMIT_S, parse_backends, parse_shard, parse_span
-from suites.suite import SHARED, Suite
+from suites.suite import SHARED, Plan, Suite, listed
 
 LARGEST = 2**53 - 1
 """The largest whole number that every reader of JSON keeps exactly."""
@@ -199,6 +199,15 @@ OPTIONS: Mapping[str, Sequence[Option | str]] = {
 """The options of a sweep by the groups of the help: those that suites share, and the names of some
 that are one suite's. ``{presets}`` in a help text are those of the suite that is asked."""
 
+USUAL: Mapping[str, str] = {
+    "seq_lens": "the preset's",
+    **{
+        name: listed(getattr(Plan, name))
+        for name in ("dtypes", "batches", "num_heads", "head_dims")
+    },
+}
+"""What holds without an option in a suite that says nothing of it."""
+
 _EVERY = [one for group in OPTIONS.values() for one in group]
 
 TAKEN = {word for one in _EVERY if isinstance(one, Option) for word in (str(one.name), *one.opts)}
@@ -232,7 +241,8 @@ def _told(option: Option, suite: Suite[Any]) -> Option:
     told, name = copy.copy(option), str(option.name)
     text = suite.helps.get(name, option.help or "")
     told.help = text.format(presets=", ".join(suite.presets))
-    if default := suite.defaults.get(name, next(iter(suite.presets)) if name == "preset" else ""):
+    usual = {"preset": next(iter(suite.presets)), **USUAL}
+    if default := suite.defaults.get(name, usual.get(name)):
         told.show_default = default
     if name == "preset":
         told.type = click.Choice(list(suite.presets))

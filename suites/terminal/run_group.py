@@ -69,18 +69,19 @@ class SuiteCommand(click.Command):
             Stream(sys.stderr).write(f"note: {self._note}\n")
         return super().invoke(ctx)
 
+    def records(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+        """Return by group how options are written and what they do; the help's own comes last."""
+        groups = {title: [*options] for title, options in self.groups.items()}
+        if (help_option := self.get_help_option(ctx)) is not None:
+            [*groups.values()][-1].append(help_option)
+        return {
+            title: [record for option in options if (record := _record(ctx, option)) is not None]
+            for title, options in groups.items()
+        }
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options by their groups."""
-        help_option = self.get_help_option(ctx)
-        last = [*self.groups][-1]
-        records = {
-            title: [
-                record
-                for option in (*options, *([help_option] if title == last else []))
-                if option is not None and (record := _record(ctx, option))
-            ]
-            for title, options in self.groups.items()
-        }
+        records = self.records(ctx)
         lengths = [len(term) for rows in records.values() for term, _ in rows]
         width = max((length for length in lengths if length <= WIDEST), default=WIDEST)
         for title, rows in records.items():

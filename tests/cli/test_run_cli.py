@@ -15,7 +15,7 @@ from suites import registry
 from suites.engine.driver import run_sweep
 from suites.engine.preparation import prepared
 from suites.plan import cases, plan_sweep
-from suites.terminal.options import OPTIONS
+from suites.terminal.options import OPTIONS, suite_options
 
 SUITES = [suite.name for suite in registry.suites()]
 COMMANDS = [["run", suite] for suite in SUITES] + [[name] for name in sorted(cli.main.commands)]
@@ -65,6 +65,7 @@ def test_a_suite_has_its_own_options_alone_in_groups_and_an_example(name):
         line.rstrip(":") for line in shown.splitlines() if line[:1] > " " and line.endswith(":")
     ]
     assert titles[: len(OPTIONS)] == list(OPTIONS)
+    assert all(one.help for group in suite_options(suite).values() for one in group)
     (example, *_) = suite.examples
     assert f"  {example}\n" in shown
     assert ("--causal" in shown) == ("is_causal" in suite.takes)
