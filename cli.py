@@ -7,13 +7,9 @@ Exit codes: 0 done, 1 not done, 2 misuse (one line that says what is accepted), 
 from __future__ import annotations
 
 import os
-import shlex
-import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,16 +24,9 @@ from suites.parameters import PLUGIN, Length, Parsed, one_of
 from suites.parsing import parse_threshold
 from suites.terminal.completion import RunFolder, backend_or_path
 from suites.terminal.confirm_options import confirm_options
-from suites.terminal.group import (
-    HELP_NAMES,
-    NotComparedError,
-    OneLineGroup,
-    StoppedError,
-    given_option,
-    message_of,
-    misuse,
-)
-from suites.terminal.options import SweepCommand, load_plugin
+from suites.terminal.export_options import check_export, export_options
+from suites.terminal.group import HELP_NAMES, NotComparedError, OneLineGroup, given_option, misuse
+from suites.terminal.run_group import RunGroup, load_plugin
 from suites.terminal.stream import Stream
 
 if TYPE_CHECKING:
@@ -46,15 +35,20 @@ if TYPE_CHECKING:
     from results.records.load import Run
 
 
-RUNS = Path("runs")
 FOLDERS = RunFolder()
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(1, 2**53)
-SETTING_HELP = "Choose among the records' settings"
+SETTING_HELP = "Choose among the results' settings"
 
 
-@click.group("attnbench", cls=OneLineGroup, context_settings={"help_option_names": HELP_NAMES})
+IN_ORDER_OF_USE = (
+    "doctor", "run", "report", "recommend", "compare", "list", "check", "export", "merge",
+)  # fmt: skip
+HELP = {"help_option_names": HELP_NAMES, "max_content_width": 100}
+
+
+@click.group("attnbench", cls=OneLineGroup, order=IN_ORDER_OF_USE, context_settings=HELP)
 @click.version_option(package_name="attnbench")
 def main() -> None:
     """Measure attention: which one to use, at your length, on your hardware, at what cost."""
@@ -106,7 +100,7 @@ def _declared(kind: str) -> tuple[list[dict[str, Any]], Mapping[str, str]]:
     return registry.catalogue(), registry.broken_plugins()
 
 
-@main.command(cls=SweepCommand)
+@main.command(cls=RunGroup)
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -122,23 +116,23 @@ def run(
 ) -> None:
     """Measure a sweep, each case in a process of its own; Ctrl-C keeps what is done.
 
+    SUITE is what is measured, speed where none is named; `attnbench run SUITE --help` has its
+    options.
+
     A case that fails, crashes, runs out of memory or time gets its status and reason, and the
     sweep goes on. The exit code is 0 when the sweep completes, whatever its statuses.
     """
     from suites import registry
     from suites.engine.driver import run_sweep
-    from suites.engine.run_folder import JournalError
-    from suites.engine.session import MisuseError
+    from suites.engine.measuring import measuring, without_place
     from suites.plan import plan_sweep
-    from suites.processes.launcher import LaunchError
-    from suites.processes.signals import Terminated
     from suites.terminal.progress import Console, closing
     from suites.terminal.stream import open_standard
 
     open_standard()
     named = preset or registry.find(chosen["suite"]).run_name or chosen["suite"]
     console = Console(colour=False if os.environ.get("NO_COLOR") else None)
-    command = ("attnbench", *_without_place(ctx.obj or ()))
+    command = ("attnbench", *without_place(ctx.obj or ()))
     if cluster_kind is not None and cluster is None:
         raise click.UsageError(f"--cluster-kind: only with --cluster; got {cluster_kind}", ctx)
     if within_s is not None and cluster is not None:
@@ -147,54 +141,21 @@ def run(
         plan = plan_sweep(preset, **chosen)
     except ValueError as error:
         raise click.UsageError(f"--{error}", ctx) from None
-    folder = out or RUNS
-    try:
-        with _run_folder(out, named) as folder:
-            if cluster is None:
-                summary = run_sweep(
-                    plan, folder, progress=console, plugins=plugins, resume=resume,
-                    command=command, within_s=within_s,
-                )  # fmt: skip
-            else:
-                from suites.cluster.sweep import run_on_cluster
+    with measuring(ctx, out, named, failed="the sweep cannot go on", end=console.end) as folder:
+        if cluster is None:
+            summary = run_sweep(
+                plan, folder, progress=console, plugins=plugins, resume=resume,
+                command=command, within_s=within_s,
+            )  # fmt: skip
+        else:
+            from suites.cluster.sweep import run_on_cluster
 
-                summary = run_on_cluster(
-                    plan, folder, address=cluster, kind=cluster_kind, progress=console,
-                    plugins=plugins, resume=resume, command=command,
-                    threads_chosen=bool(chosen["threads"]),
-                )  # fmt: skip
-    except (MisuseError, JournalError) as error:
-        raise click.UsageError(str(error), ctx) from None
-    except (LaunchError, OSError) as error:
-        raise StoppedError(f"the sweep cannot go on: {message_of(error)}", ctx) from None
-    except (KeyboardInterrupt, Terminated) as error:
-        console.end()
-        Stream(sys.stderr).write(
-            f"stopped; what is done lies in {folder}\n"
-            f"go on with the same command and --resume --out {shlex.quote(str(folder))}\n"
-        )
-        ctx.exit(128 + error.signal if isinstance(error, Terminated) else 130)
-    finally:
-        console.end()
+            summary = run_on_cluster(
+                plan, folder, address=cluster, kind=cluster_kind, progress=console,
+                plugins=plugins, resume=resume, command=command,
+                threads_chosen=bool(chosen["threads"]),
+            )  # fmt: skip
     Stream(sys.stdout).write(f"{closing(summary)}\n")
-
-
-@contextmanager
-def _run_folder(out: Path | None, name: str) -> Iterator[Path]:
-    """Give the folder of a run: the one that was named, else a new one, gone if it stays empty."""
-    from suites.engine.run_folder import new_folder
-
-    if out is not None:
-        yield out
-        return
-    made = [] if RUNS.exists() else [RUNS]
-    folder = new_folder(RUNS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}")
-    try:
-        yield folder
-    finally:
-        for path in (folder, *made):
-            with suppress(OSError):  # it holds something
-                path.rmdir()
 
 
 def _say(notes: Sequence[str], errors: Stream) -> None:
@@ -203,16 +164,6 @@ def _say(notes: Sequence[str], errors: Stream) -> None:
 
     for note in capped(grouped(notes), "at the top of attnbench report"):
         errors.write(f"note: {note}\n")
-
-
-def _without_place(words: Sequence[str]) -> Iterator[str]:
-    """Yield the words of a command line but ``--resume`` and ``--out`` with its folder."""
-    left = iter(words)
-    for word in left:
-        if word == "--out":
-            next(left, None)
-        elif word != "--resume" and not word.startswith("--out="):
-            yield word
 
 
 @main.command()
@@ -235,7 +186,7 @@ def _without_place(words: Sequence[str]) -> Iterator[str]:
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="A suite's folder, whose chapter.py shows records of its kinds. Repeatable.",
+    help="A suite's folder, whose chapter.py shows results of its kinds. Repeatable.",
 )
 @click.pass_context
 def report(
@@ -410,15 +361,12 @@ def _confirmed(
     out: Path | None,
     **settings: Any,
 ) -> Comparison:
-    """Return the comparison as pairs of launches settle it; tell the way on standard error."""
+    """Return the comparison as pairs of processes settle it; tell the way on standard error."""
     from results.comparison.confirmation import Confirmation
     from results.comparison.pairing import plugins_of
     from results.schema import Case
     from suites.engine.confirm import NAMES, Finished, run_pairs
-    from suites.engine.run_folder import JournalError
-    from suites.engine.session import MisuseError
-    from suites.processes.launcher import LaunchError
-    from suites.processes.signals import Terminated
+    from suites.engine.measuring import measuring
 
     for path in settings["plugins"]:
         if path.is_dir():
@@ -431,23 +379,14 @@ def _confirmed(
         name: Finished(set(run.frame["machine"]), set(run.frame["commit"]), plugins_of(run))
         for name, run in zip(NAMES, runs, strict=True)
     }
-    folder = out or RUNS
-    try:
-        with _run_folder(out, "confirm") as folder:
-            run_pairs(
-                confirmation, cases, folder, finished=finished,
-                tell=lambda line: errors.write(f"{line}\n"), **settings,
-            )  # fmt: skip
-    except (MisuseError, JournalError) as error:
-        raise click.UsageError(str(error), ctx) from None
-    except (LaunchError, OSError) as error:
-        errors.write(f"{ctx.command_path}: the pairs cannot be measured: {error}\n")
-        ctx.exit(3)
-    except (KeyboardInterrupt, Terminated) as error:
-        again = f"--resume --out {shlex.quote(str(folder))}"
-        errors.write(f"stopped; go on with the same command and {again}\n")
-        number = error.signal if isinstance(error, Terminated) else signal.SIGINT
-        ctx.exit(128 + number)
+    with measuring(
+        ctx, out, "confirm", failed="the pairs cannot be measured",
+        error_type=NotComparedError,
+    ) as folder:  # fmt: skip
+        run_pairs(
+            confirmation, cases, folder, finished=finished,
+            tell=lambda line: errors.write(f"{line}\n"), **settings,
+        )  # fmt: skip
     return confirmation.result()
 
 
@@ -647,63 +586,12 @@ def merge(ctx: click.Context, /, folders: tuple[Path, ...], out: Path) -> None:
     with misuse(ctx):
         merged = join(folders, out)
     _say(merged.warnings, Stream(sys.stderr))
-    click.echo(f"{merged.num_records} records in {merged.folder}")
+    click.echo(f"{merged.num_records} results in {merged.folder}")
 
 
 @main.command()
 @click.argument("folders", metavar="DIR…", nargs=-1, required=True, type=FOLDERS)
-@click.option(
-    "--table",
-    type=click.Choice(
-        [
-            "cases",
-            "launches",
-            "scaling",
-            "crossover",
-            "peers",
-            "tasks",
-            "errors",
-            "quantized",
-            "claims",
-            "context",
-        ]
-    ),
-    default=None,
-    help="cases = a row per case, arm and metric; launches = a row per launch and arm; "
-    "scaling = exponents; crossover = from "
-    "which length on a backend wins; peers = other libraries beside ours; tasks = what was "
-    "learnt at which cost; errors = error at a budget; quantized = quantised weights; "
-    "claims = what is said of attention, with verdicts; context = a sequence over several "
-    "ranks. Default: cases.",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["csv", "json", "parquet", "asv"]),
-    default="csv",
-    show_default=True,
-    help="asv = the result files that asv publish and asv compare read.",
-)
-@click.option(
-    "--out",
-    type=ANY_PATH,
-    help="The file; for asv the folder. Default: standard output; for asv DIR.",
-)
-@click.option(
-    "--delimiter",
-    type=click.Choice([",", ";", "tab", "|"]),
-    default=",",
-    show_default=True,
-    help="Of csv: what stands between cells.",
-)
-@click.option(
-    "--decimal",
-    type=click.Choice([".", ","]),
-    default=".",
-    show_default=True,
-    help="Of csv: the decimal mark of numbers. Spreadsheets of countries with decimal commas "
-    "read ; and , as they are.",
-)
+@export_options
 @click.pass_context
 def export(
     ctx: click.Context,
@@ -718,17 +606,8 @@ def export(
     """Write a table for other programs, or asv's files."""
     from results.records.load import load
 
-    if form != "csv" and (given := given_option(ctx, "delimiter", "decimal")):
-        raise click.UsageError(f"{given}: goes with --format csv; got {form}", ctx)
-    if delimiter == decimal:
-        raise click.UsageError(
-            f"--decimal: expected another mark than --delimiter, got {decimal} for both", ctx
-        )
-
-    if form == "asv" and table is not None:
-        raise click.UsageError("--table: goes with csv, json and parquet; asv has all in one", ctx)
-    if form == "asv" and out is None and len(folders) > 1:
-        raise click.UsageError("--out: name the folder for asv's files of several runs", ctx)
+    check_export(ctx, len(folders), table=table, form=form, out=out,
+                 delimiter=delimiter, decimal=decimal)  # fmt: skip
     with misuse(ctx):
         loaded = load(*folders)
         _say(loaded.notes, Stream(sys.stderr))
@@ -758,11 +637,11 @@ def export(
 )
 @click.pass_context
 def check(ctx: click.Context, /, backend: str, as_json: bool, timing: bool) -> None:
-    """Hold a backend against the contract, or records against what is shipped.
+    """Hold a backend against the contract, or a run against those that are shipped.
 
-    The exit code is 1 if a check failed; it says what failed and how to see it. A file is imported
-    and must register its backends. Of a run folder it is checked that its records are sound and
-    name no path, user or machine, as those in results/reference do not.
+    The exit code is 1 if a check failed; it says what failed, with Python that fails in the same
+    way. A file is imported and must register its backends. Of a run folder it is checked that its
+    results are sound and name no path, user or machine, as those in results/reference do not.
     """
     from suites.terminal import listing
 

@@ -31,6 +31,9 @@ C = TypeVar("C", bound=type[Named])
 
 _LONGEST_MESSAGE = 500
 
+OF_FILE = "attnbench_plugin_"
+"""What the name of a module begins with that is made of a file."""
+
 _registries: list[Registry[Any]] = []
 """All that there are."""
 
@@ -264,7 +267,7 @@ def import_file(path: str | Path) -> None:
     watched = _Watched()
     # Two files of one name are two modules.
     place = hashlib.blake2b(str(file).encode(), digest_size=4).hexdigest()
-    spec = importlib.util.spec_from_file_location(f"attnbench_plugin_{file.stem}_{place}", file)
+    spec = importlib.util.spec_from_file_location(f"{OF_FILE}{file.stem}_{place}", file)
     if spec is None or spec.loader is None:
         raise ValueError(f"path: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)

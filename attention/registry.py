@@ -7,13 +7,14 @@ point in the group ``attnbench.backends`` whose value is a module that registers
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from attention.base import Attention
 from attention.options import check_options, describe_option
-from attention.plugins import Registry, import_file
+from attention.plugins import OF_FILE, Registry, import_file
 from attention.problem import UNMEASURED
 
 A = TypeVar("A", bound=Attention)
@@ -49,6 +50,17 @@ def get(name: str) -> type[Attention]:
         ValueError: if there is none; the message names the near ones and all.
     """
     return _registry.find(name)
+
+
+def is_registered(cls: type[Attention]) -> bool:
+    """Say whether a class is what its name is registered for."""
+    return _registry.get(getattr(cls, "name", "")) is cls
+
+
+def file_of(cls: type[Attention]) -> Path | None:
+    """Return the file that `load_file` imported a class from; ``None`` = it was none."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return Path(file) if file and cls.__module__.startswith(OF_FILE) else None
 
 
 def discover_ours() -> None:

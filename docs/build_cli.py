@@ -5,11 +5,13 @@ python docs/build_cli.py
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 import cli
+from suites.terminal.run_group import USUAL, RunGroup, SuiteCommand
 
 PAGE = Path(__file__).with_name("cli.md")
 
@@ -29,13 +31,10 @@ EXAMPLES = {
     "list": ["attnbench list", "attnbench list --json", "attnbench list --peers"],
     "run": [
         "attnbench run --preset quick --out runs/today",
-        "attnbench run --backend full --backend longformer:window=64,dilation=1+1+2+2+4+4+8+8 "
-        "--seq-len 512,1024",
+        "attnbench run --backend full,sdpa "
+        "--backend longformer:window=64,dilation=1+1+2+2+4+4+8+8 --seq-len 512,1024",
         "attnbench run --threads 1,2 --matmul-precision highest,medium --compile off,on",
         "attnbench run --preset standard --profile --out runs/profiled",
-        "attnbench run --suite peers --out runs/peers",
-        "attnbench run --suite peers --peers linformer,local-attention --allocator default "
-        "--seq-len 1024,4096",
         "attnbench run --preset full --shard 1/4 --out runs/part1",
         "attnbench run --preset standard --out runs/today --resume",
         "attnbench run --preset kernels --device cuda --out runs/kernels",
@@ -73,18 +72,52 @@ EXAMPLES = {
 
 def page() -> str:
     """Return the page: a chapter a command, each with its help and examples."""
-    parts = [HEAD, _chapter("attnbench", cli.main, [])]
-    for name, command in sorted(cli.main.commands.items()):
-        parts.append(_chapter(f"attnbench {name}", command, EXAMPLES[name]))
+    group = context_of(cli.main, None, "attnbench")
+    parts = [HEAD, _chapter("attnbench", group)]
+    for name in cli.main.list_commands(group):
+        command = cli.main.commands[name]
+        own = context_of(command, group, name)
+        parts.append(_chapter(f"attnbench {name}", own, EXAMPLES[name]))
+        if isinstance(command, RunGroup):
+            suites = [
+                context_of(command.get_command(own, suite), own, suite)
+                for suite in command.list_commands(own)
+            ]
+            parts.append(_chapter(f"attnbench {name} {USUAL}", suites[0]))
+            parts += [_apart(f"attnbench {name} {one.info_name}", one) for one in suites[1:]]
     return "\n".join(parts)
 
 
-def _chapter(title: str, command: click.Command, examples: list[str]) -> str:
-    parent = click.Context(cli.main, info_name="attnbench", **cli.main.context_settings)
-    own = parent if command is cli.main else click.Context(command, parent, title.split()[-1])
-    own.max_content_width = own.terminal_width = 96
-    shown = command.get_help(own)
-    lines = [f"## {title}", "", "```text", shown, "```", ""]
+def context_of(command: click.Command, parent: click.Context | None, name: str) -> click.Context:
+    """Return the context of a command on lines of 96 columns."""
+    context = click.Context(command, parent, name, **cli.main.context_settings)
+    context.max_content_width = context.terminal_width = 96
+    return context
+
+
+def _apart(title: str, context: click.Context) -> str:
+    """Return the help of a suite without the options that say the same of the usual one."""
+    command, parent = context.command, context.parent
+    assert isinstance(command, SuiteCommand)
+    assert parent is not None
+    assert isinstance(parent.command, RunGroup)
+    usual = parent.command.get_command(parent, USUAL)
+    known = {row for rows in usual.records(context).values() for row in rows}
+    every = [row for rows in command.records(context).values() for row in rows]
+    formatter = context.make_formatter()
+    command.format_usage(context, formatter)
+    command.format_help_text(context, formatter)
+    with formatter.section("Options"):
+        formatter.write_dl([row for row in every if row not in known])
+    command.format_epilog(context, formatter)
+    same = ", ".join(f"`{term.split()[0].rstrip(',')}`" for term, _ in every if (term, _) in known)
+    lines = [f"## {title}", "", "```text", formatter.getvalue().rstrip("\n"), "```", ""]
+    return "\n".join([*lines, f"As of `attnbench run {USUAL}`: {same}.", ""])
+
+
+def _chapter(title: str, context: click.Context, examples: Sequence[str] = ()) -> str:
+    """Return a command's help, and its examples if it has none in its help."""
+    lines = [f"## {title}", "", "```text", context.command.get_help(context), "```", ""]
     if examples:
         lines += ["```sh", *examples, "```", ""]
     return "\n".join(lines)

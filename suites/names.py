@@ -7,6 +7,7 @@ of plug-ins from their entry points.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from results.schema import LSTM
@@ -52,3 +53,11 @@ def tasks() -> list[str]:
 def models() -> list[str]:
     """Return the names of configurations."""
     return _CONFIGURED.findall((ROOT / "models" / "config.py").read_text("utf-8"))
+
+
+def suites(ours: Iterable[str]) -> list[str]:
+    """Return the names of suites, ours first, and those of installed plug-ins."""
+    from importlib.metadata import entry_points  # not where nothing is completed
+
+    every = [*ours, *sorted(point.name for point in entry_points(group="attnbench.suites"))]
+    return list(dict.fromkeys(every))

@@ -41,6 +41,24 @@ def several_of(incomplete: str, names: Iterable[str]) -> list[CompletionItem]:
     ]
 
 
+def any_of(names: Callable[[], Iterable[str]]) -> Complete:
+    """Return a completion of the last of several names."""
+
+    def complete(
+        ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return several_of(incomplete, names())
+
+    return complete
+
+
+def flattened(
+    ctx: click.Context, param: click.Parameter, values: Iterable[tuple[Any, ...]] | None
+) -> tuple[Any, ...]:
+    """Return the values of a repeated option, of which each may hold several, as one row."""
+    return tuple(one for several in values or () for one in several)
+
+
 class Several(_Type):
     """One or several values, separated by commas."""
 

@@ -26,7 +26,7 @@ def parse_backend(text: str) -> Arm:
     if not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
         raise ValueError(f"{form}, got {text!r}")
     if name == IDENTITY:
-        raise ValueError(f"{IDENTITY!r} is the floor that layer and block cases hold anyway")
+        raise ValueError(f"{IDENTITY!r} is the baseline that layer and block cases hold anyway")
     options: dict[str, Any] = {}
     for part in rest.split(",") if colon else ():
         key, equals, value = part.partition("=")
@@ -36,6 +36,26 @@ def parse_backend(text: str) -> Arm:
             raise ValueError(f"option {key!r} stands twice in {text!r}")
         options[key] = parse_option(value)
     return Arm(name, options)
+
+
+def parse_backends(text: str) -> tuple[Arm, ...]:
+    """Read names separated by commas, or one with options as `parse_backend` does.
+
+    Raises:
+        ValueError: if the text has neither form.
+    """
+    names, colon, _ = text.partition(":")
+    if not colon:
+        parts = dict.fromkeys(part.strip() for part in text.split(","))
+        return tuple(map(parse_backend, parts))
+    again = "several of which one has options: repeat the option for each"
+    if "," in names:
+        raise ValueError(f"expected NAME:key=value,… or NAME,NAME, got {text!r}; {again}")
+    try:
+        return (parse_backend(text),)
+    except ValueError as error:
+        more = f"; {again}" if "," in text and "stands twice" not in str(error) else ""
+        raise ValueError(f"{error}{more}") from None
 
 
 _SPAN = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")

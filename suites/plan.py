@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from results.schema import FULL_PRECISION, Arm, Case, content_id
@@ -50,7 +51,7 @@ def plan_sweep(preset: str | None, *, suite: str = "speed", **chosen: Any) -> Pl
             _refuse(one, name, value)
     values = {name: value for name, value in given.items() if name in taken}
     plan: Plan = one.plan(preset, {"threads": (available_cores(),), **values})
-    return plan
+    return replace(plan, names_backends="backends" in values)
 
 
 def _is_given(name: str, value: Any) -> bool:
@@ -58,15 +59,25 @@ def _is_given(name: str, value: Any) -> bool:
     return not (value is None or value is False or value == () or value == DEFAULTS.get(name))
 
 
+def spelled() -> dict[str, str]:
+    """Return how the command line writes the options of suites, by the name of their value."""
+    own = {o.name: o.opts[-1].removeprefix("--") for one in suites() for o in one.options}
+    return {**SHARED, **own}
+
+
+def refusal(suite: Suite[Any], name: str) -> str:
+    """Say why a suite does not take an option of another, by the name of its value."""
+    only = f"only with suite {' or '.join(takers(name))}"
+    return suite.refusals.get(name) or (suite.refusal if name in SHARED else "") or only
+
+
 def _refuse(suite: Suite[Any], name: str, value: Any) -> None:
     """Say of an option that a suite does not take who takes it, or why there is none."""
-    spelled = {o.name: o.opts[-1].removeprefix("--") for one in suites() for o in one.options}
-    if name not in spelled and name not in SHARED:
-        raise TypeError(f"{name}: no such option; there are {', '.join((*SHARED, *spelled))}")
-    only = f"only with suite {' or '.join(takers(name))}"
-    reason = suite.refusals.get(name) or (suite.refusal if name in SHARED else "") or only
+    there = spelled()
+    if name not in there:
+        raise TypeError(f"{name}: no such option; there are {', '.join(there)}")
     came = f"suite {suite.name}" if value is True else _shown(value)
-    raise ValueError(f"{spelled.get(name) or SHARED[name]}: {reason}; got {came}")
+    raise ValueError(f"{there[name]}: {refusal(suite, name)}; got {came}")
 
 
 def _shown(value: Any) -> str:

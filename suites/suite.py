@@ -66,6 +66,8 @@ class Plan(Limits):
     Attributes:
         suite: whose cases these are.
         backends: what is compared; empty = what the suite says.
+        names_backends: whether somebody chose them: then one that does not run on the device is
+            told of in every table, else it is left out, and said so once.
         seq_lens: in tokens.
         matmul_precisions: of float32 products; other dtypes have `FULL_PRECISION` alone.
         compiles: whether the module goes through ``torch.compile``.
@@ -79,6 +81,7 @@ class Plan(Limits):
 
     suite: Suite[Any]
     backends: tuple[Arm, ...] = ()
+    names_backends: bool = True
     seq_lens: tuple[int, ...] = ()
     device: str = "cpu"
     dtypes: tuple[str, ...] = ("float32",)
@@ -163,12 +166,13 @@ class CaseRules:
 
 
 class Suite(CaseRules, ABC, Generic[P]):
-    """What is measured under one name of ``--suite``: its options, presets, cases and words.
+    """What `attnbench run NAME` measures: its options, presets, cases and words.
 
     Attributes:
-        name: of ``--suite``.
+        name: as the command line writes it.
         kind: of its own cases.
-        summary: half a sentence for the help of ``--suite``.
+        summary: what is measured, as half a sentence behind "Measure".
+        examples: command lines for its help; none = the shortest.
         presets: by name, the first where nothing says otherwise.
         options: of its own. Their values come to `plan` by their names; what holds where one is
             not given, `plan` says, not the option's own default.
@@ -176,6 +180,7 @@ class Suite(CaseRules, ABC, Generic[P]):
         only: values that an option which it does not take may have nevertheless.
         refusal: what is said of options of `SHARED` that it does not take.
         refusals: what is said of single ones in place of that, by the name of their value.
+        helps: what the help of an option of `SHARED` says here in place of the usual, likewise.
         defaults: what the help of an option says of this suite's default, likewise.
         run_name: of a run's folder, where no preset is named; "" = the suite's.
         compares_all: whether a sweep that names no backend is of all that are registered.
@@ -183,12 +188,14 @@ class Suite(CaseRules, ABC, Generic[P]):
 
     name: str
     summary: str
+    examples: Sequence[str] = ()
     presets: Mapping[str, Any]
     options: Sequence[click.Option] = ()
     takes: frozenset[str] = frozenset()
     only: Mapping[str, Any] = {}
     refusal: str = ""
     refusals: Mapping[str, str] = {}
+    helps: Mapping[str, str] = {}
     defaults: Mapping[str, str] = {}
     run_name: str = ""
     compares_all: bool = False
@@ -269,11 +276,13 @@ class Suite(CaseRules, ABC, Generic[P]):
 
 
 def by_preset(presets: Mapping[str, Any], name: str) -> str:
-    """Name the presets' values of a field, for a help text; one, if all have the same."""
-    values = {preset: f"{getattr(one, name):g}" for preset, one in presets.items()}
-    if len(set(values.values())) == 1:
-        return next(iter(values.values()))
-    return ", ".join(f"{preset} {value}" for preset, value in values.items())
+    """Name the first preset's value of a field, and those of others; of many their range."""
+    first, *others = (getattr(one, name) for one in presets.values())
+    apart = {p: getattr(one, name) for p, one in presets.items() if getattr(one, name) != first}
+    if len(apart) > 3:
+        return f"{first:g}; others {min(others):g} to {max(others):g}"
+    listed = ", ".join(f"{preset} {value:g}" for preset, value in apart.items())
+    return f"{first:g}; {listed}" if apart else f"{first:g}"
 
 
 def listed(values: Iterable[Any]) -> str:

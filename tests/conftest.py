@@ -174,22 +174,18 @@ def in_process(registry_restored: None) -> Iterator[None]:
 
 
 @pytest.fixture
-def suites_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def suites_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the suites that a test loads: a process has one command, a test's has many."""
-    import cli
     from suites import registry
 
     monkeypatch.setattr(registry, "_suites", dict(registry._suites))
     monkeypatch.setattr(registry, "_broken", {})
-    command, params = cli.main.commands["run"], cli.main.commands["run"].params
-    yield
-    command.params = params
 
 
 @pytest.fixture
 def without_roofs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the roofs of sweeps, two seconds each; for tests of everything else."""
-    for module in ("engine.driver", "plan"):
+    for module in ("engine.preparation", "plan"):
         monkeypatch.setattr(f"suites.{module}.roof_cases", lambda *_, **__: [])
 
 

@@ -6,8 +6,11 @@ memory of Rabe and Staats 2021 (arXiv 2112.05682). Time ``O(N·M·D)``, memory `
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import logging
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -137,12 +140,28 @@ def operators() -> ModuleType:
     """
     for home in HOMES:
         try:
-            module = importlib.import_module(home)
+            with _quiet():
+                module = importlib.import_module(home)
         except ModuleNotFoundError:
             continue
         if hasattr(module, "memory_efficient_attention") and hasattr(module, "attn_bias"):
             return module
     raise UnsupportedError(f"xformers: found memory_efficient_attention in none of {HOMES}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library from warning, at its import, of kernels that were built for another torch.
+
+    A call that needs one of them fails with a reason, and `attnbench doctor` lists them.
+    """
+    logger = logging.getLogger("xformers")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def packed_bias(fmha: ModuleType, key_padding_mask: Tensor, seq_len: int) -> tuple[Tensor, Any]:

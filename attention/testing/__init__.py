@@ -37,7 +37,8 @@ class Finding:
         check: its name.
         status: ``passed``, ``failed``, or ``skipped`` (not declared, so not asked).
         message: what was wrong, or why it was skipped.
-        how: Python that shows a failure.
+        how: Python that fails in the same way, as it stands: it finds the backend, plug-ins too,
+            shows the call, and repeats the check.
     """
 
     check: str
@@ -88,15 +89,17 @@ def _run(name: str, bench: Bench) -> Finding:
     except NotAsked as reason:
         return Finding(name, "skipped", str(reason), "")
     except Violation as violation:
-        return Finding(name, "failed", str(violation), violation.how)
+        return Finding(name, "failed", str(violation), _how(name, bench, violation.shown))
     except Exception as error:  # the backend's own fault: it is what the check found
-        how = (
-            f"from attention.testing import Bench, CHECKS\nimport attention\n"
-            f"CHECKS[{name!r}](Bench(attention.get({bench.cls.name!r}), {bench.options!r}, "
-            f"{bench.device!r}))"
-        )
-        return Finding(name, "failed", f"{type(error).__name__}: {error}", how)
+        return Finding(name, "failed", f"{type(error).__name__}: {error}", _how(name, bench, ""))
     return Finding(name, "passed", "", "")
+
+
+def _how(name: str, bench: Bench, shown: str) -> str:
+    """Write Python that shows a call and then fails as a check did."""
+    head = "import attention\nimport torch\nfrom attention.testing import CHECKS, Bench"
+    again = f"CHECKS[{name!r}](Bench(cls, {bench.options!r}, {bench.device!r}))"
+    return "\n".join([head, bench.found(), *([shown] if shown else []), again])
 
 
 def contract(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention import registry
 from attention.base import Attention
 from attention.functional import relative_l2
 
@@ -20,11 +21,14 @@ F64_BUDGET = 1e-9
 
 
 class Violation(AssertionError):
-    """The contract is broken; `how` is Python that shows it."""
+    """The contract is broken; `shown` is Python that shows it, behind what `Bench.found` writes.
 
-    def __init__(self, message: str, how: str) -> None:
+    It does not fail by itself: the check does, which is repeated behind it.
+    """
+
+    def __init__(self, message: str, shown: str = "") -> None:
         super().__init__(message)
-        self.how = how
+        self.shown = shown
 
 
 class NotAsked(Exception):
@@ -144,8 +148,17 @@ class Bench:
                 yield self.inputs(33, 50, is_causal=causal)
                 yield self.inputs(50, 33, is_causal=causal)
 
+    def found(self) -> str:
+        """Write Python that finds the backend, as ``cls``; of a file's it imports the file."""
+        cls = self.cls
+        if registry.is_registered(cls):
+            file = registry.file_of(cls)
+            load = f"attention.registry.load_file({str(file)!r})\n" if file else ""
+            return f"{load}cls = attention.get({cls.name!r})"
+        return f"from {cls.__module__} import {cls.__qualname__} as cls"
+
     def show(self, call: Inputs, then: str) -> str:
-        """Write Python that repeats a call."""
+        """Write Python that makes a module and repeats a call."""
         options = "".join(f", {k}={v!r}" for k, v in self.options.items())
         extra = f", seq_len={call.k.shape[2]}" if "seq_len" in self.cls.options() else ""
         mask = "None"
@@ -153,15 +166,16 @@ class Bench:
             mask = f"torch.tensor({call.key_padding_mask.int().tolist()}).bool()"
             if call.k.shape[2] > 16:
                 ends = call.key_padding_mask.sum(1).tolist()
-                mask = f"torch.arange({call.k.shape[2]}) < torch.tensor({ends})[:, None]"
-        dtype = call.q.dtype
+                mask = f"(torch.arange({call.k.shape[2]}) < torch.tensor({ends})[:, None])"
+        place = "" if self.device == "cpu" else f", device={self.device!r}"
+        kind = f"dtype={call.q.dtype}{place}"
+        mask += f".to({self.device!r})" if place and mask != "None" else ""
         return (
-            "import torch, attention\n"
-            f"m = attention.get({self.cls.name!r})(num_heads={call.q.shape[1]}, "
-            f"head_dim={call.q.shape[3]}{extra}{options})\n"
-            f"q = torch.randn({tuple(call.q.shape)}, dtype={dtype})\n"
-            f"k = torch.randn({tuple(call.k.shape)}, dtype={dtype})\n"
-            f"v = torch.randn({tuple(call.v.shape)}, dtype={dtype})\n"
+            f"m = cls(num_heads={call.q.shape[1]}, head_dim={call.q.shape[3]}{extra}{options})"
+            f".to({kind}).eval()\n"
+            f"q = torch.randn({tuple(call.q.shape)}, {kind})\n"
+            f"k = torch.randn({tuple(call.k.shape)}, {kind})\n"
+            f"v = torch.randn({tuple(call.v.shape)}, {kind})\n"
             f"asks = dict(is_causal={call.is_causal}, key_padding_mask={mask})\n{then}"
         )
 

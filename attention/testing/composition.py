@@ -71,7 +71,7 @@ def check_second_derivative(bench: Bench) -> None:
             call,
             "q.requires_grad_(); k.requires_grad_(); v.requires_grad_()\n"
             "g = torch.autograd.grad(m(q, k, v, **asks).sum(), (q, k, v), create_graph=True)\n"
-            "print(torch.autograd.grad(sum(x.sum() for x in g), (q, k, v)))",
+            "print([x.requires_grad for x in g])",
         )
         expected = _hessian_products(bench, call, module.reference)
         try:
@@ -149,14 +149,10 @@ def check_meta(bench: Bench) -> None:
     options = "".join(f", {k}={v!r}" for k, v in bench.options.items())
     extra = ", seq_len=65" if "seq_len" in bench.cls.options() else ""
     how = (
-        "import torch, attention\nwith torch.device('meta'):\n"
-        f"    m = attention.get({bench.cls.name!r})(num_heads={HEADS}, head_dim={DIM}{extra}"
-        f"{options})\n"
+        "with torch.device('meta'):\n"
+        f"    m = cls(num_heads={HEADS}, head_dim={DIM}{extra}{options})\n"
         f"    print(m(*torch.randn(3, 2, {HEADS}, 65, {DIM})).shape)\n"
-        "m.to_empty(device='cpu')\n"
-        "for part in m.modules():\n"
-        "    if [*part.parameters(recurse=False), *part.buffers(recurse=False)]:\n"
-        "        part.reset_parameters()"
+        "m.to_empty(device='cpu')  # then reset_parameters() of each part that holds some"
     )
     shape = module(*(x.to("meta") for x in (call.q, call.k, call.v))).shape
     if shape != call.q.shape:

@@ -15,18 +15,18 @@ from attention.testing.bench import BATCH, Bench, Inputs, Violation
 
 def check_declaration(bench: Bench) -> None:
     """The class declares family, exactness, support and exponents; options are keyword-only."""
-    cls, how = bench.cls, f"import attention; attention.describe({bench.cls.name!r})"
+    cls = bench.cls
     for name in ("family", "exact", "supports", "time_exponent", "memory_exponent"):
         if not hasattr(cls, name):
-            raise Violation(f"{name}: not declared on the class", how)
+            raise Violation(f"{name}: not declared on the class")
     families = get_args(Family)
     if cls.family not in families:
-        raise Violation(f"family: expected one of {', '.join(families)}, got {cls.family!r}", how)
+        raise Violation(f"family: expected one of {', '.join(families)}, got {cls.family!r}")
     for name, parameter in cls.options().items():
         if parameter.kind != inspect.Parameter.KEYWORD_ONLY:
-            raise Violation(f"{name}: constructor arguments must be keyword-only", how)
+            raise Violation(f"{name}: constructor arguments must be keyword-only")
     if not (inspect.getmodule(cls).__doc__ or "").strip():
-        raise Violation("its module needs a docstring: paper, equation, time and memory", how)
+        raise Violation("its module needs a docstring: paper, equation, time and memory")
 
 
 def check_refusals(bench: Bench) -> None:

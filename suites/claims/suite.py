@@ -15,7 +15,7 @@ from click import Option
 
 from results.schema import CLAIM, Arm, Case
 from suites.parameters import one_of
-from suites.suite import Key, Plan, Suite
+from suites.suite import Key, Plan, Suite, by_preset
 
 
 @dataclass(frozen=True, order=True)
@@ -108,15 +108,22 @@ class ClaimsSuite(Suite[ClaimsPlan]):
     foretold_by: Literal["likes"] = "likes"
     presets = CLAIM_PRESETS
     refusal = "an experiment has its own; see --claim"
-    defaults: Mapping[str, str] = {"preset": f"with claims {', '.join(CLAIM_PRESETS)}"}
+    examples = (
+        "attnbench run claims --out runs/claims",
+        "attnbench run claims --claim kv-cache --claim heads-cost",
+    )
+    helps: Mapping[str, str] = {"launches": "Processes per case; seeds of an experiment."}
+    defaults: Mapping[str, str] = {
+        name: by_preset(CLAIM_PRESETS, name) for name in ("launches", "budget_s", "case_timeout_s")
+    }
     options = (
         Option(
             ["--claim", "claims"],
             shell_complete=one_of(lambda: sorted(CLAIMS)),
             multiple=True,
             metavar="ID",
-            help="Of suite claims: what is put to the test. Repeatable; `attnbench list --claims` "
-            "has them all. Default: all.",
+            show_default="all",
+            help="What is put to the test; `attnbench list --claims` has them all. Repeatable.",
         ),
     )
 

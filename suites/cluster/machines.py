@@ -23,8 +23,9 @@ from suites.cluster.shared import SharedHistory, SharedJournal, machines_of_kind
 from suites.cluster.telling import Telling
 from suites.engine.continuity import check_plugins, other_commits
 from suites.engine.declared import Declared
-from suites.engine.driver import early_of, prepared, write_plan
+from suites.engine.driver import early_of, write_plan
 from suites.engine.journal import Journal
+from suites.engine.preparation import prepared
 from suites.engine.provenance import commit_of
 from suites.engine.session import SUITES, MisuseError, Session, ask_about, check_accepted
 from suites.machine.cases import roof_cases
@@ -218,7 +219,7 @@ class Machines:
     def _open(self, remote: Remote) -> dict[str, Any]:
         """Complete the plan, open the journal and make the groups that are dealt."""
         try:
-            plan, told = prepared(self._plan, self._plugins, remote)
+            plan, told, left_out = prepared(self._plan, self._plugins, remote)
         except LaunchError as error:  # of this machine; the next one opens
             raise LostError(str(error)) from None
         self._plan = plan
@@ -250,6 +251,7 @@ class Machines:
                 *self._journal.notices,
                 *apart,
                 *(f"--plugin: {why}; going on without it" for why in broken),
+                *left_out,
             ]
             self._telling.begin(self._journal.folder, len(wanted), self.skipped, notices)
             self._opened = time.monotonic()

@@ -15,7 +15,7 @@ from click import Option
 
 from results.schema import CONTEXT, CONTEXT_MODE, Arm, Case
 from suites.parameters import COUNTS
-from suites.suite import Key, Plan, Suite, listed
+from suites.suite import Key, Plan, Suite, by_preset, listed
 from suites.words import measured, precision
 
 _COMPARED = (Arm("sdpa"), Arm("longformer"), Arm("linformer"), Arm("performer"))
@@ -81,15 +81,24 @@ class ContextSuite(Suite[ContextPlan]):
          "matmul_precisions"}
     )  # fmt: skip
     refusal = "suite context measures a training step at level attention alone"
-    defaults: Mapping[str, str] = {"preset": f"with context {', '.join(CONTEXT_PRESETS)}"}
+    examples = (
+        "attnbench run context --ranks 1,2,4 --out runs/ranks",
+        "attnbench run context --preset standard --device cuda --dtype bfloat16",
+    )
+    defaults: Mapping[str, str] = {
+        "backends": ",".join(arm.name for arm in _COMPARED),
+        **{
+            name: by_preset(CONTEXT_PRESETS, name)
+            for name in ("launches", "budget_s", "case_timeout_s")
+        },
+    }
     compares_all = True
     options = (
         Option(
             ["--ranks"],
             type=COUNTS,
-            help="Of suite context: over how many processes a sequence is cut, each with a GPU of "
-            "its own, or on a CPU with its share of the threads. Default by preset: "
-            f"{'; '.join(f'{n} {listed(p.ranks)}' for n, p in CONTEXT_PRESETS.items())}.",
+            show_default="; ".join(f"{n} {listed(p.ranks)}" for n, p in CONTEXT_PRESETS.items()),
+            help="Over how many processes a sequence is cut; each has a GPU, if there are any.",
         ),
     )
 
@@ -137,7 +146,7 @@ class ContextSuite(Suite[ContextPlan]):
         """Say that a case has one GPU there."""
         if plan.device == "cuda" and max(plan.ranks) > 1:
             return (
-                "a case has one GPU there, and --suite context needs one a rank; run it on one of "
+                "a case has one GPU there, and suite context needs one a rank; run it on one of "
                 "the machines"
             )
         return None

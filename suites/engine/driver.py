@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, Protocol
 from suites.engine.agenda import Agenda, planner_of
 from suites.engine.continuity import PluginFiles, check_plugins, other_commits
 from suites.engine.journal import Journal
+from suites.engine.preparation import prepared
 from suites.engine.provenance import commit_of
-from suites.engine.session import SUITES, Asks, MisuseError, Session, ask_about, check_accepted
-from suites.machine.cases import roof_cases
+from suites.engine.session import SUITES, Session
 from suites.plan import Item, cases, order
 from suites.processes.heartbeat import HeartbeatReader
 from suites.processes.launcher import BACKWARD, Launcher
@@ -91,7 +91,7 @@ def run_sweep(
     journal = Journal(folder, resume=resume)
     journal.check_free()
     with terminable(), Launcher(benchmark_dir, early=early_of(plan)) as launcher:
-        plan, told = prepared(plan, files, launcher)
+        plan, told, left_out = prepared(plan, files, launcher)
         every = order(plan, cases(plan))
         broken = told.get("broken", {}).values()
         with journal:
@@ -105,6 +105,7 @@ def run_sweep(
                 *journal.notices,
                 *apart,
                 *(f"--plugin: {why}; going on without it" for why in broken),
+                *left_out,
                 *_without_profile(plan, journal, every),
                 *_said_of(len(going_on)),
             ]
@@ -136,38 +137,6 @@ def write_plan(
     """Write the launches that a sweep begins with, and its precision, into its run's plan."""
     launches = ((item.case.id, label(item.case), item.launch) for item in every)
     journal.plan([scrub(word) for word in command], launches, precision)
-
-
-# -- before the first launch ---------------------------------------------------------------------
-
-
-def prepared(plan: Plan, plugins: list[str], launcher: Asks) -> tuple[Plan, Mapping[str, Any]]:
-    """Return a sweep with what only a child knows of it, and what a child says of its cases.
-
-    Raises:
-        MisuseError: if a backend, a peer or an option is not accepted.
-        LaunchError: if no child can be asked.
-    """
-    if not plan.suite.is_complete(plan):
-        plan = completed(plan, ask_about(launcher, [], plugins))
-    every = [*roof_cases(plan, single_thread=True), *cases(plan)]
-    told = ask_about(launcher, every, plugins, plan.files)
-    check_accepted(told, every)
-    return plan.suite.informed(plan, told["cases"]), told
-
-
-def completed(plan: Plan, told: Mapping[str, Any]) -> Plan:
-    """Return a sweep with what a child tells of what is registered.
-
-    Raises:
-        MisuseError: if what is chosen is not there.
-    """
-    try:
-        whole: Plan = plan.suite.completed(plan, told)
-    except ValueError as error:
-        broken = "".join(f"; --plugin: {reason}" for reason in told["broken"].values())
-        raise MisuseError(f"--{error}{broken}") from None
-    return whole
 
 
 # -- the sweep -----------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from typing import Any
 from click import Option
 
 from results.schema import Arm, Case
-from suites.parameters import Parsed, one_of
-from suites.parsing import parse_backend
+from suites.parameters import Parsed, any_of, flattened
+from suites.parsing import parse_backends
 from suites.suite import Plan, Suite, by_preset
 from suites.words import measured, precision
 
@@ -186,9 +186,10 @@ class ErrorSuite(Suite[ErrorPlan]):
 
     name = "error"
     kind = "error"
-    summary = (
-        "how far each backend is from exact softmax, at several budgets and on several inputs, "
-        "beside what it costs"
+    summary = "how far each backend is from exact softmax, by budget and inputs, and what it costs"
+    examples = (
+        "attnbench run error --out runs/error",
+        "attnbench run error --backend longformer:window=64 --inputs trained --seq-len 2048",
     )
     presets = ERROR_PRESETS
     takes = frozenset(
@@ -200,10 +201,10 @@ class ErrorSuite(Suite[ErrorPlan]):
         "modes": "suite error is of mode forward", "levels": "suite error is of level attention"
     }  # fmt: skip
     defaults: Mapping[str, str] = {
-        "preset": f"With error: {', '.join(ERROR_PRESETS)}, with budgets and inputs of their own",
+        "backends": "the preset's, at several budgets",
         "num_heads": f"{ERROR_PRESETS['quick'].num_heads[0]}",
         **{
-            name: f"with error: {by_preset(ERROR_PRESETS, name)}"
+            name: by_preset(ERROR_PRESETS, name)
             for name in ("launches", "budget_s", "case_timeout_s")
         },
     }
@@ -211,12 +212,12 @@ class ErrorSuite(Suite[ErrorPlan]):
     options = (
         Option(
             ["--inputs"],
-            shell_complete=one_of(lambda: input_names()),
             multiple=True,
-            type=Parsed("NAME[:key=value,…]", parse_backend),
-            help="Of suite error: what queries and keys are drawn from: gaussian, peaked, "
-            "low_rank, heavy_tailed or trained, with options. Repeatable. Default: "
-            f"{', '.join(one.label for one in _QUICK_INPUTS)}; the other presets have more.",
+            type=Parsed("NAME[:key=value,…]", parse_backends),
+            shell_complete=any_of(lambda: input_names()),
+            callback=flattened,
+            show_default=f"{', '.join(one.label for one in _QUICK_INPUTS)}; standard, full: more",
+            help="gaussian, peaked, low_rank, heavy_tailed or trained. Repeatable.",
         ),
     )
 

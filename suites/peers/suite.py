@@ -14,9 +14,9 @@ from click import Option
 
 from results.schema import ALLOCATORS, CALL_MODES, PEER, PROJECTIONS, Arm, Case, Mode
 from suites.names import peers as peer_names
-from suites.parameters import Several, several_of
+from suites.parameters import Several, any_of
 from suites.speed.presets import PRESETS, Preset
-from suites.suite import Plan, Suite
+from suites.suite import Plan, Suite, listed
 from suites.words import measured
 
 NOT_OF_PEERS = (
@@ -146,6 +146,10 @@ class PeersSuite(Suite[PeersPlan]):
     name = "peers"
     kind = "peer"
     summary = "other libraries compared with ours, on the same inputs and weights"
+    examples = (
+        "attnbench run peers --out runs/peers",
+        "attnbench run peers --peers linformer,local-attention --seq-len 1024,4096",
+    )
     presets = PRESETS
     takes = frozenset(
         {"backends", "seq_lens", "modes", "dtypes", "batches", "num_heads", "head_dims",
@@ -154,12 +158,27 @@ class PeersSuite(Suite[PeersPlan]):
     refusals: Mapping[str, str] = {
         "levels": "set by the peer: layer if it has projections, else attention"
     }
+    helps: Mapping[str, str] = {
+        "backends": "Our side, with options in place of a peer's own. Repeatable.",
+        "is_causal": "The causal rows alone.",
+    }
+    defaults: Mapping[str, str] = {
+        "preset": "a length of each peer's own",
+        "seq_lens": "each peer's own",
+        "modes": listed(USUAL.modes),
+        "allocators": f"{listed(ALLOCATORS)} on a CPU",
+        "launches": f"{USUAL.launches}",
+        "budget_s": f"{USUAL.budget_s:g}",
+        "case_timeout_s": f"{USUAL.case_timeout_s:g}",
+    }
     options = (
         Option(
             ["--peers"],
             type=Several(click.STRING),
-            shell_complete=lambda ctx, param, incomplete: several_of(incomplete, peer_names()),
-            help="Peers to measure. Default: all that run on the device.",
+            shell_complete=any_of(peer_names),
+            metavar="NAME,…",
+            show_default="all that run on the device",
+            help="See `attnbench list --peers`.",
         ),
     )
 

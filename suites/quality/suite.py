@@ -16,8 +16,8 @@ from click import Option
 from results.schema import Case
 from suites.content_names import corpus_name, folder_name
 from suites.names import tasks as task_names
-from suites.parameters import FILE, Number, Parsed, Several, one_of
-from suites.parsing import LARGEST_LIMIT_S, parse_backend
+from suites.parameters import FILE, Number, Parsed, Several, any_of, flattened
+from suites.parsing import LARGEST_LIMIT_S, parse_backends
 from suites.quality.rows import QUALITY_PRESETS, SMALL, Chosen, QualityPreset, TaskRow, rows_for
 from suites.suite import SHARED, Key, Plan, Suite, by_preset
 from suites.tasks.forms import FORMS
@@ -27,62 +27,66 @@ from suites.words import measured, seconds
 APART_FROM_TRAINING_S = 30.0
 """Seconds of a case of kind task beyond its training's own, at least: to build and to measure."""
 
-_WHICH = "Of suites quality and quantized"
-
 _NAMING: Mapping[str, Callable[[Path], str]] = {"corpus": corpus_name, "lra_data": folder_name}
 """Options that name what is read, to what names it by its content."""
 
 TRAINING_OPTIONS = (
     Option(
         ["--task", "tasks"],
-        shell_complete=one_of(task_names),
         multiple=True,
-        type=Parsed("NAME[:key=value,…]", parse_backend),
-        help=f"{_WHICH}: what is learnt, in place of the preset's tasks. Repeatable; "
-        "`attnbench list --tasks` names them.",
+        type=Parsed("NAME[:key=value,…]", parse_backends),
+        shell_complete=any_of(task_names),
+        callback=flattened,
+        show_default="the preset's",
+        help="What is learnt; see `attnbench list --tasks`. Repeatable.",
     ),
     Option(
         ["--form", "forms"],
         type=Several(click.Choice(FORMS)),
-        help=f"{_WHICH}: what a model sees. Default: both, as far as a task has them.",
+        metavar="FORM,…",
+        show_default="both",
+        help=f"What a model sees: {' or '.join(FORMS)}.",
     ),
     Option(
         ["--equal", "view"],
         type=click.Choice(VIEWS),
-        help=f"{_WHICH}: what all trainings of a task have the same of; operations are those of "
-        "exact attention in as many steps. Default: steps.",
+        metavar="WHAT",
+        show_default="steps",
+        help="What is equal among a task's trainings: steps, time or operations.",
     ),
     Option(
         ["--amount"],
         type=Number(0, 1e9, min_open=True),
         metavar="N",
-        help=f"{_WHICH}: steps of a training (or seconds, with --equal time). Default: a task's "
-        "own.",
+        show_default="a task's own",
+        help="Steps of a training, or seconds with --equal time.",
     ),
     Option(
         ["--lr"],
         type=Number(0, 10, min_open=True),
         metavar="RATE",
-        help=f"{_WHICH}: the highest learning rate. Default: a task's own.",
+        show_default="a task's own",
+        help="The highest learning rate.",
     ),
     Option(
         ["--pretrain"],
         type=Number(0, 1, max_open=True),
         metavar="SHARE",
-        help=f"{_WHICH}: share of a training that is spent on the task's own inputs first. "
-        "Default: 0; of listops and lra 0 and 0.5.",
+        show_default="0; of listops and lra 0 and 0.5",
+        help="Share of a training spent on the task's inputs first.",
     ),
     Option(
         ["--seeds", "num_seeds"],
         type=click.IntRange(1, 1000),
         metavar="N",
-        help=f"{_WHICH}: trainings of each case, from --seed on. Default: {{defaults}}.",
+        help="Trainings of each case, from --seed on.",
     ),
     Option(
         ["--corpus"],
         type=FILE,
         metavar="FILE",
-        help="The text of task language. Default: the Python standard library's sources.",
+        show_default="the Python standard library's sources",
+        help="The text of task language.",
     ),
     Option(
         ["--lra-data"],
@@ -118,6 +122,12 @@ class TrainingSuite(Suite[TrainingPlan]):
     reports_progress = True
     takes = frozenset({"backends", "seq_lens", "batches", "models", "dtypes"})
     refusal = "a training has none of its own; see --model, --form"
+    helps: Mapping[str, str] = {
+        "models": f"The shape of the model that is trained: {SMALL}:d_model=…",
+        "seq_lens": "Length in tokens, one.",
+        "batches": "Sequences of a training step, one number.",
+        "case_timeout_s": "Longest time of one training; --equal time asks for more.",
+    }
     options: Sequence[Option] = TRAINING_OPTIONS
 
     def plan(self, preset: str | None, chosen: Mapping[str, Any]) -> TrainingPlan:
@@ -205,15 +215,18 @@ class TrainingSuite(Suite[TrainingPlan]):
         return ("trained", case.task), 0
 
 
-def training_defaults(suite: str, presets: Mapping[str, QualityPreset]) -> dict[str, str]:
+def training_defaults(presets: Mapping[str, QualityPreset]) -> dict[str, str]:
     """Return what the help of options says of the presets of a suite that trains."""
     batches = sorted({row.batch for one in presets.values() for row in one.rows})
     return {
-        "num_seeds": f"{suite} {by_preset(presets, 'seeds')}",
-        "batches": f"with {suite} a task's own, {' or '.join(map(str, batches))}",
-        "launches": f"with {suite}: {TrainingPlan.launches}",
-        "budget_s": f"with {suite}: {by_preset(presets, 'budget_s')}",
-        "case_timeout_s": f"with {suite}: {by_preset(presets, 'case_timeout_s')}",
+        "backends": "a task's own",
+        "seq_lens": "a task's own",
+        "models": SMALL,
+        "num_seeds": by_preset(presets, "seeds"),
+        "batches": f"a task's own, {' or '.join(map(str, batches))}",
+        "launches": f"{TrainingPlan.launches}",
+        "budget_s": by_preset(presets, "budget_s"),
+        "case_timeout_s": by_preset(presets, "case_timeout_s"),
     }
 
 
@@ -223,12 +236,12 @@ class QualitySuite(TrainingSuite):
     name = "quality"
     kind = "task"
     summary = "what a small model learns with each backend, on several tasks"
+    examples = (
+        "attnbench run quality --out runs/quality",
+        "attnbench run quality --task language --equal time --amount 600 --seeds 1",
+    )
     presets = QUALITY_PRESETS
-    defaults: Mapping[str, str] = {
-        "preset": f"with quality {', '.join(QUALITY_PRESETS)}, with tasks of their own",
-        "models": SMALL,
-        **training_defaults(name, presets),
-    }
+    defaults: Mapping[str, str] = training_defaults(presets)
 
 
 ONE_EACH = ("batches", "seq_lens", "models")

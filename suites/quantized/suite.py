@@ -31,13 +31,16 @@ class QuantizedSuite(TrainingSuite):
     kind = "quantized"
     summary = "a trained model with its weights in fewer bits"
     presets = QUANTIZED_PRESETS
-    defaults: Mapping[str, str] = training_defaults(name, presets)
+    examples = ("attnbench run quantized --weights float32,int8 --out runs/quantized",)
+    defaults: Mapping[str, str] = training_defaults(presets)
     options = (
         *TRAINING_OPTIONS,
         Option(
             ["--weights"],
             type=Several(click.Choice(WEIGHTS)),
-            help=f"Of suite quantized: what weights are kept in. Default: {','.join(WEIGHTS)}.",
+            metavar="TYPE,…",
+            show_default="all",
+            help=f"What weights are kept in: {', '.join(WEIGHTS)}.",
         ),
     )
 

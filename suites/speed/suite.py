@@ -65,12 +65,14 @@ def _of_presets(name: str, shown: Callable[[float], str]) -> str:
 
 def _defaults() -> dict[str, str]:
     """Return what the help of options says of the presets."""
-    usual, parts = PRESETS["quick"].models, PRESETS["models"].models
-    shown = [", ".join(arm.label for arm in arms) for arms in (usual, parts)]
+    usual = listed(arm.label for arm in PRESETS["quick"].models)
     limits = ("launches", "budget_s", "case_timeout_s")
     axes = ("dtypes", "batches", "num_heads", "head_dims")
     return {
-        "models": f"{shown[0]}; of preset models on a CPU {shown[1]}",
+        "backends": "all that run on the device, or the preset's",
+        "modes": "forward,training, or the preset's",
+        "levels": "attention, or the preset's",
+        "models": usual,
         **{name: by_preset(PRESETS, name) for name in limits},
         **{name: _by_device(name) for name in axes},
         "precision": _of_presets("precision", lambda value: f"{100 * value:g}%"),
@@ -83,7 +85,11 @@ class SpeedSuite(Suite[SpeedPlan]):
 
     name = "speed"
     kind = "speed"
-    summary = "our backends"
+    summary = "what our backends cost: time and memory, forward, training and decoding"
+    examples = (
+        "attnbench run --preset quick --out runs/today",
+        "attnbench run speed --backend full,sdpa --backend longformer:window=64 --seq-len 1024",
+    )
     presets = PRESETS
     takes = frozenset(SHARED)
     options = (
@@ -91,25 +97,18 @@ class SpeedSuite(Suite[SpeedPlan]):
             ["--hf-config", "hf_configs"],
             multiple=True,
             type=FILE,
-            help="A config.json of Hugging Face's transformers: its model, with random weights, "
-            "at level model, with each backend in its layers. Repeatable; needs transformers.",
+            help="A model by its config.json of Hugging Face's. Repeatable.",
         ),
         Option(
             ["--profile"],
             is_flag=True,
-            help="Say where a call's time goes, too: a few more calls under torch's profiler, "
-            "after all that is measured. Of each case the run's folder keeps a trace, for "
-            "Perfetto, and a table of operators, in traces. Only with suite speed.",
+            help="Say where a call's time goes, with traces for Perfetto.",
         ),
         Option(
             ["--precision"],
             type=Parsed("PERCENT", parse_precision),
-            help="How exactly a run is to answer its questions: at 10% exponents to ±0.10, the "
-            "fastest two to ±8.5 % or a third of what they differ by, crossovers to ±15 %, other "
-            f"values in proportion. After {BASE_ROUNDS} launches of each case, launches go where "
-            "an interval that is wider is shortened most per second, until none is or --budget "
-            "is spent. Not with --launches, which measures each case as often as it says. Only "
-            "with suite speed. Default by preset: {defaults}.",
+            help="Add processes until exponents are known to ±0.10 and crossovers to ±15 % (at "
+            "10%; else in proportion). Not with --launches.",
         ),
     )
     run_name = "quick"
@@ -181,7 +180,7 @@ def _launches(fields: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str,
         return {} if fields["precision"] is None else {"launches": BASE_ROUNDS}
     if "precision" in chosen:
         raise ValueError(
-            "precision: chooses how often each case is launched, expected no --launches beside "
+            "precision: chooses the processes per case, expected no --launches beside "
             f"it; got {100 * chosen['precision']:g}% and {chosen['launches']}"
         )
     return {"precision": None, "within_s": None}

@@ -31,7 +31,7 @@ CONFIRM_OPTIONS = (
         type=click.IntRange(5, 40),
         default=40,
         show_default=True,
-        help="Pairs of launches of a case, at most; five at least.",
+        help="Pairs of processes of a case, at most; five at least.",
     ),
     click.option(
         "--sample-time",
@@ -40,7 +40,7 @@ CONFIRM_OPTIONS = (
         default=0.25,
         show_default=True,
         metavar="SECONDS",
-        help="Sampling time of a launch of --confirm.",
+        help="Sampling time of a process of --confirm.",
     ),
     click.option(
         "--case-timeout",
@@ -49,7 +49,7 @@ CONFIRM_OPTIONS = (
         default=180.0,
         show_default=True,
         metavar="SECONDS",
-        help="Longest time of a launch of --confirm.",
+        help="Longest time of a process of --confirm.",
     ),
     click.option(
         "--plugin",

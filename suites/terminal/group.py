@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,34 @@ HELP_NAMES = ("-h", "--help")
 
 
 class OneLineGroup(click.Group):
-    """A group whose errors are one line on standard error."""
+    """A group whose errors are one line on standard error, and whose help leaves nothing out.
+
+    Args:
+        order: names of its commands as they are listed: those that are used first come first.
+        **extra: of `click.Group`.
+    """
+
+    def __init__(self, *args: Any, order: Sequence[str] = (), **extra: Any) -> None:
+        super().__init__(*args, **extra)
+        self._order = (*order,)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words before a command; where there are none, print the help."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), color=ctx.color)
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands in their order, and then any others."""
+        return [*self._order, *sorted(set(self.commands) - set(self._order))]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, each with all of its first paragraph."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, _first_paragraph(self.commands[name])) for name in self.list_commands(ctx)]
+            )
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         """Add a command, with the help's names: also where it is called without the group."""
@@ -41,10 +68,15 @@ class OneLineGroup(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-class StoppedError(click.ClickException):
-    """A command could not go on; told with the command's name."""
+def _first_paragraph(command: click.Command) -> str:
+    """Return the first paragraph of a command's help on one line."""
+    return " ".join((command.help or "").partition("\n\n")[0].split())
 
-    def __init__(self, message: str, ctx: click.Context) -> None:
+
+class StoppedError(click.ClickException):
+    """A command could not go on; told with the command's name, where its context is given."""
+
+    def __init__(self, message: str, ctx: click.Context | None = None) -> None:
         super().__init__(message)
         self.ctx = ctx
 
@@ -68,7 +100,7 @@ def _one_line(error: click.ClickException) -> str:
     return text
 
 
-class NotComparedError(click.ClickException):
+class NotComparedError(StoppedError):
     """The runs could not be read or measured: no verdict, which exit code 1 would be."""
 
     exit_code = 3

@@ -123,12 +123,16 @@ def findings(of_backends: Sequence[tuple[str, Any]]) -> None:
             {} if finding.status == "passed" else {"fg": colours[finding.status]}
         )
         page.line(f"{name}  {finding.status:7}  {finding.check}{message}", **style)
-        if finding.status == "failed" and finding.how:
-            page.write("\n".join(f"    {line}" for line in finding.how.splitlines()) + "\n")
-    failed = sum(finding.status == "failed" for _, finding in of_backends)
+    failed = [(name, finding) for name, finding in of_backends if finding.status == "failed"]
+    for name, finding in failed:
+        # Not indented: it is copied as it stands.
+        page.write(f"\n# {name}, {finding.check}: Python that fails in the same way\n")
+        page.write(f"{finding.how}\n")
+    page.write("\n" if failed else "")
     page.line(
-        f"{len(of_backends)} checks, {failed} failed", bold=True, fg="red" if failed else "green"
-    )
+        f"{len(of_backends)} checks, {len(failed)} failed",
+        bold=True, fg="red" if failed else "green",
+    )  # fmt: skip
 
 
 def examined(topics: Iterable[Any]) -> None:

@@ -61,7 +61,7 @@ class Console:
         """Say what is there and what is to come."""
         self._total, self._count = total, done
         there = f", {done} of them there already" if done else ""
-        self._line(printable(f"{total} launches into {folder}{there}"))
+        self._line(printable(f"{total} processes into {folder}{there}"))
         for notice in notices:
             self._line(printable(f"note: {notice}"))
 
@@ -85,7 +85,7 @@ class Console:
 
     def starting(self, item: Item) -> None:
         """Show what runs now."""
-        self._now = f"{label(item.case)} · launch {item.launch + 1}"
+        self._now = f"{label(item.case)} · process {item.launch + 1}"
         self._said, self._line_at = "", time.monotonic()
         self._draw()
 
@@ -195,7 +195,7 @@ def closing(summary: Summary) -> str:
     lines = []
     if summary.left_out:
         skipped += (
-            f"; {summary.left_out} launch{'es'[: 2 * (summary.left_out != 1)]} not started: no "
+            f"; {summary.left_out} process{'es'[: 2 * (summary.left_out != 1)]} not started: no "
             "time left of --budget"
         )
         lines = [f"go on with the same command and {going_on}"]
@@ -205,7 +205,7 @@ def closing(summary: Summary) -> str:
         [
             f"{counts or 'nothing to measure'} in {duration(summary.wall_s)}{skipped}",
             *lines,
-            f"records: {summary.folder}",
+            f"results: {summary.folder}",
             f"report:  attnbench report {shlex.quote(str(summary.folder))}",
         ]
     )

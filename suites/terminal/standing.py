@@ -62,7 +62,7 @@ class Standing:
         if not self.open:
             return f"all {self.num_questions} questions answered"
         left = (
-            "more launches would not answer them" if remaining_s is None
+            "more processes would not answer them" if remaining_s is None
             else f"about {duration(remaining_s)} left"
         )  # fmt: skip
         return f"{len(self.open)} of {self.num_questions} questions open · {left}{limit}"
@@ -79,7 +79,7 @@ class Standing:
         named = [f"  {text}" for text in self.open[:MOST_NAMED]]
         named += [f"  and {more} more"] * (more > 0)
         if self.remaining_s is None:
-            ending = "more launches would not answer them: those of their cases failed"
+            ending = "more processes would not answer them: those of their cases failed"
         else:
             minutes = max(1, math.ceil(self.remaining_s / 60))
             budget = "" if self.budget_s is None else f" --budget {minutes}m"

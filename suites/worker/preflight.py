@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from attention import registry
 from attention.base import UnsupportedError
 from attention.plugins import loaded
-from results.schema import MEASUREMENT, Case
+from results.schema import DEVICES, MEASUREMENT, Case
 from suites.arms.transformers_config import files_given
 from suites.kind import Inspection, Request
 from suites.measure.machine import environment, machine
@@ -33,7 +33,8 @@ def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         ``measurement`` (the version of the measuring code), ``machine``, ``environment``
         (with ``plugins``, as `attention.plugins.loaded` tells, where there are any), ``names``
-        (the registered backends), ``peers`` (see `suites.peers.registry.describe`), ``broken``
+        (the registered backends), ``unavailable`` (by device, of those that cannot run there,
+        name to reason), ``peers`` (see `suites.peers.registry.describe`), ``broken``
         (path to reason, of the plug-ins that cannot be used) and ``cases``: by id ``misuse`` (one
         line, or ``None``) and the fields of `suites.kind.Inspection`.
     """
@@ -48,10 +49,25 @@ def preflight(request: Mapping[str, Any]) -> dict[str, Any]:
         "machine": machine(),
         "environment": environment() | ({"plugins": plugins} if plugins else {}),
         "names": names,
+        "unavailable": {device: _unavailable(names, device) for device in DEVICES},
         "peers": described,
         "broken": broken,
         "cases": inspected,
     }
+
+
+def _unavailable(names: Sequence[str], device: str) -> dict[str, str]:
+    """Return the backends that cannot run on a device of this machine, with the reason."""
+    found = {}
+    for name in names:
+        try:
+            reasons = registry.get(name).unavailable_reasons(device)
+        except Exception:  # a backend's defect: its cases will fail, and say how
+            traceback.print_exc(file=sys.stderr)
+            continue
+        if reasons:
+            found[name] = "; ".join(reasons)
+    return found
 
 
 def inspect_case(case: Case, files: Mapping[str, Path] | None = None) -> dict[str, Any]:

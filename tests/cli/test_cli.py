@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from helpers_sweep import FAKE_SUITES, case, record
 
 import cli
 from results.records.load import load
-from suites.engine import driver
+from suites.engine import driver, measuring
 from suites.engine.driver import run_sweep
 from suites.engine.journal import Journal
 from suites.terminal.progress import Summary, closing
@@ -134,10 +135,26 @@ def test_check_shows_what_failed_and_exits_1(tmp_path):
     file.write_text(OWN_BACKEND.format(name="own_wrong", body=WRONG))
     result = invoke("check", "--no-timing", file)
     assert result.exit_code == 1
-    failed = [line for line in result.output.splitlines() if line.startswith("own_wrong  failed")]
+    lines = result.output.splitlines()
+    failed = [line for line in lines if line.startswith("own_wrong  failed")]
     assert failed
-    assert f"{len(failed)} failed" in result.output.splitlines()[-1]
-    assert "    " in result.output  # how to see it
+    assert f"{len(failed)} failed" in lines[-1]
+
+
+@pytest.mark.slow
+def test_check_prints_python_that_fails_in_the_same_way(tmp_path):
+    file = tmp_path / "it's wrong.py"
+    file.write_text(OWN_BACKEND.format(name="own_wrong", body=WRONG))
+    command = [Path(sys.executable).with_name("attnbench"), "check", "--no-timing", file]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    blocks = re.findall(r"^# own_wrong, (\w+): .*\n((?:.+\n)+)", shown, re.MULTILINE)
+    assert [check for check, _ in blocks] == re.findall(r"own_wrong  failed   (\w+)", shown)
+    for check, code in blocks[:2]:
+        again = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        said = again.stderr.splitlines()[-1].removeprefix("attention.testing.bench.Violation: ")
+        assert f"own_wrong  failed   {check}: {said}\n" in shown
 
 
 @pytest.mark.parametrize("name", ["performr", "no/such/file.py"])
@@ -169,11 +186,11 @@ def test_run_writes_records_and_a_line_per_case(tmp_path, fake):
     folder = tmp_path / "run"
     result = invoke("run", *QUICK, "--backend", "linear", "--backend", "raises", "--out", folder)
     assert result.exit_code == 0
-    assert f"records: {folder}" in result.stdout
+    assert f"results: {folder}" in result.stdout
     assert f"attnbench report {folder}" in result.stdout
     assert "2 failed, 3 ok" in result.stdout  # the roof is among them
     told = result.stderr.splitlines()
-    assert told[0] == f"5 launches into {folder}"
+    assert told[0] == f"5 processes into {folder}"
     assert sum("linear forward N=16  ok  16 µs" in line for line in told) == 1
     assert sum("failed  RuntimeError: no luck" in line for line in told) == 2
     assert all("left" in line for line in told[1:-1])
@@ -215,7 +232,7 @@ def test_runs_of_one_second_have_folders_of_their_own(tmp_path, fake, monkeypatc
             return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "datetime", Clock)
+    monkeypatch.setattr(measuring, "datetime", Clock)
     one_line_of_misuse(invoke("run", *QUICK, "--backend", "nothing"))
     assert not (tmp_path / "runs").exists()
     for _ in range(2):
@@ -286,7 +303,7 @@ def test_run_of_an_unknown_option_of_a_backend_names_the_valid_ones(tmp_path):
         (["--budget", "soon"], "4m, 1h30m or 90s"),
         (["--budget", "4m", "--cluster", "127.0.0.1:1"], "not with --cluster"),
         (["--backend", "full:window"], "NAME:key=value"),
-        (["--backend", "identity"], "floor"),
+        (["--backend", "identity"], "baseline"),
         (["--plugin", "missing.py"], "missing.py"),
         (["--prset", "quick"], "--preset"),
         (["--unknown"], "--seq-len"),
@@ -344,7 +361,7 @@ def test_report_writes_one_format_where_it_is_told(run_folder, tmp_path):
 def test_merge_joins_and_drops_duplicates(run_folder, tmp_path):
     result = invoke("merge", run_folder, run_folder, "--out", tmp_path / "whole")
     assert result.exit_code == 0
-    assert f"24 records in {tmp_path / 'whole'}" in result.output
+    assert f"24 results in {tmp_path / 'whole'}" in result.output
     said = one_line_of_misuse(invoke("merge", run_folder, "--out", run_folder))
     assert "expected a new folder" in said
 

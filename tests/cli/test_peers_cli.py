@@ -16,7 +16,7 @@ from results.schema import RECORDS
 pytestmark = pytest.mark.usefixtures("in_process", "without_roofs")
 
 TINY = (
-    "--suite", "peers", "--seq-len", "64", "--launches", "1", "--num-heads", "2", "--head-dim",
+    "peers", "--seq-len", "64", "--launches", "1", "--num-heads", "2", "--head-dim",
     "8", "--threads", "1",
 )  # fmt: skip
 
@@ -74,9 +74,9 @@ def test_peer_from_a_file_is_measured(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--peers", "linformer"), "--peers: only with suite peers; got linformer"),
-        (("--suite", "peers", "--level", "layer"), "--level: set by the peer"),
-        (("--suite", "peers", "--profile"), "--profile: only with suite speed; got suite peers"),
+        (("--peers", "linformer"), "--peers: only with suite peers; got suite speed"),
+        (("peers", "--level", "layer"), "--level: a peer sets its own"),
+        (("peers", "--profile"), "--profile: only with suite speed; got suite peers"),
         ((*TINY, "--peers", "nobody"), "--peers: no peer 'nobody'; there are flash-attn"),
         ((*TINY, "--backend", "full"), "--backend: full is no peer's counterpart; expected one"),
     ],

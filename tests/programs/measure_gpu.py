@@ -77,8 +77,8 @@ STAGES = (
     ),
     Stage(
         "peers", "other libraries beside our backends",
-        ("--suite", "peers", "--launches", "2", "--seq-len", "4096", *_SHAPE),
-        ("--suite", "peers", "--launches", "1", "--seq-len", "64", "--peers", "torch-sdpa"),
+        ("peers", "--launches", "2", "--seq-len", "4096", *_SHAPE),
+        ("peers", "--launches", "1", "--seq-len", "64", "--peers", "torch-sdpa"),
     ),
     Stage(
         "short", "all backends from 512 to 4,096 tokens",

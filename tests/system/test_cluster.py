@@ -317,7 +317,7 @@ def test_without_ray_one_line_says_what_to_install(tmp_path, monkeypatch):
     ("arguments", "says"),
     [
         (["--profile"], "--profile: its traces would stay on the machines of --cluster"),
-        (["--suite", "quality", "--task", "language", "--corpus", "text"],
+        (["quality", "--task", "language", "--corpus", "text"],
          "--cluster: reads no files of this machine"),
     ],
 )  # fmt: skip

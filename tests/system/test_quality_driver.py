@@ -241,7 +241,7 @@ def test_misuse_is_told_before_anything_is_made(tmp_path: Path) -> None:
         ("recal", "did you mean 'recall'"),
         ("recall:num_pairs=40,vocab_size=32", "num_pairs"),
     ):
-        arguments = ["run", "--suite", "quality", "--task", task, "--out", str(tmp_path / "run")]
+        arguments = ["run", "quality", "--task", task, "--out", str(tmp_path / "run")]
         result = CliRunner().invoke(cli.main, arguments, catch_exceptions=False)
         assert (result.exit_code, result.stdout) == (2, "")
         assert said in result.stderr

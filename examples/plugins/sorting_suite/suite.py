@@ -32,6 +32,7 @@ class SortingSuite(Suite[SortingPlan]):
     name = "sorting"
     kind = "sorting"
     summary = "what sorting costs"
+    examples = ("attnbench run sorting --plugin sorting_suite --order ascending",)
     presets: Mapping[str, Mapping[str, Any]] = {
         "few": {"seq_lens": (256, 512), "orders": ORDERS, "launches": 2, "budget_s": 0.01}
     }
@@ -41,7 +42,8 @@ class SortingSuite(Suite[SortingPlan]):
         click.Option(
             ["--order", "orders"],
             type=Several(click.Choice(ORDERS)),
-            help="Of suite sorting: which way. Default: both.",
+            show_default="both",
+            help="Which way.",
         ),
     )
 

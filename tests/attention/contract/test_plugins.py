@@ -23,7 +23,8 @@ from attention.plugins import Registry, import_files, interrupts, is_name
 from cli import main
 from results.schema import CLAIM, IDENTITY, LSTM, PROJECTIONS, SENTINEL
 from suites.engine.confirm import Finished, PairedSession
-from suites.engine.driver import MisuseError, completed
+from suites.engine.preparation import completed
+from suites.engine.session import MisuseError
 from suites.measure.process import TimeLimitError
 from suites.parsing import parse_backend
 from suites.peers import registry as peers

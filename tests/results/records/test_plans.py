@@ -18,6 +18,7 @@ from results.records.merge import merge
 from results.records.publishable import faults
 from results.report import write_report
 from results.schema import PLANS
+from suites.engine.measuring import without_place
 
 COMMAND = ["attnbench", "run", "--backend", "longformer:window=64", "--seq-len", "2048,4096"]
 
@@ -117,4 +118,4 @@ def test_an_unfinished_run_is_no_reference(folder: Path) -> None:
 
 def test_a_command_line_loses_its_place_alone() -> None:
     words = ["run", "--out", "a b", "--seq-len", "512", "--resume", "--out=c", "--outer"]
-    assert list(cli._without_place(words)) == ["run", "--seq-len", "512", "--outer"]
+    assert list(without_place(words)) == ["run", "--seq-len", "512", "--outer"]

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from click import Option
 from click.testing import CliRunner
 from helpers_covering import covering
 from helpers_sweep import record as sweep_record
@@ -30,6 +29,7 @@ from suites.plan import Item, cases, order, plan_sweep, series_id
 from suites.quality.rows import FOR_OTHERS, Chosen, TaskRow, budgets, rows_for
 from suites.registry import find
 from suites.tasks import registry
+from suites.terminal.options import suite_options
 from suites.terminal.progress import Console, describe, label
 from suites.training.plan import VIEWS, plan_from
 from suites.worker.preflight import inspect_case
@@ -209,57 +209,57 @@ def misuse(*arguments: Any) -> str:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--suite", "quality", "--preset", "scaling"], "preset: expected one of quick, standard"),
-        (["--suite", "quantized", "--preset", "full"], "preset: expected one of quick in suite q"),
-        (["--suite", "quality", "--seq-len", "64,128"], "--seq-len: a training has one; got 2"),
-        (["--suite", "quality", "--batch", "4,8"], "--batch: a training has one; got 2"),
-        (["--suite", "quality", "--model", "small", "--model", "small:d_model=8"],
+        (["quality", "--preset", "scaling"], "is not one of 'quick', 'standard', 'full'"),
+        (["quantized", "--preset", "full"], "'full' is not"),
+        (["quality", "--seq-len", "64,128"], "--seq-len: a training has one; got 2"),
+        (["quality", "--batch", "4,8"], "--batch: a training has one; got 2"),
+        (["quality", "--model", "small", "--model", "small:d_model=8"],
          "--model: a training has one; got 2"),
-        (["--suite", "quality", "--model", "bert-base"], "--model: with suite quality expected s"),
-        (["--suite", "quality", "--causal"], "--causal: a training has none of its own"),
-        (["--suite", "quality", "--mode", "forward"], "--mode: a training has none of its own"),
-        (["--suite", "quality", "--level", "layer"], "--level: a training has none of its own"),
-        (["--suite", "quality", "--num-heads", "4"], "--num-heads: a training has none"),
-        (["--suite", "quality", "--head-dim", "4"], "--head-dim: a training has none"),
-        (["--suite", "quality", "--compile"], "--compile: a training has none"),
-        (["--suite", "quality", "--checkpointing"], "--checkpointing: a training has none"),
-        (["--suite", "quality", "--allocator", "retained"], "--allocator: a training has none"),
-        (["--suite", "quality", "--matmul-precision", "high"], "--matmul-precision: a training"),
-        (["--suite", "quality", "--profile"], "--profile: only with suite speed"),
-        (["--suite", "quality", "--peers", "linformer"], "--peers: only with suite peers"),
-        (["--suite", "quality", "--inputs", "gaussian"], "--inputs: only with suite error"),
-        (["--suite", "quality", "--weights", "int8"], "--weights: only with suite quantized"),
+        (["quality", "--model", "bert-base"], "--model: with suite quality expected s"),
+        (["quality", "--causal"], "--causal: a training has none of its own"),
+        (["quality", "--mode", "forward"], "--mode: a training has none of its own"),
+        (["quality", "--level", "layer"], "--level: a training has none of its own"),
+        (["quality", "--num-heads", "4"], "--num-heads: a training has none"),
+        (["quality", "--head-dim", "4"], "--head-dim: a training has none"),
+        (["quality", "--compile"], "--compile: a training has none"),
+        (["quality", "--checkpointing"], "--checkpointing: a training has none"),
+        (["quality", "--allocator", "retained"], "--allocator: a training has none"),
+        (["quality", "--matmul-precision", "high"], "--matmul-precision: a training"),
+        (["quality", "--profile"], "--profile: only with suite speed"),
+        (["quality", "--peers", "linformer"], "--peers: only with suite peers"),
+        (["quality", "--inputs", "gaussian"], "--inputs: only with suite error"),
+        (["quality", "--weights", "int8"], "--weights: only with suite quantized"),
         (["--task", "recall"], "--task: only with suite quality or quantized"),
-        (["--suite", "peers", "--form", "causal"], "--form: only with suite quality or quantized"),
-        (["--suite", "error", "--equal", "time"], "--equal: only with suite quality"),
+        (["peers", "--form", "causal"], "--form: only with suite quality or quantized"),
+        (["error", "--equal", "time"], "--equal: only with suite quality"),
         (["--amount", "4"], "--amount: only with suite quality"),
         (["--lr", "0.1"], "--lr: only with suite quality"),
         (["--pretrain", "0"], "--pretrain: only with suite quality"),
         (["--seeds", "2"], "--seeds: only with suite quality"),
-        (["--suite", "quality", "--form", "both"], "causal"),
-        (["--suite", "quality", "--equal", "epochs"], "operations"),
-        (["--suite", "quality", "--amount", "0"], "0<x"),
-        (["--suite", "quality", "--amount", "-3"], "0<x"),
-        (["--suite", "quality", "--amount", "nan"], "'--amount': nan is not in the range"),
-        (["--suite", "quality", "--lr", "nan"], "'--lr': nan is not in the range"),
-        (["--suite", "quality", "--lr", "0"], "'--lr'"),
-        (["--suite", "quality", "--pretrain", "1"], "0<=x<1"),
-        (["--suite", "quality", "--pretrain", "nan"], "'--pretrain': nan is not in the range"),
-        (["--suite", "quality", "--seeds", "0"], "1<=x<=1000"),
-        (["--suite", "quality", "--task", "recall:pairs"], "NAME:key=value"),
-        (["--suite", "quality", "--corpus", "missing.txt"], "missing.txt"),
-        (["--suite", "quality", "--lra-data", "missing"], "missing"),
-        (["--suite", "quantized", "--weights", "int3"], "int4"),
-        (["--suite", "quality", "--equal", "time", "--amount", "100", "--case-timeout", "60"],
+        (["quality", "--form", "both"], "causal"),
+        (["quality", "--equal", "epochs"], "operations"),
+        (["quality", "--amount", "0"], "0<x"),
+        (["quality", "--amount", "-3"], "0<x"),
+        (["quality", "--amount", "nan"], "'--amount': nan is not in the range"),
+        (["quality", "--lr", "nan"], "'--lr': nan is not in the range"),
+        (["quality", "--lr", "0"], "'--lr'"),
+        (["quality", "--pretrain", "1"], "0<=x<1"),
+        (["quality", "--pretrain", "nan"], "'--pretrain': nan is not in the range"),
+        (["quality", "--seeds", "0"], "1<=x<=1000"),
+        (["quality", "--task", "recall:pairs"], "NAME:key=value"),
+        (["quality", "--corpus", "missing.txt"], "missing.txt"),
+        (["quality", "--lra-data", "missing"], "missing"),
+        (["quantized", "--weights", "int3"], "int4"),
+        (["quality", "--equal", "time", "--amount", "100", "--case-timeout", "60"],
          "--case-timeout: 60 s are too few for 100 s of training (--amount) and what is measured "
          "then; expected at least 130"),
-        (["--suite", "quality", "--equal", "time", "--amount", "2000000"],
+        (["quality", "--equal", "time", "--amount", "2000000"],
          "--amount: 2e+06 s of training are beyond any --case-timeout"),
         (["--case-timeout", "nan"], "'--case-timeout': nan is not in the range"),
     ],
 )  # fmt: skip
 def test_misuse_names_the_option(arguments: list[str], said: str, tmp_path: Path) -> None:
-    line = misuse("--out", tmp_path / "run", *arguments)
+    line = misuse(*arguments, "--out", tmp_path / "run")
     assert said in line
     assert not (tmp_path / "run").exists()
 
@@ -269,7 +269,7 @@ def test_a_file_that_cannot_be_learnt_is_misuse(tmp_path: Path) -> None:
     empty.touch()
     full.write_text("text")
     folder.mkdir()
-    run = ("--suite", "quality", "--out", tmp_path / "run")
+    run = ("quality", "--out", tmp_path / "run")
     assert "--corpus: empty: expected text to learn, got an empty file" in misuse(
         *run, "--task", "language", "--corpus", empty)  # fmt: skip
     assert "--corpus: no task here reads it; add --task language" in misuse(
@@ -464,16 +464,18 @@ def test_a_log_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_defaults_in_the_options_are_those_of_the_suites_presets() -> None:
-    told = {o.name: o.help for o in cli.main.commands["run"].params if isinstance(o, Option)}
+    def shown(suite: str, name: str) -> Any:
+        groups = suite_options(find(suite)).values()
+        (option,) = (o for group in groups for o in group if o.name == name)
+        return option.show_default
+
     seconds = [one.case_timeout_s for one in ERROR_PRESETS.values()]
-    assert told["case_timeout_s"] is not None
-    assert f"with error: quick {seconds[0]:g}, standard {seconds[1]:g}" in told["case_timeout_s"]
-    assert "quality: quick 3600, standard 3600, full 14400" in told["case_timeout_s"]
-    assert "error: quick 1, standard 1, full 3; with quality: 1;" in (told["launches"] or "")
-    assert "quality 3; quantized 1." in (told["num_seeds"] or "")
-    assert "With error: 4." in (told["num_heads"] or "")
-    for name in ("tasks", "forms", "view", "amount", "lr", "pretrain", "num_seeds"):
-        assert (told[name] or "").startswith("Of suites quality and quantized: ")
+    assert shown("error", "case_timeout_s") == f"{seconds[0]:g}; full {seconds[-1]:g}"
+    assert shown("quality", "case_timeout_s") == "3600; full 14400"
+    assert shown("error", "launches") == "1; full 3"
+    assert (shown("quality", "launches"), shown("quality", "num_seeds")) == ("1", "3")
+    assert shown("quantized", "num_seeds") == "1"
+    assert shown("error", "num_heads") == "4"
 
 
 # -- list ----------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def run(*arguments: Any) -> Result:
 
 
 def sorting(*arguments: Any) -> Result:
-    return run("--plugin", SORTING, "--suite", "sorting", *arguments)
+    return run("sorting", "--plugin", SORTING, *arguments)
 
 
 def lines(file: Path) -> list[str]:
@@ -52,16 +52,19 @@ def copied(folder: Path, **changes: str) -> Path:
 
 def test_its_options_are_in_the_help_of_a_command_that_names_it() -> None:
     shown = " ".join(sorting("--help").output.split())
-    assert "[speed|peers|error|quality|quantized|claims|context|sorting]" in shown
-    assert "--order ascending|descending,… Of suite sorting: which way. Default: both." in shown
-    assert "sorting = what sorting costs." in shown
-    assert "models|few]" in shown
-    assert "Unknown suite" not in shown
+    assert shown.startswith("Usage: attnbench run sorting [OPTIONS] Measure what sorting costs.")
+    assert "--order ascending|descending,… Which way. [default: both]" in shown
+    assert "limits: few." in shown
+    assert "--causal" not in shown
+    assert shown.endswith("attnbench run sorting --plugin sorting_suite --order ascending")
+    every = run("--plugin", SORTING, "--help").output
+    assert "  sorting    what sorting costs" in every
 
 
 def test_a_command_that_does_not_name_it_has_none_of_its_options() -> None:
-    assert "--order" not in run("--help").output
-    assert "'sorting' is not one of" in run("--suite", "sorting").output
+    assert "sorting" not in run("--help").output
+    assert "--order" not in run("speed", "--help").output
+    assert "expected one of speed, peers," in run("sorting").output
 
 
 @pytest.mark.slow
@@ -135,7 +138,7 @@ def test_the_one_rule_refuses_what_it_does_not_take() -> None:
 def test_a_name_that_is_taken_is_misuse(
     tmp_path: Path, changes: dict[str, str], said: str
 ) -> None:
-    done = run("--plugin", copied(tmp_path / "x", **changes), "--suite", "sorting")
+    done = run("sorting", "--plugin", copied(tmp_path / "x", **changes))
     assert (done.exit_code, done.stdout) == (2, "")
     assert f"{tmp_path / 'x' / 'suite.py'}: {said}" in done.stderr
 
@@ -145,7 +148,7 @@ def test_an_option_that_is_taken_is_misuse(tmp_path: Path, word: str) -> None:
     folder = copied(tmp_path / "x")
     source = (folder / "suite.py").read_text().replace('"--order"', f'"{word}"')
     (folder / "suite.py").write_text(source)
-    done = run(f"--plugin={folder}", "--suite", "sorting")
+    done = run("sorting", f"--plugin={folder}")
     assert done.exit_code == 2
     assert f"there is an option {word} already" in done.stderr
 
@@ -206,7 +209,7 @@ def test_an_installed_suite_is_there_and_a_broken_one_stops_no_other(
     monkeypatch.setattr(
         "importlib.metadata.entry_points", lambda *, group: points * (group == registry.GROUP)
     )
-    done = run("--suite", "theirs", "--order", "ascending", "--batch", "2")
+    done = run("theirs", "--order", "ascending", "--batch", "2")
     assert "plug-in bad failed to load: no_such_package.suite failed to import" in done.stderr
     assert "--batch: numbers are sorted" in done.stderr
     with pytest.raises(ValueError, match=r"got 'bad'; the plug-in bad failed: no_such_package"):

@@ -296,7 +296,7 @@ def test_a_sweep_takes_configurations(tmp_path: Path) -> None:
         ("[]", [], "a JSON object with a model_type; got list"),
         ("{}", [], "a JSON object with a model_type; got one without"),
         (json.dumps(BERT), ["--level", "block"], "hf-config: only with level model; got block"),
-        (json.dumps(BERT), ["--suite", "error"], "hf-config: only with suite speed"),
+        (json.dumps(BERT), ["error"], "hf-config: only with suite speed"),
     ],
 )
 def test_the_command_names_what_is_wrong(
@@ -307,7 +307,7 @@ def test_the_command_names_what_is_wrong(
     path = tmp_path / "config.json"
     path.write_text(text)
     found = CliRunner().invoke(
-        main, ["run", "--hf-config", str(path), *options, "--out", str(tmp_path / "out")]
+        main, ["run", *options, "--hf-config", str(path), "--out", str(tmp_path / "out")]
     )
     assert found.exit_code == 2
     assert message in " ".join(found.output.split())

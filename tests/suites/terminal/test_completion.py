@@ -14,7 +14,7 @@ import synthetic
 from click.shell_completion import ShellComplete
 
 import cli
-from suites import names
+from suites import names, registry
 from suites.claims.suite import CLAIMS as CLAIM_IDS
 from suites.error.suite import input_names
 
@@ -55,15 +55,19 @@ def test_names_are_those_that_are_registered() -> None:
         ("attnbench rec", ["recommend"]),
         ("attnbench run --backend perf", ["performer"]),
         ("attnbench run --backend ls", ["lstm"]),
-        ("attnbench run --suite qua", ["quality", "quantized"]),
+        ("attnbench run ", [suite.name for suite in registry.suites()]),
+        ("attnbench run qua", ["quality", "quantized"]),
+        ("attnbench run --prec", ["--precision"]),
+        ("attnbench run quality --prec", []),
+        ("attnbench run --backend full,perf", ["full,performer"]),
         ("attnbench run --preset mil", ["million"]),
         ("attnbench run --mode forward,", ["forward,training", "forward,decode"]),
         ("attnbench run --compile o", ["off", "on"]),
-        ("attnbench run --claim attention-q", ["attention-quadratic"]),
-        ("attnbench run --task need", ["needle"]),
+        ("attnbench run claims --claim attention-q", ["attention-quadratic"]),
+        ("attnbench run quality --task need", ["needle"]),
         ("attnbench run --model bert", ["bert-base"]),
-        ("attnbench run --inputs pea", ["peaked"]),
-        ("attnbench run --peers linformer,local", ["linformer,local-attention"]),
+        ("attnbench run error --inputs pea", ["peaked"]),
+        ("attnbench run peers --peers linformer,local", ["linformer,local-attention"]),
         ("attnbench recommend --mode dec", ["decode"]),
         ("attnbench recommend --error-inputs low", ["low_rank"]),
         ("attnbench recommend --recall-task rec", ["recall"]),
@@ -81,10 +85,12 @@ def test_values_are_offered(line: str, expected: list[str]) -> None:
 def test_every_choice_of_an_option_is_offered() -> None:
     """A value that must be one of some is offered, whatever type reads it."""
     asked = 0
-    for name, command in cli.main.commands.items():
+    run = cli.main.commands["run"]
+    suites = {f"run {one}": run.get_command(None, one) for one in run.list_commands(None)}
+    for name, command in (cli.main.commands | suites).items():
         for option in command.params:
             kind = getattr(option.type, "kind", option.type)
-            if isinstance(kind, click.Choice) and option.opts[0].startswith("--"):
+            if isinstance(kind, click.Choice) and not option.hidden:
                 assert offered(f"attnbench {name} {option.opts[0]} ") == list(kind.choices)
                 asked += 1
     assert asked > 15
@@ -109,7 +115,8 @@ def test_run_folders_are_offered_first(tmp_path: Path, monkeypatch: pytest.Monke
 def test_completing_does_not_import_torch() -> None:
     program = (
         "import sys; import test_completion as t\n"
-        "for line in ('run --backend p', 'run --peers l', 'run --task r', 'check b', 'report '):\n"
+        "for line in ('run --backend p', 'run peers --peers l', 'run quality --task r',\n"
+        "             'check b', 'report '):\n"
         "    t.offered('attnbench ' + line)\n"
         "heavy = {'torch', 'pandas', 'numpy', 'asv', 'attention', 'models', 'rich'}\n"
         "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n"

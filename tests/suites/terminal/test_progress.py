@@ -46,7 +46,7 @@ def failed():
 
 def test_a_log_gets_plain_lines_alone():
     assert play(io.StringIO()).splitlines() == [
-        "2 launches into runs/x",
+        "2 processes into runs/x",
         "note: a torn line was cut off",
         "[1/2] linear forward N=64  ok  1 s  0.0 MiB  about 7 s left",
         "[2/2] full forward N=128  failed  RuntimeError: x",
@@ -112,14 +112,14 @@ def test_closing_says_what_was_done_and_what_comes_next():
     text = closing(Summary(Path("runs/x"), {"ok": 3, "failed": 1}, 2, 75.0))
     assert text.splitlines() == [
         "1 failed, 3 ok in 1 min 15 s; 2 were there already",
-        "records: runs/x",
+        "results: runs/x",
         "report:  attnbench report runs/x",
     ]
 
 
 def test_closing_says_what_the_budget_left_out():
     first, second, *_ = closing(Summary(Path("runs/x"), {"ok": 3}, 0, 75.0, 2)).splitlines()
-    assert first == "3 ok in 1 min 15 s; 2 launches not started: no time left of --budget"
+    assert first == "3 ok in 1 min 15 s; 2 processes not started: no time left of --budget"
     assert second == "go on with the same command and --resume --out runs/x"
 
 
@@ -144,7 +144,7 @@ def asked(stream, budget_s=240.0):
 
 def test_a_log_says_what_is_open_when_launches_are_chosen():
     assert asked(io.StringIO()).splitlines() == [
-        "2 launches into runs/x",
+        "2 processes into runs/x",
         "[1/2] linear forward N=64  ok  1 s  0.0 MiB  first rounds: about 7 s left (budget 4 min)",
         "[2/2] linear forward N=64  ok  1 s  0.0 MiB",
         "7 of 20 questions open · about 1 min 40 s left (budget 4 min)",
@@ -169,7 +169,7 @@ def test_a_bar_says_what_is_open_and_how_long_it_takes():
         ]),
         (Standing(20, OPEN[:1], None, None), [
             "1 of 20 questions are open:", f"  {OPEN[0]}",
-            "more launches would not answer them: those of their cases failed",
+            "more processes would not answer them: those of their cases failed",
         ]),
     ],
 )  # fmt: skip
