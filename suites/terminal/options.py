@@ -218,6 +218,11 @@ OPTIONS: tuple[Option | str, ...] = (
         type=click.Path(file_okay=False, path_type=Path),
         help="The run's folder. Default: runs/<time>-<preset or suite>.",
     ),
+    Option(
+        ["--no-report"],
+        is_flag=True,
+        help="Write no report at the end, and no table of the methods.",
+    ),
 )
 """The options of a sweep in the order of the help: those that suites share, and the names of those
 of one suite. A help text may hold ``{defaults}``, what all suites say of theirs, or that of one

@@ -1,0 +1,95 @@
+"""All that the first screen shows, whatever a run measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from results.analysis.analysis import Analysis
+from results.chapters.speed.rows import Chapter, chapters
+from results.page.blocks import Drawing, Part, TableView
+from results.summary import provenance
+from results.summary.figure import drawings
+from results.summary.methods import Comparison, comparisons
+from results.summary.quality import qualities
+from results.summary.table import method_table, not_run
+from results.summary.title import title
+
+LONGEST_TITLE = 200
+"""Letters of a title that is taken from a chapter's answers."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One mode of the first screen.
+
+    Attributes:
+        mode: one of `schema.MODES`.
+        table: its methods.
+        not_run: what gave no time, in one line; "" for nothing.
+        figures: tab to figure.
+    """
+
+    mode: str
+    table: TableView
+    not_run: str
+    figures: dict[str, Drawing]
+
+
+@dataclass(frozen=True)
+class FirstScreen:
+    """What a report begins with.
+
+    Attributes:
+        title: one sentence.
+        measured: where its numbers come from, part by part.
+        chips: what must be known before any number, in a word or two each.
+        views: the modes that were timed, forward first; empty = nothing was.
+        other_settings: how many settings stand below beside the one of the views.
+    """
+
+    title: str
+    measured: Sequence[str]
+    chips: Sequence[str]
+    views: Sequence[View]
+    other_settings: int = 0
+
+
+def first_screen(analysis: Analysis, parts: Sequence[Part]) -> FirstScreen:
+    """Return the first screen of a run.
+
+    Args:
+        analysis: of the run.
+        parts: what its chapters show.
+    """
+    is_noisy = any(part.warnings for part in parts if part.layout == "trust")
+    chips = ["incomplete run"] * bool(analysis.run.incomplete) + ["noisy machine"] * is_noisy
+    settings = chapters(analysis)
+    compared = comparisons(settings[0]) if settings else []
+    if not compared:
+        return FirstScreen(_of_chapters(parts), provenance.of_run(analysis.run), chips, ())
+    chapter = settings[0]
+    views = [_view(analysis, chapter, one) for one in compared]
+    measured = provenance.of_setting(chapter, [one.mode for one in compared])
+    return FirstScreen(
+        title(compared[0]), [m for m in measured if m], chips, views, len(settings) - 1
+    )
+
+
+def _view(analysis: Analysis, chapter: Chapter, comparison: Comparison) -> View:
+    quality, note = qualities(analysis, comparison)
+    table = method_table(comparison, quality, note)
+    return View(comparison.mode, table, not_run(comparison.absent), drawings(chapter, comparison))
+
+
+def _of_chapters(parts: Sequence[Part]) -> str:
+    """Return the first answer of the chapters that is short enough, else what they are about."""
+    chapters = [part for part in parts if part.layout == "chapter"]
+    for part in chapters:
+        for sentence in (s for paragraph in part.answers for s in paragraph.sentences[:1]):
+            told = f"{part.heading}: {sentence.rstrip('.')}"
+            if len(told) <= LONGEST_TITLE:
+                return told
+    if not chapters:
+        return "Nothing was measured that says which attention to use"
+    return f"What was measured: {', '.join(part.heading.lower() for part in chapters)}"

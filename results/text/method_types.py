@@ -1,0 +1,65 @@
+"""What a method computes beside softmax attention: exact, sparse, approximate, or its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from results.schema import LSTM
+
+MethodType = Literal["exact", "sparse", "approximate", "own"]
+
+TYPES: tuple[MethodType, ...] = ("exact", "sparse", "approximate", "own")
+"""In the order of tables."""
+
+EXACT_ERROR = 1e-3
+"""A relative error up to here is rounding, in reduced precision too."""
+
+WORDS: Mapping[MethodType, str] = {
+    "exact": "same result as softmax attention",
+    "sparse": "computes something else: a token sees a part of the keys",
+    "approximate": "computes something else: an approximation of softmax",
+    "own": "computes something else: no softmax over the keys",
+}
+"""What each type means, beside its name."""
+
+CHANGES = "computes something else; a model must be trained with it"
+"""What is said of every type but exact."""
+
+_BY_NAME: Mapping[str, MethodType] = {
+    "full": "exact", "sdpa": "exact", "xformers": "exact", "flash": "exact",
+    "longformer": "sparse", "bigbird": "sparse",
+    "linformer": "approximate", "performer": "approximate",
+    LSTM: "own",
+}  # fmt: skip
+
+_UNTRAINED = ("linformer",)
+"""Backends with projections that mean nothing until a model has been trained with them."""
+
+_FREE = ("method=mean_pool",)
+"""Options without such projections."""
+
+
+def method_type(backend: str, options: str, relative_error: float | None = None) -> MethodType:
+    """Return what a backend computes: by its name if it is ours, else by its error.
+
+    Args:
+        backend: its name.
+        options: as the command line writes them; "" = its defaults.
+        relative_error: its relative L2 distance from softmax attention where it was measured, on
+            any inputs; None or NaN = it was not.
+
+    Returns:
+        The type; of a plug-in ``exact`` if its error is at most `EXACT_ERROR`, else ``own``.
+    """
+    del options  # none of ours changes the type
+    name = backend.partition("@")[0]  # the mark of a plug-in's version
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    is_exact = relative_error is not None and relative_error <= EXACT_ERROR  # false for NaN
+    return "exact" if is_exact else "own"
+
+
+def needs_training(backend: str, options: str) -> bool:
+    """Whether an error says nothing: it is of projections that were drawn and never trained."""
+    return backend in _UNTRAINED and not any(part in _FREE for part in options.split(","))
