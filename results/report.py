@@ -18,9 +18,10 @@ from results.figures.svg import Drawn, drawn
 from results.page.blocks import Drawing, Layout, Paragraph, Part, TableView
 from results.page.frame import TEMPLATES, PageFigure, in_page, render
 from results.page.markdown import _attribute, _Plain, escape_markdown
+from results.recommendation.page_answers import as_data, groups
 from results.records.atomic_write import check_within, write_bytes, write_text
 from results.records.load import NoRunError, Run, load
-from results.summary.case import USES
+from results.summary.case import Case, case_of
 from results.summary.screen import FirstScreen, first_screen
 from results.summary.text import terminal_text
 from results.text.notes import grouped
@@ -165,8 +166,7 @@ def _book(analysis: Analysis, plugins: Sequence[Path]) -> _Book:
     timed = timed_rows(run.frame)
     context = {
         "first": first,
-        "case": None,
-        "uses": USES,
+        "case": _case(analysis, first),
         "warnings": grouped(warnings),
         "absent": [chapter.absent for chapter, part in made if part is None and chapter.absent],
         "method": [chapter.method for chapter, part in made if part and chapter.method],
@@ -174,6 +174,13 @@ def _book(analysis: Analysis, plugins: Sequence[Path]) -> _Book:
         "levels": set(timed["level"]),
     }
     return _Book(first, parts, context)
+
+
+def _case(analysis: Analysis, first: FirstScreen) -> Case | None:
+    """Return the panel that answers for a length; None where no call was timed."""
+    if not first.views:
+        return None
+    return case_of(as_data(groups(analysis.run, analysis.points)), first.length)
 
 
 def _not_shown(run: Run, chapters: Sequence[ReportChapter]) -> list[str]:

@@ -44,6 +44,7 @@ class Case(NamedTuple):
         data: for the script: the modes of `recommendation.page_answers`, texts that recur listed
             once, and the words of the panel.
         modes: to choose from: what tells the groups of the data apart.
+        uses: to choose from, those that a candidate has, with their words.
         length: that is asked for first, in tokens.
         shortest: that can be asked for.
         longest: likewise.
@@ -52,6 +53,7 @@ class Case(NamedTuple):
 
     data: Mapping[str, Any]
     modes: Sequence[str]
+    uses: Mapping[str, str]
     length: int
     shortest: int
     longest: int
@@ -72,7 +74,7 @@ def case_of(found: Mapping[str, Any], length: int) -> Case | None:
     nearest = min(modes[0]["points"], key=lambda point: abs(point["n"] - length))
     words = {"heads": HEADS, "bases": BASES, "changes": CHANGES}
     return Case(
-        {"modes": _interned(modes), **words}, _names(modes), nearest["n"],
+        {"modes": _interned(modes), **words}, _names(modes), _uses(modes), nearest["n"],
         min(lengths), max(lengths), answers(nearest["candidates"]),
     )  # fmt: skip
 
@@ -84,6 +86,12 @@ def _names(modes: Sequence[Mapping[str, Any]]) -> list[str]:
         mode["mode"] if counts[mode["mode"]] == 1 else f"{mode['mode']}: {mode['setting']}"
         for mode in modes
     ]
+
+
+def _uses(modes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    points = (point for mode in modes for point in mode["points"])
+    had = {use for point in points for c in point["candidates"] for use in c["uses"]}
+    return {use: words for use, words in USES.items() if not use or use in had}
 
 
 def answers(candidates: Sequence[Candidate]) -> list[Answer]:

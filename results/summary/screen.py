@@ -45,6 +45,7 @@ class FirstScreen:
         measured: where its numbers come from, part by part.
         chips: what must be known before any number, in a word or two each.
         views: the modes that were timed, forward first; empty = nothing was.
+        length: that the table of the first is about, in tokens; 0 = there is none.
         other_settings: how many settings stand below beside the one of the views.
     """
 
@@ -52,6 +53,7 @@ class FirstScreen:
     measured: Sequence[str]
     chips: Sequence[str]
     views: Sequence[View]
+    length: int = 0
     other_settings: int = 0
 
 
@@ -69,15 +71,15 @@ def first_screen(analysis: Analysis, parts: Sequence[Part]) -> FirstScreen:
     if not compared:
         return FirstScreen(_of_chapters(parts), provenance.of_run(analysis.run), chips, ())
     chapter = settings[0]
-    views = [_view(analysis, chapter, one) for one in compared]
+    views = [_view(chapter, one) for one in compared]
     measured = provenance.of_setting(chapter, [one.mode for one in compared])
-    return FirstScreen(
-        title(compared[0]), [m for m in measured if m], chips, views, len(settings) - 1
-    )
+    measured = [part for part in measured if part]
+    length, others = compared[0].length, len(settings) - 1
+    return FirstScreen(title(compared[0]), measured, chips, views, length, others)
 
 
-def _view(analysis: Analysis, chapter: Chapter, comparison: Comparison) -> View:
-    quality, note = qualities(analysis, comparison)
+def _view(chapter: Chapter, comparison: Comparison) -> View:
+    quality, note = qualities(chapter, comparison)
     table = method_table(comparison, quality, note)
     return View(comparison.mode, table, not_run(comparison.absent), drawings(chapter, comparison))
 

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from results.analysis.warm_up import marked
 from results.page.blocks import Cell, TableView
 from results.page.cells import time_cell
 from results.page.columns import Columns, table
 from results.summary.methods import Comparison, Method
+from results.summary.quality import Quality
 from results.text import numbers
 from results.text.modes import WORDS
-
-Quality = Callable[[Method], Cell]
-"""What writes a method's evidence of quality."""
-
-WIDE = ("time", "memory", "scaling")
-"""What the heads of columns begin with that a phone leaves out until it is asked for them."""
 
 NARROW = 1.1
 """An interval of a ratio narrower than this factor supports three digits, another one two."""

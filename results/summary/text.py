@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -44,7 +45,8 @@ def _lines(table: TableView, width: int) -> list[str]:
     by_head = {head: [row[place] for row in table.rows] for place, head in enumerate(table.head)}
     quality = [cell.text for cell in by_head.pop(LAST)]
     columns = [
-        [head, *(_written(head, cell) for cell in cells)] for head, cells in by_head.items()
+        [_SHORT.sub("faster from", head), *(_written(head, cell) for cell in cells)]
+        for head, cells in by_head.items()
     ]
     columns.insert(1, ["type", *(row[0].small for row in table.rows)])
     for name in DROPPED:
@@ -62,6 +64,8 @@ def _lines(table: TableView, width: int) -> list[str]:
         lines.append("  ".join([*cells, cut(last, left)]).rstrip())
     return lines
 
+
+_SHORT = re.compile(r"^faster than \w+ from$")
 
 TEXTS = 2
 """Columns from the left that hold text, not numbers."""

@@ -64,11 +64,17 @@
     return element;
   };
 
-  const copyButton = (text) => {
-    const button = make("button", { type: "button" }, "Copy");
+  /** A button that copies code; where the browser lets no page copy, it selects the code. */
+  const copyButton = (code) => {
+    const button = make("button", { type: "button", class: "copy" }, "Copy");
     button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(text);
-      button.textContent = "Copied";
+      try {
+        await navigator.clipboard.writeText(code.textContent);
+        button.textContent = "Copied";
+      } catch {
+        getSelection().selectAllChildren(code);
+        button.textContent = "Selected: press Ctrl+C";
+      }
       setTimeout(() => { button.textContent = "Copy"; }, 2000);
     });
     return button;
@@ -84,16 +90,16 @@
     const small = (text) => text && make("p", { class: "small" }, text);
     const name = candidate.options ? `${candidate.name}:${candidate.options}` : candidate.name;
     const basis = data.bases[candidate.basis];
-    const code = mode.texts[candidate.code];
+    const code = make("code", {}, mode.texts[candidate.code]);
     const details = make("details", {}, make("summary", {}, "Python"), copyButton(code),
-      make("pre", { tabindex: "0", role: "region", "aria-label": `Python: ${head}` }, make("code", {}, code)));
+      make("pre", { tabindex: "0", role: "region", "aria-label": `Python: ${head}` }, code));
     details.open = isOpen;
     box.append(
       make("p", {}, make("strong", {}, name), ` ${candidate.time}${basis ? ` (${basis})` : ""}`),
       ...[
         small([candidate.speedup, candidate.memory].filter(Boolean).join(" · ")),
         small(kind === "other" ? data.changes : ""),
-        small(mode.texts[candidate.quality]),
+        small(kind === "other" ? mode.texts[candidate.quality] : ""),
       ].filter(Boolean),
       details,
     );

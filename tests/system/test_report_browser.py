@@ -263,7 +263,9 @@ def test_a_click_isolates_a_backend_in_every_figure_and_table(at: Open, report: 
         )
     page.keyboard.press("Escape")
     page.locator("#figures figure .cell").first.scroll_into_view_if_needed()
-    page.wait_for_function("() => !document.querySelector('.cell [fill-opacity=\"0.12\"]')")
+    page.wait_for_function(
+        "() => !document.querySelector('#figures .cell').querySelector('[fill-opacity=\"0.12\"]')"
+    )
     assert set(opacities(page).values()) == {1.0}
     assert not page.locator("#isolated").is_visible()
 
@@ -329,7 +331,7 @@ def test_on_a_phone_the_answer_comes_first_and_no_column_is_out_of_sight(
     tops = [page.locator(name).first.bounding_box() for name in ("h1", "#methods", "#view")]
     assert [box["y"] for box in tops if box] == sorted(box["y"] for box in tops if box)
     heads = page.locator("#methods table").first.locator("thead th:visible")
-    assert heads.count() == 4
+    assert heads.count() == 3
     page.locator("[data-more]:visible").click()
     assert heads.count() == 7
 
@@ -343,6 +345,38 @@ def test_tabs_choose_mode_and_quantity_of_figure_and_table(at: Open, report: Pat
     page.get_by_role("button", name="training", exact=True).click()
     assert "Training" in (page.locator("#methods h2:visible").text_content() or "")
     assert page.locator("#methods table:visible").count() == 1
+
+
+def test_your_case_gives_the_two_answers_that_fit(at: Open, report: Path) -> None:
+    page = at(report)
+    data = page.evaluate("JSON.parse(document.getElementById('case-data').textContent)")
+    form, answers = page.locator("#case-form"), page.locator("#case-answer .answer")
+    for place, of_mode in enumerate(data["modes"]):
+        form.locator("[name=mode]").select_option(str(place))
+        for point in of_mode["points"][::9]:
+            form.locator("[name=tokens]").fill(str(point["n"]))
+            known = sorted(c["memory_bytes"] for c in point["candidates"] if c["memory_bytes"])
+            for limit in ("", str(known[0] // 2**20 + 1)):
+                form.locator("[name=memory]").fill(limit)
+                for use in ("", "scratch"):
+                    form.locator("[name=use]").select_option(use)
+                    fit = [
+                        c for c in point["candidates"]
+                        if (not use or use in c["uses"])
+                        and (not limit or (c["memory_bytes"] or 2**60) <= int(limit) * 2**20)
+                    ]  # fmt: skip
+                    exact = [c["name"] for c in fit if c["type"] == "exact"]
+                    others = [c["name"] for c in fit if c["type"] != "exact"]
+                    for card, names in zip(answers.all(), (exact, others), strict=True):
+                        told = card.text_content() or ""
+                        shown = card.locator("strong").all_text_contents()
+                        assert [text.split(":")[0] for text in shown] == names[:1], told
+    form.locator("[name=memory]").fill("")
+    answers.first.locator("summary").click()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    answers.first.locator(".copy").click()
+    answers.first.get_by_text("Copied").wait_for()
+    assert "import" in page.evaluate("navigator.clipboard.readText()")
 
 
 def test_a_link_opens_the_part_that_it_leads_to(at: Open, report: Path) -> None:
