@@ -38,7 +38,7 @@ def title(comparison: Comparison) -> str:
         )
     how = f"{_named(faster)} {_are(faster)} {_factor(faster)} faster"
     head = f"{_until(comparison, faster)}{place} {how}"
-    return f"{head}, but compute{'s' * (len(faster) == 1)} something else"
+    return f"{_upper(head)}, but compute{'s' * (len(faster) == 1)} something else"
 
 
 def _place(comparison: Comparison) -> str:

@@ -84,7 +84,7 @@
     const head = data.heads[kind];
     const box = make("div", { class: "answer", "data-kind": kind }, make("p", { class: "muted" }, head));
     if (!candidate) {
-      box.append(make("p", {}, "none of those measured fits"));
+      box.append(make("p", {}, "nothing that was measured fits"));
       return box;
     }
     const small = (text) => text && make("p", { class: "small" }, text);

@@ -356,7 +356,7 @@ def test_your_case_gives_the_two_answers_that_fit(at: Open, report: Path) -> Non
         for point in of_mode["points"][::9]:
             form.locator("[name=tokens]").fill(str(point["n"]))
             known = sorted(c["memory_bytes"] for c in point["candidates"] if c["memory_bytes"])
-            for limit in ("", str(known[0] // 2**20 + 1)):
+            for limit in ("", str(int(known[0]) // 2**20 + 1)):
                 form.locator("[name=memory]").fill(limit)
                 for use in ("", "scratch"):
                     form.locator("[name=use]").select_option(use)
