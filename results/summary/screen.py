@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,11 @@ from results.summary.quality import qualities
 from results.summary.table import method_table, not_run
 from results.summary.title import title
 
-LONGEST_TITLE = 200
+LONGEST_TITLE = 240
 """Letters of a title that is taken from a chapter's answers."""
+
+TRAINED = "trained"
+"""How what is said of the inputs of a trained model begins."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,17 @@ def _view(chapter: Chapter, comparison: Comparison) -> View:
 
 
 def _of_chapters(parts: Sequence[Part]) -> str:
-    """Return the first answer of the chapters that is short enough, else what they are about."""
+    """Return the chapters' first answer that is short enough, else what they are about.
+
+    What was seen on the inputs of a trained model comes first.
+    """
     chapters = [part for part in parts if part.layout == "chapter"]
     for part in chapters:
-        for sentence in (s for paragraph in part.answers for s in paragraph.sentences[:1]):
-            told = f"{part.heading}: {sentence.rstrip('.')}"
-            if len(told) <= LONGEST_TITLE:
-                return told
+        told = [sentence for paragraph in part.answers for sentence in paragraph.sentences]
+        for sentence in sorted(told, key=lambda one: not one.startswith(TRAINED)):
+            first = re.split(r"; | \(beside ", sentence)[0].rstrip(".")
+            if len(first) <= LONGEST_TITLE:
+                return f"{part.heading}: {first}"
     if not chapters:
         return "Nothing was measured that says which attention to use"
     return f"What was measured: {', '.join(part.heading.lower() for part in chapters)}"

@@ -19,7 +19,8 @@ NARROW = 1.1
 
 _SCALING = (
     "Scaling: how the time grows over the lengths measured; unresolved: the interval of the "
-    "exponent is too wide, or not known. Speed-up: with its 95 % interval."
+    "exponent is too wide, or not known. Speed-up: with its 95 % interval. Quality: the best "
+    "evidence there is, of this run or of the results that ship with attnbench."
 )
 
 
@@ -80,12 +81,12 @@ def _speedup(method: Method, comparison: Comparison) -> Cell:
     if row is None:
         return Cell(numbers.NONE)
     value, low, high = row["value"], row["ci_low"], row["ci_high"]
-    significant = 3 if high < NARROW * low or not math.isfinite(low) else 2
+    significant = 3 if high < NARROW * low else 2
 
     def write(ratio: float, /, *, to: numbers.To = "nearest") -> str:
         return numbers.digits(ratio, significant, to=to)
 
-    between = numbers.interval(low, high, write).strip("()")
+    between = numbers.interval(low, high, write).strip("()") or "no interval"
     if high > numbers.WIDEST * low:
         between = f"wider than {numbers.WIDEST}-fold"
     return Cell(marked(f"{write(value)} ×", row), between)
