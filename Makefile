@@ -1,5 +1,5 @@
 # On a fresh machine with Python only:
-#   make bench   environment, install, quick sweep, report; prints where the report lies
+#   make bench   environment, install, quick sweep with its report; prints where that lies
 #   make test    environment, install, the fast tests: nearly all
 # Both may be repeated: what is done is not done again.
 
@@ -39,8 +39,6 @@ help: ## say what there is
 
 bench: $(VENV)/.installed-run ## quick sweep, of four minutes at most, and report
 	$(BIN)/attnbench run --preset $(PRESET) $(BENCH) --resume --out $(OUT)
-	@$(BIN)/attnbench report $(OUT) >/dev/null
-	@echo "The report lies in $(abspath $(OUT))/report.html and report.md"
 
 test: $(VENV)/.installed-test ## the fast tests, nearly all: below five minutes
 	$(BIN)/pytest -n $(JOBS) -m "not slow and not serial" $(TEST)

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 not done, 2 misuse (one line that says what is accepted), 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 FOLDERS = RunFolder()
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
+WIDTH = 100
+"""Columns of what a run ends with where no terminal says how wide it is."""
 COUNT = click.IntRange(1, 2**53)
 SETTING_HELP = "Choose among the results' settings"
 
@@ -112,6 +115,7 @@ def run(
     cluster: str | None,
     cluster_kind: str | None,
     within_s: float | None,
+    no_report: bool,
     **chosen: Any,
 ) -> None:
     """Measure a sweep, each case in a process of its own; Ctrl-C keeps what is done.
@@ -155,7 +159,26 @@ def run(
                 plugins=plugins, resume=resume, command=command,
                 threads_chosen=bool(chosen["threads"]),
             )  # fmt: skip
-    Stream(sys.stdout).write(f"{closing(summary)}\n")
+    place, table = ("", "") if no_report else _reported(summary.folder, plugins)
+    Stream(sys.stdout).write(f"{closing(summary, place)}\n{table}")
+
+
+def _reported(folder: Path, plugins: Sequence[Path]) -> tuple[str, str]:
+    """Write the report of a run; return where it lies, and what a terminal shows of it.
+
+    Where nothing can be reported both are empty, and standard error says why: the run is done.
+    """
+    from results.chapters.loading import PluginError
+    from results.records.load import NoRunError
+    from results.report import write_ending
+
+    width = shutil.get_terminal_size((WIDTH, 0)).columns
+    try:
+        page, text = write_ending(folder, [p for p in plugins if p.is_dir()], width)
+    except (NoRunError, PluginError, OSError) as error:
+        click.echo(f"no report: {message_of(error)}", err=True)
+        return "", ""
+    return str(page), text
 
 
 def _say(notes: Sequence[str], errors: Stream) -> None:
@@ -198,6 +221,7 @@ def report(
     plugins: tuple[Path, ...],
 ) -> None:
     """Write the report: which attention from which length on, and at what cost."""
+    from results.analysis.analysis import Analysis
     from results.records.load import load
     from results.report import write_report
 
@@ -207,7 +231,11 @@ def report(
         loaded = load(*folders)
         _say(loaded.incomplete, Stream(sys.stderr))
         for path in write_report(
-            folders, formats=formats or ("html", "md"), out=out, run=loaded, plugins=plugins
+            folders,
+            formats=formats or ("html", "md"),
+            out=out,
+            analysis=Analysis(loaded),
+            plugins=plugins,
         ):
             click.echo(path)
 

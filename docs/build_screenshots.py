@@ -1,7 +1,7 @@
 """Take the README's pictures of the report again: ``python docs/build_screenshots.py``.
 
-They show the report of the shipped reference records in a browser, in light and dark, with one
-backend isolated and a value under the pointer. Needs playwright (the extra `test`) and a chromium.
+They show the first screen of the report of the shipped reference results in a browser, in light
+and dark, with a value under the pointer. Needs playwright (the extra `test`) and a chromium.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from results.report import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "results" / "reference" / "epyc-2-cores"
-SHOWN = "performer"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -30,18 +29,15 @@ def main() -> None:
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
         for scheme in ("light", "dark"):
             page = browser.new_page(
-                viewport={"width": 1200, "height": 760},
+                viewport={"width": 1280, "height": 800},
                 color_scheme=scheme,  # type: ignore[arg-type]
             )
             page.goto(page_file.as_uri())
-            page.evaluate("document.querySelector('#figures').scrollIntoView()")
-            page.locator(f'.legend button[data-backend="{SHOWN}"]').first.click()
-            page.evaluate("document.querySelector('#figures').scrollIntoView()")
-            cell = page.locator("figure .cell").first
+            cell = page.locator("#view .cell").first
             cell.focus()
             for _ in range(4):
                 page.keyboard.press("ArrowRight")
-            page.evaluate("document.activeElement.style.outline = 'none'")
+            page.evaluate("document.activeElement.style.outline = 'none'; scrollTo(0, 0)")
             page.screenshot(path=ROOT / "docs" / "figures" / f"report-{scheme}.png")
         browser.close()
 

@@ -13,17 +13,18 @@ import jinja2
 from results.analysis.analysis import Analysis
 from results.analysis.series import timed_rows
 from results.chapters import ReportChapter
-from results.chapters.loading import every
+from results.chapters.loading import every, has_chapter
 from results.figures.svg import Drawn, drawn
 from results.page.blocks import Drawing, Layout, Paragraph, Part, TableView
 from results.page.frame import TEMPLATES, PageFigure, in_page, render
 from results.page.markdown import _attribute, _Plain, escape_markdown
-from results.recommendation.page_answers import Group, as_data, groups
-from results.recommendation.page_answers import tables as answer_tables
+from results.recommendation.page_answers import as_data, groups
 from results.records.atomic_write import check_within, write_bytes, write_text
 from results.records.load import NoRunError, Run, load
-from results.text.notes import MOST, grouped
-from results.text.settings import machine_name
+from results.summary.case import Case, case_of
+from results.summary.screen import FirstScreen, first_screen
+from results.summary.text import terminal_text
+from results.text.notes import grouped
 
 FORMATS = ("html", "md")
 FIGURE_FOLDER = "figures"
@@ -51,7 +52,7 @@ def write_report(
     formats: Sequence[str] = FORMATS,
     out: str | Path | None = None,
     *,
-    run: Run | None = None,
+    analysis: Analysis | None = None,
     plugins: Sequence[Path] = (),
 ) -> list[Path]:
     """Write the report of one or several run folders; return the files a reader opens.
@@ -62,7 +63,7 @@ def write_report(
         out: a folder, or with one format a file that ends in its name. Without it the
             (first) run's folder, with the names ``report.html`` and ``report.md``. Images of the
             Markdown lie in ``figures`` beside it.
-        run: what the folders hold, where that is loaded already.
+        analysis: of what the folders hold, where that is loaded already.
         plugins: folders of plug-ins whose ``chapter.py`` shows records of their kinds.
 
     Raises:
@@ -74,8 +75,8 @@ def write_report(
     if not folders:
         raise NoRunError("DIR: expected at least one run folder")
     targets = _targets(folders, formats, out)
-    run = load(*folders) if run is None else run
-    book, gallery = _book(run, plugins), _Gallery(targets)
+    analysis = Analysis(load(*folders)) if analysis is None else analysis
+    run, book, gallery = analysis.run, _book(analysis, plugins), _Gallery(targets)
     for name, path in targets.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         if name == "html":
@@ -83,6 +84,28 @@ def write_report(
         else:
             _write_markdown(book, gallery, path)
     return list(targets.values())
+
+
+def write_ending(folder: Path, plugins: Sequence[Path], width: int) -> tuple[Path, str]:
+    """Write the report of a run that has just ended, into its folder.
+
+    Args:
+        folder: of the run.
+        plugins: folders of suites; those without a chapter have none.
+        width: of the terminal, in columns.
+
+    Returns:
+        The page, and what a terminal shows: `summary.text.terminal_text`.
+
+    Raises:
+        NoRunError: if nothing was recorded.
+        PluginError: if a plug-in's chapter cannot be loaded.
+        OSError: if the folder cannot be written.
+    """
+    analysis = Analysis(load(folder))
+    with_chapter = [plugin for plugin in plugins if has_chapter(plugin)]
+    page, _ = write_report([folder], analysis=analysis, plugins=with_chapter)
+    return page, terminal_text(analysis, width)
 
 
 def _targets(
@@ -116,39 +139,48 @@ class _Shown(NamedTuple):
     is_setting: bool
 
 
+class _Tab(NamedTuple):
+    """A tab of the first screen's figure."""
+
+    mode: str
+    what: str
+    figure: PageFigure
+
+
 class _Book(NamedTuple):
     """Everything that a report shows, in either form."""
 
+    first: FirstScreen
     parts: list[Part]
-    answers: list[Group]
     context: dict[str, Any]
 
 
-def _book(run: Run, plugins: Sequence[Path]) -> _Book:
-    analysis = Analysis(run)
+def _book(analysis: Analysis, plugins: Sequence[Path]) -> _Book:
+    run = analysis.run
     chapters, broken = every(plugins)
     made = [(chapter, chapter.part(analysis)) for chapter in chapters]
     parts = [part for _, part in made if part is not None and part.sections]
-    answers = groups(run, analysis.points)
+    first = first_screen(analysis, parts)
     warnings = [*broken, *_not_shown(run, chapters), *run.incomplete]
     warnings += [*(w for part in parts for w in part.warnings), *run.warnings]
-    machines = [
-        machine_name(run.machines.get(m, {})) or "a machine that is not described"
-        for m in run.frame["machine"].unique()
-    ]
     timed = timed_rows(run.frame)
     context = {
-        "which_tables": answer_tables(answers),
+        "first": first,
+        "case": _case(analysis, first),
         "warnings": grouped(warnings),
-        "most_warnings": MOST,
-        "machines": list(dict.fromkeys(machines)),
-        "num_launches": len(run.records),
         "absent": [chapter.absent for chapter, part in made if part is None and chapter.absent],
         "method": [chapter.method for chapter, part in made if part and chapter.method],
         "modes": set(timed["mode"]),
         "levels": set(timed["level"]),
     }
-    return _Book(parts, answers, context)
+    return _Book(first, parts, context)
+
+
+def _case(analysis: Analysis, first: FirstScreen) -> Case | None:
+    """Return the panel that answers for a length; None where no call was timed."""
+    if not first.views:
+        return None
+    return case_of(as_data(groups(analysis.run, analysis.points)), first.length)
 
 
 def _not_shown(run: Run, chapters: Sequence[ReportChapter]) -> list[str]:
@@ -164,13 +196,14 @@ def _not_shown(run: Run, chapters: Sequence[ReportChapter]) -> list[str]:
     ]
 
 
-def page(run: Run) -> str:
-    """Return the HTML page of a run."""
-    return _page(run, _book(run, ()), _Gallery(["html"]))
-
-
 def _page(run: Run, book: _Book, gallery: _Gallery) -> str:
-    shown = {**_shown(book, gallery.in_page), "answers": as_data(book.answers)}
+    tabs = [
+        _Tab(view.mode, what, figure)
+        for view in book.first.views
+        for what, drawing in view.figures.items()
+        if (figure := gallery.in_tab(drawing)) is not None
+    ]
+    shown = {**_shown(book, gallery.in_page), "tabs": tabs}
     return render("report.html.j2", shown, run.frame)
 
 
@@ -185,7 +218,10 @@ def _write_markdown(book: _Book, gallery: _Gallery, path: Path) -> None:
     )
     environment.filters["plain"] = _Plain
     environment.filters["attribute"] = _attribute
-    shown = _shown(book, partial(gallery.in_files, home=path.parent))
+    show = partial(gallery.in_files, home=path.parent)
+    leading = [d for view in book.first.views for d in view.figures.values()][:1]
+    figures = [figure for d in leading if (figure := show(d, 0)) is not None]
+    shown = {**_shown(book, show), "leading": figures}
     write_text(path, environment.get_template("report.md.j2").render(**shown))
 
 
@@ -223,11 +259,21 @@ class _Gallery:
     def __init__(self, formats: Collection[str]) -> None:
         self._formats = formats
         self._drawn: dict[str, Drawn | None] = {}
+        self._has_still = False
 
     def in_page(self, drawing: Drawing, number: int) -> PageFigure | None:
         """Return a figure of the page; None for an empty one."""
         name = f"{drawing.name}-{number}"
         made = self._of(drawing, name)
+        return None if made is None else in_page(drawing, name, made)
+
+    def in_tab(self, drawing: Drawing) -> PageFigure | None:
+        """Return a figure of the first screen: the first with its still, others for scripts."""
+        if not self._has_still:
+            self._has_still = True
+            return self.in_page(drawing, 0)
+        name = f"{drawing.name}-0"
+        made = drawn(drawing.draw, prefix=name, title=drawing.title, still=False)
         return None if made is None else in_page(drawing, name, made)
 
     def in_files(self, drawing: Drawing, number: int, home: Path) -> FileFigure | None:

@@ -29,8 +29,8 @@ def finish(
 ) -> None:
     """Give a panel of lines its title, its logarithmic axes and their ticks."""
     ax.set_yscale("log")
-    # From the values: an interval of two launches may be a hundred times as wide.
-    pad(ax.set_ylim, part["value"], 1.5)
+    # From the values: an interval may be a hundred times as wide, its whisker ends before this.
+    pad(ax.set_ylim, part["value"], 2.2 if part["ci_low"].notna().any() else 1.5)
     ticks(ax.yaxis)
     length_axis(ax, part["seq_len"], mode)
     ax.set_title(title)

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.markers import CARETDOWNBASE, CARETUPBASE
 
 from results.analysis.warm_up import is_cut_short
 from results.figures import plot_data
@@ -29,8 +30,8 @@ LONGEST_LABEL = 44
 WIDTH = 10.4
 """Of a figure, in inches: the page scales all alike."""
 
-WIDEST_BAND = 4.0
-"""An interval wider than this factor is left to the tables: its band would hide the lines."""
+WHISKER = 2.0
+"""A whisker ends at this factor from its value; one that goes on has an arrow there."""
 
 
 def make_panels(count: int, columns: int = 0) -> tuple[Figure, list[Axes]] | None:
@@ -65,7 +66,7 @@ def lines(
     *,
     behind: str = "",
 ) -> None:
-    """Draw one line a series with its interval as a band; columns seq_len, value, ci_*.
+    """Draw one line a series with a whisker at every point; columns seq_len, value, ci_*.
 
     Where there are columns `note` and `ringed`, what a point is said of beside its value, and
     whether it has a ring around it; with `converged`, times whose warm-up was cut short are
@@ -76,11 +77,7 @@ def lines(
     drawn = {key: _line(ax, line, looks[key]) for key, line in series.items()}
     for key, line in series.items():
         plot_data.line(ax, (key[0], f"{label(*key)}{behind}"), looks[key], _points(line))
-        narrow = (line["ci_high"] <= WIDEST_BAND * line["ci_low"]).to_numpy()
-        ax.fill_between(
-            line["seq_len"], line["ci_low"], line["ci_high"], where=narrow, alpha=0.14,
-            linewidth=0, color=looks[key].light,
-        )  # fmt: skip
+        _whiskers(ax, line, looks[key])
         short = [is_cut_short(row) for row in as_rows(line)]
         if any(short):
             drawn[key].set_markevery([i for i, cut in enumerate(short) if not cut])
@@ -102,6 +99,25 @@ def _line(ax: Axes, rows: pd.DataFrame, look: Look) -> Line2D:
     )  # fmt: skip
     line.set_dashes(look.dashes)  # type: ignore[arg-type]  # "" is a line without any
     return line
+
+
+def _whiskers(ax: Axes, line: pd.DataFrame, look: Look) -> None:
+    """Draw the interval of every point that has one, with an arrow where it goes on."""
+    known = line[np.isfinite(line["ci_low"]) & np.isfinite(line["ci_high"])]
+    known = known[(known["value"] > 0) & (known["ci_high"] > known["ci_low"])]
+    x, value = known["seq_len"].to_numpy(np.float64), known["value"].to_numpy(np.float64)
+    low, high = known["ci_low"].to_numpy(np.float64), known["ci_high"].to_numpy(np.float64)
+    ends = np.maximum(low, value / WHISKER), np.minimum(high, value * WHISKER)
+    ax.vlines(x, *ends, color=look.light, linewidth=1.2, alpha=0.75)
+    for end, goes_on, marker in (
+        (ends[0], low < ends[0], CARETDOWNBASE), (ends[1], high > ends[1], CARETUPBASE),
+    ):  # fmt: skip
+        if not goes_on.any():
+            continue
+        ax.plot(
+            x[goes_on], end[goes_on], linestyle="none", marker=marker, markersize=5,
+            color=look.light, markeredgecolor="none",
+        )  # fmt: skip
 
 
 def hollow_marks(ax: Axes, x: Any, y: Any, look: Look, size: float = 6.5) -> None:

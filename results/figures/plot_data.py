@@ -86,11 +86,24 @@ class Rule:
 
 @dataclass(frozen=True)
 class Path:
-    """A line that is no series: through (x, y), in steps or straight; None = the ink's colour."""
+    """A line that is no series: through (x, y), in steps or straight; None = the ink's colour.
+
+    One with `words` at its end is a guide, drawn faintly.
+    """
 
     points: Sequence[tuple[float, float]]
     look: Look | None = None
     in_steps: bool = False
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Band:
+    """A part of the panel that is shaded, between two values of x."""
+
+    low: float
+    high: float
+    words: str
 
 
 @dataclass(frozen=True)
@@ -112,18 +125,21 @@ class Shown:
     """What one panel shows.
 
     Attributes:
-        lines, failed, rules, paths, bars: of these classes.
+        lines, failed, rules, paths, bands, bars: of these classes.
         kinds: ``x`` and ``y`` to one of `written.WRITERS`.
         notes: a series' name to what the legend says behind it.
+        is_named_at_ends: whether the names stand at the lines' ends, and there is no legend.
     """
 
     lines: list[Line] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     rules: list[Rule] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
+    bands: list[Band] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
     kinds: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    is_named_at_ends: bool = False
 
 
 _SHOWN: weakref.WeakKeyDictionary[Axes, Shown] = weakref.WeakKeyDictionary()

@@ -58,9 +58,15 @@ def _panel(ax: Axes, shown: Shown) -> dict[str, Any]:
         ],
         "paths": [
             {"points": [list(map(_rounded, point)) for point in p.points],
-             "color": _color(p.look.light) if p.look else "var(--ink)", "steps": p.in_steps}
+             "color": _color(p.look.light) if p.look else "var(--ink)", "steps": p.in_steps,
+             "words": p.words}
             for p in shown.paths
         ],
+        "bands": [
+            {"low": _rounded(b.low), "high": _rounded(b.high), "words": b.words}
+            for b in shown.bands
+        ],
+        "ends": shown.is_named_at_ends,
         "legend": ax.get_legend() is not None,
         "bars": [
             {"backend": b.backend, "name": b.name, "part": b.part, "row": b.row,

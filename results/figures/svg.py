@@ -56,7 +56,13 @@ class Drawn(NamedTuple):
 
 
 def drawn(
-    draw: Draw, *, prefix: str = "figure", title: str = "", inline: bool = True, pngs: bool = False
+    draw: Draw,
+    *,
+    prefix: str = "figure",
+    title: str = "",
+    inline: bool = True,
+    still: bool = True,
+    pngs: bool = False,
 ) -> Drawn | None:
     """Return what `draw` draws; ``None`` for nothing.
 
@@ -69,13 +75,16 @@ def drawn(
         title: plain text; the text alternative is this and what the figure shows, in words.
         inline: as an SVG element, whose colours are the page's variables
             (`theme.css_variables`) and whose text stays text.
+        still: whether that has the element, and not its panels alone.
         pngs: as files, for a light page and a dark one.
     """
     with styled(PAGE, salt=prefix):
         figure = draw()
         if figure is None:
             return None
-        element = _inline(figure, prefix, title) if inline else None
+        element = None
+        if inline:
+            element = _inline(figure, prefix, title) if still else Inline("", panels(figure))
         said = remark(figure)
     return Drawn(element, _pngs(figure) if pngs else None, said)
 

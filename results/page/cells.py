@@ -49,9 +49,24 @@ def time(row: Mapping[Any, Any], column: str = "value") -> str:
     return marked(numbers.seconds(row[column]), row)
 
 
+def share_of_peak(share: float) -> str:
+    """Write a share of a measured peak: what is above all of it says that the peak is wrong."""
+    return ABOVE_PEAK if share > WHOLE else numbers.percent(share)
+
+
+WHOLE = 1.005
+"""A share of a peak above this is none: the rest is rounding."""
+
+ABOVE_PEAK = "≥ 100 %, peak probe disturbed"
+
+
 def time_cell(row: Mapping[Any, Any]) -> Cell:
-    """Write the columns `value`, `ci_low` and `ci_high` of a row that are a time."""
-    return Cell(time(row), plus_minus(row))
+    """Write the columns `value`, `ci_low` and `ci_high` of a row that are a time.
+
+    It has the digits that its interval supports, and the interval as a share.
+    """
+    known = numbers.supported(*(row.get(c, math.nan) for c in ("value", "ci_low", "ci_high")))
+    return Cell(marked(numbers.seconds(row["value"], significant=known), row), plus_minus(row))
 
 
 def status_cell(row: Mapping[Any, Any]) -> Cell:

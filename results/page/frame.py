@@ -24,7 +24,7 @@ from results.page.blocks import Drawing
 from results.records.csv_text import csv_text
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
-SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "report.js")
+SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "report.js", "screen.js")
 """In the order in which they run."""
 
 

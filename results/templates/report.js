@@ -1,6 +1,6 @@
 // What the page can do with scripts: figures that answer to the pointer and to keys, one backend
-// isolated in all of them, linear axes, the question "which attention?", tables that sort and
-// filter, the data as CSV. Without scripts the page shows the same figures, still, and all tables.
+// isolated in all of them, linear axes, tables that sort and filter, the data as CSV. Without
+// scripts the page shows the same figures, still, and all tables.
 //
 // Every text comes from records and is set as text, never as markup.
 "use strict";
@@ -8,7 +8,8 @@
 (() => {
   const NARROW = 640; // px: of the page, as in the style sheet
   const MANY = 40; // points of a line that are not marked one by one
-  const WIDEST = 4; // an interval wider than this factor would hide the lines
+  const WHISKER = 2; // a whisker ends at this factor from its value, with an arrow if it goes on
+  const APART = 15; // px between names at the lines' ends
   const FADED = 0.12;
   const FILTERED = 8; // rows from which on a table can be filtered
 
@@ -124,20 +125,20 @@
     if (!known.length) return null;
     if (series.across) return Plot.ruleY(known, { y: "y", x1: "low", x2: "high", strokeWidth: 2, ...look });
     if (!series.joined) return Plot.ruleX(known, { x: "x", y1: "low", y2: "high", strokeWidth: 1.6, ...look });
-    const narrow = (p) => p.low !== null && (p.low <= 0 || p.high <= WIDEST * p.low);
-    return Plot.areaY(points, {
-      x: "x",
-      y1: (p) => (narrow(p) ? p.low : NaN),
-      y2: (p) => (narrow(p) ? p.high : NaN),
-      fill: color(series),
-      fillOpacity: 0.16 * faded(series),
-      clip: true,
-    });
+    const low = (p) => Math.max(p.low, p.y / WHISKER);
+    const high = (p) => Math.min(p.high, p.y * WHISKER);
+    const arrow = (goesOn, y, rotate) =>
+      Plot.dot(known.filter(goesOn), { x: "x", y, symbol: "triangle", rotate, r: 3, fill: color(series), fillOpacity: faded(series) });
+    return [
+      Plot.ruleX(known, { x: "x", y1: low, y2: high, strokeWidth: 1.5, ...look }),
+      arrow((p) => p.low < low(p), low, 180),
+      arrow((p) => p.high > high(p), high, 0),
+    ];
   };
 
   const seriesMarks = (series) => {
     const points = objects(series);
-    const marks = [interval(series, points)];
+    const marks = [interval(series, points)].flat();
     const stroke = color(series);
     const opacity = faded(series);
     if (series.joined && points.length > 1) {
@@ -170,9 +171,47 @@
   };
 
   const pathMarks = (path) => {
+    if (path.words) {
+      const look = { stroke: "currentColor", strokeOpacity: 0.5, strokeWidth: 1.2, strokeDasharray: "1.5 4" };
+      const end = { text: [path.words], x: [path.points.at(-1)[0]], y: [path.points.at(-1)[1]], textAnchor: "end", dx: -5, dy: 12, fill: "var(--muted)", fontSize: 12, stroke: "var(--paper)", strokeWidth: 3 };
+      return [Plot.line(path.points, look), Plot.text([0], end)];
+    }
     const curve = path.steps ? "step-after" : "linear";
     return Plot.line(path.points, { curve, stroke: path.color, strokeWidth: path.steps ? 1.1 : 1.8, strokeOpacity: path.steps ? 0.6 : 1, clip: true });
   };
+
+  /** Where an interval of x lies: shaded, and a line where it is a single place. */
+  const bandMarks = (band, y) => {
+    const [low, high] = y.domain;
+    if (band.high <= band.low) return Plot.ruleX([band.low], { stroke: "currentColor", strokeOpacity: 0.3 });
+    return Plot.rect([0], { x1: [band.low], x2: [band.high], y1: [low], y2: [high], fill: "currentColor", fillOpacity: 0.09 });
+  };
+
+  /** Write the names at the lines' ends, moved apart where two would touch. */
+  const endMarks = (panel, y, height) => {
+    if (!panel.ends) return [];
+    const scale = (y.type === "log" ? d3.scaleLog() : d3.scaleLinear()).domain(y.domain).range([height, 0]);
+    const ends = panel.series.map((s) => ({ series: s, x: s.points.at(-1)[0], at: scale(s.points.at(-1)[1]) }));
+    for (const group of d3.group(ends, (e) => e.x).values()) {
+      group.sort((a, b) => a.at - b.at);
+      const blocks = [];
+      for (const end of group) {
+        blocks.push([end]);
+        while (blocks.length > 1 && top(blocks.at(-1)) - bottom(blocks.at(-2)) < APART) {
+          const last = blocks.pop();
+          blocks.at(-1).push(...last);
+        }
+      }
+      for (const block of blocks) {
+        const first = top(block);
+        block.forEach((end, i) => { end.moved = first + APART * i; });
+      }
+    }
+    return ends.map((e) =>
+      Plot.text([0], { x: [e.x], y: [scale.invert(e.moved)], text: [e.series.name], textAnchor: "start", dx: 9, fill: color(e.series), fillOpacity: faded(e.series), fontWeight: 600, fontSize: 12, stroke: "var(--paper)", strokeWidth: 3 }));
+  };
+  const top = (block) => d3.mean(block, (e) => e.at) - (APART * (block.length - 1)) / 2;
+  const bottom = (block) => top(block) + APART * (block.length - 1);
 
   const ruleMarks = (rule, x) => {
     const look = { stroke: "currentColor", strokeDasharray: "4 3", strokeWidth: 1 };
@@ -191,7 +230,7 @@
   const draw = (chart, panel, cell) => {
     const values = (axis, at) => [
       ...panel.series.flatMap((s) => s.points.map((p) => p[at])),
-      ...(at === 1 ? panel.series.filter((s) => !s.across).flatMap((s) => s.points.map((p) => p[3] ?? p[1])) : []),
+      ...(at === 1 ? panel.series.filter((s) => !s.across).flatMap((s) => s.points.map((p) => (p[3] === null ? p[1] : Math.min(p[3], WHISKER * p[1])))) : []),
       ...panel.bars.flatMap((b) => (at ? [b.row] : [0, b.end])),
       ...panel.rules.map((r) => (at ? r.y : r.x)).filter((v) => v !== undefined),
     ];
@@ -205,13 +244,16 @@
     const widestTick = Math.max(...y.ticks.map((t) => String(y.write(t)).split("\n").reduce((a, b) => Math.max(a, b.length), 0)), 0);
     const marginLeft = Math.min(0.55 * width, 16 + 6.4 * widestTick);
     const rows = names.length ? panel.y.ticks.length * (names.length > panel.y.ticks.length ? 40 : 30) + 60 : 0;
+    const height = rows || Number(chart.host.dataset.height) || Math.min(330, Math.max(260, 0.68 * width));
+    const [marginTop, marginBottom] = [26, 44];
+    const longest = panel.ends ? Math.max(...panel.series.map((s) => s.name.length)) : 0;
     const plot = Plot.plot({
       width,
-      height: rows || Math.min(330, Math.max(260, 0.68 * width)),
+      height,
       marginLeft,
-      marginBottom: 44,
-      marginTop: 26,
-      marginRight: 14,
+      marginBottom,
+      marginTop,
+      marginRight: panel.ends ? Math.min(0.35 * width, 18 + 7.2 * longest) : 14,
       style: { fontFamily: "inherit", fontSize: "12px", color: "var(--ink)", background: "none", overflow: "visible" },
       x: { type: x.type, domain: x.domain, clamp: false },
       y: { type: y.type, domain: y.domain, reverse: y.reverse },
@@ -223,12 +265,14 @@
         bars.length
           ? Plot.rect(bars, { x1: "start", x2: "end", y1: (b) => b.row - 0.36, y2: (b) => b.row + 0.36, fill: (b) => color(b), fillOpacity: (b) => faded(b), stroke: "var(--ink)", strokeWidth: 0.3 })
           : null,
+        ...panel.bands.map((band) => bandMarks(band, y)),
         ...panel.rules.flatMap((rule) => ruleMarks(rule, x)),
-        ...panel.paths.map(pathMarks),
+        ...panel.paths.flatMap(pathMarks),
         ...panel.series.flatMap(seriesMarks),
         failed.length
           ? Plot.dot(failed, { x: "x", y: "y", symbol: "times", r: 4.5, stroke: (f) => color(f), strokeWidth: 2.2, strokeOpacity: (f) => faded(f) })
           : null,
+        ...endMarks(panel, y, height - marginTop - marginBottom),
         Plot.dot(points, Plot.pointer({ x: "x", y: "y", r: 8, stroke: "var(--ink)", strokeWidth: 1.6, maxRadius: 60 })),
         Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: "told", fill: "var(--paper)", stroke: "var(--muted)", fontSize: 12.5, lineHeight: 1.3, maxRadius: 60, lineWidth: 26, textPadding: 8, preferredAnchor: "bottom" })),
       ],
@@ -346,7 +390,7 @@
     const panels = read(host.dataset.panels);
     const chart = { host, panels, cells: [], scales: {}, dirty: true };
     const output = make("output", { class: "told", "aria-live": "polite" });
-    const own = panels.some((p) => p.legend);
+    const own = panels.some((p) => p.legend) || panels.some((p) => p.ends);
     const grid = make("div", { class: panels.length > 2 ? "panels many" : "panels" });
     for (const panel of panels) {
       const cell = make("div", {
@@ -356,11 +400,12 @@
       stepper(cell, output);
       chart.cells.push(cell);
       const title = panel.title ? make("p", { class: "panel-title" }, panel.title) : null;
-      grid.append(make("div", { class: "panel" }, title, cell, own && panel.series.length ? legend(panel.series) : null));
+      grid.append(make("div", { class: "panel" }, title, cell, panel.legend && panel.series.length ? legend(panel.series) : null));
     }
     const every = panels.flatMap((p) => p.series);
     const below = panels.some((p) => p.bars.length) ? partsLegend(panels) : own ? null : legend(every);
-    host.append(...[scaleButtons(chart), grid, below, output].filter(Boolean));
+    const scales = panels.some((p) => p.ends) ? null : scaleButtons(chart);
+    host.append(...[scales, grid, below, output].filter(Boolean));
     host.parentElement.classList.add("live");
     charts.push(chart);
     render(chart);
@@ -408,7 +453,7 @@
       button.setAttribute("aria-pressed", String(button.dataset.backend === backend));
     }
     for (const body of document.querySelectorAll("tbody")) {
-      const of = (row) => row.cells[0]?.textContent.trim().split(":")[0];
+      const of = (row) => row.cells[0]?.firstChild?.textContent.trim().split(":")[0];
       const rows = [...body.rows];
       const concerned = backend !== null && rows.some((row) => of(row) === backend);
       for (const row of rows) {
@@ -475,91 +520,6 @@
     region.before(make("div", { class: "filter" }, input, told));
   };
 
-  // -- which attention? -----------------------------------------------------------------------------
-
-  const which = () => {
-    const form = document.getElementById("which-form");
-    if (!form) return;
-    const { groups, texts } = read("answers");
-    const fields = ["device", "mode", "causal", "setting", "tokens", "error"].map((name) => form.elements[name]);
-    const [device, mode, causal, setting, tokens, error] = fields;
-    const out = document.getElementById("which-answer");
-
-    const fill = (select, choices, words = String) => {
-      const kept = select.value;
-      select.replaceChildren(...choices.map((c) => make("option", { value: String(c) }, words(c))));
-      if (choices.map(String).includes(kept)) select.value = kept;
-      select.closest("label").hidden = choices.length < 2;
-    };
-    const unique = (rows, name) => [...new Set(rows.map((row) => row[name]))];
-    const chosen = () => {
-      let rows = groups;
-      fill(device, unique(rows, "device"));
-      rows = rows.filter((g) => g.device === device.value);
-      fill(mode, unique(rows, "mode"));
-      rows = rows.filter((g) => g.mode === mode.value);
-      fill(causal, unique(rows, "causal"), (c) => (c ? "yes" : "no"));
-      rows = rows.filter((g) => String(g.causal) === causal.value);
-      fill(setting, rows.map((_, i) => i), (i) => rows[i].setting);
-      return rows[Number(setting.value)];
-    };
-    const lengths = (group) => {
-      const wanted = Number(tokens.value) || group.answers.at(-1).tokens;
-      const near = d3.least(group.answers, (a) => Math.abs(Math.log(a.tokens / wanted)));
-      tokens.replaceChildren(...group.answers.map((a) => make("option", { value: a.tokens }, `${a.tokens.toLocaleString("en-US")}${a.measured ? "" : " (between two measured)"}`)));
-      tokens.value = near.tokens;
-    };
-
-    const row = (candidate, place) =>
-      make("tr", {}, make("td", {}, place), make("th", { scope: "row", class: "text" }, candidate.label),
-        make("td", {}, candidate.time, make("small", {}, candidate.between)),
-        make("td", {}, candidate.times, make("small", {}, candidate.times_between)),
-        make("td", {}, candidate.memory), make("td", {}, candidate.error),
-        make("td", { class: "text remark" }, candidate.remark));
-
-    const answer = () => {
-      const group = chosen();
-      const found = group.answers.find((a) => a.tokens === Number(tokens.value));
-      const limit = Number(error.value) || Infinity;
-      const tooFar = (c) => limit < Infinity && !(c.error_most !== null && c.error_most <= limit);
-      const fit = found.qualified.filter((c) => !tooFar(c));
-      const out_of = [
-        ...found.qualified.filter(tooFar).map((c) => ({ label: c.label, why: c.error_most === null ? "its error was never measured" : `its error, ${c.error}, may be above ${digits(limit)}` })),
-        ...found.rejected,
-      ];
-      const at = `At ${found.tokens.toLocaleString("en-US")} tokens, ${group.mode}, ${group.device}${group.causal ? ", causal" : ""}`;
-      const parts = [];
-      const caption = "Error: relative L2 distance of the output from exact softmax attention, on normal inputs; what is above 1 is farther off than an output of zeros. Exact methods differ by rounding.";
-      if (!fit.length) parts.push(make("p", {}, make("strong", {}, `${at}: nothing that was measured qualifies.`)));
-      else {
-        const first = fit[0];
-        const alike = fit.slice(1).filter((c) => c.alike.includes(first.label)).map((c) => c.label);
-        parts.push(make("p", {}, `${at}: `, make("strong", {}, first.label), `, ${first.time}${first.between ? ` (${first.between})` : ""}.`,
-          alike.length ? ` Not surely slower: ${alike.join(", ")}.` : ""));
-        const heads = ["", "backend", found.measured ? "time" : "time, interpolated", "times the fastest of all", "memory", "error", "remark"];
-        const head = make("tr", {}, ...heads.map((h, i) => make(i ? "th" : "td", i ? { scope: "col", class: i === 1 ? "text" : i === 6 ? "text remark" : "" } : {}, h)));
-        parts.push(make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Ranking" },
-          make("table", {}, make("thead", {}, head), make("tbody", {}, ...fit.map((c, i) => row(c, String(i + 1)))))));
-        parts.push(make("p", { class: "notes" }, caption));
-        parts.push(make("p", { class: "muted" }, "In Python:"), make("pre", { tabindex: "0", role: "region", "aria-label": "Lines of Python" }, make("code", {}, texts[first.python])));
-      }
-      if (out_of.length) {
-        parts.push(make("details", {}, make("summary", {}, `Does not qualify (${out_of.length})`),
-          make("ul", { class: "notes" }, ...out_of.map((c) => make("li", {}, `${c.label}: ${c.why}`)))));
-      }
-      out.replaceChildren(...parts);
-    };
-    const update = (event) => {
-      const group = chosen();
-      if (event?.target !== tokens) lengths(group);
-      answer();
-    };
-    form.addEventListener("change", update);
-    form.addEventListener("submit", (event) => event.preventDefault());
-    update();
-    document.getElementById("which").classList.add("live");
-  };
-
   // -- the data -------------------------------------------------------------------------------------
 
   /** With scripts the download is plain CSV: the page holds it compressed. */
@@ -580,10 +540,12 @@
   };
 
   document.documentElement.classList.add("scripted");
-  document.querySelectorAll("main table").forEach((table) => { sortable(table); filterable(table); });
+  document.querySelectorAll("main table").forEach((table) => {
+    sortable(table);
+    if (!table.classList.contains("leading")) filterable(table);
+  });
   document.querySelectorAll("[data-panels]").forEach((host) => near.observe(host));
   bar.querySelector("button").addEventListener("click", () => isolate(null));
   addEventListener("keydown", (event) => event.key === "Escape" && state.only !== null && isolate(null));
-  which();
   download();
 })();

@@ -67,9 +67,20 @@ def digits(value: float, significant: int = 3, *, to: To = "nearest") -> str:
     return f"{rounded(value, places, to):,.{max(0, places)}f}"
 
 
-def seconds(value: float, *, to: To = "nearest") -> str:
+def supported(value: float, low: float, high: float) -> int:
+    """Return how many digits of a value its interval supports: 3 to ±1 %, 2 to ±100 %, else 1.
+
+    Without an interval three.
+    """
+    if not (math.isfinite(low) and math.isfinite(high)) or value <= 0:
+        return 3
+    half = max(high / value, value / low if low > 0 else math.inf) - 1
+    return 3 if half <= 0.01 else 2 if half <= 1 else 1
+
+
+def seconds(value: float, *, to: To = "nearest", significant: int = 3) -> str:
     """Write a time: 0.0123 → 12.3 ms."""
-    return _scaled(value, _TIMES, to)
+    return _scaled(value, _TIMES, to, significant)
 
 
 def size(value: float, *, to: To = "nearest") -> str:
@@ -77,12 +88,15 @@ def size(value: float, *, to: To = "nearest") -> str:
     return _scaled(value, _SIZES, to)
 
 
-def _scaled(value: float, units: tuple[tuple[float, str], ...], to: To) -> str:
+def _scaled(
+    value: float, units: tuple[tuple[float, str], ...], to: To, significant: int = 3
+) -> str:
     if not math.isfinite(value):
         return NONE
     # Rounding to three digits may reach the next unit: 999.7 ms is 1.00 s.
-    factor, unit = next(((f, u) for f, u in units if abs(value) >= 0.9995 * f), units[-1])
-    return f"{digits(value / factor, to=to)} {unit}"
+    least = 1 - 0.5 * 10.0**-significant
+    factor, unit = next(((f, u) for f, u in units if abs(value) >= least * f), units[-1])
+    return f"{digits(value / factor, significant, to=to)} {unit}"
 
 
 def tick_length(tokens: float) -> str:

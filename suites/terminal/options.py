@@ -194,6 +194,7 @@ OPTIONS: Mapping[str, Sequence[Option | str]] = {
             is_flag=True,
             help="Go on with the run in --out: measure what it lacks.",
         ),
+        Option(["--no-report"], is_flag=True, help="No table and no report at the end."),
         "profile",
     ),
 }

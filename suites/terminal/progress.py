@@ -187,8 +187,13 @@ def describe(record: Mapping[str, Any]) -> str:
     return rules_of(record["case"]["kind"]).describe(record)
 
 
-def closing(summary: Summary) -> str:
-    """Say at the end what was done, where it lies and what comes next."""
+def closing(summary: Summary, report: str = "") -> str:
+    """Say at the end what was done, where it lies and what comes next.
+
+    Args:
+        summary: of the sweep.
+        report: where its report lies; "" = it was not written.
+    """
     counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))
     skipped = f"; {summary.skipped} were there already" if summary.skipped else ""
     going_on = f"--resume --out {shlex.quote(str(summary.folder))}"
@@ -206,7 +211,7 @@ def closing(summary: Summary) -> str:
             f"{counts or 'nothing to measure'} in {duration(summary.wall_s)}{skipped}",
             *lines,
             f"results: {summary.folder}",
-            f"report:  attnbench report {shlex.quote(str(summary.folder))}",
+            f"report:  {report or f'attnbench report {shlex.quote(str(summary.folder))}'}",
         ]
     )
 

@@ -187,7 +187,13 @@ def test_run_writes_records_and_a_line_per_case(tmp_path, fake):
     result = invoke("run", *QUICK, "--backend", "linear", "--backend", "raises", "--out", folder)
     assert result.exit_code == 0
     assert f"results: {folder}" in result.stdout
-    assert f"attnbench report {folder}" in result.stdout
+    assert f"report:  {folder / 'report.html'}" in result.stdout
+    assert (folder / "report.md").is_file()
+    (own,) = [line for line in result.stdout.splitlines() if line.startswith("linear ")]
+    assert own.split()[:2] == ["linear", "own"]
+    assert result.stdout.endswith(
+        "Did not run here: raises (RuntimeError: no luck at 16, in ~).\n"
+    )
     assert "2 failed, 3 ok" in result.stdout  # the roof is among them
     told = result.stderr.splitlines()
     assert told[0] == f"5 processes into {folder}"
@@ -195,6 +201,12 @@ def test_run_writes_records_and_a_line_per_case(tmp_path, fake):
     assert sum("failed  RuntimeError: no luck" in line for line in told) == 2
     assert all("left" in line for line in told[1:-1])
     assert len((folder / "records.jsonl").read_text().splitlines()) == 5
+
+
+def test_without_a_report_the_run_says_how_to_write_one(tmp_path, fake):
+    result = invoke("run", *QUICK, "--backend", "linear", "--no-report", "--out", tmp_path)
+    assert result.stdout.endswith(f"report:  attnbench report {tmp_path}\n")
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_run_options_reach_the_cases(tmp_path, fake):

@@ -20,7 +20,6 @@ from helpers_untrusted import hostile_run
 
 from results.comparison.compare import compare
 from results.comparison.page import comparison_page
-from results.recommendation.recommend import recommend
 from results.records.load import load
 from results.report import write_report
 
@@ -106,8 +105,9 @@ def compared(folder: Path) -> Path:
 
 
 def figures(page: Page) -> Any:
-    """Return the figures, each drawn: what comes near the window is."""
-    for host in page.locator("[data-panels]").all():
+    """Return the figures, each unfolded and drawn: what comes near the window is."""
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    for host in page.locator("[data-panels]:not(.view[hidden] *)").all():
         host.scroll_into_view_if_needed()
         host.locator(".cell svg").first.wait_for()
     return page.locator("figure")
@@ -153,10 +153,12 @@ def test_nothing_overflows_and_figures_can_be_read(
 
 def test_without_scripts_every_figure_and_table_stands_there(at: Open, report: Path) -> None:
     page = at(report, scripts=False)
-    assert page.locator(".still").count() == 5
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    assert page.locator(".still").count() == 6
     assert all(still.is_visible() for still in page.locator(".still").all())
-    assert page.locator("#which table").first.is_visible()
-    for hidden in ("#which-form", "#isolated", "[data-panels]"):
+    assert all(table.is_visible() for table in page.locator("#methods table").all())
+    assert page.locator("#case-answer .answer").count() == 2
+    for hidden in ("#case-form", "#isolated", "[data-panels]", ".tabs"):
         assert not page.locator(hidden).first.is_visible()
 
 
@@ -180,7 +182,8 @@ def test_it_prints_the_still_figures_and_what_is_folded(at: Open, report: Path) 
     figures(page)
     page.emulate_media(media="print")
     assert all(still.is_visible() for still in page.locator(".still").all())
-    for hidden in ("#which-form", "[data-panels]", ".filter"):
+    assert all(table.is_visible() for table in page.locator("#methods table").all())
+    for hidden in ("#case-form", "[data-panels]", ".filter"):
         assert not page.locator(hidden).first.is_visible()
     content = page.pdf()
     assert content.startswith(b"%PDF")
@@ -199,7 +202,7 @@ def tip(cell: Locator) -> str:
 def test_the_pointer_shows_the_case_its_value_and_interval(at: Open, report: Path) -> None:
     page = at(report)
     figures(page)
-    cell = page.locator("figure .cell").first
+    cell = page.locator("#figures figure .cell").first
     cell.scroll_into_view_if_needed()
     dots = cell.locator("g[aria-label=dot]").nth(1).locator("path").last
     dots.hover(force=True)
@@ -212,8 +215,8 @@ def test_the_pointer_shows_the_case_its_value_and_interval(at: Open, report: Pat
 def test_keys_go_through_the_points_and_a_live_region_tells_them(at: Open, report: Path) -> None:
     page = at(report)
     figures(page)
-    cell = page.locator("figure .cell").first
-    told = page.locator("figure output").first
+    cell = page.locator("#figures figure .cell").first
+    told = page.locator("#figures figure output").first
     cell.focus()
     page.keyboard.press("ArrowRight")
     first = told.text_content() or ""
@@ -228,7 +231,7 @@ def test_keys_go_through_the_points_and_a_live_region_tells_them(at: Open, repor
 
 def opacities(page: Page) -> dict[str, float]:
     """Return how strongly each series of the first panel is drawn, by its colour."""
-    strokes = page.locator("figure .cell").first.locator("g[aria-label=line]").all()
+    strokes = page.locator("#figures figure .cell").first.locator("g[aria-label=line]").all()
     return {
         str(s.get_attribute("stroke")): float(s.get_attribute("stroke-opacity") or 1)
         for s in strokes
@@ -251,7 +254,7 @@ def test_a_click_isolates_a_backend_in_every_figure_and_table(at: Open, report: 
     }
     assert [name for name, is_faded in faded.items() if not is_faded] == ["performer"]
     assert "performer" in (page.locator("#isolated").text_content() or "")
-    for cell in page.locator("figure .cell").all():  # those that were out of sight too
+    for cell in page.locator("figure .cell:visible").all():  # those that were out of sight too
         cell.scroll_into_view_if_needed()
         page.wait_for_function(
             "cell => new Set([...cell.querySelectorAll('g[aria-label=dot]')]"
@@ -259,8 +262,10 @@ def test_a_click_isolates_a_backend_in_every_figure_and_table(at: Open, report: 
             arg=cell.element_handle(),
         )
     page.keyboard.press("Escape")
-    page.locator("figure .cell").first.scroll_into_view_if_needed()
-    page.wait_for_function("() => !document.querySelector('.cell [fill-opacity=\"0.12\"]')")
+    page.locator("#figures figure .cell").first.scroll_into_view_if_needed()
+    page.wait_for_function(
+        "() => !document.querySelector('#figures .cell').querySelector('[fill-opacity=\"0.12\"]')"
+    )
     assert set(opacities(page).values()) == {1.0}
     assert not page.locator("#isolated").is_visible()
 
@@ -272,7 +277,7 @@ def seconds(text: str) -> float:
 
 
 def tick_texts(page: Page) -> list[str]:
-    cell = page.locator("figure .cell").first
+    cell = page.locator("#figures figure .cell").first
     return cell.locator("g[aria-label='y-axis tick label'] text").all_text_contents()
 
 
@@ -295,43 +300,90 @@ def test_a_failed_case_is_marked_where_it_would_have_been(at: Open, tmp_path: Pa
     folder = synthetic.write_run(tmp_path / "run", {**laws, "full": law}, launches=2)
     page = at(*write_report([folder], ["html"]))
     figures(page)
-    cell = page.locator("figure .cell").first
+    cell = page.locator("#figures figure .cell").first
     cell.focus()
     found = []
     for _ in range(80):
         page.keyboard.press("ArrowRight")
-        found.append(page.locator("figure output").first.text_content() or "")
+        found.append(page.locator("#figures figure output").first.text_content() or "")
     assert "full, out of memory: asked for 4 GiB, at 8,192" in found
 
 
-# -- which attention? ----------------------------------------------------------------------------
+# -- the first screen ----------------------------------------------------------------------------
 
 
-def test_the_form_answers_as_recommend_does(at: Open, folder: Path, report: Path) -> None:
+def test_the_first_screen_holds_the_answer(at: Open, report: Path) -> None:
     page = at(report)
-    frame = load(folder).frame
-    form = page.locator("#which-form")
-    asked = 0
-    for mode in ("forward", "training"):
-        form.locator("[name=mode]").select_option(mode)
-        options = form.locator("[name=tokens] option").all()
-        lengths = [int(option.get_attribute("value") or 0) for option in options]
-        for seq_len in lengths[::4]:
-            form.locator("[name=tokens]").select_option(str(seq_len))
-            for limit in ("", "0.1"):
-                form.locator("[name=error]").select_option(limit)
-                known = recommend(
-                    frame, seq_len=seq_len, mode=mode, device="cpu",
-                    max_error=float(limit) if limit else None,
-                )  # fmt: skip
-                assert known.ranking is not None
-                shown = page.locator("#which-answer tbody th").all_text_contents()
-                assert shown == [c.label for c in known.ranking.qualified]
-                assert page.locator("#which-answer code").text_content() == known.python
-                out = page.locator("#which-answer details li").all_text_contents()
-                assert len(out) == len(known.ranking.rejected)
-                asked += 1
-    assert asked >= 8
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.locator("#view .cell svg").first.wait_for()
+    boxes = {
+        name: page.locator(name).first.bounding_box()
+        for name in ("h1", ".measured", "#view", "#case-form", "#methods thead")
+    }
+    assert all(box and box["y"] + box["height"] <= 800 for box in boxes.values()), boxes
+    assert page.locator("#methods tbody tr:visible").count() == 6  # of one mode
+
+
+def test_on_a_phone_the_answer_comes_first_and_no_column_is_out_of_sight(
+    at: Open, report: Path
+) -> None:
+    page = at(report, width=390)
+    tops = [page.locator(name).first.bounding_box() for name in ("h1", "#methods", "#view")]
+    assert [box["y"] for box in tops if box] == sorted(box["y"] for box in tops if box)
+    heads = page.locator("#methods table").first.locator("thead th:visible")
+    assert heads.count() == 3
+    page.locator("[data-more]:visible").click()
+    assert heads.count() == 7
+
+
+def test_tabs_choose_mode_and_quantity_of_figure_and_table(at: Open, report: Path) -> None:
+    page = at(report)
+    label = page.locator("#view .view:visible .cell")
+    assert "time per call" in (label.get_attribute("aria-label") or "")
+    page.get_by_role("button", name="speed-up", exact=True).click()
+    assert "speed-up over sdpa" in (label.get_attribute("aria-label") or "")
+    page.get_by_role("button", name="training", exact=True).click()
+    assert "Training" in (page.locator("#methods h2:visible").text_content() or "")
+    assert page.locator("#methods table:visible").count() == 1
+
+
+def test_your_case_gives_the_two_answers_that_fit(at: Open, report: Path) -> None:
+    page = at(report)
+    data = page.evaluate("JSON.parse(document.getElementById('case-data').textContent)")
+    form, answers = page.locator("#case-form"), page.locator("#case-answer .answer")
+    for place, of_mode in enumerate(data["modes"]):
+        form.locator("[name=mode]").select_option(str(place))
+        for point in of_mode["points"][::9]:
+            form.locator("[name=tokens]").fill(str(point["n"]))
+            known = sorted(c["memory_bytes"] for c in point["candidates"] if c["memory_bytes"])
+            for limit in ("", str(int(known[0]) // 2**20 + 1)):
+                form.locator("[name=memory]").fill(limit)
+                for use in ("", "scratch"):
+                    form.locator("[name=use]").select_option(use)
+                    fit = [
+                        c for c in point["candidates"]
+                        if (not use or use in c["uses"])
+                        and (not limit or (c["memory_bytes"] or 2**60) <= int(limit) * 2**20)
+                    ]  # fmt: skip
+                    exact = [c["name"] for c in fit if c["type"] == "exact"]
+                    others = [c["name"] for c in fit if c["type"] != "exact"]
+                    for card, names in zip(answers.all(), (exact, others), strict=True):
+                        told = card.text_content() or ""
+                        shown = card.locator("strong").all_text_contents()
+                        assert [text.split(":")[0] for text in shown] == names[:1], told
+    form.locator("[name=memory]").fill("")
+    answers.first.locator("summary").click()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    answers.first.locator(".copy").click()
+    answers.first.get_by_text("Copied").wait_for()
+    assert "import" in page.evaluate("navigator.clipboard.readText()")
+
+
+def test_a_link_opens_the_part_that_it_leads_to(at: Open, report: Path) -> None:
+    page = at(report)
+    assert not page.locator("#trust").get_attribute("open")
+    page.evaluate("location.hash = '#trust'")
+    page.locator("#trust[open]").wait_for()
 
 
 # -- tables and data -----------------------------------------------------------------------------
@@ -339,8 +391,7 @@ def test_the_form_answers_as_recommend_does(at: Open, folder: Path, report: Path
 
 def test_a_heading_sorts_by_quantity_and_words_filter(at: Open, report: Path) -> None:
     page = at(report)
-    for details in page.locator("#cases details").all():
-        details.locator("summary").click()
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     table = page.locator("#cases table").first
     column = table.locator("thead th").all_text_contents().index("time") + 1
 
@@ -370,6 +421,7 @@ def test_the_data_can_be_had_as_csv(
     at: Open, folder: Path, report: Path, tmp_path: Path, scripts: bool
 ) -> None:
     page = at(report, scripts=scripts)
+    page.locator("#data > summary").click()
     with page.expect_download() as download:
         page.locator("#download").click()
     name = download.value.suggested_filename
@@ -429,7 +481,7 @@ def test_a_figures_text_alternative_says_what_it_shows(at: Open, report: Path) -
     assert all(re.search(r"performer [\d.,e-]+ ?\S* at \d", label) for label in labels), labels
     page = at(report)
     figures(page)
-    cells = [cell.get_attribute("aria-label") or "" for cell in page.locator(".cell").all()]
+    cells = [c.get_attribute("aria-label") or "" for c in page.locator("#figures .cell").all()]
     assert all("performer" in label for label in cells)
 
 
@@ -440,14 +492,14 @@ def test_a_strangers_script_does_not_run(at: Open, tmp_path: Path) -> None:
     (path,) = write_report([hostile_run(tmp_path / "run")], ["html"])
     page = at(path)
     title = page.title()
-    assert title.startswith("attnbench report")
+    assert title.startswith("attnbench: ")
     assert title != "run"
     figures(page)
     touched = page.evaluate(TOUCHING)
     assert touched["foreign"] == []
-    assert touched["scripts"] == 3
+    assert touched["scripts"] == 4
     assert touched["touched"] > 100
-    for button in page.locator(".legend button").all()[:6]:
+    for button in page.locator(".legend button:visible").all()[:6]:
         button.click()
     assert page.title() == title
 

@@ -12,7 +12,7 @@ from results.analysis.analysis import Analysis, SettingAnalysis
 from results.analysis.warm_up import converged, marked
 from results.metrics import METRICS, metric
 from results.page.blocks import Cell, Section, TableView
-from results.page.cells import gate_error, name, status_cell, time_cell
+from results.page.cells import gate_error, name, share_of_peak, status_cell, time_cell
 from results.page.columns import Columns, Row, of, table
 from results.records.frames import as_rows
 from results.schema import CONTEXT, SENTINEL
@@ -127,10 +127,10 @@ def every_case(chapter: SettingAnalysis) -> TableView:
         "relative error": lambda row: small_number(value(row, "relative_error")),
         "reference check": lambda row: _gate(row["metrics"].get("latency", {})),
         "% of peak": lambda row: Cell(
-            numbers.percent(row["fraction_of_limit"]), _BOUNDS.get(row["bound"], "")
+            share_of_peak(row["fraction_of_limit"]), _BOUNDS.get(row["bound"], "")
         ),
         "useful FLOPs": of("tile_efficiency", numbers.percent),
-        "kernel": of("kernel_efficiency", numbers.percent),
+        "kernel": of("kernel_efficiency", share_of_peak),
         "processes / samples": lambda row: _counts(row["metrics"].get("latency", {})),
         "status": status_cell,
         "reason": of("reason"),

@@ -11,14 +11,14 @@ TITLES = {
     "memory": "Memory against length",
     "speedup": "Speed-up over the exact baselines",
     "error": "Error against cost",
-    "limit": "Share of the machine's limit",
+    "limit": "% of peak (roofline)",
     "profile": "Where the time goes",
 }
 _CAPTIONS = {
     "time": (
-        "Mean over launches, both axes logarithmic, so that a line's slope is the exponent; it "
-        "stands behind the name, with its 95 % interval. Bands are 95 % intervals of the times, "
-        "where they are narrower than fourfold. A cross marks a length that gave no time, and why."
+        "Mean over processes, both axes logarithmic, so that a line's slope is the exponent; it "
+        "stands behind the name, with its 95 % interval. Whiskers are 95 % intervals, with "
+        "an arrow where they go on. A cross marks a length that gave no time, and why."
     ),
     "memory": (
         "Peak above the inputs, output included; both axes logarithmic; behind the name "
@@ -40,7 +40,7 @@ _CAPTIONS = {
     ),
     "profile": (
         "Parts of a single call under torch's profiler, the fastest of a few, median over "
-        "launches, at the longest length that most backends were profiled at. A bar that would "
+        "processes, at the longest length that most backends were profiled at. A bar that would "
         "leave nothing of the others is pressed together, and says so; its shares hold. The table "
         "of this name says what the parts are."
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from typing import Any
 
@@ -12,7 +11,7 @@ from results.analysis.warm_up import converged, marked
 from results.chapters.speed.memory_growth import memory_growth
 from results.chapters.speed.rows import Chapter
 from results.chapters.speed.short_inputs import BASELINE, FACTOR, SLACK, short_inputs
-from results.chapters.speed.tables import IN_CASES
+from results.chapters.speed.tables import IN_CASES, WIDEST
 from results.page.cells import name
 from results.records.frames import as_rows
 from results.schema import IDENTITY
@@ -22,10 +21,6 @@ from results.text.notes import capped
 
 AGREEMENT = 0.1
 """An exponent agrees with the declared one within this, or if its interval holds it."""
-
-
-WIDEST = 0.5
-"""An interval of an exponent wider than this tells linear and quadratic hardly apart."""
 
 FLAT = 0.05
 """What grows with a smaller exponent than this does not grow."""
@@ -47,6 +42,8 @@ def time_growth(chapter: Chapter, mode: str) -> list[str]:
     """Say whether time grows as the declared operations do over the same lengths."""
     said: dict[tuple[int, str], list[str]] = {}
     for row in _fitted(chapter, mode, "latency"):
+        if not row["ci_high"] - row["ci_low"] <= WIDEST:
+            continue  # of one process, or too uncertain: the table says so
         beside = numbers.exponent(row["expected"])
         named = f"{marked(name(row), row)} {_exponent(row)} against {beside}"
         said.setdefault(_verdict(row), []).append(named)
@@ -55,11 +52,7 @@ def time_growth(chapter: Chapter, mode: str) -> list[str]:
 
 def _verdict(row: dict[Hashable, Any]) -> tuple[int, str]:
     """Return what is said of time's exponent, and its place among the sentences."""
-    what = "its operations" if row["by_operations"] else "declared"
-    if not math.isfinite(row["ci_low"]):
-        return 5, "Time's exponent has no interval, of one launch"
-    if row["ci_high"] - row["ci_low"] > WIDEST:
-        return 4, "Time's exponent is too uncertain to be judged"
+    what = "its FLOPs" if row["by_operations"] else "declared"
     if not _agrees(row):
         more = row["exponent"] > row["expected"]
         return 3 - more, f"Time grows {'more' if more else 'less'} than {what}, by the exponent"

@@ -23,9 +23,10 @@ _NOTE = "Misses are those of the curve with a ≥ 0 and c that misses least at i
 
 
 def memory_growth(chapter: Chapter, mode: str) -> list[str]:
-    """Say how memory grows with length."""
+    """Say how memory grows with length, where that can be told; the table has the others."""
     fits = chapter.fits
     rows = fits[(fits["mode"] == mode) & (fits["metric"] == WORDS[mode].memory)]
+    rows = rows[rows["growth"].isin(["declared", "otherwise"])]
     return words.sentences((name(row), row) for row in as_rows(rows))
 
 

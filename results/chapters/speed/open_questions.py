@@ -32,9 +32,6 @@ from results.statistics.questions import (
 from results.text import numbers
 from results.text.clean import clean
 
-MOST_NAMED = 5
-"""Open questions that a sentence names."""
-
 Key = tuple[Hashable, ...]
 """Mode, backend, options and length of a case, within a setting."""
 
@@ -46,8 +43,8 @@ class Answers:
     Attributes:
         questions: all, answered ones too; none where no case was launched twice.
         precision: that they were to be answered to, as a fraction.
-        seconds: that the launches are foretold to take that answer those that are open; ``None``
-            = more launches would not.
+        seconds: predicted for the processes that answer those that are open; ``None``
+            = more processes would not.
         resume: the command that goes on with the run; "" = there is none.
     """
 
@@ -83,31 +80,21 @@ def answers_of(chapter: Chapter) -> Answers:
 
 
 def answered(answers: Answers) -> list[Paragraph]:
-    """Say how exactly questions are answered, which stay open, and what answering them takes."""
-    questions, unanswered = answers.questions, answers.open
-    if not questions:
+    """Say how exactly questions are answered, where all are; what is open stands in a table."""
+    questions = answers.questions
+    if not questions or answers.open:
         return []
+    count = f"All {len(questions)} questions are" if len(questions) > 1 else "One question is"
+    return [Paragraph("Precision", [f"{count} answered: {_wanted(answers)}."])]
+
+
+def _wanted(answers: Answers) -> str:
     targets = Targets.at(answers.precision)
-    wanted = (
+    return (
         f"exponents to ±{targets.exponent:.2g}, the fastest two to "
         f"±{numbers.percent(targets.fastest)} or a third of what they differ by, crossovers to "
         f"±{numbers.percent(math.expm1(targets.crossover))}"
     )
-    if not unanswered:
-        count = f"All {len(questions)} questions are" if len(questions) > 1 else "One question is"
-        return [Paragraph("Precision", [f"{count} answered: {wanted}."])]
-    named = numbers.few(
-        [f"{one.words} ({one.known} of {one.wanted})" for one in unanswered], MOST_NAMED
-    )
-    if answers.seconds is None:
-        how = "More launches would not answer them: those of their cases failed."
-    else:
-        spent = _span(answers.seconds)
-        how = f"Launches of about {spent} would answer them, if they scatter as those so far."
-        if answers.resume:
-            how += f" To go on: {answers.resume}"
-    count = f"{len(unanswered)} of {len(questions)} questions are"
-    return [Paragraph("Open questions", [f"{count} open, of {wanted}: {named}.", how])]
 
 
 def _span(seconds: float) -> str:
@@ -115,18 +102,22 @@ def _span(seconds: float) -> str:
 
 
 def open_tables(answers: Answers) -> list[TableView]:
-    """Return a table of the open questions, how exactly each is known and is to be known.
-
-    None where there are few: the sentence names them.
-    """
-    if len(answers.open) <= MOST_NAMED:
+    """Return a table of the open questions, and what answering them takes; none where none is."""
+    if not answers.open:
         return []
     columns = {
         "question": lambda one: one.words,
         "known to": lambda one: one.known,
         "wanted": lambda one: one.wanted,
     }
-    return [table("Open questions", answers.open, columns, is_long=False)]
+    notes = [f"{len(answers.open)} of {len(answers.questions)} open, of {_wanted(answers)}."]
+    if answers.seconds is None:
+        notes.append("More processes would not answer them: those of their cases failed.")
+    else:
+        spent = _span(answers.seconds)
+        how = f"Processes of about {spent} would answer them, if they scatter as those so far."
+        notes.append(f"{how} To go on: {answers.resume}" if answers.resume else how)
+    return [table("Open questions", answers.open, columns, notes=notes)]
 
 
 def _curves(chapter: Chapter) -> list[Curve]:

@@ -9,7 +9,7 @@ from typing import Any
 from results.analysis.profiles import longest
 from results.chapters.speed.rows import Chapter
 from results.page.blocks import Cell, TableView
-from results.page.cells import name
+from results.page.cells import name, share_of_peak
 from results.page.columns import Columns, Row, Spread, across, of, spread, table
 from results.records.frames import as_rows
 from results.schema import PROFILE_PARTS
@@ -26,7 +26,7 @@ def profile_table(chapter: Chapter) -> TableView:
     def of_peak(part: str, peak: str) -> Any:
         def write(row: Spread) -> str:
             rate = row[1][part]["rate"] if part in row[1] else math.nan
-            return numbers.percent(rate / chapter.peaks.get(peak, math.nan))
+            return share_of_peak(rate / chapter.peaks.get(peak, math.nan))
 
         return write
 
@@ -41,19 +41,19 @@ def profile_table(chapter: Chapter) -> TableView:
     ]
     notes = [
         "Shares of single calls under torch's profiler, which slows those of many small steps: "
-        "the fastest of a few calls a launch, the median over launches.",
+        "the fastest of a few calls a process, the median over processes.",
         "Products: matrix products. Fused: torch's fused attention, products and exponentials in "
         "one. Exponentials: with all of a softmax. Copies: also gathers and fills. Passes: every "
         "other operator that reads and writes memory. Compiled: code that torch compiled. "
         "Between: Python, dispatch, allocation and freeing.",
-        "Of peak: operations of that part over its time, over this machine's measured peak.",
+        "Of peak: FLOPs of that part over its time, over this machine's measured peak.",
         *capped(
             [
                 f"No profile of {name(row)}, {row['mode']}, {numbers.tokens(row['seq_len'])} "
                 f"tokens: {row['reason']}."
                 for row in as_rows(profiles.faults)
             ],
-            "in the records",
+            "in the results",
         ),
     ]
     rows = spread(longest(profiles.parts), _CALL, "part")
@@ -105,4 +105,4 @@ def _rate(value: float, peak: float) -> Cell:
     if not math.isfinite(value):
         return Cell(numbers.NONE)
     near = value / peak
-    return Cell(f"{numbers.rate(value)}op/s", numbers.percent(near) if math.isfinite(near) else "")
+    return Cell(f"{numbers.rate(value)}op/s", share_of_peak(near) if math.isfinite(near) else "")

@@ -15,7 +15,7 @@ from results.chapters.speed.attention_share import worth
 from results.chapters.speed.growth import exponents, reach, short
 from results.chapters.speed.rows import Chapter
 from results.page.blocks import Paragraph
-from results.page.cells import name
+from results.page.cells import WHOLE, name
 from results.records.frames import as_rows
 from results.schema import IDENTITY
 from results.statistics.launches import ratio_of
@@ -71,8 +71,8 @@ def _fastest(chapter: Chapter, mode: str) -> list[str]:
     second = marked(name(rows[1]), rows[1])
     if lead.has_interval and lead.low <= 1:
         first = (
-            f"{place} {name(best)} ({spent}) and {second}, the fastest two, are not told "
-            f"apart: their ratio is {known}"
+            f"{place} {name(best)} ({spent}) and {second}, the fastest two, are "
+            f"statistically tied: their ratio is {known}"
         )
     else:
         first = f"{place} {name(best)} is the fastest: {spent}, ahead of {second} by {known}"
@@ -85,7 +85,7 @@ def _fastest(chapter: Chapter, mode: str) -> list[str]:
             against.append(f"{numbers.times(got.value, got.low, got.high)} as fast as {exact}")
     sentence = f"{first}; {name(best)} is {numbers.listing(against)}." if against else f"{first}."
     if not lead.has_interval:
-        sentence += " One launch each: these ratios have no interval."
+        sentence += " One process each: these ratios have no interval."
     slower = [marked(name(row), row) for row in rows[2:] if is_cut_short(row)]
     if slower:
         sentence += f" Slower, if their times hold: {numbers.listing(slower)}."
@@ -185,7 +185,7 @@ def _floor(chapter: Chapter, mode: str) -> list[str]:
     )
     sentences = [
         f"Without the attention that is compared the rest takes {spent} "
-        f"{place} {numbers.tokens(last['seq_len'])} tokens (the identity arm)."
+        f"{place} {numbers.tokens(last['seq_len'])} tokens (the identity variant)."
     ]
     shares = [
         f"{marked(name(row), row)} {numbers.percent(row['attention_share'])}"
@@ -200,7 +200,7 @@ def _floor(chapter: Chapter, mode: str) -> list[str]:
 def _limit(chapter: Chapter, mode: str) -> list[str]:
     rows = chapter.limits
     rows = rows[(rows["mode"] == mode) & rows["fraction_of_limit"].notna()]
-    rows = rows[rows["backend"] != IDENTITY]
+    rows = rows[(rows["backend"] != IDENTITY) & (rows["fraction_of_limit"] <= WHOLE)]
     if rows.empty:
         return []
     rows = _longest(rows).sort_values("fraction_of_limit", ascending=False, kind="stable")
@@ -208,4 +208,4 @@ def _limit(chapter: Chapter, mode: str) -> list[str]:
         f"{marked(name(r), r)} {numbers.percent(r['fraction_of_limit'])}" for r in as_rows(rows)
     ]
     place = numbers.tokens(rows["seq_len"].iloc[0])
-    return [f"Share of the machine's limit reached at {place} tokens: {numbers.listing(shares)}."]
+    return [f"% of peak reached at {place} tokens: {numbers.listing(shares)}."]

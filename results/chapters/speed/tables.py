@@ -27,6 +27,9 @@ from results.text.written import writer
 IN_CASES = "in the table of every case"
 """Where the notes are that a list leaves out."""
 
+WIDEST = 0.5
+"""An interval of an exponent wider than this tells linear and quadratic hardly apart."""
+
 
 def tables(chapter: Chapter) -> list[TableView]:
     """Return the tables of a chapter that have rows."""
@@ -144,14 +147,14 @@ def _worth(chapter: Chapter) -> TableView:
         f"× {BASELINE}": ratio_cell,
     }
     notes = [
-        "Attention's share: what is left of the time without the identity arm's, which has "
-        "everything else and is sampled in alternation, with the 95 % interval over launches; of "
+        "Attention's share: what is left of the time without the identity variant's, which has "
+        "everything else and is sampled in alternation, with the 95 % interval over processes; of "
         "lstm there is none, since it stands in the place of the projections too. Of an "
         "encoder-decoder it is the encoder's self-attention. It is below 0 where a method saves "
         "more in the projections than it takes (Linformer).",
         "Tokens/s: of the input. Memory: of a model above weights and optimiser's moments.",
         f"× {BASELINE}: how many times as fast the whole is as with {BASELINE}, with the 95 % "
-        "interval over launches.",
+        "interval over processes.",
     ]
     title = f"What the attention is worth in a {chapter.setting['level']}"
     return table(title, rows, columns, text_columns=2, notes=notes)
@@ -188,6 +191,11 @@ def _declared(row: Row) -> str:
     return f"{round(row['expected'], 2):g}" if math.isfinite(row["expected"]) else numbers.NONE
 
 
+def _uncertain(row: Row) -> str:
+    wide = row["metric"] == "latency" and row["ci_high"] - row["ci_low"] > WIDEST
+    return "; ".join(part for part in (row["reason"], "too uncertain to judge" * wide) if part)
+
+
 def _scaling(chapter: Chapter) -> TableView:
     columns: Columns[Row] = {
         "backend": name,
@@ -198,11 +206,11 @@ def _scaling(chapter: Chapter) -> TableView:
         "declared": _declared,
         "lengths": _lengths,
         "of the last two": _local,
-        "remark": of("reason"),
+        "remark": _uncertain,
     }
     notes = [
         "Of time: the slope of log time on log length over the lengths (how many stands in "
-        "brackets), beside that of the declared operations over the same lengths."
+        "brackets), beside that of the declared FLOPs over the same lengths."
     ]
     title = "Exponents of time and memory in the length"
     rows = as_rows(chapter.fits)

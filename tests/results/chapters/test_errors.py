@@ -312,7 +312,7 @@ def test_partial_runs_have_a_sensible_report(
     page = unscripted(write_report([made.write_quality(tmp_path, records)], ["html"])[0])
     shown = re.sub(r"<[^>]*>", " ", re.sub(r"<(style|svg).*?</\1>", "", page, flags=re.DOTALL))
     assert not re.search(r"\b(nan|inf|None|<NA>)\b", shown, flags=re.IGNORECASE)
-    assert '<section id="error">' in page
+    assert '<details class="part" id="error"' in page
     assert '<ul class="sentences"></ul>' not in page
 
 

@@ -123,7 +123,7 @@ def test_two_precisions_of_products_are_two_chapters(tmp_path: Path):
 def test_report_has_the_chapter_in_both_forms(tmp_path: Path):
     files = write_report([write_peer_run(tmp_path)])
     page, text = unscripted(files[0]), files[1].read_text()
-    assert '<section id="peers">' in page
+    assert '<details class="part" id="peers"' in page
     assert page.count("<svg") == 1
     assert "transformers-longformer" in page
     assert "## Other libraries" in text

@@ -469,7 +469,7 @@ def test_partial_runs_have_a_sensible_report(
     assert "No speed case was measured." in shown
     assert 'id="figures"' not in page
     assert 'id="tables"' not in page
-    assert '<section id="quality">' in page
+    assert '<details class="part" id="quality"' in page
     assert not re.search(r"<ul class=\"sentences\"></ul>", page)
     if all(learner.fails for learner in learners.values()):
         assert "No result: sdpa (failed) and performer (failed)" in shown
@@ -566,7 +566,7 @@ def test_speed_chapters_are_not_disturbed(tmp_path: Path) -> None:
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     for name in ("quality", "error", "quantized", "figures", "tables"):
-        assert f'<section id="{name}">' in page
+        assert f'<details class="part" id="{name}"' in page
         assert f'href="#{name}"' in page
 
 

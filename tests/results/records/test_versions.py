@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +62,8 @@ def test_the_report_has_a_chapter_for_each(tmp_path: Path) -> None:
     (file,) = write_report(two(tmp_path), ["md"], tmp_path / "both")
     written = file.read_text()
     for commit, best in (("11111111", "linformer"), ("22222222", "longformer")):
-        start = written.index(f", bidirectional, commit {commit}**")
+        start = written.index(f", bidirectional, commit {commit}</summary>")
         assert f"{best} is the fastest" in written[start : start + 600]
-        assert re.search(
-            rf"Both answers at each length: .*, commit {commit}$", written, re.MULTILINE
-        )
 
 
 def test_every_reader_keeps_them_apart(tmp_path: Path) -> None:

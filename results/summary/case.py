@@ -1,0 +1,117 @@
+"""The panel *your case*: what the page's script looks up, and what it shows without scripts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from results.text.method_types import CHANGES
+
+USES: Mapping[str, str] = {
+    "": "any use",
+    "swap": "swap into a trained model",
+    "finetune": "fine-tune with it",
+    "scratch": "train from scratch",
+    "decode": "decode with a trained model",
+}
+"""What a method is wanted for, in the words of ``attnbench recommend --use``."""
+
+HEADS: Mapping[str, str] = {
+    "exact": "Fastest exact method",
+    "other": "Fastest that changes the function",
+}
+
+BASES: Mapping[str, str] = {
+    "measured": "", "interpolated": "between two measured lengths", "predicted": "predicted",
+}  # fmt: skip
+
+Candidate = Mapping[str, Any]
+
+
+class Answer(NamedTuple):
+    """One of the two answers."""
+
+    kind: str
+    head: str
+    candidate: Candidate | None
+
+
+class Case(NamedTuple):
+    """The panel as it stands before anything is asked.
+
+    Attributes:
+        data: for the script: the modes of `recommendation.page_answers`, texts that recur listed
+            once, and the words of the panel.
+        modes: to choose from: what tells the groups of the data apart.
+        uses: to choose from, those that a candidate has, with their words.
+        length: that is asked for first, in tokens.
+        shortest: that can be asked for.
+        longest: likewise.
+        answers: the two.
+    """
+
+    data: Mapping[str, Any]
+    modes: Sequence[str]
+    uses: Mapping[str, str]
+    length: int
+    shortest: int
+    longest: int
+    answers: Sequence[Answer]
+
+
+def case_of(found: Mapping[str, Any], length: int) -> Case | None:
+    """Return the panel; None where no length can be asked for.
+
+    Args:
+        found: what `recommendation.page_answers` gives.
+        length: to be asked for first, in tokens.
+    """
+    modes = [mode for mode in found["modes"] if mode["points"]]
+    if not modes:
+        return None
+    lengths = [point["n"] for point in modes[0]["points"]]
+    nearest = min(modes[0]["points"], key=lambda point: abs(point["n"] - length))
+    words = {"heads": HEADS, "bases": BASES, "changes": CHANGES}
+    return Case(
+        {"modes": _interned(modes), **words}, _names(modes), _uses(modes), nearest["n"],
+        min(lengths), max(lengths), answers(nearest["candidates"]),
+    )  # fmt: skip
+
+
+def _names(modes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what each group of answers is called: its mode; where two share it, its setting."""
+    counts = Counter(mode["mode"] for mode in modes)
+    return [
+        mode["mode"] if counts[mode["mode"]] == 1 else f"{mode['mode']}: {mode['setting']}"
+        for mode in modes
+    ]
+
+
+def _uses(modes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    points = (point for mode in modes for point in mode["points"])
+    had = {use for point in points for c in point["candidates"] for use in c["uses"]}
+    return {use: words for use, words in USES.items() if not use or use in had}
+
+
+def answers(candidates: Sequence[Candidate]) -> list[Answer]:
+    """Return the first exact candidate and the first of the others; they come by time."""
+    exact = next((c for c in candidates if c["type"] == "exact"), None)
+    other = next((c for c in candidates if c["type"] != "exact"), None)
+    return [Answer("exact", HEADS["exact"], exact), Answer("other", HEADS["other"], other)]
+
+
+def _interned(modes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the modes with ``code`` and ``quality`` as places in a list ``texts`` of each."""
+    made = []
+    for mode in modes:
+        texts: dict[str, int] = {}
+        points = [
+            {"n": point["n"], "candidates": [
+                {**c, **{k: texts.setdefault(c[k], len(texts)) for k in ("code", "quality")}}
+                for c in point["candidates"]
+            ]}
+            for point in mode["points"]
+        ]  # fmt: skip
+        made.append({**mode, "points": points, "texts": list(texts)})
+    return made
