@@ -7,10 +7,12 @@ Exit codes: 0 done, 1 not done, 2 misuse (one line that says what is accepted), 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,14 @@ from suites.parsing import parse_threshold
 from suites.terminal.completion import RunFolder, backend_or_path
 from suites.terminal.confirm_options import confirm_options
 from suites.terminal.export_options import check_export, export_options
-from suites.terminal.group import HELP_NAMES, NotComparedError, OneLineGroup, given_option, misuse
+from suites.terminal.group import (
+    HELP_NAMES,
+    NotComparedError,
+    OneLineGroup,
+    given_option,
+    message_of,
+    misuse,
+)
 from suites.terminal.run_group import RunGroup, load_plugin
 from suites.terminal.stream import Stream
 
@@ -583,6 +592,7 @@ def _measured_for(
     from results import recommend as recommended
     from results.recommendation.commands import quality_words, speed_words
     from results.records.load import load
+    from suites.engine.measuring import RUNS
 
     place = out or RUNS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-recommend"
     found = (place / "speed", *folders)
@@ -597,8 +607,9 @@ def _measured_for(
 
 def _sweep(words: Sequence[str]) -> None:
     """Run a sweep as if it had been typed; one that is stopped stops this command, too."""
-    Stream(sys.stderr).write(f"$ {shlex.join(['attnbench', *words])}\n")
-    code = main.main([*words], "attnbench", standalone_mode=False)
+    command = [*words, "--no-report"]
+    Stream(sys.stderr).write(f"$ {shlex.join(['attnbench', *command])}\n")
+    code = main.main(command, "attnbench", standalone_mode=False)
     if isinstance(code, int) and code:
         raise click.exceptions.Exit(code)
 

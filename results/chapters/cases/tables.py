@@ -47,7 +47,7 @@ def _others(frame: pd.DataFrame) -> TableView:
     for row in as_rows(frame.drop(columns="samples")):
         cases.setdefault(tuple(row[column] for column in _CASE), []).append(row)
     columns: Columns[list[Row]] = {
-        "kind": lambda rows: _KINDS.get(rows[0]["kind"], rows[0]["kind"]),
+        "kind": lambda rows: _KINDS.get(str(rows[0]["kind"]), str(rows[0]["kind"])),
         "backend": lambda rows: (
             numbers.NONE if rows[0]["kind"] in _KINDS else name(rows[0]) or numbers.NONE
         ),

@@ -161,7 +161,9 @@ def test_sentinels_of_several_settings_stand_apart(tmp_path: Path) -> None:
 def test_a_disturbed_run_is_said_before_everything_else(tmp_path: Path) -> None:
     extra = synthetic.sentinels([1.0, 1.0, 1.2, 1.2])
     page, markdown = (f.read_text() for f in write_report([made(tmp_path, extra=extra)]))
-    sentence = "(cpu, 2 threads, 4 repetitions), always the same work, took 1.00 s to 1.20 s: a spread of 20 %"
+    sentence = (
+        "(cpu, 2 threads, 4 repetitions), always the same work, took 1.00 s to 1.20 s: a spread"
+    )
     for text in (html.unescape(page), markdown):
         top = text[: text.index("In sentences")]
         assert "noisy machine" in top
