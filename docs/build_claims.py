@@ -44,7 +44,7 @@ def text() -> str:
     (machine,) = {str(m) for m in run.frame["machine"]}
     name = machine_name(run.machines.get(machine, {}))
     found = rulings(Analysis(run))
-    parts = [HEAD, f"The numbers below were measured on two cores of an {name}.", _table(found)]
+    parts = [HEAD, f"The figures below are of two cores of an {name}.", _table(found)]
     parts += [_one(ruling) for ruling in found]
     return "\n".join(parts)
 
@@ -61,7 +61,7 @@ def _one(ruling: Ruling) -> str:
     lines = [f"## {claim.id}", "", f"{claim.text} **{WORDS[ruling.verdict].capitalize()}.**", ""]
     if claim.note:
         lines += [claim.note, ""]
-    lines += ["| question | value | expected | answer |", "| :-- | --: | --: | :-- |"]
+    lines += ["| asked | value | expected | answer |", "| :-- | --: | --: | :-- |"]
     for answer in ruling.answers:
         word = WORDS[answer.verdict] if answer.question.decides else "–"
         cells = (answer.question.says, in_words(answer.value), answer.question.wanted, word)
