@@ -91,8 +91,8 @@ class Lab:
         taken = dict(zip(calls, timings, strict=True))
         if late := [str(key) for key, timing in taken.items() if not timing.warm_up.converged]:
             raise RuntimeError(
-                f"{', '.join(late)}: calls still became faster when the time was over; a longer "
-                "--case-timeout gives them time"
+                f"{', '.join(late)}: the warm-up was cut short; a longer "
+                "--case-timeout prevents that"
             )
         return {key: median(timing.samples) for key, timing in taken.items()}
 

@@ -76,8 +76,8 @@ def connected(address: str) -> Iterator[None]:
     thread.join(CONNECT_S)
     if thread.is_alive():
         raise MisuseError(
-            f"--cluster: {address} answers, but takes no driver within {CONNECT_S:g} s; expected "
-            "the address of a Ray cluster that this machine is a node of (`ray start`)"
+            f"--cluster: {address} answers, but accepts no connection within {CONNECT_S:g} s; "
+            "expected the address of a Ray cluster that this machine is a node of (`ray start`)"
         )
     if failures:
         raise MisuseError(f"--cluster: {address}: {first_line(failures[0])}")
@@ -101,13 +101,13 @@ def _probed(address: str) -> str:
     except OSError as error:
         why = error.strerror or str(error) or type(error).__name__
         raise MisuseError(
-            f"--cluster: nobody answers at {address} ({why}); expected the address of a Ray "
+            f"--cluster: nothing answers at {address} ({why}); expected the address of a Ray "
             "cluster"
         ) from None
     with listener:
         if not _greets(listener):
             raise MisuseError(
-                f"--cluster: what listens at {address} is no Ray cluster; expected the address "
+                f"--cluster: {address} is not a Ray cluster; expected the address "
                 "that `ray start` has"
             )
     return host

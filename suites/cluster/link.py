@@ -91,7 +91,7 @@ def _every_node() -> list[dict[str, Any]]:
     try:
         answer: list[dict[str, Any]] = ray.nodes()
     except Exception as error:  # of its core, which has no kind of its own for it
-        raise LostError(f"the cluster does not answer any more: {first_line(error)}") from None
+        raise LostError(f"the cluster stopped answering: {first_line(error)}") from None
     return answer
 
 
@@ -207,7 +207,7 @@ class Remote:
         outcome, seen = got(answer, timeout_s + GRACE_S, self._stopped)
         self._see(seen)
         if isinstance(outcome, str):
-            raise LostError(f"it can start no case: {outcome}")
+            raise LostError(f"it cannot start cases: {outcome}")
         assert isinstance(outcome, Outcome)
         return outcome
 

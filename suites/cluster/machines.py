@@ -120,8 +120,8 @@ class Machines:
             elif time.monotonic() - alone_since > NOBODY_S:
                 why = f" ({'; '.join(self._refused)})" if self._refused else ""
                 raise LaunchError(
-                    f"--cluster: no machine was there for this sweep within {NOBODY_S:g} s: they "
-                    f"are gone or in others' use{why}"
+                    f"--cluster: no machine was available for this sweep within {NOBODY_S:g} s: "
+                    f"they are gone or in use by others{why}"
                 )
             self._changed.wait(LOOK_S)
             self._changed.clear()

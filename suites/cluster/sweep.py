@@ -37,8 +37,8 @@ def check_possible(plan: Plan) -> None:
         raise MisuseError(f"--cluster: {reason}")
     if plan.files:
         raise MisuseError(
-            f"--cluster: reads no files of this machine; got {', '.join(plan.files)} by --corpus, "
-            "--lra-data or --hf-config"
+            f"--cluster: cannot read files of this machine; got {', '.join(plan.files)} by "
+            "--corpus, --lra-data or --hf-config"
         )
 
 

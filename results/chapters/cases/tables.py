@@ -47,7 +47,7 @@ def _others(frame: pd.DataFrame) -> TableView:
     for row in as_rows(frame.drop(columns="samples")):
         cases.setdefault(tuple(row[column] for column in _CASE), []).append(row)
     columns: Columns[list[Row]] = {
-        "kind": lambda rows: _KINDS.get(str(rows[0]["kind"]), str(rows[0]["kind"])),
+        "kind": _kind,
         "backend": lambda rows: (
             numbers.NONE if rows[0]["kind"] in _KINDS else name(rows[0]) or numbers.NONE
         ),
@@ -60,6 +60,11 @@ def _others(frame: pd.DataFrame) -> TableView:
     }
     notes = ["Value: the kind's main metric, its median over processes."]
     return table("Cases of other kinds", cases.values(), columns, text_columns=3, notes=notes)
+
+
+def _kind(rows: list[Row]) -> str:
+    kind = str(rows[0]["kind"])
+    return _KINDS.get(kind, kind)
 
 
 def _end(rows: list[Row]) -> Row:
