@@ -149,6 +149,9 @@ class RunGroup(click.Group):
         """Return the suite that words name, the others, and what is to be said of them."""
         before, word, after = _parted(args, "--suite")
         first = args[0] if args and not args[0].startswith("-") else None
+        if word is None and "--suite" in args and not ctx.resilient_parsing:
+            every = ", ".join(self.list_commands(ctx))
+            raise click.UsageError(f"--suite: expected one of {every}, got nothing", ctx)
         if word is None:
             if ctx.resilient_parsing and first not in self.list_commands(ctx):
                 first = None

@@ -101,7 +101,7 @@ def test_the_old_form_goes_on_working_with_a_note(tmp_path):
         (["--suite", "qualty"], "did you mean 'quality'"),
         (["error", "--suite", "quality"], "--suite: error is named already; got quality"),
         (["--seed", "1", "quality"], "a suite is named first: attnbench run quality"),
-        (["--suite"], "No such option '--suite'"),
+        (["--suite"], "--suite: expected one of speed, peers,"),
         (["claims", "--mode", "forward"], "--mode: an experiment has its own"),
         (["error", "--mode", "training"], "--mode: suite error is of mode forward; got training"),
         (["--backend", "full,longformer:window=3"], "repeat the option for each"),
