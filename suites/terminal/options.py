@@ -45,7 +45,7 @@ OPTIONS: Mapping[str, Sequence[Option | str]] = {
             type=Parsed("NAME[:key=value,…]", parse_backends),
             shell_complete=any_of(arms),
             callback=flattened,
-            help="Names, or one with options, where a+b is a list. Repeatable.",
+            help="full,longformer:window=64; a value a+b is a list. Repeatable.",
         ),
         OF_SUITE,
         Option(["--seq-len", "seq_lens"], type=COUNTS, help="Lengths in tokens."),
