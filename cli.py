@@ -26,13 +26,12 @@ from suites.names import tasks
 from suites.parameters import PLUGIN, Length, Parsed, one_of
 from suites.parsing import parse_threshold
 from suites.terminal.completion import RunFolder, backend_or_path
-from suites.terminal.confirm_options import confirm_options
+from suites.terminal.confirm_options import check_confirm, confirm_options
 from suites.terminal.export_options import check_export, export_options
 from suites.terminal.group import (
     HELP_NAMES,
     NotComparedError,
     OneLineGroup,
-    given_option,
     message_of,
     misuse,
 )
@@ -338,14 +337,7 @@ def compare(
         raise click.UsageError("--json: beside --markdown there is no one form; give one", ctx)
     if html is not None and (html.suffix != ".html" or html.is_dir()):
         raise click.UsageError(f"--html: expected a file that ends in .html, got {html}", ctx)
-    if confirm and base_from is None:
-        raise click.UsageError(
-            "--base-from: --confirm measures both versions again; say where BASE's is, a checkout "
-            "or an environment",
-            ctx,
-        )
-    if not confirm and (given := given_option(ctx, "base_from", *options)):
-        raise click.UsageError(f"{given}: goes with --confirm", ctx)
+    check_confirm(ctx, confirm, base_from, options)
     of_backends: dict[str, float] = {}
     for backend, threshold in thresholds:
         if backend in of_backends:

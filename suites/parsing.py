@@ -39,23 +39,20 @@ def parse_backend(text: str) -> Arm:
 
 
 def parse_backends(text: str) -> tuple[Arm, ...]:
-    """Read names separated by commas, or one with options as `parse_backend` does.
+    """Read several as `parse_backend` does, separated by commas: ``full,longformer:window=64``.
+
+    What has an equals sign, and no colon before it, is a further option of the one before.
 
     Raises:
-        ValueError: if the text has neither form.
+        ValueError: if the text does not have this form.
     """
-    names, colon, _ = text.partition(":")
-    if not colon:
-        parts = dict.fromkeys(part.strip() for part in text.split(","))
-        return tuple(map(parse_backend, parts))
-    again = "several of which one has options: repeat the option for each"
-    if "," in names:
-        raise ValueError(f"expected NAME:key=value,… or NAME,NAME, got {text!r}; {again}")
-    try:
-        return (parse_backend(text),)
-    except ValueError as error:
-        more = f"; {again}" if "," in text and "stands twice" not in str(error) else ""
-        raise ValueError(f"{error}{more}") from None
+    written: list[str] = []
+    for part in (part.strip() for part in text.split(",")):
+        if written and "=" in part.partition(":")[0]:
+            written[-1] += f",{part}"
+        else:
+            written.append(part)
+    return tuple(map(parse_backend, dict.fromkeys(written)))
 
 
 _SPAN = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")

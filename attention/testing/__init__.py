@@ -139,7 +139,7 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
     "declaration": refusals.check_declaration,
     "shapes": conformance.check_shapes,
     "dtypes": conformance.check_dtypes,
-    "twin": conformance.check_twin,
+    "reference": conformance.check_reference,
     "gradients": conformance.check_gradients,
     "exactness": conformance.check_exactness,
     "future": conformance.check_future,

@@ -54,7 +54,7 @@ def check_dtypes(bench: Bench) -> None:
             assert_matches(f"{dtype} ({described(call)})", out, oracle, budget, how)
 
 
-def check_twin(bench: Bench) -> None:
+def check_reference(bench: Bench) -> None:
     """The output equals the reference in float64, of strided inputs too."""
     for call in bench.calls():
         module = bench.build(call.k.shape[2]).eval()

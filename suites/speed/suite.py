@@ -88,7 +88,7 @@ class SpeedSuite(Suite[SpeedPlan]):
     summary = "what our backends cost: time and memory, forward, training and decoding"
     examples = (
         "attnbench run --preset quick --out runs/today",
-        "attnbench run speed --backend full,sdpa --backend longformer:window=64 --seq-len 1024",
+        "attnbench run speed --backend full,sdpa,longformer:window=64 --seq-len 512,1024",
     )
     presets = PRESETS
     takes = frozenset(SHARED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ import click
 
 from suites.parameters import PLUGIN, SAMPLE_TIME, Number
 from suites.parsing import LARGEST_LIMIT_S
+from suites.terminal.group import given_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -73,3 +74,21 @@ def confirm_options(function: F) -> F:
     for option in reversed(CONFIRM_OPTIONS):
         function = option(function)
     return function
+
+
+def check_confirm(
+    ctx: click.Context, confirm: bool, base_from: Path | None, options: Iterable[str]
+) -> None:
+    """Check that the options of measuring again go with ``--confirm``, and that it has its base.
+
+    Raises:
+        click.UsageError: naming the one that does not, or is missing.
+    """
+    if confirm and base_from is None:
+        raise click.UsageError(
+            "--base-from: --confirm measures both versions again; say where BASE's is, a checkout "
+            "or an environment",
+            ctx,
+        )
+    if not confirm and (given := given_option(ctx, "base_from", *options)):
+        raise click.UsageError(f"{given}: goes with --confirm", ctx)

@@ -46,7 +46,7 @@ OPTIONS: Mapping[str, Sequence[Option | str]] = {
             type=Parsed("NAME[:key=value,…]", parse_backends),
             shell_complete=any_of(arms),
             callback=flattened,
-            help="Names, or one with options, where a+b is a list. Repeatable.",
+            help="full,longformer:window=64; a value a+b is a list. Repeatable.",
         ),
         OF_SUITE,
         Option(["--seq-len", "seq_lens"], type=LENGTHS, help="Lengths in tokens: 4096, 16k."),

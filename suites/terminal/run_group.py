@@ -149,6 +149,9 @@ class RunGroup(click.Group):
         """Return the suite that words name, the others, and what is to be said of them."""
         before, word, after = _parted(args, "--suite")
         first = args[0] if args and not args[0].startswith("-") else None
+        if word is None and "--suite" in args and not ctx.resilient_parsing:
+            every = ", ".join(self.list_commands(ctx))
+            raise click.UsageError(f"--suite: expected one of {every}, got nothing", ctx)
         if word is None:
             if ctx.resilient_parsing and first not in self.list_commands(ctx):
                 first = None
@@ -197,12 +200,11 @@ def _load(ctx: click.Context, args: Sequence[str]) -> None:
 
 def _record(ctx: click.Context, option: click.Option) -> tuple[str, str] | None:
     """Return how an option is written, and what it does, with what holds without it."""
-    record = option.get_help_record(ctx)
-    shown = option.show_default
-    if record is None or not shown:
-        return record
+    record, shown = option.get_help_record(ctx), option.show_default
+    if record is None:
+        return None
     default = shown if isinstance(shown, str) else option.default
-    return record[0], f"{option.help} [default: {default}]"
+    return record[0], f"{option.help} [default: {default}]" if shown else f"{option.help}"
 
 
 def _parted(args: Sequence[str], option: str) -> tuple[list[str], str | None, list[str]]:

@@ -91,7 +91,7 @@ def test_the_contract_notices_when_the_example_is_broken(taught: Path) -> None:
     taught.write_text(broken)
     registry.load_file(taught)
     failed = {f.check: f for f in check("elu_linear") if f.status == "failed"}
-    assert {"twin", "padding"} <= failed.keys()
+    assert {"reference", "padding"} <= failed.keys()
     assert "torch.randn" in failed["padding"].how
 
 

@@ -68,4 +68,4 @@ def test_the_helper_fails_and_skips_as_it_should(monkeypatch: pytest.MonkeyPatch
         lambda self, *args, **more: torch.nan_to_num(right(self, *args, **more)) * 1.001,
     )  # fmt: skip
     with pytest.raises(pytest.fail.Exception, match=r"(?s)off.*import|import"):
-        case("twin")
+        case("reference")

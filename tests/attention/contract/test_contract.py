@@ -329,7 +329,7 @@ BROKEN: list[Any] = [
     (PassesPaddingOn, "padding_content"),
     (LeaksTheFuture, "future"),
     (IgnoresPadding, "padding"),
-    (IgnoresPadding, "twin"),
+    (IgnoresPadding, "reference"),
     (MixesTheBatch, "batch"),
     (WrongDtype, "shapes"),
     (WrongDtype, "dtypes"),

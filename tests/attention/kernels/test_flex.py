@@ -134,7 +134,16 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("bigbird", {"block_size": 32, "num_random_blocks": 5, "seed": 9}),
     ("bigbird", {"block_size": 64, "num_global_tokens": 300}),
 ]
-CHECKS = ("shapes", "twin", "gradients", "future", "padding", "batch", "determinism", "refusals")
+CHECKS = (
+    "shapes",
+    "reference",
+    "gradients",
+    "future",
+    "padding",
+    "batch",
+    "determinism",
+    "refusals",
+)
 
 
 @pytest.mark.parametrize("what", CHECKS)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 from helpers_sweep import FAKE_SUITES
 
@@ -209,6 +210,9 @@ def test_an_installed_suite_is_there_and_a_broken_one_stops_no_other(
     monkeypatch.setattr(
         "importlib.metadata.entry_points", lambda *, group: points * (group == registry.GROUP)
     )
+    shell = ShellComplete(cli.main, {}, "attnbench", "_ATTNBENCH_COMPLETE")
+    assert [one.value for one in shell.get_completions(["run"], "the")] == ["theirs"]
+    assert "theirs" not in {suite.name for suite in registry.suites()}  # nothing was loaded
     done = run("theirs", "--order", "ascending", "--batch", "2")
     assert "plug-in bad failed to load: no_such_package.suite failed to import" in done.stderr
     assert "--batch: numbers are sorted" in done.stderr
