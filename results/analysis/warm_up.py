@@ -47,12 +47,20 @@ def marked(text: str, row: Mapping[Any, Any]) -> str:
     return f"{text} {MARK}" if is_cut_short(row) and text != numbers.NONE else text
 
 
+_TOLD = "warm-ups were cut short"
+
+
+def is_sentence(text: str) -> bool:
+    """Whether a text is one that `sentence` returns."""
+    return _TOLD in text
+
+
 def sentence(cut: int, known: int) -> str:
     """Say how many of the warm-ups of a run were cut short."""
     return (
-        f"{cut:,} of {known:,} warm-ups were cut short before calls stopped getting faster: such "
-        f"times are marked {MARK} (hollow in figures) and may be too long; a longer "
-        "--case-timeout prevents that."
+        f"{cut:,} of {known:,} {_TOLD} before their calls stopped getting faster: "
+        f"a time that rests on one is marked {MARK} (hollow in figures) and may be too long; a "
+        "longer --case-timeout prevents that."
     )
 
 

@@ -9,7 +9,6 @@ from results.chapters.speed.rows import Chapter
 from results.page.blocks import Cell
 from results.recommendation.candidates import shipped_evidence
 from results.recommendation.evidence import Evidences
-from results.recommendation.quality import UNKNOWN
 from results.summary.methods import Comparison, Method
 
 Quality = Callable[[Method], Cell]
@@ -23,17 +22,16 @@ def qualities(chapter: Chapter, comparison: Comparison) -> tuple[Quality, str]:
     """
     known = Evidences(chapter.analysis.run.frame, shipped_evidence())
     is_causal = bool(chapter.setting["is_causal"]) or comparison.mode == "decode"
-    texts = {
-        m.key: "exact" if m.is_exact else known.quality(
-            m.backend, m.options, is_causal=is_causal, seq_len=comparison.length
-        ).short
+    found = {
+        m.key: known.quality(m.backend, m.options, is_causal=is_causal, seq_len=comparison.length)
         for m in comparison.methods
-    }  # fmt: skip
+        if not m.is_exact
+    }
 
     def write(method: Method) -> Cell:
-        return Cell(texts[method.key])
+        return Cell(found[method.key].short if method.key in found else "exact")
 
-    unknown = [m for m in comparison.methods if texts[m.key] == UNKNOWN]
+    unknown = [m for m in comparison.methods if m.key in found and found[m.key].best is None]
     return write, _command(unknown, is_causal=is_causal) if unknown else ""
 
 
@@ -42,4 +40,4 @@ def _command(methods: list[Method], *, is_causal: bool) -> str:
     words = ["attnbench", "run", "--suite", "error", "--inputs", "trained"]
     words += ["--causal"] * is_causal
     words += [word for m in methods for word in ("--backend", m.label)]
-    return f"Quality not measured; to measure it: {shlex.join(words)}"
+    return f"Quality on inputs that matter is not known of all; to measure it: {shlex.join(words)}"

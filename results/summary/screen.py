@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from results.analysis.analysis import Analysis
+from results.analysis.warm_up import is_sentence
 from results.chapters.speed.rows import Chapter, chapters
 from results.page.blocks import Drawing, Part, TableView
 from results.summary import provenance
@@ -68,8 +69,7 @@ def first_screen(analysis: Analysis, parts: Sequence[Part]) -> FirstScreen:
         analysis: of the run.
         parts: what its chapters show.
     """
-    is_noisy = any(part.warnings for part in parts if part.layout == "trust")
-    chips = ["incomplete run"] * bool(analysis.run.incomplete) + ["noisy machine"] * is_noisy
+    chips = _chips(analysis, parts)
     settings = chapters(analysis)
     compared = comparisons(settings[0]) if settings else []
     if not compared:
@@ -80,6 +80,16 @@ def first_screen(analysis: Analysis, parts: Sequence[Part]) -> FirstScreen:
     measured = [part for part in measured if part]
     length, others = compared[0].length, len(settings) - 1
     return FirstScreen(title(compared[0]), measured, chips, views, length, others)
+
+
+def _chips(analysis: Analysis, parts: Sequence[Part]) -> list[str]:
+    doubts = [w for part in parts if part.layout == "trust" for w in part.warnings]
+    found = {
+        "incomplete run": bool(analysis.run.incomplete),
+        "noisy machine": any(not is_sentence(w) for w in doubts),
+        "warm-ups cut short": any(map(is_sentence, doubts)),
+    }
+    return [chip for chip, is_so in found.items() if is_so]
 
 
 def _view(chapter: Chapter, comparison: Comparison) -> View:

@@ -15,7 +15,7 @@ from results.chapters.speed.attention_share import worth
 from results.chapters.speed.growth import exponents, reach, short
 from results.chapters.speed.rows import Chapter
 from results.page.blocks import Paragraph
-from results.page.cells import WHOLE, name
+from results.page.cells import WHOLE, name, time_cell
 from results.records.frames import as_rows
 from results.schema import IDENTITY
 from results.statistics.launches import ratio_of
@@ -63,7 +63,7 @@ def _fastest(chapter: Chapter, mode: str) -> list[str]:
         return []
     best = rows[0]
     place = f"{WORDS[mode].place} {numbers.tokens(best['seq_len'])} tokens"
-    spent = marked(numbers.seconds(best["value"]), best)
+    spent = time_cell(best).text
     if len(rows) == 1:
         return [f"{place} only {name(best)} was measured: {spent}."]
     lead = ratio_of(rows[1]["cell"], best["cell"])

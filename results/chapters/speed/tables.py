@@ -72,6 +72,8 @@ def _by_length(
     write = writer(metric)
 
     def cell(row: Row) -> Cell:
+        if metric == "latency" and math.isfinite(row["value"]):
+            return time_cell(row)
         if math.isfinite(row["value"]):
             return Cell(marked(write(row["value"]), row), plus_minus(row))
         return Cell(status_word(row["status"]), is_status=True)
