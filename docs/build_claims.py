@@ -26,23 +26,23 @@ COSTS = (
 REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "epyc-2-cores-claims"
 
 HEAD = """\
-# Claims, put to the test
+# Claims about attention, tested
 
 <!-- Made from the reference records by `python docs/build_claims.py`; a test compares. -->
 
-What introductions to transformers say of attention, each as one small seeded experiment with a
-number, an interval and a verdict. A claim holds in a range that was fixed before it was measured;
-the verdict is *supported* where the interval lies within it, *refuted* where it lies outside, and
-*inconclusive* where it does neither. To test them on your machine:
+What introductions to transformers say about attention, each tested by a small seeded experiment.
+The range in which a claim holds was fixed before it was measured. The verdict is *supported* where
+the 95 % interval is inside the range, *refuted* where it is outside, else *inconclusive*. To test
+them on your machine:
 
 ```sh
-attnbench run --suite claims --out claims
+attnbench run claims --out claims
 attnbench report claims
 attnbench export claims --table claims --format json
 ```
 
 `--claim ID` tests one, `--preset standard` takes more seeds and time, `attnbench list --claims`
-says what is asked.
+shows the questions.
 """
 
 
@@ -92,7 +92,7 @@ def _one(ruling: Ruling) -> str:
     lines = [f"### {claim.id}", "", f"{claim.text} **{WORDS[ruling.verdict].capitalize()}.**", ""]
     if claim.note:
         lines += [claim.note, ""]
-    lines += ["| asked | value | expected | answer |", "| :-- | --: | --: | :-- |"]
+    lines += ["| question | value | expected | answer |", "| :-- | --: | --: | :-- |"]
     for answer in ruling.answers:
         word = WORDS[answer.verdict] if answer.question.decides else "–"
         cells = (answer.question.says, in_words(answer.value), answer.question.wanted, word)

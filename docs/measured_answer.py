@@ -73,8 +73,8 @@ def _above(chapter: Chapter) -> str:
     memory = points[points["seq_len"] == longest].set_index("backend")["value"]
     ours = memory[at["backend"]]
     return (
-        f"- **At {numbers.tokens(longest)} tokens** {numbers.listing(faster)} as fast as "
-        f"`{BASELINE}`. They save no memory beside it ({numbers.size(ours.min())} to "
+        f"- **At {numbers.tokens(longest)} tokens** speed-ups over `{BASELINE}`: "
+        f"{', '.join(faster)}. They save no memory beside it ({numbers.size(ours.min())} to "
         f"{numbers.size(ours.max())}; `{BASELINE}` {numbers.size(memory[BASELINE])}), only beside "
         f"materialised softmax (`full` {numbers.size(memory['full'])})."
     )

@@ -6,7 +6,7 @@ thresholds rise with the largest block that was ever freed, up to 32 MiB. A proc
 started has them low, and what lies at the heap's end decides whether each call pays for its pages:
 launches of materialised softmax at 512 tokens take 4.5 ms or 9.5 ms, at random. A program that has
 loaded a model has freed such a block, and this is the state that is measured: see
-docs/performance.md.
+docs/kernels.md.
 """
 
 from __future__ import annotations
