@@ -222,8 +222,6 @@ def context_of_main() -> click.Context:
 
 def parsed(words: list[str]) -> click.Context:
     """Parse a command line of ours; of a sweep make the grid too."""
-    if words[1] == "run" and not words[2].startswith("-"):  # until `run SUITE` is there
-        words = [*words[:2], "--suite", *words[2:]]
     command = cli.main.commands[words[1]]
     context = command.make_context(words[1], words[2:], parent=context_of_main())
     if words[1] == "run":
