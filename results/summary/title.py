@@ -56,15 +56,18 @@ def _is_faster(method: Method) -> bool:
 
 def _until(comparison: Comparison, faster: Sequence[Method]) -> str:
     """Say below which length nothing is faster, where one of the lengths tried is."""
-    starts = [at for m in faster if math.isfinite(at := faster_from(m, comparison))]
+    starts = {m.label: at for m in faster if math.isfinite(at := faster_from(m, comparison))}
     if not starts or len(comparison.lengths) < 2:
         return ""
-    first = min(starts)
-    if first <= comparison.lengths[0]:
-        return f"Already at {numbers.tokens(first)} tokens exact attention is not the fastest; "
+    shortest = comparison.lengths[0]
+    early = [label for label, at in starts.items() if at <= shortest]
+    later = [at for at in starts.values() if at > shortest]
+    if not later:
+        return f"Already at {numbers.tokens(shortest)} tokens exact attention is not the fastest; "
+    who = f"only {numbers.few(early, MOST_NAMED)} beat{'s' * (len(early) == 1)}"
     return (
-        f"Below about {_about(first)} tokens nothing beats exact attention "
-        f"({comparison.baseline}); "
+        f"Below about {_about(min(later))} tokens {who if early else 'nothing beats'} "
+        f"exact attention ({comparison.baseline}); "
     )
 
 
