@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -629,9 +629,13 @@ def _measured_for(
 
 
 def _sweep(words: Sequence[str]) -> None:
-    """Run a sweep as if it had been typed; one that is stopped stops this command, too."""
+    """Run a sweep as if it had been typed; one that is stopped stops this command, too.
+
+    What it prints goes to standard error: the answer alone is this command's output.
+    """
     Stream(sys.stderr).write(f"$ {shlex.join(['attnbench', *words])}\n")
-    code = main.main([*words], "attnbench", standalone_mode=False)
+    with redirect_stdout(sys.stderr):
+        code = main.main([*words], "attnbench", standalone_mode=False)
     if isinstance(code, int) and code:
         raise click.exceptions.Exit(code)
 

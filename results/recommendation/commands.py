@@ -17,6 +17,9 @@ from results.text.labels import BACKENDS
 SHORTEST = 64
 """No length below is measured for a fit."""
 
+PROCESSES = 5
+"""Processes per case: enough for an interval, and an end to be waited for."""
+
 MINE = Path("runs/mine")
 """Where what is printed puts what it measures."""
 
@@ -50,7 +53,8 @@ def speed_words(asked: Question, out: Path, plugins: Sequence[Path] = ()) -> lis
     }
     return [
         "run", "--mode", asked.mode, "--seq-len", ",".join(map(str, sorted(lengths))),
-        *_causal(asked), *_setting(asked), *_plugins(plugins), "--out", str(out),
+        "--launches", str(PROCESSES), *_causal(asked), *_setting(asked), *_plugins(plugins),
+        "--out", str(out),
     ]  # fmt: skip
 
 

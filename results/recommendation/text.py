@@ -129,7 +129,7 @@ def _ranking(
         lines += [*([] if table else [""]), *prose(f"No time here: {', '.join(silent)}.", "  ")]
     if not ranking.answers:
         lines += ["", *_would_give(ranking)]
-    for answer in ranking.answers[-1:]:
+    for answer in [a for a in ranking.answers if not _is_slower(a)][-1:]:
         code = ranking.python(answer).splitlines()
         lines += [
             "",
@@ -178,17 +178,22 @@ def _other(ranking: Ranking, plugins: Sequence[Path]) -> list[str]:
             )  # fmt: skip
             lines += [f"  {quality_command(ranking, [one], plugins)}"]
         return lines
-    slower = answer.speedup.has_interval and answer.speedup.high < 1
     caveat = WINDOW_SWAP if ranking.question.use == "swap" else CHANGES
     return [
         *prose(f"{head}{clean(answer.label)}, {latency_text(answer)}, "
                f"{speedup_text(answer, ranking)}, {_memory(answer, ranking)}"
                f"{_tied(ranking, answer)}."),
-        *(prose("slower than the exact one here: take that", "  ", 0) if slower else []),
+        *(prose("slower than the exact one here: take that", "  ", 0)
+          if _is_slower(answer) else []),
         *prose(f"{answer.type}: {caveat}; {basis_text(answer.latency)}", "  ", 0),
         *(f"  quality: {line}" if i == 0 else f"           {line}"
           for i, line in enumerate(answer.quality.lines)),
     ]  # fmt: skip
+
+
+def _is_slower(answer: Candidate) -> bool:
+    """Whether an answer is surely slower than the exact baseline."""
+    return answer.speedup.has_interval and answer.speedup.high < 1
 
 
 def _memory(answer: Candidate, ranking: Ranking) -> str:

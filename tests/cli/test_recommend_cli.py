@@ -160,6 +160,7 @@ def test_measure_runs_what_is_missing_and_answers(
     out = tmp_path / "out"
     got = invoke("--seq-len", "2k", "--measure", "--plugin", plugin, "--out", out)
     assert got.exit_code == 0
+    assert "--launches" in ran[0]
     assert [words[:5] for words in ran] == [
         ["run", "--mode", "forward", "--seq-len", "512,1024,2048"],
         ["run", "--suite", "error", "--inputs", "trained"],
