@@ -11,6 +11,7 @@ from results.recommendation.quality import TRAINED
 from results.recommendation.question import Question
 from results.recommendation.ranking import Candidate, Ranking
 from results.schema import LSTM
+from results.text.amounts import write_size
 from results.text.clean import clean
 from results.text.labels import BACKENDS
 
@@ -36,8 +37,8 @@ def measure_command(asked: Question, plugins: Sequence[Path] = ()) -> str:
     words += _causal(asked) + _setting(asked) + _plugins(plugins)
     for name in ("max_error", "min_recall", "max_memory", "error_inputs", "recall_task"):
         if (value := getattr(asked, name)) is not None:
-            words += [f"--{name.replace('_', '-')}", f"{value:g}" if name != "max_memory"
-                      and isinstance(value, float) else str(value)]  # fmt: skip
+            shown = write_size(value) if name == "max_memory" else _shown(value)
+            words += [f"--{name.replace('_', '-')}", shown]
     return shlex.join([*words, "--measure"])
 
 
@@ -101,7 +102,7 @@ def _setting(asked: Question) -> list[str]:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _plugins(plugins: Sequence[Path]) -> list[str]:

@@ -279,8 +279,8 @@ def test_another_mode_or_device_is_no_evidence(frame: pd.DataFrame) -> None:
         found = ask(frame, **other)
         assert (found.rankings, found.exact, found.other) == ((), None, None)
         assert found.held == (
-            "forward on cpu, bidirectional, float32, batch 1, 8 × 64, 2 threads, default allocator: "
-            "4 backends, 512 to 4,096 tokens",
+            "forward on cpu, bidirectional, float32, batch 1, 8 × 64, 2 threads, default "
+            "allocator: 4 backends, 512 to 4,096 tokens",
         )
         assert "nothing is recommended" in said(found)
 
