@@ -553,6 +553,7 @@ def recommend(
     """
     from results import recommend as recommended
     from results.recommendation.as_json import as_json as json_of
+    from results.recommendation.commands import plugins_of
     from results.recommendation.question import SETTINGS, checked
     from results.recommendation.text import text
     from results.records.load import load
@@ -593,7 +594,7 @@ def recommend(
         else page.emphasised(
             text(
                 answer, machines=run.machines, reference=reference, incomplete=run.incomplete,
-                plugins=plugins,
+                plugins=plugins or plugins_of(begun.command for begun in run.begun),
             ),
             ("Question: ", "Answer, exact: ", "Answer, not exact: ", "Answer: "),
         )

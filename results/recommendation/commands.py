@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,17 @@ def quality_command(
     return shlex.join(["attnbench", *words])
 
 
+def plugins_of(commands: Iterable[Sequence[str]]) -> tuple[Path, ...]:
+    """Return the files that the commands of runs named as plug-ins, each once."""
+    named = (
+        Path(value)
+        for words in commands
+        for option, value in itertools.pairwise(words)
+        if option == "--plugin"
+    )
+    return tuple(dict.fromkeys(named))
+
+
 def _causal(asked: Question) -> list[str]:
     return ["--causal"] if asked.is_causal and asked.mode != "decode" else []
 
@@ -102,7 +114,7 @@ def _setting(asked: Question) -> list[str]:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value)
 
 
 def _plugins(plugins: Sequence[Path]) -> list[str]:
