@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -521,6 +522,7 @@ def recommend(
     """
     from results import recommend as recommended
     from results.recommendation.as_json import as_json as json_of
+    from results.recommendation.commands import plugins_of
     from results.recommendation.question import SETTINGS, checked
     from results.recommendation.text import text
     from results.records.load import load
@@ -561,7 +563,7 @@ def recommend(
         else page.emphasised(
             text(
                 answer, machines=run.machines, reference=reference, incomplete=run.incomplete,
-                plugins=plugins,
+                plugins=plugins or plugins_of(begun.command for begun in run.begun),
             ),
             ("Question: ", "Answer, exact: ", "Answer, not exact: ", "Answer: "),
         )
@@ -598,10 +600,14 @@ def _measured_for(
 
 
 def _sweep(words: Sequence[str]) -> None:
-    """Run a sweep as if it had been typed; one that is stopped stops this command, too."""
+    """Run a sweep as if it had been typed; one that is stopped stops this command, too.
+
+    What it prints goes to standard error: the answer alone is this command's output.
+    """
     command = [*words, "--no-report"]
     Stream(sys.stderr).write(f"$ {shlex.join(['attnbench', *command])}\n")
-    code = main.main(command, "attnbench", standalone_mode=False)
+    with redirect_stdout(sys.stderr):
+        code = main.main(command, "attnbench", standalone_mode=False)
     if isinstance(code, int) and code:
         raise click.exceptions.Exit(code)
 

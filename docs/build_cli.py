@@ -51,7 +51,7 @@ EXAMPLES = {
     ],
     "recommend": [
         "attnbench recommend --seq-len 8192 --mode training --max-error 0.1",
-        "attnbench recommend --seq-len 16384 --mode decode --max-memory 64MB --json",
+        "attnbench recommend --seq-len 16384 --mode decode --max-memory 100MB --json",
         "attnbench recommend --seq-len 4096 --mode forward --causal --min-recall 0.9 "
         "--dtype float32 runs/today",
     ],

@@ -7,8 +7,8 @@ In a notebook:
     run = results.load("runs/today")
     run.frame.query("metric == 'latency'")  # a row per case, arm and metric
     results.plots.scaling(run, mode="training")  # matplotlib's Axes
-    found = results.recommend(run.frame, seq_len=4096, mode="forward", device="cpu")
-    found.winner.label  # such as linformer
+    found = results.recommend(run.frame, seq_len="4k")
+    found.exact.label, found.other  # such as sdpa, and what computes something else or None
 """
 
 from __future__ import annotations

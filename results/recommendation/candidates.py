@@ -67,7 +67,7 @@ def held(rows: pd.DataFrame) -> tuple[str, ...]:
         )  # fmt: skip
         lengths = f"{shortest:,} to " if shortest != longest else ""
         lines.append(
-            f"{at['mode']} on {at['device']}, {'' if at['is_causal'] else 'not '}causal, "
+            f"{at['mode']} on {at['device']}, {'causal' if at['is_causal'] else 'bidirectional'}, "
             f"{at['dtype']}, batch {at['batch']}, {at['num_heads']} × {at['head_dim']}, "
             f"{at['threads']} thread{'s'[: at['threads'] != 1]}, {at['allocator']} allocator"
             f"{', compiled' if at['compile'] else ''}: {count} backend{'s'[: count != 1]}, "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ from results.recommendation.quality import TRAINED
 from results.recommendation.question import Question
 from results.recommendation.ranking import Candidate, Ranking
 from results.schema import LSTM
+from results.text.amounts import write_size
 from results.text.clean import clean
 from results.text.labels import BACKENDS
 
 SHORTEST = 64
 """No length below is measured for a fit."""
+
+PROCESSES = 5
+"""Processes per case: enough for an interval, and an end to be waited for."""
 
 MINE = Path("runs/mine")
 """Where what is printed puts what it measures."""
@@ -33,8 +38,8 @@ def measure_command(asked: Question, plugins: Sequence[Path] = ()) -> str:
     words += _causal(asked) + _setting(asked) + _plugins(plugins)
     for name in ("max_error", "min_recall", "max_memory", "error_inputs", "recall_task"):
         if (value := getattr(asked, name)) is not None:
-            words += [f"--{name.replace('_', '-')}", f"{value:g}" if name != "max_memory"
-                      and isinstance(value, float) else str(value)]  # fmt: skip
+            shown = write_size(value) if name == "max_memory" else _shown(value)
+            words += [f"--{name.replace('_', '-')}", shown]
     return shlex.join([*words, "--measure"])
 
 
@@ -50,7 +55,8 @@ def speed_words(asked: Question, out: Path, plugins: Sequence[Path] = ()) -> lis
     }
     return [
         "run", "--mode", asked.mode, "--seq-len", ",".join(map(str, sorted(lengths))),
-        *_causal(asked), *_setting(asked), *_plugins(plugins), "--out", str(out),
+        "--launches", str(PROCESSES), *_causal(asked), *_setting(asked), *_plugins(plugins),
+        "--out", str(out),
     ]  # fmt: skip
 
 
@@ -65,7 +71,7 @@ def quality_words(
     device = ["--device", asked.device] if asked.device != "cpu" else []
     causal = ["--causal"] if asked.is_causal else []
     return [
-        "run", "--suite", "error", "--inputs", asked.error_inputs or TRAINED,
+        "run", "error", "--inputs", asked.error_inputs or TRAINED,
         "--seq-len", str(min(asked.seq_len, TRAINED_TOKENS)), *causal, *device, *backends,
         *_plugins(plugins), "--out", str(out),
     ]  # fmt: skip
@@ -79,6 +85,17 @@ def quality_command(
     files = plugins or ((Path("FILE.py"),) if named else ())
     words = quality_words(ranking.question, candidates, MINE.with_name("quality"), files)
     return shlex.join(["attnbench", *words])
+
+
+def plugins_of(commands: Iterable[Sequence[str]]) -> tuple[Path, ...]:
+    """Return the files that the commands of runs named as plug-ins, each once."""
+    named = (
+        Path(value)
+        for words in commands
+        for option, value in itertools.pairwise(words)
+        if option == "--plugin"
+    )
+    return tuple(dict.fromkeys(named))
 
 
 def _causal(asked: Question) -> list[str]:

@@ -133,7 +133,8 @@ def as_data(found: Sequence[Group]) -> dict[str, Any]:
 def _shown(ranking: Ranking) -> list[Candidate]:
     """Return the candidates that may be shown for some use and memory limit, as they are picked.
 
-    That is by time, but the exact answer comes before those that it is statistically tied with.
+    That is by time, but the exact answer comes before those that it is statistically tied with,
+    and what has no use, for its quality was not measured, after all that have one.
     """
     kept: list[Candidate] = []
     first = [] if ranking.exact is None else [ranking.exact]
@@ -141,7 +142,7 @@ def _shown(ranking: Ranking) -> list[Candidate]:
         wanted = _uses(one) or one.is_untested
         if one.latency.known and wanted and not any(_is_beaten(one, c) for c in kept):
             kept.append(one)
-    return kept
+    return sorted(kept, key=lambda one: not _uses(one))
 
 
 def _uses(one: Candidate) -> list[str]:

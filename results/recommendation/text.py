@@ -37,6 +37,8 @@ MOST_HELD, MOST_GIVEN, MOST_OTHERS = 12, 3, 4
 _SHORT = 70
 """Letters of a reason that is said in full."""
 
+_REASONS = {**QUANTITIES, "latency": "length"}
+
 _PLACE = ("machine", "environment", "version")
 
 _NO_OPTION = ("num_kv_heads", "cross_len", "model", "checkpointing", "level")
@@ -129,7 +131,7 @@ def _ranking(
         lines += [*([] if table else [""]), *prose(f"No time here: {', '.join(silent)}.", "  ")]
     if not ranking.answers:
         lines += ["", *_would_give(ranking)]
-    for answer in ranking.answers[-1:]:
+    for answer in [a for a in ranking.answers if not _is_slower(a)][-1:]:
         code = ranking.python(answer).splitlines()
         lines += [
             "",
@@ -158,7 +160,7 @@ def _is_guessed(ranking: Ranking) -> bool:
 def _exact(ranking: Ranking) -> list[str]:
     head = "Answer, exact: "
     if (answer := ranking.exact) is None:
-        return prose(f"{head}none{_because(ranking, exact=True)}.")
+        return prose(f"{head}{_none(ranking, exact=True)}.")
     return [
         *prose(f"{head}{clean(answer.label)}, {latency_text(answer)}, {_memory(answer, ranking)}"
                f"{_tied(ranking, answer)}."),
@@ -169,7 +171,7 @@ def _exact(ranking: Ranking) -> list[str]:
 def _other(ranking: Ranking, plugins: Sequence[Path]) -> list[str]:
     head = "Answer, not exact: "
     if (answer := ranking.other) is None:
-        lines = prose(f"{head}none{_because(ranking, exact=False)}.")
+        lines = prose(f"{head}{_none(ranking, exact=False)}.")
         if (one := ranking.untested) is not None:
             lines += prose(
                 f"fastest of those whose quality is not measured: {clean(one.label)}, "
@@ -178,17 +180,22 @@ def _other(ranking: Ranking, plugins: Sequence[Path]) -> list[str]:
             )  # fmt: skip
             lines += [f"  {quality_command(ranking, [one], plugins)}"]
         return lines
-    slower = answer.speedup.has_interval and answer.speedup.high < 1
     caveat = WINDOW_SWAP if ranking.question.use == "swap" else CHANGES
     return [
         *prose(f"{head}{clean(answer.label)}, {latency_text(answer)}, "
                f"{speedup_text(answer, ranking)}, {_memory(answer, ranking)}"
                f"{_tied(ranking, answer)}."),
-        *(prose("slower than the exact one here: take that", "  ", 0) if slower else []),
+        *(prose("slower than the exact one here: take that", "  ", 0)
+          if _is_slower(answer) else []),
         *prose(f"{answer.type}: {caveat}; {basis_text(answer.latency)}", "  ", 0),
         *(f"  quality: {line}" if i == 0 else f"           {line}"
           for i, line in enumerate(answer.quality.lines)),
     ]  # fmt: skip
+
+
+def _is_slower(answer: Candidate) -> bool:
+    """Whether an answer is surely slower than the exact baseline."""
+    return answer.speedup.has_interval and answer.speedup.high < 1
 
 
 def _memory(answer: Candidate, ranking: Ranking) -> str:
@@ -201,15 +208,13 @@ def _tied(ranking: Ranking, answer: Candidate) -> str:
     return f" (statistically tied: {numbers.listing(tied)})" if tied else ""
 
 
-def _because(ranking: Ranking, *, exact: bool) -> str:
-    """Say in short why there is no answer of a kind."""
+def _none(ranking: Ranking, *, exact: bool) -> str:
+    """Say in short that there is no answer of a kind, and why."""
     of_kind = [c for c in ranking.candidates if c.is_exact == exact]
     if not of_kind:
-        return ": none was measured"
-    names = {"max_memory": "the memory", "max_error": "the error", "min_recall": "the recall",
-             "quality": "the quality", "use": "the use", "latency": "the length"}  # fmt: skip
-    reasons = list(dict.fromkeys(names[r] for c in of_kind for r in c.reasons))
-    return f" ({numbers.listing(reasons)} does not do)" if reasons else ""
+        return "none was measured"
+    reasons = dict.fromkeys(_REASONS.get(r, r) for c in of_kind for r in c.reasons)
+    return f"none qualifies by {numbers.listing(list(reasons))}"
 
 
 # -- where none qualifies ------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def qualities(chapter: Chapter, comparison: Comparison) -> tuple[Quality, str]:
 
 def _command(methods: list[Method], *, is_causal: bool) -> str:
     """Say how to measure the error of methods on the inputs of a trained model."""
-    words = ["attnbench", "run", "--suite", "error", "--inputs", "trained"]
+    words = ["attnbench", "run", "error", "--inputs", "trained"]
     words += ["--causal"] * is_causal
     words += [word for m in methods for word in ("--backend", m.label)]
     return f"Quality on inputs that matter is not known of all; to measure it: {shlex.join(words)}"

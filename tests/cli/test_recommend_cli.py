@@ -66,7 +66,7 @@ def test_an_answer_is_exit_code_0(folder: Path) -> None:
 def test_no_answer_is_exit_code_1_with_what_would_have_to_give(folder: Path) -> None:
     got = invoke(*ASKED, "--max-error", "0.01", "--max-memory", "5MB", folder)
     assert got.exit_code == 1
-    assert "Answer, exact: none (the memory does not do)." in got.stdout
+    assert "Answer, exact: none qualifies by memory." in got.stdout
     assert "sdpa qualifies with --max-memory 8.2MB" in got.stdout
     again = invoke(*ASKED, "--max-error", "0.01", "--max-memory", "8.2MB", folder)
     assert again.exit_code == 0
@@ -132,7 +132,7 @@ def test_the_commands_that_are_printed_are_accepted(folder: Path, tmp_path: Path
 def _grid(words: list[str]) -> Any:
     """Return the sweep of a command's options, as the command line makes it."""
     chosen = cli.main.commands["run"].make_context("run", [*words]).params
-    rest = ("plugins", "resume", "out", "cluster", "cluster_kind", "within_s")
+    rest = ("plugins", "resume", "out", "cluster", "cluster_kind", "within_s", "no_report")
     return plan_sweep(**{name: value for name, value in chosen.items() if name not in rest})
 
 
@@ -147,7 +147,7 @@ def test_measure_runs_what_is_missing_and_answers(
         ran.append(words)
         out = Path(words[words.index("--out") + 1])
         grid = _grid(words[1:])
-        assert grid.suite.name == ("error" if "--suite" in words else "speed")
+        assert grid.suite.name == ("error" if "error" in words[:2] else "speed")
         if grid.suite.name == "speed":
             laws = {"sdpa": FOUR["sdpa"], "mine": Law(1e-6, 1.0, error=0.3)}
             a_run(out, laws, lengths=tuple(grid.seq_lens))
@@ -160,9 +160,10 @@ def test_measure_runs_what_is_missing_and_answers(
     out = tmp_path / "out"
     got = invoke("--seq-len", "2k", "--measure", "--plugin", plugin, "--out", out)
     assert got.exit_code == 0
+    assert "--launches" in ran[0]
     assert [words[:5] for words in ran] == [
         ["run", "--mode", "forward", "--seq-len", "512,1024,2048"],
-        ["run", "--suite", "error", "--inputs", "trained"],
+        ["run", "error", "--inputs", "trained", "--seq-len"],
     ]
     assert all(words[words.index("--plugin") + 1] == str(plugin) for words in ran)
     assert "Answer, not exact: mine, " in got.stdout

@@ -313,7 +313,8 @@ CHEAP = sorted(
         tuple(words)
         for page in SHELL
         for words in command_lines(page)
-        if ours(words) and words[1] in RUN_FOR_REAL and "--confirm" not in words
+        if ours(words) and words[1] in RUN_FOR_REAL
+        if not {"--confirm", "--measure"} & {*words}
         if words[1] != "report" or " ".join(words) == DRAWN
     }
 )

@@ -305,7 +305,7 @@ def test_without_evidence_of_quality_there_is_one_answer(frame: pd.DataFrame) ->
     assert answers(found) == ["sdpa"]
     assert found.ranking.untested is one(found, "linformer")
     assert "fastest of those whose quality is not measured: linformer" in said(found)
-    command = "attnbench run --suite error --inputs trained --seq-len 1024 --backend linformer"
+    command = "attnbench run error --inputs trained --seq-len 1024 --backend linformer"
     assert f"{command} --out runs/quality" in said(found)
 
 

@@ -98,7 +98,7 @@ def test_a_method_of_unknown_quality_comes_with_the_command_that_measures_it(
     shown = screen(tmp_path, {"sdpa": SEVEN["sdpa"], "mine": Law(1e-6, 1.0, error=0.5)})
     assert cells(shown)["mine"]["quality"].startswith("error 0.50 on random")
     notes = " ".join(shown.views[0].table.notes)
-    assert "attnbench run --suite error --inputs trained --backend mine" in notes
+    assert "attnbench run error --inputs trained --backend mine" in notes
 
 
 def test_the_grey_line_says_where_it_was_measured(tmp_path: Path) -> None:
