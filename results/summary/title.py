@@ -64,10 +64,11 @@ def _until(comparison: Comparison, faster: Sequence[Method]) -> str:
     later = [at for at in starts.values() if at > shortest]
     if not later:
         return f"Already at {numbers.tokens(shortest)} tokens exact attention is not the fastest; "
-    who = f"only {numbers.few(early, MOST_NAMED)} beat{'s' * (len(early) == 1)}"
+    who = "nothing beats"
+    if early:
+        who = f"only {numbers.few(early, MOST_NAMED)} beat{'s' * (len(early) == 1)}"
     return (
-        f"Below about {_about(min(later))} tokens {who if early else 'nothing beats'} "
-        f"exact attention ({comparison.baseline}); "
+        f"Below about {_about(min(later))} tokens {who} exact attention ({comparison.baseline}); "
     )
 
 

@@ -75,7 +75,7 @@ def test_peer_from_a_file_is_measured(tmp_path: Path):
     ("arguments", "said"),
     [
         (("--peers", "linformer"), "--peers: only with suite peers; got suite speed"),
-        (("peers", "--level", "layer"), "--level: a peer sets its own"),
+        (("peers", "--level", "layer"), "--level: set by the peer"),
         (("peers", "--profile"), "--profile: only with suite speed; got suite peers"),
         ((*TINY, "--peers", "nobody"), "--peers: no peer 'nobody'; there are flash-attn"),
         ((*TINY, "--backend", "full"), "--backend: full is no peer's counterpart; expected one"),

@@ -168,7 +168,7 @@ def test_a_disturbed_run_is_said_before_everything_else(tmp_path: Path) -> None:
         top = text[: text.index("In sentences")]
         assert "noisy machine" in top
         assert sentence in top
-        assert "measure again on a quiet machine" in top
+        assert "Measure again on a quiet one" in top
     assert markdown.count(sentence) == 2
 
 
@@ -419,7 +419,7 @@ def test_why_sampling_ended_is_counted(tmp_path: Path) -> None:
     assert (sampling.not_converged, sampling.warm_ups, sampling.arms) == (6, 12, 12)
     text = told(folder)
     assert "60 % of the measurements were sampled until their median was known to ±2 %" in text
-    assert "6 of 12 warm-ups were cut short before calls stopped getting faster" in text
+    assert "6 of 12 warm-ups were cut short before their calls stopped getting faster" in text
 
 
 # -- the harness and what the machine did --------------------------------------------------------

@@ -71,7 +71,7 @@ def test_a_run_without_timed_calls_has_a_title_and_no_views(tmp_path: Path) -> N
     analysis = Analysis(load(tmp_path))
     parts = [chapter.part(analysis) for chapter in every([])[0]]
     shown = first_screen(analysis, [part for part in parts if part is not None])
-    assert shown.title == "What was measured: peers"
+    assert shown.title == "What was measured: other libraries"
     assert shown.views == ()
     assert terminal_text(analysis, 100) == ""
 
@@ -104,7 +104,7 @@ def test_a_method_of_unknown_quality_comes_with_the_command_that_measures_it(
 def test_the_grey_line_says_where_it_was_measured(tmp_path: Path) -> None:
     assert list(screen(tmp_path).measured) == [
         "CPU Example CPU 2.5 GHz, 2 cores", "torch 2.13.0",
-        "float32, batch 1, 8 heads × 64, 2 threads, not causal", "forward",
+        "float32, batch 1, 8 heads × 64, 2 threads, bidirectional", "forward",
         "3 processes per point", "2026-01-05",
     ]  # fmt: skip
 
