@@ -18,7 +18,12 @@ from results.page.columns import Columns, table
 from results.recommendation import question
 from results.recommendation.prediction import REACH
 from results.recommendation.ranking import Candidate, Ranking
-from results.recommendation.ranking_text import latency_text, speedup_text
+from results.recommendation.ranking_text import (
+    NOT_FASTER,
+    is_faster,
+    latency_text,
+    speedup_text,
+)
 from results.recommendation.recommend import evidences, settings
 from results.records.load import Run
 from results.schema import IDENTITY, MODES
@@ -167,6 +172,7 @@ def _candidate(one: Candidate, ranking: Ranking) -> dict[str, Any]:
         "memory_bytes": one.memory.greatest if one.memory.known else None,
         "memory": numbers.size(one.memory.value),
         "speedup": "" if is_baseline else speedup_text(one, ranking),
+        "warning": "" if one.is_exact or is_faster(one) or ranking.exact is None else NOT_FASTER,
         "quality": one.quality.text, "basis": one.latency.basis, "code": ranking.python(one),
     }  # fmt: skip
 

@@ -57,12 +57,12 @@ def as_causal(reading: Reading, seq_len: int) -> Reading:
     return replace(
         reading, value=reading.value * middle, low=reading.low * least, high=reading.high * most,
         between=None, fitted=reading.between or reading.fitted or (seq_len,), bend=bend,
-        launches=np.empty(0), note="of bidirectional calls, whose half a causal one computes",
+        launches=np.empty(0), note="half to all of the time of a bidirectional call",
     )  # fmt: skip
 
 
 def at_any_length(
-    rows: Sequence[Row], seq_len: int, declared: str, *, reach: float = REACH
+    rows: Sequence[Row], seq_len: int, declared: str, *, reach: float = REACH, down: float = REACH
 ) -> Reading:
     """Return what one series' rows say about a length, and where they say nothing a prediction.
 
@@ -72,6 +72,7 @@ def at_any_length(
         declared: the column of the exponent that the backend declares.
         reach: how far beyond the lengths measured it goes, as a factor; infinite = any length,
             that of a baseline, which is predicted where measuring it took too long, too.
+        down: how far below them: there a call's fixed cost decides, which no fit knows.
     """
     found = at_length(rows, seq_len)
     measured = sorted(
@@ -84,7 +85,9 @@ def at_any_length(
         return found
     if reach < math.inf and any(row["seq_len"] == seq_len for row in rows):
         return found  # it was tried, in vain
-    beyond = max(seq_len / measured[-1]["seq_len"], measured[0]["seq_len"] / seq_len)
+    if seq_len * down < measured[0]["seq_len"]:
+        return found
+    beyond = seq_len / measured[-1]["seq_len"]
     return found if beyond > reach else _fitted(rows, measured, seq_len, declared)
 
 

@@ -48,6 +48,11 @@ USELESS = 1.0
 MOST_BITS = 1.1
 """Bits per byte up to so many times exact attention's are good."""
 
+LARGEST_ERROR = 0.5
+"""An error on a trained model's inputs is good up to here, half that of an output of zeros. Of
+what was measured, windows have 0.1 and learn as well as exact attention; what has 1 or more learns
+far less."""
+
 LEAST_RECALL = 0.5
 """An accuracy is good from this part of the way from chance to exact attention's on."""
 
@@ -113,7 +118,7 @@ class Evidence:
             chance = self.chance if math.isfinite(self.chance) else 0.0
             exact = self.exact if math.isfinite(self.exact) else 1.0
             return self.value >= chance + LEAST_RECALL * (exact - chance)
-        return self.counts
+        return self.counts and self.greatest <= LARGEST_ERROR
 
     @property
     def brief(self) -> str:
@@ -217,36 +222,44 @@ def error_digits(value: float, *, to: numbers.To = "nearest") -> str:
 # -- uses -----------------------------------------------------------------------------------------
 
 
-def serves(backend: str, quality: Quality, mode: str, *, judged: bool = True) -> Mapping[Use, str]:
+def serves(
+    backend: str, quality: Quality, mode: str, *, max_error: float | None = None
+) -> Mapping[Use, str]:
     """Return the uses, each with the reason why a method does not serve it; "" = it does.
 
     Args:
         backend: its name.
         quality: what is known of it.
         mode: of the call.
-        judged: whether the verdict on its quality counts; false where limits decide.
+        max_error: the largest error that is asked for; None = nobody asked.
     """
     no_decode = "" if mode == "decode" else "needs mode decode"
     if quality.type == "exact":
         return {"swap": "", "finetune": "", "scratch": "", "decode": no_decode}
-    verdict = unfit(quality) if judged else ""
+    verdict = unfit(quality, max_error)
     swap = "" if backend in WINDOWS else "a trained model computes something else with it"
     return {
-        "swap": swap, "finetune": verdict or _far_from_trained(quality), "scratch": verdict,
+        "swap": swap, "finetune": verdict or _far_from_trained(quality, max_error),
+        "scratch": verdict,
         "decode": no_decode or verdict,
     }  # fmt: skip
 
 
-def unfit(quality: Quality) -> str:
-    """Return why the quality does not do, "" if it does."""
+def unfit(quality: Quality, max_error: float | None = None) -> str:
+    """Return why the quality does not do, "" if it does.
+
+    Where nothing was learnt with a method and a largest error is asked for, that decides alone.
+    """
     if quality.verdict in ("exact", "good"):
+        return ""
+    if max_error is not None and all(e.source != "learnt" for e in quality.evidence):
         return ""
     return quality.short if quality.verdict == "poor" else f"quality not known: {quality.short}"
 
 
-def _far_from_trained(quality: Quality) -> str:
+def _far_from_trained(quality: Quality, max_error: float | None) -> str:
     """Return why training cannot go on from a model that was trained with softmax."""
     error = quality.find("relative_error", "trained inputs")
     if error is None:
         return "its error on trained inputs is not measured"
-    return "" if error.counts else error.text
+    return "" if max_error is not None or error.is_good else error.text

@@ -61,6 +61,15 @@ def speedup_text(one: Candidate, ranking: Ranking) -> str:
     return f"{numbers.times(found.value, found.low, found.high)} as fast as {name}{tied}"
 
 
+NOT_FASTER = "not shown to be faster than the exact one here: take that"
+
+
+def is_faster(answer: Candidate) -> bool:
+    """Whether an answer is measurably faster than the exact baseline."""
+    found = answer.speedup
+    return (found.low if found.has_interval else found.value) > 1
+
+
 def basis_text(reading: Reading) -> str:
     """Say where a time is from: how many processes, or which lengths."""
     if reading.between:
@@ -89,7 +98,7 @@ def others_table(ranking: Ranking) -> list[str]:
         [
             clean(c.label), c.type, _short_time(c),
             numbers.times(c.speedup.value) if c.speedup.value == c.speedup.value else numbers.NONE,
-            numbers.size(c.memory.value), why(c),
+            numbers.size(c.memory.value), why(c, ranking.exact if c.is_exact else ranking.other),
         ]
         for c in shown
     ]  # fmt: skip
@@ -107,8 +116,14 @@ def _short_time(one: Candidate) -> str:
     return about + marked(numbers.seconds(one.latency.value), told)
 
 
-def why(one: Candidate) -> str:
-    """Say why a candidate is no answer; of what has no time at the length nothing more."""
+def why(one: Candidate, answer: Candidate | None = None) -> str:
+    """Say why a candidate is no answer; of what has no time at the length nothing more.
+
+    Args:
+        one: the candidate.
+        answer: that of its kind.
+    """
     if not one.reasons:
-        return "slower"
-    return clean(one.reasons.get("latency") or "; ".join(one.reasons.values()))
+        tied = answer is not None and may_be_equal(one, answer)
+        return "statistically tied" if tied else "slower"
+    return clean(one.reasons.get("latency") or "; ".join(dict.fromkeys(one.reasons.values())))

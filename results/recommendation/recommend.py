@@ -18,15 +18,18 @@ from results.recommendation.candidates import (
     speed_rows,
 )
 from results.recommendation.evidence import Evidences
+from results.recommendation.interpolation import Reading
 from results.recommendation.prediction import HALVED, REACH, as_causal, at_any_length
 from results.recommendation.quality import Quality, serves, unfit
 from results.recommendation.question import Question
-from results.recommendation.ranking import Candidate, Ranking, Recommendation, ratio
+from results.recommendation.ranking import SDPA, Candidate, Ranking, Recommendation, ratio
 from results.records.case_columns import SETTING
 from results.records.frames import as_rows, rows_by
 from results.records.load import Run
 from results.text.labels import rank
 from results.text.modes import WORDS
+
+NOT_CAUSAL = "no causal call was measured"
 
 
 def recommend(
@@ -134,7 +137,6 @@ def _of_bidirectional(rows: pd.DataFrame, evidence: Evidences, asked: Question) 
         evidence: of quality.
         asked: of causal calls.
     """
-    rows = rows[rows["backend"].isin(HALVED)]
     found = settings(points(Run(rows, (), {}, {})), evidence, asked)
     causal = (replace(s, values={**s.values, "is_causal": True}, is_halved=True) for s in found)
     return [setting.ranking(asked) for setting in causal]
@@ -226,13 +228,17 @@ def _candidate(
     quality = evidence.quality(
         series.backend, series.options, is_causal=asked.is_causal, seq_len=asked.seq_len
     )
-    reach = math.inf if quality.type == "exact" else REACH
+    far = {
+        "reach": math.inf if quality.type == "exact" else REACH,
+        "down": math.inf if series.backend == SDPA else REACH,
+    }
     memory = series.rows(WORDS[asked.mode].memory)
-    latency = at_any_length(series.rows("latency"), asked.seq_len, "expected_time", reach=reach)
+    latency = at_any_length(series.rows("latency"), asked.seq_len, "expected_time", **far)
     if is_halved:
-        latency = as_causal(latency, asked.seq_len)
-    need = at_any_length(memory, asked.seq_len, "expected_memory", reach=reach)
-    uses = serves(series.backend, quality, asked.mode, judged=not asked.bounds_quality)
+        halved = series.backend in HALVED
+        latency = as_causal(latency, asked.seq_len) if halved else Reading(note=NOT_CAUSAL)
+    need = at_any_length(memory, asked.seq_len, "expected_memory", **far)
+    uses = serves(series.backend, quality, asked.mode, max_error=asked.max_error)
     reasons = {} if latency.known else {"latency": latency.note}
     reasons |= _unmet(quality, asked)
     if said := question.too_much_memory(need, asked.max_memory):
@@ -243,14 +249,12 @@ def _candidate(
 
 
 def _unmet(quality: Quality, asked: Question) -> dict[str, str]:
-    """Return why a quality does not do, by the limits or, without one, by its verdict."""
-    if not asked.bounds_quality:
-        said = {"quality": "" if asked.use else unfit(quality)}
-    else:
+    """Return why a quality does not do: by its verdict, and by the limits."""
+    said = {"quality": "" if asked.use else unfit(quality, asked.max_error)}
+    if asked.bounds_quality:
         error, recall = quality.find("relative_error"), quality.find("accuracy")
-        said = {
-            "max_error": "" if quality.type == "exact" else
-            question.too_far(error, asked.max_error),
-            "min_recall": question.too_forgetful(recall, asked.min_recall),
-        }  # fmt: skip
+        said["max_error"] = (
+            "" if quality.type == "exact" else question.too_far(error, asked.max_error)
+        )
+        said["min_recall"] = question.too_forgetful(recall, asked.min_recall)
     return {name: text for name, text in said.items() if text}

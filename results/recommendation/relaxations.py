@@ -41,8 +41,8 @@ def relaxations(ranking: Ranking) -> list[Relaxation]:
         limits = {n: relaxed(n, end) for n, end in ends.items() if not math.isnan(end)}
         unknown = tuple(name for name, end in ends.items() if math.isnan(end))
         dropped = {*unknown, *(name for name, limit in limits.items() if limit is None)}
-        kept = {n for n in LIMITS[:2] if ranking.question.limit(n) is not None} - dropped
-        if kept or not unfit(candidate.quality):  # without a limit its quality is judged
+        max_error = None if "max_error" in dropped else ranking.question.max_error
+        if not unfit(candidate.quality, max_error):
             found.append(Relaxation(candidate, limits, unknown))
     return sorted(
         found, key=lambda f: (len(f.unmeasured), len(f.limits), f.candidate.latency.value)

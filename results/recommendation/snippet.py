@@ -47,7 +47,7 @@ def python_lines(
     shown = "".join(f", {name}={_literal(value)}" for name, value in arguments.items())
     lines = ["import torch", "import attention"]
     if backend not in BACKENDS:
-        lines += [f"# {clean(backend)}: a plug-in that is a file of yours is imported first"]
+        lines += ['# attention.registry.load_file("FILE.py")  # a plug-in that is a file of yours']
     if setting["matmul_precision"] != FULL_PRECISION:
         lines += [f'torch.set_float32_matmul_precision("{setting["matmul_precision"]}")']
     lines += [f"attend = attention.build({_literal(backend)}{shown}){_placed(setting)}"]

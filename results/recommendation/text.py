@@ -12,7 +12,9 @@ from results.recommendation.quality import USES, WINDOW_SWAP
 from results.recommendation.question import LIMITS, QUANTITIES, Question, write_limit
 from results.recommendation.ranking import Candidate, Ranking, Recommendation
 from results.recommendation.ranking_text import (
+    NOT_FASTER,
     basis_text,
+    is_faster,
     latency_text,
     others_table,
     prose,
@@ -116,7 +118,7 @@ def _ranking(
     shipped = " (shipped with attnbench, not your machine)" if reference else ""
     lines = [
         *prose(f"Question: {_asked(ranking.question)}."),
-        *prose(f"Results: {place}{shipped}; {in_short(ranking.setting, with_precision=precise)}."),
+        *prose(f"Results: {place}{shipped}; {_setting(ranking, reference, precise)}."),
         "",
         *_exact(ranking),
         "",
@@ -131,7 +133,7 @@ def _ranking(
         lines += [*([] if table else [""]), *prose(f"No time here: {', '.join(silent)}.", "  ")]
     if not ranking.answers:
         lines += ["", *_would_give(ranking)]
-    for answer in [a for a in ranking.answers if not _is_slower(a)][-1:]:
+    for answer in [a for a in ranking.answers if a.is_exact or not _is_in_vain(a, ranking)][-1:]:
         code = ranking.python(answer).splitlines()
         lines += [
             "",
@@ -143,6 +145,12 @@ def _ranking(
         lines += ["", "Measure it on this machine (some minutes), and answer again:",
                   f"  {measure_command(ranking.question, plugins)}"]  # fmt: skip
     return lines
+
+
+def _setting(ranking: Ranking, reference: bool, precise: bool) -> str:
+    """Say what was measured; of the results that ship not which commits, which --json has."""
+    values = {**ranking.setting, **({"version": ""} if reference else {})}
+    return in_short(values, with_precision=precise)
 
 
 def _in_short(one: Candidate) -> str:
@@ -185,17 +193,16 @@ def _other(ranking: Ranking, plugins: Sequence[Path]) -> list[str]:
         *prose(f"{head}{clean(answer.label)}, {latency_text(answer)}, "
                f"{speedup_text(answer, ranking)}, {_memory(answer, ranking)}"
                f"{_tied(ranking, answer)}."),
-        *(prose("slower than the exact one here: take that", "  ", 0)
-          if _is_slower(answer) else []),
+        *(prose(NOT_FASTER, "  ", 0) if _is_in_vain(answer, ranking) else []),
         *prose(f"{answer.type}: {caveat}; {basis_text(answer.latency)}", "  ", 0),
         *(f"  quality: {line}" if i == 0 else f"           {line}"
           for i, line in enumerate(answer.quality.lines)),
     ]  # fmt: skip
 
 
-def _is_slower(answer: Candidate) -> bool:
-    """Whether an answer is surely slower than the exact baseline."""
-    return answer.speedup.has_interval and answer.speedup.high < 1
+def _is_in_vain(answer: Candidate, ranking: Ranking) -> bool:
+    """Whether there is an exact answer that this one is not shown to be faster than."""
+    return ranking.exact is not None and not is_faster(answer)
 
 
 def _memory(answer: Candidate, ranking: Ranking) -> str:

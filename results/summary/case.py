@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from results.recommendation.quality import WINDOW_SWAP
 from results.text.method_types import CHANGES
 
 USES: Mapping[str, str] = {
@@ -72,7 +73,7 @@ def case_of(found: Mapping[str, Any], length: int) -> Case | None:
         return None
     lengths = [point["n"] for point in modes[0]["points"]]
     nearest = min(modes[0]["points"], key=lambda point: abs(point["n"] - length))
-    words = {"heads": HEADS, "bases": BASES, "changes": CHANGES}
+    words = {"heads": HEADS, "bases": BASES, "changes": CHANGES, "swap": WINDOW_SWAP}
     return Case(
         {"modes": _interned(modes), **words}, _names(modes), _uses(modes), nearest["n"],
         min(lengths), max(lengths), answers(nearest["candidates"]),

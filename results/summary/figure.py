@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -32,16 +32,25 @@ SIZE = (7.6, 4.3)
 MOST = 12
 """Series of the figure, the exact ones and then the fastest first."""
 
+Band = tuple[float, float, str]
+"""From which length to which it is shaded, and why."""
+
 CAPTION = (
     "Solid: exact; dashed: computes something else; whiskers: 95 % intervals; dotted: as N and N²"
 )
 
 
-def drawings(chapter: Chapter, comparison: Comparison) -> dict[str, Drawing]:
-    """Return the figure's tabs of a mode: time, memory, speed-up and error, as far as measured."""
+def drawings(
+    chapter: Chapter, comparison: Comparison, poor: Collection[SeriesKey] = ()
+) -> dict[str, Drawing]:
+    """Return the figure's tabs of a mode: time, memory and speed-up, as far as measured.
+
+    Quality stands in the table: the error on the random inputs that were timed, which is all that
+    could be drawn against the length, ranks methods otherwise than trained models do.
+    """
     mode, call = comparison.mode, WORDS[comparison.mode]
-    band = _band(comparison)
-    draw = partial(_metric, chapter, comparison)
+    band = _band(comparison, poor)
+    draw = partial(_metric, chapter, comparison, band)
     shaded = f"; shaded: {band[2]}" if band else ""
     views: Mapping[str, tuple[str, str, Callable[[], Figure | None]]] = {
         "time": (call.call, f"{CAPTION}{shaded}.", partial(draw, "latency")),
@@ -49,13 +58,7 @@ def drawings(chapter: Chapter, comparison: Comparison) -> dict[str, Drawing]:
         "speed-up": (
             f"Speed-up over {comparison.baseline}",
             f"Above the line a method is faster than {comparison.baseline}{shaded}.",
-            partial(_speedup, chapter, comparison),
-        ),
-        "quality": (
-            "Error of the output against exact softmax",
-            "On the random inputs that were timed, on which softmax is nearly uniform: says "
-            "little of a trained model. The table has the better evidence.",
-            partial(draw, "relative_error"),
+            partial(_speedup, chapter, comparison, band),
         ),
     }  # fmt: skip
     return {
@@ -68,8 +71,7 @@ def drawings(chapter: Chapter, comparison: Comparison) -> dict[str, Drawing]:
 def _has(chapter: Chapter, comparison: Comparison, what: str) -> bool:
     if what == "speed-up":
         return any(m.speedup is not None for m in comparison.methods)
-    metric = {"time": "latency", "memory": WORDS[comparison.mode].memory,
-              "quality": "relative_error"}[what]  # fmt: skip
+    metric = "latency" if what == "time" else WORDS[comparison.mode].memory
     return len(_rows(chapter, comparison, metric)) > 0
 
 
@@ -99,7 +101,9 @@ def _of(rows: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
     return rows[[key in shown for key in keys]]
 
 
-def _metric(chapter: Chapter, comparison: Comparison, metric: str) -> Figure | None:
+def _metric(
+    chapter: Chapter, comparison: Comparison, band: Band | None, metric: str
+) -> Figure | None:
     good = _rows(chapter, comparison, metric)
     if good.empty:
         return None
@@ -107,25 +111,22 @@ def _metric(chapter: Chapter, comparison: Comparison, metric: str) -> Figure | N
     looks = _looks(chapter, comparison)
     lines(ax, good, looks)
     words = WORDS[comparison.mode]
-    what = {"latency": words.call, "relative_error": "Relative error"}.get(
-        metric, words.memory_title
-    )
+    what = words.call if metric == "latency" else words.memory_title
     finish(ax, "", f"{what[:1].lower()}{what[1:]}", good, ticks_of(metric), comparison.mode)
-    if metric != "relative_error":
-        every = chapter.points
-        every = every[(every["mode"] == comparison.mode) & (every["metric"] == metric)]
-        every = _of(every, comparison)
-        places = pd.concat([good["seq_len"], failed_cases(every)["seq_len"]])
-        length_axis(ax, places, comparison.mode)
-        guides(ax, good)
-        mark_failures(ax, every, looks)
-    if metric == "latency" and (band := _band(comparison)):
+    every = chapter.points
+    every = every[(every["mode"] == comparison.mode) & (every["metric"] == metric)]
+    every = _of(every, comparison)
+    places = pd.concat([good["seq_len"], failed_cases(every)["seq_len"]])
+    length_axis(ax, places, comparison.mode)
+    guides(ax, good)
+    mark_failures(ax, every, looks)
+    if metric == "latency" and band:
         shade(ax, *band)
     name_ends(ax)
     return figure
 
 
-def _speedup(chapter: Chapter, comparison: Comparison) -> Figure | None:
+def _speedup(chapter: Chapter, comparison: Comparison, band: Band | None) -> Figure | None:
     data = chapter.speedups
     data = data[(data["baseline"] == comparison.baseline) & (data["mode"] == comparison.mode)]
     part = _of(data, comparison)
@@ -139,7 +140,7 @@ def _speedup(chapter: Chapter, comparison: Comparison) -> Figure | None:
     finish(ax, "", f"speed-up over {comparison.baseline}", part, ratio_ticks, comparison.mode)
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, 0.8), max(high, 1.25))
-    if band := _band(comparison):
+    if band:
         shade(ax, *band)
     name_ends(ax)
     return figure
@@ -150,12 +151,15 @@ def _panel() -> tuple[Figure, Axes]:
     return figure, figure.add_subplot(1, 1, 1)
 
 
-def _band(comparison: Comparison) -> tuple[float, float, str] | None:
-    """Return where the first method that changes the function overtakes the baseline, in words."""
+def _band(comparison: Comparison, poor: Collection[SeriesKey]) -> Band | None:
+    """Return where the first of the others overtakes the baseline; of those that are not poor."""
     found = [
-        (at, m) for m in comparison.methods
-        if not m.is_exact and (at := faster_from(m, comparison)) > comparison.lengths[0]
-    ]  # fmt: skip
+        (at, m)
+        for m in comparison.methods
+        if not m.is_exact
+        and m.key not in poor
+        and (at := faster_from(m, comparison)) > comparison.lengths[0]
+    ]
     if not found:
         return None
     at, method = min(found, key=lambda one: one[0])

@@ -15,10 +15,12 @@ Quality = Callable[[Method], Cell]
 """What writes a method's evidence of quality."""
 
 
-def qualities(chapter: Chapter, comparison: Comparison) -> tuple[Quality, str]:
+def qualities(
+    chapter: Chapter, comparison: Comparison
+) -> tuple[Quality, str, frozenset[tuple[str, str]]]:
     """Return what writes the quality of a method, and how to measure what is not known.
 
-    The second is "" where all is known.
+    The second is "" where all is known; the third are the keys of those whose quality is poor.
     """
     known = Evidences(chapter.analysis.run.frame, shipped_evidence())
     is_causal = bool(chapter.setting["is_causal"]) or comparison.mode == "decode"
@@ -32,7 +34,8 @@ def qualities(chapter: Chapter, comparison: Comparison) -> tuple[Quality, str]:
         return Cell(found[method.key].short if method.key in found else "exact")
 
     unknown = [m for m in comparison.methods if m.key in found and found[m.key].best is None]
-    return write, _command(unknown, is_causal=is_causal) if unknown else ""
+    poor = frozenset(key for key, quality in found.items() if quality.verdict == "poor")
+    return write, _command(unknown, is_causal=is_causal) if unknown else "", poor
 
 
 def _command(methods: list[Method], *, is_causal: bool) -> str:

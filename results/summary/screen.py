@@ -75,11 +75,12 @@ def first_screen(analysis: Analysis, parts: Sequence[Part]) -> FirstScreen:
     if not compared:
         return FirstScreen(_of_chapters(parts), provenance.of_run(analysis.run), chips, ())
     chapter = settings[0]
+    poor = qualities(chapter, compared[0])[2]
     views = [_view(chapter, one) for one in compared]
     measured = provenance.of_setting(chapter, [one.mode for one in compared])
     measured = [part for part in measured if part]
     length, others = compared[0].length, len(settings) - 1
-    return FirstScreen(title(compared[0]), measured, chips, views, length, others)
+    return FirstScreen(title(compared[0], poor), measured, chips, views, length, others)
 
 
 def _chips(analysis: Analysis, parts: Sequence[Part]) -> list[str]:
@@ -93,9 +94,10 @@ def _chips(analysis: Analysis, parts: Sequence[Part]) -> list[str]:
 
 
 def _view(chapter: Chapter, comparison: Comparison) -> View:
-    quality, note = qualities(chapter, comparison)
+    quality, note, poor = qualities(chapter, comparison)
     table = method_table(comparison, quality, note)
-    return View(comparison.mode, table, not_run(comparison.absent), drawings(chapter, comparison))
+    figures = drawings(chapter, comparison, poor)
+    return View(comparison.mode, table, not_run(comparison.absent), figures)
 
 
 def _of_chapters(parts: Sequence[Part]) -> str:

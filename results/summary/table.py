@@ -58,7 +58,11 @@ def _from(method: Method, comparison: Comparison) -> Cell:
     if row is None:
         return Cell(numbers.NONE)
     if not math.isfinite(row["seq_len"]):
-        return Cell("one length" if len(comparison.lengths) == 1 else "never")
+        return Cell(
+            "one length"
+            if len(comparison.lengths) == 1
+            else f"not up to {numbers.tokens(comparison.lengths[-1])}"
+        )
     if row["seq_len"] <= comparison.lengths[0]:
         return Cell(f"{numbers.tokens(row['seq_len'])}", "the shortest tried")
     at = marked(numbers.about_tokens(row["seq_len"], to="up"), row)

@@ -12,11 +12,11 @@ from results.figures.panels import cut
 from results.page.blocks import Cell, TableView
 from results.summary.screen import View, first_screen
 
-DROPPED = ("memory", "scaling", "time")
+DROPPED = ("scaling", "memory", "time", "type")
 """What the heads of columns begin with that a narrow terminal does without, in this order."""
 
-LAST, LEAST = "quality", 16
-"""The column that takes what is left of the width, and how much it takes at least."""
+LAST, LEAST = "quality", 37
+"""The column that takes what is left of the width, and what the others leave it if they can."""
 
 
 def terminal_text(analysis: Analysis, width: int) -> str:
@@ -37,7 +37,7 @@ def terminal_text(analysis: Analysis, width: int) -> str:
 
 def _view(view: View, width: int) -> str:
     lines = [view.table.title, *_lines(view.table, width)]
-    return "\n".join([*lines, *([view.not_run] if view.not_run else [])])
+    return "\n".join([*lines, *(textwrap.wrap(view.not_run, width) if view.not_run else [])])
 
 
 def _lines(table: TableView, width: int) -> list[str]:
@@ -54,12 +54,12 @@ def _lines(table: TableView, width: int) -> list[str]:
             break
         columns = [column for column in columns if not column[0].startswith(name)]
     sizes = [max(map(len, column)) for column in columns]
-    left = max(LEAST, width - _width(columns))
+    left = max(SHORTEST, width - _width(columns))
     lines = []
     for row, last in zip(zip(*columns, strict=True), [LAST, *quality], strict=True):
         cells = [
-            text.ljust(size) if place < TEXTS else text.rjust(size)
-            for place, (text, size) in enumerate(zip(row, sizes, strict=True))
+            text.ljust(size) if column[0] in TEXTS else text.rjust(size)
+            for text, size, column in zip(row, sizes, columns, strict=True)
         ]
         lines.append("  ".join([*cells, cut(last, left)]).rstrip())
     return lines
@@ -67,8 +67,11 @@ def _lines(table: TableView, width: int) -> list[str]:
 
 _SHORT = re.compile(r"^faster than \w+ from$")
 
-TEXTS = 2
-"""Columns from the left that hold text, not numbers."""
+TEXTS = ("method", "type")
+"""Columns that hold text, not numbers."""
+
+SHORTEST = 16
+"""Letters of the last column in a terminal that is narrower than the others."""
 
 
 def _written(head: str, cell: Cell) -> str:

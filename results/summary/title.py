@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from results.summary.methods import Comparison, Method, faster_from
 from results.text import numbers
@@ -21,8 +21,13 @@ MOST_NAMED = 3
 """Methods of a type that the sentence names."""
 
 
-def title(comparison: Comparison) -> str:
-    """Say from which length on what is faster than exact attention, by how much, at which cost."""
+def title(comparison: Comparison, poor: Collection[tuple[str, str]] = ()) -> str:
+    """Say from which length on what is faster than exact attention, by how much, at which cost.
+
+    Args:
+        comparison: of the first mode.
+        poor: keys of methods whose quality is known and does not do: nobody is sent to them.
+    """
     place = _place(comparison)
     if not comparison.baseline:
         return _fastest(comparison, place)
@@ -36,6 +41,15 @@ def title(comparison: Comparison) -> str:
             f"Up to {tried} tokens nothing that was measured is surely faster than exact "
             f"attention ({comparison.baseline})"
         )
+    good = [m for m in faster if m.key not in poor]
+    if not good:
+        names = numbers.few([m.label for m in faster], MOST_NAMED)
+        return (
+            f"{_upper(place)} only {names} {_are(faster)} faster than exact attention "
+            f"({comparison.baseline}), and {'they learn' if len(faster) > 1 else 'it learns'} far "
+            "less"
+        )
+    faster = good
     how = f"{_named(faster)} {_are(faster)} {_factor(faster)} faster"
     head = f"{_until(comparison, faster)}{place} {how}"
     return f"{_upper(head)}, but compute{'s' * (len(faster) == 1)} something else"
@@ -56,20 +70,13 @@ def _is_faster(method: Method) -> bool:
 
 def _until(comparison: Comparison, faster: Sequence[Method]) -> str:
     """Say below which length nothing is faster, where one of the lengths tried is."""
-    starts = {m.label: at for m in faster if math.isfinite(at := faster_from(m, comparison))}
+    starts = [at for m in faster if math.isfinite(at := faster_from(m, comparison))]
     if not starts or len(comparison.lengths) < 2:
         return ""
-    shortest = comparison.lengths[0]
-    early = [label for label, at in starts.items() if at <= shortest]
-    later = [at for at in starts.values() if at > shortest]
-    if not later:
+    shortest, first = comparison.lengths[0], min(starts)
+    if first <= shortest:
         return f"Already at {numbers.tokens(shortest)} tokens exact attention is not the fastest; "
-    who = "nothing beats"
-    if early:
-        who = f"only {numbers.few(early, MOST_NAMED)} beat{'s' * (len(early) == 1)}"
-    return (
-        f"Below about {_about(min(later))} tokens {who} exact attention ({comparison.baseline}); "
-    )
+    return f"Below about {_about(first)} tokens take exact attention ({comparison.baseline}); "
 
 
 def _about(length: float) -> str:
@@ -123,9 +130,13 @@ def _fastest(comparison: Comparison, place: str) -> str:
     best = min(timed, key=lambda m: m.time["value"] if m.time is not None else math.inf)
     spent = numbers.seconds(best.time["value"]) if best.time is not None else numbers.NONE
     call = WORDS[comparison.mode].call.lower()
+    cost = "" if best.is_exact else ", but it computes something else"
     if len(timed) == 1:
         return f"{_upper(place)} {best.label} takes {spent} ({call}); nothing else was measured"
-    return f"{_upper(place)} {best.label} is the fastest of {len(timed)} methods: {spent} ({call})"
+    return (
+        f"{_upper(place)} {best.label} is the fastest of {len(timed)} methods: {spent} "
+        f"({call}){cost}"
+    )
 
 
 def _upper(text: str) -> str:

@@ -80,7 +80,7 @@
     return button;
   };
 
-  const card = (data, mode, kind, candidate, isOpen) => {
+  const card = (data, mode, use, kind, candidate, isOpen) => {
     const head = data.heads[kind];
     const box = make("div", { class: "answer", "data-kind": kind }, make("p", { class: "muted" }, head));
     if (!candidate) {
@@ -98,7 +98,8 @@
       make("p", {}, make("strong", {}, name), ` ${candidate.time}${basis ? ` (${basis})` : ""}`),
       ...[
         small([candidate.speedup, candidate.memory].filter(Boolean).join(" · ")),
-        small(kind === "other" ? data.changes : ""),
+        small(candidate.warning),
+        small(kind === "other" ? (use === "swap" ? data.swap : data.changes) : ""),
         small(kind === "other" ? mode.texts[candidate.quality] : ""),
       ].filter(Boolean),
       details,
@@ -114,8 +115,11 @@
     const { tokens, mode, use, memory } = form.elements;
     const answer = () => {
       const own = data.modes[Number(mode.value)];
-      const wanted = Number(tokens.value);
-      if (!(wanted > 0)) return;
+      const said = tokens.value.trim().toLowerCase().match(/^([0-9]+)([km]?)$/);
+      tokens.setCustomValidity(said ? "" : "a number of tokens, as 4096 or 16k");
+      tokens.reportValidity();
+      if (!said) return out.replaceChildren();
+      const wanted = Number(said[1]) * { "": 1, k: 1024, m: 1024 ** 2 }[said[2]];
       const far = (point) => Math.abs(Math.log(point.n / wanted));
       const point = own.points.reduce((best, one) => (far(one) < far(best) ? one : best));
       const limit = Number(memory.value) > 0 ? Number(memory.value) * MIB : Infinity;
@@ -124,11 +128,11 @@
       const open = new Set([...out.querySelectorAll("details[open]")].map((d) => d.parentElement.dataset.kind));
       const [low, high] = [own.points[0].n, own.points.at(-1).n];
       const beyond = wanted < low / 1.05 || wanted > high * 1.05;
-      const near = point.n === wanted ? "" : beyond ? `Nothing is known beyond ${low.toLocaleString("en-US")} to ${high.toLocaleString("en-US")} tokens; at ${point.n.toLocaleString("en-US")}:` : `At ${point.n.toLocaleString("en-US")} tokens:`;
+      const near = point.n === wanted ? "" : beyond ? `Answers go from ${low.toLocaleString("en-US")} to ${high.toLocaleString("en-US")} tokens; the nearest, ${point.n.toLocaleString("en-US")}:` : `At about that, ${point.n.toLocaleString("en-US")} tokens:`;
       out.replaceChildren(
         ...[near && make("p", { class: "small" }, near)].filter(Boolean),
         ...["exact", "other"].map((kind) =>
-          card(data, own, kind, fitting.find((c) => (c.type === "exact") === (kind === "exact")), open.has(kind))),
+          card(data, own, use.value, kind, fitting.find((c) => (c.type === "exact") === (kind === "exact")), open.has(kind))),
       );
     };
     form.addEventListener("input", answer);

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from results.schema import Arm, format_option
+from results.text.method_types import method_type
 from suites.terminal.output import Page
 from suites.terminal.stream import Stream
 
@@ -37,8 +38,8 @@ def show(
 
 def backend(page: Page, one: Declared) -> None:
     """Show a backend: family, what it supports, exponents, options, whether it runs here."""
-    exactness = "exact" if one["exact"] else "approximate"
-    page.line(f"{one['name']}  ({one['family'].replace('_', '-')}, {exactness})", bold=True)
+    kind = method_type(one["name"], "", 0.0 if one["family"] == "dense" else None)
+    page.line(f"{one['name']}  ({kind})", bold=True)
     page.line(f"{one['summary']}. {one['paper']}", indent=2)
     supports = ", ".join(k for k in ABLE if one[k]) or "bidirectional self-attention only"
     page.line(supports, label="supports: ", indent=2)

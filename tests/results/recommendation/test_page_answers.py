@@ -46,7 +46,7 @@ def test_a_candidate_has_all_that_the_page_shows(mode: dict[str, Any]) -> None:
     got = by_name["longformer"]
     assert list(got) == [
         "name", "options", "type", "uses", "seconds", "time", "memory_bytes", "memory", "speedup",
-        "quality", "basis", "code",
+        "warning", "quality", "basis", "code",
     ]  # fmt: skip
     assert (got["type"], got["uses"]) == ("sparse", ["swap", "finetune", "scratch"])
     assert got["speedup"].endswith(") as fast as sdpa")

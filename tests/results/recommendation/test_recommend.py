@@ -239,7 +239,7 @@ def test_a_causal_call_is_predicted_from_a_bidirectional_one(frame: pd.DataFrame
     assert speedup.value == pytest.approx(one(ask(frame), "longformer").speedup.value)
     assert speedup.high > 3.9 * speedup.low
     assert "is_causal=True" in found.ranking.python(found.exact)
-    assert "of bidirectional calls" in said(found)
+    assert "time of a bidirectional call" in said(found)
 
 
 @pytest.mark.parametrize(
@@ -485,7 +485,7 @@ def test_with_what_is_said_to_suffice_it_qualifies(tmp_path: Path, limits: dict[
     found = ask(known, **limits)
     assert answers(found) == []
     needed = relaxations(found.ranking)
-    assert {"sdpa", "performer"} <= {need.candidate.label for need in needed}
+    assert "sdpa" in {need.candidate.label for need in needed}
     for need in needed:
         changed = {**limits, **need.limits, **dict.fromkeys(need.unmeasured)}
         again = ask(known, **changed)
