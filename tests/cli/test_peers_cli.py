@@ -45,10 +45,10 @@ def test_run_measures_the_peers_that_are_named(tmp_path: Path):
     for (name, _, _), record in found.items():
         assert record["status"] == ("ok" if name == "peer:torch-sdpa" else "unsupported")
     assert "natten runs on cuda" in found["peer:natten", "training", "default"]["reason"]
-    assert "sdpa beside torch-sdpa training N=64" in done.output
+    assert "sdpa and torch-sdpa training N=64" in done.output
     written = CliRunner().invoke(main, ["report", str(out), "--format", "md"])
     assert written.exit_code == 0, written.output
-    assert "sdpa beside torch-sdpa" in (out / "report.md").read_text()
+    assert "## Other libraries" in (out / "report.md").read_text()
 
 
 @pytest.mark.slow

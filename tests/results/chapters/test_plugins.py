@@ -75,7 +75,7 @@ def test_records_of_its_kind_end_in_its_chapter(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     page, markdown = unscripted(folder / "report.html"), (folder / "report.md").read_text()
     assert "<h2>Toys &lt;of&gt; all</h2>" in page
-    assert 'href="#toys">Toys &lt;of&gt; all</a>' in page
+    assert '<details class="part" id="toys"' in page
     for text in (page, markdown):
         for told in ("Surprises", "-1.50", "The toys were played with.", "A toy is played with.",
                      "A lead.", "A caption."):  # fmt: skip

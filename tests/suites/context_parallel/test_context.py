@@ -212,4 +212,4 @@ def test_a_sweep_measures_the_ranks_and_has_a_chapter(tmp_path: Path) -> None:
     assert os.fspath(tmp_path) not in (out / "records.jsonl").read_text()
     written = CliRunner().invoke(main, ["report", str(out), "--format", "md"])
     assert written.exit_code == 0, written.output
-    assert "One sequence over several ranks" in (out / "report.md").read_text()
+    assert "# Context parallelism: " in (out / "report.md").read_text()
