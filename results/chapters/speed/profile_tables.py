@@ -105,4 +105,4 @@ def _rate(value: float, peak: float) -> Cell:
     if not math.isfinite(value):
         return Cell(numbers.NONE)
     near = value / peak
-    return Cell(f"{numbers.rate(value)}op/s", share_of_peak(near) if math.isfinite(near) else "")
+    return Cell(f"{numbers.rate(value)}FLOP/s", share_of_peak(near) if math.isfinite(near) else "")

@@ -93,7 +93,7 @@ def test_products_stand_beside_their_rate_alone(tmp_path: Path) -> None:
     assert shown.is_long
     told = [" ".join(f"{c.text} {c.small}".split()) for c in shown.rows[0]]
     assert told[2:] == [
-        "8 x [64, 64] @ [64, 512]", "8", "40 %", "100 Gop/s 56 %", "150 Gop/s 83 %",
+        "8 x [64, 64] @ [64, 512]", "8", "40 %", "100 GFLOP/s 56 %", "150 GFLOP/s 83 %",
     ]  # fmt: skip
     assert shown.rows[1][-1].text == "–"
 
@@ -101,7 +101,7 @@ def test_products_stand_beside_their_rate_alone(tmp_path: Path) -> None:
 def test_rates_without_a_peak_stand_alone(tmp_path: Path) -> None:
     of = chapter(tmp_path, roof=None)
     assert [c.text for c in view(of, "Where the time goes").rows[0]][11:] == ["–", "–"]
-    assert view(of, "Matrix products by shape").rows[0][-1] == ("150 Gop/s", "", False)
+    assert view(of, "Matrix products by shape").rows[0][-1] == ("150 GFLOP/s", "", False)
 
 
 def test_a_profiler_that_failed_is_named(tmp_path: Path) -> None:

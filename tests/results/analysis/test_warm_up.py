@@ -34,6 +34,9 @@ from suites.terminal.progress import describe
 TIED = "linformer"
 """The fastest at 4,096 tokens, in one launch of three without a whole warm-up."""
 
+ANSWER = "longformer"
+"""The one recommended, with such a launch: linformer learns far less."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -45,6 +48,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(folder: Path) -> Run:
     return load(folder)
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = a_run(tmp_path_factory.mktemp("run"), lengths=(512, 1024, 2048, 4096))
+    return load(synthetic.cut_short(run, ANSWER, 4096))
 
 
 def test_tables_and_sentences_of_the_report_have_it(folder: Path, tmp_path: Path) -> None:
@@ -114,21 +123,21 @@ def test_a_run_of_whole_warm_ups_has_none(tmp_path: Path) -> None:
     assert HOLLOW not in written.read_text()
 
 
-def test_a_recommendation_says_it_beside_the_time(run: Run) -> None:
-    found = recommend(run.frame, seq_len=4096, max_error=3.0)
+def test_a_recommendation_says_it_beside_the_time(answered: Run) -> None:
+    found = recommend(answered.frame, seq_len=4096, max_error=3.0)
     said = " ".join(text(found, machines={}, reference=False).split())
-    assert f"Answer, not exact: {TIED}, 16.3 ms (" in said
+    assert f"Answer, not exact: {ANSWER}, 41.1 ms (" in said
     assert said.count(f" {MARK}, ") == 1
     assert NOTE in said
     told = json.loads(as_json(found, machines={}, reference=False, folders=()))
     (ranking,) = told["rankings"]
     by_name = {c["backend"]: c["latency"]["converged"] for c in ranking["candidates"]}
-    assert by_name == {**dict.fromkeys(FOUR, True), TIED: False}
+    assert by_name == {**dict.fromkeys(FOUR, True), ANSWER: False}
 
 
-def test_what_is_not_measured_but_rests_on_such_a_time_has_it_too(run: Run) -> None:
+def test_what_is_not_measured_but_rests_on_such_a_time_has_it_too(answered: Run) -> None:
     for seq_len, told in ((3000, False), (1500, True), (8192, False)):
-        found = recommend(run.frame, seq_len=seq_len, max_error=3.0)
+        found = recommend(answered.frame, seq_len=seq_len, max_error=3.0)
         assert found.other is not None
         assert found.other.latency.converged is told
 
