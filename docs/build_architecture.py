@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +45,7 @@ def imported_by(file: Path, modules: Iterable[str]) -> Iterator[str]:
         yield from (name for name in names if name in modules)
 
 
+@cache
 def rooms() -> dict[str, set[str]]:
     """Return every room with the rooms that it imports."""
     files = [f for package in PACKAGES for f in (ROOT / package).rglob("*.py")]

@@ -87,6 +87,8 @@ class Machines:
         self._serving: set[str] = set()
         self._refused: list[str] = []
         self._only_answers = False
+        self._began: set[str] = set()
+        self._answered: set[str] = set()
         self._error: BaseException | None = None
         self._stopped = threading.Event()
         self._changed = threading.Event()
@@ -125,12 +127,17 @@ class Machines:
                 )
             self._changed.wait(LOOK_S)
             self._changed.clear()
-        # The last words of some machines; where there is no group at all, what answers questions.
-        while (self._serving or (self._only_answers and self._held)) and self._error is None:
+        while self._is_answering() and self._error is None:
             self._changed.wait(LOOK_S)
             self._changed.clear()
         if self._error is not None:
             raise self._error
+
+    def _is_answering(self) -> bool:
+        """Say whether machines still measure, or may join, after the last group was dealt."""
+        if self._serving or (self._only_answers and self._held):
+            return True
+        return bool(self._began - self._answered) and self._arriving()
 
     def close(self) -> None:
         """End what still runs on the machines, and then the journal."""
@@ -245,6 +252,7 @@ class Machines:
             write_plan(self._journal, self._command, wanted, plan.precision)
             left = sum(len(group.items) for group in groups)
             self._only_answers = plan.precision is not None and not groups
+            self._began = set(homes.values()) if plan.precision is not None else set()
             self.skipped = len(wanted) - left
             broken = told.get("broken", {}).values()
             notices = [
@@ -293,6 +301,7 @@ class Machines:
         dealer.join(place)
         try:
             self._answer(place, session)  # what a run that is resumed left open
+            self._answered.add(place.id)
             while dealer.await_more(place):
                 began = False
                 while (group := dealer.take(place)) is not None:

@@ -173,7 +173,7 @@ def test_out_of_memory_in_a_child(launcher: Any, tmp_path: Path):
     )  # fmt: skip
     assert answered["record"]["status"] == "out_of_memory"
     reason = answered["record"]["reason"]
-    assert reason == "could not allocate 2.00 GiB while timing; 256.0 MiB were free for the case"
+    assert reason == "could not allocate 2.00 GiB while timing; 256.0 MiB were free"
     assert answered["samples"] == [0.0]
 
 

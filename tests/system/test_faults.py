@@ -203,7 +203,7 @@ def test_a_case_that_takes_the_last_memory_is_ended(launcher, method, monkeypatc
     try:
         outcome = launcher.ask(ask, timeout_s=60, method=method)
         assert (outcome.record, outcome.status) == (None, "out_of_memory")
-        assert "ended by the memory guard: " in outcome.reason
+        assert "stopped to protect the machine's memory" in outcome.reason
         assert "2 MiB are kept free" in outcome.reason
         assert outcome.wall_s < 30
         assert shared_bytes(name) == 0  # it was seen with it: removed

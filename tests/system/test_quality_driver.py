@@ -211,7 +211,7 @@ def test_a_resume_goes_on_with_a_training_that_ran_out_of_time(
     steps = torch.load(file, weights_only=True)["spent"]["steps"]
     _, summary, watch = sweep(run, resume=True, **chosen)
     assert set(summary.statuses) == {"ok"}
-    said = "--resume: 1 of the trainings that are there ran out of time"
+    said = "--resume: 1 unfinished training will continue from its checkpoint"
     assert sum(notice.startswith(said) for notice in watch.begun[2]) == 1
     assert int(watch.lines[0].split()[1].rstrip(",")) > steps
     (done,) = trainings(run)
@@ -220,7 +220,7 @@ def test_a_resume_goes_on_with_a_training_that_ran_out_of_time(
     assert not any("another record" in warning for warning in load(run).warnings)
     _, again, third = sweep(run, resume=True, **chosen)
     assert again.statuses == {}
-    assert not any("ran out of time" in notice for notice in third.begun[2])
+    assert not any("unfinished training" in notice for notice in third.begun[2])
 
 
 def test_a_timeout_without_a_checkpoint_is_not_run_again(tmp_path: Path) -> None:
