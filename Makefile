@@ -13,6 +13,8 @@ BENCH ?=
 # For verify-method: --short, --only NAME,…, --out FILE, --within 2h, --pairs N, --repetitions N.
 VERIFY ?=
 COUNT ?= 1000000
+# For reference: --only NAME,…, --within 2h, --list, --machine NAME.
+REFERENCE ?=
 # For test: folders, files or options of pytest, as TEST="tests/results -x".
 TEST ?=
 # For gpu: a folder of wheels; further options, as "--limit 540": docs/gpu.md.
@@ -32,7 +34,7 @@ PAGE_SCRIPTS := jquery@3.3.1 bootstrap@3.1.1 jquery.flot@0.8.3 flot-orderbars@1.
   blueimp-md5@2.19.0 stupid-table-plugin@1.1.3
 
 .DELETE_ON_ERROR:
-.PHONY: bench test test-slow test-serial test-all docs verify-method gpu fuzz asv-page dev lint types contracts check format constraints clean help
+.PHONY: bench test test-slow test-serial test-all docs verify-method reference gpu fuzz asv-page dev lint types contracts check format constraints clean help
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -53,6 +55,9 @@ test-all: test test-slow test-serial ## every test: below twenty minutes
 
 verify-method: $(VENV)/.installed-verify ## measure the method's promises, on a quiet machine: docs/method.md
 	PYTHONPATH=tests/programs:tests/helpers $(BIN)/python -m verification $(VERIFY)
+
+reference: $(VENV)/.installed-test ## measure the reference results of this machine anew: hours, resumable
+	$(BIN)/python tests/programs/measure_reference.py $(REFERENCE)
 
 gpu: ## on a CUDA machine, without network: tests and sweeps, resumable; docs/gpu.md
 	$(or $(PYTHON),python3) tests/programs/measure_gpu.py $(if $(WHEELS),--wheels "$(WHEELS)") $(GPU)
