@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 
 from measured_answer import answer, figure  # noqa: E402
+from measured_findings import findings  # noqa: E402
 from measured_tables import (  # noqa: E402
     beside,
     by_dtype,
@@ -112,6 +113,11 @@ def home(text: str) -> str:
     """Return docs/index.md with what was measured."""
     text = fill(text, "figure", figure("figures"))
     return fill(text, "answer", the_answer())
+
+
+def surprises(text: str) -> str:
+    """Return docs/findings.md with what was measured."""
+    return fill(text, "findings", findings(epyc))
 
 
 def performance(text: str) -> str:
@@ -263,6 +269,7 @@ def cluster(text: str) -> str:
 PAGES = {
     ROOT / "README.md": readme,
     DOCS / "index.md": home,
+    DOCS / "findings.md": surprises,
     DOCS / "performance.md": performance,
     DOCS / "performance_long.md": long_sequences,
     DOCS / "performance_decoding.md": decoding,
