@@ -564,6 +564,7 @@ def recommend(
             text(
                 answer, machines=run.machines, reference=reference, incomplete=run.incomplete,
                 plugins=plugins or plugins_of(begun.command for begun in run.begun),
+                folders=folders, is_measured=measure,
             ),
             ("Question: ", "Answer, exact: ", "Answer, not exact: ", "Answer: "),
         )

@@ -29,8 +29,16 @@ TRAINED_TOKENS = 1024
 """The longest that the inputs of a trained model are."""
 
 
-def measure_command(asked: Question, plugins: Sequence[Path] = ()) -> str:
-    """Return the command that measures what was asked for, and answers."""
+def measure_command(
+    asked: Question, plugins: Sequence[Path] = (), folders: Sequence[Path] = ()
+) -> str:
+    """Return the command that measures what was asked for, and answers.
+
+    Args:
+        asked: the question.
+        plugins: files that it names.
+        folders: of runs whose results it reads, too.
+    """
     words = ["attnbench", "recommend", "--seq-len", str(asked.seq_len)]
     usual = "decode" if asked.use == "decode" else "forward"
     words += ["--mode", asked.mode] if asked.mode != usual else []
@@ -40,7 +48,7 @@ def measure_command(asked: Question, plugins: Sequence[Path] = ()) -> str:
         if (value := getattr(asked, name)) is not None:
             shown = write_size(value) if name == "max_memory" else _shown(value)
             words += [f"--{name.replace('_', '-')}", shown]
-    return shlex.join([*words, "--measure"])
+    return shlex.join([*words, "--measure", *map(str, folders)])
 
 
 def speed_words(asked: Question, out: Path, plugins: Sequence[Path] = ()) -> list[str]:

@@ -23,7 +23,7 @@ from results.statistics.seeds import labels_of, of_seeds, spread
 from results.text import numbers
 from results.text.clean import clean
 from results.text.labels import name_of, options_of
-from results.text.method_types import method_type, needs_training
+from results.text.method_types import EXACT_ERROR, method_type, needs_training
 
 SDPA = "sdpa"
 """Whose score stands beside that of others."""
@@ -77,7 +77,28 @@ class Evidences:
         ]
         errors = list(self._of_inputs(backend, options, is_causal, seq_len))
         known = min((one.value for one in errors), default=None)
-        return Quality(method_type(backend, options, known), (*learnt, *errors))
+        kind = method_type(backend, options, known)
+        if kind == "sparse" and 0 < seq_len <= self._covered(backend, options, is_causal):
+            kind = "exact"
+        return Quality(kind, (*learnt, *errors))
+
+    def _covered(self, backend: str, options: str, is_causal: bool) -> int:
+        """Return the longest input on which a sparse pattern was seen to be exact; 0 = none.
+
+        A pattern that covers all keys of an input covers those of a shorter one, and of a causal
+        call.
+        """
+        rows = [
+            row
+            for by_name in self._errors
+            for row in by_name.get((backend, options), [])
+            if row["is_causal"] == is_causal or not row["is_causal"]
+        ]
+        worst: dict[int, float] = {}
+        for row in rows:
+            length = int(row["seq_len"])
+            worst[length] = max(worst.get(length, 0.0), float(row["value"]))
+        return max((n for n, error in worst.items() if error <= EXACT_ERROR), default=0)
 
     def _learnt(self, task: str, backend: str, options: str, is_causal: bool) -> Evidence | None:
         asked = task, backend, options, is_causal

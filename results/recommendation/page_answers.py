@@ -98,12 +98,13 @@ def _words(run: Run, setting: Mapping[str, Any], precise: bool) -> str:
 
 
 def grid(measured: Iterable[int]) -> list[int]:
-    """Return the lengths that can be asked for: those measured, between, and a little beyond."""
+    """Return the lengths that can be asked for: those measured, round ones, a little beyond."""
     ends = sorted({int(n) for n in measured})
     first, last = max(1.0, ends[0] / REACH), ends[-1] * REACH
     steps = round(PER_DOUBLING * math.log2(last / first))
-    between = (round(first * 2 ** (i / PER_DOUBLING)) for i in range(steps + 1))
-    return sorted({*ends, *between})
+    between = (first * 2 ** (i / PER_DOUBLING) for i in range(1, steps))
+    near = (round(n, 1 - math.floor(math.log10(n))) for n in between)  # two digits
+    return sorted({*ends, round(first), round(last), *map(round, near)})
 
 
 # -- for the page's script -----------------------------------------------------------------------

@@ -26,7 +26,11 @@ from results.recommendation.interpolation import (
 from results.statistics.launches import contrast, estimate_of, slope_weights
 
 REACH = 2.0
-"""So many times beyond the lengths measured a prediction goes, of what is no baseline."""
+"""So many times below the lengths measured a prediction goes, of what is not `sdpa`: a call's
+fixed cost decides there, which no fit knows. And so far beyond them, where it has no interval."""
+
+WIDEST = 10.0
+"""A prediction whose interval's ends lie further apart, as a ratio, is none."""
 
 MOST_FITTED = 3
 """Lengths that a fit is made of."""
@@ -62,7 +66,12 @@ def as_causal(reading: Reading, seq_len: int) -> Reading:
 
 
 def at_any_length(
-    rows: Sequence[Row], seq_len: int, declared: str, *, reach: float = REACH, down: float = REACH
+    rows: Sequence[Row],
+    seq_len: int,
+    declared: str,
+    *,
+    down: float = REACH,
+    is_exact: bool = False,
 ) -> Reading:
     """Return what one series' rows say about a length, and where they say nothing a prediction.
 
@@ -70,9 +79,12 @@ def at_any_length(
         rows: one a length, as of `at_length`.
         seq_len: the length asked for, in tokens.
         declared: the column of the exponent that the backend declares.
-        reach: how far beyond the lengths measured it goes, as a factor; infinite = any length,
-            that of a baseline, which is predicted where measuring it took too long, too.
-        down: how far below them: there a call's fixed cost decides, which no fit knows.
+        down: how far below the lengths measured it goes, as a factor.
+        is_exact: whether it is predicted, too, where measuring it took too long: as a baseline.
+
+    Returns:
+        A reading that is not known, with the reason, where the prediction would be wider than
+        `WIDEST`.
     """
     found = at_length(rows, seq_len)
     measured = sorted(
@@ -83,12 +95,16 @@ def at_any_length(
         return found
     if any(row["status"] in _ENDS and row["seq_len"] <= seq_len for row in rows):
         return found
-    if reach < math.inf and any(row["seq_len"] == seq_len for row in rows):
+    if not is_exact and any(row["seq_len"] == seq_len for row in rows):
         return found  # it was tried, in vain
     if seq_len * down < measured[0]["seq_len"]:
         return found
-    beyond = seq_len / measured[-1]["seq_len"]
-    return found if beyond > reach else _fitted(rows, measured, seq_len, declared)
+    fitted = _fitted(rows, measured, seq_len, declared)
+    is_far = seq_len > REACH * measured[-1]["seq_len"]
+    if fitted.high > WIDEST * fitted.low or (is_far and not fitted.has_interval):
+        first, last = (int(measured[i]["seq_len"]) for i in (0, -1))
+        return Reading(note=f"too far from what was measured, {first:,} to {last:,} tokens")
+    return fitted
 
 
 def _fitted(rows: Sequence[Row], measured: Sequence[Row], seq_len: int, declared: str) -> Reading:

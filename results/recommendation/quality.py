@@ -60,6 +60,9 @@ SAYS_NOTHING = "not trained: says nothing"
 
 UNKNOWN = "not measured"
 
+BETTER = "fewer bits/byte, smaller errors and higher accuracies are better"
+"""What is said once beside evidence."""
+
 WINDOWS = ("longformer",)
 """Backends whose window a trained model may have anyway."""
 

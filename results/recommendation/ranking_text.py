@@ -12,7 +12,10 @@ from results.text import numbers
 from results.text.clean import clean
 
 WIDTH = 100
-"""Characters of a line of prose; tables and commands are as wide as they are."""
+"""Characters of a line; commands are as wide as they are."""
+
+_LEAST_WIDTH = 20
+"""Characters of a table's last column, at least."""
 
 
 def prose(sentence: str, indent: str = "", hang: int = 2) -> list[str]:
@@ -103,10 +106,13 @@ def others_table(ranking: Ranking) -> list[str]:
         for c in shown
     ]  # fmt: skip
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    start = 2 * len(widths) + sum(widths[:-1])
+    lines = []
+    for *row, last in rows:
+        told = "".join(f"  {c.ljust(w)}" for c, w in zip(row, widths, strict=False))
+        first, *more = textwrap.wrap(last, max(_LEAST_WIDTH, WIDTH - start)) or [""]
+        lines += [f"{told}  {first}".rstrip(), *(f"{' ' * start}{part}" for part in more)]
+    return lines
 
 
 def _short_time(one: Candidate) -> str:

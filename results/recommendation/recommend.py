@@ -60,12 +60,12 @@ def recommend(
 
     Candidates are the series of kind speed and level attention, on whole sequences of their own
     (no cross-attention). Their time is measured at `seq_len`, interpolated between two lengths
-    tried one after the other, or predicted from a fit up to twice beyond the lengths measured; of
-    exact methods, against which speed-ups are, at any length. Their quality is known from what
-    models learnt with them or from inputs of a trained model (`evidence`); one whose quality is
-    poor or unknown is no answer, unless a limit says what will do. An exact method meets every
-    limit on the error. The worse end of an interval decides. Each interval of a measured value
-    holds at 95 % by itself; others have bounds.
+    tried one after the other, or predicted from a fit, as long as its interval is narrow enough
+    to be of use (`prediction.WIDEST`). Their quality is known from what models learnt with them or
+    from inputs of a trained model (`evidence`); one whose quality is poor or unknown is no answer,
+    unless a limit says what will do. A pattern that covers the whole input is exact
+    there. An exact method meets every limit on the error. The worse end of an interval decides.
+    Each interval of a measured value holds at 95 % by itself; others have bounds.
 
     Args:
         frame: ``results.load(…).frame``.
@@ -229,8 +229,8 @@ def _candidate(
         series.backend, series.options, is_causal=asked.is_causal, seq_len=asked.seq_len
     )
     far = {
-        "reach": math.inf if quality.type == "exact" else REACH,
         "down": math.inf if series.backend == SDPA else REACH,
+        "is_exact": quality.type == "exact",
     }
     memory = series.rows(WORDS[asked.mode].memory)
     latency = at_any_length(series.rows("latency"), asked.seq_len, "expected_time", **far)

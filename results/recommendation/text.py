@@ -8,7 +8,7 @@ from typing import Any
 
 from results.analysis.warm_up import NOTE
 from results.recommendation.commands import measure_command, quality_command
-from results.recommendation.quality import USES, WINDOW_SWAP
+from results.recommendation.quality import BETTER, USES, WINDOW_SWAP
 from results.recommendation.question import LIMITS, QUANTITIES, Question, write_limit
 from results.recommendation.ranking import Candidate, Ranking, Recommendation
 from results.recommendation.ranking_text import (
@@ -25,7 +25,7 @@ from results.recommendation.relaxations import Relaxation, as_option, option, re
 from results.records.case_columns import SETTING
 from results.text import numbers
 from results.text.clean import clean
-from results.text.method_types import CHANGES
+from results.text.method_types import CHANGES, method_type
 from results.text.method_types import WORDS as TYPE_WORDS
 from results.text.modes import WORDS
 from results.text.settings import in_short, names_precision
@@ -56,6 +56,8 @@ def text(
     reference: bool,
     incomplete: Sequence[str] = (),
     plugins: Sequence[Path] = (),
+    folders: Sequence[Path] = (),
+    is_measured: bool = False,
 ) -> str:
     """Return the answer as lines for a terminal.
 
@@ -65,15 +67,23 @@ def text(
         reference: whether the times are of the results that ship with attnbench.
         incomplete: `Run.incomplete`: what the results lack.
         plugins: files that the suggested commands name.
+        folders: of runs that were named: the suggested commands read them, too.
+        is_measured: whether it was measured for this question: nothing is suggested then.
     """
+    suggested = "" if is_measured else measure_command(found.question, plugins, folders)
     lines = [line for said in incomplete for line in (clean(said), "")]
     if not found.rankings:
-        return "\n".join([*lines, *_nothing(found, machines, reference, plugins)]) + "\n"
+        return "\n".join([*lines, *_nothing(found, machines, reference, suggested)]) + "\n"
     shown = _one_a_machine(found.rankings)
     precise = names_precision(r.setting for r in found.rankings)
     for ranking in shown:
         lines += [*_ranking(ranking, machines, reference, precise, plugins), ""]
+    if suggested and (reference or any(map(_is_guessed, shown))):
+        lines += ["Measure it on this machine, and answer again:", f"  {suggested}", ""]
+    if reference:
+        lines += ["Answer from runs of your own: the same command, and their folders.", ""]
     lines += _others(found.rankings, shown)
+    lines += _next_question(found.question)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -115,7 +125,7 @@ def _ranking(
 ) -> list[str]:
     address = str(ranking.setting["machine"])
     place = machine_words(machines.get(address), address)
-    shipped = " (shipped with attnbench, not your machine)" if reference else ""
+    shipped = " (shipped with attnbench, not your machine: times hold there)" if reference else ""
     lines = [
         *prose(f"Question: {_asked(ranking.question)}."),
         *prose(f"Results: {place}{shipped}; {_setting(ranking, reference, precise)}."),
@@ -141,10 +151,18 @@ def _ranking(
             "",
             *(f"    {c}".rstrip() for c in code),
         ]
-    if reference or _is_guessed(ranking):
-        lines += ["", "Measure it on this machine (some minutes), and answer again:",
-                  f"  {measure_command(ranking.question, plugins)}"]  # fmt: skip
     return lines
+
+
+def _next_question(asked: Question) -> list[str]:
+    """Say what else is to be asked for a model that generates: its prompt and its tokens."""
+    if asked.mode == "decode":
+        return [*prose("A model reads its prompt before it generates: ask for that with --mode "
+                       "forward --causal.")]  # fmt: skip
+    if asked.is_causal and asked.mode == "forward":
+        return [*prose("A model that generates does so token by token: ask for that with --use "
+                       "decode.")]  # fmt: skip
+    return []
 
 
 def _setting(ranking: Ranking, reference: bool, precise: bool) -> str:
@@ -160,9 +178,9 @@ def _in_short(one: Candidate) -> str:
 
 
 def _is_guessed(ranking: Ranking) -> bool:
-    """Whether an answer, or the baseline, was not measured at the length."""
+    """Whether an answer, or the exact baseline, was not measured at the length."""
     shown = (*ranking.answers, *([ranking.baseline] if ranking.baseline else []))
-    return not ranking.answers or any(c.latency.basis == "predicted" for c in shown)
+    return ranking.baseline is None or any(c.latency.basis == "predicted" for c in shown)
 
 
 def _exact(ranking: Ranking) -> list[str]:
@@ -172,8 +190,15 @@ def _exact(ranking: Ranking) -> list[str]:
     return [
         *prose(f"{head}{clean(answer.label)}, {latency_text(answer)}, {_memory(answer, ranking)}"
                f"{_tied(ranking, answer)}."),
-        *prose(f"{TYPE_WORDS['exact']}; fits any model; {basis_text(answer.latency)}", "  ", 0),
+        *prose(f"{_exact_words(answer)}; fits any model; {basis_text(answer.latency)}", "  ", 0),
     ]  # fmt: skip
+
+
+def _exact_words(answer: Candidate) -> str:
+    """Say what an exact method computes, or that one which is not exact is so at this length."""
+    is_always = method_type(answer.backend, answer.options, 0.0) == "exact"
+    words = TYPE_WORDS["exact"]
+    return words if is_always else f"{words} at this length, which its pattern covers whole"
 
 
 def _other(ranking: Ranking, plugins: Sequence[Path]) -> list[str]:
@@ -197,6 +222,7 @@ def _other(ranking: Ranking, plugins: Sequence[Path]) -> list[str]:
         *prose(f"{answer.type}: {caveat}; {basis_text(answer.latency)}", "  ", 0),
         *(f"  quality: {line}" if i == 0 else f"           {line}"
           for i, line in enumerate(answer.quality.lines)),
+        f"           {BETTER}",
     ]  # fmt: skip
 
 
@@ -250,20 +276,20 @@ def _steps(one: Relaxation) -> str:
 
 
 def _nothing(
-    found: Recommendation, machines: Machines, reference: bool, plugins: Sequence[Path]
+    found: Recommendation, machines: Machines, reference: bool, suggested: str
 ) -> list[str]:
     chosen = "".join(f", {k} {v}" for k, v in found.question.setting.items())
     lines = [
         *prose(f"Question: {_asked(found.question)}{chosen}."),
         "Answer: nothing of this was measured, so nothing is recommended.",
-        "", "Measure it on this machine (some minutes), and answer:",
-        f"  {measure_command(found.question, plugins)}",
     ]  # fmt: skip
+    if suggested:
+        lines += ["", "Measure it on this machine, and answer:", f"  {suggested}"]
     if not found.held:
-        return [*lines, "", "The results hold no attention of kind speed."]
+        return [*lines, "", "The results hold no speed of attention."]
     places = [machine_words(machines[address], address) for address in list(machines)[:1]]
     of = f" ({', '.join([*places, *(['shipped'] if reference else [])])})" if places else ""
-    lines += ["", f"What the results{of} hold of kind speed, level attention:"]
+    lines += ["", f"The results{of} hold speed of these calls of attention:"]
     lines += [f"  {line}" for line in found.held[:MOST_HELD]]
     if len(found.held) > MOST_HELD:
         lines += [f"  … and {len(found.held) - MOST_HELD} more"]

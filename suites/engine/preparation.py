@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -36,12 +37,19 @@ def prepared(
 def _that_run(plan: Plan, told: Mapping[str, Any]) -> tuple[Plan, list[str]]:
     """Return a sweep without backends that nobody named and that cannot run, and who they are.
 
-    Where none can run on the device, all stay: their cases say why.
+    Raises:
+        MisuseError: if none can run on the device.
     """
     unavailable: Mapping[str, str] = told.get("unavailable", {}).get(plan.device, {})
     running = tuple(arm for arm in plan.backends if arm.name not in unavailable)
-    if plan.names_backends or not running:
+    if plan.names_backends or not plan.backends:
         return plan, []
+    if not running:
+        why = Counter(unavailable[arm.name] for arm in plan.backends).most_common(1)[0][0]
+        raise MisuseError(
+            f"--device {plan.device}: no backend runs there ({why}); attnbench doctor says what "
+            "does"
+        )
     gone = dict.fromkeys(arm.name for arm in plan.backends if arm.name in unavailable)
     return replace(plan, backends=running), [
         f"{name} is left out ({unavailable[name]}); --backend {name} keeps it" for name in gone
