@@ -67,7 +67,7 @@ def crossover(own: Curve, other: Curve, *, name: str = "baseline") -> Estimate:
     if not found.has_interval:
         reasons.append(ONE_LAUNCH)
     elif math.isnan(found.high):
-        reasons.append("open above: not surely faster at the longest length")
+        reasons.append("open above: not measurably faster at the longest length")
     return Estimate(found.at, found.low, found.high, "; ".join(reasons))
 
 

@@ -114,7 +114,8 @@ def as_data(found: Sequence[Group]) -> dict[str, Any]:
     """Return the answers as the page's script reads them.
 
     ``modes``: one a group, with ``mode``, ``device``, ``causal``, ``setting`` (in words) and
-    ``points``, by length ``n``, each with its ``candidates``. The script shows the first that is
+    ``points``, by length ``n``, each with its ``candidates``, and with what is said where none of
+    a kind fits, ``exact`` and ``other``. The script shows the first that is
     exact, and the first of the others, that has the use and fits the memory; what can be neither
     is left out. A candidate without uses is one whose quality was not measured.
     """
@@ -126,6 +127,8 @@ def as_data(found: Sequence[Group]) -> dict[str, Any]:
                 "points": [
                     {
                         "n": ranking.question.seq_len,
+                        "exact": _lacking(ranking, is_exact=True),
+                        "other": _lacking(ranking, is_exact=False),
                         "candidates": [_candidate(c, ranking) for c in _shown(ranking)],
                     }
                     for ranking in group.rankings
@@ -151,6 +154,16 @@ def _shown(ranking: Ranking) -> list[Candidate]:
     return sorted(kept, key=lambda one: not _uses(one))
 
 
+def _lacking(ranking: Ranking, *, is_exact: bool) -> str:
+    """Say why there may be no answer of a kind; "" where nothing is to be said."""
+    timed = [c for c in ranking.candidates if c.is_exact == is_exact and c.latency.known]
+    if not timed:
+        kind = "exact method" if is_exact else "method that computes something else"
+        return f"no {kind} was measured here"
+    poor = [clean(c.label) for c in timed if c.quality.verdict == "poor"]
+    return f"known to learn far less: {numbers.few(poor)}" if poor else ""
+
+
 def _uses(one: Candidate) -> list[str]:
     return [use for use, why in one.uses.items() if not why]
 
@@ -174,7 +187,8 @@ def _candidate(one: Candidate, ranking: Ranking) -> dict[str, Any]:
         "memory": numbers.size(one.memory.value),
         "speedup": "" if is_baseline else speedup_text(one, ranking),
         "warning": "" if one.is_exact or is_faster(one) or ranking.exact is None else NOT_FASTER,
-        "quality": one.quality.text, "basis": one.latency.basis, "code": ranking.python(one),
+        "quality": one.quality.text, "brief": one.quality.short, "basis": one.latency.basis,
+        "code": ranking.python(one),
     }  # fmt: skip
 
 

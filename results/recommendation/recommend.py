@@ -228,7 +228,7 @@ def _candidate(
     quality = evidence.quality(
         series.backend, series.options, is_causal=asked.is_causal, seq_len=asked.seq_len
     )
-    far = {
+    far: dict[str, Any] = {
         "down": math.inf if series.backend == SDPA else REACH,
         "is_exact": quality.type == "exact",
     }

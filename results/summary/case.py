@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from results.recommendation.quality import WINDOW_SWAP
+from results.recommendation.quality import BETTER, WINDOW_SWAP
 from results.text.method_types import CHANGES
 
 USES: Mapping[str, str] = {
@@ -27,6 +27,9 @@ BASES: Mapping[str, str] = {
     "measured": "", "interpolated": "between two measured lengths", "predicted": "predicted",
 }  # fmt: skip
 
+_TEXTS = ("code", "quality", "brief")
+"""Of a candidate, those that recur."""
+
 Candidate = Mapping[str, Any]
 
 
@@ -36,6 +39,7 @@ class Answer(NamedTuple):
     kind: str
     head: str
     candidate: Candidate | None
+    note: str
 
 
 class Case(NamedTuple):
@@ -73,10 +77,11 @@ def case_of(found: Mapping[str, Any], length: int) -> Case | None:
         return None
     lengths = [point["n"] for point in modes[0]["points"]]
     nearest = min(modes[0]["points"], key=lambda point: abs(point["n"] - length))
-    words = {"heads": HEADS, "bases": BASES, "changes": CHANGES, "swap": WINDOW_SWAP}
+    words = {"heads": HEADS, "bases": BASES, "changes": CHANGES, "swap": WINDOW_SWAP,
+             "better": BETTER}  # fmt: skip
     return Case(
         {"modes": _interned(modes), **words}, _names(modes), _uses(modes), nearest["n"],
-        min(lengths), max(lengths), answers(nearest["candidates"]),
+        min(lengths), max(lengths), answers(nearest),
     )  # fmt: skip
 
 
@@ -95,23 +100,31 @@ def _uses(modes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {use: words for use, words in USES.items() if not use or use in had}
 
 
-def answers(candidates: Sequence[Candidate]) -> list[Answer]:
+def answers(point: Mapping[str, Any]) -> list[Answer]:
     """Return the first exact candidate and the first of the others; they come by time."""
+    candidates = point["candidates"]
     exact = next((c for c in candidates if c["type"] == "exact"), None)
     other = next((c for c in candidates if c["type"] != "exact"), None)
-    return [Answer("exact", HEADS["exact"], exact), Answer("other", HEADS["other"], other)]
+    return [
+        Answer(kind, HEADS[kind], found, point[kind])
+        for kind, found in (("exact", exact), ("other", other))
+    ]
 
 
 def _interned(modes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the modes with ``code`` and ``quality`` as places in a list ``texts`` of each."""
+    """Return the modes with texts that recur as places in a list ``texts`` of each."""
     made = []
     for mode in modes:
         texts: dict[str, int] = {}
         points = [
-            {"n": point["n"], "candidates": [
-                {**c, **{k: texts.setdefault(c[k], len(texts)) for k in ("code", "quality")}}
-                for c in point["candidates"]
-            ]}
+            {
+                "n": point["n"],
+                **{k: texts.setdefault(point[k], len(texts)) for k in HEADS},
+                "candidates": [
+                    {**c, **{k: texts.setdefault(c[k], len(texts)) for k in _TEXTS}}
+                    for c in point["candidates"]
+                ],
+            }
             for point in mode["points"]
         ]  # fmt: skip
         made.append({**mode, "points": points, "texts": list(texts)})

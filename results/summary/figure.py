@@ -20,13 +20,15 @@ from results.figures.theme import INK, Look
 from results.page.blocks import Drawing
 from results.schema import IDENTITY
 from results.summary.methods import Comparison, Method, faster_from
+from results.summary.quality import Qualities
+from results.summary.quality_figure import quality_drawing
 from results.text import numbers
 from results.text.modes import WORDS
 
 DASHES = (4, 2)
 """Of the methods that change the function; exact ones are drawn solid."""
 
-SIZE = (7.6, 4.3)
+SIZE = (7.6, 3.4)
 """Of the figure, in inches."""
 
 MOST = 12
@@ -40,16 +42,10 @@ CAPTION = (
 )
 
 
-def drawings(
-    chapter: Chapter, comparison: Comparison, poor: Collection[SeriesKey] = ()
-) -> dict[str, Drawing]:
-    """Return the figure's tabs of a mode: time, memory and speed-up, as far as measured.
-
-    Quality stands in the table: the error on the random inputs that were timed, which is all that
-    could be drawn against the length, ranks methods otherwise than trained models do.
-    """
+def drawings(chapter: Chapter, comparison: Comparison, known: Qualities) -> dict[str, Drawing]:
+    """Return the figure's tabs of a mode: time, memory, speed-up, quality, as far as known."""
     mode, call = comparison.mode, WORDS[comparison.mode]
-    band = _band(comparison, poor)
+    band = _band(comparison, known.poor)
     draw = partial(_metric, chapter, comparison, band)
     shaded = f"; shaded: {band[2]}" if band else ""
     views: Mapping[str, tuple[str, str, Callable[[], Figure | None]]] = {
@@ -61,11 +57,14 @@ def drawings(
             partial(_speedup, chapter, comparison, band),
         ),
     }  # fmt: skip
-    return {
-        what: Drawing(f"view-{mode.replace('_', '-')}-{what}", title, caption, draw)
+    name = f"view-{mode.replace('_', '-')}"
+    found = {
+        what: Drawing(f"{name}-{what}", title, caption, draw)
         for what, (title, caption, draw) in views.items()
         if _has(chapter, comparison, what)
     }
+    quality = quality_drawing(f"{name}-quality", chapter, comparison, known.found)
+    return {**found, "quality": quality} if quality else found
 
 
 def _has(chapter: Chapter, comparison: Comparison, what: str) -> bool:

@@ -56,7 +56,9 @@ def _machine(run: Run, machine: str, environment: str) -> list[str]:
     cores = about.get("cores")
     told = f", {cores} cores" if isinstance(cores, int) else ""
     parts = [f"{'GPU' if about.get('gpu') else 'CPU'} {name}{told}"]
-    parts += [f"{what} {clean(versions[what])}" for what in ("torch",) if versions.get(what)]
+    parts += [
+        f"{what} {clean(versions[what])}" for what in ("attnbench", "torch") if versions.get(what)
+    ]
     return parts
 
 

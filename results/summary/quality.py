@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from results.chapters.speed.rows import Chapter
 from results.page.blocks import Cell
 from results.recommendation.candidates import shipped_evidence
 from results.recommendation.evidence import Evidences
+from results.recommendation.quality import Quality
 from results.summary.methods import Comparison, Method
 
-Quality = Callable[[Method], Cell]
-"""What writes a method's evidence of quality."""
 
+@dataclass(frozen=True)
+class Qualities:
+    """What is known of the methods of a mode that compute something else.
 
-def qualities(
-    chapter: Chapter, comparison: Comparison
-) -> tuple[Quality, str, frozenset[tuple[str, str]]]:
-    """Return what writes the quality of a method, and how to measure what is not known.
-
-    The second is "" where all is known; the third are the keys of those whose quality is poor.
+    Attributes:
+        found: by the method's key.
+        note: how to measure what is not known; "" where all is.
     """
+
+    found: Mapping[tuple[str, str], Quality]
+    note: str
+
+    @property
+    def poor(self) -> frozenset[tuple[str, str]]:
+        """The keys of methods whose quality is known and does not do."""
+        return frozenset(key for key, one in self.found.items() if one.verdict == "poor")
+
+    def cell(self, method: Method) -> Cell:
+        """Write the best evidence of a method."""
+        return Cell(self.found[method.key].short if method.key in self.found else "exact")
+
+
+def qualities(chapter: Chapter, comparison: Comparison) -> Qualities:
+    """Return what is known of the quality of a mode's methods, and how to measure the rest."""
     known = Evidences(chapter.analysis.run.frame, shipped_evidence())
     is_causal = bool(chapter.setting["is_causal"]) or comparison.mode == "decode"
     found = {
@@ -29,13 +45,8 @@ def qualities(
         for m in comparison.methods
         if not m.is_exact
     }
-
-    def write(method: Method) -> Cell:
-        return Cell(found[method.key].short if method.key in found else "exact")
-
     unknown = [m for m in comparison.methods if m.key in found and found[m.key].best is None]
-    poor = frozenset(key for key, quality in found.items() if quality.verdict == "poor")
-    return write, _command(unknown, is_causal=is_causal) if unknown else "", poor
+    return Qualities(found, _command(unknown, is_causal=is_causal) if unknown else "")
 
 
 def _command(methods: list[Method], *, is_causal: bool) -> str:

@@ -75,7 +75,7 @@ def first_screen(analysis: Analysis, parts: Sequence[Part]) -> FirstScreen:
     if not compared:
         return FirstScreen(_of_chapters(parts), provenance.of_run(analysis.run), chips, ())
     chapter = settings[0]
-    poor = qualities(chapter, compared[0])[2]
+    poor = qualities(chapter, compared[0]).poor
     views = [_view(chapter, one) for one in compared]
     measured = provenance.of_setting(chapter, [one.mode for one in compared])
     measured = [part for part in measured if part]
@@ -94,9 +94,9 @@ def _chips(analysis: Analysis, parts: Sequence[Part]) -> list[str]:
 
 
 def _view(chapter: Chapter, comparison: Comparison) -> View:
-    quality, note, poor = qualities(chapter, comparison)
-    table = method_table(comparison, quality, note)
-    figures = drawings(chapter, comparison, poor)
+    known = qualities(chapter, comparison)
+    table = method_table(comparison, known)
+    figures = drawings(chapter, comparison, known)
     return View(comparison.mode, table, not_run(comparison.absent), figures)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
-from results.analysis.warm_up import marked
+from results.analysis.warm_up import MARK, NOTE, marked
 from results.page.blocks import Cell, TableView
 from results.page.cells import time_cell
 from results.page.columns import Columns, table
+from results.recommendation.quality import BETTER
 from results.summary.methods import Comparison, Method
-from results.summary.quality import Quality
+from results.summary.quality import Qualities
 from results.text import numbers
 from results.text.modes import WORDS
 
@@ -20,17 +22,16 @@ NARROW = 1.1
 _SCALING = (
     "Scaling: how the time grows over the lengths measured; unresolved: the interval of the "
     "exponent is too wide, or not known. Speed-up: with its 95 % interval. Quality: the best "
-    "evidence there is, of this run or of the results that ship with attnbench."
+    f"evidence there is, of this run or of the results that ship with attnbench; {BETTER}."
 )
 
 
-def method_table(comparison: Comparison, quality: Quality, note: str = "") -> TableView:
+def method_table(comparison: Comparison, known: Qualities) -> TableView:
     """Return the table of a mode: the methods that gave a time, exact ones first.
 
     Args:
         comparison: of the mode.
-        quality: what writes the column of that name.
-        note: a further one, below the table; "" for none.
+        known: of the methods' quality.
     """
     at = numbers.tokens(comparison.length)
     of = comparison.baseline
@@ -41,15 +42,17 @@ def method_table(comparison: Comparison, quality: Quality, note: str = "") -> Ta
     columns: Columns[Method] = [
         ("method", lambda m: Cell(m.label, m.type)),
         *(against if of else ()),
-        ("quality", quality),
+        ("quality", known.cell),
         (f"time at {at}", _time),
         ("memory", _memory),
         ("scaling", lambda m: m.growth),
     ]
     mode = comparison.mode
     lead = f"{WORDS[mode].heading}, {WORDS[mode].place.lower()} {at} tokens"
-    notes = [_SCALING, *([note] if note else [])]
-    return table(lead, comparison.methods, columns, notes=notes, is_long=False)
+    made = table(lead, comparison.methods, columns, is_long=False)
+    is_marked = any(MARK in cell.text for row in made.rows for cell in row)
+    notes = (NOTE if is_marked else "", _SCALING, known.note)
+    return replace(made, notes=[note for note in notes if note])
 
 
 def _from(method: Method, comparison: Comparison) -> Cell:

@@ -30,7 +30,7 @@ def title(comparison: Comparison, poor: Collection[tuple[str, str]] = ()) -> str
     """
     place = _place(comparison)
     if not comparison.baseline:
-        return _fastest(comparison, place)
+        return _without_exact(comparison, place, poor)
     changing = [m for m in comparison.methods if not m.is_exact]
     if not changing:
         return _among_exact(comparison, place)
@@ -38,7 +38,7 @@ def title(comparison: Comparison, poor: Collection[tuple[str, str]] = ()) -> str
     if not faster:
         tried = numbers.tokens(comparison.lengths[-1])
         return (
-            f"Up to {tried} tokens nothing that was measured is surely faster than exact "
+            f"Up to {tried} tokens nothing that was measured is measurably faster than exact "
             f"attention ({comparison.baseline})"
         )
     good = [m for m in faster if m.key not in poor]
@@ -109,6 +109,23 @@ def _rough(factor: float) -> str:
     if factor < 1.995:
         return f"{factor:.1f}" if factor >= 1.05 else f"{factor:.2f}"
     return numbers.digits(factor, 1 if factor < 9.5 else 2)
+
+
+def _without_exact(comparison: Comparison, place: str, poor: Collection[tuple[str, str]]) -> str:
+    """Say which is the fastest where no exact method was measured; of those that learn as well."""
+    timed = [m for m in comparison.methods if m.time is not None]
+    if any(m.is_exact for m in timed) or len(timed) < 2:
+        return _fastest(comparison, place)
+    good = [m for m in timed if m.key not in poor]
+    best = (good or timed)[0]
+    assert best.time is not None
+    head = f"No exact attention was measured here; {place} {best.label} is the fastest"
+    spent = numbers.seconds(best.time["value"])
+    if not good:
+        return f"{head} ({spent}), and all that were are known to learn far less"
+    if len(good) == len(timed):
+        return f"{head} of {len(timed)} methods, which compute something else: {spent}"
+    return f"{head} of the {len(good)} that are not known to learn far less: {spent}"
 
 
 def _among_exact(comparison: Comparison, place: str) -> str:

@@ -80,14 +80,14 @@
     return button;
   };
 
-  const card = (data, mode, use, kind, candidate, isOpen) => {
+  const card = (data, mode, use, kind, candidate, note, isOpen) => {
     const head = data.heads[kind];
     const box = make("div", { class: "answer", "data-kind": kind }, make("p", { class: "muted" }, head));
+    const small = (text) => text && make("p", { class: "small" }, text);
     if (!candidate) {
-      box.append(make("p", {}, "nothing that was measured fits"));
+      box.append(make("p", {}, "nothing that was measured fits"), ...[small(note)].filter(Boolean));
       return box;
     }
-    const small = (text) => text && make("p", { class: "small" }, text);
     const name = candidate.options ? `${candidate.name}:${candidate.options}` : candidate.name;
     const basis = data.bases[candidate.basis];
     const code = make("code", {}, mode.texts[candidate.code]);
@@ -95,12 +95,13 @@
       make("pre", { tabindex: "0", role: "region", "aria-label": `Python: ${head}` }, code));
     details.open = isOpen;
     box.append(
-      make("p", {}, make("strong", {}, name), ` ${candidate.time}${basis ? ` (${basis})` : ""}`),
+      make("p", {}, make("strong", {}, name), ` ${candidate.time}${basis ? ` (${basis})` : ""} · `, make("span", { class: "whole" }, candidate.memory)),
       ...[
-        small([candidate.speedup, candidate.memory].filter(Boolean).join(" · ")),
+        small(candidate.speedup),
         small(candidate.warning),
         small(kind === "other" ? (use === "swap" ? data.swap : data.changes) : ""),
-        small(kind === "other" ? mode.texts[candidate.quality] : ""),
+        kind === "other" && make("details", { class: "evidence" }, make("summary", {}, mode.texts[candidate.brief]),
+          small(mode.texts[candidate.quality]), small(data.better)),
       ].filter(Boolean),
       details,
     );
@@ -125,14 +126,14 @@
       const limit = Number(memory.value) > 0 ? Number(memory.value) * MIB : Infinity;
       const fits = (c) => (!use.value || c.uses.includes(use.value)) && (limit === Infinity || (c.memory_bytes !== null && c.memory_bytes <= limit));
       const fitting = point.candidates.filter(fits);
-      const open = new Set([...out.querySelectorAll("details[open]")].map((d) => d.parentElement.dataset.kind));
+      const open = new Set([...out.querySelectorAll("details[open]:not(.evidence)")].map((d) => d.parentElement.dataset.kind));
       const [low, high] = [own.points[0].n, own.points.at(-1).n];
       const beyond = wanted < low / 1.05 || wanted > high * 1.05;
       const near = point.n === wanted ? "" : beyond ? `Answers go from ${low.toLocaleString("en-US")} to ${high.toLocaleString("en-US")} tokens; the nearest, ${point.n.toLocaleString("en-US")}:` : `At about that, ${point.n.toLocaleString("en-US")} tokens:`;
       out.replaceChildren(
         ...[near && make("p", { class: "small" }, near)].filter(Boolean),
         ...["exact", "other"].map((kind) =>
-          card(data, own, use.value, kind, fitting.find((c) => (c.type === "exact") === (kind === "exact")), open.has(kind))),
+          card(data, own, use.value, kind, fitting.find((c) => (c.type === "exact") === (kind === "exact")), own.texts[point[kind]], open.has(kind))),
       );
     };
     form.addEventListener("input", answer);

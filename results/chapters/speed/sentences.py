@@ -134,7 +134,7 @@ def _doubt(row: dict[Hashable, Any]) -> str:
         return ""
     between = numbers.interval(row["ci_low"], row["ci_high"], numbers.about_tokens)
     if between and always:
-        return f" (surely from {numbers.about_tokens(row['ci_high'], to='up')} on)"
+        return f" (measurably from {numbers.about_tokens(row['ci_high'], to='up')} on)"
     return f" {between}" if between else ""
 
 

@@ -100,7 +100,7 @@ def test_an_interval_beyond_the_lengths_is_open() -> None:
     got = crossover(*pair(lambda n: 3900 * n, quadratic, noise=0.1, seed=1))
     assert got.value > 2048
     assert math.isnan(got.high)
-    assert got.reason == "open above: not surely faster at the longest length"
+    assert got.reason == "open above: not measurably faster at the longest length"
 
 
 def test_no_common_length_is_said() -> None:

@@ -68,7 +68,7 @@ def test_tables_and_sentences_of_the_report_have_it(folder: Path, tmp_path: Path
     assert any(f"{TIED} {MARK} 1.00 (" in line for line in lines)
     assert any("warm-up cut short at 4,096 of 4 lengths" in line for line in marked)
     assert f"- {NOTE}" in lines
-    top = "\n".join(lines[: lines.index("## In sentences")])
+    top = "\n".join(lines[: lines.index("## Summary in sentences")])
     assert "1 of 48 warm-ups were cut short" in top
     others = [li for li in lines if li.startswith(("| longformer", "| performer"))]
     assert not any(MARK in line for line in others)

@@ -165,7 +165,7 @@ def test_a_disturbed_run_is_said_before_everything_else(tmp_path: Path) -> None:
         "(cpu, 2 threads, 4 repetitions), always the same work, took 1.00 s to 1.20 s: a spread"
     )
     for text in (html.unescape(page), markdown):
-        top = text[: text.index("In sentences")]
+        top = text[: text.index("Summary in sentences")]
         assert "noisy machine" in top
         assert sentence in top
         assert "Measure again on a quiet one" in top

@@ -162,7 +162,7 @@ def test_the_answer_comes_before_figures_tables_and_environment(written: tuple[s
         words = (
             title,
             "faster than sdpa from",
-            "In sentences",
+            "Summary in sentences",
             "Figures",
             "Tables",
             "Environment",

@@ -46,7 +46,7 @@ def test_a_candidate_has_all_that_the_page_shows(mode: dict[str, Any]) -> None:
     got = by_name["longformer"]
     assert list(got) == [
         "name", "options", "type", "uses", "seconds", "time", "memory_bytes", "memory", "speedup",
-        "warning", "quality", "basis", "code",
+        "warning", "quality", "brief", "basis", "code",
     ]  # fmt: skip
     assert (got["type"], got["uses"]) == ("sparse", ["swap", "finetune", "scratch"])
     assert got["speedup"].endswith(") as fast as sdpa")
@@ -56,6 +56,8 @@ def test_a_candidate_has_all_that_the_page_shows(mode: dict[str, Any]) -> None:
     assert by_name["mine"]["uses"] == []  # faster, but its quality was not measured
     assert list(by_name)[-1] == "mine"
     assert "linformer" not in by_name  # its quality is poor
+    assert point["other"] == "known to learn far less: linformer and performer"
+    assert point["exact"] == ""
 
 
 @pytest.mark.parametrize("use", ["swap", "finetune", "scratch"])

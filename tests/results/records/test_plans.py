@@ -52,7 +52,7 @@ def test_the_top_of_the_report_says_what_is_missing_and_how_to_go_on(
     files = write_report([folder], ["html", "md"], tmp_path)
     for file in files:
         text = file.read_text()
-        top = text[: text.index("In sentences")]
+        top = text[: text.index("Summary in sentences")]
         assert "incomplete run" in top
         assert "This run is incomplete: 17 of 24 processes were measured, 1 of 8 cases" in top
         assert "Missing: sdpa N=4096 (1), longformer N=2048 (1)," in top

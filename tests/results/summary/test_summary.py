@@ -54,13 +54,17 @@ def test_the_title_says_from_where_on_what_is_faster_and_at_which_cost(tmp_path:
     ("laws", "settings", "title"),
     [
         (("sdpa", "linformer"), {"lengths": (256, 512)},
-         "Up to 512 tokens nothing that was measured is surely faster than exact attention "),
+         "Up to 512 tokens nothing that was measured is measurably faster than exact attention "),
         (("sdpa", "linformer"), {"lengths": (4096,)},
          "At 4,096 tokens only linformer is faster than exact attention (sdpa), and it learns "),
         (("sdpa", "full"), {"lengths": (4096,)},
          "At 4,096 tokens sdpa is the fastest exact method, 3 × as fast as full"),
         (("linformer", "performer"), {"lengths": (4096,), "noise": 0.0},
-         "At 4,096 tokens linformer is the fastest of 2 methods: "),
+         "No exact attention was measured here; at 4,096 tokens linformer is the fastest ("),
+        (("longformer", "bigbird"), {"lengths": (4096,), "noise": 0.0},
+         "No exact attention was measured here; at 4,096 tokens longformer is the fastest of 2 "),
+        (("longformer", "performer"), {"lengths": (4096,), "noise": 0.0},
+         "No exact attention was measured here; at 4,096 tokens longformer is the fastest of the "),
         (("performer",), {"lengths": (4096,)}, "At 4,096 tokens performer takes "),
     ],
 )  # fmt: skip
@@ -105,9 +109,23 @@ def test_a_method_of_unknown_quality_comes_with_the_command_that_measures_it(
     assert "attnbench run error --inputs trained --backend mine" in notes
 
 
+def test_quality_has_a_tab_where_two_methods_have_evidence_of_one_kind(tmp_path: Path) -> None:
+    (view,) = screen(tmp_path).views  # linformer and performer: what ships says what they learn
+    quality = view.figures["quality"]
+    assert "bits per byte: fewer is better" in quality.caption
+    figure = quality.draw()
+    assert figure is not None
+    (ax,) = figure.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["linformer", "performer"]
+    assert {text.get_text() for text in ax.texts} == {"3.92", "3.49"}
+    laws = {"sdpa": SEVEN["sdpa"], "mine": Law(1e-6, 1.0, error=0.5)}
+    (other,) = screen(tmp_path / "mine", laws).views
+    assert "quality" not in other.figures
+
+
 def test_the_grey_line_says_where_it_was_measured(tmp_path: Path) -> None:
     assert list(screen(tmp_path).measured) == [
-        "CPU Example CPU 2.5 GHz, 2 cores", "torch 2.13.0",
+        "CPU Example CPU 2.5 GHz, 2 cores", "attnbench 0.1.0", "torch 2.13.0",
         "float32, batch 1, 8 heads × 64, 2 threads, bidirectional", "forward",
         "3 processes per point", "2026-01-05",
     ]  # fmt: skip

@@ -58,7 +58,7 @@ def test_the_terminal_is_not_flooded(noisy: Path) -> None:
 def test_the_report_folds_them_away_and_keeps_them(noisy: Path, tmp_path: Path) -> None:
     page, text = (f.read_text() for f in write_report([noisy], ["html", "md"], tmp_path))
     for written in (html.unescape(page), text):
-        _, _, folded = written.partition("Left out or to be kept in mind (16)")
+        _, _, folded = written.partition("Notes and exclusions (16)")
         assert folded.partition("</details>")[0].count("(11 more lines)") == 16
 
 
