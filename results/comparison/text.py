@@ -51,8 +51,8 @@ def parts(comparison: Comparison) -> tuple[list[str], list[Table], str]:
 def text(comparison: Comparison) -> str:
     """Return the comparison as lines for a pipe."""
     lines, tables, last_line = parts(comparison)
-    for _, judged in tables:
-        rows = [cells for _, cells in judged]
+    for head, judged in tables:
+        rows = [list(head), *(cells for _, cells in judged)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
         for *cells, last in rows:
             padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))

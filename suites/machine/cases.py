@@ -9,6 +9,13 @@ from results.schema import Arm, Case
 from suites.suite import CaseRules, Plan
 from suites.words import precision
 
+_PEAKS = {
+    "matmul_rate": ("matmul", "GFLOP/s"),
+    "exp_rate": ("exponentials", "G/s"),
+    "bandwidth": ("bandwidth", "GB/s"),
+}
+"""Peaks that the progress line names, in words, with the unit of 10⁹."""
+
 
 class RoofRules(CaseRules):
     """Of the cases that measure a machine's peaks."""
@@ -25,9 +32,9 @@ class RoofRules(CaseRules):
     def describe(self, record: Mapping[str, Any]) -> str:
         """Write the peaks."""
         metrics = record["arms"][0]["metrics"]
-        return "  ".join(
-            f"{name} {max(metrics[name]['samples']):.3g} {metrics[name]['unit']}"
-            for name in ("matmul_rate", "exp_rate", "bandwidth")
+        return ", ".join(
+            f"{words} {max(metrics[name]['samples']) / 1e9:.3g} {unit}"
+            for name, (words, unit) in _PEAKS.items()
             if name in metrics
         )
 

@@ -58,7 +58,7 @@ def test_the_top_of_the_report_says_what_is_missing_and_how_to_go_on(
         assert "Missing: sdpa N=4096 (1), longformer N=2048 (1)," in top
         assert "and 2 more. To continue: attnbench run" in top
     markdown = files[1].read_text()
-    first = markdown[markdown.index("Left out or") :].split("\n- ")[1]
+    first = markdown[markdown.index("Notes and exclusions") :].split("\n- ")[1]
     assert first.startswith("This run is incomplete")
 
 

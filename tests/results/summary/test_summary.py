@@ -64,7 +64,7 @@ def test_the_title_says_from_where_on_what_is_faster_and_at_which_cost(tmp_path:
         (("longformer", "bigbird"), {"lengths": (4096,), "noise": 0.0},
          "No exact attention was measured here; at 4,096 tokens longformer is the fastest of 2 "),
         (("longformer", "performer"), {"lengths": (4096,), "noise": 0.0},
-         "No exact attention was measured here; at 4,096 tokens longformer is the fastest of the "),
+         "No exact attention was measured here; at 4,096 tokens longformer is the fastest of "),
         (("performer",), {"lengths": (4096,)}, "At 4,096 tokens performer takes "),
     ],
 )  # fmt: skip

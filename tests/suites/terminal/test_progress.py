@@ -105,7 +105,7 @@ def test_labels():
     roof = case(kind="roof", arms=(Arm("roof"),), threads=2)
     assert label(roof) == "peaks of the machine float32 2 threads"
     rates = {"matmul_rate": {"unit": "op/s", "samples": [1.0e9, 2.0e9]}}
-    assert describe({**record(roof), "arms": [{"metrics": rates}]}) == "matmul_rate 2e+09 op/s"
+    assert describe({**record(roof), "arms": [{"metrics": rates}]}) == "matmul 2 GFLOP/s"
 
 
 def test_closing_says_what_was_done_and_what_comes_next():
