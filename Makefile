@@ -6,7 +6,9 @@
 PYTHON ?=
 VENV ?= .venv
 PRESET ?= quick
-OUT ?= runs/$(PRESET)
+# For bench: another suite than speed, as SUITE=quality.
+SUITE ?=
+OUT ?= runs/$(if $(SUITE),$(SUITE)-)$(PRESET)
 JOBS ?= auto
 # Further options of the sweep: make bench BENCH="--seq-len 512,1024".
 BENCH ?=
@@ -40,7 +42,7 @@ help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
 
 bench: $(VENV)/.installed-run ## quick sweep, of four minutes at most, and report
-	$(BIN)/attnbench run --preset $(PRESET) $(BENCH) --resume --out $(OUT)
+	$(BIN)/attnbench run $(SUITE) --preset $(PRESET) $(BENCH) --resume --out $(OUT)
 
 test: $(VENV)/.installed-test ## the fast tests, nearly all: below five minutes
 	$(BIN)/pytest -n $(JOBS) -m "not slow and not serial" $(TEST)

@@ -1,4 +1,4 @@
-"""Write docs/cli.md, the reference of the command line, from the command itself.
+"""Write docs/cli.md and cli_run.md, the reference of the command line, from the command itself.
 
 python docs/build_cli.py
 """
@@ -13,7 +13,7 @@ import click
 import cli
 from suites.terminal.run_group import USUAL, RunGroup, SuiteCommand
 
-PAGE = Path(__file__).with_name("cli.md")
+PAGE, RUN_PAGE = (Path(__file__).with_name(name) for name in ("cli.md", "cli_run.md"))
 
 HEAD = """\
 # The command line
@@ -24,7 +24,16 @@ Exit codes: 0 done (a sweep that completes is done, whatever its statuses), 1 no
 (one line that says what is accepted), 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 `compare` ends with 1 where a case or a whole backend became worse, and with 3 where it could not
 measure; `recommend` with 1 where no backend qualifies. [In the shell](shell.md) says how options
-and values are completed, and what a terminal and a pipe get.
+and values are completed, and what a terminal and a pipe get. `attnbench run` has
+[a page of its own](cli_run.md).
+"""
+
+RUN_HEAD = """\
+# attnbench run
+
+<!-- Made from the command by `python docs/build_cli.py`; a test compares. -->
+
+A subcommand for each suite, with its own options alone. [The other commands](cli.md).
 """
 
 EXAMPLES = {
@@ -70,22 +79,24 @@ EXAMPLES = {
 }
 
 
-def page() -> str:
-    """Return the page: a chapter a command, each with its help and examples."""
+def pages() -> dict[Path, str]:
+    """Return both pages: a chapter a command, each with its help and examples."""
     group = context_of(cli.main, None, "attnbench")
-    parts = [HEAD, _chapter("attnbench", group)]
+    parts = {PAGE: [HEAD, _chapter("attnbench", group)], RUN_PAGE: [RUN_HEAD]}
     for name in cli.main.list_commands(group):
         command = cli.main.commands[name]
         own = context_of(command, group, name)
-        parts.append(_chapter(f"attnbench {name}", own, EXAMPLES[name]))
+        is_group = isinstance(command, RunGroup)
+        place = parts[RUN_PAGE if is_group else PAGE]
+        place.append(_chapter(f"attnbench {name}", own, EXAMPLES[name]))
         if isinstance(command, RunGroup):
             suites = [
                 context_of(command.get_command(own, suite), own, suite)
                 for suite in command.list_commands(own)
             ]
-            parts.append(_chapter(f"attnbench {name} {USUAL}", suites[0]))
-            parts += [_apart(f"attnbench {name} {one.info_name}", one) for one in suites[1:]]
-    return "\n".join(parts)
+            place.append(_chapter(f"attnbench {name} {USUAL}", suites[0]))
+            place += [_apart(f"attnbench {name} {one.info_name}", one) for one in suites[1:]]
+    return {page: "\n".join(part) for page, part in parts.items()}
 
 
 def context_of(command: click.Command, parent: click.Context | None, name: str) -> click.Context:
@@ -124,4 +135,5 @@ def _chapter(title: str, context: click.Context, examples: Sequence[str] = ()) -
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    for page, text in pages().items():
+        page.write_text(text)
