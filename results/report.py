@@ -274,8 +274,6 @@ class _Gallery:
             return self.in_page(drawing, 0)
         name = f"{drawing.name}-0"
         made = drawn(drawing.draw, prefix=name, title=drawing.title, still=False)
-        if made is not None and made.inline is not None and not made.inline.panels:
-            made = drawn(drawing.draw, prefix=name, title=drawing.title)
         return None if made is None else in_page(drawing, name, made)
 
     def in_files(self, drawing: Drawing, number: int, home: Path) -> FileFigure | None:

@@ -10,6 +10,7 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from results.chapters.speed.rows import Chapter
+from results.figures import plot_data
 from results.figures.panels import SeriesKey
 from results.figures.theme import INK
 from results.page.blocks import Drawing
@@ -66,16 +67,22 @@ def _draw(
     ax = figure.add_subplot(1, 1, 1)
     for place, method in enumerate(methods):
         one, look = of[method.key], chapter.looks[method.key]
+        written = numbers.digits(one.value, 3)
         if math.isfinite(one.low) and math.isfinite(one.high):
             ax.plot((one.low, one.high), (place, place), color=look.light, linewidth=1.4)
         ax.plot(one.value, place, look.marker, color=look.light, markersize=8)
         ax.annotate(
-            numbers.digits(one.value, 3), (one.value, place), textcoords="offset points",
+            written, (one.value, place), textcoords="offset points",
             xytext=(9, 0), va="center", fontsize=9,
         )  # fmt: skip
+        point = plot_data.Point(one.value, place, one.low, one.high, tag=written)
+        plot_data.shown(ax).lines.append(
+            plot_data.Line(method.backend, method.label, look, [point], joined=False, across=True)
+        )
     exact = next((e.exact for e in of.values() if math.isfinite(e.exact)), math.nan)
     if math.isfinite(exact):
         ax.axvline(exact, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
+        plot_data.shown(ax).rules.append(plot_data.Rule("exact attention", x=exact))
     values = [v for e in of.values() for v in (e.value, e.low, e.high) if math.isfinite(v)]
     most = max([*values, *([exact] if math.isfinite(exact) else [])])
     ax.set_xlim(0, 1.08 * most)
