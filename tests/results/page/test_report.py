@@ -85,7 +85,7 @@ def test_bounds_are_rounded_so_that_what_is_said_of_them_holds() -> None:
     assert numbers.interval(-0.011, 1.001, numbers.exponent) == "(-0.02–1.01)"
     assert numbers.interval(0.101, 0.999, numbers.percent) == "(10 %–99.9 %)"
     row = {"reason": "faster at every length tried (512 to 4096)", "seq_len": 512, "ci_low": 512}
-    assert doubt({**row, "ci_high": 1211.0}) == " (surely from 1,220 on)"
+    assert doubt({**row, "ci_high": 1211.0}) == " (measurably from 1,220 on)"
 
 
 def test_level_contestants_are_not_ranked(tmp_path: Path) -> None:
