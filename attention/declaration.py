@@ -34,6 +34,8 @@ class Declared(nn.Module):
     approximates: ClassVar[Approximates | None] = None
     """What it comes near to: softmax, a pattern of its own, or itself alone; ``None`` = unsaid."""
     supports: ClassVar[Supports]
+    has_reference: ClassVar[bool] = True
+    """Whether a formula and a cost are written down: not those of a plain function."""
     time_exponent: ClassVar[float]
     memory_exponent: ClassVar[float]
     decode_time_exponent: ClassVar[float] = 1.0

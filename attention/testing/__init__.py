@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from attention.base import Attention
 from attention.registry import get
-from attention.testing import composition, conformance, costs, refusals
+from attention.testing import composition, conformance, costs, refusals, widths
 from attention.testing.bench import Bench as Bench
 from attention.testing.bench import Inputs as Inputs
 from attention.testing.bench import NotAsked, Violation
@@ -146,6 +146,7 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
     "padding": conformance.check_padding,
     "batch": conformance.check_batch,
     "state": conformance.check_state,
+    "value_dim": widths.check_value_dim,
     "determinism": conformance.check_determinism,
     "persistence": composition.check_persistence,
     "second_derivative": composition.check_second_derivative,
