@@ -78,6 +78,12 @@ def check(
     if only is not None and only not in CHECKS:
         raise ValueError(f"only: no check {only!r}; there are {', '.join(CHECKS)}")
     names = [only] if only else [n for n in CHECKS if measure or n != "time_exponent"]
+    if not cls.has_reference:
+        return [
+            Finding(name, "skipped", "a plain function declares nothing", "") for name in names
+        ]
+    if lacking := refusals.missing(cls):
+        return [Finding("declaration", "failed", f"{cls.name} lacks {', '.join(lacking)}", "")]
     if reasons := cls.unavailable_reasons(device):
         return [Finding(name, "skipped", "; ".join(reasons), "") for name in names]
     return [_run(name, Bench(cls, dict(options or {}), device)) for name in names]
