@@ -12,7 +12,8 @@ from attention.base import Attention
 from attention.functional import relative_l2
 from models import IdentityAttention, LSTMLayer
 from results.schema import Case
-from suites.arms.build import Inputs, Mixer, draw_token_inputs, dtype_of
+from suites.arms.build import Inputs, Mixer, dtype_of
+from suites.arms.token_inputs import draw_token_inputs, of_tokens
 from suites.kind import metrics
 from suites.measure.gate import (
     GATE_ROWS,
@@ -198,14 +199,6 @@ def _call_recorded(runner: ArmRunner, case: Case) -> dict[str, Any]:
     finally:
         handle.remove()
     return seen
-
-
-def of_tokens(mixer: Mixer, given: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the numbers of each token among a call's arguments."""
-    if not isinstance(mixer, Attention):
-        return {}
-    taken = mixer.taken_inputs().items()
-    return {n: given[n] for n, spec in taken if spec.is_of_tokens and given.get(n) is not None}
 
 
 def call_plainly(runner: ArmRunner, case: Case) -> None:

@@ -251,25 +251,6 @@ def draw_inputs(case: Case) -> Inputs:
     return Inputs(tensors, draw(*shapes[0]) if training else None)
 
 
-def draw_token_inputs(mixer: Mixer, case: Case) -> dict[str, Tensor]:
-    """Draw a backend's numbers of each token, as it says trained models have them.
-
-    At level attention; elsewhere the layer makes them. From a generator of their own: q, k and v
-    are the same whatever a backend takes beside them.
-    """
-    if case.level != "attention" or not isinstance(mixer, Attention):
-        return {}
-    generator = torch.Generator().manual_seed(case.seed + 1)
-    tokens = case.seq_len + (STEPPED if case.mode == "decode" else 0)
-    drawn = {}
-    for name, spec in mixer.taken_inputs().items():
-        if spec.is_of_tokens and spec.draw is not None:
-            shape = spec.shape(case.batch, case.num_heads, tokens, case.head_dim)
-            x = spec.draw(shape, generator).to(case.device, dtype_of(case))
-            drawn[name] = x.requires_grad_(case.mode == "training")
-    return drawn
-
-
 def expected_exponents(mixer: Mixer, case: Case) -> dict[str, float]:
     """Return how time and memory are declared to grow in the case's mode."""
     if case.mode == "decode":
@@ -281,8 +262,8 @@ def cost_of(mixer: Mixer, case: Case) -> dict[str, int] | None:
     """Return the cost of a call at the case's level, as the record holds it.
 
     ``None`` in mode decode, whose steps no backend counts, over ranks, and of a plain function.
-    At level layer and block the operations of the projections and of the feed-forward layer come on top; the bytes
-    are then x, the output and those weights, q, k and v being intermediate.
+    At level layer and block the operations of the projections and of the feed-forward layer come
+    on top; the bytes are then x, the output and those weights, q, k and v being intermediate.
     """
     if case.mode == "decode" or case.mode == CONTEXT_MODE or not mixer.has_reference:
         return None

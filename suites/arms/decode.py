@@ -21,8 +21,9 @@ from attention.decoding.chunk import Chunk
 from attention.decoding.state import DecodeState
 from models import ModelState
 from results.schema import Case
-from suites.arms.arm import REORDERED, ArmRunner, check_same, follows_recurrence, of_tokens
+from suites.arms.arm import REORDERED, ArmRunner, check_same, follows_recurrence
 from suites.arms.build import STEPPED, Inputs, Mixer, dtype_of
+from suites.arms.token_inputs import of_tokens
 from suites.kind import metrics
 from suites.measure.gate import Call, reduced_floor
 
