@@ -18,6 +18,7 @@ from attention.backends.performer import PerformerAttention
 from attention.backends.sdpa import SDPAAttention
 from attention.backends.xformers import XFormersAttention
 from attention.base import Attention, UnsupportedError
+from attention.plain_functions import register_function
 from attention.problem import CallInput, Cost, Problem, Supports
 from attention.registry import build, describe, get, names, register
 from attention.registry import class_named as _class_named
@@ -42,6 +43,7 @@ __all__ = [
     "get",
     "names",
     "register",
+    "register_function",
 ]
 
 

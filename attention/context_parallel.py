@@ -124,6 +124,11 @@ class ContextParallel(nn.Module):
             if autocast:
                 q, k, v = autocast_inputs(q, k, v)
             extra = backend.check_call_inputs(q, k, call_inputs)
+            if v.shape[3] != q.shape[3]:
+                raise UnsupportedError(
+                    f"v: over ranks values are as wide as keys; got D={q.shape[3]}, "
+                    f"D_v={v.shape[3]}"
+                )
         except (TypeError, ValueError):  # the others must not wait for this rank
             device = q.device if isinstance(q, Tensor) else _device_of(self.group)
             Exchange(0, device, self.group, self._nothing(), {"refused": 1, "unchecked": 0})

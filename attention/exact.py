@@ -21,6 +21,7 @@ class ExactAttention(Attention):
 
     family = "dense"
     exact = True
+    approximates = "softmax"
 
     @property
     def recomputes(self) -> bool:
@@ -45,7 +46,7 @@ class ExactAttention(Attention):
     def cost(self, problem: Problem, mode: Mode) -> Cost:
         """Count the pairs that are seen."""
         heads = problem.batch * problem.num_heads
-        pattern = heads * softmax_ops(problem.pairs, problem.head_dim, mode)
+        pattern = heads * softmax_ops(problem.pairs, problem.head_dim, mode, problem.v_dim)
         again = heads * 2 * problem.pairs * problem.head_dim
         return Cost(
             pattern_ops=pattern,
@@ -70,7 +71,7 @@ class ExactAttention(Attention):
             return self.attend(chunk.q, *state.held(), is_causal=False, key_padding_mask=mask)
         if len(before) == 1 and chunk.is_even:
             return self.attend(chunk.q, *state.held(), is_causal=True, key_padding_mask=None)
-        out = torch.zeros_like(chunk.q)
+        out = chunk.q.new_zeros(*chunk.q.shape[:3], chunk.v.shape[3])
         for rows, length, count in before:
             k, v = (x[rows, :, : length + count] for x in (state.k, state.v))
             out[rows, :, :count] = self.attend(

@@ -37,7 +37,7 @@ class FullAttention(ExactAttention):
     paper = "Vaswani et al. 2017, arXiv 1706.03762"
     supports = Supports(
         causal=True, cross=True, key_padding=True, dropout=True, state=True, log_sum_exp=True,
-        dtypes=EVERYWHERE,
+        value_dim=True, dtypes=EVERYWHERE,
     )  # fmt: skip
     time_exponent = memory_exponent = 2.0
 
@@ -97,5 +97,5 @@ class FullAttention(ExactAttention):
     def cost(self, problem: Problem, mode: Mode) -> Cost:
         """Count all N·M pairs as executed, causal or not: the matrix is computed whole."""
         everything = problem.batch * problem.num_heads * problem.seq_len * problem.key_len
-        executed = softmax_ops(everything, problem.head_dim, mode)
+        executed = softmax_ops(everything, problem.head_dim, mode, problem.v_dim)
         return replace(super().cost(problem, mode), executed_ops=executed)

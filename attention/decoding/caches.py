@@ -17,7 +17,7 @@ class KeyValueCache(DecodeState):
 
     Attributes:
         k: ``[B, H_kv, max_len, D]``; sequence b holds ``lengths[b]`` of them.
-        v: likewise.
+        v: ``[B, H_kv, max_len, D_v]``, likewise.
     """
 
     append_only = frozenset({"k", "v"})
@@ -30,8 +30,8 @@ class KeyValueCache(DecodeState):
                 f"max_len: {made_by} keeps every key; expected the most tokens of a sequence, "
                 "got None"
             )
-        size = (shape.batch_size, shape.num_kv_heads, shape.max_len, shape.head_dim)
-        self.k, self.v = shape.zeros(*size), shape.zeros(*size)
+        size = (shape.batch_size, shape.num_kv_heads, shape.max_len)
+        self.k, self.v = (shape.zeros(*size, width) for width in (shape.head_dim, shape.v_dim))
 
     def append(self, chunk: Chunk) -> None:
         """Write the keys and values of a chunk behind those of each sequence."""

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from attention.base import Attention
 from attention.registry import get
-from attention.testing import composition, conformance, costs, refusals
+from attention.testing import composition, conformance, costs, refusals, widths
 from attention.testing.bench import Bench as Bench
 from attention.testing.bench import Inputs as Inputs
 from attention.testing.bench import NotAsked, Violation
@@ -78,6 +78,12 @@ def check(
     if only is not None and only not in CHECKS:
         raise ValueError(f"only: no check {only!r}; there are {', '.join(CHECKS)}")
     names = [only] if only else [n for n in CHECKS if measure or n != "time_exponent"]
+    if not cls.has_reference:
+        return [
+            Finding(name, "skipped", "a plain function declares nothing", "") for name in names
+        ]
+    if lacking := refusals.missing(cls):
+        return [Finding("declaration", "failed", f"{cls.name} lacks {', '.join(lacking)}", "")]
     if reasons := cls.unavailable_reasons(device):
         return [Finding(name, "skipped", "; ".join(reasons), "") for name in names]
     return [_run(name, Bench(cls, dict(options or {}), device)) for name in names]
@@ -146,6 +152,7 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
     "padding": conformance.check_padding,
     "batch": conformance.check_batch,
     "state": conformance.check_state,
+    "value_dim": widths.check_value_dim,
     "determinism": conformance.check_determinism,
     "persistence": composition.check_persistence,
     "second_derivative": composition.check_second_derivative,

@@ -13,6 +13,7 @@ from attention.functional import relative_l2
 from models import IdentityAttention, LSTMLayer
 from results.schema import Case
 from suites.arms.build import Inputs, Mixer, dtype_of
+from suites.arms.token_inputs import draw_token_inputs, of_tokens
 from suites.kind import metrics
 from suites.measure.gate import (
     GATE_ROWS,
@@ -46,6 +47,7 @@ class Runner:
         self.run: Callable[..., Tensor] = torch.compile(module) if case.compile else module
         training = inputs.output_grad is not None
         self.leaves = [*inputs.tensors, *module.parameters()] if training else []
+        self.extra: dict[str, Tensor] = {}
         self.output: Tensor | None = None
         self.input_grad: Tensor | None = None
 
@@ -56,7 +58,7 @@ class Runner:
 
     def call(self) -> None:
         """Run forward, and in mode training backward."""
-        output = self.run(*self.inputs.tensors, is_causal=self.is_causal)
+        output = self.run(*self.inputs.tensors, is_causal=self.is_causal, **self.extra)
         if self.inputs.output_grad is not None:
             torch.autograd.backward(output, self.inputs.output_grad)
         self.output = output
@@ -97,14 +99,17 @@ class ArmRunner(Runner):
     def __init__(self, mixer: Mixer, module: nn.Module, inputs: Inputs, case: Case) -> None:
         super().__init__(module, inputs, case)
         self.mixer = mixer
+        self.extra = draw_token_inputs(mixer, case)
+        if self.leaves:
+            self.leaves += self.extra.values()
 
     def gate(self) -> dict[str, Any] | None:
-        """Hold the output of the last call against its reference; the floor has none.
+        """Hold the output of the last call against its reference, if it has one.
 
         Raises:
             WrongOutputError: if it is off.
         """
-        if isinstance(self.mixer, IdentityAttention):
+        if isinstance(self.mixer, IdentityAttention) or not self.mixer.has_reference:
             return None
         if isinstance(self.mixer, LSTMLayer):
             return self.check_recurrence()
@@ -147,7 +152,7 @@ def backend_call(runner: ArmRunner, case: Case) -> Call:
         q, k, v = runner.inputs.tensors
         return Call(
             runner.mixer, q, k, v, case.is_causal, runner.output,
-            runner.inputs.output_grad, runner.input_grad,
+            runner.inputs.output_grad, runner.input_grad, extra=runner.extra,
         )  # fmt: skip
     last_output, last_grad = runner.output, runner.input_grad
     reordered = [layer for layer in _layers(runner) if layer.is_sequence_first(case.key_len)]
@@ -166,7 +171,7 @@ def backend_call(runner: ArmRunner, case: Case) -> Call:
     training = case.mode == "training"
     return Call(
         runner.mixer, q, seen["k"], seen["v"], seen["is_causal"], output.detach(),
-        output.grad if training else None, q.grad if training else None,
+        output.grad if training else None, q.grad if training else None, extra=seen["extra"],
     )  # fmt: skip
 
 
@@ -183,6 +188,7 @@ def _call_recorded(runner: ArmRunner, case: Case) -> dict[str, Any]:
         named = {**dict(zip("qkv", args, strict=False)), **kwargs}
         seen.update({name: named[name] for name in "qkv"}, output=output)
         seen["is_causal"] = named.get("is_causal", False)
+        seen["extra"] = of_tokens(runner.mixer, named)
         if output.requires_grad:
             seen["q"].retain_grad()
             output.retain_grad()

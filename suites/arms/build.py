@@ -184,6 +184,8 @@ def unsupported_reasons(mixer: Mixer, case: Case) -> list[str]:
     """Say why a backend cannot serve a case; empty = it can."""
     if case.mode == "decode" and (reason := no_state(mixer)):
         return [reason]
+    if not (case.is_causal or mixer.supports.bidirectional):
+        return [f"is_causal: {mixer.name} serves causal only: --causal"]
     reasons = mixer.unsupported_reasons(problem_of(case))
     if case.mode == "training" and mixer.dropout_p:
         reasons.append(
@@ -259,11 +261,11 @@ def expected_exponents(mixer: Mixer, case: Case) -> dict[str, float]:
 def cost_of(mixer: Mixer, case: Case) -> dict[str, int] | None:
     """Return the cost of a call at the case's level, as the record holds it.
 
-    ``None`` in mode decode, whose steps no backend counts, and over ranks. At level layer and
-    block the operations of the projections and of the feed-forward layer come on top; the bytes
-    are then x, the output and those weights, q, k and v being intermediate.
+    ``None`` in mode decode, whose steps no backend counts, over ranks, and of a plain function.
+    At level layer and block the operations of the projections and of the feed-forward layer come
+    on top; the bytes are then x, the output and those weights, q, k and v being intermediate.
     """
-    if case.mode == "decode" or case.mode == CONTEXT_MODE:
+    if case.mode == "decode" or case.mode == CONTEXT_MODE or not mixer.has_reference:
         return None
     inner = mixer.cost(problem_of(case), case.mode)
     if module_is_mixer(mixer, case):

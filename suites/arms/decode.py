@@ -23,6 +23,7 @@ from models import ModelState
 from results.schema import Case
 from suites.arms.arm import REORDERED, ArmRunner, check_same, follows_recurrence
 from suites.arms.build import STEPPED, Inputs, Mixer, dtype_of
+from suites.arms.token_inputs import of_tokens
 from suites.kind import metrics
 from suites.measure.gate import Call, reduced_floor
 
@@ -86,7 +87,8 @@ class Stepper(ArmRunner):
             assert isinstance(self.mixer, Attention)
             q, k, v = tokens
             take = self.mixer.step if stop - start == 1 else self.mixer.prefill
-            return partial(take, q, k, v, state)
+            extra = {n: x.narrow(2, start, stop - start) for n, x in self.extra.items()}
+            return partial(take, q, k, v, state, **extra)
         how = {} if self.case.level == "model" else {"is_causal": True}
         return partial(self.module, *tokens, state=state, **how)
 
@@ -101,13 +103,15 @@ class Stepper(ArmRunner):
         last = torch.tensor([self.last], device=self.case.device)
         if self.case.level == "attention":
             q, k, v = self.inputs.tensors
-            return Call(self.mixer, q, k, v, True, self.output, rows=last)
+            return Call(self.mixer, q, k, v, True, self.output, rows=last, extra=self.extra)
         seen: list[tuple[Tensor, ...]] = []
+        more: list[dict[str, Tensor]] = []
         advance = self.mixer.advance
 
         def record(chunk: Chunk, state: Any, **extra: Any) -> Tensor:
             out = advance(chunk, state, **extra)
             seen.append((chunk.q, chunk.k, chunk.v, out))
+            more.append(of_tokens(self.mixer, extra))
             return out
 
         self.mixer.advance = record  # type: ignore[method-assign]
@@ -116,7 +120,8 @@ class Stepper(ArmRunner):
         finally:
             del self.mixer.advance
         q, k, v = (torch.cat(parts, dim=2) for parts in list(zip(*seen, strict=True))[:3])
-        return Call(self.mixer, q, k, v, True, seen[-1][3], rows=last)
+        together = {name: torch.cat([part[name] for part in more], dim=2) for name in more[0]}
+        return Call(self.mixer, q, k, v, True, seen[-1][3], rows=last, extra=together)
 
     def check_recurrence(self) -> dict[str, Any]:
         """Hold the beginning against the recurrence, and the step against a call on all tokens."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from attention import registry
 from attention.base import Attention, UnsupportedError
-from results.schema import UNITS, Case
+from results.schema import LSTM, UNITS, Case
 from suites.arms.arm import ArmRunner
 from suites.arms.build import Inputs, check_case, dtype_of
 from suites.arms.steps import (
@@ -33,7 +34,18 @@ FIXED = {"level": "attention", "mode": "forward"}
 def inspect(case: Case, _request: Request) -> Inspection:
     """Say whether the backend and the inputs are there, and what the call would cost."""
     check_case(case)
-    return inspect_arms(case, check_inputs(case).unsupported_reasons(case))
+    inspection = inspect_arms(case, check_inputs(case).unsupported_reasons(case))
+    inspection.unsupported += _own_formula(case)
+    return inspection
+
+
+def _own_formula(case: Case) -> list[str]:
+    """Say why there is no error of a method that comes near to nothing but itself."""
+    return [
+        f"backend: {arm.name} has a formula of its own; an error against softmax says nothing"
+        for arm in case.arms
+        if arm.name != LSTM and registry.get(arm.name).approximates == "itself"
+    ]
 
 
 def run(case: Case, request: Request) -> Measured:
@@ -47,7 +59,7 @@ def run(case: Case, request: Request) -> Measured:
     stage("building")
     distribution = check_inputs(case)
     (built,) = build_arms(case)
-    if reasons := distribution.unsupported_reasons(case):
+    if reasons := distribution.unsupported_reasons(case) + _own_formula(case):
         raise UnsupportedError("; ".join(reasons))
     stage("making the inputs")
     tensors = tuple(x.to(case.device, dtype_of(case)) for x in draw_qkv(case, request.store))

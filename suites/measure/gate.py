@@ -21,7 +21,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -61,6 +61,7 @@ class Call:
         output: ``[B, H, N, D]``.
         output_grad: gradient that the backward pass started from; ``None`` = there was none.
         query_grad: the gradient that it left at q.
+        extra: the call's further inputs, ``[B, H, N]`` or ``[B, H, N, D]``.
         rows: int64 ``[K]``: the queries that `output` holds, ``[B, H, K, D]``, as a step of a
             decoder does; ``None`` = all.
     """
@@ -74,6 +75,7 @@ class Call:
     output_grad: Tensor | None = None
     query_grad: Tensor | None = None
     rows: Tensor | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def sampled_rows(seq_len: int, count: int, *, seed: int) -> Tensor:
@@ -224,11 +226,14 @@ def _budget(dtype: torch.dtype, own_error: float) -> float:
 def _reference(call: Call, rows: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     """Run the reference at `rows` in `dtype`: ``output``'s rows, and ``dq``'s after a backward."""
     q, k, v = (x.detach().to(dtype) for x in (call.q, call.k, call.v))
+    extra = {name: x.detach().to(dtype) for name, x in call.extra.items()}
     parts: dict[str, list[Tensor]] = {"output": []}
     for chunk in torch.split(rows, _rows_at_once(q, k)):
         leaf = q if call.output_grad is None else q.clone().requires_grad_()
         with torch.set_grad_enabled(leaf.requires_grad):
-            out = call.attention.reference(leaf, k, v, is_causal=call.is_causal, rows=chunk)
+            out = call.attention.reference(
+                leaf, k, v, is_causal=call.is_causal, rows=chunk, **extra
+            )
         parts["output"].append(out.detach())
         if call.output_grad is not None:
             start = call.output_grad[:, :, chunk].to(dtype)

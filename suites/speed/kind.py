@@ -204,7 +204,7 @@ def _scale_inputs(runners: Sequence[ArmRunner], factor: float) -> None:
 def _last_call(runner: ArmRunner, case: Case, *, with_error: bool) -> dict[str, Any]:
     """Take the metrics that one more call gives: its memory, and its output's error."""
     metrics = runner.memory()
-    if with_error and case.key_len <= ERROR_LIMIT:
+    if with_error and case.key_len <= ERROR_LIMIT and runner.mixer.approximates != "itself":
         metrics["relative_error"] = {
             **relative_error(runner, case, on=f"at input scale {INPUT_SCALE}"),
             "input_scale": INPUT_SCALE,

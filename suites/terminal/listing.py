@@ -13,11 +13,15 @@ from typing import Any
 import click
 
 from results.schema import Arm, format_option
-from results.text.method_types import method_type
 from suites.terminal.output import Page
 from suites.terminal.stream import Stream
 
 Declared = Mapping[str, Any]
+
+KINDS: Mapping[str | None, str] = {
+    "softmax": "approximate", "pattern": "sparse", "itself": "own", None: "own",
+}  # fmt: skip
+"""A method's type, in the report's words, by what it says it approximates."""
 
 ABLE = ("causal", "cross", "key_padding", "dropout", "state")
 SHAPE_APART = ("name", "parameters", "architecture")
@@ -38,7 +42,7 @@ def show(
 
 def backend(page: Page, one: Declared) -> None:
     """Show a backend: family, what it supports, exponents, options, whether it runs here."""
-    kind = method_type(one["name"], "", 0.0 if one["family"] == "dense" else None)
+    kind = "exact" if one["exact"] and one["family"] == "dense" else KINDS[one["approximates"]]
     page.line(f"{one['name']}  ({kind})", bold=True)
     page.line(f"{one['summary']}. {one['paper']}", indent=2)
     supports = ", ".join(k for k in ABLE if one[k]) or "bidirectional self-attention only"

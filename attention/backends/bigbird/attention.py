@@ -71,6 +71,7 @@ class BigBirdAttention(Attention):
     paper = "Zaheer et al. 2020, arXiv 2007.14062"
     family = "sparse"
     exact = True
+    approximates = "pattern"
     reads_values = True
     supports = Supports(causal=True, cross=False, key_padding=True, dropout=True, state=True)
     refusals = {

@@ -63,6 +63,7 @@ class LinformerAttention(Attention):
     paper = "Wang et al. 2020, arXiv 2006.04768"
     family = "low_rank"
     exact = False
+    approximates = "softmax"
     supports = Supports(causal=False, cross=True, key_padding=True, dropout=True)
     refusals = {
         "causal": "each projected key mixes the whole sequence, the future included",

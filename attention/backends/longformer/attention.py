@@ -69,6 +69,7 @@ class LongformerAttention(Attention):
     paper = "Beltagy et al. 2020, arXiv 2004.05150"
     family = "sparse"
     exact = True
+    approximates = "pattern"
     reads_values = True
     supports = Supports(causal=True, cross=False, key_padding=True, dropout=True, state=True)
     refusals = {"cross": "a window is a distance between positions of one sequence"}

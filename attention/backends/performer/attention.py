@@ -75,6 +75,7 @@ class PerformerAttention(Attention):
     paper = "Choromanski et al. 2021, arXiv 2009.14794"
     family = "kernel"
     exact = False
+    approximates = "softmax"
     reads_values = True
     supports = Supports(causal=True, cross=True, key_padding=True, dropout=False, state=True)
     time_exponent = memory_exponent = 1.0

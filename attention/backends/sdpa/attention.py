@@ -23,10 +23,10 @@ from torch.compiler import is_dynamo_compiling, is_exporting
 from torch.nn.attention import sdpa_kernel
 
 from attention.backends.sdpa.causal import (
+    as_wide,
     causal_rows,
     causal_tile,
-    future_keys,
-    row_tiles,
+    lse_in_parts,
     with_padding_channel,
 )
 from attention.backends.sdpa.kernels import (
@@ -44,7 +44,7 @@ from attention.base import EVERYWHERE, UnsupportedError
 from attention.checks import check_choice
 from attention.exact import ExactAttention
 from attention.functional import expand_kv_heads, has_values, only_trailing_padding
-from attention.kernels.fused import attention_with_lse, sdpa_rows
+from attention.kernels.fused import sdpa_rows
 from attention.problem import Cost, Mode, Problem, Supports, softmax_ops
 from attention.registry import register
 
@@ -71,7 +71,7 @@ class SDPAAttention(ExactAttention):
     paper = "Vaswani et al. 2017, arXiv 1706.03762; Dao et al. 2022, arXiv 2205.14135"
     supports = Supports(
         causal=True, cross=True, key_padding=True, dropout=True, state=True, log_sum_exp=True,
-        nested=True, dtypes=EVERYWHERE,
+        nested=True, value_dim=True, dtypes=EVERYWHERE,
     )  # fmt: skip
     time_exponent = 2.0
     memory_exponent = 1.0
@@ -156,6 +156,10 @@ class SDPAAttention(ExactAttention):
         plain = key_padding_mask is None and not (self.pinned or dropout_p)
         if type(q) is not Tensor:
             self._check_nested(q, is_causal)
+        elif v.shape[3] != q.shape[3]:
+            return self._attend_in_parts(
+                *as_wide(q, k, v), is_causal=is_causal, key_padding_mask=key_padding_mask
+            )[..., : v.shape[3]]
         elif plain and not is_dynamo_compiling() and q.shape == k.shape:
             # No grouped heads, and causal is torch's own. The common call in as few steps as can
             # be: a short one takes microseconds, and behind a long one each step finds the caches
@@ -171,6 +175,14 @@ class SDPAAttention(ExactAttention):
             if self.kernel != NAMES.get(choice):
                 self._note(choice, q)
             return F.scaled_dot_product_attention(q, k, v, **given)
+        return self._attend_in_parts(
+            q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask
+        )
+
+    def _attend_in_parts(
+        self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        """Attend with grouped heads, a mask, or other lengths; q and v as wide as one another."""
         with self._pin():
             if not is_causal:
                 if key_padding_mask is None:
@@ -183,7 +195,7 @@ class SDPAAttention(ExactAttention):
                     with_channel = with_padding_channel(q, k, v, key_padding_mask, self.scale)
                     out = self._call(*with_channel, is_causal=True)
                     no_key = key_padding_mask.cumsum(dim=1) == 0  # before the first token
-                    return out[..., : q.shape[3]].masked_fill(no_key[:, None, :, None], 0.0)
+                    return out[..., : v.shape[3]].masked_fill(no_key[:, None, :, None], 0.0)
                 if only_trailing_padding(key_padding_mask):
                     # A real query comes before the padding, so causality already hides it.
                     out = self._call(q, k, v, is_causal=True)
@@ -210,21 +222,10 @@ class SDPAAttention(ExactAttention):
                 "return_lse: on cuda sdpa's has no gradient; expected torch.no_grad(), or full"
             )
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
-        n, m = q.shape[2], k.shape[2]
-        whole: dict[str, Any] = {"hidden": None, "is_causal": False, "scale": self.scale}
-        if key_padding_mask is None and (not is_causal or n == m):
-            return attention_with_lse(q, k, v, **whole | {"is_causal": is_causal})
-        padding = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
-        if not is_causal:
-            return attention_with_lse(q, k, v, **whole | {"hidden": padding})
-        outs, sums = [], []
-        for start, rows in row_tiles(q, k, key_padding_mask):
-            hidden = future_keys(rows, k, start + m - n)
-            hidden = hidden if padding is None else hidden | padding
-            out, lse = attention_with_lse(rows, k, v, **whole | {"hidden": hidden})
-            outs.append(out)
-            sums.append(lse)
-        return torch.cat(outs, dim=2), torch.cat(sums, dim=2)
+        out, lse = lse_in_parts(
+            *as_wide(q, k, v), is_causal=is_causal, padding=key_padding_mask, scale=self.scale
+        )
+        return out[..., : v.shape[3]], lse
 
     def lse_reasons(self, problem: Problem) -> list[str]:
         """Name what torch's kernels do not hand a log-sum-exp over for."""
@@ -276,11 +277,18 @@ class SDPAAttention(ExactAttention):
     def cost(self, problem: Problem, mode: Mode) -> Cost:
         """Count the pairs that are seen; torch's plain kernel executes the hidden ones too."""
         cost = super().cost(problem, mode)
+        if problem.v_dim != problem.head_dim:
+            wide = replace(problem, head_dim=max(problem.v_dim, problem.head_dim), value_dim=0)
+            return replace(cost, executed_ops=self.cost(wide, mode).executed_ops)
         if self.pinned != "math" or not problem.is_causal:
             return cost
         # Queries before the first key are left out.
         pairs = min(problem.seq_len, problem.key_len) * problem.key_len
-        whole = problem.batch * problem.num_heads * softmax_ops(pairs, problem.head_dim, mode)
+        whole = (
+            problem.batch
+            * problem.num_heads
+            * softmax_ops(pairs, problem.head_dim, mode, problem.v_dim)
+        )
         return replace(cost, executed_ops=whole)
 
     @property

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from attention.kernels.fused import attention_with_lse
 
 MASK_ELEMENTS = 2**22
 """Most elements of a mask made at once: 16 MiB in float32."""
@@ -71,6 +74,57 @@ def causal_rows(
         else:
             outs.append(causal_tile(attend, *inputs))
     return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
+
+
+def lse_in_parts(
+    q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, padding: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Return output and log-sum-exp, for a few queries at a time where causal needs a mask.
+
+    Args:
+        q: ``[B, H, N, D]``.
+        k: ``[B, H, M, D]``.
+        v: ``[B, H, M, D]``.
+        is_causal: query ``i`` sees keys up to ``M - N + i``.
+        padding: bool ``[B, M]``, True = takes part.
+        scale: factor on the scores.
+    """
+    n, m = q.shape[2], k.shape[2]
+    whole: dict[str, Any] = {"hidden": None, "is_causal": False, "scale": scale}
+    if padding is None and (not is_causal or n == m):
+        return attention_with_lse(q, k, v, **whole | {"is_causal": is_causal})
+    padded = None if padding is None else ~padding[:, None, None, :]
+    if not is_causal:
+        return attention_with_lse(q, k, v, **whole | {"hidden": padded})
+    outs, sums = [], []
+    for start, rows in row_tiles(q, k, padding):
+        hidden = future_keys(rows, k, start + m - n)
+        hidden = hidden if padded is None else hidden | padded
+        out, lse = attention_with_lse(rows, k, v, **whole | {"hidden": hidden})
+        outs.append(out)
+        sums.append(lse)
+    return torch.cat(outs, dim=2), torch.cat(sums, dim=2)
+
+
+def as_wide(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Fill the narrower of keys and values with zeros: torch's fused kernels take one width.
+
+    Zeros leave scores as they are, and the output's further channels are zero.
+
+    Args:
+        q: ``[B, H, N, D]``.
+        k: ``[B, H_kv, M, D]``.
+        v: ``[B, H_kv, M, D_v]``.
+
+    Returns:
+        q, k and v ``[..., max(D, D_v)]``.
+    """
+    further = v.shape[3] - k.shape[3]
+    if further == 0:
+        return q, k, v
+    if further > 0:
+        return F.pad(q, (0, further)), F.pad(k, (0, further)), v
+    return q, k, F.pad(v, (0, -further))
 
 
 def with_padding_channel(
