@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from attention.base import Attention
 from attention.registry import get
-from attention.testing import composition, conformance, costs, refusals
+from attention.testing import composition, conformance, costs, packing, refusals
 from attention.testing.bench import Bench as Bench
 from attention.testing.bench import Inputs as Inputs
 from attention.testing.bench import NotAsked, Violation
@@ -146,6 +146,8 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
     "padding": conformance.check_padding,
     "batch": conformance.check_batch,
     "state": conformance.check_state,
+    "packed": packing.check_packed,
+    "packed_leak": packing.check_packed_leak,
     "determinism": conformance.check_determinism,
     "persistence": composition.check_persistence,
     "second_derivative": composition.check_second_derivative,

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import torch
 
 from attention.base import Attention, UnsupportedError
+from attention.packed import Packed
 from attention.problem import Family
 from attention.testing.bench import BATCH, Bench, Inputs, Violation
 
@@ -85,6 +86,9 @@ def _bad_calls(
         ("key_padding_mask", value, lambda: m(c.q, c.k, c.v, key_padding_mask=mask)),
         ("key_padding_mask", kind, lambda: m(c.q, c.k, c.v, key_padding_mask=mask.float())),
         ("attn_mask", kind, lambda: m(c.q, c.k, c.v, attn_mask=None)),
+        ("packed", kind, lambda: m(c.q[:1], c.k[:1], c.v[:1], packed=[32, 33])),
+        ("packed", value, lambda: m(c.q, c.k, c.v, packed=Packed([32, 33]))),
+        ("packed", value, lambda: m(c.q[:1], c.k[:1], c.v[:1], packed=Packed([32, 32]))),
     ]
 
 
