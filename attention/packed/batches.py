@@ -7,28 +7,33 @@ the others get a call each.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from attention.checks import UnsupportedError, check_qkv
+from attention.checks import UnsupportedError, autocasts, check_qkv
+from attention.functional import has_values
 from attention.packed.documents import Packed
-from attention.problem import CallInput, Cost, Mode, Problem, Supports
+from attention.problem import CallInput, Cost, Family, Mode, Problem, Supports
 
-BATCHED_PAIRS = {"cpu": 2**18}
-"""Most query-key pairs of a head in one batch, by device: what a cache holds, or fills a GPU."""
-PADDED_PAIRS = {"cpu": 2**11}
-"""Most pairs that padding may add to a document: computed in less time than a call costs."""
-ELSEWHERE = (2**24, 2**18)
+MOST_PAIRS = {"cpu": 2**15}
+"""Query-key pairs of a head in one batch, by device: what a cache holds, or fills a GPU."""
+MOST_PADDING = {"cpu": 2**8}
+"""Pairs that padding may add to a document: computed in less time than a call costs."""
+ELSEWHERE = {"most_pairs": 2**24, "most_padding": 2**18}
+CHEAP_CALLS = {("cpu", "dense")}
+"""Devices and families of which a call costs less than to copy a document into a batch."""
 
 
 class Backend(Protocol):
     """What is asked of a backend here; `attention.base.Attention` has it."""
 
+    family: ClassVar[Family]
     supports: ClassVar[Supports]
+    rows_apart: ClassVar[bool]
     call_inputs: ClassVar[Mapping[str, CallInput]]
     num_heads: int
     head_dim: int
@@ -42,8 +47,12 @@ class Backend(Protocol):
     def cost(self, problem: Problem, mode: Mode) -> Cost:
         """Count what a call must do."""
 
+    @property
+    def attend(self) -> Callable[..., Tensor]:
+        """Attend, without checks."""
+
     def forward(self, q: Tensor, k: Tensor, v: Tensor, **asked: Any) -> Any:
-        """Attend."""
+        """Check the call, then attend."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +72,25 @@ class Batch:
     is_run: bool
 
 
-def batches(lengths: Sequence[int], *, most_pairs: int, most_padding: int) -> list[Batch]:
+def batches(lengths: Sequence[int], *, most_pairs: int, most_padding: int | None) -> list[Batch]:
     """Say which documents are computed together; empty ones are left out.
 
     Args:
         lengths: of all documents.
         most_pairs: query-key pairs of one head in a batch of several documents.
-        most_padding: pairs that padding may add to a document; 0 = equal lengths alone.
+        most_padding: pairs that padding may add to a document; 0 = equal lengths alone; ``None`` =
+            those that stand one behind another alone, so that none is copied.
     """
+    order = [at for at, length in enumerate(lengths) if length]
+    if most_padding is not None:
+        order.sort(key=lambda at: (-lengths[at], at))
     groups: list[list[int]] = []
-    for at in sorted(range(len(lengths)), key=lambda at: (-lengths[at], at)):
-        if not lengths[at]:
-            break
+    for at in order:
         width = lengths[groups[-1][0]] if groups else 0
-        fits = groups and (len(groups[-1]) + 1) * width**2 <= most_pairs
-        if fits and width**2 - lengths[at] ** 2 <= most_padding:
+        fits = bool(groups) and (len(groups[-1]) + 1) * width**2 <= most_pairs
+        if most_padding is None:
+            fits = fits and lengths[at] == width and groups[-1][-1] == at - 1
+        if fits and width**2 - lengths[at] ** 2 <= (most_padding or 0):
             groups[-1].append(at)
         else:
             groups.append([at])
@@ -121,10 +134,12 @@ def attend_packed(
     for length in sorted({*packed.lengths} - {0}, reverse=True):
         if reasons := backend.unsupported_reasons(_of_length(problem, length)):
             raise UnsupportedError(f"packed: a document of {length} tokens: {'; '.join(reasons)}")
-    parts = batches(packed.lengths, **_limits(backend, problem))
+    parts = _plan(backend, packed, problem)
     ask = functools.partial(backend.forward, is_causal=is_causal, return_lse=return_lse)
     if len(parts) == 1 and len(parts[0].documents) == 1:
         return ask(q, k, v, **extra)
+    attend = functools.partial(backend.attend, is_causal=is_causal)
+    checked = has_values(q) and not (autocasts(q.device.type) or return_lse)
     of_batches = [_cut(x, packed.lengths, parts, 2) for x in (q, k, v)]
     of_inputs = _cut_inputs(backend, extra, packed.lengths, parts)
     outs = []
@@ -134,7 +149,8 @@ def attend_packed(
             ends = torch.tensor([packed.lengths[document] for document in part.documents])
             mask = (torch.arange(part.width) < ends[:, None]).to(q.device)
         given = {name: of[at] for name, of in of_inputs.items()}
-        outs.append(ask(*(x[at] for x in of_batches), key_padding_mask=mask, **given))
+        call = attend if checked and mask is None else ask
+        outs.append(call(*(x[at] for x in of_batches), key_padding_mask=mask, **given))
     if not return_lse:
         return _in_order(outs, packed.lengths, parts)
     return tuple(_in_order(list(same), packed.lengths, parts) for same in zip(*outs, strict=True))
@@ -156,7 +172,7 @@ def packed_cost(backend: Backend, packed: Packed, problem: Problem, mode: Mode) 
     cost = functools.cache(lambda asked: backend.cost(asked, mode))
     each = [cost(_of_length(problem, length)) for length in packed.lengths if length]
     ran = []
-    for part in batches(packed.lengths, **_limits(backend, problem)):
+    for part in _plan(backend, packed, problem):
         masked = part.is_padded and not _ignores_later(backend, problem.is_causal)
         asked = _of_length(problem, part.width, rows=len(part.documents))
         ran.append(cost(replace(asked, key_padding=masked)).executed_ops)
@@ -168,14 +184,19 @@ def packed_cost(backend: Backend, packed: Packed, problem: Problem, mode: Mode) 
     )
 
 
-def _limits(backend: Backend, problem: Problem) -> dict[str, int]:
-    """Return the limits of `batches` for a call: padding only where it is served exactly."""
-    most_pairs = BATCHED_PAIRS.get(problem.device, ELSEWHERE[0])
-    most_padding = PADDED_PAIRS.get(problem.device, ELSEWHERE[1])
+def _plan(backend: Backend, packed: Packed, problem: Problem) -> list[Batch]:
+    """Say how a call is computed; padded only where that is served exactly."""
+    device = problem.device
+    most_pairs = MOST_PAIRS.get(device, ELSEWHERE["most_pairs"])
+    most_padding: int | None = MOST_PADDING.get(device, ELSEWHERE["most_padding"])
     masked = replace(problem, key_padding=True)
-    if not _ignores_later(backend, problem.is_causal) and backend.unsupported_reasons(masked):
+    if (device, backend.family) in CHEAP_CALLS:
+        most_padding = None
+    elif not _ignores_later(backend, problem.is_causal) and (
+        backend.rows_apart or backend.unsupported_reasons(masked)
+    ):
         most_padding = 0
-    return {"most_pairs": most_pairs, "most_padding": most_padding}
+    return batches(packed.lengths, most_pairs=most_pairs, most_padding=most_padding)
 
 
 def _ignores_later(backend: Backend, is_causal: bool) -> bool:
@@ -220,6 +241,9 @@ def _cut(x: Tensor, lengths: Sequence[int], parts: Sequence[Batch], axis: int) -
     made = []
     for part in parts:
         row = pieces[part.documents[0]]
+        if len(part.documents) == 1:
+            made.append(row)
+            continue
         if not part.is_run:
             several = []
             for at in part.documents:
@@ -240,6 +264,9 @@ def _in_order(outs: Sequence[Tensor], lengths: Sequence[int], parts: Sequence[Ba
         return outs[0].transpose(0, 1).flatten(1, 2)[None]
     of: dict[int, Tensor] = {}
     for part, out in zip(parts, outs, strict=True):
+        if len(part.documents) == 1:
+            of[part.documents[0]] = out
+            continue
         for at, row in zip(part.documents, out.unbind(0), strict=True):
-            of[at] = row[:, : lengths[at]] if lengths[at] < part.width else row
-    return torch.cat([of[at] for at in sorted(of)], dim=1)[None]
+            of[at] = row[None, :, : lengths[at]]
+    return torch.cat([of[at] for at in sorted(of)], dim=2)

@@ -122,6 +122,15 @@ class Packed:
         """Each token's place in its document, from 0 on, int64 ``[1, N]``, on the CPU."""
         return torch.cat([torch.arange(length) for length in self.lengths])[None]
 
+    def positions_of(self, x: Tensor) -> Tensor:
+        """Return the positions for a row ``[1, N, …]``, on its device.
+
+        Raises:
+            ValueError: if it is not one row of N tokens.
+        """
+        self.check_row(x.shape[0], x.shape[1])
+        return self.positions.to(x.device)
+
     def pack(self, parts: Sequence[Tensor], dim: int | None = None) -> Tensor:
         """Put the documents' tensors one behind another.
 

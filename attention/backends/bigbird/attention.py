@@ -71,7 +71,7 @@ class BigBirdAttention(Attention):
     paper = "Zaheer et al. 2020, arXiv 2007.14062"
     family = "sparse"
     exact = True
-    reads_values = True
+    reads_values = rows_apart = True
     supports = Supports(causal=True, cross=False, key_padding=True, dropout=True, state=True)
     refusals = {
         "cross": "its blocks are positions of one sequence",

@@ -48,11 +48,13 @@ def test_equal_documents_are_rows_and_near_ones_are_padded() -> None:
         (0, 1),
         (2,),
     ]
+    plan = batches((4, 4, 3, 4, 0, 4), most_pairs=1000, most_padding=None)
+    assert [p.documents for p in plan] == [(0, 1), (2,), (3,), (5,)]
     assert len(batches((100, 100), most_pairs=48, most_padding=0)) == 2
 
 
 def test_many_short_documents_are_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    module, packed = backend("sdpa"), Packed([5, 6, 7, 8] * 25)
+    module, packed = backend("longformer", window=4), Packed([5, 6, 7, 8] * 25)
     calls: list[int] = []
     attend = module.attend
 
@@ -102,7 +104,7 @@ def test_the_cost_is_that_of_the_documents() -> None:
         batch=1, num_heads=HEADS, head_dim=DIM, seq_len=40, key_len=40, num_kv_heads=HEADS,
         is_causal=True,
     )  # fmt: skip
-    module = backend("full")
+    module = backend("longformer", window=64)
     one, padded, whole = (
         packed_cost(module, Packed(x), problem, "training") for x in ([20, 20], [21, 19], [40])
     )
