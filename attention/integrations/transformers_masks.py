@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from attention.checks import UnsupportedError
-from attention.integrations.transformers_mask_functions import read
+from attention.integrations.transformers_mask_functions import read, unpacked
+from attention.packed import Packed
 
 _READS = frozenset({"item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__"})
 """What looks at the numbers of a tensor and gives no tensor."""
@@ -40,6 +41,7 @@ class Pattern(Tensor):
         newest: where among the keys the only query stands, a number in a tensor; ``None`` = the
             queries are the last ones. The keys after it and those before its window are hidden in
             `key_padding_mask` already.
+        documents: of each row, the sequences that are packed into it; ``None`` = one each.
     """
 
     is_causal: bool
@@ -47,6 +49,7 @@ class Pattern(Tensor):
     key_padding_mask: Tensor | None
     key_len: int
     newest: Tensor | None
+    documents: tuple[Packed, ...] | None
 
     @classmethod
     def __torch_function__(
@@ -77,6 +80,7 @@ class Pattern(Tensor):
         key_padding_mask: Tensor | None,
         key_len: int,
         newest: Tensor | None = None,
+        documents: tuple[Packed, ...] | None = None,
     ) -> Pattern:
         """Make one."""
         # An export without dynamo gives tensors without numbers, which have no subclasses.
@@ -85,7 +89,7 @@ class Pattern(Tensor):
             pattern = torch.ones(1, 1, 1, 1, dtype=torch.bool, device="cpu").as_subclass(cls)
         pattern.is_causal, pattern.window = is_causal, window
         pattern.key_padding_mask, pattern.key_len = key_padding_mask, key_len
-        pattern.newest = newest
+        pattern.newest, pattern.documents = newest, documents
         return pattern
 
 
@@ -150,6 +154,11 @@ def pattern_of(
             "attention_mask: while a graph is made, nobody can tell whether a row holds several "
             "sequences; give attention_mask (all ones if there is no padding) or use_cache=True"
         )
+    documents = None
+    if not torch.compiler.is_compiling():
+        mask_function, numbers = unpacked(mask_function)
+        if numbers is not None:
+            documents = tuple(Packed.from_segment_ids(row) for row in numbers)
     is_causal, window = read(mask_function)
     has_room = isinstance(q_offset, Tensor) or kv_length > q_offset + q_length - kv_offset
     if is_causal and q_length == 1 and has_room:
@@ -165,7 +174,7 @@ def pattern_of(
     mask = _padding(attention_mask, kv_offset, key_len)
     if mask is not None and not torch.compiler.is_compiling() and bool(mask.all()):
         mask = None
-    return Pattern.of(is_causal, window, mask, key_len)
+    return Pattern.of(is_causal, window, mask, key_len, documents=documents)
 
 
 def _of_one_query(
