@@ -16,7 +16,12 @@ from attention.checks import UnsupportedError, check_float
 from attention.functional import opaque
 from attention.integrations import transformers_backends as parts
 from attention.integrations.transformers_backends import CHOSEN, PREFIX, Held, held_in
-from attention.integrations.transformers_masks import Pattern, is_plain_export, refuse_jit_trace
+from attention.integrations.transformers_masks import (
+    Pattern,
+    check_apart,
+    is_plain_export,
+    refuse_jit_trace,
+)
 from attention.kernels.fused import sdpa_rows
 from attention.packed import Packed
 
@@ -80,6 +85,8 @@ def attention_function(backend: str | None, **options: Any) -> Forward:
             held = _held_late(module, backend, options, shape)
         _refuse(held.name, more)
         pattern = _pattern(held.name, module, query, key, attention_mask, is_causal)
+        if pattern.documents is None:
+            check_apart(query, key, pattern, more.get("position_ids"))
         attend = _backend(held, pattern, query.shape[2])
         if is_plain_export() and attend.family != "dense":
             raise UnsupportedError(

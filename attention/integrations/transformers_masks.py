@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from attention.checks import UnsupportedError
+from attention.functional import has_values
 from attention.integrations.transformers_mask_functions import read, unpacked
 from attention.packed import Packed
 
@@ -207,3 +208,19 @@ def _padding(mask: Tensor | None, kv_offset: int, key_len: int) -> Tensor | None
     if short := key_len - mask.shape[1]:
         mask = torch.nn.functional.pad(mask, (0, short))
     return mask
+
+
+def check_apart(q: Tensor, k: Tensor, pattern: Pattern, places: Any) -> None:
+    """Refuse positions that start anew where nothing keeps the sequences apart, as with a cache.
+
+    Raises:
+        UnsupportedError: if one is 0 behind the first token.
+    """
+    is_whole = 1 < q.shape[2] == k.shape[2] and pattern.key_padding_mask is None
+    if not (is_whole and isinstance(places, Tensor) and places.dim() == 2 and has_values(places)):
+        return
+    if bool((places[:, 1:] == 0).any()):
+        raise UnsupportedError(
+            "position_ids: they start anew within a row, but the mask keeps no sequences apart; "
+            "packed sequences go without attention_mask and with use_cache=False"
+        )

@@ -9,7 +9,7 @@ import torch
 from helpers_transformers import BATCH, LENGTH, build, hidden, inputs, pair
 from torch import Tensor
 
-from attention import Packed
+from attention import Packed, UnsupportedError
 from attention.integrations import transformers as ours
 
 LENGTHS = ((20, 1, 27), (9, 30, 9))
@@ -57,3 +57,12 @@ def test_every_backend_reads_each_sequence_alone(backend: str) -> None:
             torch.testing.assert_close(
                 together[row : row + 1], torch.cat(alone, dim=1), atol=1e-4, rtol=1e-4
             )
+
+
+@pytest.mark.parametrize(
+    "change", [{"use_cache": True}, {"attention_mask": inputs()["attention_mask"]}]
+)
+def test_sequences_that_would_see_one_another_are_refused(change: dict[str, Any]) -> None:
+    model = build("Llama", "attnbench_full")
+    with pytest.raises(UnsupportedError, match="position_ids: they start anew within a row"):
+        hidden(model, packed_inputs() | change)
