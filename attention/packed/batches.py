@@ -139,7 +139,8 @@ def attend_packed(
     if len(parts) == 1 and len(parts[0].documents) == 1:
         return ask(q, k, v, **extra)
     attend = functools.partial(backend.attend, is_causal=is_causal)
-    checked = has_values(q) and not (autocasts(q.device.type) or return_lse)
+    is_plain = k.shape == v.shape and not (extra or return_lse or autocasts(q.device.type))
+    checked = is_plain and has_values(q)  # `forward` has nothing to add
     of_batches = [_cut(x, packed.lengths, parts, 2) for x in (q, k, v)]
     of_inputs = _cut_inputs(backend, extra, packed.lengths, parts)
     outs = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -31,8 +33,8 @@ def check_packed(bench: Bench) -> None:
             module = bench.build(packed.longest).to(torch.float64).eval()
             out, grads = _packed(bench, call, module, packed, call.leaves())
             leaves = call.leaves()
-            documents = zip(*(packed.split(x) for x in leaves), strict=True)
-            outs = [module(*x, is_causal=causal) for x in documents if x[0].shape[2]]
+            documents = zip(*(packed.split(x) for x in leaves), _asks(call, packed), strict=True)
+            outs = [module(*x, **asks) for *x, asks in documents if x[0].shape[2]]
             alone = torch.cat(outs, dim=2)
             expected = torch.autograd.grad(alone, leaves, drawn(bench, alone))
             where = f"(lengths {list(lengths)}, is_causal={causal})"
@@ -81,8 +83,17 @@ def _packed(
     bench: Bench, call: Inputs, module: Attention, packed: Packed, leaves: list[Tensor]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return the output of a packed call, and the gradients of q, k and v."""
-    out = module(*leaves, is_causal=call.is_causal, packed=packed)
+    out = module(*leaves, **call.asks, packed=packed)
     return out.detach(), torch.autograd.grad(out, leaves, drawn(bench, out))
+
+
+def _asks(call: Inputs, packed: Packed) -> list[dict[str, Any]]:
+    """Return what is asked beside q, k and v, of each document."""
+    cut = {n: packed.split(x, dim=2) for n, x in call.asks.items() if isinstance(x, Tensor)}
+    return [
+        {**call.asks, **{name: parts[at] for name, parts in cut.items()}}
+        for at in range(len(packed.lengths))
+    ]
 
 
 def _shown(bench: Bench, call: Inputs, packed: Packed) -> str:
