@@ -19,11 +19,12 @@ from attention.functional import has_values
 from attention.packed.documents import Packed
 from attention.problem import CallInput, Cost, Family, Mode, Problem, Supports
 
-MOST_PAIRS = {"cpu": 2**15}
-"""Query-key pairs of a head in one batch, by device: what a cache holds, or fills a GPU."""
-MOST_PADDING = {"cpu": 2**8}
-"""Pairs that padding may add to a document: computed in less time than a call costs."""
-ELSEWHERE = {"most_pairs": 2**24, "most_padding": 2**18}
+MOST_SCORES = {"cpu": 2**18}
+"""Query-key pairs of all heads in one batch, by device: what a cache holds, or fills a GPU."""
+MOST_PADDING = {"cpu": 2**17}
+"""Pairs, times heads and channels, that padding may add to a document: computed in less time than
+a call costs."""
+ELSEWHERE = {"scores": 2**27, "padding": 2**27}
 CHEAP_CALLS = {("cpu", "dense")}
 """Devices and families of which a call costs less than to copy a document into a batch."""
 
@@ -188,8 +189,9 @@ def packed_cost(backend: Backend, packed: Packed, problem: Problem, mode: Mode) 
 def _plan(backend: Backend, packed: Packed, problem: Problem) -> list[Batch]:
     """Say how a call is computed; padded only where that is served exactly."""
     device = problem.device
-    most_pairs = MOST_PAIRS.get(device, ELSEWHERE["most_pairs"])
-    most_padding: int | None = MOST_PADDING.get(device, ELSEWHERE["most_padding"])
+    heads, width = problem.num_heads, problem.num_heads * problem.head_dim
+    most_pairs = MOST_SCORES.get(device, ELSEWHERE["scores"]) // heads
+    most_padding: int | None = MOST_PADDING.get(device, ELSEWHERE["padding"]) // width
     masked = replace(problem, key_padding=True)
     if (device, backend.family) in CHEAP_CALLS:
         most_padding = None
