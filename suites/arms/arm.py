@@ -13,6 +13,7 @@ from attention.functional import relative_l2
 from models import IdentityAttention, LSTMLayer
 from results.schema import Case
 from suites.arms.build import Inputs, Mixer, dtype_of
+from suites.arms.documents import one_document
 from suites.kind import metrics
 from suites.measure.gate import (
     GATE_ROWS,
@@ -56,7 +57,7 @@ class Runner:
 
     def call(self) -> None:
         """Run forward, and in mode training backward."""
-        output = self.run(*self.inputs.tensors, is_causal=self.is_causal)
+        output = self.run(*self.inputs.tensors, is_causal=self.is_causal, **self.inputs.asks)
         if self.inputs.output_grad is not None:
             torch.autograd.backward(output, self.inputs.output_grad)
         self.output = output
@@ -145,9 +146,11 @@ def backend_call(runner: ArmRunner, case: Case) -> Call:
     assert isinstance(runner.mixer, Attention)
     if case.level == "attention":
         q, k, v = runner.inputs.tensors
+        of = one_document(case)
+        grads = runner.inputs.output_grad, runner.input_grad
         return Call(
-            runner.mixer, q, k, v, case.is_causal, runner.output,
-            runner.inputs.output_grad, runner.input_grad,
+            runner.mixer, of(q), of(k), of(v), case.is_causal, of(runner.output),
+            *(None if x is None else of(x) for x in grads),
         )  # fmt: skip
     last_output, last_grad = runner.output, runner.input_grad
     reordered = [layer for layer in _layers(runner) if layer.is_sequence_first(case.key_len)]
