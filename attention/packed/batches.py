@@ -131,7 +131,7 @@ def attend_packed(
     if not isinstance(is_causal, bool):
         raise TypeError(f"is_causal: expected a bool, got {type(is_causal).__name__}")
     extra = backend.check_call_inputs(q, k, call_inputs)
-    problem = Problem.of(q, k, is_causal=is_causal)
+    problem = Problem.of(q, k, is_causal=is_causal, value_dim=v.shape[3])
     for length in sorted({*packed.lengths} - {0}, reverse=True):
         if reasons := backend.unsupported_reasons(_of_length(problem, length)):
             raise UnsupportedError(f"packed: a document of {length} tokens: {'; '.join(reasons)}")
