@@ -18,6 +18,7 @@ from attention.backends.performer import PerformerAttention
 from attention.backends.sdpa import SDPAAttention
 from attention.backends.xformers import XFormersAttention
 from attention.base import Attention, UnsupportedError
+from attention.packed import Packed
 from attention.plain_functions import register_function
 from attention.problem import CallInput, Cost, Problem, Supports
 from attention.registry import build, describe, get, names, register
@@ -32,6 +33,7 @@ __all__ = [
     "LinformerAttention",
     "LinformerProjection",
     "LongformerAttention",
+    "Packed",
     "PerformerAttention",
     "Problem",
     "SDPAAttention",

@@ -55,6 +55,7 @@ from attention.checks import (
 from attention.decoding.mixin import Decoding
 from attention.derivatives import in_transform
 from attention.functional import is_stand_in, refuse_to_be_frozen
+from attention.packed import Packed, attend_packed
 from attention.problem import EVERYWHERE as EVERYWHERE
 from attention.problem import CallInput as CallInput
 from attention.problem import Cost, Mode, Problem
@@ -205,6 +206,7 @@ class Attention(Decoding, ABC):
         is_causal: bool = False,
         key_padding_mask: Tensor | None = None,
         return_lse: bool = False,
+        packed: Packed | None = None,
         **call_inputs: Any,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Validate the call, then attend.
@@ -216,6 +218,8 @@ class Attention(Decoding, ABC):
             is_causal: query ``i`` sees keys up to ``M - N + i`` only.
             key_padding_mask: bool ``[B, M]``, True = this key takes part.
             return_lse: whether to return the log-sum-exp beside the output.
+            packed: documents that stand one behind another in the one row ``B = 1``, N = M, each
+                attended to by itself; without `key_padding_mask`.
             **call_inputs: only the names declared in the class's `call_inputs`.
 
         Returns:
@@ -229,6 +233,11 @@ class Attention(Decoding, ABC):
             ValueError: if shapes, dtypes, devices or a mask do not fit together.
             UnsupportedError: if the backend declares that it cannot serve the request.
         """
+        if packed is not None:
+            return attend_packed(  # type: ignore[no-any-return]
+                self, packed, q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask,
+                return_lse=return_lse, **call_inputs,
+            )  # fmt: skip
         whole = self.whole_in_transforms and in_transform()
         plain = None
         unmasked = not (key_padding_mask is not None or call_inputs or return_lse or whole)

@@ -97,6 +97,9 @@ class Declaration(Declared, ABC):
     a call on tensors that hold none (a batch of 0, the meta device, fake tensors) by an output of
     the right shape."""
 
+    rows_apart: ClassVar[bool] = False
+    """Whether a padded batch is computed row by row: of no use to pack documents into one."""
+
     kernel: str
     """Which kernel the last call ran, e.g. ``flash_attention_for_cpu``; ``""`` before a call.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from attention.checks import check_mask
 from attention.functional import has_values
+from attention.packed import Packed
 from models.config import ModelConfig
 from models.layers.norm import make_norm
 from models.layers.positional import LearnedPositions, SinusoidalPositions
@@ -77,6 +78,7 @@ def check_ids(
     name: str = "input_ids",
     mask_name: str = "key_padding_mask",
     unread: int = 0,
+    packed: Any = None,
 ) -> None:
     """Check ids ``[B, N]`` and their mask.
 
@@ -88,6 +90,7 @@ def check_ids(
         name: what errors call the ids.
         mask_name: what they call the mask.
         unread: tokens at the end that are predicted, but not read: they need no position.
+        packed: documents in the one row (`attention.Packed`), of `max_len` tokens each at most.
 
     Raises:
         ValueError: if an id is not below the vocabulary's size, there are more than the model's
@@ -99,12 +102,31 @@ def check_ids(
     if ids.dim() != 2 or ids.shape[1] < 1:
         raise ValueError(f"{name}: expected [B, N] with N at least 1, got {tuple(ids.shape)}")
     _check_rows(name, ids, vocab_size, "vocab_size")
-    if max_len is not None and ids.shape[1] - unread > max_len:
+    if packed is not None:
+        check_documents(packed, ids, max_len)
+    elif max_len is not None and ids.shape[1] - unread > max_len:
         raise ValueError(
             f"{name}: {ids.shape[1]} tokens are more than the model's max_len={max_len}"
         )
     if key_padding_mask is not None:
         check_mask(mask_name, key_padding_mask, (ids.shape[0], ids.shape[1]), ids)
+
+
+def check_documents(packed: Any, row: Tensor, max_len: int | None) -> None:
+    """Check packed documents of a row ``[1, N, …]``: each may be as long as the model's longest.
+
+    Raises:
+        TypeError: if it is no `attention.Packed`.
+        ValueError: if the row is another one, or a document is longer than `max_len`.
+    """
+    if not isinstance(packed, Packed):
+        raise TypeError(f"packed: expected attention.Packed(lengths), got {type(packed).__name__}")
+    packed.check_row(row.shape[0], row.shape[1])
+    if max_len is not None and packed.longest > max_len:
+        raise ValueError(
+            f"packed: a document of {packed.longest} tokens is longer than the model's "
+            f"max_len={max_len}"
+        )
 
 
 def _check_token_types(types: Any, ids: Tensor, count: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Unpack
 from torch import Tensor, nn
 
 from attention.checks import check_choice
+from models.embeddings import check_documents
 from models.layers.block import BlockOptions
 from models.layers.positional import SinusoidalPositions
 from models.layers.projection import check_hidden
@@ -61,7 +62,7 @@ class TransformerEncoder(TransformerStack):
             checkpointing=checkpointing,
             **block,
         )
-        self.positions: nn.Module = nn.Identity()
+        self.positions: SinusoidalPositions | None = None
         if positions is not None:
             check_choice("positions", positions, ("sinusoidal",))
             self.positions = SinusoidalPositions(d_model=d_model, max_len=max_len)
@@ -81,7 +82,9 @@ class TransformerEncoder(TransformerStack):
             x: ``[B, N, d_model]``.
             is_causal: token ``i`` sees tokens up to ``i`` only.
             key_padding_mask: bool ``[B, N]``, **True = this token takes part**.
-            **call_inputs: the token masks that the backend declares, bool ``[B, N]``.
+            **call_inputs: the token masks that the backend declares, bool ``[B, N]``, and
+                ``packed`` (`attention.Packed`): documents in one row, each with positions from 0
+                on, and itself at most `max_len` long.
 
         Returns:
             ``[B, N, d_model]``.
@@ -92,13 +95,17 @@ class TransformerEncoder(TransformerStack):
             UnsupportedError: if the backend declares that it cannot serve the request.
         """
         check_hidden("x", x, self.d_model)
+        packed = call_inputs.get("packed")
+        if packed is not None:
+            check_documents(packed, x, self.max_len)
+        places = None if packed is None else packed.positions_of(x)
         for name in ("states", "positions", "memory"):
             if name in call_inputs:  # it would go on from position 0
                 raise TypeError(
                     f"{name}: an encoder counts its positions from 0 and reads one sequence; "
                     "TransformerModel decodes"
                 )
-        x = self.dropout(self.positions(x))
+        x = self.dropout(x if self.positions is None else self.positions(x, places))
         return super().forward(
             x, is_causal=is_causal, key_padding_mask=key_padding_mask, **call_inputs
         )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from attention.checks import check_float, check_int
 from attention.functional import has_values, only_trailing_padding
+from attention.packed import Packed
 from models.embeddings import check_ids
 
 IGNORED = -100
@@ -79,14 +80,18 @@ def masked_lm_loss(
     key_padding_mask: Tensor | None = None,
     special_ids: Sequence[int] = (),
     generator: torch.Generator | None = None,
+    packed: Packed | None = None,
 ) -> Tensor:
-    """Predict hidden tokens from both sides; arguments as in `mask_tokens`.
+    """Predict hidden tokens from both sides; arguments as in `mask_tokens`, and `packed`.
+
+    Each token is then predicted from its document alone (`attention.Packed`).
 
     Raises:
         ValueError: if no token was chosen, or an argument is out of range or does not fit.
         TypeError: if an argument has the wrong type.
     """
-    _check_ids(model, input_ids, key_padding_mask)
+    of_row = {} if packed is None else {"packed": packed}
+    _check_ids(model, input_ids, key_padding_mask, **of_row)
     inputs, labels = mask_tokens(
         input_ids,
         vocab_size=vocab_size,
@@ -101,11 +106,15 @@ def masked_lm_loss(
             f"input_ids: of {input_ids.numel()} tokens none was chosen; give more tokens or a "
             "larger probability"
         )
-    return _cross_entropy(model(inputs, key_padding_mask=key_padding_mask), labels)
+    return _cross_entropy(model(inputs, key_padding_mask=key_padding_mask, **of_row), labels)
 
 
 def next_token_loss(
-    model: nn.Module, input_ids: Tensor, *, key_padding_mask: Tensor | None = None
+    model: nn.Module,
+    input_ids: Tensor,
+    *,
+    key_padding_mask: Tensor | None = None,
+    packed: Packed | None = None,
 ) -> Tensor:
     """Predict each token from those before it.
 
@@ -113,11 +122,15 @@ def next_token_loss(
         model: a decoder.
         input_ids: int64 ``[B, N]``, N at least 2.
         key_padding_mask: bool ``[B, N]``, True = a token.
+        packed: documents in the one row of `input_ids`: the first token of each is predicted by
+            nothing.
 
     Raises:
         ValueError: if there is no next token, or the ids or the mask do not fit the model.
         TypeError: if an argument has the wrong type.
     """
+    if packed is not None:
+        return _packed_next_token_loss(model, input_ids, key_padding_mask, packed)
     _check_ids(model, input_ids, key_padding_mask, unread=1)
     if input_ids.shape[1] < 2:
         raise ValueError(f"input_ids: expected at least 2 tokens, got {input_ids.shape[1]}")
@@ -127,6 +140,22 @@ def next_token_loss(
         mask = key_padding_mask[:, :-1]
         labels = labels.masked_fill(~(key_padding_mask[:, 1:] & mask), IGNORED)
     return _cross_entropy(model(input_ids[:, :-1], key_padding_mask=mask), labels)
+
+
+def _packed_next_token_loss(
+    model: nn.Module, input_ids: Tensor, key_padding_mask: Tensor | None, packed: Packed
+) -> Tensor:
+    """Predict each token from those before it in its document; no last token is read."""
+    if key_padding_mask is not None:
+        raise ValueError("key_padding_mask: packed documents hold no padding; expected None")
+    _check_ids(model, input_ids, None, packed=packed)
+    is_first = packed.positions_of(input_ids) == 0
+    if packed.longest < 2:
+        raise ValueError(f"packed: expected a document of at least 2 tokens, got {packed}")
+    read = input_ids[:, :-1][~is_first[:, 1:]][None]
+    labels = input_ids[~is_first][None]
+    shorter = Packed([max(0, length - 1) for length in packed.lengths])
+    return _cross_entropy(model(read, packed=shorter), labels)
 
 
 def sequence_to_sequence_loss(

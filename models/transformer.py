@@ -148,7 +148,8 @@ class TransformerModel(nn.Module):
             token_type_ids: int64 ``[B, N]``, segments; ``None`` = all 0.
             state: of a decoder-only model (`init_state`): what came before `input_ids`, which it
                 takes in.
-            **call_inputs: the token masks that the backend declares, bool ``[B, N]``.
+            **call_inputs: the token masks that the backend declares, bool ``[B, N]``, and
+                ``packed`` (`attention.Packed`): documents in one row, of a model of one stack.
 
         Returns:
             ``[B, N, vocab_size]``, or ``[B, M, vocab_size]``.
@@ -191,13 +192,17 @@ class TransformerModel(nn.Module):
         *,
         key_padding_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
-        **call_inputs: Tensor | None,
+        **call_inputs: Any,
     ) -> Memory:
         """Run the encoder; arguments as in `forward`."""
         if self.encoder is None or self.encoder_embeddings is None:
             raise ValueError("input_ids: a decoder-only model encodes nothing; call the model")
-        self.check_ids(input_ids, key_padding_mask)
-        x = self.encoder_embeddings(input_ids, token_type_ids)
+        packed = call_inputs.get("packed")
+        self.check_ids(input_ids, key_padding_mask, packed=packed)
+        if packed is not None and self.decoder is not None:
+            raise UnsupportedError("packed: a decoder would read all documents; expected None")
+        positions = None if packed is None else packed.positions_of(input_ids)
+        x = self.encoder_embeddings(input_ids, token_type_ids, positions)
         hidden = self.encoder(x, key_padding_mask=key_padding_mask, **call_inputs)
         return Memory(hidden, key_padding_mask)
 
@@ -209,7 +214,7 @@ class TransformerModel(nn.Module):
         key_padding_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         state: ModelState | None = None,
-        **call_inputs: Tensor | None,
+        **call_inputs: Any,
     ) -> Tensor:
         """Run the decoder on ids ``[B, N]``; other arguments and errors as in `forward`.
 
@@ -218,8 +223,11 @@ class TransformerModel(nn.Module):
         if self.decoder is None or self.decoder_embeddings is None:
             raise ValueError("input_ids: an encoder decodes nothing; call the model")
         prefix = "decoder_" if self.encoder is not None else ""  # as `forward` calls its inputs
+        packed = call_inputs.get("packed")
+        if packed is not None and (state is not None or memory is not None):
+            raise UnsupportedError("packed: goes with no state and no encoder; expected None")
         self.check_ids(
-            input_ids, key_padding_mask,
+            input_ids, key_padding_mask, packed=packed,
             name=f"{prefix}input_ids", mask_name=f"{prefix}key_padding_mask",
         )  # fmt: skip
         positions = layers = None
@@ -231,6 +239,8 @@ class TransformerModel(nn.Module):
                 max_len=self.config.max_len, name=f"{prefix}input_ids",
             )  # fmt: skip
             memory, layers = memory or state.memory, state.layers
+        elif packed is not None:
+            positions = packed.positions_of(input_ids)
         elif key_padding_mask is not None:  # a position is that among the tokens
             positions = places(key_padding_mask)
         x = self.decoder_embeddings(input_ids, token_type_ids, positions)

@@ -217,6 +217,9 @@ class Case:
         weights: of kind quantized: what the parameters are kept in (``int8``).
         ranks: of kind context: over how many processes the sequence is cut; 1 at the others. On a
             CPU they share the threads.
+        packed: of kind speed: the documents that the row of `seq_len` tokens holds, each attended
+            to by itself (``uniform:low=64,high=512``); "" = one.
+        padded: whether these are the rows of a batch, padded to the longest, in its place.
     """
 
     kind: Kind
@@ -244,6 +247,8 @@ class Case:
     training: str = ""
     weights: str = ""
     ranks: Count = 1
+    packed: str = ""
+    padded: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the case as the record holds it, its ``id`` first."""

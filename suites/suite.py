@@ -149,7 +149,8 @@ class CaseRules:
         causal = " causal" if case.is_causal else ""
         compiled = " compiled" if case.compile else ""
         anew = " checkpointed" if case.checkpointing else ""
-        how = f"{case.mode}{causal}{compiled}{anew}{precision(case)}"
+        documents = f" {'padded' if case.padded else 'packed'}" if case.packed else ""
+        how = f"{case.mode}{causal}{compiled}{anew}{documents}{precision(case)}"
         return f"{self.arms_label(case)}{level} {how} N={case.seq_len}"
 
     def arms_label(self, case: Case) -> str:

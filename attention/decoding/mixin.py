@@ -141,6 +141,10 @@ class Decoding(Declaration):
             if plain is not None and plain == self.__dict__.get("_continued"):
                 return self._take(Chunk.of(q, k, v, None), state, {})
         self._check_has_state()
+        if "packed" in call_inputs:
+            raise UnsupportedError(
+                "packed: a state holds one sequence a row; decode each document with its own"
+            )
         check_device(q, self.supports.dtypes, self.unavailable_reasons)
         q, k, v = check_qkv(q, k, v, num_heads=self.num_heads, head_dim=self.head_dim)
         if k.shape[2] != q.shape[2]:

@@ -16,8 +16,14 @@ from attention.checks import UnsupportedError, check_float
 from attention.functional import opaque
 from attention.integrations import transformers_backends as parts
 from attention.integrations.transformers_backends import CHOSEN, PREFIX, Held, held_in
-from attention.integrations.transformers_masks import Pattern, is_plain_export, refuse_jit_trace
+from attention.integrations.transformers_masks import (
+    Pattern,
+    check_apart,
+    is_plain_export,
+    refuse_jit_trace,
+)
 from attention.kernels.fused import sdpa_rows
+from attention.packed import Packed
 
 WINDOWED = "longformer"
 """Who serves a model's sliding window."""
@@ -79,6 +85,8 @@ def attention_function(backend: str | None, **options: Any) -> Forward:
             held = _held_late(module, backend, options, shape)
         _refuse(held.name, more)
         pattern = _pattern(held.name, module, query, key, attention_mask, is_causal)
+        if pattern.documents is None:
+            check_apart(query, key, pattern, more.get("position_ids"))
         attend = _backend(held, pattern, query.shape[2])
         if is_plain_export() and attend.family != "dense":
             raise UnsupportedError(
@@ -209,6 +217,8 @@ def _set(backend: Attention, dropout: float, scale: float | None, training: bool
 
 def _attend(backend: Attention, q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
     mask, is_causal = pattern.key_padding_mask, pattern.is_causal
+    if pattern.documents is not None:
+        return _of_documents(backend, q, k, v, pattern.documents, is_causal)
     if mask is not None and mask.shape[0] != q.shape[0]:
         mask = mask.expand(q.shape[0], -1)
     if k.shape[2] > pattern.key_len:
@@ -222,6 +232,22 @@ def _attend(backend: Attention, q: Tensor, k: Tensor, v: Tensor, pattern: Patter
     out = backend(q, k, v, is_causal=is_causal, key_padding_mask=mask)
     assert isinstance(out, Tensor)
     return out
+
+
+def _of_documents(
+    backend: Attention,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    documents: tuple[Packed, ...],
+    is_causal: bool,
+) -> Tensor:
+    """Attend to each of the sequences that are packed into rows by itself."""
+    outs = []
+    for at, packed in enumerate(documents):
+        row = slice(at, at + 1)
+        outs.append(backend(q[row], k[row], v[row], is_causal=is_causal, packed=packed))
+    return torch.cat(outs)
 
 
 def _at_the_end(

@@ -9,6 +9,8 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from torch import Tensor
+
 from attention.checks import UnsupportedError
 
 
@@ -91,6 +93,40 @@ def read(mask_function: Callable[..., Any]) -> tuple[bool, int | None]:
             f"{len(windows)}, {'causal' if is_causal else 'bidirectional'}"
         )
     return is_causal, window
+
+
+def unpacked(mask_function: Callable[..., Any]) -> tuple[Callable[..., Any], Tensor | None]:
+    """Take a mask of packed sequences apart: what each of them sees, and which is each token's.
+
+    transformers keeps sequences of one row apart by an intersection of two parts: equal numbers of
+    sequences, and a mask of places within them. A sequence's places go up by one, so that mask is
+    the same of places in the row.
+
+    Returns:
+        the mask within a sequence, and int64 ``[B, N]``; the mask itself and ``None`` = it is
+        another one.
+    """
+    if _maker(mask_function) != "and_masks":
+        return mask_function, None
+    parts = _enclosed(mask_function)["mask_functions"]
+    if [_maker(part) for part in parts] != list(_PARTS):
+        return mask_function, None
+    numbers, within = (_enclosed(part) for part in parts)
+    return within["mask_function"], numbers["packed_sequence_mask"]
+
+
+_PARTS = ("packed_sequence_mask_function", "remap_positions_for_packed_sequence")
+
+
+def _maker(function: Callable[..., Any]) -> str:
+    """Name transformers' function that made a part of a mask; of others nothing."""
+    if getattr(function, "__module__", "") != "transformers.masking_utils":
+        return ""
+    return str(getattr(function, "__qualname__", "")).partition(".")[0]
+
+
+def _enclosed(function: Callable[..., Any]) -> dict[str, Any]:
+    return dict(inspect.getclosurevars(function).nonlocals)
 
 
 _PACKED = (

@@ -18,7 +18,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from attention.checks import UnsupportedError
-from attention.integrations.transformers_mask_functions import read
+from attention.functional import has_values
+from attention.integrations.transformers_mask_functions import read, unpacked
+from attention.packed import Packed
 
 _READS = frozenset({"item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__"})
 """What looks at the numbers of a tensor and gives no tensor."""
@@ -40,6 +42,7 @@ class Pattern(Tensor):
         newest: where among the keys the only query stands, a number in a tensor; ``None`` = the
             queries are the last ones. The keys after it and those before its window are hidden in
             `key_padding_mask` already.
+        documents: of each row, the sequences that are packed into it; ``None`` = one each.
     """
 
     is_causal: bool
@@ -47,6 +50,7 @@ class Pattern(Tensor):
     key_padding_mask: Tensor | None
     key_len: int
     newest: Tensor | None
+    documents: tuple[Packed, ...] | None
 
     @classmethod
     def __torch_function__(
@@ -77,6 +81,7 @@ class Pattern(Tensor):
         key_padding_mask: Tensor | None,
         key_len: int,
         newest: Tensor | None = None,
+        documents: tuple[Packed, ...] | None = None,
     ) -> Pattern:
         """Make one."""
         # An export without dynamo gives tensors without numbers, which have no subclasses.
@@ -85,7 +90,7 @@ class Pattern(Tensor):
             pattern = torch.ones(1, 1, 1, 1, dtype=torch.bool, device="cpu").as_subclass(cls)
         pattern.is_causal, pattern.window = is_causal, window
         pattern.key_padding_mask, pattern.key_len = key_padding_mask, key_len
-        pattern.newest = newest
+        pattern.newest, pattern.documents = newest, documents
         return pattern
 
 
@@ -150,6 +155,11 @@ def pattern_of(
             "attention_mask: while a graph is made, nobody can tell whether a row holds several "
             "sequences; give attention_mask (all ones if there is no padding) or use_cache=True"
         )
+    documents = None
+    if not torch.compiler.is_compiling():
+        mask_function, numbers = unpacked(mask_function)
+        if numbers is not None:
+            documents = tuple(Packed.from_segment_ids(row) for row in numbers)
     is_causal, window = read(mask_function)
     has_room = isinstance(q_offset, Tensor) or kv_length > q_offset + q_length - kv_offset
     if is_causal and q_length == 1 and has_room:
@@ -165,7 +175,7 @@ def pattern_of(
     mask = _padding(attention_mask, kv_offset, key_len)
     if mask is not None and not torch.compiler.is_compiling() and bool(mask.all()):
         mask = None
-    return Pattern.of(is_causal, window, mask, key_len)
+    return Pattern.of(is_causal, window, mask, key_len, documents=documents)
 
 
 def _of_one_query(
@@ -198,3 +208,19 @@ def _padding(mask: Tensor | None, kv_offset: int, key_len: int) -> Tensor | None
     if short := key_len - mask.shape[1]:
         mask = torch.nn.functional.pad(mask, (0, short))
     return mask
+
+
+def check_apart(q: Tensor, k: Tensor, pattern: Pattern, places: Any) -> None:
+    """Refuse positions that start anew where nothing keeps the sequences apart, as with a cache.
+
+    Raises:
+        UnsupportedError: if one is 0 behind the first token.
+    """
+    is_whole = 1 < q.shape[2] == k.shape[2] and pattern.key_padding_mask is None
+    if not (is_whole and isinstance(places, Tensor) and places.dim() == 2 and has_values(places)):
+        return
+    if bool((places[:, 1:] == 0).any()):
+        raise UnsupportedError(
+            "position_ids: they start anew within a row, but the mask keeps no sequences apart; "
+            "packed sequences go without attention_mask and with use_cache=False"
+        )

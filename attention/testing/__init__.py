@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from attention.base import Attention
 from attention.registry import get
-from attention.testing import composition, conformance, costs, refusals, widths
+from attention.testing import composition, conformance, costs, packing, refusals, widths
 from attention.testing.bench import Bench as Bench
 from attention.testing.bench import Inputs as Inputs
 from attention.testing.bench import NotAsked, Violation
@@ -153,6 +153,8 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
     "batch": conformance.check_batch,
     "state": conformance.check_state,
     "value_dim": widths.check_value_dim,
+    "packed": packing.check_packed,
+    "packed_leak": packing.check_packed_leak,
     "determinism": conformance.check_determinism,
     "persistence": composition.check_persistence,
     "second_derivative": composition.check_second_derivative,

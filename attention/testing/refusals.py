@@ -9,6 +9,7 @@ from typing import Any, get_args
 import torch
 
 from attention.base import Attention, UnsupportedError
+from attention.packed import Packed
 from attention.problem import Family
 from attention.testing.bench import BATCH, Bench, Inputs, Violation
 
@@ -109,6 +110,9 @@ def _bad_calls(
         ("key_padding_mask", value, call(q, k, v, key_padding_mask=mask)),
         ("key_padding_mask", kind, call(q, k, v, key_padding_mask=mask.float())),
         ("attn_mask", kind, call(q, k, v, attn_mask=None)),
+        ("packed", kind, call(q[:1], k[:1], v[:1], packed=[32, 33])),
+        ("packed", value, call(q, k, v, packed=Packed([32, 33]))),
+        ("packed", value, call(q[:1], k[:1], v[:1], packed=Packed([32, 32]))),
     ]
 
 

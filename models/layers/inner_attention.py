@@ -112,3 +112,23 @@ class _Reached(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Tensor | None) -> Tensor:
         return tangent.view_as(tangent)  # of a view, a view
+
+
+def check_beside_documents(projection_order: str, **given: object) -> None:
+    """Refuse what does not go with packed documents.
+
+    Args:
+        projection_order: of the layer.
+        **given: other inputs of the call, by name; all must be ``None``.
+
+    Raises:
+        UnsupportedError: if one is not, or the order is another.
+    """
+    for name, value in given.items():
+        if value is not None:
+            raise UnsupportedError(f"{name}: packed documents attend to themselves; expected None")
+    if projection_order == "sequence_first":
+        raise UnsupportedError(
+            "projection_order: packed documents are sequences of their own; accepted: auto, "
+            "features_first"
+        )

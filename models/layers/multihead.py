@@ -15,7 +15,8 @@ from attention.base import Attention, UnsupportedError
 from attention.checks import check_bool, check_choice, check_int, check_kv_heads, check_mask
 from attention.decoding.state import DecodeState
 from attention.functional import without_padding
-from models.layers.inner_attention import inner_attention, reach
+from attention.packed import Packed
+from models.layers.inner_attention import check_beside_documents, inner_attention, reach
 from models.layers.positional import RotaryPositions, places_after
 from models.layers.projection import (
     GlorotLinear,
@@ -124,6 +125,7 @@ class MultiheadAttention(nn.Module):
         positions: Tensor | None = None,
         state: DecodeState | None = None,
         projected: tuple[Tensor, Tensor] | None = None,
+        packed: Packed | None = None,
         **call_inputs: Tensor | None,
     ) -> Tensor:
         """Attend from `x` to `key`, or to itself.
@@ -142,6 +144,7 @@ class MultiheadAttention(nn.Module):
                 takes the tokens in, and `key_padding_mask` says which they are.
             projected: what `project_keys` made of `key`, in its place: for a decoder, which reads
                 the same keys at every step.
+            packed: documents in the one row of `x`; each has positions from 0 on.
             **call_inputs: the token masks that the backend declares, bool ``[B, N]``.
 
         Returns:
@@ -156,7 +159,9 @@ class MultiheadAttention(nn.Module):
         check_hidden("x", x, self.d_model)
         if projected is not None:
             self._check_call_inputs(call_inputs)
-            self._check_read(key=key, state=state, positions=positions, **call_inputs)
+            self._check_read(
+                key=key, state=state, positions=positions, packed=packed, **call_inputs
+            )
             q = self.qkv.split(self.qkv.q_proj(x))
             return self._merge(
                 self.attention(
@@ -173,6 +178,12 @@ class MultiheadAttention(nn.Module):
                 raise ValueError(
                     "key: rotary positions are those of one sequence; a layer between two has none"
                 )
+        if packed is not None:
+            check_beside_documents(
+                self.projection_order, state=state, key=None if key is x else key
+            )
+            if positions is None and self.rotary is not None:
+                positions = packed.positions_of(x)
         if state is not None and not is_causal:
             raise UnsupportedError(
                 "is_causal: a token that comes after a state sees no later one; expected True "
@@ -183,7 +194,8 @@ class MultiheadAttention(nn.Module):
             check_mask("key_padding_mask", key_padding_mask, (key.shape[0], key.shape[1]), key)
             clean = without_padding(key, key_padding_mask)
             x, key = clean if x is key else x, clean
-        if is_causal is False and state is None and self.is_sequence_first(key.shape[1]):
+        plain = is_causal is False and state is None and packed is None
+        if plain and self.is_sequence_first(key.shape[1]):
             return self._merge(
                 attend_sequence_first(self.attention, self.qkv, x, key, key_padding_mask)
             )
@@ -197,7 +209,13 @@ class MultiheadAttention(nn.Module):
             )
         else:
             out = self.attention(
-                q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask, **extra
+                q,
+                k,
+                v,
+                is_causal=is_causal,
+                key_padding_mask=key_padding_mask,
+                packed=packed,
+                **extra,
             )  # [B, H, N, D]
         return self._merge(out, made=extra)
 

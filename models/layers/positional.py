@@ -48,7 +48,7 @@ class _AddedPositions(nn.Module):
             TypeError: if `x` is not a floating-point tensor.
         """
         check_hidden("x", x, self.d_model)
-        if x.shape[1] > self.max_len:
+        if positions is None and x.shape[1] > self.max_len:
             raise ValueError(
                 f"x: {x.shape[1]} tokens are more than max_len={self.max_len}, "
                 f"the length that the positions were built for"

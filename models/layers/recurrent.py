@@ -15,6 +15,7 @@ from attention.declaration import Declared
 from attention.decoding.fits import check_fits, check_no_graph, check_room
 from attention.decoding.state import DecodeState, StateShape
 from attention.functional import is_stand_in, real_first, without_padding
+from attention.packed import Packed
 from attention.problem import Cost, Mode, Problem, Supports
 from models.layers.projection import check_hidden
 
@@ -178,6 +179,7 @@ class LSTMLayer(Declared):
         key_padding_mask: Tensor | None = None,
         positions: Tensor | None = None,
         state: DecodeState | None = None,
+        packed: Packed | None = None,
     ) -> Tensor:
         """Map ``[B, N, d_model]`` to ``[B, N, d_model]``.
 
@@ -188,6 +190,7 @@ class LSTMLayer(Declared):
                 gives zeros.
             positions: of no use to it, which reads in order.
             state: of what came before, by `init_state`; takes the tokens in.
+            packed: documents in the one row of `x`, each read from its first token on.
 
         Raises:
             ValueError: if a shape does not fit, or the state is of another layer, batch, dtype or
@@ -198,6 +201,13 @@ class LSTMLayer(Declared):
         check_hidden("x", x, self.d_model)
         if is_causal != self.is_causal:
             raise UnsupportedError(self._other_way(is_causal))
+        if packed is not None:
+            for name, value in (("state", state), ("key_padding_mask", key_padding_mask)):
+                if value is not None:
+                    raise ValueError(f"{name}: packed documents have none; expected None")
+            packed.check_row(x.shape[0], x.shape[1])
+            documents = [part for part in packed.split(x) if part.shape[1]]
+            return torch.cat([self._recur(part, None, None)[0] for part in documents], dim=1)
         if key_padding_mask is not None:
             check_mask("key_padding_mask", key_padding_mask, (x.shape[0], x.shape[1]), x)
             if is_stand_in(x) or bool(key_padding_mask.all()):

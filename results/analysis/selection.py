@@ -16,7 +16,7 @@ from results.text.labels import label, name_of
 CHOICES = (
     "backend", "mode", "level", "seq_len", "key_len", "batch", "num_heads", "num_kv_heads",
     "head_dim", "device", "dtype", "causal", "threads", "allocator", "matmul_precision",
-    "compile", "model", "checkpointing",
+    "compile", "model", "checkpointing", "packed", "padded",
 )  # fmt: skip
 """What cases are chosen by, in the words of the sweep's options."""
 
@@ -24,7 +24,7 @@ _COLUMNS = {"causal": "is_causal"}
 
 _LENGTHS = ("seq_len", "key_len")
 
-_SWITCHES = ("causal", "compile", "checkpointing")
+_SWITCHES = ("causal", "compile", "checkpointing", "padded")
 
 Flags = NDArray[np.bool_]
 

@@ -64,6 +64,8 @@ _SETTING_WORDS: Mapping[str, Callable[[Settings], str]] = {
     "keys": lambda s: str(s["cross_len"] or "as queries"),
     "model": lambda s: s["model"] or "none",
     "checkpointing": _yes("checkpointing"),
+    "documents": lambda s: s["packed"] or "one",
+    "padded": _yes("padded"),
     "threads": lambda s: str(s["threads"]),
     "allocator": lambda s: s["allocator"],
     "precision": lambda s: s["matmul_precision"],

@@ -43,7 +43,7 @@ _REASONS = {**QUANTITIES, "latency": "length"}
 
 _PLACE = ("machine", "environment", "version")
 
-_NO_OPTION = ("num_kv_heads", "cross_len", "model", "checkpointing", "level")
+_NO_OPTION = ("num_kv_heads", "cross_len", "model", "checkpointing", "level", "packed", "padded")
 """What of a setting the command cannot choose."""
 
 _MODES = {"forward": "forward pass", "training": "training step", "decode": "one more token"}

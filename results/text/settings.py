@@ -44,6 +44,8 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "is_causal": lambda s: "" if s["model"] else "causal" if s["is_causal"] else "bidirectional",
     "compile": lambda s: "compiled" if s["compile"] else "",
     "checkpointing": lambda s: "activation checkpointing" if s["checkpointing"] else "",
+    "packed": lambda s: f"documents {s['packed']}" if s["packed"] else "",
+    "padded": lambda s: "padded" if s["padded"] else "",
     "cross_len": lambda s: f"{s['cross_len']} keys" if s["cross_len"] else "",
 }
 """In the order of a title; `device` stands with the level, `head_dim` with the heads."""

@@ -13,6 +13,7 @@ from attention.functional import relative_l2
 from models import IdentityAttention, LSTMLayer
 from results.schema import Case
 from suites.arms.build import Inputs, Mixer, dtype_of
+from suites.arms.documents import as_rows, one_document
 from suites.arms.token_inputs import draw_token_inputs, of_tokens
 from suites.kind import metrics
 from suites.measure.gate import (
@@ -58,7 +59,8 @@ class Runner:
 
     def call(self) -> None:
         """Run forward, and in mode training backward."""
-        output = self.run(*self.inputs.tensors, is_causal=self.is_causal, **self.extra)
+        asks = {**self.inputs.asks, **self.extra}
+        output = self.run(*self.inputs.tensors, is_causal=self.is_causal, **asks)
         if self.inputs.output_grad is not None:
             torch.autograd.backward(output, self.inputs.output_grad)
         self.output = output
@@ -99,7 +101,11 @@ class ArmRunner(Runner):
     def __init__(self, mixer: Mixer, module: nn.Module, inputs: Inputs, case: Case) -> None:
         super().__init__(module, inputs, case)
         self.mixer = mixer
-        self.extra = draw_token_inputs(mixer, case)
+        drawn = draw_token_inputs(mixer, case)
+        self.extra = {
+            name: as_rows(case, x.detach()).requires_grad_(x.requires_grad)
+            for name, x in drawn.items()
+        }
         if self.leaves:
             self.leaves += self.extra.values()
 
@@ -150,9 +156,14 @@ def backend_call(runner: ArmRunner, case: Case) -> Call:
     assert isinstance(runner.mixer, Attention)
     if case.level == "attention":
         q, k, v = runner.inputs.tensors
+        of = one_document(case)
+        output_grad, input_grad = (
+            None if x is None else of(x) for x in (runner.inputs.output_grad, runner.input_grad)
+        )
         return Call(
-            runner.mixer, q, k, v, case.is_causal, runner.output,
-            runner.inputs.output_grad, runner.input_grad, extra=runner.extra,
+            runner.mixer, of(q), of(k), of(v), case.is_causal, of(runner.output),
+            output_grad, input_grad,
+            extra={name: of(x) for name, x in runner.extra.items()},
         )  # fmt: skip
     last_output, last_grad = runner.output, runner.input_grad
     reordered = [layer for layer in _layers(runner) if layer.is_sequence_first(case.key_len)]

@@ -6,7 +6,8 @@ models are built in `suites.arms.model`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -14,10 +15,12 @@ from torch import Tensor, nn
 
 from attention import registry
 from attention.base import Attention
+from attention.packed import packed_cost
 from attention.problem import Problem
 from models import IdentityAttention, LSTMLayer, MultiheadAttention, TransformerBlock
 from models.layers.projection import saved_ops
 from results.schema import CONTEXT_MODE, FULL_PRECISION, IDENTITY, LSTM, Arm, Case
+from suites.arms import documents
 
 FEED_FORWARD_FACTOR = 4
 """Width of a block's feed-forward layer, in units of d_model."""
@@ -37,10 +40,12 @@ class Inputs:
         tensors: q, k and v at level attention; x ``[B, N, d_model]`` at layer and block; ids
             ``[B, N]``, and a decoder's, at level model. In mode decode there are `STEPPED` more.
         output_grad: what a backward pass starts from; ``None`` unless there is one.
+        asks: what each arm is asked beside them: packed documents, or the mask of padded ones.
     """
 
     tensors: tuple[Tensor, ...]
     output_grad: Tensor | None
+    asks: Mapping[str, Any] = field(default_factory=dict)
 
 
 def dtype_of(case: Case) -> torch.dtype:
@@ -52,7 +57,7 @@ def dtype_of(case: Case) -> torch.dtype:
 
 def problem_of(case: Case) -> Problem:
     """Return the call of the backend that a case makes, at every level."""
-    return Problem(
+    problem = Problem(
         batch=case.batch,
         num_heads=case.num_heads,
         head_dim=case.head_dim,
@@ -63,6 +68,7 @@ def problem_of(case: Case) -> Problem:
         device=case.device,
         is_causal=case.is_causal,
     )
+    return documents.of_padded(problem, case)
 
 
 def check_case(case: Case) -> None:
@@ -92,6 +98,7 @@ def check_case(case: Case) -> None:
             f"checkpointing: only at level model, mode training; got level {case.level}, mode "
             f"{case.mode}"
         )
+    documents.check_documents(case)
     if case.mode == "decode" and case.compile:
         raise ValueError("compile: not available in mode decode; expected off, got on")
     if case.mode == "decode" and case.level != "model" and not case.is_causal:
@@ -166,7 +173,7 @@ def build_attention(arm: Arm, case: Case) -> Attention:
             raise TypeError(f"{next(iter(arm.options))}: {IDENTITY} takes no option")
         return IdentityAttention(**fixed)
     accepted = registry.get(arm.name).options()
-    defaults = {"seq_len": max(case.seq_len, case.key_len), "seed": case.seed}
+    defaults = {"seq_len": documents.longest_of(case), "seed": case.seed}
     chosen = {name: value for name, value in defaults.items() if name in accepted}
     return registry.build(arm.name, **fixed, **{**chosen, **arm.options})
 
@@ -186,7 +193,7 @@ def unsupported_reasons(mixer: Mixer, case: Case) -> list[str]:
         return [reason]
     if not (case.is_causal or mixer.supports.bidirectional):
         return [f"is_causal: {mixer.name} serves causal only: --causal"]
-    reasons = mixer.unsupported_reasons(problem_of(case))
+    reasons = mixer.unsupported_reasons(documents.of_longest(problem_of(case), case))
     if case.mode == "training" and mixer.dropout_p:
         reasons.append(
             f"dropout_p: expected 0, as outputs are checked against the formula without dropout; "
@@ -247,8 +254,10 @@ def draw_inputs(case: Case) -> Inputs:
     key = (case.batch, case.num_kv_heads, case.key_len + more, case.head_dim)
     hidden = (case.batch, case.seq_len + more, case.num_heads * case.head_dim)
     shapes = (query, key, key) if case.level == "attention" else (hidden,)
-    tensors = tuple(draw(*shape).requires_grad_(training) for shape in shapes)
-    return Inputs(tensors, draw(*shapes[0]) if training else None)
+    every = [draw(*shape) for shape in (*shapes, *shapes[:training])]
+    drawn, asks = documents.as_documents(case, every)
+    tensors = tuple(x.requires_grad_(training) for x in drawn[: len(shapes)])
+    return Inputs(tensors, drawn[-1] if training else None, asks)
 
 
 def expected_exponents(mixer: Mixer, case: Case) -> dict[str, float]:
@@ -267,7 +276,10 @@ def cost_of(mixer: Mixer, case: Case) -> dict[str, int] | None:
     """
     if case.mode == "decode" or case.mode == CONTEXT_MODE or not mixer.has_reference:
         return None
-    inner = mixer.cost(problem_of(case), case.mode)
+    packed, problem = documents.packed_of(case), problem_of(case)
+    if packed is not None and not case.padded and isinstance(mixer, Attention):
+        return asdict(packed_cost(mixer, packed, problem, case.mode))
+    inner = mixer.cost(problem, case.mode)
     if module_is_mixer(mixer, case):
         return asdict(inner)
     width, key_width = case.num_heads * case.head_dim, case.num_kv_heads * case.head_dim

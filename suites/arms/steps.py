@@ -12,6 +12,7 @@ from attention.base import Attention, UnsupportedError
 from results.schema import UNITS, Case
 from suites.arms.arm import ArmRunner
 from suites.arms.build import check_case, expected_exponents
+from suites.arms.documents import one_document
 from suites.arms.levels import (
     Built,
     build,
@@ -157,12 +158,12 @@ def relative_error(runner: ArmRunner, case: Case, *, on: str) -> dict[str, Any]:
     Raises:
         WrongOutputError: if the output contains NaN or infinity.
     """
-    attention, (q, k, v) = runner.mixer, runner.inputs.tensors
+    attention, (q, k, v) = runner.mixer, map(one_document(case), runner.inputs.tensors)
     assert isinstance(attention, Attention)
     assert runner.output is not None
-    call = Call(attention, q, k, v, case.is_causal, runner.output)
+    call = Call(attention, q, k, v, case.is_causal, one_document(case)(runner.output))
     value = error_against_softmax(call, seed=case.seed)
     if not math.isfinite(value):
         raise WrongOutputError(f"{attention.name}: {on} the output contains NaN or infinity")
     unit = UNITS["relative_error"]
-    return {"unit": unit, "value": value, "rows": min(ERROR_ROWS, case.seq_len)}
+    return {"unit": unit, "value": value, "rows": min(ERROR_ROWS, q.shape[2])}

@@ -11,6 +11,7 @@ from click import Option
 
 from results.schema import IDENTITY, Arm, Case, Level, Mode
 from suites.content_names import hf_config_name
+from suites.documents import parse_documents, total_of
 from suites.parameters import FILE, Parsed
 from suites.parsing import parse_precision
 from suites.speed.presets import ANY, PRESETS, PUBLISHED, BackendChoice
@@ -30,6 +31,7 @@ class SpeedPlan(Plan):
             hold for the others.
         memory_arms: labels of the backends that are measured at `memory_lengths`; ``None`` = not
             known yet.
+        packed: the documents of a row, measured packed and padded; "" = a row is one.
     """
 
     modes: tuple[Mode, ...]
@@ -38,6 +40,7 @@ class SpeedPlan(Plan):
     checkpointings: tuple[bool, ...] = (False,)
     choices: tuple[BackendChoice, ...] = ()
     memory_arms: frozenset[str] | None = None
+    packed: str = ""
 
     def choice(self, arm: Arm) -> BackendChoice:
         """Return how a backend is measured: as its choice says, else as the sweep does."""
@@ -105,6 +108,12 @@ class SpeedSuite(Suite[SpeedPlan]):
             help="Say where a call's time goes, with traces for Perfetto.",
         ),
         Option(
+            ["--packed"],
+            type=Parsed("LENGTHS", parse_documents),
+            help="Documents in a row, packed and padded: 512,300,212, uniform:low=64,high=512 or "
+            "lognormal:mean=512,sigma=1, drawn until --seq-len is full.",
+        ),
+        Option(
             ["--precision"],
             type=Parsed("PERCENT", parse_precision),
             help="Add processes until exponents are known to ±0.10 and crossovers to ±15 % (at "
@@ -123,7 +132,8 @@ class SpeedSuite(Suite[SpeedPlan]):
         """
         fields = self.preset(preset).fields(chosen.get("device", SpeedPlan.device)) | chosen
         fields |= _launches(fields, chosen)
-        if "seq_lens" in chosen:
+        fields |= _packed(fields, chosen)
+        if "seq_lens" in chosen or "packed" in chosen:
             fields["memory_lengths"] = ()
         if configs := fields.pop("hf_configs", ()):
             fields |= _with_configs(configs, chosen)
@@ -143,13 +153,16 @@ class SpeedSuite(Suite[SpeedPlan]):
                 mode=mode,
                 arms=(arm,) if level == "attention" else (arm, Arm(IDENTITY)),
                 **{**point, **fixed},
+                packed=plan.packed,
+                padded=padded,
             )
             for arm in plan.backends
             for level in plan.levels
             for mode in plan.choice(arm).modes
             for fixed in _fixed(plan, arm, level, mode)
             for point in plan.points((*plan.seq_lens, *plan.memory_lengths))
-            if not (mode == "decode" and point["compile"])
+            for padded in ((False, True) if plan.packed else (False,))
+            if not (mode == "decode" and (point["compile"] or plan.packed))
             if point["seq_len"] not in plan.memory_lengths
             or (_has_memory_lengths(plan, arm, level, mode) and not point["compile"])
         ]
@@ -184,6 +197,32 @@ def _launches(fields: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str,
             f"it; got {100 * chosen['precision']:g}% and {chosen['launches']}"
         )
     return {"precision": None, "within_s": None}
+
+
+def _packed(fields: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a plan that the documents of a row decide.
+
+    Raises:
+        ValueError: if another option goes with no documents.
+    """
+    if "packed" not in chosen:
+        return {}
+    for name, accepted in (("levels", ("attention",)), ("batches", (1,)), ("compiles", (False,))):
+        if tuple(chosen.get(name, accepted)) != accepted:
+            shown = {"levels": "level attention", "batches": "batch 1", "compiles": "no --compile"}
+            raise ValueError(f"packed: goes with {shown[name]}; got {listed(chosen[name])}")
+    if "decode" in chosen.get("modes", ()):
+        raise ValueError("packed: goes with modes forward and training; got decode")
+    total = total_of(chosen["packed"])
+    if total is None:
+        return {"levels": ("attention",), "batches": (1,), "compiles": (False,)}
+    if chosen.get("seq_lens", (total,)) != (total,):
+        raise ValueError(
+            f"packed: its documents have {total} tokens; expected no other --seq-len, got "
+            f"{listed(chosen['seq_lens'])}"
+        )
+    seq_lens = (total,)
+    return {"levels": ("attention",), "batches": (1,), "compiles": (False,), "seq_lens": seq_lens}
 
 
 def _has_memory_lengths(plan: SpeedPlan, arm: Arm, level: Level, mode: Mode) -> bool:

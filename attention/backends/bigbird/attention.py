@@ -72,7 +72,7 @@ class BigBirdAttention(Attention):
     family = "sparse"
     exact = True
     approximates = "pattern"
-    reads_values = True
+    reads_values = rows_apart = True
     supports = Supports(causal=True, cross=False, key_padding=True, dropout=True, state=True)
     refusals = {
         "cross": "its blocks are positions of one sequence",

@@ -285,14 +285,6 @@ def test_linformer_needs_its_parameters_first() -> None:
         ("Mistral", "performer", {}, {}, "the layer sees 8 keys on a side, and performer has"),
         ("Mistral", "bigbird", {}, {}, "accepted: attnbench_longformer and the exact backends"),
         ("Bert", "sdpa", {}, {"attention_mask": torch.ones(2, 1, LENGTH, LENGTH)}, "ready"),
-        (
-            "Llama", "sdpa", {},
-            {
-                "attention_mask": None, "use_cache": False,
-                "position_ids": torch.arange(LENGTH).remainder(16)[None],
-            },
-            "several sequences packed into one row",
-        ),
     ],
 )  # fmt: skip
 def test_what_is_not_served_is_refused(
