@@ -5,7 +5,7 @@ import io
 import pytest
 import torch
 
-from models.config import ModelConfig
+from models.config import ModelConfig, named_config
 from models.layers.pattern import layer_names
 from models.transformer import TransformerModel
 
@@ -98,3 +98,13 @@ def test_another_pattern_keeps_the_weights():
     torch.testing.assert_close(
         model.with_attention("full+sdpa")(ids), model(ids), atol=1e-5, rtol=1e-4
     )
+
+
+@torch.no_grad()
+def test_the_small_llama_decodes_as_it_reads_with_mixed_layers():
+    shape = named_config("llama-small").scaled(num_layers=2, vocab_size=99, max_len=32)
+    model, ids = TransformerModel(shape, attention="performer+sdpa").eval(), torch.arange(9)[None]
+    state = model.init_state(batch_size=1)
+    steps = [model(ids[:, i : i + 1], state=state) for i in range(9)]
+    torch.testing.assert_close(torch.cat(steps, 1), model(ids), atol=1e-4, rtol=1e-3)
+    assert not [n for n, _ in model.decoder.blocks.named_parameters() if n.endswith(".bias")]
