@@ -146,8 +146,14 @@ CONFIGS: Mapping[str, ModelConfig] = {
         "encoder_decoder", vocab_size=50265, d_model=768, num_layers=6, num_heads=12, d_ff=3072,
         max_len=1024, position_offset=2, norm="post", embedding_norm=True, dropout_p=0.1,
     ),
+    # The block of Touvron et al. 2023, arXiv 2307.09288, in a size of ours for two CPU cores.
+    "llama-small": ModelConfig(
+        "decoder", vocab_size=32000, d_model=512, num_layers=8, num_heads=8, d_ff=1408,
+        max_len=2048, num_kv_heads=2, positions="rotary", normalization="rms", norm_eps=1e-5,
+        activation="swiglu", bias=False, tied=False,
+    ),
 }  # fmt: skip
-"""The published shapes."""
+"""The published shapes, and small ones of today's block."""
 
 
 def named_config(name: str) -> ModelConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
 from torch import Tensor, nn
@@ -10,13 +9,14 @@ from torch import Tensor, nn
 from attention.checks import check_choice
 from models.embeddings import check_documents
 from models.layers.block import BlockOptions
+from models.layers.pattern import Names, Options
 from models.layers.positional import SinusoidalPositions
 from models.layers.projection import check_hidden
 from models.stack import TransformerStack
 
 
 class TransformerEncoder(TransformerStack):
-    """Positions, then `num_layers` blocks of the same backend.
+    """Positions, then `num_layers` blocks.
 
     With ``norm="pre"`` a last norm follows the stack.
 
@@ -46,8 +46,8 @@ class TransformerEncoder(TransformerStack):
         d_model: int,
         num_heads: int,
         max_len: int,
-        attention: str = "sdpa",
-        attention_options: Mapping[str, Any] | None = None,
+        attention: Names = "sdpa",
+        attention_options: Options | None = None,
         checkpointing: bool = False,
         positions: Literal["sinusoidal"] | None = "sinusoidal",
         **block: Unpack[BlockOptions],

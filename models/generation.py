@@ -13,6 +13,7 @@ from attention.checks import check_bool, check_int, check_mask, check_seed
 from attention.functional import real_first
 from models.config import ModelConfig
 from models.layers.block import Memory
+from models.layers.pattern import layer_names
 from models.layers.token_mixer import token_masks
 from models.sampling import Choice
 from models.state import ModelState
@@ -164,8 +165,9 @@ def _checked_inputs(
     model: DecodingModel, ids: Tensor, given: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     """Return the token masks that were given, checked; those that are ``None`` are absent."""
-    name = model.chosen["attention"]
-    accepted = token_masks(name)
+    names, _ = layer_names("attention", model.chosen["attention"], model.config.num_layers)
+    accepted = list(dict.fromkeys(mask for layer in names for mask in token_masks(layer)))
+    name = "+".join(dict.fromkeys(names))
     for argument, mask in given.items():
         if argument not in accepted:
             masks = f"also takes {', '.join(accepted)}" if accepted else "takes none"

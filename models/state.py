@@ -107,16 +107,17 @@ def new_state(
         batch_size: B.
         max_len: the most tokens of a sequence.
     """
-    dtype, device = like.dtype, like.device.type
-    attends = isinstance(decoder.blocks[0].attention, MultiheadAttention)
-    if attends and dtype != torch.float64 and torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)  # of queries and keys; an LSTM keeps its own
-    layers = decoder.init_states(
-        batch_size=check_int("batch_size", batch_size, minimum=1),
-        max_len=max_len,
-        dtype=dtype,
-        device=like.device,
-    )
+    device = like.device.type
+    casts = like.dtype != torch.float64 and torch.is_autocast_enabled(device)
+    layers = []
+    for block in decoder.blocks:
+        dtype = like.dtype
+        if casts and isinstance(block.attention, MultiheadAttention):
+            dtype = torch.get_autocast_dtype(device)  # of queries and keys; an LSTM keeps its own
+        layers.append(block.init_state(
+            batch_size=check_int("batch_size", batch_size, minimum=1), max_len=max_len,
+            dtype=dtype, device=like.device,
+        ))  # type: ignore[operator]  # fmt: skip
     with torch.inference_mode(mode=False):
         lengths = torch.zeros(batch_size, dtype=torch.int64, device=like.device)
     return ModelState(layers, lengths)

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from attention.checks import check_int
 from models.layers.multihead import copy_call_projections
+from models.layers.pattern import Names, layer_names
 from models.layers.token_mixer import mixer_class
 
 EXTRA = "_extra_state"
 """How torch ends the name of what a module keeps in a checkpoint beside tensors."""
 
 
-def swapped(model: Any, attention: str, max_len: int | None, options: Mapping[str, Any]) -> Any:
+def swapped(model: Any, attention: Names, max_len: int | None, options: Mapping[str, Any]) -> Any:
     """Return a model with another self-attention; see `TransformerModel.with_attention`."""
     config, given = model.config, model.chosen
     if max_len is not None:
@@ -36,15 +37,18 @@ def swapped(model: Any, attention: str, max_len: int | None, options: Mapping[st
             getattr(made, stack).checkpointing = getattr(model, stack).checkpointing
     stack = "encoder" if made.encoder is not None else "decoder"
     notes = carry_over(
-        model, made, attention,
+        model, made, attention if isinstance(attention, str) else "+".join(attention),
         seeded="" if options.get("seed") is None else f"{stack}.",
         position_offset=config.position_offset,
     )  # fmt: skip
-    if config.attention_dropout_p and not mixer_class(attention).supports.dropout:
-        notes.append(
-            f"attention_dropout_p: {config.attention_dropout_p} is not kept, {attention} "
+    names = dict.fromkeys(layer_names("attention", attention, config.num_layers)[0])
+    if config.attention_dropout_p:
+        notes += [
+            f"attention_dropout_p: {config.attention_dropout_p} is not kept, {name} "
             "forms no weights to drop"
-        )
+            for name in names
+            if not mixer_class(name).supports.dropout
+        ]
     made.swap_notes = tuple(notes)
     return made.train(model.training)
 

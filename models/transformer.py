@@ -6,7 +6,6 @@ Encoder-only, decoder-only and encoder-decoder (Vaswani et al. 2017, arXiv 1706.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,8 +17,8 @@ from models.config import ModelConfig
 from models.embeddings import DrawnEmbedding, Embeddings, Logits, check_ids
 from models.generation import Generated, generate
 from models.layers.block import Memory
+from models.layers.pattern import Names, Options, check_layers_serve
 from models.layers.positional import RotaryPositions, places
-from models.layers.token_mixer import check_serves
 from models.stack import TransformerStack
 from models.state import ModelState, new_state
 from models.swap import swapped
@@ -31,8 +30,8 @@ class TransformerModel(nn.Module):
     Args:
         config: its shape.
         attention: backend of the self-attention, or ``lstm`` in its place: of the encoder, or of
-            the only stack.
-        attention_options: its constructor arguments, for all layers.
+            the only stack. A list or a pattern mixes layers, see `TransformerStack`.
+        attention_options: see `TransformerStack`.
         decoder_attention: of an encoder-decoder's decoder; ``None`` = as `attention`.
         decoder_attention_options: its arguments; ``None`` = `attention_options`, if the backend is
             the same.
@@ -40,8 +39,7 @@ class TransformerModel(nn.Module):
         cross_attention_options: its arguments.
         checkpointing: of all stacks, see `TransformerStack`; can be set later too.
 
-    Dropout on the attention weights acts where the backend forms weights; a backend that declares
-    none has none to drop.
+    Dropout on the attention weights acts where the backend forms weights.
 
     Raises:
         ValueError: if an argument has no use in this architecture or is out of range.
@@ -54,12 +52,12 @@ class TransformerModel(nn.Module):
         self,
         config: ModelConfig,
         *,
-        attention: str = "sdpa",
-        attention_options: Mapping[str, Any] | None = None,
-        decoder_attention: str | None = None,
-        decoder_attention_options: Mapping[str, Any] | None = None,
+        attention: Names = "sdpa",
+        attention_options: Options | None = None,
+        decoder_attention: Names | None = None,
+        decoder_attention_options: Options | None = None,
         cross_attention: str | None = None,
-        cross_attention_options: Mapping[str, Any] | None = None,
+        cross_attention_options: dict[str, Any] | None = None,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -86,19 +84,21 @@ class TransformerModel(nn.Module):
         self.decoder_embeddings: Embeddings | None = None
         self.decoder: TransformerStack | None = None
         if config.architecture != "decoder":
-            check_serves(attention, "attention", causal=False)
+            check_layers_serve("attention", attention, config.num_layers, causal=False)
             self.encoder_embeddings = Embeddings(config, self.tokens)
             self.encoder = TransformerStack.of(
                 config, attention, rotary=self.rotary, attention_options=attention_options
             )
         if config.architecture != "encoder":
-            name, options = decoder_attention or attention, decoder_attention_options
-            if options is None and name == attention:
+            names: Names = decoder_attention or attention
+            options = decoder_attention_options
+            if options is None and names == attention:
                 options = attention_options
-            check_serves(name, "decoder_attention" if has_both else "attention", causal=True)
+            argument = "decoder_attention" if has_both else "attention"
+            check_layers_serve(argument, names, config.num_layers, causal=True)
             self.decoder_embeddings = Embeddings(config, self.tokens)
             self.decoder = TransformerStack.of(
-                config, name, rotary=self.rotary, attention_options=options, is_causal=True,
+                config, names, rotary=self.rotary, attention_options=options, is_causal=True,
                 first_layer=config.num_layers if has_both else 0,
                 cross_attention=cross_attention or "sdpa" if has_both else None,
                 cross_attention_options=cross_attention_options,
@@ -259,8 +259,7 @@ class TransformerModel(nn.Module):
         for decoding under it.
 
         Raises:
-            UnsupportedError: if the backend decodes with no state, or there is no decoder.
-            ValueError: if an argument is out of range.
+            UnsupportedError: if a backend keeps no state, or there is no decoder.
         """
         if self.decoder is None:
             raise UnsupportedError("state: an encoder sees the tokens to come; it decodes nothing")
@@ -273,7 +272,7 @@ class TransformerModel(nn.Module):
         check_ids(ids, key_padding_mask, **named)
 
     def with_attention(
-        self, attention: str, *, max_len: int | None = None, **options: Any
+        self, attention: Names, *, max_len: int | None = None, **options: Any
     ) -> TransformerModel:
         """Return a model with another self-attention and, as far as they fit, the same weights.
 
@@ -283,7 +282,7 @@ class TransformerModel(nn.Module):
         not kept, and what is new, is said in `swap_notes` of the result.
 
         Args:
-            attention: a registered backend's name.
+            attention: a backend's name, a list or a pattern.
             max_len: the longest sequence; ``None`` = as it is.
             **options: the backend's constructor arguments, for all layers.
 
