@@ -110,8 +110,8 @@ class SpeedSuite(Suite[SpeedPlan]):
         Option(
             ["--packed"],
             type=Parsed("LENGTHS", parse_documents),
-            help="Documents in a row, packed and padded: 512,300,212, uniform:low=64,high=512 or "
-            "lognormal:mean=512,sigma=1, drawn until --seq-len is full.",
+            help="Documents that fill --seq-len, packed and padded: 512,300,212, "
+            "uniform:low=64,high=512, lognormal:mean=512,sigma=1.",
         ),
         Option(
             ["--precision"],
