@@ -8,7 +8,7 @@ Axes, said once and used in every docstring of the project:
 | H | query heads; H_kv key and value heads, H_kv divides H |
 | N | query length in tokens |
 | M | key length in tokens |
-| D | head dimension |
+| D | head dimension; D_v of values and output, where a backend declares that it may differ |
 | R | rank (low-rank methods) or number of random features (kernel methods) |
 | W | window: keys seen on each side |
 
@@ -41,6 +41,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
+from attention.call_inputs import check_values, of_that_shape
 from attention.checks import UnsupportedError as UnsupportedError
 from attention.checks import (
     autocast_inputs,
@@ -112,6 +113,8 @@ class Attention(Decoding, ABC):
             key_padding_mask: as in `forward`.
             rows: indices of queries ``[K]``; ``None`` means all. Time and memory are then
                 ``O(K·M)``, so it serves at lengths where N·M does not.
+
+        A backend with inputs of each token takes those too, by name, as `attend` does.
 
         Returns:
             ``[B, H, N, D]``, or ``[B, H, K, D]`` with `rows`.
@@ -209,14 +212,14 @@ class Attention(Decoding, ABC):
         Args:
             q: queries ``[B, H, N, D]``.
             k: keys ``[B, H_kv, M, D]``.
-            v: values ``[B, H_kv, M, D]``.
+            v: values ``[B, H_kv, M, D_v]``; D_v = D where ``supports.value_dim`` is false.
             is_causal: query ``i`` sees keys up to ``M - N + i`` only.
             key_padding_mask: bool ``[B, M]``, True = this key takes part.
             return_lse: whether to return the log-sum-exp beside the output.
             **call_inputs: only the names declared in the class's `call_inputs`.
 
         Returns:
-            ``[B, H, N, D]``, dtype and device of `q` (under autocast: the autocast dtype). With
+            ``[B, H, N, D_v]``, dtype and device of `q` (under autocast: the autocast dtype). With
             `return_lse` a pair: the output and ``[B, H, N]``, the natural logarithm of the sum of
             the exponentials of a query's scaled scores, -inf where it sees no key; float32, of
             float64 inputs float64.
@@ -250,13 +253,18 @@ class Attention(Decoding, ABC):
                 raise ValueError("key_padding_mask: nested tensors hold no padding; expected None")
             check_mask("key_padding_mask", key_padding_mask, (q.shape[0], k.shape[2]), q)
         extra = self.check_call_inputs(q, k, call_inputs)
-        problem = Problem.of(q, k, is_causal=is_causal, key_padding=key_padding_mask is not None)
+        problem = Problem.of(
+            q, k, is_causal=is_causal, key_padding=key_padding_mask is not None,
+            value_dim=v.shape[3],
+        )  # fmt: skip
         if reasons := self.unsupported_reasons(problem):
             raise UnsupportedError("; ".join(reasons))
         if key_padding_mask is not None:
             q, k, v, extra = self.clean_padding(
                 q, k, v, key_padding_mask, extra, queries=not self.supports.cross
             )
+        if extra:
+            check_values(self.taken_inputs(), extra)
         attend: Callable[..., Any] = self.attend
         if whole:
             from attention.transforms import as_a_whole  # imports torch.func
@@ -269,8 +277,8 @@ class Attention(Decoding, ABC):
                 raise UnsupportedError("; ".join(reasons))
             attend = self.attend_with_lse
         elif self.reads_values and (q.shape[0] == 0 or is_stand_in(q)):
-            triples = [x for value in extra.values() if isinstance(value, tuple) for x in value]
-            return _of_that_shape(q, k, v, *triples)
+            each = (x if isinstance(x, tuple) else (x,) for x in extra.values())
+            return of_that_shape(q, k, v, *(x for one in each for x in one))
         asked = {"is_causal": is_causal, "key_padding_mask": key_padding_mask, **extra}
         if not autocast:
             self._served = plain
@@ -283,8 +291,3 @@ class Attention(Decoding, ABC):
     ) -> tuple[Tensor, Tensor]:
         """Do as `attend`, and return the log-sum-exp ``[B, H, N]`` too: see `forward`."""
         raise NotImplementedError(f"{self.name} declares a log-sum-exp, but returns none")
-
-
-def _of_that_shape(q: Tensor, *others: Tensor) -> Tensor:
-    """Return a tensor as `q` that has a gradient to all of these, where no value is looked at."""
-    return q + sum(x.sum() for x in others).to(q.dtype)  # type: ignore[union-attr]

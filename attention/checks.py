@@ -32,7 +32,7 @@ def check_qkv(
     Args:
         q: ``[B, H, N, D]``; B may be 0.
         k: ``[B, H_kv, M, D]``.
-        v: ``[B, H_kv, M, D]``.
+        v: ``[B, H_kv, M, D_v]``.
         num_heads: H.
         head_dim: D.
         nested: whether nested tensors of layout ``torch.jagged`` are taken.
@@ -68,8 +68,10 @@ def check_qkv(
         )
     if k.shape[1] < 1 or heads % k.shape[1]:
         raise ValueError(f"k: its {k.shape[1]} heads must divide the {heads} heads of q")
-    if v.shape != k.shape:
-        raise ValueError(f"v: expected the shape of k {tuple(k.shape)}, got {tuple(v.shape)}")
+    if v.shape[:3] != k.shape[:3] or v.shape[3] < 1:
+        raise ValueError(
+            f"v: expected the shape of k {tuple(k.shape)} but for its width, got {tuple(v.shape)}"
+        )
     for name, x in (("k", k), ("v", v)):
         if x.device != q.device:
             raise ValueError(f"{name}: expected device {q.device} as q, got {x.device}")

@@ -11,16 +11,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from attention.call_inputs import check_call_inputs, clean_tokens
 from attention.checks import (
     UnsupportedError,
     check_float,
     check_int,
-    check_mask,
     dtype_names,
 )
 from attention.functional import without_padding
 from attention.kernels.onednn import is_faster_here
-from attention.problem import CallInput, Family, Problem, Supports
+from attention.problem import Approximates, CallInput, Family, Problem, Supports
 
 
 class Declared(nn.Module):
@@ -31,6 +31,8 @@ class Declared(nn.Module):
     paper: ClassVar[str] = ""
     family: ClassVar[Family]
     exact: ClassVar[bool]
+    approximates: ClassVar[Approximates | None] = None
+    """What it comes near to: softmax, a pattern of its own, or itself alone; ``None`` = unsaid."""
     supports: ClassVar[Supports]
     time_exponent: ClassVar[float]
     memory_exponent: ClassVar[float]
@@ -152,6 +154,14 @@ class Declaration(Declared, ABC):
             )
         if problem.is_causal and not supports.causal:
             reasons.append(f"is_causal: {name} is bidirectional only{self.why_not('causal')}")
+        if not problem.is_causal and not supports.bidirectional:
+            why = self.why_not("bidirectional")
+            reasons.append(f"is_causal: {name} is causal only{why}; expected True, got False")
+        if problem.v_dim != problem.head_dim and not supports.value_dim:
+            reasons.append(
+                f"v: {name} needs values as wide as keys{self.why_not('value_dim')}; "
+                f"got D={problem.head_dim}, D_v={problem.v_dim}"
+            )
         if not supports.cross and problem.seq_len != problem.key_len:
             reasons.append(
                 f"k: {name} needs as many keys as queries{self.why_not('cross')}; "
@@ -191,7 +201,7 @@ class Declaration(Declared, ABC):
         Args:
             q: ``[B, H, N, D]``.
             k: ``[B, H_kv, M, D]``.
-            v: ``[B, H_kv, M, D]``.
+            v: ``[B, H_kv, M, D_v]``.
             mask: bool ``[B, M]``, True = takes part.
             extra: the call's further inputs, validated.
             queries: whether a padded token's query is padding too.
@@ -202,45 +212,24 @@ class Declaration(Declared, ABC):
             key, value = without_padding(key, mask), without_padding(value, mask)
             return without_padding(query, mask) if queries else query, key, value
 
-        extra = {name: cleaned(x) if isinstance(x, tuple) else x for name, x in extra.items()}
-        return *cleaned((q, k, v)), extra
+        declared, clean = self.taken_inputs(), dict(extra)
+        for name, x in extra.items():
+            if isinstance(x, tuple):
+                clean[name] = cleaned((x[0], x[1], x[2]))
+            elif declared[name].is_of_tokens:
+                clean[name] = clean_tokens(x, mask)
+        return *cleaned((q, k, v)), clean
+
+    def taken_inputs(self) -> Mapping[str, CallInput]:
+        """Return the extra inputs that calls of this module take: of the declared, by its options.
+
+        A backend whose options settle an input leaves it out here, or makes another required.
+        """
+        return self.call_inputs
 
     def check_call_inputs(self, q: Tensor, k: Tensor, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the declared extra inputs of a call, validated; those left out are absent."""
-        checked: dict[str, Any] = {}
-        for name, value in given.items():
-            if name not in self.call_inputs:
-                accepted = ", ".join(["is_causal", "key_padding_mask", *self.call_inputs])
-                raise TypeError(f"{name}: {self.name} takes no such input; accepted: {accepted}")
-            if value is None:
-                continue
-            if self.call_inputs[name].kind == "token_mask":
-                check_mask(name, value, (q.shape[0], q.shape[2]), q)
-                checked[name] = value
-            else:
-                checked[name] = self._check_projected(name, value, q, k)
-        return checked
-
-    def _check_projected(
-        self, name: str, value: Any, q: Tensor, k: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        if not isinstance(value, tuple | list) or len(value) != 3:
-            raise TypeError(f"{name}: expected a triple (q, k, v), got {type(value).__name__}")
-        for part, tensor, like in zip("qkv", value, (q, k, k), strict=True):
-            if not isinstance(tensor, Tensor):
-                raise TypeError(
-                    f"{name}: its {part} must be a tensor, got {type(tensor).__name__}"
-                )
-            if tensor.shape != like.shape:
-                raise ValueError(
-                    f"{name}: its {part} must be {tuple(like.shape)}, got {tuple(tensor.shape)}"
-                )
-            if tensor.device != like.device:
-                raise ValueError(
-                    f"{name}: its {part} must be on {like.device}, got {tensor.device}"
-                )
-        q_g, k_g, v_g = (t.to(q.dtype) for t in value)
-        return q_g, k_g, v_g
+        return check_call_inputs(self.name, self.taken_inputs(), q, k, given)
 
     @property
     def active_dropout_p(self) -> float:

@@ -98,8 +98,9 @@ def describe(name: str) -> dict[str, Any]:
     """Return what a backend declares, as plain values for JSON and tables.
 
     Keys: name, class, summary, paper, family, exact, time_exponent, memory_exponent,
-    decode_time_exponent, decode_memory_exponent (``None`` without a state), causal, cross,
-    key_padding, dropout, state, log_sum_exp, nested, dtypes (device to names), unmeasured (devices
+    decode_time_exponent, decode_memory_exponent (``None`` without a state), approximates (``None``
+    = unsaid), causal, bidirectional, cross, key_padding, dropout, state, log_sum_exp, nested,
+    value_dim, dtypes (device to names), unmeasured (devices
     among them on which nothing of ours was ever run), options (name to type, default and,
     where there are few, choices), call_inputs, unavailable (device to reasons; an empty list =
     available).
@@ -117,13 +118,16 @@ def describe(name: str) -> dict[str, Any]:
         "memory_exponent": cls.memory_exponent,
         "decode_time_exponent": cls.decode_time_exponent if supports.state else None,
         "decode_memory_exponent": cls.decode_memory_exponent if supports.state else None,
+        "approximates": cls.approximates,
         "causal": supports.causal,
+        "bidirectional": supports.bidirectional,
         "cross": supports.cross,
         "key_padding": supports.key_padding,
         "dropout": supports.dropout,
         "state": supports.state,
         "log_sum_exp": supports.log_sum_exp,
         "nested": supports.nested,
+        "value_dim": supports.value_dim,
         "dtypes": {
             device: [str(d).removeprefix("torch.") for d in dtypes]
             for device, dtypes in supports.dtypes.items()

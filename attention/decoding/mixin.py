@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
+from attention.call_inputs import check_values, in_chunk_order
 from attention.checks import (
     UnsupportedError,
     autocasts,
     check_device,
+    check_int,
     check_kv_heads,
     check_mask,
     check_qkv,
@@ -25,6 +27,7 @@ from attention.checks import (
 )
 from attention.declaration import Declaration
 from attention.decoding.chunk import Chunk
+from attention.decoding.fits import check_fits, check_no_graph, check_room
 from attention.decoding.state import DecodeState, StateShape
 from attention.problem import Problem
 
@@ -45,8 +48,9 @@ class Decoding(Declaration):
             chunk: validated; its real tokens come first.
             state: made by `make_state`; takes the chunk in.
 
-        A backend with extra inputs takes those given as further arguments, validated and in the
-        order of the call: `Chunk.order` says which token is where.
+        A backend with extra inputs takes those given as further arguments, validated. Numbers of
+        each token are in the chunk's order, masks and projections in that of the call:
+        `Chunk.order` says which token is where.
 
         Returns:
             ``[B, H, C, D]``, in the chunk's order; unspecified but finite at padding.
@@ -61,6 +65,7 @@ class Decoding(Declaration):
         batch_size: int,
         max_len: int | None = None,
         num_kv_heads: int | None = None,
+        value_dim: int | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> DecodeState:
@@ -71,6 +76,7 @@ class Decoding(Declaration):
             max_len: the most tokens of a sequence, over all calls; more are refused. ``None`` =
                 without end, for backends whose state does not grow.
             num_kv_heads: H_kv; ``None`` means H.
+            value_dim: D_v; ``None`` means D.
             dtype: of q, k and v.
             device: theirs.
 
@@ -88,6 +94,9 @@ class Decoding(Declaration):
             num_heads=self.num_heads,
             num_kv_heads=check_kv_heads(num_kv_heads, self.num_heads),
             head_dim=self.head_dim,
+            value_dim=self.head_dim
+            if value_dim is None
+            else check_int("value_dim", value_dim, minimum=1),
         )
         if reasons := self.unsupported_reasons(_problem(shape)):
             raise UnsupportedError("; ".join(reasons))
@@ -142,7 +151,10 @@ class Decoding(Declaration):
         if autocasts(q.device.type):
             to = torch.get_autocast_dtype(q.device.type)
             q, k, v = (x if x.dtype == torch.float64 else x.to(to) for x in (q, k, v))
-        check_fits(state, self.shown(), "q and k have", q, k, v, num_kv_heads=k.shape[1])
+        check_fits(
+            state, self.shown(), "q and k have", q, k, v, num_kv_heads=k.shape[1],
+            v_dim=v.shape[3],
+        )  # fmt: skip
         if key_padding_mask is not None:
             check_mask("key_padding_mask", key_padding_mask, (q.shape[0], q.shape[2]), q)
         extra = self.check_call_inputs(q, k, call_inputs)
@@ -156,6 +168,9 @@ class Decoding(Declaration):
         if key_padding_mask is not None:
             q, k, v, extra = self.clean_padding(q, k, v, key_padding_mask, extra, queries=True)
         chunk = Chunk.of(q, k, v, key_padding_mask)
+        if extra:
+            check_values(self.taken_inputs(), extra)
+            extra = in_chunk_order(self.taken_inputs(), extra, chunk.order)
         if not autocasts(q.device.type):
             out = self._take(chunk, state, extra)
             self.__dict__["_continued"] = plain
@@ -170,7 +185,8 @@ class Decoding(Declaration):
             check_room(state, chunk.size, None if chunk.is_even else chunk.counts)
         if not torch.is_grad_enabled():
             return chunk.in_order(self.advance(chunk, state, **extra))
-        check_no_graph("q", chunk.q, chunk.k, chunk.v)
+        given = [x for x in extra.values() if isinstance(x, Tensor)]
+        check_no_graph("q", chunk.q, chunk.k, chunk.v, *given)
         with torch.no_grad():
             return chunk.in_order(self.advance(chunk, state, **extra))
 
@@ -182,6 +198,7 @@ class Decoding(Declaration):
         state: DecodeState,
         *,
         key_padding_mask: Tensor | None = None,
+        **call_inputs: Any,
     ) -> Tensor:
         """Attend from one token of each sequence; arguments and errors as in `prefill`.
 
@@ -191,13 +208,14 @@ class Decoding(Declaration):
             v: ``[B, H_kv, 1, D]``.
             state: takes the token in.
             key_padding_mask: bool ``[B, 1]``, False = this sequence has ended.
+            **call_inputs: the inputs that the backend declares, of this token.
 
         Returns:
             ``[B, H, 1, D]``.
         """
         if isinstance(q, Tensor) and q.dim() == 4 and q.shape[2] != 1:
             raise ValueError(f"q: a step takes one token, got {q.shape[2]}; prefill takes more")
-        return self.prefill(q, k, v, state, key_padding_mask=key_padding_mask)
+        return self.prefill(q, k, v, state, key_padding_mask=key_padding_mask, **call_inputs)
 
     # -- checks ---------------------------------------------------------------------------------
 
@@ -228,53 +246,6 @@ class Decoding(Declaration):
         self.__dict__.pop("_continued", None)
 
 
-def check_fits(state: Any, shown: str, here: str, *inputs: Tensor, **heads: int) -> None:
-    """Check that a state is of this layer and of inputs like these.
-
-    Args:
-        state: as it was given.
-        shown: the layer, as its states remember it.
-        here: which inputs they are, with a verb: "x has".
-        *inputs: ``[B, ...]``.
-        **heads: other values of `StateShape`, by name.
-
-    Raises:
-        TypeError: if it is no state.
-        ValueError: if it does not fit.
-    """
-    if not isinstance(state, DecodeState):
-        raise TypeError(f"state: expected one by init_state, got {type(state).__name__}")
-    if state.made_by != shown:
-        raise ValueError(f"state: made by {state.made_by}, this is {shown}")
-    made = state.shape
-    for what, there, given in (
-        ("batch", made.batch_size, inputs[0].shape[0]),
-        *((name, getattr(made, name), value) for name, value in heads.items()),
-        *(("dtype", made.dtype, x.dtype) for x in inputs),
-        ("device", made.device.type, inputs[0].device.type),
-    ):
-        if there != given:
-            raise ValueError(f"state: made for {what} {there}, {here} {given}")
-
-
-def check_room(state: DecodeState, size: int, counts: Tensor | None = None) -> None:
-    """Check that a state has room for a chunk; arguments as of `DecodeState.count`."""
-    room = state.shape.max_len
-    if room is None or state.longest + size <= room:
-        return
-    most = int((state.lengths + (size if counts is None else counts)).max())
-    if most > room:
-        raise ValueError(
-            f"max_len: the state was made for {room} tokens, with this chunk a sequence has {most}"
-        )
-
-
-def check_no_graph(name: str, *inputs: Tensor) -> None:
-    """Refuse inputs that a graph would be kept of; `name` is what the error calls them."""
-    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
-        raise ValueError(f"{name}: a state keeps no graph; decode under torch.no_grad()")
-
-
 def _problem(shape: StateShape) -> Problem:
     """Return the call that a state's first chunk makes, as far as it is known."""
     tokens = shape.max_len or 1
@@ -287,5 +258,6 @@ def _problem(shape: StateShape) -> Problem:
         num_kv_heads=shape.num_kv_heads,
         dtype=shape.dtype,
         device=shape.device.type,
+        value_dim=shape.v_dim,
         is_causal=True,
     )

@@ -39,6 +39,7 @@ class StateShape:
         head_dim: D.
         dtype: of keys and values.
         device: where it lives.
+        value_dim: D_v; 0 = D.
     """
 
     batch_size: int
@@ -48,6 +49,12 @@ class StateShape:
     head_dim: int
     dtype: torch.dtype
     device: torch.device
+    value_dim: int = 0
+
+    @property
+    def v_dim(self) -> int:
+        """D_v, the width of values."""
+        return self.value_dim or self.head_dim
 
     @classmethod
     def checked(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from attention import registry
 from attention.base import Attention
 from attention.functional import relative_l2
+from attention.problem import CallInput
 
 LENGTHS = (1, 2, 63, 64, 65, 100, 257)
 HEADS, DIM, BATCH = 4, 16, 2
@@ -44,11 +45,23 @@ class Inputs:
     v: Tensor
     is_causal: bool = False
     key_padding_mask: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    """The call's further inputs: numbers of each token."""
 
     @property
     def asks(self) -> dict[str, Any]:
         """The keyword arguments of the call."""
-        return {"is_causal": self.is_causal, "key_padding_mask": self.key_padding_mask}
+        mask = self.key_padding_mask
+        return {"is_causal": self.is_causal, "key_padding_mask": mask, **self.extra}
+
+    @property
+    def bare(self) -> dict[str, Any]:
+        """Likewise, without a mask."""
+        return {"is_causal": self.is_causal, **self.extra}
+
+    def extra_at(self, where: slice, rows: slice = slice(None)) -> dict[str, Tensor]:
+        """The further inputs of some tokens, of some sequences."""
+        return {name: x[rows, :, where] for name, x in self.extra.items()}
 
     def through(self, function: Callable[..., Any]) -> Tensor:
         """Call a module, or its reference."""
@@ -63,7 +76,7 @@ class Inputs:
         """Convert q, k and v."""
         return Inputs(
             self.q.to(dtype), self.k.to(dtype), self.v.to(dtype), self.is_causal,
-            self.key_padding_mask,
+            self.key_padding_mask, {name: x.to(dtype) for name, x in self.extra.items()},
         )  # fmt: skip
 
     @property
@@ -83,7 +96,8 @@ class Bench:
     @property
     def causals(self) -> tuple[bool, ...]:
         """What ``is_causal`` may be."""
-        return (False, True) if self.cls.supports.causal else (False,)
+        supports = self.cls.supports
+        return (False,) * supports.bidirectional + (True,) * supports.causal
 
     @property
     def paddings(self) -> tuple[bool, ...]:
@@ -114,7 +128,7 @@ class Bench:
         seq_len: int,
         key_len: int | None = None,
         *,
-        is_causal: bool = False,
+        is_causal: bool | None = None,
         padding: bool = False,
         kv_heads: int = HEADS,
         batch: int = BATCH,
@@ -122,7 +136,10 @@ class Bench:
         heads: int = HEADS,
         dim: int = DIM,
     ) -> Inputs:
-        """Draw a call; with `padding` row 0 is whole, and later rows end early."""
+        """Draw a call; with `padding` row 0 is whole, and later rows end early.
+
+        With `is_causal` ``None`` it is bidirectional where the backend serves that.
+        """
         key_len = seq_len if key_len is None else key_len
         generator = torch.Generator().manual_seed(seq_len * 1009 + key_len)
         shapes = [(heads, seq_len), (kv_heads, key_len), (kv_heads, key_len)]
@@ -136,7 +153,23 @@ class Bench:
         if padding:
             ends = torch.arange(batch, 0, -1) * key_len // batch
             mask = (torch.arange(key_len) < ends[:, None]).to(self.device)
-        return Inputs(q, k, v, is_causal, mask)
+        extra = {
+            name: self.draw(spec, (batch, heads, seq_len, dim), generator).to(q)
+            for name, spec in self.token_inputs().items()
+        }
+        causal = self.causals[0] if is_causal is None else is_causal
+        return Inputs(q, k, v, causal, mask, extra)
+
+    def token_inputs(self) -> dict[str, CallInput]:
+        """Return the numbers of each token that the backend takes with these options."""
+        taken = self.build(1).taken_inputs()
+        return {name: spec for name, spec in taken.items() if spec.is_of_tokens}
+
+    def draw(self, spec: CallInput, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Draw an input of the tokens ``[B, H, N, D]`` of q."""
+        if spec.draw is None:
+            raise Violation("call_inputs: numbers of each token need a function draw")
+        return spec.draw(spec.shape(*shape), generator)
 
     def calls(self, lengths: tuple[int, ...] = LENGTHS) -> Iterator[Inputs]:
         """Walk the calls that the declaration promises to serve."""
@@ -170,13 +203,23 @@ class Bench:
         place = "" if self.device == "cpu" else f", device={self.device!r}"
         kind = f"dtype={call.q.dtype}{place}"
         mask += f".to({self.device!r})" if place and mask != "None" else ""
+        named = "".join(f", {name}={name}" for name in call.extra)
         return (
             f"m = cls(num_heads={call.q.shape[1]}, head_dim={call.q.shape[3]}{extra}{options})"
             f".to({kind}).eval()\n"
             f"q = torch.randn({tuple(call.q.shape)}, {kind})\n"
             f"k = torch.randn({tuple(call.k.shape)}, {kind})\n"
             f"v = torch.randn({tuple(call.v.shape)}, {kind})\n"
-            f"asks = dict(is_causal={call.is_causal}, key_padding_mask={mask})\n{then}"
+            f"{self._shown_extra(call, kind)}"
+            f"asks = dict(is_causal={call.is_causal}, key_padding_mask={mask}{named})\n{then}"
+        )
+
+    def _shown_extra(self, call: Inputs, kind: str) -> str:
+        """Write Python that draws the further inputs."""
+        return "".join(
+            f"{name} = m.taken_inputs()[{name!r}].draw({tuple(x.shape)}, torch.Generator())"
+            f".to({kind})\n"
+            for name, x in call.extra.items()
         )
 
 

@@ -33,12 +33,12 @@ def check_persistence(bench: Bench) -> None:
     """Copies and loaded weights compute the same; a call draws nothing at random."""
     call = bench.inputs(65)
     module = bench.build(65).eval()
-    expected = module(call.q, call.k, call.v)
+    expected = call.through(module)
     how = bench.show(
         call,
         "import copy, pickle\n"
-        "print((copy.deepcopy(m)(q, k, v) - m(q, k, v)).norm())\n"
-        "print((pickle.loads(pickle.dumps(m))(q, k, v) - m(q, k, v)).norm())",
+        "print((copy.deepcopy(m)(q, k, v, **asks) - m(q, k, v, **asks)).norm())\n"
+        "print((pickle.loads(pickle.dumps(m))(q, k, v, **asks) - m(q, k, v, **asks)).norm())",
     )
     loaded = bench.build(65, rng=1).eval()
     loaded.load_state_dict(module.state_dict())
@@ -48,14 +48,14 @@ def check_persistence(bench: Bench) -> None:
         "a module that loaded the state dict": loaded,
     }
     for name, other in copies.items():
-        actual = other(call.q, call.k, call.v)
+        actual = call.through(other)
         assert_matches(f"{name} against the module itself", actual, expected, F64_BUDGET, how)
     before = torch.get_rng_state()
     bench.build(65).eval()  # which may draw
     torch.set_rng_state(before)
-    module(call.q, call.k, call.v)
+    call.through(module)
     if not torch.equal(torch.get_rng_state(), before):
-        how = bench.show(call, "s = torch.get_rng_state(); m.eval()(q, k, v)\n"
+        how = bench.show(call, "s = torch.get_rng_state(); m.eval()(q, k, v, **asks)\n"
                          "print((torch.get_rng_state() != s).any())")  # fmt: skip
         raise Violation("a call in eval mode draws from torch's global generator", how)
 
@@ -119,7 +119,7 @@ def check_in_place(bench: Bench) -> None:
             module = bench.build(65).to(torch.float64).eval()
             leaves = call.leaves()
             inputs = [x * 1.0 for x in leaves]
-            out = module(*inputs)
+            out = module(*inputs, **call.asks)
             if changed:
                 with torch.no_grad():
                     change(module, *inputs)
@@ -131,7 +131,7 @@ def check_in_place(bench: Bench) -> None:
             continue
         how = bench.show(
             call,
-            "q.requires_grad_(); a, b, c = q * 1, k * 1, v * 1; out = m(a, b, c).sum()\n"
+            "q.requires_grad_(); a, b, c = q * 1, k * 1, v * 1; out = m(a, b, c, **asks).sum()\n"
             f"# then {name} before: print(torch.autograd.grad(out, q))",
         )
         for what, ours, right in zip("qkv", results[1], results[0], strict=True):
@@ -154,7 +154,10 @@ def check_meta(bench: Bench) -> None:
         f"    print(m(*torch.randn(3, 2, {HEADS}, 65, {DIM})).shape)\n"
         "m.to_empty(device='cpu')  # then reset_parameters() of each part that holds some"
     )
-    shape = module(*(x.to("meta") for x in (call.q, call.k, call.v))).shape
+    on_meta = {name: x.to("meta") for name, x in call.extra.items()}
+    shape = module(
+        *(x.to("meta") for x in (call.q, call.k, call.v)), is_causal=call.is_causal, **on_meta
+    ).shape
     if shape != call.q.shape:
         raise Violation(f"a dry run on meta gives {tuple(shape)}, not {tuple(call.q.shape)}", how)
     module = module.to_empty(device=bench.device)
@@ -166,8 +169,7 @@ def check_meta(bench: Bench) -> None:
                 what = f"{type(part).__name__} holds parameters or buffers"
                 raise Violation(f"{what}, and has no reset_parameters()", how)
             reset()
-    actual = module(call.q, call.k, call.v)
-    right = expected(call.q, call.k, call.v)
+    actual, right = call.through(module), call.through(expected)
     assert_matches("made on meta, then reset_parameters()", actual, right, F64_BUDGET, how)
 
 
@@ -185,15 +187,16 @@ def check_functional(bench: Bench) -> None:
             "print(torch.vmap(torch.func.grad(g, (0, 1, 2)))(q, k, v))",
         )
         leaves = call.leaves()
-        out = module(*leaves, is_causal=causal)
+        out = module(*leaves, **call.bare)
         expected = torch.autograd.grad((out.sin() * weight).sum(), leaves)
-        loss = functools.partial(_functional_loss, module, causal)
+        names = tuple(call.extra)
+        loss = functools.partial(_functional_loss, module, causal, names)
         ways: dict[str, tuple[Callable[..., Any], bool]] = {
             "torch.func.grad": (torch.func.grad(loss, (0, 1, 2)), False),
             "torch.vmap of torch.func.grad": (torch.vmap(torch.func.grad(loss, (0, 1, 2))), True),
         }
         for way, (function, an_example) in ways.items():
-            inputs = [call.q, call.k, call.v, weight]
+            inputs = [call.q, call.k, call.v, weight, *call.extra.values()]
             with warnings.catch_warnings():  # torch's own, where an operation has no rule for vmap
                 warnings.filterwarnings("ignore", message="There is a performance drop")
                 grads = function(*(x[:, None] if an_example else x for x in inputs))
@@ -203,11 +206,19 @@ def check_functional(bench: Bench) -> None:
 
 
 def _functional_loss(
-    module: Attention, is_causal: bool, q: Tensor, k: Tensor, v: Tensor, weight: Tensor
+    module: Attention,
+    is_causal: bool,
+    names: tuple[str, ...],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weight: Tensor,
+    *extra: Tensor,
 ) -> Tensor:
     """Call a module with its own parameters and buffers, given to it."""
+    asks = {"is_causal": is_causal, **dict(zip(names, extra, strict=True))}
     given = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    out: Tensor = torch.func.functional_call(module, given, (q, k, v), {"is_causal": is_causal})
+    out: Tensor = torch.func.functional_call(module, given, (q, k, v), asks)
     return (out.sin() * weight).sum()
 
 
@@ -235,11 +246,13 @@ def check_padding_content(bench: Bench) -> None:
 
 def _padded_call(bench: Bench, call: Inputs, module: Attention, fill: float) -> dict[str, Tensor]:
     """Call with `fill` in padded keys and values: the real rows, and their gradients."""
-    k, v = _with_padding(call, fill)
-    leaves = [x.detach().clone().requires_grad_() for x in (call.q, k, v)]
-    out = module(*leaves, **call.asks)
+    k, v, extra = _with_padding(call, fill)
+    leaves = [x.detach().clone().requires_grad_() for x in (call.q, k, v, *extra.values())]
+    more = dict(zip(extra, leaves[3:], strict=True))
+    out = module(*leaves[:3], **{**call.asks, **more})
     grads = torch.autograd.grad(out, leaves, drawn(bench, call.q) * call.real)
-    gradients = {f"gradient of {n}": g for n, g in zip("qkv", grads, strict=True)}
+    names = ("q", "k", "v", *extra)
+    gradients = {f"gradient of {n}": g for n, g in zip(names, grads, strict=True)}
     return {"output": out.where(call.real, 0.0), **gradients}
 
 
@@ -248,7 +261,7 @@ def _padded_decoding(
 ) -> dict[str, Tensor]:
     """Decode with `fill` in padded keys and values: the real rows."""
     assert call.key_padding_mask is not None
-    k, v = _with_padding(call, fill)
+    k, v, extra = _with_padding(call, fill)
     batch, _, length, _ = call.q.shape
     state = module.init_state(
         batch_size=batch, max_len=length, dtype=call.q.dtype, device=call.q.device
@@ -258,12 +271,18 @@ def _padded_decoding(
         feed = module.prefill if at.stop < length else module.step
         mask = call.key_padding_mask[:, at]
         part = (call.q[:, :, at], k[:, :, at], v[:, :, at])
-        outs.append(feed(*part, state, key_padding_mask=mask))
+        more = {name: x[:, :, at] for name, x in extra.items()}
+        outs.append(feed(*part, state, key_padding_mask=mask, **more))
     return {"decoded": torch.cat(outs, dim=2).where(call.real, 0.0)}
 
 
-def _with_padding(call: Inputs, fill: float) -> tuple[Tensor, Tensor]:
-    """Return keys and values with `fill` at padding."""
+def _with_padding(call: Inputs, fill: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return keys, values and the further inputs with `fill` at padding."""
     assert call.key_padding_mask is not None
-    padded = ~call.key_padding_mask[:, None, :, None]
-    return call.k.masked_fill(padded, fill), call.v.masked_fill(padded, fill)
+    padded = ~call.key_padding_mask[:, None, :]
+    k, v = (x.masked_fill(padded[..., None], fill) for x in (call.k, call.v))
+    extra = {
+        name: x.masked_fill(padded if x.dim() == 3 else padded[..., None], fill)
+        for name, x in call.extra.items()
+    }
+    return k, v, extra

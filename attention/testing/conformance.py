@@ -84,7 +84,7 @@ def check_reference(bench: Bench) -> None:
 def _strided(call: Inputs) -> Inputs:
     """Lay q, k and v out as a multi-head layer's projections do: ``[B, N, H, D]`` in memory."""
     q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (call.q, call.k, call.v))
-    return Inputs(q, k, v, call.is_causal, call.key_padding_mask)
+    return Inputs(q, k, v, call.is_causal, call.key_padding_mask, call.extra)
 
 
 def check_gradients(bench: Bench) -> None:
@@ -92,14 +92,18 @@ def check_gradients(bench: Bench) -> None:
     for call in bench.calls():
         module = bench.build(call.k.shape[2]).to(torch.float64)
         leaves = call.leaves()
+        extra = {n: x.detach().clone().requires_grad_() for n, x in call.extra.items()}
+        q, k, v = leaves
+        leaves += extra.values()
         leaves += [p for p in module.parameters() if p.requires_grad]
+        asks = {**call.asks, **extra}
         weight = drawn(bench, call.q) * call.real
-        q, k, v = leaves[:3]
         grads = [
-            torch.autograd.grad(function(q, k, v, **call.asks), leaves, weight, allow_unused=True)
+            torch.autograd.grad(function(q, k, v, **asks), leaves, weight, allow_unused=True)
             for function in (module, module.reference)
         ]
-        names = ["q", "k", "v", *(n for n, p in module.named_parameters() if p.requires_grad)]
+        held = [n for n, p in module.named_parameters() if p.requires_grad]
+        names = ["q", "k", "v", *extra, *held]
         for name, actual, oracle in zip(names, *grads, strict=True):
             how = bench.show(
                 call,
@@ -124,11 +128,14 @@ def check_future(bench: Bench) -> None:
     for n, cut in ((65, 40), (257, 100), (257, 200)):
         call = bench.inputs(n, is_causal=True)
         module = bench.build(n).eval()
-        before = module(call.q, call.k, call.v, is_causal=True)[:, :, :cut]
+        before = module(call.q, call.k, call.v, **call.bare)[:, :, :cut]
+        later = {}
+        for name, x in call.extra.items():  # the last tokens' numbers in turn: drawn as the others
+            later[name] = torch.cat([x[:, :, :cut], x[:, :, cut:].flip(2)], dim=2)
         k, v = call.k.clone(), call.v.clone()
         k[:, :, cut:] = torch.randn_like(k[:, :, cut:]) * 3
         v[:, :, cut:] = torch.randn_like(v[:, :, cut:]) * 3
-        after = module(call.q, k, v, is_causal=True)[:, :, :cut]
+        after = module(call.q, k, v, is_causal=True, **later)[:, :, :cut]
         how = bench.show(
             call,
             f"a = m(q, k, v, **asks)[:, :, :{cut}]; k[:, :, {cut}:] = 3; v[:, :, {cut}:] = 3\n"
@@ -138,8 +145,9 @@ def check_future(bench: Bench) -> None:
             f"future leak by value: N={n}, keys from {cut} on changed", after, before, 1e-12, how
         )
         k, v = (x.detach().clone().requires_grad_() for x in (call.k, call.v))
-        module(call.q, k, v, is_causal=True)[:, :, :cut].sum().backward()
-        for name, x in (("k", k), ("v", v)):
+        later = {n: x.detach().clone().requires_grad_() for n, x in call.extra.items()}
+        module(call.q, k, v, is_causal=True, **later)[:, :, :cut].sum().backward()
+        for name, x in (("k", k), ("v", v), *later.items()):
             assert x.grad is not None
             leak = float(x.grad[:, :, cut:].abs().max())
             if leak > 0:
@@ -164,15 +172,16 @@ def check_padding(bench: Bench) -> None:
         where = f"({described(call)})"
         end = int(mask[-1].sum())
         alone = bench.build(n).eval()(
-            *(x[-1:, :, :end] for x in (call.q, call.k, call.v)), is_causal=causal
-        )
+            *(x[-1:, :, :end] for x in (call.q, call.k, call.v)),
+            is_causal=causal, **call.extra_at(slice(end), slice(-1, None)),
+        )  # fmt: skip
         assert_matches(
             f"padding changes the real tokens: row of {end} of {n} against the row alone {where}",
             together[-1:, :, :end], alone, F64_BUDGET, how,
         )  # fmt: skip
         nothing = torch.zeros_like(mask)
         nothing[0] = mask[0]
-        out = module(call.q, call.k, call.v, is_causal=causal, key_padding_mask=nothing)
+        out = module(call.q, call.k, call.v, key_padding_mask=nothing, **call.bare)
         if not bool((out[1:] == 0).all()):
             raise Violation(f"a row without any key must give zeros {where}", how)
 
@@ -191,6 +200,7 @@ def check_batch(bench: Bench) -> None:
                 call.v[one],
                 is_causal=call.is_causal,
                 key_padding_mask=None if mask is None else mask[one],
+                **call.extra_at(slice(None), one),
             )
             how = bench.show(call, "print(m(q, k, v, **asks)[1:], m(q[1:], k[1:], v[1:]))")
             real = call.real[one] if call.real.shape[0] > 1 else call.real
@@ -214,15 +224,13 @@ def check_state(bench: Bench) -> None:
         state = module.init_state(
             batch_size=BATCH, max_len=n, dtype=call.q.dtype, device=call.q.device
         )
-        outs = []
-        for part in zip(
-            *(x.split(chunks, dim=2) for x in (call.q, call.k, call.v)),
-            call.key_padding_mask.split(chunks, dim=1),
-            strict=True,
-        ):
-            q, k, v, mask = part
-            feed = module.step if q.shape[2] == 1 else module.prefill
-            outs.append(feed(q, k, v, state, key_padding_mask=mask))
+        outs, start = [], 0
+        for size in chunks:
+            at = slice(start, start + size)
+            q, k, v = (x[:, :, at] for x in (call.q, call.k, call.v))
+            mask, start = call.key_padding_mask[:, at], start + size
+            feed = module.step if size == 1 else module.prefill
+            outs.append(feed(q, k, v, state, key_padding_mask=mask, **call.extra_at(at)))
         decoded = torch.cat(outs, dim=2)
         for row, length in enumerate(call.key_padding_mask.sum(dim=1).tolist()):
             alone = tuple(x[row : row + 1, :, :length] for x in (call.q, call.k, call.v))
@@ -236,7 +244,9 @@ def check_state(bench: Bench) -> None:
             assert_matches(
                 f"decoded in chunks of {chunks} against one causal call (N={length})",
                 decoded[row : row + 1, :, :length],
-                module(*alone, is_causal=True),
+                module(
+                    *alone, is_causal=True, **call.extra_at(slice(length), slice(row, row + 1))
+                ),
                 F64_BUDGET,
                 how,
             )
@@ -246,10 +256,10 @@ def check_determinism(bench: Bench) -> None:
     """Equal seeds make equal modules, and equal calls equal outputs."""
     call = bench.inputs(100)
     first, second = (bench.build(100).eval() for _ in range(2))
-    a, b = (m(call.q, call.k, call.v) for m in (first, second))
-    how = bench.show(call, "print((m(q, k, v) - m(q, k, v)).abs().max())")
+    a, b = (call.through(m) for m in (first, second))
+    how = bench.show(call, "print((m(q, k, v, **asks) - m(q, k, v, **asks)).abs().max())")
     assert_matches("two modules built under one seed differ", a, b, 0.0, how)
-    assert_matches("two calls differ", first(call.q, call.k, call.v), a, 0.0, how)
+    assert_matches("two calls differ", call.through(first), a, 0.0, how)
 
 
 def check_exactness(bench: Bench) -> None:

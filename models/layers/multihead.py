@@ -32,7 +32,8 @@ class MultiheadAttention(nn.Module):
 
     A backend may declare further inputs (`Attention.call_inputs`). A token mask is an argument of
     `forward`; a projected triple is made here, by projections that exist only for the backend that
-    asks for them, and only in a call that needs them.
+    asks for them, and only in a call that needs them. Gates and decays of each token are made of
+    `x` by the modules that the backend declares.
 
     Args:
         d_model: width of the input and the output.
@@ -103,6 +104,13 @@ class MultiheadAttention(nn.Module):
                 name: self.qkv.copied()
                 for name, spec in self.attention.call_inputs.items()
                 if spec.kind == "projected_qkv"
+            }
+        )
+        self.token_gates = nn.ModuleDict(
+            {
+                name: spec.layer(d_model, num_heads, self.head_dim)
+                for name, spec in self.attention.taken_inputs().items()
+                if spec.layer is not None
             }
         )
 
@@ -244,7 +252,7 @@ class MultiheadAttention(nn.Module):
                 "projection_order: the features of projected keys are made already; accepted: "
                 "auto, features_first"
             )
-        for name in self.call_projections:
+        for name in (*self.call_projections, *self.token_gates):
             if self.attention.call_inputs[name].needed_by is None:
                 raise UnsupportedError(
                     f"projected: {self.attention.name} needs {name} at every call, which is made "
@@ -256,10 +264,9 @@ class MultiheadAttention(nn.Module):
         declared = self.attention.call_inputs
         accepted = [n for n, spec in declared.items() if spec.kind == "token_mask"]
         for name in given:
-            if name in self.call_projections:
-                raise TypeError(
-                    f"{name}: the layer makes this input itself, from {declared[name].needed_by}"
-                )
+            if name in self.call_projections or name in self.token_gates:
+                source = declared[name].needed_by or "x"
+                raise TypeError(f"{name}: the layer makes this input itself, from {source}")
             if name not in accepted:
                 inputs = ", ".join(["is_causal", "key_padding_mask", *accepted])
                 raise TypeError(
@@ -268,9 +275,9 @@ class MultiheadAttention(nn.Module):
 
     def _project_call_inputs(
         self, x: Tensor, key: Tensor, positions: Tensor | None, given: Mapping[str, Any]
-    ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-        """Make the projected triples that this call needs."""
-        made: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+    ) -> dict[str, Any]:
+        """Make the projected triples that this call needs, and the numbers of each token."""
+        made: dict[str, Any] = {name: gate(x) for name, gate in self.token_gates.items()}
         for name, project in self.call_projections.items():
             needed_by = self.attention.call_inputs[name].needed_by
             if needed_by is None or given.get(needed_by) is not None:

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from attention.base import UnsupportedError
 from attention.checks import check_bool, check_int, check_mask
 from attention.declaration import Declared
-from attention.decoding.mixin import check_fits, check_no_graph, check_room
+from attention.decoding.fits import check_fits, check_no_graph, check_room
 from attention.decoding.state import DecodeState, StateShape
 from attention.functional import is_stand_in, real_first, without_padding
 from attention.problem import Cost, Mode, Problem, Supports
