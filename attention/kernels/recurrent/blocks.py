@@ -21,7 +21,8 @@ EPSILON = 1e-6
 """Under the root of a norm, as in the published code of Gated DeltaNet."""
 
 Tokens = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
-"""q, k ``[G, T, D]``, v ``[G, T, D_v]``, log-decay ``[G, T]`` or ``[G, T, D]``, beta ``[G, T]``."""
+"""q and k ``[G, T, D]``, v ``[G, T, D_v]``, log-decay ``[G, T]`` or ``[G, T, D]``, beta
+``[G, T]``."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def block(rule: Rule, tokens: Tokens, state: Tensor) -> tuple[Tensor, Tensor]:
     """
     length = tokens[0].shape[1]
     size = chunk_of(length)
-    q, k, v, decay, beta = (_chunks(x, size, state.dtype) for x in tokens)
-    assert q is not None and k is not None and v is not None
+    q, k, v = (_chunks(x, size, state.dtype) for x in tokens[:3])
+    decay, beta = (None if x is None else _chunks(x, size, state.dtype) for x in tokens[3:])
     if rule.normalize:
         q, k = normalized(q), normalized(k)
     parts = decayed(q * rule.scale, k, decay, with_kk=rule.is_delta)
@@ -84,13 +85,11 @@ def block(rule: Rule, tokens: Tokens, state: Tensor) -> tuple[Tensor, Tensor]:
     return out.flatten(1, 2)[:, :length], state
 
 
-def _chunks(x: Tensor | None, size: int, dtype: torch.dtype) -> Tensor | None:
+def _chunks(x: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """Cut ``[G, T, ...]`` into ``[G, n, C, ...]``; tokens that are missing change nothing."""
-    if x is None:
-        return None
     if missing := -x.shape[1] % size:
         x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing))
-    return x.unflatten(1, (-1, size)).to(dtype)
+    return x.view(x.shape[0], -1, size, *x.shape[2:]).to(dtype)
 
 
 def _sum(added: Tensor, through: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:

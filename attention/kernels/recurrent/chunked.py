@@ -55,8 +55,8 @@ def one_token(rule: Rule, tokens: Tokens, state: Tensor) -> Tensor:
     Returns:
         ``[G, 1, D_v]``.
     """
-    q, k, v, decay, beta = (None if x is None else x.to(state.dtype) for x in tokens)
-    assert q is not None and k is not None and v is not None
+    q, k, v = (x.to(state.dtype) for x in tokens[:3])
+    decay, beta = (None if x is None else x.to(state.dtype) for x in tokens[3:])
     if rule.normalize:
         q, k = normalized(q), normalized(k)
     if decay is not None:
@@ -81,8 +81,8 @@ def tiles(q: Tensor) -> Iterator[tuple[slice, list[slice]]]:
 
 
 def _cut(tokens: Tokens, rows: slice, span: slice) -> Tokens:
-    q, k, v, decay, beta = (None if x is None else x[rows, span] for x in tokens)
-    assert q is not None and k is not None and v is not None
+    q, k, v = (x[rows, span] for x in tokens[:3])
+    decay, beta = (None if x is None else x[rows, span] for x in tokens[3:])
     return q, k, v, decay, beta
 
 

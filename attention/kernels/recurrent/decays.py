@@ -104,4 +104,5 @@ def _pairwise(rows: Tensor, k: Tensor, sums: Tensor) -> Tensor:
     between = (c.unsqueeze(4) - c.unsqueeze(3)).to(k.dtype)
     keys = between.masked_fill(future, -math.inf).exp() * k.unflatten(2, (-1, BASE)).unsqueeze(3)
     x = rows.unflatten(3, (-1, BASE)).unsqueeze(-2)  # [G, n, r, m, BASE, 1, D]
-    return (x @ keys.unsqueeze(2).mT).squeeze(-2)
+    scores: Tensor = x @ keys.unsqueeze(2).mT
+    return scores.squeeze(-2)

@@ -41,7 +41,8 @@ class _Inverse(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (inverse,) = ctx.saved_tensors
-        return -(inverse.mT @ grad @ inverse.mT).tril(-1)
+        product: Tensor = inverse.mT @ grad @ inverse.mT
+        return -product.tril(-1)
 
 
 def _base_inverses(a: Tensor) -> Tensor:
@@ -55,7 +56,8 @@ def _base_inverses(a: Tensor) -> Tensor:
         torch.sum(rows[i, :i, None] * inverse[:i, :i], dim=0, out=inverse[i, :i])
         inverse[i, :i].neg_()
         inverse[i, i] = 1
-    return inverse.view(BASE, BASE, -1, blocks).permute(2, 3, 0, 1).contiguous()
+    out: Tensor = inverse.view(BASE, BASE, -1, blocks).permute(2, 3, 0, 1).contiguous()
+    return out
 
 
 def _join(a: Tensor, inverse: Tensor) -> Tensor:

@@ -54,6 +54,9 @@ VARIANTS = [
     ("sdpa", {"kernel": "math"}),
     ("sdpa", {"kernel": "flash"}),
     ("sdpa", {"scale": 0.3}),
+    ("gated_linear", {"decay": "retnet"}),
+    ("gated_linear", {"decay": "lightning"}),
+    ("gated_delta", {"normalize": False}),
 ]
 
 

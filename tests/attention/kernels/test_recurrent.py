@@ -15,8 +15,8 @@ GATES = ("none", "token", "channel")
 
 def by_token(rule: Rule, tokens: Tokens, state: Tensor) -> tuple[Tensor, Tensor]:
     """Walk over the tokens, by the formula."""
-    q, k, v, decay, beta = (None if x is None else x.double() for x in tokens)
-    assert q is not None and k is not None and v is not None
+    q, k, v = (x.double() for x in tokens[:3])
+    decay, beta = (None if x is None else x.double() for x in tokens[3:])
     if rule.normalize:
         q, k = (x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt() for x in (q, k))
     outs, s = [], state.double()
@@ -49,8 +49,8 @@ def draw(
 
 
 @pytest.mark.parametrize("gate", GATES)
-@pytest.mark.parametrize("is_delta", (False, True))
-@pytest.mark.parametrize("n", (1, 17, 131))
+@pytest.mark.parametrize("is_delta", [False, True])
+@pytest.mark.parametrize("n", [1, 17, 131])
 def test_output_state_and_gradients_are_those_of_the_recurrence(
     n: int, is_delta: bool, gate: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,7 +71,7 @@ def test_output_state_and_gradients_are_those_of_the_recurrence(
 
 
 @pytest.mark.parametrize("gate", GATES)
-@pytest.mark.parametrize("is_delta", (False, True))
+@pytest.mark.parametrize("is_delta", [False, True])
 def test_second_derivatives(is_delta: bool, gate: str) -> None:
     tokens, state = draw(6, gate, groups=1, dim=2)
     given = [x.requires_grad_() for x in (*tokens, state) if x is not None]
@@ -87,7 +87,7 @@ def test_second_derivatives(is_delta: bool, gate: str) -> None:
 
 
 @pytest.mark.parametrize("gate", GATES)
-@pytest.mark.parametrize("is_delta", (False, True))
+@pytest.mark.parametrize("is_delta", [False, True])
 def test_tokens_one_by_one(is_delta: bool, gate: str) -> None:
     rule = Rule(0.3, is_delta, normalize=is_delta)
     tokens, state = draw(9, gate)
@@ -99,11 +99,11 @@ def test_tokens_one_by_one(is_delta: bool, gate: str) -> None:
     torch.testing.assert_close(state, last)
 
 
-@pytest.mark.parametrize("gate", ("token", "channel"))
-@pytest.mark.parametrize("is_delta", (False, True))
-@pytest.mark.parametrize("strong", (1e-3, 1.0, 100.0, float("inf")))
+@pytest.mark.parametrize("gate", ["token", "channel"])
+@pytest.mark.parametrize("is_delta", [False, True])
+@pytest.mark.parametrize("strong", [1e-3, 1.0, 100.0, float("inf")])
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), ((torch.float32, 2e-5), (torch.bfloat16, 1e-2)), ids=str
+    ("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 1e-2)], ids=str
 )
 def test_stable_at_any_decay(
     dtype: torch.dtype, tolerance: float, strong: float, is_delta: bool, gate: str
@@ -116,7 +116,7 @@ def test_stable_at_any_decay(
         if strong == float("inf"):
             tokens[3][:, 5::50] = -torch.inf
     leaves = [x.requires_grad_() for x in tokens if x is not None]
-    out, last = recurrent_attention(rule, tokens, state)
+    out, _ = recurrent_attention(rule, tokens, state)
     expected, _ = by_token(rule, tokens, state)
     assert (out.double() - expected).norm() <= tolerance * expected.norm()
     weight = torch.randn_like(out)
