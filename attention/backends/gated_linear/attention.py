@@ -4,8 +4,8 @@
 features, Katharopoulos et al. 2020, arXiv 2006.16236), fixed for each head (RetNet, Sun et al.
 2023, arXiv 2307.08621, section 2.2; lightning attention, Qin et al. 2024, arXiv 2401.04658), of
 each token (Mamba-2, Dao and Gu 2024, arXiv 2405.21060), or of each token and channel of the key
-(GLA, Yang et al. 2024, arXiv 2312.06635, eq. 3). No features, no denominator. Time ``O(N·D·(C + D))``, memory
-``O(N·D)``, by chunks of C tokens; S has a fixed size.
+(GLA, Yang et al. 2024, arXiv 2312.06635, eq. 3). No features, no denominator. Time
+``O(N·D·(C + D))``, memory ``O(N·D)``, by chunks of C tokens; S has a fixed size.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class GatedLinearAttention(Attention):
     ) -> Tensor:  # fmt: skip
         """Walk over the tokens, as the formula does."""
         if self.decay is not None:
-            slopes = torch.tensor(decays_of(self.decay, self.num_heads), device=q.device)
+            slopes = q.new_tensor(decays_of(self.decay, self.num_heads))
             decay = slopes[None, :, None].expand(q.shape[:3])
         k, v = expand_kv_heads(k, q.shape[1]), expand_kv_heads(v, q.shape[1])
         factors = None if decay is None else decay.to(q.dtype).exp()

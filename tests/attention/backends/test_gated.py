@@ -108,6 +108,18 @@ def test_a_channel_decay_that_is_the_same_for_all_is_that_of_the_token(name: str
     torch.testing.assert_close(by_channel, ours(q, k, v, is_causal=True, decay=decay))
 
 
+def test_gated_delta_takes_keys_as_they_are() -> None:
+    q, k, v, decay, beta = leaves = draw(70)
+    plain, unit = (
+        attention.build("gated_delta", num_heads=HEADS, head_dim=DIM, normalize=normalize)
+        for normalize in (False, True)
+    )
+    gates = {"decay": decay, "beta": beta}
+    q_1, k_1 = (x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt() for x in (q, k))
+    got = plain(q_1, k_1, v, is_causal=True, **gates)
+    same(got, unit(q, k, v, is_causal=True, **gates), list(leaves))
+
+
 def test_without_decay_it_is_linear_attention() -> None:
     q, k, v, _, _ = draw(90)
     ours = attention.build("gated_linear", num_heads=HEADS, head_dim=DIM, scale=1.0)

@@ -56,7 +56,6 @@ VARIANTS = [
     ("sdpa", {"scale": 0.3}),
     ("gated_linear", {"decay": "retnet"}),
     ("gated_linear", {"decay": "lightning"}),
-    ("gated_delta", {"normalize": False}),
 ]
 
 
