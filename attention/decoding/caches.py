@@ -1,4 +1,4 @@
-"""The three kinds of memory that decode states are made of."""
+"""The four kinds of memory that decode states are made of."""
 
 from __future__ import annotations
 
@@ -162,3 +162,19 @@ class RunningSums(DecodeState):
         self.s = shape.zeros(groups, rank, shape.head_dim, dtype=wide)
         self.z = shape.zeros(groups, rank, dtype=wide)
         self.top = shape.zeros(groups, rank, dtype=wide).fill_(lowest)
+
+
+class MatrixState(DecodeState):
+    """A matrix a head, as `attention.kernels.recurrent` carries it.
+
+    Attributes:
+        s: S, ``[B, H, D, D_v]``, float32 or wider.
+    """
+
+    sequence_axes: ClassVar[Mapping[str, int]] = {**DecodeState.sequence_axes, "s": 0}
+
+    def __init__(self, made_by: str, shape: StateShape) -> None:
+        super().__init__(made_by, shape)
+        wide = torch.promote_types(shape.dtype, torch.float32)
+        size = (shape.batch_size, shape.num_heads, shape.head_dim, shape.v_dim)
+        self.s = shape.zeros(*size, dtype=wide)

@@ -54,6 +54,8 @@ VARIANTS = [
     ("sdpa", {"kernel": "math"}),
     ("sdpa", {"kernel": "flash"}),
     ("sdpa", {"scale": 0.3}),
+    ("gated_linear", {"decay": "retnet"}),
+    ("gated_linear", {"decay": "lightning"}),
 ]
 
 
