@@ -155,13 +155,11 @@ def _band(comparison: Comparison, poor: Collection[SeriesKey]) -> Band | None:
     found = [
         (at, m)
         for m in comparison.methods
-        if not m.is_exact
-        and m.key not in poor
-        and (at := faster_from(m, comparison)) > comparison.lengths[0]
+        if not m.is_exact and m.key not in poor and math.isfinite(at := faster_from(m, comparison))
     ]
-    if not found:
+    at, method = min(found, key=lambda one: one[0], default=(0.0, None))
+    if method is None or at <= comparison.lengths[0]:
         return None
-    at, method = min(found, key=lambda one: one[0])
     row = method.crossover
     assert row is not None
     low, high = row["ci_low"], row["ci_high"]

@@ -133,7 +133,7 @@
       out.replaceChildren(
         ...[near && make("p", { class: "small" }, near)].filter(Boolean),
         ...["exact", "other"].map((kind) =>
-          card(data, own, use.value, kind, fitting.find((c) => (c.type === "exact") === (kind === "exact")), own.texts[point[kind]], open.has(kind))),
+          card(data, own, use.value, kind, fitting.find((c) => (c.type === "exact") === (kind === "exact")), point.candidates.some((c) => (c.type === "exact") === (kind === "exact")) ? "" : own.texts[point[kind]], open.has(kind))),
       );
     };
     form.addEventListener("input", answer);

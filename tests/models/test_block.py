@@ -39,6 +39,11 @@ def available(name: str) -> str:
     return name
 
 
+def asks(name: str) -> dict[str, bool]:
+    """Return what a block is asked so that a backend serves it: those causal only, causally."""
+    return {"is_causal": not attention.get(name).supports.bidirectional}
+
+
 def every_backend() -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", attention.names())
 
@@ -111,7 +116,7 @@ def test_every_backend_trains_in_the_same_block(name: str, norm: Any) -> None:
         norm=norm,
     ).double()
     x = hidden().requires_grad_()
-    out = block(x, key_padding_mask=padding())
+    out = block(x, key_padding_mask=padding(), **asks(name))
     assert out.shape == x.shape
     assert out.dtype == x.dtype
     assert out.isfinite().all()
@@ -135,8 +140,10 @@ def test_padded_contents_change_no_real_token(name: str) -> None:
     ).double()
     x, takes_part = hidden(), padding()
     other = torch.where(takes_part[..., None], x, 100.0)
-    actual = block(other, key_padding_mask=takes_part)[takes_part]
-    torch.testing.assert_close(actual, block(x, key_padding_mask=takes_part)[takes_part])
+    actual, expected = (
+        block(each, key_padding_mask=takes_part, **asks(name))[takes_part] for each in (other, x)
+    )
+    torch.testing.assert_close(actual, expected)
 
 
 @every_backend()
@@ -152,10 +159,10 @@ def test_state_dict_round_trip_through_a_file(name: str, tmp_path: Any) -> None:
 
     saved, fresh = encoder(), encoder()
     x = hidden()
-    assert not torch.equal(saved(x), fresh(x))
+    assert not torch.equal(saved(x, **asks(name)), fresh(x, **asks(name)))
     torch.save(saved.state_dict(), tmp_path / "encoder.pt")
     fresh.load_state_dict(torch.load(tmp_path / "encoder.pt", weights_only=True))
-    assert torch.equal(saved(x), fresh(x))
+    assert torch.equal(saved(x, **asks(name)), fresh(x, **asks(name)))
 
 
 @every_backend()
@@ -167,7 +174,7 @@ def test_one_adamw_step_lowers_the_loss(name: str) -> None:
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
     losses = []
     for _ in range(2):
-        loss = (encoder(x) - target).square().mean()
+        loss = (encoder(x, **asks(name)) - target).square().mean()
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()

@@ -89,7 +89,7 @@ def _chunks(x: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """Cut ``[G, T, ...]`` into ``[G, n, C, ...]``; tokens that are missing change nothing."""
     if missing := -x.shape[1] % size:
         x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing))
-    return x.view(x.shape[0], -1, size, *x.shape[2:]).to(dtype)
+    return x.view(x.shape[0], x.shape[1] // size, size, *x.shape[2:]).to(dtype)
 
 
 def _sum(added: Tensor, through: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:

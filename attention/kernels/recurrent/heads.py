@@ -23,7 +23,7 @@ def attend_heads(rule: Rule, tokens: Tokens) -> Tensor:
         ``[B, H, N, D_v]``, differentiable.
     """
     out, _ = recurrent_attention(rule, _folded(tokens))
-    return out.view(*tokens[0].shape[:3], -1)
+    return out.view(*tokens[0].shape[:3], out.shape[-1])
 
 
 @opaque
@@ -40,7 +40,7 @@ def continue_heads(rule: Rule, tokens: Tokens, state: Tensor) -> Tensor:
         return one_token(rule, folded, flat).view(*state.shape[:2], 1, -1)
     out, last = recurrent_attention(rule, folded, flat)
     flat.copy_(last)
-    return out.view(*tokens[0].shape[:3], -1)
+    return out.view(*tokens[0].shape[:3], out.shape[-1])
 
 
 def fixed_decay(of_each: list[float], q: Tensor, mask: Tensor | None) -> Tensor:

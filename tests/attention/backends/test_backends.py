@@ -125,13 +125,14 @@ def test_autocast_runs_in_the_autocast_dtype(name: str) -> None:
     options = {"seq_len": 40} if name == "linformer" else {}
     module = attention.build(name, num_heads=4, head_dim=16, **options).eval()
     q, k, v = qkv(40, dtype=torch.float32)
+    asked = {"is_causal": not module.supports.bidirectional}
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = module(q, k, v)
-        kept = module.double()(q.double(), k.double(), v.double())
+        out = module(q, k, v, **asked)
+        kept = module.double()(q.double(), k.double(), v.double(), **asked)
     assert out.dtype == torch.bfloat16
     assert kept.dtype == torch.float64
     module.float()
-    cast = module(*(x.bfloat16() for x in (q, k, v)))
+    cast = module(*(x.bfloat16() for x in (q, k, v)), **asked)
     assert_matches("same as casting by hand", out, cast, 0.0)
 
 
