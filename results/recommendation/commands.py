@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from results.recommendation.quality import TRAINED
 from results.recommendation.question import Question
 from results.recommendation.ranking import Candidate, Ranking
-from results.schema import LSTM
+from results.schema import FULL_PRECISION, LSTM
 from results.text.amounts import write_size
 from results.text.clean import clean
 from results.text.labels import BACKENDS
@@ -30,7 +30,10 @@ TRAINED_TOKENS = 1024
 
 
 def measure_command(
-    asked: Question, plugins: Sequence[Path] = (), folders: Sequence[Path] = ()
+    asked: Question,
+    plugins: Sequence[Path] = (),
+    folders: Sequence[Path] = (),
+    setting: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the command that measures what was asked for, and answers.
 
@@ -38,12 +41,13 @@ def measure_command(
         asked: the question.
         plugins: files that it names.
         folders: of runs whose results it reads, too.
+        setting: that was answered for: what of it no sweep has by itself is asked for, too.
     """
     words = ["attnbench", "recommend", "--seq-len", str(asked.seq_len)]
     usual = "decode" if asked.use == "decode" else "forward"
     words += ["--mode", asked.mode] if asked.mode != usual else []
     words += ["--use", asked.use] if asked.use else []
-    words += _causal(asked) + _setting(asked) + _plugins(plugins)
+    words += _causal(asked) + _setting(asked) + _answered(asked, setting) + _plugins(plugins)
     for name in ("max_error", "min_recall", "max_memory", "error_inputs", "recall_task"):
         if (value := getattr(asked, name)) is not None:
             shown = write_size(value) if name == "max_memory" else _shown(value)
@@ -116,6 +120,22 @@ def _setting(asked: Question) -> list[str]:
     for name, value in asked.setting.items():
         if name != "num_kv_heads":
             words += [f"--{name.replace('_', '-')}", _shown(value)]
+    return words
+
+
+_USUAL: Mapping[str, Any] = {
+    "dtype": "float32", "batch": 1, "num_heads": 8, "head_dim": 64, "allocator": "default",
+    "matmul_precision": FULL_PRECISION, "compile": False,
+}  # fmt: skip
+"""What a sweep has where no option says otherwise."""
+
+
+def _answered(asked: Question, setting: Mapping[str, Any] | None) -> list[str]:
+    """Return options for what a setting has that nobody asked for and no sweep has by itself."""
+    words: list[str] = []
+    for name, usual in _USUAL.items() if setting else ():
+        if name not in asked.setting and setting is not None and setting[name] != usual:
+            words += [f"--{name.replace('_', '-')}", _shown(setting[name])]
     return words
 
 

@@ -13,6 +13,15 @@ from results.text.labels import BACKENDS
 NEEDS_LENGTH = ("linformer",)
 """Backends that are built for a longest length."""
 
+BUDGETS: Mapping[str, Mapping[str, int]] = {
+    "longformer": {"window": 256},
+    "bigbird": {"block_size": 64, "num_random_blocks": 3},
+    "linformer": {"rank": 256},
+    "performer": {"num_features": 256},
+}
+"""Of our backends, the defaults of the options that say how much they compute: they are written
+out, since the time is theirs. A test holds them against the backends."""
+
 FIXED = ("num_heads", "head_dim")
 """Arguments that the setting gives, and no option may."""
 
@@ -43,7 +52,7 @@ def python_lines(
     arguments: dict[str, Any] = {name: int(setting[name]) for name in FIXED}
     if backend in NEEDS_LENGTH and "seq_len" not in chosen:
         arguments["seq_len"] = seq_len
-    arguments |= chosen
+    arguments |= {**BUDGETS.get(backend, {}), **chosen}
     shown = "".join(f", {name}={_literal(value)}" for name, value in arguments.items())
     lines = ["import torch", "import attention"]
     if backend not in BACKENDS:

@@ -70,7 +70,8 @@ def text(
         folders: of runs that were named: the suggested commands read them, too.
         is_measured: whether it was measured for this question: nothing is suggested then.
     """
-    suggested = "" if is_measured else measure_command(found.question, plugins, folders)
+    of = found.ranking.setting if found.ranking else None
+    suggested = "" if is_measured else measure_command(found.question, plugins, folders, of)
     lines = [line for said in incomplete for line in (clean(said), "")]
     if not found.rankings:
         return "\n".join([*lines, *_nothing(found, machines, reference, suggested)]) + "\n"

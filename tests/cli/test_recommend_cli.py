@@ -26,7 +26,7 @@ import cli
 import results
 from results.analysis.series import SERIES, points
 from results.recommendation.prediction import at_any_length
-from results.recommendation.snippet import NEEDS_LENGTH, parse_options, python_lines
+from results.recommendation.snippet import BUDGETS, NEEDS_LENGTH, parse_options, python_lines
 from results.records.load import NoRunError, load
 from results.records.reference_runs import REFERENCE, reference_folders
 from results.schema import Arm
@@ -364,6 +364,14 @@ def test_the_lines_run_and_use_what_won(
     if mode == "forward":
         direct = scope["attend"](scope["q"], scope["k"], scope["v"], is_causal=is_causal)
         torch.testing.assert_close(scope["out"], direct)
+
+
+def test_what_is_written_out_are_the_defaults() -> None:
+    for name, budget in BUDGETS.items():
+        options = attention.get(name).options()
+        assert {key: options[key].default for key in budget} == budget
+    lines = python_lines("longformer", "", setting=SMALL, mode="forward", seq_len=48)
+    assert 'attention.build("longformer", num_heads=4, head_dim=16, window=256)' in lines
 
 
 def test_every_backend_is_tried() -> None:

@@ -645,7 +645,7 @@ def test_the_text_is_read_in_ten_seconds(tmp_path: Path) -> None:
         r"2,048 and 4,096 tokens quality: recall 99 %, sdpa 99 % \(64 tokens\) error 0.30 on",
         shown,
     ), shown
-    assert 'attention.build("longformer", num_heads=8, head_dim=64)' in shown
+    assert 'attention.build("longformer", num_heads=8, head_dim=64, window=256)' in shown
     assert "shipped" not in shown
 
 
