@@ -54,6 +54,10 @@ VARIANTS = [
     ("sdpa", {"kernel": "math"}),
     ("sdpa", {"kernel": "flash"}),
     ("sdpa", {"scale": 0.3}),
+    ("full", {"sink": True}),
+    ("sdpa", {"sink": True}),
+    ("longformer", {"window": 8, "sink": True}),
+    ("longformer", {"window": 4, "dilation": [1, 1, 2, 5], "sink": True}),
 ]
 
 
@@ -63,6 +67,8 @@ HOLDING: list[tuple[str, dict[str, object]]] = [
     ("linformer", {"rank": 16, "method": "mean_pool"}),
     ("performer", {"num_features": 33, "kernel": "chunked"}),
     ("sdpa", {"kernel": "flash"}),
+    ("sdpa", {"sink": True}),
+    ("longformer", {"window": 8, "sink": True}),
 ]
 """Variants whose memory is looked at too, in calls of 4,096 tokens: one for each way through the
 code. The math kernel's is quadratic, as its name says."""
