@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from attention.base import EVERYWHERE
 from attention.exact import ExactAttention
 from attention.functional import expand_kv_heads, in_float32
-from attention.kernels.sinks import WithSink, as_key
+from attention.kernels.sinks import WithSink, as_key, keys_beside
 from attention.problem import Cost, Mode, Problem, Supports, softmax_ops
 from attention.registry import register
 
@@ -69,7 +69,7 @@ class FullAttention(WithSink, ExactAttention):
         q = q * self.scale
         if self.sink is not None:
             q, k, v = as_key(q, k, v, self.sink)
-            hidden = None if hidden is None else pad(hidden, (1, 0))
+            hidden = None if hidden is None else pad(hidden, (0, v.shape[2] - hidden.shape[3]))
         scores = torch.matmul(q, k.transpose(-2, -1))  # [B, H, N, M]
         if hidden is not None:
             scores = scores.masked_fill(hidden, float("-inf"))
@@ -118,8 +118,9 @@ class FullAttention(WithSink, ExactAttention):
         """Count all N·M pairs as executed, causal or not: the matrix is computed whole."""
         everything = problem.batch * problem.num_heads * problem.seq_len * problem.key_len
         dim = problem.head_dim
-        if self.sink is not None:  # a key and a channel more
-            everything = everything // problem.key_len * (problem.key_len + 1)
+        if self.sink is not None:  # keys and a channel more
+            beside = keys_beside(problem.key_len)
+            everything = everything // problem.key_len * (problem.key_len + beside)
             dim += 1
         executed = softmax_ops(everything, dim, mode, problem.v_dim)
         return replace(super().cost(problem, mode), executed_ops=executed)

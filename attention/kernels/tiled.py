@@ -161,7 +161,7 @@ class _Tiled(torch.autograd.Function):
         (gk, gek), (gv, gev) = grad_k.result(plan), grad_v.result(plan)
         of_sink = None
         if sink is not None:
-            mean = torch.einsum("gnd,gnd->gn", grad.to(work.dtype), out.to(work.dtype))
+            mean = (grad.to(work.dtype) * out.to(work.dtype)).sum(dim=2)
             share = torch.exp2(sink.to(work.dtype)[:, None] * LOG2_E - log_totals)
             of_sink = -(share * mean).sum(dim=1).to(sink.dtype)
         return grad_q, gk, gv, gek, gev, of_sink, None, None, None, None
