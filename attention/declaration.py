@@ -187,6 +187,8 @@ class Declaration(Declared, ABC):
 
     def lse_reasons(self, problem: Problem) -> list[str]:
         """Say why a call on `problem` would not return its log-sum-exp; empty = it will."""
+        if getattr(self, "sink", None) is not None:
+            return ["return_lse: no sum of scores beside a sink, which is in none; expected none"]
         if self.supports.log_sum_exp:
             return []
         return [f"return_lse: {self.name} returns no log-sum-exp; full and sdpa do"]
@@ -246,6 +248,8 @@ class Declaration(Declared, ABC):
         values = {n: getattr(self, n, None) for n in self.options()}
         if "kernel" in values:  # under its own name stands what ran
             values["kernel"] = getattr(self, "kernel_choice", None)
+        if values.get("sink") is not None:  # the option's name is the parameter's
+            values["sink"] = True
         shown = {
             n: value for n, value in values.items() if isinstance(value, int | float | str | tuple)
         }

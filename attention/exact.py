@@ -41,6 +41,7 @@ class ExactAttention(Attention):
             key_padding_mask=key_padding_mask,
             rows=rows,
             scale=self.scale,
+            sink=getattr(self, "sink", None),
         )
 
     def cost(self, problem: Problem, mode: Mode) -> Cost:

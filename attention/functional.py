@@ -72,7 +72,7 @@ def visible_keys(
 
 
 def dense_softmax_attention(
-    q: Tensor, k: Tensor, v: Tensor, visible: Tensor, scale: float
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor, scale: float, sink: Tensor | None = None
 ) -> Tensor:
     """Compute ``softmax(scale·QKᵀ)V`` over the visible pairs, plainly.
 
@@ -82,6 +82,7 @@ def dense_softmax_attention(
         v: ``[B, H_kv, M, D]``.
         visible: bool, broadcastable to ``[B, H, K, M]``.
         scale: factor on the scores.
+        sink: logits ``[H]`` of one more key, whose value is zero; or ``None``.
 
     Returns:
         ``[B, H, K, D]``; zeros where a query sees no key.
@@ -90,13 +91,18 @@ def dense_softmax_attention(
     some = visible.any(dim=-1, keepdim=True)
     scores = (q @ k.transpose(-2, -1)) * scale
     scores = scores.masked_fill(~visible & some, float("-inf"))
-    return (torch.softmax(scores, dim=-1) @ v) * some.to(v.dtype)
+    if sink is not None:
+        logits = sink.to(scores.dtype)[:, None, None].expand(*scores.shape[:-1], 1)
+        weights = torch.softmax(torch.cat([scores, logits], dim=-1), dim=-1)[..., :-1]
+    else:
+        weights = torch.softmax(scores, dim=-1)
+    return (weights @ v) * some.to(v.dtype)
 
 
 def exact_attention_rows(
     q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False,
     key_padding_mask: Tensor | None = None, rows: Tensor | None = None,
-    scale: float | None = None,
+    scale: float | None = None, sink: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Compute exact softmax attention for the queries at `rows` (``None`` = all), densely.
 
@@ -107,7 +113,7 @@ def exact_attention_rows(
         positions, q.shape[2], k.shape[2], is_causal=is_causal, key_padding_mask=key_padding_mask
     )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return dense_softmax_attention(q[:, :, positions], k, v, visible, scale)
+    return dense_softmax_attention(q[:, :, positions], k, v, visible, scale, sink)
 
 
 # -- measures of error --------------------------------------------------------------------------

@@ -10,16 +10,18 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from attention.base import EVERYWHERE
 from attention.exact import ExactAttention
 from attention.functional import expand_kv_heads, in_float32
+from attention.kernels.sinks import WithSink, as_key, keys_beside
 from attention.problem import Cost, Mode, Problem, Supports, softmax_ops
 from attention.registry import register
 
 
 @register("full")
-class FullAttention(ExactAttention):
+class FullAttention(WithSink, ExactAttention):
     """Exact softmax attention that writes its weights to memory.
 
     Half precision is computed in float32 and rounded once, as torch's own plain kernel
@@ -31,6 +33,8 @@ class FullAttention(ExactAttention):
         head_dim: D.
         scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
         dropout_p: probability of dropping an attention weight in training mode.
+        sink: a learnt logit of each head, the parameter `sink` ``[H]``, takes part in the softmax
+            and has no value, as in gpt-oss; a tensor gives the logits to begin with.
     """
 
     summary = "materialised softmax, the quadratic baseline"
@@ -41,6 +45,18 @@ class FullAttention(ExactAttention):
     )  # fmt: skip
     time_exponent = memory_exponent = 2.0
 
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        scale: float | None = None,
+        dropout_p: float = 0.0,
+        sink: bool | Tensor = False,
+    ) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim, scale=scale, dropout_p=dropout_p)
+        self.take_sink(sink, num_heads)
+
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
     ) -> Tensor:
@@ -49,8 +65,12 @@ class FullAttention(ExactAttention):
         dtype = q.dtype
         q, k, v = in_float32(q, k, v)
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
-        scores = torch.matmul(q * self.scale, k.transpose(-2, -1))  # [B, H, N, M]
         hidden, empty = self._hidden(q, k, is_causal, key_padding_mask)
+        q = q * self.scale
+        if self.sink is not None:
+            q, k, v = as_key(q, k, v, self.sink)
+            hidden = None if hidden is None else pad(hidden, (0, v.shape[2] - hidden.shape[3]))
+        scores = torch.matmul(q, k.transpose(-2, -1))  # [B, H, N, M]
         if hidden is not None:
             scores = scores.masked_fill(hidden, float("-inf"))
         weights = torch.softmax(scores, dim=-1)
@@ -97,5 +117,10 @@ class FullAttention(ExactAttention):
     def cost(self, problem: Problem, mode: Mode) -> Cost:
         """Count all N·M pairs as executed, causal or not: the matrix is computed whole."""
         everything = problem.batch * problem.num_heads * problem.seq_len * problem.key_len
-        executed = softmax_ops(everything, problem.head_dim, mode, problem.v_dim)
+        dim = problem.head_dim
+        if self.sink is not None:  # keys and a channel more
+            beside = keys_beside(problem.key_len)
+            everything = everything // problem.key_len * (problem.key_len + beside)
+            dim += 1
+        executed = softmax_ops(everything, dim, mode, problem.v_dim)
         return replace(super().cost(problem, mode), executed_ops=executed)

@@ -113,9 +113,11 @@ class Operands:
         return gathered
 
     def exponentials(
-        self, q: Tensor, keys: Tensor, tiles: Tiles, scale: float
+        self, q: Tensor, keys: Tensor, tiles: Tiles, scale: float, sink: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the attention weights of the tiles before dropout, up to a factor a row.
+
+        Logits of a `sink`, ``[G]`` in base 2, take part in each row's sum.
 
         Returns:
             the weights ``[tiles, rows, columns]``; what to divide each row by, ``[tiles, rows,
@@ -129,6 +131,8 @@ class Operands:
         torch.sub(scores, peak, out=scores)
         torch.exp2(scores, out=scores)
         total = torch.sum(scores, dim=-1, keepdim=True, out=self.take("total", *rows))
+        if sink is not None:  # an infinite total is right, too: the sink then takes all
+            total += torch.exp2(tiles.of_groups(sink)[:, None, None] - peak)
         if self.plan.may_be_empty and tiles.hidden:
             # Divided by infinity, the output is zero.
             total.masked_fill_(peak <= torch.finfo(scores.dtype).min, math.inf)

@@ -30,6 +30,7 @@ from attention.derivatives import must_be_plain, plain_gradients
 from attention.functional import draw_seed, opaque
 from attention.kernels.onednn import at_full_rate
 from attention.kernels.tile_operands import (
+    LOG2_E,
     KeyGradient,
     Operands,
     dropout_mask,
@@ -48,7 +49,7 @@ BACKWARD_BYTES = {"cpu": 6_500_000, "cuda": 1 << 27}
 @opaque
 def tiled_attention(
     q: Tensor, k: Tensor, v: Tensor, plan: Plan, *, scale: float, extra_k: Tensor | None = None,
-    extra_v: Tensor | None = None, dropout_p: float = 0.0,
+    extra_v: Tensor | None = None, sink: Tensor | None = None, dropout_p: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """Attend over the pattern of `plan`. G counts heads, or batch times heads.
 
@@ -61,6 +62,8 @@ def tiled_attention(
         extra_k: keys that every tile reads, ``[G, X, D]``; or ``None``. Not together with a plan
             that names `Plan.extra_ranges`.
         extra_v: their values.
+        sink: logits ``[G]`` that take part in each row's softmax; or ``None``. Not together with
+            a `DensePlan`.
         dropout_p: probability of dropping an attention weight.
 
     Returns:
@@ -70,7 +73,7 @@ def tiled_attention(
     q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
     dropout_seed = draw_seed() if dropout_p else 0  # what is dropped follows from it and the tile
     out: Tensor = _Tiled.apply(  # type: ignore[no-untyped-call]
-        q, k, v, extra_k, extra_v, plan, scale, dropout_p, dropout_seed
+        q, k, v, extra_k, extra_v, sink, plan, scale, dropout_p, dropout_seed
     )
     return out
 
@@ -82,13 +85,14 @@ class _Tiled(torch.autograd.Function):
     @at_full_rate
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, extra_k: Tensor | None,
-        extra_v: Tensor | None, plan: Plan, scale: float, dropout_p: float, dropout_seed: int,
+        extra_v: Tensor | None, sink: Tensor | None, plan: Plan, scale: float, dropout_p: float,
+        dropout_seed: int,
     ) -> Tensor:  # fmt: skip
         ctx.plan, ctx.scale, ctx.dropout = plan, scale, (dropout_p, dropout_seed)
         is_dense = isinstance(plan, DensePlan) and plan.hidden is None
         if is_dense and not dropout_p:
             # Few keys, all seen: torch's own kernel, and the tiles for the backward pass alone.
-            ctx.save_for_backward(q, k, v, extra_k, extra_v, None)
+            ctx.save_for_backward(q, k, v, extra_k, extra_v, None, None, None)
             fused = F.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)
             return fused[0]
         work = Operands(q, k, v, (extra_k, extra_v), plan)
@@ -96,7 +100,9 @@ class _Tiled(torch.autograd.Function):
         log_totals = None
         if any(ctx.needs_input_grad):
             log_totals = torch.empty(q.shape[:2], dtype=work.dtype, device=q.device)
-        ctx.save_for_backward(q, k, v, extra_k, extra_v, log_totals)
+        kept = (None, None) if sink is None else (sink, out)
+        ctx.save_for_backward(q, k, v, extra_k, extra_v, log_totals, *kept)
+        logits = None if sink is None else sink.to(work.dtype) * LOG2_E
         # Dropout is drawn batch by batch: both passes must then walk the same ones.
         budget = BACKWARD_BYTES if dropout_p else FORWARD_BYTES
         batches = plan.batches(work.cells(budget), disjoint=bool(dropout_p))
@@ -104,7 +110,7 @@ class _Tiled(torch.autograd.Function):
             rows = work.rows("rows", q, tiles)  # [tiles, rows, D]
             keys = work.keys(tiles)  # [tiles, columns, D]
             # [tiles, rows, columns], [tiles, rows, 1] twice
-            weights, total, log_total = work.exponentials(rows, keys, tiles, scale)
+            weights, total, log_total = work.exponentials(rows, keys, tiles, scale, logits)
             if log_totals is not None:  # all that the backward pass needs of this one: [G, N]
                 tiles.cut(log_totals, tiles.start, tiles.rows).copy_(log_total[:, :, 0])
             if dropout_p:
@@ -116,7 +122,7 @@ class _Tiled(torch.autograd.Function):
     @staticmethod
     @at_full_rate
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, extra_k, extra_v, log_totals = ctx.saved_tensors
+        q, k, v, extra_k, extra_v, log_totals, sink, out = ctx.saved_tensors
         plan: Plan = ctx.plan
         scale: float = ctx.scale
         dropout_p, dropout_seed = ctx.dropout
@@ -124,7 +130,7 @@ class _Tiled(torch.autograd.Function):
             plain = partial(
                 _plain, plan=plan, scale=scale, dropout_p=dropout_p, dropout_seed=dropout_seed
             )
-            inputs = (q, k, v, extra_k, extra_v)
+            inputs = (q, k, v, extra_k, extra_v, sink)
             return *plain_gradients(plain, inputs, grad), None, None, None, None
         grad = grad if grad.stride(2) == 1 else grad.contiguous()
         work = Operands(q, k, v, (extra_k, extra_v), plan)
@@ -153,12 +159,17 @@ class _Tiled(torch.autograd.Function):
             target = tiles.cut(grad_q, tiles.start, tiles.rows)
             product_into(target, grad_weights, keys, work, scale)  # dQ = dS·K
         (gk, gek), (gv, gev) = grad_k.result(plan), grad_v.result(plan)
-        return grad_q, gk, gv, gek, gev, None, None, None, None
+        of_sink = None
+        if sink is not None:
+            mean = (grad.to(work.dtype) * out.to(work.dtype)).sum(dim=2)
+            share = torch.exp2(sink.to(work.dtype)[:, None] * LOG2_E - log_totals)
+            of_sink = -(share * mean).sum(dim=1).to(sink.dtype)
+        return grad_q, gk, gv, gek, gev, of_sink, None, None, None, None
 
 
 def _plain(
-    q: Tensor, k: Tensor, v: Tensor, extra_k: Tensor | None, extra_v: Tensor | None, *,
-    plan: Plan, scale: float, dropout_p: float, dropout_seed: int,
+    q: Tensor, k: Tensor, v: Tensor, extra_k: Tensor | None, extra_v: Tensor | None,
+    sink: Tensor | None, *, plan: Plan, scale: float, dropout_p: float, dropout_seed: int,
 ) -> Tensor:  # fmt: skip
     """Compute `tiled_attention` by operations that autograd follows, over the same tiles.
 
@@ -186,7 +197,12 @@ def _plain(
         for part in tiles.hidden:
             hidden[:, :, part.lo : part.hi] |= part.mask
         some = ~hidden.all(dim=2, keepdim=True)
-        weights = torch.softmax(scores.masked_fill(hidden & some, -math.inf), dim=2) * some
+        scores = scores.masked_fill(hidden & some, -math.inf)
+        if sink is not None:
+            logits = tiles.of_groups(sink.to(scores.dtype))[:, None, None]
+            logits = logits.expand(*scores.shape[:2], 1)
+            scores = torch.cat([scores, logits], dim=2)
+        weights = torch.softmax(scores, dim=2)[:, :, : columns.shape[1]] * some
         if dropout_p:
             like = torch.empty(weights.shape, dtype=work.dtype, device=q.device)
             weights = weights * dropout_mask(like, dropout_p, dropout_seed, index)

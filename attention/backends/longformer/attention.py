@@ -33,6 +33,7 @@ from attention.functional import (
 )
 from attention.kernels.flex import KERNELS, Kernel, flex_reasons
 from attention.kernels.onednn import mark
+from attention.kernels.sinks import WithSink
 from attention.problem import CallInput, Cost, Mode, Problem, Supports, softmax_ops
 from attention.registry import register
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 
 @register("longformer")
-class LongformerAttention(Attention):
+class LongformerAttention(WithSink, Attention):
     """Sliding-window attention with dilation and global tokens.
 
     Args:
@@ -57,6 +58,8 @@ class LongformerAttention(Attention):
             the device alone.
         scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
         dropout_p: probability of dropping an attention weight in training mode.
+        sink: a learnt logit of each head, the parameter `sink` ``[H]``, takes part in the softmax
+            and has no value, as in gpt-oss; a tensor gives the logits to begin with. Not by flex.
 
     Call inputs:
         global_mask: bool ``[B, N]``, True = this token is global: it sees all (its past, when
@@ -94,8 +97,10 @@ class LongformerAttention(Attention):
         kernel: Kernel = "auto",
         scale: float | None = None,
         dropout_p: float = 0.0,
+        sink: bool | Tensor = False,
     ) -> None:
         super().__init__(num_heads=num_heads, head_dim=head_dim, scale=scale, dropout_p=dropout_p)
+        self.take_sink(sink, num_heads)
         self.kernel_choice = check_choice("kernel", kernel, KERNELS)
         self.window = check_int("window", window, minimum=0)
         self.dilation = check_dilation(dilation, num_heads)
@@ -106,6 +111,10 @@ class LongformerAttention(Attention):
         reasons = super().unsupported_reasons(problem)
         if self.kernel_on(problem.device) == "flex":
             reasons += flex_reasons(problem, dropout_p=self.active_dropout_p)
+            if self.sink is not None:
+                reasons.append("sink: flex has none here; expected kernel='tiled'")
+        elif self.sink is not None and self.active_dropout_p:
+            reasons.append("dropout_p: no weight is dropped beside sink; full does")
         return reasons
 
     def attend(
@@ -123,17 +132,19 @@ class LongformerAttention(Attention):
         keys, values = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         tokens, hidden = tokens_and_hidden(global_mask, key_padding_mask)
         runs = self.band.runs
-        of_runs = [(q, keys, values)]
+        of_runs, sinks = [(q, keys, values)], [self.sink]
         if len(runs) > 1:
             sizes = [count for count, _ in runs]
             parts = (x.split(sizes, dim=1) for x in (q, keys, values))
             of_runs = list(zip(*parts, strict=True))
+            sinks = [None] * len(runs) if self.sink is None else [*self.sink.split(sizes)]
         outs = [
             attend_in_tiles(
                 *of_run, window=self.window, dilation=dilation, is_causal=is_causal,
                 hidden=hidden, tokens=tokens, scale=self.scale, dropout_p=self.active_dropout_p,
+                sink=sink,
             )
-            for of_run, (_, dilation) in zip(of_runs, runs, strict=True)
+            for of_run, (_, dilation), sink in zip(of_runs, runs, sinks, strict=True)
         ]  # fmt: skip
         out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
         self.kernel = "tiled_band" + mark(q)
@@ -141,8 +152,10 @@ class LongformerAttention(Attention):
             rows = global_rows(
                 *(global_qkv or (q, k, v)), tokens, is_causal=is_causal,
                 key_padding_mask=key_padding_mask, scale=self.scale,
-                dropout_p=self.active_dropout_p,
+                dropout_p=self.active_dropout_p, sink=self.sink,
             )  # fmt: skip
+            if self.sink is not None:
+                out = out.clone()  # its backward pass reads it
             tokens.write_rows(out, rows)
         return out
 
@@ -150,7 +163,7 @@ class LongformerAttention(Attention):
         """Fetch the keys of one window to each side, and those of the global tokens elsewhere."""
         return attend_across(
             part, self.attend, reach=self.band.reach, scale=self.scale,
-            dropout_p=self.active_dropout_p,
+            dropout_p=self.active_dropout_p, sink=self.sink,
         )  # fmt: skip
 
     def exchange_bytes(self, problem: Problem, spans: Sequence[tuple[int, int]], rank: int) -> int:
@@ -178,7 +191,7 @@ class LongformerAttention(Attention):
         state.append(chunk)
         if self.kernel != "window_slice":  # a module is slow to write to
             self.kernel = "window_slice"
-        return decode_step(chunk.q, state, self.band, self.scale)
+        return decode_step(chunk.q, state, self.band, self.scale, self.sink)
 
     def reference(
         self,
@@ -202,11 +215,12 @@ class LongformerAttention(Attention):
         gap = torch.tensor(self.dilation, device=q.device)[:, None, None]
         window = (distance <= self.window * gap) & (distance % gap == 0)  # [H, K, N]
         if global_mask is None:
-            return dense_softmax_attention(q[:, :, at], k, v, seen & window, self.scale)
+            return dense_softmax_attention(q[:, :, at], k, v, seen & window, self.scale, self.sink)
         pattern = window | global_mask[:, None, None, :]
-        local = dense_softmax_attention(q[:, :, at], k, v, seen & pattern, self.scale)
+        scale, sink = self.scale, self.sink
+        local = dense_softmax_attention(q[:, :, at], k, v, seen & pattern, scale, sink)
         q_g, k_g, v_g = global_qkv or (q, k, v)
-        everywhere = dense_softmax_attention(q_g[:, :, at], k_g, v_g, seen, self.scale)
+        everywhere = dense_softmax_attention(q_g[:, :, at], k_g, v_g, seen, scale, sink)
         return torch.where(global_mask[:, None, at, None], everywhere, local)
 
     def fixed_sizes(self) -> dict[str, int]:

@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 
 def attend_across(
-    part: Part, attend: Callable[..., Tensor], *, reach: int, scale: float, dropout_p: float
-) -> Tensor:
+    part: Part, attend: Callable[..., Tensor], *, reach: int, scale: float, dropout_p: float,
+    sink: Tensor | None,
+) -> Tensor:  # fmt: skip
     """Fetch the keys of one window to each side, and those of the global tokens elsewhere.
 
     The part then lies between what was fetched: the band runs over all of it, and the rows of
     the others are dropped. The rows of the global tokens are softmax over all ranks' keys.
 
     `attend` is `LongformerAttention.attend`, `reach` the tokens to each side within which a window
-    lies.
+    lies, `sink` a logit of each head, or ``None``.
     """
     exchange, size = part.exchange, part.q.shape[2]
 
@@ -58,7 +59,7 @@ def attend_across(
     )
     before += there.shape[1]
     out = out[:, :, before : before + size].clone()
-    batch, at, rows = tokens.rows(scale, dropout_p)
+    batch, at, rows = tokens.rows(scale, dropout_p, sink)
     out[batch, :, at] = rows.to(out.dtype)
     return out
 
@@ -116,7 +117,9 @@ class GlobalsAcross:
             there |= self.positions >= last
         return self.seen_k, self.seen_v, there
 
-    def rows(self, scale: float, dropout_p: float) -> tuple[Tensor, Tensor, Tensor]:
+    def rows(
+        self, scale: float, dropout_p: float, sink: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Attend from all global tokens to all keys of all ranks.
 
         Returns:
@@ -139,6 +142,8 @@ class GlobalsAcross:
             weights = dropout(weights, dropout_p)
         summed = exchange.total(torch.cat([weights @ v, total], dim=-1))  # [B, H, P·X, D + 1]
         number, total = summed[..., :-1], summed[..., -1:]
+        if sink is not None:
+            total = total + (sink.to(wide)[:, None, None] - top).exp()
         out = number / torch.where(total > 0, total, 1.0)
         mine = out[:, :, exchange.rank * self.slots : (exchange.rank + 1) * self.slots]
         batch, slot = torch.nonzero(self.own_positions >= 0, as_tuple=True)

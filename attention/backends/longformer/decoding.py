@@ -64,7 +64,9 @@ def prefill(chunk: Chunk, state: SlidingWindow, attend: Attend) -> Tensor:
     return out[:, :, before:]
 
 
-def decode_step(q: Tensor, state: SlidingWindow, band: Band, scale: float) -> Tensor:
+def decode_step(
+    q: Tensor, state: SlidingWindow, band: Band, scale: float, sink: Tensor | None
+) -> Tensor:
     """Attend from the last token of each sequence to its window and the global tokens.
 
     Args:
@@ -72,11 +74,12 @@ def decode_step(q: Tensor, state: SlidingWindow, band: Band, scale: float) -> Te
         state: the window.
         band: the windows of the heads.
         scale: factor on the scores.
+        sink: logits ``[H]`` that take part; or ``None``.
     """
     if state.is_full and band.window == state.reach:  # no dilation: the window is one slice
         first = state.end - 1 - band.window
         k, v = (x.narrow(2, first, band.window + 1) for x in (state.k, state.v))
-        return sdpa_rows(q, k, v, hidden=None, scale=scale)
+        return sdpa_rows(q, k, v, hidden=None, scale=scale, sink=sink)
     runs = band.runs
     keys, values = state.k, state.v
     if len(runs) > 1:
@@ -98,6 +101,7 @@ def decode_step(q: Tensor, state: SlidingWindow, band: Band, scale: float) -> Te
             k, v = torch.cat([extra_k, k], dim=2), torch.cat([extra_v, v], dim=2)
             hidden = torch.cat([~there, ~state.seen[:, at]], dim=1)
         mask = None if hidden is None else hidden[:, None, None, :]
-        outs.append(sdpa_rows(q[:, heads], k, v, hidden=mask, scale=scale))
+        of_heads = None if sink is None else sink[heads]
+        outs.append(sdpa_rows(q[:, heads], k, v, hidden=mask, scale=scale, sink=of_heads))
         head += count
     return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)

@@ -58,11 +58,11 @@ def tokens_and_hidden(
 
 def global_rows(
     q: Tensor, k: Tensor, v: Tensor, tokens: GlobalTokens, *, is_causal: bool,
-    key_padding_mask: Tensor | None, scale: float, dropout_p: float,
+    key_padding_mask: Tensor | None, scale: float, dropout_p: float, sink: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Attend from the global tokens to all keys, causal to their past: ``[B, H, X, D]``.
 
-    q is ``[B, H, N, D]``, k and v are ``[B, H_kv, N, D]``.
+    q is ``[B, H, N, D]``, k and v are ``[B, H_kv, N, D]``, sink is ``[H]`` or ``None``.
     """
     hidden = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
     if is_causal:
@@ -70,5 +70,5 @@ def global_rows(
         future = keys > tokens.positions[:, None, :, None]  # [B, 1, X, N]
         hidden = future if hidden is None else hidden | future
     return differentiable_rows(
-        tokens.gather(q), k, v, hidden=hidden, scale=scale, dropout_p=dropout_p
+        tokens.gather(q), k, v, hidden=hidden, scale=scale, dropout_p=dropout_p, sink=sink
     )

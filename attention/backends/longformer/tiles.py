@@ -140,10 +140,12 @@ class BandPlan:
 def attend_in_tiles(
     q: Tensor, k: Tensor, v: Tensor, *, window: int, dilation: int, is_causal: bool,
     hidden: Tensor | None, tokens: GlobalTokens | None, scale: float, dropout_p: float,
+    sink: Tensor | None,
 ) -> Tensor:  # fmt: skip
     """Attend over the window and to the global tokens, for heads of one dilation.
 
-    Tensors are ``[B, h, N, D]``; `hidden` is bool ``[B, N]``, True = not seen in the window.
+    Tensors are ``[B, h, N, D]``; `hidden` is bool ``[B, N]``, True = not seen in the window;
+    `sink` is ``[h]``.
     """
     batch, heads, seq_len, _ = q.shape
     extra = [] if tokens is None else [tokens.gather(k), tokens.gather(v)]  # [B, h, X, D]
@@ -151,6 +153,7 @@ def attend_in_tiles(
         q, k, v = (by_residue(x, dilation) for x in (q, k, v))  # [B, h·d, n, D]
         hidden = hidden_by_residue(hidden, batch, seq_len, dilation, q.device)  # [B, d, n]
         extra = [x.repeat_interleave(dilation, dim=1) for x in extra]  # [B, h·d, X, D]
+        sink = None if sink is None else sink.repeat_interleave(dilation)  # [h·d]
     groups = q.shape[1]
 
     def of_groups(x: Tensor, rows: slice) -> Tensor:
@@ -173,8 +176,9 @@ def attend_in_tiles(
         )
         extra_k, extra_v = extra or (None, None)
         return tiled_attention(
-            q, k, v, plan, scale=scale, extra_k=extra_k, extra_v=extra_v, dropout_p=dropout_p
-        )
+            q, k, v, plan, scale=scale, extra_k=extra_k, extra_v=extra_v,
+            sink=None if sink is None else sink.repeat(q.shape[0] // groups), dropout_p=dropout_p,
+        )  # fmt: skip
 
     return from_residues(by_groups(attend, q, k, v, *extra), dilation, heads, seq_len)
 

@@ -32,19 +32,22 @@ from attention.backends.sdpa.causal import (
 from attention.backends.sdpa.kernels import (
     CPU_KERNELS,
     KERNELS,
-    LSE_KERNELS,
     NAMES,
     UNKNOWN,
     Kernel,
+    check_fetched,
+    check_nested,
     chosen,
+    lse_kernel,
     lse_reasons,
     ring_kernel,
 )
-from attention.base import EVERYWHERE, UnsupportedError
+from attention.base import EVERYWHERE
 from attention.checks import check_choice
 from attention.exact import ExactAttention
 from attention.functional import expand_kv_heads, has_values, only_trailing_padding
-from attention.kernels.fused import sdpa_rows
+from attention.kernels.fused import attention_with_sink, sdpa_rows
+from attention.kernels.sinks import WithSink
 from attention.problem import Cost, Mode, Problem, Supports, softmax_ops
 from attention.registry import register
 
@@ -53,7 +56,7 @@ if TYPE_CHECKING:
 
 
 @register("sdpa")
-class SDPAAttention(ExactAttention):
+class SDPAAttention(WithSink, ExactAttention):
     """Torch's fused exact attention.
 
     Args:
@@ -65,6 +68,9 @@ class SDPAAttention(ExactAttention):
             module, under ``torch.func``, of nested tensors.
         scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
         dropout_p: probability of dropping an attention weight in training mode.
+        sink: a learnt logit of each head, the parameter `sink` ``[H]``, takes part in the softmax
+            and has no value, as in gpt-oss; a tensor gives the logits to begin with. It needs the
+            log-sum-exp, and so flash on a CPU, on CUDA efficient and no gradient.
     """
 
     summary = "torch's fused exact attention"
@@ -84,15 +90,20 @@ class SDPAAttention(ExactAttention):
         kernel: Kernel = "auto",
         scale: float | None = None,
         dropout_p: float = 0.0,
+        sink: bool | Tensor = False,
     ) -> None:
         super().__init__(num_heads=num_heads, head_dim=head_dim, scale=scale, dropout_p=dropout_p)
+        self.take_sink(sink, num_heads)
         self.kernel_choice = check_choice("kernel", kernel, ("auto", *KERNELS))
         self.pinned = None if kernel == "auto" else self.kernel_choice
         self._scale_of_torch = 1.0 / math.sqrt(head_dim)
 
     def unsupported_reasons(self, problem: Problem) -> list[str]:
-        """Add: a pinned kernel that this device does not have."""
+        """Add: a pinned kernel that this device does not have, what has no sink."""
         reasons = super().unsupported_reasons(problem)
+        dropout_p = self.active_dropout_p
+        if self.sink is not None:
+            reasons += lse_reasons(problem, pinned=self.pinned, dropout_p=dropout_p, what="sink")
         if self.pinned and problem.device == "cpu" and self.pinned not in CPU_KERNELS:
             reasons.append(
                 f"kernel: {self.pinned} does not exist on cpu; there: {', '.join(CPU_KERNELS)}"
@@ -114,12 +125,7 @@ class SDPAAttention(ExactAttention):
         )  # fmt: skip
         kernel = self.ring_kernel(problem, part.exchange.spans)
         if kernel is None:
-            if self.pinned == "flash" and part.is_causal and problem.device == "cuda":
-                raise UnsupportedError(
-                    "kernel: causal parts that are not equally long, padded or under dropout need "
-                    "a mask, which flash does not take on cuda; expected auto, efficient, cudnn "
-                    "or math"
-                )
+            check_fetched(problem, self.pinned)
             return super().attend_across(part)
         from attention.parallel.ring import ring_attention  # imports torch.distributed
 
@@ -132,13 +138,11 @@ class SDPAAttention(ExactAttention):
     def ring_kernel(self, problem: Problem, spans: Sequence[tuple[int, int]]) -> str | None:
         """Return which of `attention.parallel.ring.KERNELS` a ring runs; None = keys are fetched.
 
-        Ranks must not differ in it, so it depends on what they agree on alone.
-
-        Args:
-            problem: the whole call.
-            spans: of the ranks.
+        Ranks must not differ in it, so it depends on what they agree on alone: on the whole
+        call, and on the spans of the ranks.
         """
-        if type(self).attend is not SDPAAttention.attend:  # a subclass that computes otherwise
+        otherwise = type(self).attend is not SDPAAttention.attend  # a subclass's
+        if otherwise or self.sink is not None:
             return None
         return ring_kernel(problem, spans, pinned=self.pinned, dropout_p=self.active_dropout_p)
 
@@ -153,17 +157,16 @@ class SDPAAttention(ExactAttention):
     ) -> Tensor:
         """Call torch once, or once for a few queries at a time where causal needs a mask."""
         dropout_p = self.dropout_p and self.active_dropout_p
-        plain = key_padding_mask is None and not (self.pinned or dropout_p)
+        plain = key_padding_mask is None and not (self.pinned or dropout_p) and self.sink is None
         if type(q) is not Tensor:
-            self._check_nested(q, is_causal)
+            check_nested(q, is_causal, self.sink)
         elif v.shape[3] != q.shape[3]:
             return self._attend_in_parts(
                 *as_wide(q, k, v), is_causal=is_causal, key_padding_mask=key_padding_mask
             )[..., : v.shape[3]]
         elif plain and not is_dynamo_compiling() and q.shape == k.shape:
-            # No grouped heads, and causal is torch's own. The common call in as few steps as can
-            # be: a short one takes microseconds, and behind a long one each step finds the caches
-            # cold. To hand over what torch takes anyway costs a microsecond, too.
+            # The common call in as few steps as can be: a short one takes microseconds, and behind
+            # a long one each step finds the caches cold. A needless argument costs one, too.
             given: dict[str, Any] = {"is_causal": True} if is_causal else {}
             if self.scale != self._scale_of_torch:
                 given["scale"] = self.scale
@@ -213,14 +216,7 @@ class SDPAAttention(ExactAttention):
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Call one of torch's kernels by its name: F's function hands no log-sum-exp over."""
-        kernel = LSE_KERNELS[q.device.type] if not q.is_meta else UNKNOWN
-        if self.kernel != kernel:
-            self.kernel = kernel
-        trains = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
-        if trains and q.device.type == "cuda":
-            raise UnsupportedError(
-                "return_lse: on cuda sdpa's has no gradient; expected torch.no_grad(), or full"
-            )
+        self._say(lse_kernel("return_lse", q, k, v))
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         out, lse = lse_in_parts(
             *as_wide(q, k, v), is_causal=is_causal, padding=key_padding_mask, scale=self.scale
@@ -229,12 +225,24 @@ class SDPAAttention(ExactAttention):
 
     def lse_reasons(self, problem: Problem) -> list[str]:
         """Name what torch's kernels do not hand a log-sum-exp over for."""
-        return lse_reasons(problem, pinned=self.pinned, dropout_p=self.active_dropout_p)
+        reasons = lse_reasons(problem, pinned=self.pinned, dropout_p=self.active_dropout_p)
+        return super().lse_reasons(problem) + reasons
+
+    def _with_sink(
+        self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, is_causal: bool
+    ) -> Tensor:
+        assert self.sink is not None
+        self._say(lse_kernel("sink", q, k, v, self.sink))
+        return attention_with_sink(
+            q, k, v, self.sink, hidden=hidden, is_causal=is_causal, scale=self.scale
+        )
 
     def _pin(self) -> AbstractContextManager[None]:
         return sdpa_kernel(KERNELS[self.pinned]) if self.pinned else nullcontext()
 
     def _call(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool) -> Tensor:
+        if self.sink is not None:
+            return self._with_sink(q, k, v, None, is_causal)
         self._record(q, k, v, None, is_causal)
         return F.scaled_dot_product_attention(
             q, k, v, dropout_p=self.active_dropout_p, is_causal=is_causal, scale=self.scale,
@@ -242,16 +250,10 @@ class SDPAAttention(ExactAttention):
         )  # fmt: skip
 
     def _masked(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
+        if self.sink is not None:
+            return self._with_sink(q, k, v, hidden, False)
         self._record(q, k, v, ~hidden, False)
         return sdpa_rows(q, k, v, hidden=hidden, scale=self.scale, dropout_p=self.active_dropout_p)
-
-    def _check_nested(self, q: Tensor, is_causal: bool) -> None:
-        """Refuse what torch has no kernel for."""
-        if q.is_nested and is_causal and q.device.type == "cpu":
-            raise UnsupportedError(
-                "is_causal: of nested tensors torch has no causal kernel on cpu; expected False, "
-                "or padded tensors and their key_padding_mask"
-            )
 
     def _record(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool
@@ -271,8 +273,11 @@ class SDPAAttention(ExactAttention):
         name = NAMES.get(choice) or f"torch backend {choice}"
         if not has_values(q):  # of a meta tensor torch names one, too
             name = UNKNOWN
-        if self.kernel != name:  # a module is slow to write to
-            self.kernel = name
+        self._say(name)
+
+    def _say(self, kernel: str) -> None:
+        if self.kernel != kernel:  # a module is slow to write to
+            self.kernel = kernel
 
     def cost(self, problem: Problem, mode: Mode) -> Cost:
         """Count the pairs that are seen; torch's plain kernel executes the hidden ones too."""
@@ -284,12 +289,9 @@ class SDPAAttention(ExactAttention):
             return cost
         # Queries before the first key are left out.
         pairs = min(problem.seq_len, problem.key_len) * problem.key_len
-        whole = (
-            problem.batch
-            * problem.num_heads
-            * softmax_ops(pairs, problem.head_dim, mode, problem.v_dim)
-        )
-        return replace(cost, executed_ops=whole)
+        heads = problem.batch * problem.num_heads
+        whole = softmax_ops(pairs, problem.head_dim, mode, problem.v_dim)
+        return replace(cost, executed_ops=heads * whole)
 
     @property
     def recomputes(self) -> bool:

@@ -64,24 +64,75 @@ def chosen(
         ) from error
 
 
-def lse_reasons(problem: Problem, *, pinned: str | None, dropout_p: float) -> list[str]:
-    """Say why no kernel of torch returns the log-sum-exp of a call; empty = one does."""
+def lse_reasons(
+    problem: Problem, *, pinned: str | None, dropout_p: float, what: str = "return_lse"
+) -> list[str]:
+    """Say why no kernel of torch returns the log-sum-exp of a call; empty = one does.
+
+    Args:
+        problem: the call.
+        pinned: the kernel that was asked for; ``None`` = any.
+        dropout_p: of the call.
+        what: needs it, for the messages.
+    """
     device = problem.device
     if device not in (*LSE_KERNELS, "meta"):
-        return [f"return_lse: sdpa has one on {', '.join(LSE_KERNELS)}, not on {device}"]
+        return [f"{what}: sdpa has one on {', '.join(LSE_KERNELS)}, not on {device}"]
     reasons = []
     kernel = LSE_KERNELS.get(device, UNKNOWN)
     if pinned not in (None, kernel):
-        reasons.append(f"kernel: beside return_lse it is {kernel}, not {pinned}")
+        reasons.append(f"kernel: beside {what} it is {kernel}, not {pinned}")
     if dropout_p:
-        reasons.append("dropout_p: sdpa drops no weight beside return_lse; full does")
+        reasons.append(f"dropout_p: sdpa drops no weight beside {what}; full does")
     if device == "cuda" and (problem.dtype == torch.float64 or problem.head_dim % 8):
         reasons.append(
-            "return_lse: on cuda torch's kernel takes float32 and half precision and a "
+            f"{what}: on cuda torch's kernel takes float32 and half precision and a "
             f"head_dim that is a multiple of 8; got {dtype_names((problem.dtype,))} and "
             f"{problem.head_dim}"
         )
     return reasons
+
+
+def lse_kernel(what: str, q: Tensor, *others: Tensor) -> str:
+    """Return which kernel has a log-sum-exp.
+
+    Args:
+        what: needs it, for the message.
+        q: ``[B, H, N, D]``.
+        *others: what else a gradient may be wanted of.
+
+    Raises:
+        UnsupportedError: where a gradient is wanted and it has none.
+    """
+    trains = torch.is_grad_enabled() and any(x.requires_grad for x in (q, *others))
+    if trains and q.device.type == "cuda":
+        raise UnsupportedError(
+            f"{what}: on cuda sdpa's has no gradient; expected torch.no_grad(), or full"
+        )
+    return UNKNOWN if q.is_meta else LSE_KERNELS[q.device.type]
+
+
+def check_nested(q: Tensor, is_causal: bool, sink: Tensor | None) -> None:
+    """Refuse of nested tensors what torch has no kernel for."""
+    if not q.is_nested:
+        return
+    if sink is not None:
+        raise UnsupportedError("sink: nested tensors have none; expected padded tensors")
+    if is_causal and q.device.type == "cpu":
+        raise UnsupportedError(
+            "is_causal: of nested tensors torch has no causal kernel on cpu; expected False, "
+            "or padded tensors and their key_padding_mask"
+        )
+
+
+def check_fetched(problem: Problem, pinned: str | None) -> None:
+    """Refuse a pinned kernel for a rank's part where keys are fetched."""
+    if pinned == "flash" and problem.is_causal and problem.device == "cuda":
+        raise UnsupportedError(
+            "kernel: causal parts that are not equally long, padded or under dropout need "
+            "a mask, which flash does not take on cuda; expected auto, efficient, cudnn "
+            "or math"
+        )
 
 
 def ring_kernel(

@@ -56,6 +56,10 @@ VARIANTS = [
     ("sdpa", {"scale": 0.3}),
     ("gated_linear", {"decay": "retnet"}),
     ("gated_linear", {"decay": "lightning"}),
+    ("full", {"sink": True}),
+    ("sdpa", {"sink": True}),
+    ("longformer", {"window": 8, "sink": True}),
+    ("longformer", {"window": 4, "dilation": [1, 1, 2, 5], "sink": True}),
 ]
 
 
@@ -65,6 +69,8 @@ HOLDING: list[tuple[str, dict[str, object]]] = [
     ("linformer", {"rank": 16, "method": "mean_pool"}),
     ("performer", {"num_features": 33, "kernel": "chunked"}),
     ("sdpa", {"kernel": "flash"}),
+    ("sdpa", {"sink": True}),
+    ("longformer", {"window": 8, "sink": True}),
 ]
 """Variants whose memory is looked at too, in calls of 4,096 tokens: one for each way through the
 code. The math kernel's is quadratic, as its name says."""
