@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from results.schema import Case
 from suites.engine.session import Asks, MisuseError, ask_about, check_accepted
 from suites.machine.cases import roof_cases
 from suites.plan import cases
@@ -30,17 +31,24 @@ def prepared(
     every = [*roof_cases(plan, single_thread=True), *cases(plan)]
     told = ask_about(launcher, every, plugins, plan.files)
     check_accepted(told, every)
-    plan, left_out = _that_run(plan, told)
+    plan, left_out = _that_run(plan, told, every)
     return plan.suite.informed(plan, told["cases"]), told, left_out
 
 
-def _that_run(plan: Plan, told: Mapping[str, Any]) -> tuple[Plan, list[str]]:
+def _that_run(
+    plan: Plan, told: Mapping[str, Any], every: Sequence[Case]
+) -> tuple[Plan, list[str]]:
     """Return a sweep without backends that nobody named and that cannot run, and who they are.
+
+    That is those that the device cannot run, and those that serve none of their cases.
 
     Raises:
         MisuseError: if none can run on the device.
     """
-    unavailable: Mapping[str, str] = told.get("unavailable", {}).get(plan.device, {})
+    unavailable = {
+        **_serving_none(told, every),
+        **told.get("unavailable", {}).get(plan.device, {}),
+    }
     running = tuple(arm for arm in plan.backends if arm.name not in unavailable)
     if plan.names_backends or not plan.backends:
         return plan, []
@@ -54,6 +62,15 @@ def _that_run(plan: Plan, told: Mapping[str, Any]) -> tuple[Plan, list[str]]:
     return replace(plan, backends=running), [
         f"{name} is left out ({unavailable[name]}); --backend {name} keeps it" for name in gone
     ]
+
+
+def _serving_none(told: Mapping[str, Any], every: Sequence[Case]) -> dict[str, str]:
+    """Return the backends whose cases are all unsupported, with the first reason."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for case in every:
+        said = told["cases"][case.id]["unsupported"] if case.arms else []
+        reasons[case.arms[0].name if case.arms else ""].append(said[0] if said else "")
+    return {name: found[0] for name, found in reasons.items() if all(found)}
 
 
 def completed(plan: Plan, told: Mapping[str, Any]) -> Plan:

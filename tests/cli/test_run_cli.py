@@ -134,13 +134,18 @@ def test_backends_are_a_list():
 class Child:
     """Answers like a machine without CUDA."""
 
+    serves_none = ""
+
     def ask(self, request, **_):
         told = {
             "names": ["full", "sdpa", "xformers"],
             "unavailable": {"cpu": {"xformers": "no CPU kernel"},
                             "cuda": dict.fromkeys(("full", "sdpa", "xformers"), "no GPU")},
             "cases": {
-                one["id"]: {"misuse": None, "unsupported": [], "memory_exponent": 2.0}
+                one["id"]: {
+                    "misuse": None, "memory_exponent": 2.0,
+                    "unsupported": ["only else"] * (one["arms"][0]["name"] == self.serves_none),
+                }
                 for one in request["cases"]
             },
         }  # fmt: skip
@@ -155,6 +160,13 @@ def test_a_backend_that_nobody_named_and_that_cannot_run_is_left_out_in_one_line
     without, said = measured()
     assert without == {"full", "sdpa"}
     assert said == ["xformers is left out (no CPU kernel); --backend xformers keeps it"]
+
+    class Other(Child):
+        serves_none = "full"
+
+    plan, _, said = prepared(plan_sweep(None), [], Other())
+    assert {arm.name for arm in plan.backends} == {"sdpa"}
+    assert said[0] == "full is left out (only else); --backend full keeps it"
     named = tuple(cli.main.commands["run"].make_context(
         "run", ["--backend", "full,xformers"]).params["backends"])  # fmt: skip
     assert measured(backends=named) == ({"full", "xformers"}, [])
