@@ -359,7 +359,7 @@ def test_contract_finds_what_is_broken(cls: type[Attention], what: str) -> None:
     assert finding.message
     with pytest.raises(Exception) as raised:  # noqa: PT011  # whatever the check found
         exec(finding.how, {})
-    if cls is not IsRandom:
+    if cls is not IsRandom and what != "meta":  # memory that nobody wrote to has any value
         assert finding.message.endswith(str(raised.value))
 
 
