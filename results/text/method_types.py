@@ -39,6 +39,9 @@ _UNTRAINED = ("linformer",)
 _FREE = ("method=mean_pool",)
 """Options without such projections."""
 
+_SINK = "sink=true"
+"""A learnt logit that takes a part of the softmax."""
+
 
 def method_type(backend: str, options: str, relative_error: float | None = None) -> MethodType:
     """Return what a backend computes: by its name if it is ours, else by its error.
@@ -52,10 +55,11 @@ def method_type(backend: str, options: str, relative_error: float | None = None)
     Returns:
         The type; of a plug-in ``exact`` if its error is at most `EXACT_ERROR`, else ``own``.
     """
-    del options  # none of ours changes the type
     name = backend.partition("@")[0]  # the mark of a plug-in's version
     if name in _BY_NAME:
-        return _BY_NAME[name]
+        known = _BY_NAME[name]
+        # A sink takes a part of the softmax: no drop-in for attention without.
+        return "approximate" if known == "exact" and _SINK in options.split(",") else known
     is_exact = relative_error is not None and relative_error <= EXACT_ERROR  # false for NaN
     return "exact" if is_exact else "own"
 

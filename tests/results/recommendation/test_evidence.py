@@ -41,6 +41,7 @@ def test_ours_are_known_by_name_and_a_plug_in_by_its_error() -> None:
     assert [method_type(n, "") for n in ("full", "sdpa", "longformer", "performer", "lstm")] == [
         "exact", "exact", "sparse", "approximate", "own",
     ]  # fmt: skip
+    assert method_type("sdpa", "kernel=flash,sink=true") == "approximate"  # no drop-in
     assert method_type("mine", "") == method_type("mine", "", math.nan) == "own"
     assert (method_type("mine", "", 1e-3), method_type("mine", "", 2e-3)) == ("exact", "own")
 
