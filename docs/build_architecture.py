@@ -1,4 +1,4 @@
-"""Write what docs/architecture.md draws of the import graph: rooms, and who imports whom.
+"""Write what docs/architecture.md and architecture_rooms.md say of the import graph.
 
     python docs/build_architecture.py
 
@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "architecture.md"
+PAGE, ROOMS_PAGE = (ROOT / "docs" / f"architecture{end}.md" for end in ("", "_rooms"))
 PACKAGES = ("attention", "models", "suites", "results")
 BEGIN, END = "<!-- generated: {} -->", "<!-- end -->"
 
@@ -122,18 +122,26 @@ def _shown(room: str, package: str) -> str:
     return room if room == "results.schema" else room.split(".")[0]
 
 
-def built() -> str:
-    """Return the page with its generated parts made anew."""
-    graph, text = rooms(), PAGE.read_text("utf-8")
-    parts = {"floors": picture(graph)} | {p: table(graph, p) for p in PACKAGES}
+def built() -> dict[Path, str]:
+    """Return both pages with their generated parts made anew."""
+    graph = rooms()
+    return {
+        PAGE: _filled(PAGE, {"floors": picture(graph)}),
+        ROOMS_PAGE: _filled(ROOMS_PAGE, {name: table(graph, name) for name in PACKAGES}),
+    }
+
+
+def _filled(page: Path, parts: Mapping[str, str]) -> str:
+    text = page.read_text("utf-8")
     for name, part in parts.items():
         begin = BEGIN.format(name)
         before, found, rest = text.partition(begin)
         if not found:
-            raise ValueError(f"{PAGE.name}: no part {name!r}")
+            raise ValueError(f"{page.name}: no part {name!r}")
         text = f"{before}{begin}\n\n{part}\n\n{END}{rest.partition(END)[2]}"
     return text
 
 
 if __name__ == "__main__":
-    PAGE.write_text(built(), "utf-8")
+    for page, text in built().items():
+        page.write_text(text, "utf-8")
