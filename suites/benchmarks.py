@@ -116,7 +116,11 @@ class DecodeStep:
     version = str(MEASUREMENT)
     timeout = 120.0
     param_names = ("backend", "context")
-    params = (("bigbird", "full", "longformer", "performer", "sdpa", "xformers"), (1024, 8192))
+    params = (
+        ("bigbird", "full", "gated_delta", "gated_linear", "longformer", "performer", "sdpa",
+         "xformers"),
+        (1024, 8192),
+    )  # fmt: skip
 
     def measure_latency(self, backend: str, context: int) -> dict[str, Any]:
         """Measure a step: fp32 on the CPU, B=1, H=8, D=64, all threads.

@@ -194,7 +194,7 @@ def test_grid_point_as_asv_runs_it(launcher: Any, tmp_path: Path):
 
 
 def test_step_as_asv_runs_it(launcher: Any, tmp_path: Path):
-    index = 4 * 2  # sdpa, 1024
+    index = 6 * 2  # sdpa, 1024
     _, code, data = run(launcher, tmp_path, f"benchmarks.DecodeStep.measure_latency-{index}")
     assert code == 0
     (arm,) = data["record"]["arms"]
