@@ -23,7 +23,7 @@ COSTS = (
 )  # fmt: skip
 """The claims that are of time and memory; the others are of what a model does and learns."""
 
-REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "epyc-2-cores-claims"
+REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "epyc-2-cores" / "claims"
 
 HEAD = """\
 # Claims about attention, tested

@@ -78,18 +78,17 @@ BASELINE = "sdpa"
 
 def epyc(*names: str) -> Run:
     """Return sweeps of the machine that most pages are of; without a name the first one."""
-    folders = [f"epyc-2-cores-{name}" for name in names] or ["epyc-2-cores"]
-    return loaded(*(RUNS / folder for folder in folders))
+    return loaded(*(RUNS / "epyc-2-cores" / name for name in names or ("speed",)))
 
 
 def xeon(*names: str) -> Run:
     """Return sweeps of another machine."""
-    return loaded(*(RUNS / f"xeon-2-cores-{name}" for name in names))
+    return loaded(*(RUNS / "xeon-2-cores" / name for name in names))
 
 
 def the_answer() -> str:
     """Return the answer in three sentences."""
-    folders = (RUNS / f"epyc-2-cores{end}" for end in ("", "-text", "-error"))
+    folders = (RUNS / "epyc-2-cores" / name for name in ("speed", "text", "error"))
     return answer(*folders)
 
 

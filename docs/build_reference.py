@@ -10,7 +10,7 @@ from pathlib import Path
 from results.report import write_report
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "results" / "reference" / "epyc-2-cores"
+FOLDER = ROOT / "results" / "reference" / "epyc-2-cores" / "speed"
 FILE = ROOT / "docs" / "reference.html"
 
 

@@ -15,7 +15,7 @@ from playwright.sync_api import sync_playwright
 from results.report import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
-RECORDS = ROOT / "results" / "reference" / "epyc-2-cores"
+RECORDS = ROOT / "results" / "reference" / "epyc-2-cores" / "speed"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 

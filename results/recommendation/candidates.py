@@ -78,7 +78,7 @@ def held(rows: pd.DataFrame) -> tuple[str, ...]:
 
 # -- evidence that ships --------------------------------------------------------------------------
 
-SHIPPED = ("epyc-2-cores-error", "epyc-2-cores-quality", "epyc-2-cores-text")
+SHIPPED = ("epyc-2-cores/error", "epyc-2-cores/quality", "epyc-2-cores/text")
 """The reference records of quality: it is a backend's, whatever the machine."""
 
 

@@ -51,12 +51,12 @@ REFERENCE = ROOT / "results" / "reference"
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 RUNS = {
-    "epyc-2-cores": (
+    "epyc-2-cores/speed": (
         "mine", "first", "second", "both", "before", "after", "standard", "runs/quick", "error",
         "quality", "quantized", "sorted",
     ),
-    "epyc-2-cores-decode": ("decode",),
-    "epyc-2-cores-claims": ("claims",),
+    "epyc-2-cores/decode": ("decode",),
+    "epyc-2-cores/claims": ("claims",),
 }  # fmt: skip
 """Run folders that pages name, by the reference sweep whose records they get."""
 

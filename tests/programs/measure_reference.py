@@ -6,8 +6,10 @@
 
 `SWEEPS` is what is measured. Each is a run under ``runs/reference/``, which `--resume` goes on
 with; one that is whole is copied to ``results/reference/<machine>/<sweep>/``, the files that the
-documentation is built from. A disturbed machine and changed code are refused before anything is
-measured: results of one table are of one commit and of a machine that does nothing else.
+documentation is built from, and is not measured again while the measurement stays the same: a
+checkout elsewhere on such a machine goes on with the others. A disturbed machine and changed code
+are refused before anything is measured: results of one table are of one commit and of a machine
+that does nothing else.
 """
 
 from __future__ import annotations
@@ -23,12 +25,16 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from results.schema import MEASUREMENT
+from results.text.settings import machine_name
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("environments.jsonl", "machines.jsonl", "records.jsonl")
 """What is kept of a run."""
 DONE = "reference.json"
-"""In a run's folder, once it is whole: its command, commit, and the seconds it took."""
+"""In the folder of a whole sweep: its command, commit, and the seconds it took."""
 LEAST_S = 60.0
 """A sweep is not begun or gone on with when less time is left."""
 HARMLESS = ("gpu", "xformers")
@@ -107,6 +113,10 @@ SWEEPS = (
     Sweep("context", 8, "context_parallel.md", ("context",)),
     Sweep("claims", 30, "claims.md", ("claims", "--preset", "standard")),
     Sweep("error", 8, "quality_error.md", ("error", "--preset", "standard")),
+    Sweep(
+        "error-512-2048", 4, "quality_error.md",
+        ("error", "--preset", "standard", "--seq-len", "512,2048"),
+    ),
     Sweep("quantized", 4, "quality_text.md", ("quantized",)),
     Sweep("quality", 75, "quality.md", ("quality", "--preset", "standard")),
     Sweep(
@@ -143,11 +153,12 @@ class Reference:
 
     def done(self, sweep: Sweep) -> Mapping[str, object] | None:
         """Return what is known of a whole sweep; ``None`` = it is not whole."""
-        file = self._runs / sweep.name / DONE
+        file = self._kept / sweep.name / DONE
         if not file.exists():
             return None
         said: dict[str, object] = json.loads(file.read_text())
-        return said if said["arguments"] == list(sweep.arguments) else None
+        same = (said["arguments"], said["measurement"]) == (list(sweep.arguments), MEASUREMENT)
+        return said if same else None
 
     @property
     def left(self) -> list[Sweep]:
@@ -192,41 +203,70 @@ class Reference:
         if limit:
             return True  # it may have ended for want of time: the next call tells
         took = time.monotonic() - began
-        told = {"arguments": list(sweep.arguments), "commit": commit(), "seconds": round(took, 1)}
-        (folder / DONE).write_text(json.dumps(told, indent=1))
-        self._keep(sweep)
+        self._keep(sweep, took)
         return True
 
-    def _keep(self, sweep: Sweep) -> None:
+    def _keep(self, sweep: Sweep, seconds: float) -> None:
+        """Copy a whole sweep's records, say how they came about, and list it in the README."""
         target = self._kept / sweep.name
         target.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             shutil.copy(self._runs / sweep.name / name, target / name)
-        rows = [(one, told) for one in SWEEPS if (told := self.done(one)) is not None]
-        (self._kept / "README.md").write_text(readme(self._kept, rows))
+        told = {
+            "arguments": list(sweep.arguments), "commit": commit(), "measurement": MEASUREMENT,
+            "seconds": round(seconds, 1),
+        }  # fmt: skip
+        (target / DONE).write_text(json.dumps(told, indent=1) + "\n")
+        (self._kept / "README.md").write_text(readme(self._kept))
         say(f"{sweep.name}: kept in {target.relative_to(self._kept.parent)}")
 
 
-def readme(kept: Path, rows: Sequence[tuple[Sweep, Mapping[str, object]]]) -> str:
-    """Return the page that says how the results of a machine were measured."""
+def readme(kept: Path) -> str:
+    """Return the page of a machine's results: what each sweep was measured with, and when."""
     lines = [
         f"# {kept.name}",
         "",
-        "Measured by `make reference` (tests/programs/measure_reference.py), and shown by the",
-        "pages of docs/ that docs/build_measured.py and docs/build_claims.py fill.",
+        "`make reference` (tests/programs/measure_reference.py) measures these results, and",
+        "docs/build_measured.py and docs/build_claims.py fill the pages of docs/ that show them.",
+        "A sweep without a command is of an earlier measurement. Results of two measurements are",
+        "not compared with each other (CHANGELOG.md, under Measurement).",
+        "",
+        f"- Machine: {machine_of(kept)}",
         "",
         "| sweep | date | measurement | commit | shown by | command |",
         "| :-- | :-- | :-- | :-- | :-- | :-- |",
     ]
-    for sweep, told in rows:
-        with (kept / sweep.name / "records.jsonl").open(encoding="utf-8") as records:
-            first = json.loads(records.readline())
-        run: str = first["run"]
+    for sweep in SWEEPS:
+        if not (kept / sweep.name / "records.jsonl").exists():
+            continue
+        first = first_of(kept / sweep.name / "records.jsonl")
+        run = first["run"]
+        done = kept / sweep.name / DONE
+        told = json.loads(done.read_text()) if done.exists() else {}
+        command = f"`attnbench run {' '.join(told['arguments'])}`" if told else ""
         lines.append(
             f"| {sweep.name} | {run[:4]}-{run[4:6]}-{run[6:8]} | {first['measurement']} | "
-            f"{told['commit']} | {sweep.page} | `attnbench run {' '.join(sweep.arguments)}` |"
+            f"{told.get('commit') or first['commit'][:8]} | {sweep.page} | {command} |"
         )
     return "\n".join([*lines, ""])
+
+
+def machine_of(kept: Path) -> str:
+    """Return the machine and the versions of one of its sweeps, in words."""
+    folder = min(file.parent for file in kept.glob("*/machines.jsonl"))
+    about, versions = (
+        first_of(folder / name) for name in ("machines.jsonl", "environments.jsonl")
+    )
+    named = {"torch": "torch", "python": "Python", "blas": "BLAS:", "flags": "instructions:"}
+    words = (f"{word} {versions[name]}" for name, word in named.items() if versions.get(name))
+    return ", ".join((machine_name(about), f"{about.get('cores')} cores", *words))
+
+
+def first_of(file: Path) -> dict[str, Any]:
+    """Return the first line of a file of JSON lines."""
+    with file.open(encoding="utf-8") as lines:
+        first: dict[str, Any] = json.loads(lines.readline())
+    return first
 
 
 def without_budget(arguments: Sequence[str], limit: Sequence[str]) -> list[str]:

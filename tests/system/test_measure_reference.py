@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import measure_reference
 import pytest
 from click.testing import CliRunner
-from measure_reference import FILES, SWEEPS, Reference, Sweep, chosen, name_of, seconds_of
+from measure_reference import DONE, FILES, SWEEPS, Reference, Sweep, chosen, name_of, seconds_of
 
 from cli import main
+from results.schema import MEASUREMENT
 from suites.suite import Plan
 from suites.terminal.progress import Summary
 
@@ -70,16 +72,23 @@ def test_every_sweep_is_one_that_the_command_takes(
     assert (ROOT / "docs" / sweep.page).exists()
 
 
-def test_a_whole_sweep_is_kept_and_not_run_again(reference: Any, tmp_path: Path) -> None:
+def test_a_whole_sweep_is_kept_and_not_run_again(
+    reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, two = (Sweep(name, 1, "a.md", ("--preset", name)) for name in ("one", "two"))
     assert reference(one, two).run() == []
     for name in ("one", "two"):
-        assert {file.name for file in (tmp_path / "kept" / name).iterdir()} == set(FILES)
+        assert {file.name for file in (tmp_path / "kept" / name).iterdir()} == {*FILES, DONE}
     assert len(calls(tmp_path)) == 2
     assert reference(one, two).run() == []
     assert len(calls(tmp_path)) == 2
     other = Sweep("two", 1, "a.md", ("--preset", "other"))
     assert reference(one, other).left == [other]
+    # Where another checkout has no runs of its own, what was kept is done all the same.
+    shutil.rmtree(tmp_path / "runs" / "one")
+    assert reference(one, two).left == []
+    monkeypatch.setattr(measure_reference, "MEASUREMENT", MEASUREMENT + 1)
+    assert reference(one, two).left == [one, two]
 
 
 def test_the_folder_says_how_it_was_measured(

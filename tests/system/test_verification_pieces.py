@@ -91,12 +91,12 @@ def test_without_time_nothing_is_started(tmp_path: Path) -> None:
 
 
 def test_a_run_beside_itself_differs_in_nothing() -> None:
-    run = REFERENCE / "epyc-2-cores"
+    run = REFERENCE / "epyc-2-cores" / "speed"
     counts = repeated_runs.compared(run, run)
     assert {kind: differ for kind, (_, differ) in counts.items()} == dict.fromkeys(counts, 0)
     assert counts["exponent"][0] == 12
     assert counts["crossover"][0] > 0
-    other = repeated_runs.compared(run, REFERENCE / "epyc-2-cores-scaling")
+    other = repeated_runs.compared(run, REFERENCE / "epyc-2-cores/scaling")
     assert sum(tries for tries, _ in other.values()) == 0  # other lengths
 
 

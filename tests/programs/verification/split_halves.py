@@ -35,10 +35,10 @@ from verification.two_runs import (
 
 RUNS = {
     "full": (
-        "epyc-2-cores", "epyc-2-cores-scaling", "epyc-2-cores-decode", "xeon-2-cores-threads",
-        "xeon-2-cores-short", "xeon-2-cores-short-causal",
+        "epyc-2-cores/speed", "epyc-2-cores/scaling", "epyc-2-cores/decode",
+        "xeon-2-cores/threads", "xeon-2-cores/short", "xeon-2-cores/short-causal",
     ),
-    "short": ("epyc-2-cores", "epyc-2-cores-scaling"),
+    "short": ("epyc-2-cores/speed", "epyc-2-cores/scaling"),
 }  # fmt: skip
 LEAST_LAUNCHES = 4
 DRAWN = 20

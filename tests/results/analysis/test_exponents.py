@@ -113,12 +113,12 @@ def test_a_sentinel_narrows_what_the_machine_scattered(tmp_path: Path) -> None:
     assert (after["ci_high"] - after["ci_low"]).max() < 1e-3
 
 
-@pytest.mark.parametrize("name", ["epyc-2-cores", "epyc-2-cores-scaling"])
+@pytest.mark.parametrize("name", ["epyc-2-cores/speed", "epyc-2-cores/scaling"])
 def test_shipped_runs_tell_every_exponent_of_time(name: str) -> None:
     table = scaling_table(load(REFERENCE / name)).query("metric == 'latency'")
     table = table[table["seq_len_min"].notna()]
     half = (table["ci_high"] - table["ci_low"]) / 2
-    assert len(half) == (12 if name == "epyc-2-cores" else 5)
+    assert len(half) == (12 if name == "epyc-2-cores/speed" else 5)
     assert half.max() < 0.1
 
 

@@ -104,10 +104,10 @@ def test_what_is_said() -> None:
 @pytest.mark.parametrize(
     ("folder", "irregular"),
     [
-        ("epyc-2-cores", {("longformer", "forward"), ("bigbird", "forward")}),
-        ("epyc-2-cores-scaling", set()),
-        ("epyc-2-cores-million", set()),
-        ("epyc-2-cores-decode", set()),
+        ("epyc-2-cores/speed", {("longformer", "forward"), ("bigbird", "forward")}),
+        ("epyc-2-cores/scaling", set()),
+        ("epyc-2-cores/million", set()),
+        ("epyc-2-cores/decode", set()),
     ],
 )
 def test_what_the_shipped_runs_say(folder: str, irregular: set[tuple[str, str]]) -> None:
@@ -122,7 +122,7 @@ def test_what_the_shipped_runs_say(folder: str, irregular: set[tuple[str, str]])
 
 def test_in_powers_of_two_every_method_is_as_declared() -> None:
     """The lengths that the presets measure: what 1,536 tokens blur is told there."""
-    table = points(load(REFERENCE / "epyc-2-cores"))
+    table = points(load(REFERENCE / "epyc-2-cores/speed"))
     peaks = table[(table["metric"] == "peak_memory") & table["seq_len"].isin(QUICK)]
     series = peaks[peaks["value"].notna()].groupby(["backend", "mode"])
     assert len(series) == 12

@@ -34,7 +34,9 @@ def change(folder: Path, file: str, **values: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "reference", sorted(REFERENCE.glob("*-cores*")), ids=lambda folder: folder.name
+    "reference",
+    sorted(file.parent for file in REFERENCE.glob("*/*/records.jsonl")),
+    ids=lambda folder: f"{folder.parent.name}/{folder.name}",
 )
 def test_the_shipped_records_are_sound_and_name_nobody(reference: Path) -> None:
     assert faults(reference) == []
