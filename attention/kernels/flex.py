@@ -31,7 +31,7 @@ from attention.functional import opaque
 from attention.kernels.flex_tiles import MaskMod, SparseTiles
 from attention.problem import Problem
 
-Kernel = Literal["auto", "tiled", "flex"]
+Kernel = Literal["auto", "tiled", "compiled", "flex"]
 """The option of a backend that has tiles of its own beside FlexAttention."""
 KERNELS: tuple[str, ...] = get_args(Kernel)
 

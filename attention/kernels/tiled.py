@@ -28,6 +28,8 @@ from torch import Tensor
 
 from attention.derivatives import must_be_plain, plain_gradients
 from attention.functional import draw_seed, opaque
+from attention.kernels.compiled.attention import compiled_attention
+from attention.kernels.compiled.table import table_of
 from attention.kernels.onednn import at_full_rate
 from attention.kernels.tile_operands import (
     LOG2_E,
@@ -50,6 +52,7 @@ BACKWARD_BYTES = {"cpu": 6_500_000, "cuda": 1 << 27}
 def tiled_attention(
     q: Tensor, k: Tensor, v: Tensor, plan: Plan, *, scale: float, extra_k: Tensor | None = None,
     extra_v: Tensor | None = None, sink: Tensor | None = None, dropout_p: float = 0.0,
+    compiled: bool = False,
 ) -> Tensor:  # fmt: skip
     """Attend over the pattern of `plan`. G counts heads, or batch times heads.
 
@@ -65,17 +68,46 @@ def tiled_attention(
         sink: logits ``[G]`` that take part in each row's softmax; or ``None``. Not together with
             a `DensePlan`.
         dropout_p: probability of dropping an attention weight.
+        compiled: whether `attention.kernels.compiled` does it; without dropout.
 
     Returns:
         ``[G, N, D]``. Differentiable in q, k, v, extra_k and extra_v; second derivatives keep
         every score.
     """
+    if compiled:
+        return _by_compiled_kernel(q, k, v, extra_k, extra_v, sink, plan, scale)
     q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
     dropout_seed = draw_seed() if dropout_p else 0  # what is dropped follows from it and the tile
     out: Tensor = _Tiled.apply(  # type: ignore[no-untyped-call]
         q, k, v, extra_k, extra_v, sink, plan, scale, dropout_p, dropout_seed
     )
     return out
+
+
+def _by_compiled_kernel(
+    q: Tensor, k: Tensor, v: Tensor, extra_k: Tensor | None, extra_v: Tensor | None,
+    sink: Tensor | None, plan: Plan, scale: float,
+) -> Tensor:  # fmt: skip
+    """Attend as `tiled_attention` does, each group as a head."""
+
+    def plain(
+        q: Tensor, k: Tensor, v: Tensor, extra_k: Tensor | None, extra_v: Tensor | None,
+        sink: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        out = _plain(
+            q[0], k[0], v[0], None if extra_k is None else extra_k[0],
+            None if extra_v is None else extra_v[0], sink, plan=plan, scale=scale, dropout_p=0.0,
+            dropout_seed=0,
+        )  # fmt: skip
+        return out[None]
+
+    extra = [None if x is None else x[None] for x in (extra_k, extra_v)]
+    out = compiled_attention(
+        q[None], k[None], v[None], table_of(plan, 0 if extra_k is None else extra_k.shape[1]),
+        plain=plain, scale=scale, may_be_empty=plan.may_be_empty, extra_k=extra[0],
+        extra_v=extra[1], sink=sink,
+    )  # fmt: skip
+    return out[0]
 
 
 class _Tiled(torch.autograd.Function):

@@ -6,7 +6,7 @@ of many groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -118,6 +118,11 @@ class Plan(Protocol):
     may_be_empty: bool
 
     @property
+    def key(self) -> Hashable:
+        """What tells this plan from others of its class; ``None`` = nothing short does."""
+        ...
+
+    @property
     def extra_ranges(self) -> Sequence[tuple[int, int]]:
         """Ranges of positions that are extra keys."""
         ...
@@ -199,6 +204,7 @@ class DensePlan:
 
     block_size, block_offset = 1, 0
     extra_ranges: Sequence[tuple[int, int]] = ()
+    key = None
 
     def __init__(
         self, groups: int, seq_len: int, key_len: int, hidden: Tensor | None = None

@@ -17,6 +17,7 @@ import torch
 from attention import registry
 from attention.backends.sdpa import KERNELS
 from attention.backends.xformers import operators
+from attention.kernels.compiled.library import compiler
 from suites.machine import disturbances
 from suites.machine.disturbances import Finding
 from suites.measure.machine import environment, machine
@@ -32,7 +33,7 @@ def examine() -> list[Finding]:
     checks: tuple[Callable[[], list[Finding]], ...] = (
         _software, _hardware, _threads, disturbances.affinities, disturbances.load,
         disturbances.steal, disturbances.clocks, disturbances.throttling, _huge_pages, _memory,
-        _gpu_users, _sdpa_kernels, _xformers_kernels, _backends, _plugins,
+        _gpu_users, _sdpa_kernels, _xformers_kernels, _compiler, _backends, _plugins,
     )  # fmt: skip
     return [finding for check in checks for finding in check()]
 
@@ -161,6 +162,14 @@ def _xformers_kernels() -> list[Finding]:
     if torch.cuda.is_available():
         return [Finding("xformers", "fine" if built else "problem", text)]
     return [Finding("xformers", "note", f"{text}; all of them need a GPU")]
+
+
+def _compiler() -> list[Finding]:
+    """Say whether kernel='compiled' can be built here."""
+    if found := compiler():
+        return [Finding("compiler", "fine", f"{Path(found).name}: builds kernel=compiled")]
+    advice = "install g++ or clang++, or name one in CXX"
+    return [Finding("compiler", "note", "no C++ compiler, so no kernel=compiled", advice)]
 
 
 def _backends() -> list[Finding]:

@@ -41,6 +41,10 @@ HARMLESS = ("gpu", "xformers")
 """Topics of the doctor that disturb no measurement on a CPU."""
 
 _LINEAR = ("longformer", "bigbird", "linformer", "performer")
+_COMPILED = tuple(
+    word for name in ("sdpa", "longformer", "bigbird")
+    for word in ("--backend", name, "--backend", f"{name}:kernel=compiled")
+)  # fmt: skip
 _MANY = tuple(word for name in (*_LINEAR, "sdpa") for word in ("--backend", name))
 
 
@@ -104,6 +108,10 @@ SWEEPS = (
     Sweep(
         "compile", 4, "performance_settings.md",
         ("--preset", "standard", "--seq-len", "2048", "--compile", "off,on", "--launches", "3"),
+    ),
+    Sweep(
+        "compiled", 20, "performance_settings.md",
+        (*_COMPILED, "--seq-len", "512,2048,8192", "--precision", "5%", "--budget", "20m"),
     ),
     Sweep(
         "profile", 8, "kernels.md",

@@ -38,6 +38,7 @@ from attention.checks import check_choice, check_int, check_seed
 from attention.decoding.chunk import Chunk
 from attention.decoding.state import StateShape
 from attention.functional import dense_softmax_attention, expand_kv_heads, query_positions
+from attention.kernels.compiled.attention import compiled_reasons
 from attention.kernels.flex import INSTEAD, KERNELS, Kernel, flex_reasons
 from attention.kernels.onednn import mark
 from attention.kernels.tiles import tiled_cost
@@ -62,7 +63,8 @@ class BigBirdAttention(Attention):
         seed: of the random blocks, which differ from head to head.
         kernel: ``tiled`` runs anywhere; ``flex`` is FlexAttention, compiled, for block sizes that
             are multiples of 32, without dropout and, on a CPU, without a backward pass; ``auto``
-            is flex on CUDA, else tiled, decided by the device alone.
+            is flex on CUDA, else tiled, decided by the device alone. ``compiled`` is for a CPU
+            with a C++ compiler, without dropout.
         scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
         dropout_p: probability of dropping an attention weight in training mode.
     """
@@ -112,7 +114,10 @@ class BigBirdAttention(Attention):
     def unsupported_reasons(self, problem: Problem) -> list[str]:
         """Add: what FlexAttention cannot serve, where it was chosen."""
         reasons = super().unsupported_reasons(problem)
-        if self.kernel_on(problem.device) == "flex":
+        kernel = self.kernel_on(problem.device)
+        if kernel == "compiled":
+            reasons += compiled_reasons(problem, dropout_p=self.active_dropout_p)
+        if kernel == "flex":
             reasons += flex_reasons(problem, dropout_p=self.active_dropout_p)
             if self.block_size % BLOCK_STEP:
                 reasons.append(
@@ -131,7 +136,7 @@ class BigBirdAttention(Attention):
                 q, k, v, self.pattern, is_causal=is_causal, key_padding_mask=key_padding_mask,
                 scale=self.scale,
             )  # fmt: skip
-        self.kernel = "tiled_blocks" + mark(q)
+        self.kernel = self._named("blocks", q)
         k, v = expand_kv_heads(k, self.num_heads), expand_kv_heads(v, self.num_heads)
         if key_padding_mask is None:
             return self._attend_span(q, k, v, is_causal, None)
@@ -156,11 +161,17 @@ class BigBirdAttention(Attention):
     ) -> Tensor:
         """Attend within the real span of a batch; `hidden` ``[B, L]`` marks holes in it."""
         if self.pattern.grid(q.shape[2], is_causal).is_small:
-            self.kernel = "masked_square" + mark(q)
+            self.kernel = self._named("square", q)
         return attend_span(
             q, k, v, self.pattern, is_causal=is_causal, hidden=hidden, scale=self.scale,
-            dropout_p=self.active_dropout_p,
+            dropout_p=self.active_dropout_p, kernel=self.kernel_on(q.device.type),
         )  # fmt: skip
+
+    def _named(self, what: str, q: Tensor) -> str:
+        """Name the kernel of a call."""
+        if self.kernel_on(q.device.type) == "compiled":
+            return f"compiled_{what}"
+        return ("masked_square" if what == "square" else "tiled_blocks") + mark(q)
 
     def make_state(self, shape: StateShape) -> PatternCache:
         """Keep every key and value: a later row may reach back to any block."""

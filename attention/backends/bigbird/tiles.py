@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 
 import torch
@@ -31,6 +31,7 @@ class BlockPlan:
         hidden: bool ``[G, L]``, True = a hole in the sequence; or ``None``.
         unseen: of a small grid: bool ``[H, L, L]``, True = this pair is not seen, of group g that
             of head g mod H; for counting none is needed.
+        key: what tells the random blocks from others; ``None`` = nothing short does.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class BlockPlan:
         device: torch.device,
         hidden: Tensor | None = None,
         unseen: Tensor | None = None,
+        key: Hashable = None,
     ) -> None:
+        self.key = None if key is None or hidden is not None else (key, grid, random.shape)
         self.grid, self.random, self.hidden, self.device = grid, random, hidden, device
         self.unseen = unseen
         self.groups = random.shape[0]
@@ -188,7 +191,7 @@ class BlockPlan:
 
 def attend_span(
     q: Tensor, k: Tensor, v: Tensor, pattern: BlockPattern, *, is_causal: bool,
-    hidden: Tensor | None, scale: float, dropout_p: float,
+    hidden: Tensor | None, scale: float, dropout_p: float, kernel: str,
 ) -> Tensor:  # fmt: skip
     """Attend within the real span of a batch, of L tokens.
 
@@ -204,8 +207,11 @@ def attend_span(
         if hidden is not None:
             holes = hidden[rows].repeat_interleave(len(random), dim=0)  # [G, L]
         plan = BlockPlan(
-            grid, random.repeat(copies, 1, 1), device=q.device, hidden=holes, unseen=unseen
+            grid, random.repeat(copies, 1, 1), device=q.device, hidden=holes, unseen=unseen,
+            key=pattern.seed,
+        )  # fmt: skip
+        return tiled_attention(
+            q, k, v, plan, scale=scale, dropout_p=dropout_p, compiled=kernel == "compiled"
         )
-        return tiled_attention(q, k, v, plan, scale=scale, dropout_p=dropout_p)
 
     return by_groups(attend, q, k, v)

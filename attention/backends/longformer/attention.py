@@ -19,7 +19,7 @@ from attention.backends.longformer.context_parallel import attend_across, bytes_
 from attention.backends.longformer.decoding import decode_step, prefill, prefill_first
 from attention.backends.longformer.flex import attend_by_flex, flex_band_ops
 from attention.backends.longformer.global_tokens import global_rows, tokens_and_hidden
-from attention.backends.longformer.tiles import attend_in_tiles, tiled_band_ops
+from attention.backends.longformer.tiles import attend_in_tiles, tile_rows, tiled_band_ops
 from attention.base import Attention, UnsupportedError
 from attention.checks import check_choice, check_int
 from attention.decoding.caches import SlidingWindow
@@ -31,6 +31,7 @@ from attention.functional import (
     query_positions,
     visible_keys,
 )
+from attention.kernels.compiled.attention import compiled_reasons
 from attention.kernels.flex import KERNELS, Kernel, flex_reasons
 from attention.kernels.onednn import mark
 from attention.kernels.sinks import WithSink
@@ -55,7 +56,7 @@ class LongformerAttention(WithSink, Attention):
         dilation: gap between the keys of a window: one number, or one per head.
         kernel: ``tiled`` runs anywhere; ``flex`` is FlexAttention, compiled, without dropout and,
             on a CPU, without a backward pass; ``auto`` is flex on CUDA, else tiled, decided by
-            the device alone.
+            the device alone. ``compiled`` is for a CPU with a C++ compiler, without dropout.
         scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
         dropout_p: probability of dropping an attention weight in training mode.
         sink: a learnt logit of each head, the parameter `sink` ``[H]``, takes part in the softmax
@@ -109,7 +110,10 @@ class LongformerAttention(WithSink, Attention):
     def unsupported_reasons(self, problem: Problem) -> list[str]:
         """Add: what FlexAttention cannot serve, where it was chosen."""
         reasons = super().unsupported_reasons(problem)
-        if self.kernel_on(problem.device) == "flex":
+        kernel = self.kernel_on(problem.device)
+        if kernel == "compiled":
+            reasons += compiled_reasons(problem, dropout_p=self.active_dropout_p)
+        if kernel == "flex":
             reasons += flex_reasons(problem, dropout_p=self.active_dropout_p)
             if self.sink is not None:
                 reasons.append("sink: flex has none here; expected kernel='tiled'")
@@ -123,7 +127,8 @@ class LongformerAttention(WithSink, Attention):
         global_qkv: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Tensor:  # fmt: skip
         """Attend tile by tile over the band; the global rows run through fused attention."""
-        if self.kernel_on(q.device.type) == "flex":
+        kernel = self.kernel_on(q.device.type)
+        if kernel == "flex":
             self.kernel = "flex_band"
             return attend_by_flex(
                 q, k, v, self.band, is_causal=is_causal, key_padding_mask=key_padding_mask,
@@ -142,19 +147,19 @@ class LongformerAttention(WithSink, Attention):
             attend_in_tiles(
                 *of_run, window=self.window, dilation=dilation, is_causal=is_causal,
                 hidden=hidden, tokens=tokens, scale=self.scale, dropout_p=self.active_dropout_p,
-                sink=sink,
+                sink=sink, kernel=kernel,
             )
             for of_run, (_, dilation), sink in zip(of_runs, runs, sinks, strict=True)
         ]  # fmt: skip
         out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
-        self.kernel = "tiled_band" + mark(q)
+        self.kernel = "compiled_band" if kernel == "compiled" else "tiled_band" + mark(q)
         if tokens is not None:
             rows = global_rows(
                 *(global_qkv or (q, k, v)), tokens, is_causal=is_causal,
                 key_padding_mask=key_padding_mask, scale=self.scale,
                 dropout_p=self.active_dropout_p, sink=self.sink,
             )  # fmt: skip
-            if self.sink is not None:
+            if self.sink is not None or kernel == "compiled":
                 out = out.clone()  # its backward pass reads it
             tokens.write_rows(out, rows)
         return out
@@ -234,7 +239,8 @@ class LongformerAttention(WithSink, Attention):
         if self.kernel_on(problem.device) == "flex":
             executed = flex_band_ops(self.band, dim, seq_len, is_causal, training)
         else:
-            executed = tiled_band_ops(self.band, dim, seq_len, problem.device, is_causal, training)
+            rows = tile_rows(problem.device, self.kernel_on(problem.device))
+            executed = tiled_band_ops(self.band, dim, seq_len, rows, is_causal, training)
         return Cost(
             pattern_ops=problem.batch * softmax_ops(pairs, dim, mode),
             executed_ops=problem.batch * executed,

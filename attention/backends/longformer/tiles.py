@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +16,8 @@ from attention.kernels.tiles import Hidden, Tiles, tiled_cost, tiles_of_groups, 
 
 TILE_ROWS = {"cpu": 128, "cuda": 128}
 OTHER_ROWS = 256
+COMPILED_ROWS = 32
+"""Queries in a tile: of fewer, less of the rectangle around a band is computed in vain."""
 
 
 @dataclass
@@ -55,6 +57,13 @@ class BandPlan:
         self.extra = 0 if self.extra_at is None else self.extra_at.shape[1]
         self.may_be_empty = self.hidden is not None
         self._bands: dict[tuple[int, int, int], tuple[Hidden, ...]] = {}
+
+    @property
+    def key(self) -> Hashable:
+        """Shape and window, where nothing else is hidden."""
+        if self.hidden is not None or self.extra:
+            return None
+        return self.groups, self.seq_len, self.window, self.is_causal, self.rows
 
     def _window(self, start: int) -> tuple[int, int, int]:
         """Return (stop, lo, hi) of the tile that starts at `start`."""
@@ -140,7 +149,7 @@ class BandPlan:
 def attend_in_tiles(
     q: Tensor, k: Tensor, v: Tensor, *, window: int, dilation: int, is_causal: bool,
     hidden: Tensor | None, tokens: GlobalTokens | None, scale: float, dropout_p: float,
-    sink: Tensor | None,
+    sink: Tensor | None, kernel: str,
 ) -> Tensor:  # fmt: skip
     """Attend over the window and to the global tokens, for heads of one dilation.
 
@@ -167,7 +176,7 @@ def attend_in_tiles(
             seq_len=q.shape[1],
             window=window,
             is_causal=is_causal,
-            rows=TILE_ROWS.get(q.device.type, OTHER_ROWS),
+            rows=tile_rows(q.device.type, kernel),
             device=q.device,
             hidden=None if hidden is None else of_groups(hidden, rows),
             extra_hidden=None if tokens is None else of_groups(tokens.absent, rows),
@@ -178,13 +187,19 @@ def attend_in_tiles(
         return tiled_attention(
             q, k, v, plan, scale=scale, extra_k=extra_k, extra_v=extra_v,
             sink=None if sink is None else sink.repeat(q.shape[0] // groups), dropout_p=dropout_p,
+            compiled=kernel == "compiled",
         )  # fmt: skip
 
     return from_residues(by_groups(attend, q, k, v, *extra), dilation, heads, seq_len)
 
 
+def tile_rows(device: str, kernel: str) -> int:
+    """Return the queries in a tile."""
+    return COMPILED_ROWS if kernel == "compiled" else TILE_ROWS.get(device, OTHER_ROWS)
+
+
 def tiled_band_ops(
-    band: Band, head_dim: int, seq_len: int, device: str, is_causal: bool, training: bool
+    band: Band, head_dim: int, seq_len: int, rows: int, is_causal: bool, training: bool
 ) -> int:
     """Count the operations that the tiles execute, for one sequence."""
     executed = 0
@@ -194,7 +209,7 @@ def tiled_band_ops(
             seq_len=-(-seq_len // gap),
             window=band.window,
             is_causal=is_causal,
-            rows=TILE_ROWS.get(device, OTHER_ROWS),
+            rows=rows,
             device=torch.device("cpu"),
         )
         executed += heads * gap * tiled_cost(plan, head_dim, training)

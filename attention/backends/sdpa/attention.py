@@ -30,6 +30,7 @@ from attention.backends.sdpa.causal import (
     with_padding_channel,
 )
 from attention.backends.sdpa.kernels import (
+    COMPILED,
     CPU_KERNELS,
     KERNELS,
     NAMES,
@@ -38,6 +39,7 @@ from attention.backends.sdpa.kernels import (
     check_fetched,
     check_nested,
     chosen,
+    executed_ops,
     lse_kernel,
     lse_reasons,
     ring_kernel,
@@ -46,9 +48,11 @@ from attention.base import EVERYWHERE
 from attention.checks import check_choice
 from attention.exact import ExactAttention
 from attention.functional import expand_kv_heads, has_values, only_trailing_padding
+from attention.kernels.compiled.attention import compiled_reasons
+from attention.kernels.compiled.exact import LEAST_QUERIES, exact_attention
 from attention.kernels.fused import attention_with_sink, sdpa_rows
 from attention.kernels.sinks import WithSink
-from attention.problem import Cost, Mode, Problem, Supports, softmax_ops
+from attention.problem import Cost, Mode, Problem, Supports
 from attention.registry import register
 
 if TYPE_CHECKING:
@@ -65,7 +69,9 @@ class SDPAAttention(WithSink, ExactAttention):
         kernel: ``flash``, ``efficient``, ``cudnn`` or ``math`` pins that one: a call it cannot
             serve raises, with torch's reason. ``auto`` leaves the choice to torch. The one that
             ran is in `kernel`; ``auto`` where torch cannot be asked: of a compiled or exported
-            module, under ``torch.func``, of nested tensors.
+            module, under ``torch.func``, of nested tensors. ``compiled`` is no kernel of torch's
+            but of `attention.kernels.compiled`, for a CPU with a C++ compiler; calls of fewer
+            than 16 queries, steps of decoding among them, are still torch's.
         scale: factor on QKᵀ; ``None`` means ``1/sqrt(D)``.
         dropout_p: probability of dropping an attention weight in training mode.
         sink: a learnt logit of each head, the parameter `sink` ``[H]``, takes part in the softmax
@@ -94,14 +100,17 @@ class SDPAAttention(WithSink, ExactAttention):
     ) -> None:
         super().__init__(num_heads=num_heads, head_dim=head_dim, scale=scale, dropout_p=dropout_p)
         self.take_sink(sink, num_heads)
-        self.kernel_choice = check_choice("kernel", kernel, ("auto", *KERNELS))
-        self.pinned = None if kernel == "auto" else self.kernel_choice
+        self.kernel_choice = check_choice("kernel", kernel, ("auto", COMPILED, *KERNELS))
+        self.pinned = self.kernel_choice if kernel in KERNELS else None
+        self.is_compiled = kernel == COMPILED
         self._scale_of_torch = 1.0 / math.sqrt(head_dim)
 
     def unsupported_reasons(self, problem: Problem) -> list[str]:
         """Add: a pinned kernel that this device does not have, what has no sink."""
         reasons = super().unsupported_reasons(problem)
         dropout_p = self.active_dropout_p
+        if self.is_compiled:
+            reasons += compiled_reasons(problem, dropout_p=dropout_p)
         if self.sink is not None:
             reasons += lse_reasons(problem, pinned=self.pinned, dropout_p=dropout_p, what="sink")
         if self.pinned and problem.device == "cpu" and self.pinned not in CPU_KERNELS:
@@ -142,7 +151,7 @@ class SDPAAttention(WithSink, ExactAttention):
         call, and on the spans of the ranks.
         """
         otherwise = type(self).attend is not SDPAAttention.attend  # a subclass's
-        if otherwise or self.sink is not None:
+        if otherwise or self.is_compiled or self.sink is not None:
             return None
         return ring_kernel(problem, spans, pinned=self.pinned, dropout_p=self.active_dropout_p)
 
@@ -156,6 +165,12 @@ class SDPAAttention(WithSink, ExactAttention):
         self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, key_padding_mask: Tensor | None
     ) -> Tensor:
         """Call torch once, or once for a few queries at a time where causal needs a mask."""
+        if self.is_compiled and q.shape[2] >= LEAST_QUERIES:
+            self._say(COMPILED)
+            return exact_attention(
+                q, k, v, is_causal=is_causal, key_padding_mask=key_padding_mask,
+                scale=self.scale, sink=self.sink,
+            )  # fmt: skip
         dropout_p = self.dropout_p and self.active_dropout_p
         plain = key_padding_mask is None and not (self.pinned or dropout_p) and self.sink is None
         if type(q) is not Tensor:
@@ -225,6 +240,8 @@ class SDPAAttention(WithSink, ExactAttention):
 
     def lse_reasons(self, problem: Problem) -> list[str]:
         """Name what torch's kernels do not hand a log-sum-exp over for."""
+        if self.is_compiled:
+            return ["return_lse: kernel 'compiled' hands none over; expected kernel='auto'"]
         reasons = lse_reasons(problem, pinned=self.pinned, dropout_p=self.active_dropout_p)
         return super().lse_reasons(problem) + reasons
 
@@ -280,18 +297,9 @@ class SDPAAttention(WithSink, ExactAttention):
             self.kernel = kernel
 
     def cost(self, problem: Problem, mode: Mode) -> Cost:
-        """Count the pairs that are seen; torch's plain kernel executes the hidden ones too."""
+        """Count the pairs that are seen; some kernels execute hidden ones too."""
         cost = super().cost(problem, mode)
-        if problem.v_dim != problem.head_dim:
-            wide = replace(problem, head_dim=max(problem.v_dim, problem.head_dim), value_dim=0)
-            return replace(cost, executed_ops=self.cost(wide, mode).executed_ops)
-        if self.pinned != "math" or not problem.is_causal:
-            return cost
-        # Queries before the first key are left out.
-        pairs = min(problem.seq_len, problem.key_len) * problem.key_len
-        heads = problem.batch * problem.num_heads
-        whole = softmax_ops(pairs, problem.head_dim, mode, problem.v_dim)
-        return replace(cost, executed_ops=heads * whole)
+        return replace(cost, executed_ops=executed_ops(cost, problem, mode, self.kernel_choice))
 
     @property
     def recomputes(self) -> bool:

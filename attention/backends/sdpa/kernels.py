@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -11,15 +12,18 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from attention.checks import UnsupportedError, dtype_names
-from attention.problem import Problem
+from attention.kernels.compiled.exact import LEAST_QUERIES, compiled_ops
+from attention.problem import Cost, Mode, Problem, softmax_ops
 
-Kernel = Literal["auto", "flash", "efficient", "cudnn", "math"]
+Kernel = Literal["auto", "compiled", "flash", "efficient", "cudnn", "math"]
 KERNELS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "math": SDPBackend.MATH,
 }
+COMPILED = "compiled"
+"""No kernel of torch's, but `attention.kernels.compiled`."""
 CPU_KERNELS = ("flash", "math")
 UNKNOWN = "auto"
 """The kernel where torch chooses and cannot be asked which: in a graph, under the transforms of
@@ -161,3 +165,29 @@ def ring_kernel(
     (length,) = lengths  # the log-sum-exp of `efficient` is of whole blocks of 32 queries
     fits = length % 32 == 0 and problem.dtype != torch.float64
     return "efficient" if pinned in (None, "efficient") and fits else None
+
+
+def executed_ops(cost: Cost, problem: Problem, mode: Mode, kernel: str) -> int:
+    """Count the matrix-product operations that a kernel executes.
+
+    Args:
+        cost: of the pairs that are seen.
+        problem: the call.
+        mode: what of it.
+        kernel: the one that was asked for.
+    """
+    if kernel == COMPILED and problem.seq_len >= LEAST_QUERIES:
+        return compiled_ops(problem, mode)
+    if problem.v_dim != problem.head_dim:  # q and v are made as wide as one another
+        wide = replace(problem, head_dim=max(problem.v_dim, problem.head_dim), value_dim=0)
+        heads = wide.batch * wide.num_heads
+        again = heads * 2 * wide.pairs * wide.head_dim
+        executed = heads * softmax_ops(wide.pairs, wide.head_dim, mode)
+        recomputed = again if mode == "training" and kernel != "math" else 0
+        return executed_ops(replace(cost, executed_ops=executed + recomputed), wide, mode, kernel)
+    if kernel != "math" or not problem.is_causal:
+        return cost.executed_ops
+    # Queries before the first key are left out.
+    pairs = min(problem.seq_len, problem.key_len) * problem.key_len
+    whole = softmax_ops(pairs, problem.head_dim, mode, problem.v_dim)
+    return problem.batch * problem.num_heads * whole
