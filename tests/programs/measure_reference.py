@@ -42,7 +42,7 @@ HARMLESS = ("gpu", "xformers")
 
 _LINEAR = ("longformer", "bigbird", "linformer", "performer")
 _COMPILED = tuple(
-    word for name in ("sdpa", "longformer", "bigbird")
+    word for name in ("sdpa", "longformer", "bigbird", "performer")
     for word in ("--backend", name, "--backend", f"{name}:kernel=compiled")
 )  # fmt: skip
 _MANY = tuple(word for name in (*_LINEAR, "sdpa") for word in ("--backend", name))

@@ -32,6 +32,9 @@ from attention.decoding.caches import RunningSums
 from attention.decoding.chunk import Chunk
 from attention.decoding.state import StateShape
 from attention.functional import draw_seed, expand_kv_heads, query_positions, visible_keys
+from attention.kernels.compiled.attention import compiled_reasons
+from attention.kernels.compiled.features import compiled_features
+from attention.kernels.compiled.features import executed_ops as compiled_ops
 from attention.kernels.fold import by_groups
 from attention.kernels.linear.chunked import chunked_attention
 from attention.kernels.linear.chunked import executed_ops as chunked_ops
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["softmax", "relu"]
 KINDS: tuple[str, ...] = get_args(Kind)
-Kernel = Literal["auto", "tiled", "chunked"]
+Kernel = Literal["auto", "tiled", "compiled", "chunked"]
 KERNELS: tuple[str, ...] = get_args(Kernel)
 
 
@@ -67,7 +70,7 @@ class PerformerAttention(Attention):
         seed: of the features; ``None`` draws it from torch's default generator.
         kernel: ``tiled`` walks the sequence in small tiles with reused buffers; ``chunked`` is a
             few large batched products; ``auto`` is chunked on CUDA, else tiled, decided by the
-            device alone. Both run anywhere.
+            device alone. Both run anywhere. ``compiled`` is for a CPU with a C++ compiler.
         scale: factor on QKᵀ in the softmax that is approximated; ``None`` means ``1/sqrt(D)``.
     """
 
@@ -172,6 +175,9 @@ class PerformerAttention(Attention):
             unseen = None if hidden is None else hidden.flatten(0, 1)  # [B·H, M]
             out = chunked_attention(q3, k3, v3, features, unseen, is_causal=is_causal)
             return out.view(q.shape)
+        if self.kernel_on(q.device.type) == "compiled":
+            self.kernel = "compiled_prefix_sums" if is_causal else "compiled_sums"
+            return compiled_features(q, k, v, features, hidden, is_causal=is_causal)
         self.kernel = ("tiled_prefix_sums" if is_causal else "tiled_sums") + mark(q)
         run = causal if is_causal else bidirectional
 
@@ -180,6 +186,13 @@ class PerformerAttention(Attention):
             return run(q, k, v, features, unseen)
 
         return by_groups(attend, q, k, v)
+
+    def unsupported_reasons(self, problem: Problem) -> list[str]:
+        """Add: what the compiled kernel cannot serve, where it was chosen."""
+        reasons = super().unsupported_reasons(problem)
+        if self.kernel_on(problem.device) == "compiled":
+            reasons += compiled_reasons(problem, dropout_p=0.0)
+        return reasons
 
     def make_state(self, shape: StateShape) -> RunningSums:
         """Keep the sums over keys."""
@@ -257,7 +270,8 @@ class PerformerAttention(Attention):
         seeing = min(n, m) if problem.is_causal else n  # queries that have a key
         sides, denominators = (2, 1) if mode == "forward" else (5, 2)
         pattern = sides * 2 * r * d * (seeing + m) + denominators * 2 * seeing * r
-        count_ops = chunked_ops if self.kernel_on(problem.device) == "chunked" else tiled_ops
+        by_kernel = {"chunked": chunked_ops, "compiled": compiled_ops}
+        count_ops = by_kernel.get(self.kernel_on(problem.device), tiled_ops)
         executed = count_ops(
             heads, n, m, d, r, is_causal=problem.is_causal, training=mode == "training"
         )

@@ -91,8 +91,8 @@ class _Compiled(torch.autograd.Function):
         may_be_empty: bool,
     ) -> Tensor:  # fmt: skip
         ctx.table, ctx.plain, ctx.scale, ctx.may_be_empty = table, plain, scale, may_be_empty
-        ready = [_ready(x) for x in (q, k, v, extra_k, extra_v)]
-        wide_q, wide_v = ready[0], ready[2]
+        operands = [None if x is None else ready(x) for x in (q, k, v, extra_k, extra_v)]
+        wide_q, wide_v = operands[0], operands[2]
         assert wide_q is not None
         assert wide_v is not None
         batch, heads, seq_len, _ = q.shape
@@ -103,7 +103,7 @@ class _Compiled(torch.autograd.Function):
         log_totals = None
         if any(ctx.needs_input_grad):
             log_totals = wide_q.new_empty(batch, heads, seq_len)
-        call = _Call(table, ready, sink, scale, may_be_empty)
+        call = _Call(table, operands, sink, scale, may_be_empty)
         call.put(out=out)
         call.run("attend_forward", log_totals)
         out = out[..., : v.shape[3]]
@@ -117,9 +117,9 @@ class _Compiled(torch.autograd.Function):
         if must_be_plain(grad):
             return *plain_gradients(ctx.plain, tuple(inputs), grad), None, None, None, None
         sink: Tensor | None = inputs[5]
-        ready = [_ready(x) for x in inputs[:5]]
-        wide_out, wide_grad = _ready(out), _ready(grad)
-        call = _Call(ctx.table, ready, sink, ctx.scale, ctx.may_be_empty)
+        operands = [None if x is None else ready(x) for x in inputs[:5]]
+        wide_out, wide_grad = ready(out), ready(grad)
+        call = _Call(ctx.table, operands, sink, ctx.scale, ctx.may_be_empty)
         made = call.gradients()
         call.put(out=wide_out, grad_out=wide_grad)
         call.run("attend_backward", log_totals)
@@ -139,15 +139,15 @@ class _Call:
     """A call of the kernel: holds what it points into until it has run."""
 
     def __init__(
-        self, table: Table, ready: Sequence[Tensor | None], sink: Tensor | None, scale: float,
+        self, table: Table, operands: Sequence[Tensor | None], sink: Tensor | None, scale: float,
         may_be_empty: bool,
     ) -> None:  # fmt: skip
-        q, k, v, extra_k, extra_v = ready
+        q, k, v, extra_k, extra_v = operands
         assert q is not None
         assert k is not None
         assert v is not None
-        self._table, self._ready = table, ready
-        self._held: list[Any] = [table, ready]
+        self._table, self._operands = table, operands
+        self._held: list[Any] = [table, operands]
         self._batch, self._heads, seq_len, dim = q.shape
         self._key_heads = k.shape[1]
         self._threads = torch.get_num_threads()
@@ -169,11 +169,11 @@ class _Call:
         for name, x in tensors.items():
             if x is not None:
                 self._held.append(x)
-                setattr(self._call, name, Matrix(x.data_ptr(), *x.stride()[:3]))
+                setattr(self._call, name, matrix(x))
 
     def gradients(self) -> list[Tensor | None]:
         """Make room for the gradients: of keys and values one for each part, in zeros."""
-        q, *others = self._ready
+        q, *others = self._operands
         assert q is not None
         groups = self._batch * self._heads
         shared = self._batch * self._key_heads
@@ -213,10 +213,13 @@ class _Call:
             getattr(library(), name)(ctypes.byref(self._call), self._threads)
 
 
-def _ready(x: Tensor | None) -> Tensor | None:
-    """Return what the kernel can read: float32, rows contiguous, a multiple of `WIDTH` wide."""
-    if x is None:
-        return None
+def matrix(x: Tensor) -> Matrix:
+    """Say where ``[B, heads, rows, dim]`` lies."""
+    return Matrix(x.data_ptr(), *x.stride()[:3])
+
+
+def ready(x: Tensor) -> Tensor:
+    """Return what the kernels can read: float32, rows contiguous, a multiple of `WIDTH` wide."""
     x = x.detach().float()
     if missing := -x.shape[3] % WIDTH:
         return F.pad(x, (0, missing))

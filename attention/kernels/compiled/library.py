@@ -19,7 +19,8 @@ from pathlib import Path
 
 from attention.checks import UnsupportedError
 
-SOURCE = Path(__file__).with_name("tiles.cpp")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("tiles.cpp", "features.cpp"))
+HEADERS = (Path(__file__).with_name("products.h"),)
 COMPILERS = ("g++", "clang++")
 FLAGS = (
     "-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp",
@@ -52,6 +53,27 @@ class Call(ctypes.Structure):
     )
 
 
+class FeatureCall(ctypes.Structure):
+    """What linear attention is asked for: ``struct FeatureCall`` of features.cpp."""
+
+    _fields_ = (
+        *((name, Pointer) for name in ("omega", "plain_omega", "hidden", "inverse")),
+        *((name, Pointer) for name in ("sums", "tops")),
+        *((name, Int) for name in ("groups", "heads", "queries", "keys", "rank", "dim")),
+        *((name, Int) for name in ("value_dim", "is_causal", "is_exponential", "keeps")),
+        *((name, ctypes.c_float) for name in ("epsilon", "norm", "square_scale", "least_total")),
+        *((name, Matrix) for name in ("q", "k", "v", "out", "grad_out")),
+        *((name, Matrix) for name in ("grad_q", "grad_k", "grad_v")),
+    )
+
+
+FUNCTIONS = {
+    Call: ("size_of_call", ("attend_forward", "attend_backward")),
+    FeatureCall: ("size_of_feature_call", ("features_forward", "features_backward")),
+}
+"""What a call is described by: the function that tells its size, and those that take it."""
+
+
 def compiler() -> str | None:
     """Return the compiler: ``$CXX``, else the first that is there; ``None`` = there is none."""
     named = os.environ.get("CXX")
@@ -79,16 +101,18 @@ def library() -> ctypes.CDLL:
     if reason := reason_against():
         raise UnsupportedError(reason)
     words = [str(compiler()), *FLAGS]
-    file = _folder() / f"tiles-{_fingerprint(words)}.so"
+    file = _folder() / f"kernels-{_fingerprint(words)}.so"
     if not file.exists():
         _build(words, file)
     loaded = ctypes.CDLL(str(file))
-    loaded.size_of_call.restype = Int
-    if (size := loaded.size_of_call()) != ctypes.sizeof(Call):
-        raise RuntimeError(f"{file}: a call has {size} bytes, here {ctypes.sizeof(Call)}")
-    for name in ("attend_forward", "attend_backward"):
-        function = getattr(loaded, name)
-        function.argtypes, function.restype = (ctypes.POINTER(Call), ctypes.c_int), None
+    for call, (size_of, names) in FUNCTIONS.items():
+        size = getattr(loaded, size_of)
+        size.restype = Int
+        if size() != ctypes.sizeof(call):
+            raise RuntimeError(f"{file}: {call.__name__} has {size()} bytes there")
+        for name in names:
+            function = getattr(loaded, name)
+            function.argtypes, function.restype = (ctypes.POINTER(call), ctypes.c_int), None
     return loaded
 
 
@@ -100,7 +124,8 @@ def _folder() -> Path:
 def _fingerprint(words: list[str]) -> str:
     """Name the source, the compiler with its flags, and the processor."""
     version = subprocess.run([words[0], "--version"], capture_output=True, text=True, check=False)
-    parts = (SOURCE.read_text(), *words, version.stdout, platform.machine(), _processor())
+    sources = (file.read_text() for file in (*SOURCES, *HEADERS))
+    parts = (*sources, *words, version.stdout, platform.machine(), _processor())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -120,7 +145,7 @@ def _build(words: list[str], file: Path) -> None:
         made = Path(folder) / file.name
         try:
             done = subprocess.run(
-                [*words, str(SOURCE), "-o", str(made)],
+                [*words, *map(str, SOURCES), "-o", str(made)],
                 capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:

@@ -33,7 +33,13 @@ VARIANTS: list[tuple[str, dict[str, Any], str]] = [
     ("bigbird", {"block_size": 16, "num_random_blocks": 2}, "compiled_blocks"),
     ("bigbird", {"block_size": 7, "num_random_blocks": 1}, "compiled_square"),
     ("bigbird", {"block_size": 32, "num_global_tokens": 5}, "compiled_blocks"),
+    ("performer", {"num_features": 33, "seed": 0}, "compiled_sums"),
+    ("performer", {"num_features": 24, "seed": 0, "features": "relu"}, "compiled_sums"),
 ]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "sdpa": {}, "longformer": {"window": 16}, "bigbird": {"block_size": 16},
+    "performer": {"num_features": 40, "seed": 0},
+}  # fmt: skip
 HEADS = 4
 INPUTS = ("output", "dq", "dk", "dv")
 
@@ -100,26 +106,26 @@ def test_it_equals_the_reference(
     hold_against_reference(module, inputs, is_causal=is_causal, key_padding_mask=mask)
     if name == "sdpa" and length < 16:
         assert module.kernel in ("flash", "auto")  # torch's, of so few queries
-    elif name == "longformer" or not padded:
+    elif name == "performer" and is_causal:
+        assert module.kernel == "compiled_prefix_sums"
+    elif name != "bigbird" or not padded:
         assert module.kernel == kernel
 
 
 @pytest.mark.parametrize("dim", [1, 17, 64, 80])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("name", ["sdpa", "longformer", "bigbird"])
+@pytest.mark.parametrize("name", [*OPTIONS])
 def test_widths_and_dtypes(name: str, dtype: torch.dtype, dim: int) -> None:
-    options = {"longformer": {"window": 16}, "bigbird": {"block_size": 16}}.get(name, {})
-    hold_against_reference(build(name, dim, **options), draw(90, dim, dtype, HEADS, dim))
+    hold_against_reference(build(name, dim, **OPTIONS[name]), draw(90, dim, dtype, HEADS, dim))
 
 
-@pytest.mark.parametrize("name", ["sdpa", "longformer", "bigbird"])
+@pytest.mark.parametrize("name", [*OPTIONS])
 def test_heads_that_share_keys_and_heads_that_lie_side_by_side(name: str) -> None:
-    options = {"longformer": {"window": 16}, "bigbird": {"block_size": 16}}.get(name, {})
     inputs = [
         x.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
         for x in draw(70, 32, torch.float32, 2, 32)
     ]
-    hold_against_reference(build(name, 32, **options), inputs, is_causal=True)
+    hold_against_reference(build(name, 32, **OPTIONS[name]), inputs, is_causal=True)
 
 
 def test_values_of_another_width_and_other_keys_than_queries() -> None:
@@ -141,6 +147,14 @@ def test_more_columns_than_a_chunk_and_scores_that_grow_along_them() -> None:
 
 
 @pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize(("queries", "keys"), [(50, 120), (120, 50), (70, 70)])
+def test_performer_of_other_keys_than_queries(queries: int, keys: int, is_causal: bool) -> None:
+    module = build("performer", 16, **OPTIONS["performer"])
+    (q, _, _), (_, k, v) = (draw(n, 16, torch.float32, HEADS, 16) for n in (queries, keys))
+    hold_against_reference(module, [q, k, v], is_causal=is_causal)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
 def test_global_tokens(is_causal: bool) -> None:
     module = build("longformer", 16, window=8)
     inputs = draw(100, 16, torch.float32, HEADS, 16)
@@ -150,9 +164,9 @@ def test_global_tokens(is_causal: bool) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("name", ["sdpa", "longformer"])
+@pytest.mark.parametrize("name", ["sdpa", "longformer", "performer"])
 def test_any_number_of_threads(name: str, threads: int) -> None:
-    module = build(name, 16, **({"window": 8} if name == "longformer" else {}))
+    module = build(name, 16, **OPTIONS[name])
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -161,10 +175,9 @@ def test_any_number_of_threads(name: str, threads: int) -> None:
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("name", ["sdpa", "longformer", "bigbird"])
+@pytest.mark.parametrize("name", [*OPTIONS])
 def test_second_derivatives_and_what_is_no_number(name: str) -> None:
-    options = {"longformer": {"window": 4}, "bigbird": {"block_size": 16}}.get(name, {})
-    module = build(name, 8, **options)
+    module = build(name, 8, **OPTIONS[name])
     inputs = draw(40, 8, torch.float32, HEADS, 8)
     grads: list[list[Tensor]] = []
     for call, leaves in (
@@ -280,10 +293,10 @@ def test_it_is_built_once_and_says_what_the_compiler_said(
             library.library()
         assert sum("-o" in words for words in asked) == 1
         (built,) = (tmp_path / "attnbench").iterdir()
-        assert built.name.startswith("tiles-")
+        assert built.name.startswith("kernels-")
         broken = tmp_path / "broken.cpp"
         broken.write_text("this is no C++\n")
-        monkeypatch.setattr(library, "SOURCE", broken)
+        monkeypatch.setattr(library, "SOURCES", (broken,))
         library.library.cache_clear()
         with pytest.raises(attention.UnsupportedError, match=r"could not be built by .*error"):
             library.library()
