@@ -550,6 +550,10 @@ def recommend(
         if not reference:  # what is incomplete stands in the answer
             _say(run.warnings, Stream(sys.stderr))
         answer = recommended(run.frame, **asked)
+        prompt = None
+        if question.mode == "decode":  # before it generates, a model reads its prompt
+            of_prompt = {"mode": "forward", "use": None, "is_causal": True, "max_memory": None}
+            prompt = recommended(run.frame, **{**asked, **of_prompt})
     page = Page()
     page.write(
         json_of(
@@ -558,13 +562,14 @@ def recommend(
             reference=reference,
             folders=run.folders,
             incomplete=run.incomplete,
+            prompt=prompt,
         )
         if as_json
         else page.emphasised(
             text(
                 answer, machines=run.machines, reference=reference, incomplete=run.incomplete,
                 plugins=plugins or plugins_of(begun.command for begun in run.begun),
-                folders=folders, is_measured=measure,
+                folders=folders, is_measured=measure, days=run.days, prompt=prompt,
             ),
             ("Question: ", "Answer, exact: ", "Answer, not exact: ", "Answer: "),
         )

@@ -19,6 +19,7 @@ from measured_findings import findings  # noqa: E402
 from measured_tables import (  # noqa: E402
     beside,
     by_dtype,
+    by_kernel,
     chaptered,
     fill,
     from_chapters,
@@ -170,6 +171,7 @@ def settings(text: str) -> str:
     ]
     text = fill(text, "settings", titled(some))
     text = fill(text, "compile", titled(axis_tables(points(epyc("compile"))), of_speed=True))
+    text = fill(text, "compiled", by_kernel(epyc("compiled")))
     threads = titled(axis_tables(points(xeon("threads"))))
     return fill(text, "threads", f"{on_machine(xeon('threads'))}\n\n{threads}")
 

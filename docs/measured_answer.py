@@ -41,7 +41,7 @@ def _below(chapter: Chapter) -> str:
     rows = rows[rows["seq_len"].notna() & (rows["backend"] != "full")].sort_values("seq_len")
     is_always = rows["reason"].str.startswith("faster at every")
     later = [
-        f"{row['backend']} {numbers.about_tokens(row['seq_len'], to='up')} "
+        f"{row['backend']} {numbers.from_tokens(row)} "
         f"{numbers.interval(row['ci_low'], row['ci_high'], numbers.about_tokens)}".strip()
         for row in as_rows(rows[~is_always])
     ]

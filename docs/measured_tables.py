@@ -194,6 +194,28 @@ def by_dtype(run: Run) -> str:
     return markdown_rows(head, shown, 2)
 
 
+def by_kernel(run: Run) -> str:
+    """Write the time and memory of kernel=compiled beside those of the default kernels."""
+    wide = points(run).pivot_table(
+        "value", ["backend", "mode", "seq_len"], ["metric", "options"], sort=False
+    )
+    shown = []
+    for (backend, mode, length), row in wide.iterrows():
+        time, memory = row["latency"], row["peak_memory"]
+        cells = [
+            backend,
+            mode,
+            numbers.tokens(length),
+            numbers.seconds(time[""]),
+            numbers.seconds(time["kernel=compiled"]),
+            f"{time[''] / time['kernel=compiled']:.2f} ×",
+            f"{memory['kernel=compiled'] / memory['']:.2f} ×",
+        ]
+        shown.append(cells)
+    head = ["backend", "mode", "tokens", "default", "compiled", "speed-up", "memory"]
+    return markdown_rows(head, shown, 2)
+
+
 LIMITS = {
     "fraction_of_limit": "% of peak",
     "fraction_of_torch": "of torch's peak",

@@ -23,6 +23,7 @@ from results.records.atomic_write import check_within, write_bytes, write_text
 from results.records.load import NoRunError, Run, load
 from results.summary.case import Case, case_of
 from results.summary.screen import FirstScreen, first_screen
+from results.summary.table import READING
 from results.summary.text import terminal_text
 from results.text.notes import grouped
 
@@ -166,6 +167,7 @@ def _book(analysis: Analysis, plugins: Sequence[Path]) -> _Book:
     timed = timed_rows(run.frame)
     context = {
         "first": first,
+        "reading": READING,
         "case": _case(analysis, first),
         "warnings": grouped(warnings),
         "absent": [chapter.absent for chapter, part in made if part is None and chapter.absent],

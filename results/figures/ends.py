@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,6 +19,12 @@ APART = 0.062
 LONGEST_NAME = 26
 
 _GUIDES = ((1, "N"), (2, "N²"))
+
+_CLEAR = 0.05
+"""Of the panel's height: a guide's words stand at least so far from any line, if they can."""
+
+_PLACES = (1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.5, 0.4)
+"""Where they may stand, as shares of the guide's way."""
 
 _BELOW = 0.7
 """Of the least value at the shortest length: where the guides begin."""
@@ -39,12 +46,39 @@ def guides(ax: Axes, part: pd.DataFrame) -> None:
         end = min(last, first * (high / start) ** (1 / power))
         points = ((first, start), (end, start * (end / first) ** power))
         ax.plot(*zip(*points, strict=True), color=INK, linewidth=0.9, linestyle=":", alpha=0.55)
+        place = _clear_place(ax, points, math.log(high / low))
         ax.annotate(
-            words, points[1], textcoords="offset points", xytext=(-3, -2), ha="right", va="top",
+            words, place, textcoords="offset points", xytext=(-3, -2), ha="right", va="top",
             fontsize=8.5, alpha=0.75,
         )  # fmt: skip
-        plot_data.shown(ax).paths.append(plot_data.Path(points, words=words))
+        plot_data.shown(ax).paths.append(plot_data.Path(points, words=words, place=place))
     ax.set_ylim(low, high)
+
+
+def _clear_place(
+    ax: Axes, points: Sequence[tuple[float, float]], height: float
+) -> tuple[float, float]:
+    """Return where on a guide its words stand clear of the lines: as near its end as can be.
+
+    Args:
+        ax: the panel, its lines recorded.
+        points: both ends of the guide.
+        height: of the panel, as a logarithm.
+    """
+    (x0, y0), (x1, y1) = points
+    at = [(x0 * (x1 / x0) ** t, y0 * (y1 / y0) ** t) for t in _PLACES]
+    clear = [min(_distances(ax, *place), default=math.inf) / height for place in at]
+    found = next((i for i, distance in enumerate(clear) if distance >= _CLEAR), None)
+    return at[clear.index(max(clear)) if found is None else found]
+
+
+def _distances(ax: Axes, x: float, y: float) -> Iterator[float]:
+    """Walk the distances in height, as logarithms, from a place to the lines that pass it."""
+    for line in plot_data.shown(ax).lines:
+        for a, b in pairwise(line.points):
+            if a.x <= x <= b.x:
+                share = math.log(x / a.x) / math.log(b.x / a.x)
+                yield abs(math.log(y / a.y) - share * math.log(b.y / a.y))
 
 
 def shade(ax: Axes, low: float, high: float, words: str) -> None:

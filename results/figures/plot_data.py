@@ -88,13 +88,14 @@ class Rule:
 class Path:
     """A line that is no series: through (x, y), in steps or straight; None = the ink's colour.
 
-    One with `words` at its end is a guide, drawn faintly.
+    One with `words` is a guide, drawn faintly; they stand at its point `place`.
     """
 
     points: Sequence[tuple[float, float]]
     look: Look | None = None
     in_steps: bool = False
     words: str = ""
+    place: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def _panel(ax: Axes, shown: Shown) -> dict[str, Any]:
         "paths": [
             {"points": [list(map(_rounded, point)) for point in p.points],
              "color": _color(p.look.light) if p.look else "var(--ink)", "steps": p.in_steps,
-             "words": p.words}
+             "words": p.words, "place": p.place and list(map(_rounded, p.place))}
             for p in shown.paths
         ],
         "bands": [

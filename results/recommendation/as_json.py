@@ -25,6 +25,7 @@ def as_json(
     reference: bool,
     folders: tuple[Path, ...],
     incomplete: Sequence[str] = (),
+    prompt: Recommendation | None = None,
 ) -> str:
     """Return the answer as JSON text; numbers that are not known are null.
 
@@ -53,6 +54,8 @@ def as_json(
     - `would_qualify`: of candidates with a latency that met some limit not: `backend`, `options`,
       `limits` (name to the nearest one it meets; null = only without), `never_measured` (limits
       on what was never measured of it).
+    - ``prompt``: beside an answer for decoding, `exact` and `other` for the prompt before it; else
+      null.
     - ``held``: where there is no ranking, what the results hold, in words.
 
     Args:
@@ -61,6 +64,7 @@ def as_json(
         reference: whether the times are of the results that ship with attnbench.
         folders: where they came from.
         incomplete: `Run.incomplete`.
+        prompt: beside an answer for decoding, that for the prompt before it.
     """
     first = found.ranking
     told = {
@@ -70,6 +74,12 @@ def as_json(
         "incomplete": list(incomplete),
         "exact": _answer(first, found.exact),
         "other": _answer(first, found.other),
+        "prompt": None
+        if prompt is None
+        else {
+            "exact": _answer(prompt.ranking, prompt.exact),
+            "other": _answer(prompt.ranking, prompt.other),
+        },
         "rankings": [_ranking(r, machines) for r in found.rankings],
         "held": list(found.held),
     }

@@ -11,6 +11,7 @@ from typing import Any
 from results.recommendation.quality import TRAINED
 from results.recommendation.question import Question
 from results.recommendation.ranking import Candidate, Ranking
+from results.records.case_columns import SETTING
 from results.schema import FULL_PRECISION, LSTM
 from results.text.amounts import write_size
 from results.text.clean import clean
@@ -27,6 +28,15 @@ MINE = Path("runs/mine")
 
 TRAINED_TOKENS = 1024
 """The longest that the inputs of a trained model are."""
+
+
+_PLACE = ("machine", "environment", "version")
+
+_NO_OPTION = ("num_kv_heads", "cross_len", "model", "checkpointing", "level", "packed", "padded")
+"""What of a setting the command cannot choose."""
+
+MOST_OTHERS = 4
+"""So many other settings are named."""
 
 
 def measure_command(
@@ -147,3 +157,28 @@ def _shown(value: Any) -> str:
 
 def _plugins(plugins: Sequence[Path]) -> list[str]:
     return [word for path in plugins for word in ("--plugin", str(path))]
+
+
+def other_settings(rankings: Sequence[Ranking], shown: Sequence[Ranking]) -> str:
+    """Name the settings that have answers of their own, and how to see them."""
+    rest = [r for r in rankings if not any(r is one for one in shown)]
+    here = [r for r in rest if r.answers]
+    if not here:
+        return ""
+    first = {r.setting["machine"]: r.setting for r in shown}
+    ways: list[str] = []
+    for one in here:
+        base = first[one.setting["machine"]]
+        columns = [c for c in SETTING if one.setting[c] != base[c] and c not in _PLACE]
+        if columns and not {*columns} & {*_NO_OPTION}:
+            ways.append(" ".join(_choice(c, one.setting[c]) for c in columns))
+    ways = list(dict.fromkeys(ways))
+    if not ways:
+        return ""
+    more = f" and {len(ways) - MOST_OTHERS} more (--json)" if len(ways) > MOST_OTHERS else ""
+    return f"Other settings in these results: {', '.join(ways[:MOST_OTHERS])}{more}."
+
+
+def _choice(column: str, value: Any) -> str:
+    shown = ("on" if value else "off") if column == "compile" else value
+    return f"--{column.replace('_', '-')} {shown}"

@@ -15,6 +15,7 @@ from results.recommendation.quality import (
     RECALL,
     SPEED_INPUTS,
     TRAINED,
+    USELESS,
     Evidence,
     Quality,
 )
@@ -23,7 +24,7 @@ from results.statistics.seeds import labels_of, of_seeds, spread
 from results.text import numbers
 from results.text.clean import clean
 from results.text.labels import name_of, options_of
-from results.text.method_types import EXACT_ERROR, method_type, needs_training
+from results.text.method_types import is_rounding, method_type, needs_training
 
 SDPA = "sdpa"
 """Whose score stands beside that of others."""
@@ -76,8 +77,7 @@ class Evidences:
             if (found := self._learnt(task, backend, options, is_causal)) is not None
         ]
         errors = list(self._of_inputs(backend, options, is_causal, seq_len))
-        known = min((one.value for one in errors), default=None)
-        kind = method_type(backend, options, known)
+        kind = method_type(backend, options, is_exact=any(one.is_rounding for one in errors))
         if kind == "sparse" and 0 < seq_len <= self._covered(backend, options, is_causal):
             kind = "exact"
         return Quality(kind, (*learnt, *errors))
@@ -94,11 +94,12 @@ class Evidences:
             for row in by_name.get((backend, options), [])
             if row["is_causal"] == is_causal or not row["is_causal"]
         ]
-        worst: dict[int, float] = {}
+        exact: dict[int, bool] = {}
         for row in rows:
             length = int(row["seq_len"])
-            worst[length] = max(worst.get(length, 0.0), float(row["value"]))
-        return max((n for n, error in worst.items() if error <= EXACT_ERROR), default=0)
+            was = is_rounding(float(row["value"]), str(row["dtype"]))
+            exact[length] = exact.get(length, True) and was
+        return max((n for n, always in exact.items() if always), default=0)
 
     def _learnt(self, task: str, backend: str, options: str, is_causal: bool) -> Evidence | None:
         asked = task, backend, options, is_causal
@@ -236,7 +237,9 @@ def _error(
         "trained inputs" if name_of(inputs) == TRAINED else "random inputs",
         "relative_error", value, min(values), max(values), on=inputs,
         setting=_setting(own[0], "", is_causal),
-        counts=value <= 1.0 and not needs_training(backend, options),
+        counts=value <= USELESS and not needs_training(backend, options),
+        is_untrained=needs_training(backend, options),
+        is_rounding=all(is_rounding(float(row["value"]), str(row["dtype"])) for row in own),
     )  # fmt: skip
 
 

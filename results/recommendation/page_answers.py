@@ -22,6 +22,7 @@ from results.recommendation.ranking_text import (
     NOT_FASTER,
     is_faster,
     latency_text,
+    memory_text,
     speedup_text,
 )
 from results.recommendation.recommend import evidences, settings
@@ -159,7 +160,7 @@ def _lacking(ranking: Ranking, *, is_exact: bool) -> str:
     timed = [c for c in ranking.candidates if c.is_exact == is_exact and c.latency.known]
     if not timed:
         kind = "exact method" if is_exact else "method that computes something else"
-        return f"no {kind} was measured here"
+        return f"no {kind} was measured here" + ("; measure it with --backend sdpa" * is_exact)
     poor = [clean(c.label) for c in timed if c.quality.verdict == "poor"]
     return f"known to learn far less: {numbers.few(poor)}" if poor else ""
 
@@ -184,10 +185,10 @@ def _candidate(one: Candidate, ranking: Ranking) -> dict[str, Any]:
         "name": clean(one.backend), "options": clean(one.options), "type": one.type,
         "uses": _uses(one), "seconds": one.latency.value, "time": latency_text(one),
         "memory_bytes": one.memory.greatest if one.memory.known else None,
-        "memory": numbers.size(one.memory.value),
+        "memory": memory_text(one.memory),
         "speedup": "" if is_baseline else speedup_text(one, ranking),
         "warning": "" if one.is_exact or is_faster(one) or ranking.exact is None else NOT_FASTER,
-        "quality": one.quality.text, "brief": one.quality.short, "basis": one.latency.basis,
+        "quality": one.quality.text, "brief": one.quality.judged, "basis": one.latency.basis,
         "code": ranking.python(one),
     }  # fmt: skip
 

@@ -57,11 +57,19 @@ LEAST_RECALL = 0.5
 """An accuracy is good from this part of the way from chance to exact attention's on."""
 
 SAYS_NOTHING = "not trained: says nothing"
+AS_FAR_AS_ZEROS = "as far off as zeros would be"
+"""What is said of an error that does not count."""
 
 UNKNOWN = "not measured"
 
 BETTER = "fewer bits/byte, smaller errors and higher accuracies are better"
 """What is said once beside evidence."""
+
+BETTER_OF: Mapping[str, str] = {
+    "bits_per_byte": "fewer is better", "accuracy": "more is better",
+    "relative_error": "less is better",
+}  # fmt: skip
+"""What is said beside one value, by its metric."""
 
 WINDOWS = ("longformer",)
 """Backends whose window a trained model may have anyway."""
@@ -86,6 +94,8 @@ class Evidence:
         lacking: how many seeds have a value, where some have none; "" = all have.
         counts: whether it says something: an error above 1, or of projections that were never
             trained, does not.
+        is_untrained: whether the error is of projections that were never trained.
+        is_rounding: whether the error is no more than that of its dtype.
         is_itself: whether it is that of `sdpa`, beside which nothing stands.
     """
 
@@ -100,6 +110,8 @@ class Evidence:
     setting: str = ""
     lacking: str = ""
     counts: bool = True
+    is_untrained: bool = False
+    is_rounding: bool = False
     is_itself: bool = False
 
     @property
@@ -143,8 +155,9 @@ class Evidence:
             return f"{clean(name_of(self.on))} {numbers.percent(self.value)}"
         of = "trained" if self.source == "trained inputs" else f"random ({clean(self.on)})"
         little = ", says little" if self.source == "random inputs" else ""
-        said = little if self.counts else f", {SAYS_NOTHING}"
-        return f"error {error_digits(self.value)} on {of} inputs{said}"
+        if not self.counts:
+            little = f", {SAYS_NOTHING if self.is_untrained else AS_FAR_AS_ZEROS}"
+        return f"error {error_digits(self.value)} on {of} inputs{little}"
 
     @property
     def _beside(self) -> str:
@@ -210,8 +223,18 @@ class Quality:
         """The best evidence alone, without its setting, as a table's cell has room for it."""
         if self.type == "exact":
             return "exact"
-        first = self.best or next(iter(self.evidence), None)
-        return first.brief if first else UNKNOWN
+        return self._first.brief if self._first else UNKNOWN
+
+    @property
+    def judged(self) -> str:
+        """The same, and which way is better."""
+        if self.type == "exact" or self._first is None:
+            return self.short
+        return f"{self.short} ({BETTER_OF[self._first.metric]})"
+
+    @property
+    def _first(self) -> Evidence | None:
+        return self.best or next(iter(self.evidence), None)
 
 
 def error_digits(value: float, *, to: numbers.To = "nearest") -> str:

@@ -36,18 +36,28 @@ _AMOUNT = re.compile(r"([0-9]) (?=%|×|[mµn]?s\b|[KMGT]?i?B\b|tokens?\b)")
 def latency_text(one: Candidate) -> str:
     """Write a candidate's latency with its interval, marked where its warm-up was cut short."""
     told = {"converged": one.latency.converged}
-    return marked(measured(one.latency, numbers.seconds), told)
+    return marked(_time_text(one.latency), told)
 
 
-def measured(reading: Reading, write: numbers.Write) -> str:
-    """Write a value with its interval, which names its unit once: 141 ms (124–161 ms)."""
+def _digits(reading: Reading) -> int:
+    """Return how many digits of a value its interval supports."""
+    return numbers.supported(reading.value, reading.low, reading.high)
+
+
+def memory_text(reading: Reading) -> str:
+    """Write bytes with the digits that their interval supports."""
+    return numbers.size(reading.value, significant=_digits(reading))
+
+
+def _time_text(reading: Reading) -> str:
+    """Write a time, rounded to what its interval supports, with it: 140 ms (124–161 ms).
+
+    The interval names its unit once.
+    """
     if not reading.known:
         return numbers.NONE
-    value, low, high = (
-        write(reading.value),
-        write(reading.low, to="down"),
-        write(reading.high, to="up"),
-    )
+    value = numbers.seconds(reading.value, significant=_digits(reading))
+    low, high = numbers.seconds(reading.low, to="down"), numbers.seconds(reading.high, to="up")
     if not reading.has_interval or reading.low == reading.high:
         return value
     number, _, unit = low.partition(" ")
@@ -101,7 +111,7 @@ def others_table(ranking: Ranking) -> list[str]:
         [
             clean(c.label), c.type, _short_time(c),
             numbers.times(c.speedup.value) if c.speedup.value == c.speedup.value else numbers.NONE,
-            numbers.size(c.memory.value), why(c, ranking.exact if c.is_exact else ranking.other),
+            memory_text(c.memory), why(c, ranking.exact if c.is_exact else ranking.other),
         ]
         for c in shown
     ]  # fmt: skip
@@ -119,7 +129,8 @@ def _short_time(one: Candidate) -> str:
     """Write a time without its interval; one that was not measured begins with ≈."""
     told = {"converged": one.latency.converged}
     about = "" if one.latency.basis == "measured" else "≈ "
-    return about + marked(numbers.seconds(one.latency.value), told)
+    time = numbers.seconds(one.latency.value, significant=_digits(one.latency))
+    return about + marked(time, told)
 
 
 def why(one: Candidate, answer: Candidate | None = None) -> str:

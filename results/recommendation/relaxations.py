@@ -11,9 +11,14 @@ from results.recommendation.quality import USELESS, unfit
 from results.recommendation.question import LIMITS
 from results.recommendation.ranking import Candidate, Ranking
 from results.text.amounts import write_size
+from results.text.clean import clean
 
 _ASKED_FOR = 1.1 * USELESS
 """The least limit on an error that one meets which says nothing."""
+
+
+MOST_GIVEN = 3
+"""So many of them are said."""
 
 
 class Relaxation(NamedTuple):
@@ -87,3 +92,26 @@ def as_option(name: str, value: float) -> str:
     """Write a limit as the command line takes it: ``--max-memory 4.1GB``."""
     shown = write_size(int(value)) if name == "max_memory" else f"{value:g}"
     return f"{option(name)} {shown}"
+
+
+def would_give(ranking: Ranking) -> list[str]:
+    """Say what would have to give, a line each."""
+    ways = relaxations(ranking)
+    if not ways:
+        return []
+    lines = ["What would have to give:"]
+    for one in ways[:MOST_GIVEN]:
+        lines += [f"  {clean(one.candidate.label)} qualifies {_steps(one)}"]
+    if len(ways) > MOST_GIVEN:
+        lines += [f"  … and {len(ways) - MOST_GIVEN} more in --json"]
+    return lines
+
+
+def _steps(one: Relaxation) -> str:
+    """Say what would do: the options to change, then those to leave out."""
+    changed = [as_option(name, value) for name, value in one.limits.items() if value is not None]
+    dropped = [option(name) for name, value in one.limits.items() if value is None]
+    dropped += [f"{option(name)} (not measured)" for name in one.unmeasured]
+    steps = [f"with {' '.join(changed)}"] if changed else []
+    steps += [f"without {' and '.join(dropped)}"] if dropped else []
+    return " and ".join(steps)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from results.analysis.warm_up import NOTE
-from results.recommendation.commands import measure_command, quality_command
+from results.recommendation.commands import measure_command, other_settings, quality_command
 from results.recommendation.quality import BETTER, USES, WINDOW_SWAP
 from results.recommendation.question import LIMITS, QUANTITIES, Question, write_limit
 from results.recommendation.ranking import Candidate, Ranking, Recommendation
@@ -16,13 +16,13 @@ from results.recommendation.ranking_text import (
     basis_text,
     is_faster,
     latency_text,
+    memory_text,
     others_table,
     prose,
     speedup_text,
     why,
 )
-from results.recommendation.relaxations import Relaxation, as_option, option, relaxations
-from results.records.case_columns import SETTING
+from results.recommendation.relaxations import would_give
 from results.text import numbers
 from results.text.clean import clean
 from results.text.method_types import CHANGES, method_type
@@ -33,18 +33,13 @@ from results.text.settings import in_short, names_precision
 Machines = Mapping[str, Mapping[str, Any]]
 """Content id to what the machine is: `Run.machines`."""
 
-MOST_HELD, MOST_GIVEN, MOST_OTHERS = 12, 3, 4
-"""So many lines of one kind are shown."""
+MOST_HELD = 12
+"""So many lines of it are shown."""
 
 _SHORT = 70
 """Letters of a reason that is said in full."""
 
 _REASONS = {**QUANTITIES, "latency": "length"}
-
-_PLACE = ("machine", "environment", "version")
-
-_NO_OPTION = ("num_kv_heads", "cross_len", "model", "checkpointing", "level", "packed", "padded")
-"""What of a setting the command cannot choose."""
 
 _MODES = {"forward": "forward pass", "training": "training step", "decode": "one more token"}
 
@@ -58,6 +53,8 @@ def text(
     plugins: Sequence[Path] = (),
     folders: Sequence[Path] = (),
     is_measured: bool = False,
+    days: str = "",
+    prompt: Recommendation | None = None,
 ) -> str:
     """Return the answer as lines for a terminal.
 
@@ -69,6 +66,8 @@ def text(
         plugins: files that the suggested commands name.
         folders: of runs that were named: the suggested commands read them, too.
         is_measured: whether it was measured for this question: nothing is suggested then.
+        days: when the results were measured.
+        prompt: beside an answer for decoding, that for the prompt before it.
     """
     of = found.ranking.setting if found.ranking else None
     suggested = "" if is_measured else measure_command(found.question, plugins, folders, of)
@@ -78,13 +77,14 @@ def text(
     shown = _one_a_machine(found.rankings)
     precise = names_precision(r.setting for r in found.rankings)
     for ranking in shown:
-        lines += [*_ranking(ranking, machines, reference, precise, plugins), ""]
+        told = _source(ranking, machines, reference, folders, days)
+        lines += [*_ranking(ranking, told, reference, precise, plugins), ""]
     if suggested and (reference or any(map(_is_guessed, shown))):
         lines += ["Measure it on this machine, and answer again:", f"  {suggested}", ""]
     if reference:
         lines += ["Answer from runs of your own: the same command, and their folders.", ""]
-    lines += _others(found.rankings, shown)
-    lines += _next_question(found.question)
+    lines += prose(told) if (told := other_settings(found.rankings, shown)) else []
+    lines += _next_question(found.question) if prompt is None else _prompt(prompt, plugins)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -121,15 +121,26 @@ def machine_words(about: Mapping[str, Any] | None, address: str) -> str:
 # -- one ranking ---------------------------------------------------------------------------------
 
 
-def _ranking(
-    ranking: Ranking, machines: Machines, reference: bool, precise: bool, plugins: Sequence[Path]
-) -> list[str]:
+def _source(
+    ranking: Ranking, machines: Machines, reference: bool, folders: Sequence[Path], days: str
+) -> str:
+    """Say where the numbers are from: folders, machine and day."""
     address = str(ranking.setting["machine"])
     place = machine_words(machines.get(address), address)
-    shipped = " (shipped with attnbench, not your machine: times hold there)" if reference else ""
+    when = [days] if days else []
+    if reference:
+        shipped = " (shipped with attnbench, not your machine: times hold there)"
+        return ", ".join([f"{place}{shipped}", *when])
+    named = [numbers.few([clean(str(folder)) for folder in folders])] if folders else []
+    return ", ".join([*named, place, *when])
+
+
+def _ranking(
+    ranking: Ranking, source: str, reference: bool, precise: bool, plugins: Sequence[Path]
+) -> list[str]:
     lines = [
         *prose(f"Question: {_asked(ranking.question)}."),
-        *prose(f"Results: {place}{shipped}; {_setting(ranking, reference, precise)}."),
+        *prose(f"Results: {source}; {_setting(ranking, reference, precise)}."),
         "",
         *_exact(ranking),
         "",
@@ -143,7 +154,7 @@ def _ranking(
                   if not c.latency.known]:  # fmt: skip
         lines += [*([] if table else [""]), *prose(f"No time here: {', '.join(silent)}.", "  ")]
     if not ranking.answers:
-        lines += ["", *_would_give(ranking)]
+        lines += ["", *would_give(ranking)]
     for answer in [a for a in ranking.answers if a.is_exact or not _is_in_vain(a, ranking)][-1:]:
         code = ranking.python(answer).splitlines()
         lines += [
@@ -156,14 +167,32 @@ def _ranking(
 
 
 def _next_question(asked: Question) -> list[str]:
-    """Say what else is to be asked for a model that generates: its prompt and its tokens."""
-    if asked.mode == "decode":
-        return [*prose("A model reads its prompt before it generates: ask for that with --mode "
-                       "forward --causal.")]  # fmt: skip
+    """Say what else is to be asked for a model that generates."""
     if asked.is_causal and asked.mode == "forward":
         return [*prose("A model that generates does so token by token: ask for that with --use "
                        "decode.")]  # fmt: skip
     return []
+
+
+def _prompt(found: Recommendation, plugins: Sequence[Path]) -> list[str]:
+    """Return both answers for the prompt that a model reads before it generates, in short."""
+    head = f"The prompt before it, {_asked(found.question)}:"
+    if (ranking := found.ranking) is None:
+        return [
+            *prose(f"{head} not measured here. To measure it, and answer:"),
+            f"  {measure_command(found.question, plugins)}",
+        ]
+    lines = prose(head)
+    for kind, answer in (("exact", ranking.exact), ("not exact", ranking.other)):
+        if answer is None:
+            lines += prose(f"{kind}: {_none(ranking, exact=kind == 'exact')}.", "  ")
+            continue
+        faster = "" if answer is ranking.baseline else f", {speedup_text(answer, ranking)}"
+        lines += prose(
+            f"{kind}: {clean(answer.label)}, {latency_text(answer)}{faster}; "
+            f"{basis_text(answer.latency)}.", "  ",
+        )  # fmt: skip
+    return lines
 
 
 def _setting(ranking: Ranking, reference: bool, precise: bool) -> str:
@@ -197,7 +226,7 @@ def _exact(ranking: Ranking) -> list[str]:
 
 def _exact_words(answer: Candidate) -> str:
     """Say what an exact method computes, or that one which is not exact is so at this length."""
-    is_always = method_type(answer.backend, answer.options, 0.0) == "exact"
+    is_always = method_type(answer.backend, answer.options, is_exact=True) == "exact"
     words = TYPE_WORDS["exact"]
     return words if is_always else f"{words} at this length, which its pattern covers whole"
 
@@ -234,7 +263,7 @@ def _is_in_vain(answer: Candidate, ranking: Ranking) -> bool:
 
 def _memory(answer: Candidate, ranking: Ranking) -> str:
     words = WORDS[ranking.question.mode].memory_sentence
-    return f"{numbers.size(answer.memory.value)} {words}"
+    return f"{memory_text(answer.memory)} {words}"
 
 
 def _tied(ranking: Ranking, answer: Candidate) -> str:
@@ -249,31 +278,6 @@ def _none(ranking: Ranking, *, exact: bool) -> str:
         return "none was measured"
     reasons = dict.fromkeys(_REASONS.get(r, r) for c in of_kind for r in c.reasons)
     return f"none qualifies by {numbers.listing(list(reasons))}"
-
-
-# -- where none qualifies ------------------------------------------------------------------------
-
-
-def _would_give(ranking: Ranking) -> list[str]:
-    ways = relaxations(ranking)
-    if not ways:
-        return []
-    lines = ["What would have to give:"]
-    for one in ways[:MOST_GIVEN]:
-        lines += [f"  {clean(one.candidate.label)} qualifies {_steps(one)}"]
-    if len(ways) > MOST_GIVEN:
-        lines += [f"  … and {len(ways) - MOST_GIVEN} more in --json"]
-    return lines
-
-
-def _steps(one: Relaxation) -> str:
-    """Say what would do: the options to change, then those to leave out."""
-    changed = [as_option(name, value) for name, value in one.limits.items() if value is not None]
-    dropped = [option(name) for name, value in one.limits.items() if value is None]
-    dropped += [f"{option(name)} (not measured)" for name in one.unmeasured]
-    steps = [f"with {' '.join(changed)}"] if changed else []
-    steps += [f"without {' and '.join(dropped)}"] if dropped else []
-    return " and ".join(steps)
 
 
 def _nothing(
@@ -295,28 +299,3 @@ def _nothing(
     if len(found.held) > MOST_HELD:
         lines += [f"  … and {len(found.held) - MOST_HELD} more"]
     return lines
-
-
-def _others(rankings: Sequence[Ranking], shown: Sequence[Ranking]) -> list[str]:
-    """Name the settings that have answers of their own, and how to see them."""
-    rest = [r for r in rankings if not any(r is one for one in shown)]
-    here = [r for r in rest if r.answers]
-    if not here:
-        return []
-    first = {r.setting["machine"]: r.setting for r in shown}
-    ways: list[str] = []
-    for one in here:
-        base = first[one.setting["machine"]]
-        columns = [c for c in SETTING if one.setting[c] != base[c] and c not in _PLACE]
-        if columns and not {*columns} & {*_NO_OPTION}:
-            ways.append(" ".join(_choice(c, one.setting[c]) for c in columns))
-    ways = list(dict.fromkeys(ways))
-    if not ways:
-        return []
-    more = f" and {len(ways) - MOST_OTHERS} more (--json)" if len(ways) > MOST_OTHERS else ""
-    return prose(f"Other settings in these results: {', '.join(ways[:MOST_OTHERS])}{more}.")
-
-
-def _choice(column: str, value: Any) -> str:
-    shown = ("on" if value else "off") if column == "compile" else value
-    return f"--{column.replace('_', '-')} {shown}"

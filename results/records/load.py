@@ -72,6 +72,11 @@ class Run:
         return self.frame[self.frame["kind"].isin(kinds)]
 
     @property
+    def days(self) -> str:
+        """The day on which it was measured, or the first and the last of them; "" = unknown."""
+        return days_of(self.frame)
+
+    @property
     def incomplete(self) -> tuple[str, ...]:
         """What says of `unfinished` runs what they lack, one sentence each."""
         several = self.frame["run"].nunique() > 1
@@ -81,6 +86,12 @@ class Run:
     def notes(self) -> tuple[str, ...]:
         """What is to be known before any number: what is incomplete, then `warnings`."""
         return (*self.incomplete, *self.warnings)
+
+
+def days_of(frame: pd.DataFrame) -> str:
+    """Return the day on which rows were measured, or the first and the last; "" = unknown."""
+    days = sorted({str(started)[:10] for started in frame["started"] if started})
+    return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else ""
 
 
 def load(*folders: str | Path) -> Run:

@@ -14,7 +14,10 @@ from results.records.load import OF_COMMITS, NoRunError, Run, load
 from results.schema import ENVIRONMENTS, MACHINES, PLANS, RECORDS
 
 NEEDED = (RECORDS, MACHINES, ENVIRONMENTS)
-FILES = (*NEEDED, PLANS)
+HOW = "reference.json"
+"""How a whole sweep of the reference results came about: its command, commit and seconds."""
+
+FILES = (*NEEDED, PLANS, HOW)
 
 LARGEST = 2**20
 """Bytes of a file: a folder beside it takes what is more."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from results.records.load import NoRunError
 from results.schema import RECORDS
 
-APART = ("claims", "context", "threads", "short", "short-causal")
+APART = ("claims", "compiled", "context", "threads", "short", "short-causal")
 """Sweeps whose records answer another question than which to choose."""
 
 REFERENCE = Path(__file__).parents[1] / "reference"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ from results.recommendation.quality import BETTER, WINDOW_SWAP
 from results.text.method_types import CHANGES
 
 USES: Mapping[str, str] = {
-    "": "any use",
+    "": "any",
     "swap": "swap into a trained model",
     "finetune": "fine-tune with it",
     "scratch": "train from scratch",
@@ -86,12 +85,20 @@ def case_of(found: Mapping[str, Any], length: int) -> Case | None:
 
 
 def _names(modes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what each group of answers is called: its mode; where two share it, its setting."""
-    counts = Counter(mode["mode"] for mode in modes)
-    return [
-        mode["mode"] if counts[mode["mode"]] == 1 else f"{mode['mode']}: {mode['setting']}"
-        for mode in modes
-    ]
+    """Return what each group of answers is called: its mode, and what of its setting is its own.
+
+    Of settings that share a mode, what is the same in all is left out.
+    """
+    of_mode: dict[str, list[list[str]]] = {}
+    for mode in modes:
+        of_mode.setdefault(mode["mode"], []).append(mode["setting"].split(", "))
+    names = []
+    for mode in modes:
+        settings = of_mode[mode["mode"]]
+        parts = mode["setting"].split(", ")
+        own = [part for part in parts if not all(part in other for other in settings)]
+        names.append(", ".join([mode["mode"], *(own or parts if len(settings) > 1 else [])]))
+    return names
 
 
 def _uses(modes: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -167,5 +167,5 @@ def _band(comparison: Comparison, poor: Collection[SeriesKey]) -> Band | None:
         low = high = at
     if not math.isfinite(high):
         high = comparison.lengths[-1]
-    place = numbers.about_tokens(at, to="up")
+    place = numbers.from_tokens(row)
     return low, high, f"from about {place} tokens {method.label} is faster"

@@ -14,7 +14,7 @@ from results.records.frames import as_rows
 from results.schema import IDENTITY
 from results.statistics.questions import BASELINES
 from results.text.labels import label
-from results.text.method_types import EXACT_ERROR, MethodType, method_type
+from results.text.method_types import MethodType, is_rounding, method_type
 from results.text.modes import WORDS
 from results.text.numbers import status_word
 
@@ -154,8 +154,9 @@ def _method(
         crossover = _one(chapter.crossovers, key, mode=mode, baseline=baseline)
     fit = _one(chapter.fits, key, mode=mode, metric="latency")
     error = _error(chapter.points, key, mode, length)
-    kind = method_type(*key, error if math.isfinite(error) else None)
-    if kind == "sparse" and error <= EXACT_ERROR:
+    is_exact = is_rounding(error, str(chapter.setting["dtype"]))
+    kind = method_type(*key, is_exact=is_exact)
+    if kind == "sparse" and is_exact:
         kind = "exact"  # at this length its pattern covers all keys
     return Method(
         *key, kind,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from results.analysis.analysis import SettingAnalysis
 from results.records.case_columns import RUN, SETTING
-from results.records.load import Run
+from results.records.load import Run, days_of
 from results.text import numbers
 from results.text.clean import clean
 from results.text.settings import differing, machine_name, names_precision
@@ -71,11 +71,8 @@ def _processes(counts: Sequence[int]) -> str:
 
 
 def _when(frame: pd.DataFrame) -> list[str]:
-    days = sorted({str(started)[:10] for started in frame["started"] if started})
     versions = [f"version {v}" for v in frame["version"].unique() if v]
-    if not days:
-        return versions
-    return [days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}", *versions]
+    return [*filter(None, [days_of(frame)]), *versions]
 
 
 def _commands(run: Run) -> list[str]:

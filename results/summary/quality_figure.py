@@ -40,12 +40,13 @@ def quality_drawing(
         found: what is known, by method; exact methods are not in it.
     """
     best = {key: one.best for key, one in found.items()}
-    counts = Counter(one.metric for one in best.values() if one is not None)
-    if not counts or max(counts.values()) < 2:
+    kinds = Counter(_kind(one) for one in best.values() if one is not None)
+    if not kinds or max(kinds.values()) < 2:
         return None
-    metric = max(_AXES, key=lambda m: counts.get(m, 0))
-    of = {key: one for key, one in best.items() if one is not None and one.metric == metric}
+    metric, on = max(sorted(kinds, key=lambda k: list(_AXES).index(k[0])), key=kinds.__getitem__)
+    of = {k: one for k, one in best.items() if one is not None and _kind(one) == (metric, on)}
     shown = [m for m in comparison.methods if m.key in of]
+    absent = [m.label for m in comparison.methods if m.key in found and m.key not in of]
     settings = "; ".join(
         dict.fromkeys(f"{m.label}: {of[m.key].setting}" for m in shown if of[m.key].setting)
     )
@@ -54,10 +55,16 @@ def quality_drawing(
     caption = (
         f"{what[:1].upper()}{what[1:]}: {better}. The line is exact attention. "
         f"{'Whiskers: 95 % intervals over seeds. ' if has_interval else ''}"
-        f"Measured with {settings}."
+        f"Measured with {settings}; small models and texts, so a method may come out ahead."
+        f"{f' Of another kind or not known: {numbers.few(absent)}.' if absent else ''}"
     )
     draw = partial(_draw, chapter, shown, of, f"{what} ({better})")
     return Drawing(name, "Quality", caption, draw)
+
+
+def _kind(one: Evidence) -> tuple[str, str]:
+    """Return what is equal of values that one axis can show: the metric and the task."""
+    return one.metric, one.on
 
 
 def _draw(

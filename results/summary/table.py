@@ -21,9 +21,13 @@ NARROW = 1.1
 
 _SCALING = (
     "Scaling: how the time grows over the lengths measured; unresolved: the interval of the "
-    "exponent is too wide, or not known. Speed-up: with its 95 % interval. Quality: the best "
-    f"evidence there is, of this run or of the results that ship with attnbench; {BETTER}."
+    "exponent is too wide, or not known. Quality: the best evidence there is, of this run or of "
+    "the results that ship with attnbench; models and texts are small, so a method may come out "
+    "ahead of exact attention."
 )
+
+READING = f"Ranges are 95 % confidence intervals. Of quality, {BETTER}."
+"""What a reader of the table must know before it."""
 
 
 def method_table(comparison: Comparison, known: Qualities) -> TableView:
@@ -68,7 +72,7 @@ def _from(method: Method, comparison: Comparison) -> Cell:
         )
     if row["seq_len"] <= comparison.lengths[0]:
         return Cell(f"{numbers.tokens(row['seq_len'])}", "the shortest tried")
-    at = marked(numbers.about_tokens(row["seq_len"], to="up"), row)
+    at = marked(numbers.from_tokens(row), row)
     if "open above" in row["reason"]:
         return Cell(at, f"from {numbers.about_tokens(row['ci_low'], to='down')}, no upper end")
     between = numbers.interval(row["ci_low"], row["ci_high"], numbers.about_tokens)
@@ -102,7 +106,8 @@ def _speedup(method: Method, comparison: Comparison) -> Cell:
 def _memory(method: Method) -> Cell:
     if method.memory is None:
         return Cell(numbers.NONE)
-    return Cell(numbers.size(method.memory["value"]))
+    value, low, high = (method.memory[c] for c in ("value", "ci_low", "ci_high"))
+    return Cell(numbers.size(value, significant=numbers.supported(value, low, high)))
 
 
 def not_run(absent: Mapping[str, tuple[str, ...]]) -> str:

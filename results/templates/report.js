@@ -173,7 +173,7 @@
   const pathMarks = (path) => {
     if (path.words) {
       const look = { stroke: "currentColor", strokeOpacity: 0.5, strokeWidth: 1.2, strokeDasharray: "1.5 4" };
-      const end = { text: [path.words], x: [path.points.at(-1)[0]], y: [path.points.at(-1)[1]], textAnchor: "end", dx: -5, dy: 12, fill: "var(--muted)", fontSize: 12, stroke: "var(--paper)", strokeWidth: 3 };
+      const end = { text: [path.words], x: [path.place[0]], y: [path.place[1]], textAnchor: "end", dx: -5, dy: 12, fill: "var(--muted)", fontSize: 12, stroke: "var(--paper)", strokeWidth: 3 };
       return [Plot.line(path.points, look), Plot.text([0], end)];
     }
     const curve = path.steps ? "step-after" : "linear";
@@ -390,7 +390,9 @@
     const panels = read(host.dataset.panels);
     const chart = { host, panels, cells: [], scales: {}, dirty: true };
     const output = make("output", { class: "told", "aria-live": "polite" });
-    const own = panels.some((p) => p.legend) || panels.some((p) => p.ends);
+    // Where rows are named on the axis, as of values side by side, no legend says it again.
+    const named = panels.some((p) => p.ends) || panels.every((p) => p.series.length && p.series.every((s) => s.across));
+    const own = panels.some((p) => p.legend) || named;
     const grid = make("div", { class: panels.length > 2 ? "panels many" : "panels" });
     for (const panel of panels) {
       const cell = make("div", {
@@ -404,7 +406,7 @@
     }
     const every = panels.flatMap((p) => p.series);
     const below = panels.some((p) => p.bars.length) ? partsLegend(panels) : own ? null : legend(every);
-    const scales = panels.some((p) => p.ends) ? null : scaleButtons(chart);
+    const scales = named ? null : scaleButtons(chart);
     host.append(...[scales, grid, below, output].filter(Boolean));
     host.parentElement.classList.add("live");
     charts.push(chart);

@@ -12,8 +12,10 @@ MethodType = Literal["exact", "sparse", "approximate", "own"]
 TYPES: tuple[MethodType, ...] = ("exact", "sparse", "approximate", "own")
 """In the order of tables."""
 
-EXACT_ERROR = 1e-3
-"""A relative error up to here is rounding, in reduced precision too."""
+ROUNDING: Mapping[str, float] = {
+    "float64": 1e-8, "float32": 1e-4, "float16": 1e-3, "bfloat16": 1e-2,
+}  # fmt: skip
+"""A relative error up to so much, of a dtype, is rounding."""
 
 WORDS: Mapping[MethodType, str] = {
     "exact": "same result as softmax attention",
@@ -30,7 +32,7 @@ _BY_NAME: Mapping[str, MethodType] = {
     "full": "exact", "sdpa": "exact", "xformers": "exact", "flash": "exact",
     "longformer": "sparse", "bigbird": "sparse",
     "linformer": "approximate", "performer": "approximate",
-    LSTM: "own",
+    "gated_linear": "own", "gated_delta": "own", LSTM: "own",
 }  # fmt: skip
 
 _UNTRAINED = ("linformer",)
@@ -43,24 +45,28 @@ _SINK = "sink=true"
 """A learnt logit that takes a part of the softmax."""
 
 
-def method_type(backend: str, options: str, relative_error: float | None = None) -> MethodType:
+def is_rounding(error: float, dtype: str) -> bool:
+    """Whether an error is no more than a dtype's rounding; of NaN it is not."""
+    return error <= ROUNDING.get(dtype, min(ROUNDING.values()))
+
+
+def method_type(backend: str, options: str, *, is_exact: bool = False) -> MethodType:
     """Return what a backend computes: by its name if it is ours, else by its error.
 
     Args:
         backend: its name.
         options: as the command line writes them; "" = its defaults.
-        relative_error: its relative L2 distance from softmax attention where it was measured, on
-            any inputs; None or NaN = it was not.
+        is_exact: whether its distance from softmax attention was measured, on any inputs, and is
+            rounding.
 
     Returns:
-        The type; of a plug-in ``exact`` if its error is at most `EXACT_ERROR`, else ``own``.
+        The type; of a plug-in ``exact`` or ``own``.
     """
     name = backend.partition("@")[0]  # the mark of a plug-in's version
     if name in _BY_NAME:
         known = _BY_NAME[name]
         # A sink takes a part of the softmax: no drop-in for attention without.
         return "approximate" if known == "exact" and _SINK in options.split(",") else known
-    is_exact = relative_error is not None and relative_error <= EXACT_ERROR  # false for NaN
     return "exact" if is_exact else "own"
 
 

@@ -7,7 +7,8 @@ the lower end of an interval down, the upper end up, and "from N tokens on" up.
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
 
 from results.schema import format_option
 from results.text import numbers
@@ -83,9 +84,9 @@ def seconds(value: float, *, to: To = "nearest", significant: int = 3) -> str:
     return _scaled(value, _TIMES, to, significant)
 
 
-def size(value: float, *, to: To = "nearest") -> str:
+def size(value: float, *, to: To = "nearest", significant: int = 3) -> str:
     """Write bytes: 3145728 → 3.00 MiB."""
-    return _scaled(value, _SIZES, to)
+    return _scaled(value, _SIZES, to, significant)
 
 
 def _scaled(
@@ -114,9 +115,19 @@ def tokens(value: float, *, to: To = "nearest") -> str:
     return f"{rounded(value, 0, to):,.0f}" if math.isfinite(value) else NONE
 
 
-def about_tokens(value: float, *, to: To = "nearest") -> str:
+def about_tokens(value: float, *, to: To = "nearest", significant: int = 3) -> str:
     """Write a length that was interpolated, with three digits: 3,650."""
-    return digits(value, 3, to=to) if value >= 100 else tokens(value, to=to)
+    return digits(value, significant, to=to) if value >= 100 else tokens(value, to=to)
+
+
+def from_tokens(row: Mapping[Any, Any]) -> str:
+    """Write from which length on something holds: `seq_len` of a row, rounded up.
+
+    It has three digits where its interval is within 10 %, else two: 653 (540–757) → 660.
+    """
+    at, low, high = (row[c] for c in ("seq_len", "ci_low", "ci_high"))
+    is_wide = low < 0.9 * at or high > 1.1 * at
+    return about_tokens(at, to="up", significant=2 if is_wide else 3)
 
 
 def exponent(value: float, *, to: To = "nearest") -> str:

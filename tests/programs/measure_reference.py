@@ -319,7 +319,9 @@ def seconds_of(text: str) -> float:
 def commit() -> str:
     """Return the commit that is checked out; with ``+dirty`` if files differ from it."""
     head = git("rev-parse", "--short=8", "HEAD")
-    return f"{head}+dirty" if git("status", "--porcelain", "--untracked-files=no") else head
+    but_results = ("--", ".", ":!results/reference")
+    changed = git("status", "--porcelain", "--untracked-files=no", *but_results)
+    return f"{head}+dirty" if changed else head
 
 
 def git(*words: str) -> str:

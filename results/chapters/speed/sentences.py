@@ -104,7 +104,7 @@ def _overtaking(chapter: Chapter, mode: str) -> list[str]:
             if row["reason"].startswith("faster at every"):
                 always.append(f"{marked(name(row), row)}{doubt}")
             else:
-                at = numbers.about_tokens(row["seq_len"], to="up")
+                at = numbers.from_tokens(row)
                 later.append(f"{marked(name(row), row)} from {at} tokens on{doubt}")
         if later:
             sentences.append(f"Faster than {baseline}: {numbers.listing(later)}.")

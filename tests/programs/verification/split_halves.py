@@ -15,6 +15,7 @@ Failure: the difference of both halves is beyond the 95 % interval of the differ
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -42,6 +43,7 @@ RUNS = {
 }  # fmt: skip
 LEAST_LAUNCHES = 4
 DRAWN = 20
+MOST_WAYS = 10_000
 AGREE = 0.88
 FIGURES = {"exponent": exponents, "time": times, "ratio": ratios}
 
@@ -58,9 +60,7 @@ def halves_of(series: Sequence[Series], rng: np.random.Generator) -> Iterator[tu
         cases = []
         for case in one.launches:
             count = len(case.values)
-            ways = list(itertools.combinations(range(count), count // 2))
-            picked = rng.permutation(len(ways))[:DRAWN]
-            cases.append([ways[i] for i in picked])
+            cases.append(_ways(count, rng))
         orders.append(cases)
     for draw in range(min(len(case) for cases in orders for case in cases)):
         parts: tuple[list[list[Launches]], list[list[Launches]]] = ([], [])
@@ -69,6 +69,14 @@ def halves_of(series: Sequence[Series], rng: np.random.Generator) -> Iterator[tu
             for side in (0, 1):
                 parts[side].append([halves[side] for halves in split])
         yield fit_series(parts[0]), fit_series(parts[1])
+
+
+def _ways(count: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """Return some ways to take half of so many launches; of few each comes once."""
+    if math.comb(count, count // 2) > MOST_WAYS:  # the planner takes more where it needs them
+        return [tuple(rng.permutation(count)[: count // 2]) for _ in range(DRAWN)]
+    ways = list(itertools.combinations(range(count), count // 2))
+    return [ways[i] for i in rng.permutation(len(ways))[:DRAWN]]
 
 
 def _split(case: Launches, first: tuple[int, ...]) -> tuple[Launches, Launches]:

@@ -104,7 +104,7 @@ def test_what_is_said() -> None:
 @pytest.mark.parametrize(
     ("folder", "irregular"),
     [
-        ("epyc-2-cores/speed", {("longformer", "forward"), ("bigbird", "forward")}),
+        ("epyc-2-cores/speed", set()),
         ("epyc-2-cores/scaling", set()),
         ("epyc-2-cores/million", set()),
         ("epyc-2-cores/decode", set()),
@@ -113,6 +113,7 @@ def test_what_is_said() -> None:
 def test_what_the_shipped_runs_say(folder: str, irregular: set[tuple[str, str]]) -> None:
     fits = Analysis(load(REFERENCE / folder)).fits
     memory = fits[fits["metric"].isin(["peak_memory", "state_bytes"]) & fits["exponent"].notna()]
+    memory = memory[memory["growth"] != ""]  # of fewer lengths than a verdict takes
     verdicts = memory.groupby("growth")
     assert set(memory["growth"]) <= {"declared", "irregular"}
     rough = memory[memory["growth"] == "irregular"]

@@ -126,7 +126,7 @@ def test_a_run_of_whole_warm_ups_has_none(tmp_path: Path) -> None:
 def test_a_recommendation_says_it_beside_the_time(answered: Run) -> None:
     found = recommend(answered.frame, seq_len=4096, max_error=3.0)
     said = " ".join(text(found, machines={}, reference=False).split())
-    assert f"Answer, not exact: {ANSWER}, 41.1 ms (" in said
+    assert f"Answer, not exact: {ANSWER}, 41 ms (" in said
     assert said.count(f" {MARK}, ") == 1
     assert NOTE in said
     told = json.loads(as_json(found, machines={}, reference=False, folders=()))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,14 @@ from synthetic import MACHINE
 
 import results
 from results.recommendation.as_json import as_json
+from results.recommendation.interpolation import Reading
 from results.recommendation.ranking import Candidate, Ranking, Recommendation
+from results.recommendation.ranking_text import latency_text, memory_text
 from results.recommendation.relaxations import relaxations
 from results.recommendation.text import text
+from results.records.load import load
 from results.schema import FULL_PRECISION, content_id
+from results.text import numbers
 
 ASKED: Mapping[str, Any] = {"seq_len": 4096, "mode": "forward", "device": "cpu"}
 
@@ -430,6 +435,48 @@ def test_in_decode_memory_is_the_state(tmp_path: Path) -> None:
     assert told["rankings"][0]["candidates"][0]["memory"]["metric"] == "state_bytes"
 
 
+def test_beside_decoding_the_prompt_is_answered(tmp_path: Path) -> None:
+    """The prompt that a model reads first is a causal forward pass."""
+    run = a_run(tmp_path / "run", modes=("decode", "forward"), case={"is_causal": True})
+    found = ask(frame_of(run), use="decode", mode=None)
+    prompt = ask(frame_of(run), mode="forward", is_causal=True)
+    told = said(found, prompt=prompt)
+    assert "The prompt before it, at 4,096 tokens, forward pass, causal, cpu: exact: sdpa," in told
+    assert "not exact: " in told.partition("The prompt before it")[2]
+    json_told = json.loads(as_json(found, machines={}, reference=False, folders=(), prompt=prompt))
+    assert json_told["prompt"]["exact"]["backend"] == "sdpa"
+    alone = frame_of(a_run(tmp_path / "alone", modes=("decode",), case={"is_causal": True}))
+    none = ask(alone, mode="forward", is_causal=True)
+    told = said(ask(alone, use="decode", mode=None), prompt=none)
+    assert "not measured here. To measure it, and answer: attnbench recommend" in told
+
+
+def test_the_first_lines_say_which_runs_answer_and_when_they_were_measured(
+    tmp_path: Path,
+) -> None:
+    run = load(a_run(tmp_path / "run"))
+    found = ask(run.frame)
+    told = said(found, machines=run.machines, folders=(Path("runs/mine"),), days=run.days)
+    assert f"Results: runs/mine, Example CPU 2.5 GHz, 2 cores, {run.days}; " in told
+    assert run.days == "2026-01-05"
+    shipped = said(found, machines=run.machines, reference=True, days=run.days)
+    assert f"times hold there), {run.days}; " in shipped
+
+
+def test_a_value_has_the_digits_that_its_interval_supports() -> None:
+    wide = Reading(0.9131, low=0.813, high=1.026)
+    narrow = Reading(0.9131, low=0.909, high=0.917)
+    one = SimpleNamespace(latency=wide)
+    assert latency_text(one) == "910 ms (813 ms–1.03 s)"  # type: ignore[arg-type]
+    one.latency = narrow
+    assert latency_text(one) == "913 ms (909–917 ms)"  # type: ignore[arg-type]
+    assert memory_text(Reading(20.49 * 2**20, low=18 * 2**20, high=23 * 2**20)) == "20 MiB"
+    row = {"seq_len": 653.2, "ci_low": 540.0, "ci_high": 757.0}
+    assert numbers.from_tokens(row) == "660"
+    assert numbers.from_tokens({**row, "ci_low": 650.0, "ci_high": 656.0}) == "654"
+    assert numbers.from_tokens({**row, "ci_low": math.nan, "ci_high": math.nan}) == "654"
+
+
 # -- several settings and machines ---------------------------------------------------------------
 
 
@@ -605,7 +652,8 @@ def test_json_has_the_numbers_and_no_nan(tmp_path: Path) -> None:
         parse_constant=pytest.fail,
     )
     assert list(told) == [
-        "question", "reference", "folders", "incomplete", "exact", "other", "rankings", "held",
+        "question", "reference", "folders", "incomplete", "exact", "other", "prompt", "rankings",
+        "held",
     ]  # fmt: skip
     assert told["question"]["max_error"] == 0.1
     assert (told["exact"]["backend"], told["other"]["backend"]) == ("sdpa", "performer")
@@ -637,10 +685,10 @@ def test_the_text_is_read_in_ten_seconds(tmp_path: Path) -> None:
         "Question: at 3,000 tokens, forward pass, bidirectional, cpu, error at most 0.4, recall "
         r"at least 90 %, memory at most 1GB \(954 MiB\). "
         r"Results: Example CPU 2.5 GHz, 2 cores; float32, batch 1, 8 heads × 64, 2 threads. "
-        rf"Answer, exact: sdpa, {number} ms \({number}–{number} ms\), 5.72 MiB above its inputs. "
+        rf"Answer, exact: sdpa, {number} ms \({number}–{number} ms\), 5.7 MiB above its inputs. "
         "same result as softmax attention; fits any model; interpolated between 2,048 and 4,096 "
         rf"tokens Answer, not exact: longformer, {number} ms \({number}–{number} ms\), {number} × "
-        rf"\({number}–{number}\) as fast as sdpa, 14.3 MiB above its inputs. "
+        rf"\({number}–{number}\) as fast as sdpa, 14 MiB above its inputs. "
         "sparse: computes something else; a model must be trained with it; interpolated between "
         r"2,048 and 4,096 tokens quality: recall 99 %, sdpa 99 % \(64 tokens\) error 0.30 on",
         shown,

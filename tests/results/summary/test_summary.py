@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import synthetic
+from matplotlib.figure import Figure
 from synthetic import SEVEN, Law
 
 from results.analysis.analysis import Analysis
 from results.chapters.loading import every
+from results.figures.ends import guides
+from results.figures.plot_data import Line, Point, shown
+from results.figures.theme import Look
 from results.page.cells import ABOVE_PEAK, share_of_peak
+from results.recommendation.quality import Evidence, Quality
 from results.records.load import load
+from results.summary.case import _names
 from results.summary.methods import growth
+from results.summary.quality_figure import quality_drawing
 from results.summary.screen import FirstScreen, first_screen
 from results.summary.text import terminal_text
 from results.text import numbers
@@ -121,6 +130,54 @@ def test_quality_has_a_tab_where_two_methods_have_evidence_of_one_kind(tmp_path:
     laws = {"sdpa": SEVEN["sdpa"], "mine": Law(1e-6, 1.0, error=0.5)}
     (other,) = screen(tmp_path / "mine", laws).views
     assert "quality" not in other.figures
+
+
+def test_the_figure_of_quality_shows_one_kind_and_names_what_has_none_of_it(
+    tmp_path: Path,
+) -> None:
+    laws = {**FAST, "mine": Law(1e-6, 1.0, error=0.5)}
+    (view,) = screen(tmp_path, laws).views
+    caption = view.figures["quality"].caption
+    assert "a method may come out ahead" in caption
+    assert caption.endswith("Of another kind or not known: mine.")
+    best = {
+        ("a", ""): Evidence("learnt", "bits_per_byte", 2.0, on="language:objective=masked"),
+        ("b", ""): Evidence("learnt", "bits_per_byte", 3.0, on="language"),
+        ("c", ""): Evidence("learnt", "bits_per_byte", 2.5, on="language:objective=masked"),
+    }
+    found = {key: Quality("own", (one,)) for key, one in best.items()}
+    chapter, comparison = SimpleNamespace(), SimpleNamespace(methods=[
+        SimpleNamespace(key=key, label=key[0]) for key in best
+    ])  # fmt: skip
+    made = quality_drawing("q", chapter, comparison, found)  # type: ignore[arg-type]
+    assert made is not None
+    assert made.caption.endswith("Of another kind or not known: b.")
+
+
+def test_a_settings_name_in_the_panel_leaves_out_what_all_share() -> None:
+    modes = [
+        {"mode": "forward", "setting": "EPYC: float32, 1 thread"},
+        {"mode": "forward", "setting": "EPYC: float32, 2 threads"},
+        {"mode": "training", "setting": "EPYC: float32, 2 threads"},
+    ]
+    assert _names(modes) == ["forward, 1 thread", "forward, 2 threads", "training"]
+
+
+def test_a_guides_words_stand_clear_of_the_lines() -> None:
+    """A line that ends where the guide of N does: its words move down the guide."""
+    ax = Figure().add_subplot()
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    rows = pd.DataFrame({"seq_len": [512, 8192], "value": [1.0, 11.2]})
+    ax.set_xlim(400, 10_000)
+    ax.set_ylim(0.5, 1000)
+    points = [Point(512, 3.0), Point(8192, 11.2)]  # 0.7 · 16 at its end
+    shown(ax).lines.append(Line("mine", "mine", Look("#000000", "o", ""), points))
+    guides(ax, rows)
+    (n, squared) = shown(ax).paths
+    assert n.place is not None
+    assert n.place[0] < 8192
+    assert squared.place == squared.points[1]  # nothing is near
 
 
 def test_the_grey_line_says_where_it_was_measured(tmp_path: Path) -> None:
