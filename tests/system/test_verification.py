@@ -7,11 +7,12 @@ import importlib
 import json
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from verification import PROMISES, Measured, not_tried
-from verification.__main__ import main, measure
+from verification import PROMISES, Measured, broken, not_tried
+from verification.__main__ import main, measure, write
 from verification.rates import lower, upper
 from verification.show import table
 
@@ -86,6 +87,21 @@ def test_the_exit_code_says_whether_a_promise_is_broken(
         "cpu", "cores", "cores_total", "ram_bytes", "os", "kernel", "arch", "gpu",
         "gpu_memory_bytes",
     }  # fmt: skip
+
+
+def test_other_promises_stay_if_they_are_of_the_same_kind_of_machine(tmp_path: Path) -> None:
+    file = tmp_path / "verified.json"
+    one, other = (replace(broken("x"), name=name) for name in ("exponents", "fuzz"))
+    write([one], "full", file)
+    held = json.loads(file.read_text())
+    held["machine"] |= {"kernel": "another", "ram_bytes": 1}
+    file.write_text(json.dumps(held))
+    write([other], "full", file)
+    assert [p["name"] for p in json.loads(file.read_text())["promises"]] == ["exponents", "fuzz"]
+    held["machine"]["cpu"] = "another"
+    file.write_text(json.dumps(held))
+    write([other], "full", file)
+    assert [p["name"] for p in json.loads(file.read_text())["promises"]] == ["fuzz"]
 
 
 def test_a_promise_that_there_is_not_is_misuse(capsys: pytest.CaptureFixture[str]) -> None:

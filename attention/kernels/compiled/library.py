@@ -140,7 +140,13 @@ def _processor() -> str:
 
 def _build(words: list[str], file: Path) -> None:
     """Build beside its place and move it there: another process may do the same."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnsupportedError(
+            f"kernel: compiled is kept in {file.parent}, which cannot be made ({error}); expected "
+            "a folder for it in XDG_CACHE_HOME"
+        ) from error
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         made = Path(folder) / file.name
         try:

@@ -300,5 +300,8 @@ def test_it_is_built_once_and_says_what_the_compiler_said(
         library.library.cache_clear()
         with pytest.raises(attention.UnsupportedError, match=r"could not be built by .*error"):
             library.library()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(broken))  # a file
+        with pytest.raises(attention.UnsupportedError, match="expected a folder for it in XDG"):
+            library.library()
     finally:
         library.library.cache_clear()

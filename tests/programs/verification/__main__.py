@@ -9,7 +9,7 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,7 +52,8 @@ def measure(name: str, scale: Scale, report: Report, pieces: Pieces | None = Non
 def write(results: Sequence[Measured], scale: Scale, file: Path) -> None:
     """Write the results with what they were measured on: no host, user or path.
 
-    What the file holds of other promises, at the same scale and on the same machine, stays.
+    What the file holds of other promises, at the same scale and on the same kind of machine,
+    stays: another kernel of the system, or some bytes of memory more, make no other kind.
     """
     content: dict[str, Any] = {
         "schema": 1,
@@ -63,7 +64,7 @@ def write(results: Sequence[Measured], scale: Scale, file: Path) -> None:
     }
     found = {got.name: asdict(got) for got in results}
     held = json.loads(file.read_text()) if file.is_file() else {}
-    if (held.get("scale"), held.get("machine")) == (scale, content["machine"]):
+    if (held.get("scale"), kind_of(held.get("machine", {}))) == (scale, kind_of(machine())):
         found = {one["name"]: one for one in held["promises"]} | found
     content["promises"] = [found[name] for name in PROMISES if name in found]
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +72,15 @@ def write(results: Sequence[Measured], scale: Scale, file: Path) -> None:
     partly = file.with_suffix(".partly")
     partly.write_text(text + "\n")
     partly.replace(file)
+
+
+KIND = ("cpu", "cores", "cores_total", "os", "arch", "gpu", "gpu_memory_bytes")
+"""What machines of one kind have in common."""
+
+
+def kind_of(about: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what tells a kind of machine from others."""
+    return tuple(about.get(name) for name in KIND)
 
 
 def _finite(value: Any) -> Any:
