@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attention.derivatives import must_be_plain, plain_gradients
-from attention.functional import draw_seed, opaque
+from attention.functional import draw_seed, has_values, opaque
 from attention.kernels.compiled.attention import compiled_attention
 from attention.kernels.compiled.table import table_of
 from attention.kernels.onednn import at_full_rate
@@ -102,6 +102,8 @@ def _by_compiled_kernel(
         return out[None]
 
     extra = [None if x is None else x[None] for x in (extra_k, extra_v)]
+    if not has_values(q):  # a dry run: shapes are all there is
+        return plain(q[None], k[None], v[None], extra[0], extra[1], sink)[0]
     out = compiled_attention(
         q[None], k[None], v[None], table_of(plan, 0 if extra_k is None else extra_k.shape[1]),
         plain=plain, scale=scale, may_be_empty=plan.may_be_empty, extra_k=extra[0],

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attention.derivatives import must_be_plain, plain_gradients
-from attention.functional import has_values, opaque
+from attention.functional import opaque
 from attention.kernels.compiled.library import Call, Matrix, library, reason_against
 from attention.kernels.compiled.table import Table
 from attention.kernels.tile_operands import LOG2_E
@@ -38,9 +38,9 @@ def compiled_reasons(problem: Problem, *, dropout_p: float) -> list[str]:
         dropout_p: probability of dropping an attention weight in this call.
     """
     reasons = []
-    if problem.device != "cpu":
+    if problem.device not in ("cpu", "meta"):  # of meta tensors there is nothing to run
         reasons.append(f"kernel: compiled runs on cpu, not on {problem.device}{INSTEAD}")
-    elif reason := reason_against():
+    elif problem.device == "cpu" and (reason := reason_against()):
         reasons.append(reason + INSTEAD)
     if problem.dtype not in DTYPES:
         reasons.append(f"dtype: kernel 'compiled' takes float32, bfloat16, float16{INSTEAD}")
@@ -73,8 +73,6 @@ def compiled_attention(
     Returns:
         ``[B, H, N, D_v]``.
     """
-    if not has_values(q):  # a dry run: shapes are all there is
-        return plain(q, k, v, extra_k, extra_v, sink)
     out: Tensor = _Compiled.apply(  # type: ignore[no-untyped-call]
         q, k, v, extra_k, extra_v, sink, table, plain, scale, may_be_empty
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attention.checks import UnsupportedError
 from attention.derivatives import in_transform
-from attention.functional import exact_attention_rows
+from attention.functional import exact_attention_rows, has_values
 from attention.kernels.compiled.attention import INSTEAD, compiled_attention
 from attention.kernels.compiled.table import ROWS, table_of
 from attention.kernels.tiles import Hidden, Tiles
@@ -124,6 +124,8 @@ def exact_attention(
     def plain(q: Tensor, k: Tensor, v: Tensor, _k: None, _v: None, sink: Tensor | None) -> Tensor:
         return rows(q, k, v, sink=sink)
 
+    if not has_values(q):  # a dry run: shapes are all there is
+        return plain(q, k, v, None, None, sink)
     return compiled_attention(
         q, k, v, table_of(plan), plain=plain, scale=scale, may_be_empty=plan.may_be_empty,
         sink=sink,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import attention
 from attention.functional import error_budget, expand_kv_heads, least_norms, relative_l2
@@ -199,6 +200,35 @@ def test_second_derivatives_and_what_is_no_number(name: str) -> None:
 def test_a_window_of_the_own_key_alone_gives_its_value() -> None:
     q, k, v = (x.detach() for x in draw(50, 16, torch.float32, HEADS, 16))
     assert torch.equal(build("longformer", 16, window=0)(q, k, v), v)
+
+
+@pytest.mark.parametrize("name", [*OPTIONS])
+def test_no_sequence_no_real_token_and_no_values(name: str) -> None:
+    module = build(name, 8, **OPTIONS[name])
+    q = torch.randn(0, HEADS, 32, 8, requires_grad=True)
+    out = module(q, q, q)
+    out.sum().backward()
+    assert q.grad is not None
+    assert out.shape == q.grad.shape == (0, HEADS, 32, 8)
+    q = torch.randn(1, HEADS, 32, 8)
+    nothing = torch.zeros(1, 32, dtype=torch.bool)
+    assert not module(q, q, q, key_padding_mask=nothing).any()
+    meta = q.to("meta")
+    assert module.to("meta")(meta, meta, meta).shape == q.shape
+    with FakeTensorMode():
+        fake, mask = torch.randn(1, HEADS, 32, 8), torch.ones(1, 32, dtype=torch.bool)
+        made = build(name, 8, **OPTIONS[name])
+        assert made(fake, fake, fake, key_padding_mask=mask).shape == q.shape
+
+
+@pytest.mark.parametrize("name", [*OPTIONS])
+def test_decoding_equals_one_causal_call(name: str) -> None:
+    module = build(name, 16, **OPTIONS[name])
+    q, k, v = (x.detach() for x in draw(60, 16, torch.float32, HEADS, 16))
+    state = module.init_state(batch_size=2, max_len=60)
+    outs = [module.prefill(q[:, :, :40], k[:, :, :40], v[:, :, :40], state)]
+    outs += [module.step(*(x[:, :, t : t + 1] for x in (q, k, v)), state) for t in range(40, 60)]
+    assert relative_l2(torch.cat(outs, dim=2), module(q, k, v, is_causal=True)) < 1e-6
 
 
 def test_packed_documents_stay_apart() -> None:
